@@ -1,0 +1,1 @@
+"""The three commands: dis, nn and cluster."""

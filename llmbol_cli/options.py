@@ -1,0 +1,34 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from llmbol_core.errors import UsageError, nearest
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size(text: str) -> int:
+    """Return the number of bytes that a size such as ``64M`` means.
+
+    >>> size("64M"), size("512"), size("1.5k")
+    (67108864, 512, 1536)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UsageError(f"{text!r} is no size: expected a number with K, M or G, such as 64M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def choice(word: str, known: list[str], what: str) -> str:
+    """Return the word if it is one of those known, else say which are."""
+    if word not in known:
+        hint = nearest(word, known) or f": expected one of {', '.join(known)}"
+        raise UsageError(f"unknown {what} {word!r}{hint}")
+    return word

@@ -1,0 +1,157 @@
+"""The only place that prints: results to standard output, everything else to standard error.
+
+A command hands its result, a dataclass or a list of them, to ``show``; people get an aligned table
+or ``key  value`` lines, machines get JSON whose keys are the dataclass's field names. ``run`` is the
+one boundary where an ``LlmbolError`` becomes a line on standard error and exit code 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+from llmbol_core.errors import LlmbolError, SourceError
+
+Progress = Callable[[int, int, str], None]
+"""What long work reports to: steps done, steps in all, a short note."""
+
+
+def app(purpose: str) -> typer.Typer:
+    """Return an empty command group with this project's manners: plain help, no completion."""
+    return typer.Typer(
+        help=purpose,
+        rich_markup_mode=None,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+
+
+def run(group: typer.Typer) -> NoReturn:
+    """Run a command group: exit 0, 1 after an error that the user can mend, 2 after misuse."""
+    try:
+        group()
+    except LlmbolError as error:
+        fail(error)
+    except BrokenPipeError:
+        # The reader of our output went away: nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(error: LlmbolError) -> NoReturn:
+    """Say what was wrong, with the place in the source where a terminal can show it, and exit 1."""
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr)
+    if isinstance(error, SourceError) and error.excerpt and sys.stderr.isatty():
+        print(error.excerpt, file=sys.stderr)
+    sys.exit(1)
+
+
+def show(result: Any, as_json: bool = False) -> None:
+    """Print a result: text as it is, dataclasses as a table or lines, anything as JSON."""
+    if as_json:
+        text = json.dumps(_plain(result), indent=2, ensure_ascii=False)
+    elif isinstance(result, str):
+        text = result.removesuffix("\n")
+    elif dataclasses.is_dataclass(result):
+        text = _lines(_plain(result))
+    elif isinstance(result, Sequence) and all(dataclasses.is_dataclass(r) for r in result):
+        text = _table([_plain(row) for row in result])
+    else:
+        raise TypeError(f"no way to show a {type(result).__name__}")
+    if text:
+        print(text)
+
+
+def note(text: str) -> None:
+    """Tell the user something that is not the result, on standard error."""
+    print(text, file=sys.stderr)
+
+
+def write_bytes(data: bytes) -> None:
+    """Write a binary result to standard output."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """Show a progress bar on standard error while the block runs, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    note_column = TextColumn("{task.fields[note]}")
+    with Bar(*columns, note_column, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, note="")
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, note=text)
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses, tuples and arrays' scalars into what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(_cell(v) for v in value)
+    if isinstance(value, dict):
+        return " ".join(f"{k}={_cell(v)}" for k, v in value.items())
+    return str(value)
+
+
+def _lines(fields: dict[str, Any]) -> str:
+    width = max(map(len, fields))
+    return "\n".join(f"{name:{width}}  {_cell(value)}" for name, value in fields.items())
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Align columns: numbers to the right, words to the left."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    right = [all(isinstance(row[name], int | float) for row in rows) for name in names]
+
+    def line(words: list[str]) -> str:
+        parts = [
+            word.rjust(width) if to_right else word.ljust(width)
+            for word, width, to_right in zip(words, widths, right, strict=True)
+        ]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(names), *(line(words) for words in cells)])

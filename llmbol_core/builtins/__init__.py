@@ -1,0 +1,1 @@
+"""The built-in modules of a Dis program: $Sys, $Math and $Ml."""

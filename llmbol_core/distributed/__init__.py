@@ -1,0 +1,1 @@
+"""Compute nodes, placement, tasks and their ledger, on Dask."""

@@ -1,0 +1,1 @@
+"""Tensors in GGML's storage types, the operation table, GGUF files, the inference engine."""

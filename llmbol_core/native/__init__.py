@@ -1,0 +1,1 @@
+"""Source into machine code, and the threads that run it: what both engines stand on."""

@@ -1,0 +1,1 @@
+"""Torch7-style modules, criterions and optimizers; models from YAML specs."""

@@ -1,0 +1,1 @@
+"""Inferno's Dis virtual machine: object files, assembler, verifier, interpreter."""
