@@ -1,0 +1,29 @@
+"""The house rules that no other tool checks: sizes of files and functions, documents in place."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*ROOT.glob("llmbol_core/**/*.py"), *ROOT.glob("llmbol_cli/**/*.py")])
+TABLES = {"isa.py", "ops.py"}
+"""Files that are mostly one table, which may be as long as what it lists."""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_file_and_its_functions_stay_small(path):
+    text = path.read_text()
+    if path.name not in TABLES:
+        assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+
+
+def test_top_level_holds_nothing_unexpected():
+    known = {"pyproject.toml", "llmbol_cli", "llmbol_core", "specs", "tests", "benchmarks"}
+    known |= {"README.md", "LICENSE", "build", "dist"}
+    names = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
+    assert names <= known
