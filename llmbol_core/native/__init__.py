@@ -1,1 +1,1 @@
-"""Source into machine code, and the threads that run it: what both engines stand on."""
+"""What every part stands on: files on disk, the machine's threads and its machine code."""

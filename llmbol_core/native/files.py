@@ -1,0 +1,107 @@
+"""Files: written so that a crash or a full disk leaves the old one; read or mapped; clear errors.
+
+Every file that llmbol writes goes through ``atomic_write``, every one it reads through
+``read_bytes`` or ``map_file``; what the operating system has to complain about becomes a
+``FileError`` that names the path.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+from llmbol_core.errors import FileError
+
+Path = str | os.PathLike[str]
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that takes the place of ``path``, on disk, when the block ends well.
+
+    Until then, and for good if the block raises, the old file stays as it was. A new file gets the
+    mode that the umask allows, a replaced one keeps its mode, a symbolic link stays a link. What is
+    no regular file (a terminal, a pipe, ``/dev/null``) is written to directly.
+    """
+    target = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(target), f".llmbol-{secrets.token_hex(8)}.tmp")
+    try:
+        mode = _mode(target)
+        if mode is not None and not stat.S_ISREG(mode):
+            with open(target, "wb") as file:
+                yield file
+            return
+        with _create(temporary, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_directory(os.path.dirname(target))
+    except OSError as error:
+        # The block may stumble over other files too; those errors name theirs.
+        ours = error.filename in (None, target, temporary)
+        raise FileError.of(error, path if ours else error.filename) from error
+    finally:
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return all bytes of a file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise FileError.of(error, path) from error
+
+
+def map_file(path: Path) -> memoryview:
+    """Return a file's bytes, read-only and mapped: nothing is read before it is touched.
+
+    The mapping lives as long as the view or any array made from it. What cannot be mapped, such as
+    a pipe, is read instead. The file must not be shortened meanwhile; ``atomic_write`` never does.
+    """
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return memoryview(file.read())
+            if status.st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise FileError.of(error, path) from error
+
+
+def _mode(path: str) -> int | None:
+    """Return the kind and permissions of what is at the path, or None if nothing is."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _create(path: str, mode: int | None) -> BinaryIO:
+    """Open a new file for writing with the permissions of the one that it will replace."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        if mode is not None:
+            os.fchmod(descriptor, stat.S_IMODE(mode))
+        return os.fdopen(descriptor, "w+b")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _sync_directory(path: str) -> None:
+    """Make a rename in a directory survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+import os
+import stat
+
+import pytest
+
+from llmbol_core.errors import FileError
+from llmbol_core.native.files import atomic_write, map_file, read_bytes
+
+
+def test_new_file_has_the_mode_that_the_umask_allows(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "a") as file:
+            file.write(b"hello")
+    finally:
+        os.umask(old)
+    assert read_bytes(tmp_path / "a") == b"hello"
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_replacing_keeps_mode_and_link(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "real").chmod(0o600)
+    (tmp_path / "link").symlink_to("real")
+    with atomic_write(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_a_failed_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    (tmp_path / "a").write_bytes(b"old")
+    expected = FileError if error is OSError else error
+
+    def write_some():
+        with atomic_write(tmp_path / "a") as file:
+            file.write(b"new")
+            raise error("stop")
+
+    with pytest.raises(expected):
+        write_some()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_full_disk():
+    with (
+        pytest.raises(FileError, match=r"^/dev/full: no space left on device$"),
+        atomic_write("/dev/full") as file,
+    ):
+        file.write(b"x")
+
+
+def test_write_errors_name_the_path_asked_for(tmp_path):
+    missing = tmp_path / "missing" / "a"
+    with pytest.raises(FileError, match=r"missing/a: no such file"), atomic_write(missing):
+        pass
+    with pytest.raises(FileError, match=r"is a directory"), atomic_write(tmp_path):
+        pass
+    with pytest.raises(FileError, match=r"/other: no such file"), atomic_write(tmp_path / "a"):
+        os.stat(tmp_path / "other")
+
+
+def test_map_file(tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "a").write_bytes(b"hello")
+    assert bytes(map_file(tmp_path / "empty")) == b""
+    view = map_file(tmp_path / "a")
+    assert bytes(view) == b"hello"
+    assert view.readonly
+
+
+@pytest.mark.parametrize("read", [read_bytes, map_file])
+def test_read_errors(read, tmp_path):
+    with pytest.raises(FileError, match=r"/none: no such file or directory$"):
+        read(tmp_path / "none")
+    with pytest.raises(FileError, match=r"is a directory$"):
+        read(tmp_path)
+
+
+def test_a_pipe_is_read_where_it_cannot_be_mapped():
+    reader, writer = os.pipe()
+    os.write(writer, b"hello")
+    os.close(writer)
+    assert bytes(map_file(f"/dev/fd/{reader}")) == b"hello"
+    os.close(reader)
