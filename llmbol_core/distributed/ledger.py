@@ -1,0 +1,177 @@
+"""The ledger: what was submitted and what became of it, on disk before anybody is told.
+
+One SQLite database in write-ahead mode with full synchronization. A task's end is written once:
+whatever is reported later about a task that has ended changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llmbol_core.distributed.task import TERMINAL, Change, State, Task, TaskRecord
+from llmbol_core.errors import ClusterError
+from llmbol_core.native.files import atomic_write, read_bytes
+
+INLINE = 1 << 16
+"""Results up to this many bytes stand in the database, larger ones in files beside it."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS task(
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL, interruptions INTEGER NOT NULL, node TEXT,
+    submitted REAL NOT NULL, started REAL, finished REAL, not_before REAL,
+    error TEXT, data BLOB);
+CREATE INDEX IF NOT EXISTS task_state ON task(state, seq);
+"""
+_ENDED = "('" + "','".join(sorted(TERMINAL)) + "')"
+_INSERT = """
+INSERT INTO task(seq, id, task, state, attempts, interruptions, submitted)
+VALUES(?, ?, ?, ?, 0, 0, ?)"""
+_UPDATE = f"""
+UPDATE task SET state = ?, attempts = ?, interruptions = ?, node = coalesce(?, node), started = ?,
+finished = ?, not_before = ?, error = ?, data = ? WHERE id = ? AND state NOT IN {_ENDED}"""
+_COLUMNS = "id, task, state, attempts, interruptions, node, submitted, started, finished, error"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One task as the ledger knows it; times are in seconds since 1970."""
+
+    id: str
+    type: str
+    state: str
+    priority: int
+    attempts: int
+    """Attempts that failed."""
+    interruptions: int
+    """Attempts that went away with their node or broker."""
+    node: str | None
+    submitted: float
+    started: float | None
+    finished: float | None
+    error: str | None
+
+
+class Ledger:
+    """Durable records of tasks in a directory; one writer, any thread."""
+
+    def __init__(self, path: Path, results: Path) -> None:
+        self._results = results
+        self._lock = threading.Lock()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA busy_timeout=5000")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise ClusterError(f"{path}: the ledger cannot be opened: {error}") from error
+        last = self._db.execute("SELECT coalesce(max(seq), 0) FROM task").fetchone()
+        self._seq = int(last[0])
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def next_seq(self) -> int:
+        """Return the number of the next task, one more than the last."""
+        self._seq += 1
+        return self._seq
+
+    def commit(self, new: Sequence[TaskRecord], changes: Iterable[Change]) -> None:
+        """Write new tasks and changes in one transaction; on disk when this returns.
+
+        Raises ClusterError, with nothing written, if the disk does not take it.
+        """
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(_INSERT, [_row(record) for record in new])
+                self._db.executemany(_UPDATE, [self._update(change) for change in changes])
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise ClusterError(f"the ledger cannot be written: {error}") from error
+
+    def recover(self) -> list[TaskRecord]:
+        """Return the tasks that have not ended, in order; those that ran count an interruption."""
+        with self._lock, closing(self._db.cursor()) as cursor:
+            cursor.execute(
+                "UPDATE task SET state = ?, interruptions = interruptions + 1 WHERE state = ?",
+                (State.QUEUED, State.RUNNING),
+            )
+            rows = cursor.execute(
+                "SELECT seq, task, submitted, attempts, interruptions, not_before, error"
+                " FROM task WHERE state = ? ORDER BY seq",
+                (State.QUEUED,),
+            ).fetchall()
+        return [
+            TaskRecord(
+                Task.from_json(json.loads(task)), seq, submitted, State.QUEUED, attempts,
+                interruptions, not_before=not_before, error=error,
+            )
+            for seq, task, submitted, attempts, interruptions, not_before, error in rows
+        ]  # fmt: skip
+
+    def task(self, id: str) -> Task | None:
+        """Return what was submitted under an id."""
+        rows = self._select("SELECT task FROM task WHERE id = ?", id)
+        return Task.from_json(json.loads(rows[0][0])) if rows else None
+
+    def entry(self, id: str) -> Entry | None:
+        """Return how a task stands."""
+        rows = self._select(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
+        return _entry(rows[0]) if rows else None
+
+    def entries(self, limit: int) -> list[Entry]:
+        """Return the latest tasks, the last one first."""
+        rows = self._select(f"SELECT {_COLUMNS} FROM task ORDER BY seq DESC LIMIT ?", limit)
+        return [_entry(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks there are in each state."""
+        counts = dict(self._select("SELECT state, count(*) FROM task GROUP BY state"))
+        return {state.value: int(counts.get(state, 0)) for state in State}
+
+    def data(self, id: str) -> bytes:
+        """Return the result of a task that has ended; nothing if it left none."""
+        rows = self._select("SELECT data FROM task WHERE id = ?", id)
+        if not rows:
+            return b""
+        data = rows[0][0]
+        return read_bytes(self._results / id) if data is None else bytes(data)
+
+    def _select(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
+        with self._lock:
+            return self._db.execute(query, parameters).fetchall()
+
+    def _update(self, change: Change) -> tuple[object, ...]:
+        """Return the parameters of an update; a large result is on disk before them."""
+        data: bytes | None = change.data or b""
+        if change.data is not None and len(change.data) > INLINE:
+            with atomic_write(self._results / change.id) as file:
+                file.write(change.data)
+            data = None
+        return (
+            change.state, change.attempts, change.interruptions, change.node, change.started,
+            change.finished, change.not_before, change.error, data, change.id,
+        )  # fmt: skip
+
+
+def _row(record: TaskRecord) -> tuple[object, ...]:
+    text = json.dumps(record.task.to_json(), separators=(",", ":"), sort_keys=True)
+    return record.seq, record.task.id, text, record.state, record.submitted
+
+
+def _entry(row: tuple[object, ...]) -> Entry:
+    fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    task = json.loads(str(fields.pop("task")))
+    return Entry(type=task["type"], priority=task["priority"], **fields)  # type: ignore[arg-type]

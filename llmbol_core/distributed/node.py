@@ -1,0 +1,101 @@
+"""Compute nodes: what a cluster runs tasks on, as the user describes them."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llmbol_core.errors import UsageError
+
+DEFAULT_CAPABILITIES = ("inference", "training")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeNode:
+    """One compute node: a process of its own that runs one task at a time.
+
+    ``port`` is where the node listens on ``host``; 0 lets the system choose one.
+    """
+
+    name: str
+    host: str = "localhost"
+    port: int = 0
+    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+
+    def __post_init__(self) -> None:
+        for what, word in (("node name", self.name), *(("capability", c) for c in self.capabilities)):
+            if not NAME.fullmatch(word):
+                raise UsageError(
+                    f"{what} {word!r}: expected letters, digits, '.', '_' and '-', at most 63"
+                )
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"node {self.name!r}: port {self.port} is not between 0 and 65535")
+
+    @property
+    def address(self) -> str:
+        """The numeric address that this node listens on.
+
+        Raises UsageError unless the host is this machine's loopback.
+        """
+        try:
+            address = socket.gethostbyname(self.host)
+        except OSError:
+            address = ""
+        if not address.startswith("127."):
+            raise UsageError(
+                f"node {self.name!r}: host {self.host!r} is not this machine's loopback; "
+                "nodes are started on 'localhost'"
+            )
+        return address
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the node as what JSON knows."""
+        return {**asdict(self), "capabilities": list(self.capabilities)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ComputeNode:
+        """Return the node that ``to_json`` described."""
+        return cls(**{**fields, "capabilities": tuple(fields["capabilities"])})
+
+
+def create_compute_node(
+    name: str, host: str = "localhost", port: int = 0, capabilities: Sequence[str] = ()
+) -> ComputeNode:
+    """Describe a compute node; it starts when a scheduler that it is registered with needs it.
+
+    >>> create_compute_node("node1", "localhost", 8080, ["inference"]).capabilities
+    ('inference',)
+    """
+    return ComputeNode(name, host, port, tuple(capabilities) or DEFAULT_CAPABILITIES)
+
+
+def local_nodes(count: int, capabilities: Iterable[str] = DEFAULT_CAPABILITIES) -> list[ComputeNode]:
+    """Return ``count`` nodes on this machine, named node-1, node-2 and so on.
+
+    >>> [node.name for node in local_nodes(2)]
+    ['node-1', 'node-2']
+    """
+    if not 1 <= count <= 256:
+        raise UsageError(f"{count} nodes: expected between 1 and 256")
+    words = tuple(dict.fromkeys(capabilities))
+    return [ComputeNode(f"node-{i}", capabilities=words) for i in range(1, count + 1)]
+
+
+def check_port(node: ComputeNode) -> None:
+    """Raise UsageError if the node's port on this machine is taken by another program."""
+    if not node.port:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((node.address, node.port))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise UsageError(
+                f"node {node.name!r}: port {node.port} on {node.host}: {why}; "
+                "choose another one, or 0 for any"
+            ) from error

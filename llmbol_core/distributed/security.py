@@ -1,0 +1,220 @@
+"""Certificates: a cluster has an authority of its own and one certificate for each role.
+
+Both ends of every connection prove who they are (mutual TLS 1.3). The role stands in the
+certificate; whoever answers a request looks it up there. Keys are for their owner only.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import ssl
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.errors import ClusterError
+from llmbol_core.native.files import atomic_write
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+AUTHORITY_DAYS = 3650
+CERTIFICATE_DAYS = 825
+_RENEW_DAYS = 30
+
+
+class Role(StrEnum):
+    """What a certificate entitles its holder to be."""
+
+    BROKER = "broker"
+    NODE = "node"
+    CLIENT = "client"
+
+
+def server_name(role: Role) -> str:
+    """Return the host name in a role's certificate; it tells the role to those who connect."""
+    return f"{role}.llmbol.internal"
+
+
+def role_of(peercert: Mapping[str, Any] | None) -> Role | None:
+    """Return the role in a peer's verified certificate, as ``ssl`` describes it."""
+    for ((name, value), *_) in (peercert or {}).get("subject", ()):
+        if name == "commonName" and value in tuple(Role):
+            return Role(value)
+    return None
+
+
+class Certificates:
+    """The certificates and keys in a directory, all PEM files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = directory / "authority.pem"
+
+    def certificate(self, role: Role) -> Path:
+        """Return the path of a role's certificate."""
+        return self.directory / f"{role}.pem"
+
+    def key(self, role: Role) -> Path:
+        """Return the path of a role's private key."""
+        return self.directory / f"{role}-key.pem"
+
+    def ensure(self) -> None:
+        """Make an authority and certificates unless there are some that last a while yet."""
+        if not self._good():
+            issue(self.directory)
+
+    def server_context(self, role: Role) -> ssl.SSLContext:
+        """Return how to accept connections from holders of this cluster's certificates."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        return self._prepare(context, role)
+
+    def client_context(self, role: Role) -> ssl.SSLContext:
+        """Return how to connect; the peer must carry the host name that it is asked for."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = True
+        return self._prepare(context, role)
+
+    def _prepare(self, context: ssl.SSLContext, role: Role) -> ssl.SSLContext:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(self.authority)
+            context.load_cert_chain(self.certificate(role), self.key(role))
+        except (OSError, ssl.SSLError) as error:
+            why = error.strerror or str(error)
+            raise ClusterError(
+                f"{self.directory}: no usable certificate for the role {role}: {why.lower()}"
+            ) from error
+        return context
+
+    def _good(self) -> bool:
+        from cryptography import x509
+
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_RENEW_DAYS)
+        paths = [self.authority, *(self.certificate(role) for role in Role)]
+        try:
+            certificates = [x509.load_pem_x509_certificate(path.read_bytes()) for path in paths]
+        except (OSError, ValueError):
+            return False
+        keys = all(self.key(role).is_file() for role in Role)
+        return keys and all(one.not_valid_after_utc > soon for one in certificates)
+
+
+def issue(directory: Path) -> Certificates:
+    """Make a new authority and a certificate for each role; the old ones are worth nothing then.
+
+    The authority's key is kept beside them, so that nodes can be invited later.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    certificates = Certificates(directory)
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    authority = _authority(authority_key)
+    for role in Role:
+        key = ec.generate_private_key(ec.SECP256R1())
+        _write(certificates.key(role), _key_bytes(key))
+        _write(certificates.certificate(role), _pem(_leaf(role, key, authority, authority_key)))
+    _write(directory / "authority-key.pem", _key_bytes(authority_key))
+    _write(certificates.authority, _pem(authority))
+    return certificates
+
+
+def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
+    name = _name("llmbol cluster authority")
+    usage = dict.fromkeys(
+        ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+         "key_agreement", "encipher_only", "decipher_only"), False,
+    )  # fmt: skip
+    public = key.public_key()
+    return (
+        _builder(name, name, key, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _leaf(
+    role: Role,
+    key: EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    authority_key: EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    """Return a role's certificate; clients cannot be servers."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if role is not Role.CLIENT:
+        uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
+    issuer = authority_key.public_key()
+    return (
+        _builder(_name(role), authority.subject, key, CERTIFICATE_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(server_name(role))]), critical=False
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int
+) -> x509.CertificateBuilder:
+    """Start a certificate; it counts from a few minutes ago, as clocks differ."""
+    from cryptography import x509
+
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=days))
+    )
+
+
+def _name(text: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(text))])
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def _key_bytes(key: EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that nobody else may read; what replaces a file keeps its mode."""
+    if not path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with atomic_write(path) as file:
+        file.write(data)

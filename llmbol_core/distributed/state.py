@@ -1,0 +1,238 @@
+"""The state directory: where a cluster keeps its keys, ledger, files and logs, and who holds it.
+
+::
+
+    cluster.json   who runs here and where to reach the broker; gone when nobody does
+    lock           held by the guardian as long as it lives; the system releases it
+    tls/           certificates and keys      ledger.sqlite   what was submitted
+    files/         what tasks use, by hash    results/        results too large for the ledger
+    logs/          one file per process       scratch/        working space of the nodes
+
+Everything in it is for its owner only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import stat
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbol_core.errors import ClusterError, FileError, NoCluster
+from llmbol_core.native.files import atomic_write
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process, told from later ones with the same number by the time it started."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        """Return the identity of a running process; its start time is 0 where none is known."""
+        return cls(pid, _start_time(pid))
+
+    def is_alive(self) -> bool:
+        """Return whether this very process still runs."""
+        try:
+            os.kill(self.pid, 0)
+        except OSError:
+            return False
+        return _start_time(self.pid) == self.started and not _is_zombie(self.pid)
+
+    def kill(self, signum: int) -> None:
+        """Send a signal to this very process, if it still runs."""
+        if self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the state file says about a running cluster."""
+
+    address: str
+    """Where the broker answers, host:port."""
+    guardian: Identity
+    broker: Identity
+    nodes: tuple[Identity, ...]
+    version: str
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Running:
+        """Return what ``asdict`` and JSON made of it."""
+        return cls(
+            str(fields["address"]),
+            Identity(**fields["guardian"]),
+            Identity(**fields["broker"]),
+            tuple(Identity(**node) for node in fields["nodes"]),
+            str(fields["version"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Paths in a state directory."""
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> StateDirectory:
+        """Return ``$LLMBOL_STATE``, or ``llmbol`` in the user's XDG state directory."""
+        if chosen := os.environ.get("LLMBOL_STATE"):
+            return cls(Path(chosen).absolute())
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return cls(Path(base).expanduser().absolute() / "llmbol")
+
+    @property
+    def tls(self) -> Path:
+        """Certificates and keys."""
+        return self.root / "tls"
+
+    @property
+    def files(self) -> Path:
+        """What tasks use, by content hash."""
+        return self.root / "files"
+
+    @property
+    def ledger(self) -> Path:
+        """The database of tasks."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def results(self) -> Path:
+        """Results too large for the ledger."""
+        return self.root / "results"
+
+    @property
+    def scratch(self) -> Path:
+        """Working space of the nodes."""
+        return self.root / "scratch"
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a process."""
+        return self.root / "logs" / f"{name}.log"
+
+    def prepare(self) -> None:
+        """Make the directories, for the owner only, and check that nobody else can look in."""
+        try:
+            for path in (self.root, self.files, self.results, self.scratch, self.root / "logs"):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.root.stat()
+        except OSError as error:
+            raise FileError.of(error, self.root) from error
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise ClusterError(
+                f"{self.root}: holds the cluster's keys but is open to other users; "
+                "make it yours with mode 0700 or set LLMBOL_STATE to another directory"
+            )
+
+    def open_log(self, name: str) -> int:
+        """Return a descriptor that appends to a log file."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self.log(name), flags, 0o600)
+
+    def log_tail(self, name: str) -> str:
+        """Return the last line of a log file that says something."""
+        try:
+            lines = self.log(name).read_text(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def write(self, running: Running) -> None:
+        """Publish where the cluster can be reached."""
+        with atomic_write(self.root / "cluster.json") as file:
+            file.write(json.dumps(asdict(running), indent=1).encode())
+
+    def read(self) -> Running | None:
+        """Return what was published, or None; what cannot be read counts as nothing."""
+        try:
+            return Running.from_json(json.loads((self.root / "cluster.json").read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def running(self) -> Running:
+        """Return where the cluster can be reached; raises NoCluster if none runs here."""
+        running = self.read()
+        if running is None or not self.is_held():
+            raise NoCluster(f"no cluster runs in {self.root}; start one with: cluster start")
+        return running
+
+    def forget(self) -> None:
+        """Take back what ``write`` published."""
+        with suppress(FileNotFoundError):
+            (self.root / "cluster.json").unlink()
+
+    def hold(self) -> int:
+        """Take the lock for the life of this process; raises ClusterError if another has it."""
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ClusterError(f"a cluster already runs in {self.root}") from None
+        return descriptor
+
+    def is_held(self) -> bool:
+        """Return whether a guardian holds the lock."""
+        try:
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def clean_up(self) -> None:
+        """Remove what a crashed cluster left: its state file and any process still alive."""
+        stale = self.read()
+        if stale is not None:
+            for process in (stale.broker, *stale.nodes):
+                process.kill(signal.SIGKILL)
+        self.forget()
+
+
+def die_with_parent() -> None:
+    """Have the system kill this process when its parent dies, however that happens (Linux)."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the command's name; empty where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def _start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot."""
+    fields = _stat_fields(pid)
+    return int(fields[19]) if fields else 0
+
+
+def _is_zombie(pid: int) -> bool:
+    return _stat_fields(pid)[:1] in (["Z"], ["X"])

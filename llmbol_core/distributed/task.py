@@ -1,0 +1,229 @@
+"""Tasks: what is asked of a cluster, and the life of such a request as a table of transitions.
+
+Nothing here does I/O or looks at a clock: whoever drives a task says what happened and when.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from llmbol_core.distributed.node import NAME
+from llmbol_core.distributed.strategies import check_strategy
+from llmbol_core.errors import UsageError
+
+
+class State(StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Event(StrEnum):
+    """What can happen to a task."""
+
+    LAUNCH = "launch"
+    """It was sent to a node."""
+    FINISH = "finish"
+    """The node returned its result."""
+    FAIL = "fail"
+    """It failed for good."""
+    RETRY = "retry"
+    """An attempt failed and another one is due."""
+    INTERRUPT = "interrupt"
+    """Its node or the broker went away, through no fault of its own."""
+    CANCEL = "cancel"
+    """Somebody no longer wants it."""
+
+
+TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+# fmt: off
+# (state, event)                    next state
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.QUEUED,  Event.LAUNCH):    State.RUNNING,
+    (State.QUEUED,  Event.CANCEL):    State.CANCELLED,
+    (State.RUNNING, Event.FINISH):    State.DONE,
+    (State.RUNNING, Event.FAIL):      State.FAILED,
+    (State.RUNNING, Event.RETRY):     State.QUEUED,
+    (State.RUNNING, Event.INTERRUPT): State.QUEUED,
+    (State.RUNNING, Event.CANCEL):    State.CANCELLED,
+}
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file that travels with a task: its part in the task, its name and what is in it."""
+
+    role: str
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A request: one row of the table of jobs with its arguments.
+
+    The payload is what the user gave; packing it for a cluster moves files out of it into
+    ``files`` and leaves what JSON knows.
+    """
+
+    id: str
+    type: str
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    """Higher ones first."""
+    capability: str | None = None
+    """What a node must offer."""
+    strategy: str | None = None
+    """How a node is chosen; None is the cluster's own way."""
+    max_retries: int | None = None
+    """Attempts after the first one; None is the cluster's own number."""
+    timeout: float | None = None
+    """Seconds that an attempt may take."""
+    files: tuple[FileRef, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.id):
+            raise UsageError(
+                f"task id {self.id!r}: expected letters, digits, '.', '_' and '-', at most 63"
+            )
+        if self.strategy is not None:
+            check_strategy(self.strategy)
+        if self.max_retries is not None and self.max_retries < 0:
+            raise UsageError(f"task {self.id}: {self.max_retries} retries: expected 0 or more")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise UsageError(f"task {self.id}: a time-out of {self.timeout} s: expected more than 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a packed task as what JSON knows."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "payload": dict(self.payload),
+            "priority": self.priority,
+            "capability": self.capability,
+            "strategy": self.strategy,
+            "max_retries": self.max_retries,
+            "timeout": self.timeout,
+            "files": [[f.role, f.name, f.sha256, f.size] for f in self.files],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Task:
+        """Return the task that ``to_json`` described."""
+        return cls(**{**fields, "files": tuple(FileRef(*f) for f in fields["files"])})
+
+
+def create_task(
+    id: str, type: str, payload: Mapping[str, Any], priority: int = 0, **options: Any
+) -> Task:
+    """Describe a task; options are the other fields of ``Task``, such as ``timeout``.
+
+    >>> create_task("task1", "inference", {"model": "m.gguf", "input": [[0.0]]}, 1).priority
+    1
+    """
+    return replace(Task(id, type, payload, priority), **options)
+
+
+class Verdict(StrEnum):
+    """What came of an attempt."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """It would fail again in the same way: the program or its input is wrong."""
+    ERROR = "error"
+    """Something went wrong on the node; another attempt may do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a node reports of an attempt."""
+
+    id: str
+    verdict: Verdict
+    data: bytes = b""
+    """The result; a program that failed may have printed something too."""
+    error: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a task stands after an event: what the ledger writes down."""
+
+    id: str
+    state: State
+    attempts: int
+    interruptions: int
+    node: str | None
+    started: float | None
+    finished: float | None
+    not_before: float | None
+    error: str | None
+    data: bytes | None = None
+    """The result, with the change that ends the task."""
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """A task with its history so far; ``seq`` orders those of equal priority."""
+
+    task: Task
+    seq: int
+    submitted: float
+    state: State = State.QUEUED
+    attempts: int = 0
+    """Attempts that failed."""
+    interruptions: int = 0
+    """Attempts that went away with their node or broker."""
+    node: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    not_before: float | None = None
+    error: str | None = None
+    alone: bool = False
+    """Whether it must not share a batch, since a batch with it was lost."""
+
+    def apply(self, event: Event, now: float, error: str | None = None) -> None:
+        """Move to the state that the event leads to; KeyError if it cannot happen here."""
+        self.state = TRANSITIONS[self.state, event]
+        if error is not None:
+            self.error = error
+        if event is Event.LAUNCH:
+            self.started, self.not_before = now, None
+        elif event in (Event.RETRY, Event.FAIL):
+            self.attempts += 1
+        elif event is Event.INTERRUPT:
+            self.interruptions += 1
+        elif event is Event.FINISH:
+            self.error = None
+        if self.state in TERMINAL:
+            self.finished = now
+        elif self.state is State.QUEUED:
+            self.node = None
+
+    def change(self, data: bytes | None = None) -> Change:
+        """Return how the task stands now."""
+        return Change(
+            self.task.id, self.state, self.attempts, self.interruptions, self.node,
+            self.started, self.finished, self.not_before, self.error, data,
+        )  # fmt: skip
+
+
+def backoff(attempts: int, draw: float) -> float:
+    """Return the seconds to wait after so many failed attempts; ``draw`` in 0..1 spreads them.
+
+    >>> backoff(1, 1.0), backoff(20, 1.0)
+    (0.2, 30.0)
+    """
+    return min(30.0, 0.1 * 2.0 ** min(attempts, 20)) * (0.5 + 0.5 * draw)
