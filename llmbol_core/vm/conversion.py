@@ -1,0 +1,130 @@
+"""Conversions between numbers and text as Inferno makes them: cvtfc, cvtcw, cvtcl, cvtcf, and %g.
+
+A real becomes the shortest decimal that reads back as the same real, written without a zero before
+its point: ``.5``, ``-.25``, ``1e-05``, ``100000``, ``1e+06``. Text becomes a number by its longest
+prefix that looks like one, 0 if there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+WORD_BITS, BIG_BITS = 32, 64
+
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?\d+)", re.ASCII)
+_REAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
+_SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?)(Infinity|NaN)", re.ASCII)
+
+
+class Digits(NamedTuple):
+    """A real in decimal: its digits with a point before the first, times ten to the exponent."""
+
+    is_negative: bool
+    digits: str
+    exponent: int
+
+
+def real_to_string(x: float, mark: str = "e") -> str:
+    """Return the shortest text of a real; the mark stands before an exponent.
+
+    >>> [real_to_string(x) for x in (0.25, -1.0, 1e5, 1e6, 1.5e-5, 0.0001, 2.5e300)]
+    ['.25', '-1', '100000', '1e+06', '1.5e-05', '.0001', '2.5e+300']
+    >>> [real_to_string(x) for x in (math.inf, -math.inf, math.nan, -0.0)]
+    ['Infinity', '-Infinity', 'NaN', '-0']
+    """
+    sign = "-" if math.copysign(1.0, x) < 0 else ""
+    if not math.isfinite(x):
+        return sign + ("NaN" if math.isnan(x) else "Infinity")
+    _, digits, exponent = shortest_digits(x)
+    if exponent <= -4 or exponent > len(digits) + 5:
+        point = "." if len(digits) > 1 else ""
+        return f"{sign}{digits[0]}{point}{digits[1:]}{mark}{exponent - 1:+03d}"
+    if exponent <= 0:
+        return f"{sign}.{'0' * -exponent}{digits}"
+    whole, rest = digits[:exponent].ljust(exponent, "0"), digits[exponent:]
+    return f"{sign}{whole}{'.' if rest else ''}{rest}"
+
+
+def shortest_digits(x: float) -> Digits:
+    """Return the fewest digits that identify a finite real; zero has the one digit 0.
+
+    >>> shortest_digits(-0.0125)
+    Digits(is_negative=True, digits='125', exponent=-1)
+    """
+    mantissa, _, exponent = repr(abs(x)).partition("e")
+    whole, _, part = mantissa.partition(".")
+    digits = (whole + part).lstrip("0")
+    point = len(whole) + int(exponent or 0) - (len(whole + part) - len(digits))
+    digits = digits.rstrip("0")
+    return Digits(math.copysign(1.0, x) < 0, digits or "0", point if digits else 1)
+
+
+def rounded_digits(x: float, count: int) -> Digits:
+    """Return a finite real correctly rounded to ``count`` > 0 digits, final zeros dropped.
+
+    >>> rounded_digits(31415.9, 2)
+    Digits(is_negative=False, digits='31', exponent=5)
+    """
+    mantissa, _, exponent = f"{abs(x):.{count - 1}e}".partition("e")
+    digits = mantissa.replace(".", "").rstrip("0")
+    point = int(exponent) + 1 if digits else 1
+    return Digits(math.copysign(1.0, x) < 0, digits or "0", point)
+
+
+def fixed_digits(x: float, places: int) -> Digits:
+    """Return a finite real correctly rounded to so many places behind its point.
+
+    >>> fixed_digits(2.345, 2), fixed_digits(0.001, 2).digits
+    (Digits(is_negative=False, digits='235', exponent=1), '')
+    """
+    whole, _, part = f"{abs(x):.{places}f}".partition(".")
+    digits = (whole + part).lstrip("0")
+    exponent = len(whole) - (len(whole + part) - len(digits)) if digits else -places
+    return Digits(math.copysign(1.0, x) < 0, digits.rstrip("0"), exponent)
+
+
+def string_to_word(text: str) -> int:
+    """Return the integer that a string begins with, as cvtcw does: 32 bits, saturated.
+
+    >>> [string_to_word(s) for s in ("  88", "12abc", "0x1F", "", "-99999999999")]
+    [88, 12, 0, 0, -2147483648]
+    """
+    return _string_to_integer(text, WORD_BITS)
+
+
+def string_to_big(text: str) -> int:
+    """Return the integer that a string begins with, as cvtcl does: 64 bits, saturated."""
+    return _string_to_integer(text, BIG_BITS)
+
+
+def _string_to_integer(text: str, bits: int) -> int:
+    found = _INTEGER.match(text)
+    if found is None:
+        return 0
+    limit = 1 << (bits - 1)
+    # No more than 20 digits can matter, and Python refuses to read very long numbers.
+    digits = found[1].lstrip("+-").lstrip("0")[:20] or "0"
+    value = int(digits)
+    return max(-limit, -value) if found[1].startswith("-") else min(limit - 1, value)
+
+
+def string_to_real(text: str) -> float:
+    """Return the real that a string begins with, as cvtcf does.
+
+    >>> [string_to_real(s) for s in ("-0.5e3", "1e3x", "16r10", ".5.", "-Infinity", "e5")]
+    [-500.0, 1000.0, 16.0, 0.5, -inf, 0.0]
+    """
+    found = _REAL.match(text)
+    if found is not None:
+        return float(found[1])
+    special = _SPECIAL.match(text)
+    if special is None:
+        return 0.0
+    return float(special[1] + special[2])
+
+
+def rune_to_char(rune: int) -> str:
+    """Return the character of a code point; what is none becomes U+FFFD, as in Inferno's UTF-8."""
+    return chr(rune) if 0 <= rune < 0xD800 or 0xDFFF < rune <= 0x10FFFF else "\ufffd"
