@@ -35,7 +35,7 @@ def test_a_failed_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     (tmp_path / "a").write_bytes(b"old")
     expected = FileError if error is OSError else error
 
-    def write_some():
+    def write_some() -> None:
         with atomic_write(tmp_path / "a") as file:
             file.write(b"new")
             raise error("stop")

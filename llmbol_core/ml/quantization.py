@@ -1,0 +1,104 @@
+"""Weights to fewer bits and back, as GGML does it, in bounded memory; and what that costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llmbol_core.errors import DtypeError, nearest
+from llmbol_core.ml.codecs import DECODABLE, ENCODERS, decode
+from llmbol_core.ml.dtypes import F32, StorageType, storage_type
+from llmbol_core.ml.tensor import Tensor
+
+_CHUNK = 1 << 16
+"""How many weights are converted at a time: their temporaries stay in the processor's cache."""
+
+
+def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
+    """Convert numbers to a storage type, rows along the last axis.
+
+    A row that does not divide into blocks is a ShapeError, a value that is not finite or a type
+    that cannot be written a DtypeError. A tensor that has the type already is returned as it is.
+    """
+    kind = storage_type(dtype)
+    if isinstance(array, Tensor):
+        if array.dtype is kind:
+            return array
+        x = dequantize(array)
+    else:
+        x = _floats(array)
+    if kind.name not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        why = f"weights cannot be converted to this type, only to {known}"
+        raise DtypeError(kind.name, why + nearest(kind.name, ENCODERS))
+    blocks = np.empty(kind.block_shape(x.shape), kind.layout)
+    rows, flat = x.reshape(-1, kind.elements), blocks.reshape(-1)
+    encode = ENCODERS[kind.name]
+    for part in _parts(len(flat), kind):
+        if kind.is_blocked and not np.isfinite(rows[part]).all():
+            raise DtypeError(kind.name, _first_bad(x))
+        flat[part] = encode(kind.name, rows[part]).reshape(-1)
+    return Tensor(blocks, kind)
+
+
+def dequantize(tensor: Tensor) -> NDArray[np.float32]:
+    """Return a tensor's weights as a float32 array; an F32 tensor's own array, not a copy."""
+    kind = tensor.dtype
+    if kind is F32:
+        return tensor.data
+    if kind.name not in DECODABLE:
+        raise DtypeError(kind.name, "the blocks of this type cannot be read yet")
+    x = np.empty(tensor.shape, np.float32)
+    rows, flat = x.reshape(-1, kind.elements), tensor.data.reshape(-1)
+    for part in _parts(len(flat), kind):
+        rows[part] = decode(kind.name, flat[part])
+    return x
+
+
+@dataclass(frozen=True)
+class QuantizationError:
+    """How far a quantized tensor lies from the original."""
+
+    root_mean_square: float
+    """Of the differences."""
+    maximum: float
+    """The largest difference."""
+    signal_to_noise: float
+    """In decibels: ten times the logarithm of the ratio of squares; infinite if nothing differs."""
+
+
+def quantization_error(original: ArrayLike | Tensor, stored: Tensor) -> QuantizationError:
+    """Measure the difference between weights and their stored form."""
+    x = dequantize(original) if isinstance(original, Tensor) else _floats(original)
+    noise = signal = greatest = 0.0
+    before, after = x.reshape(-1), dequantize(stored).reshape(-1)
+    for part in _parts(x.size, F32):
+        difference = before[part].astype(np.float64) - after[part]
+        noise += float(difference @ difference)
+        signal += float(np.square(before[part], dtype=np.float64).sum())
+        greatest = max(greatest, float(np.abs(difference).max(initial=0)))
+    ratio = 10 * math.log10(signal / noise) if noise and signal else math.inf
+    return QuantizationError(math.sqrt(noise / max(x.size, 1)), greatest, ratio)
+
+
+def _floats(array: ArrayLike) -> NDArray[np.float32]:
+    """Return anything like an array as contiguous float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(Tensor.of(array).numpy(), np.float32, order="C")
+
+
+def _parts(blocks: int, kind: StorageType) -> Iterator[slice]:
+    step = _CHUNK // kind.elements
+    for start in range(0, blocks, step):
+        yield slice(start, start + step)
+
+
+def _first_bad(x: NDArray[np.float32]) -> str:
+    """Say where the first value lies that is not finite."""
+    index = np.unravel_index(int((~np.isfinite(x)).argmax()), x.shape)
+    place = ", ".join(str(int(i)) for i in index)
+    return f"cannot hold {x[index]} (at [{place}]): a block needs finite numbers"
