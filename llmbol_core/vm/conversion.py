@@ -11,11 +11,9 @@ import math
 import re
 from typing import NamedTuple
 
-WORD_BITS, BIG_BITS = 32, 64
-
-_INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?\d+)", re.ASCII)
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?)(\d+)", re.ASCII)
 _REAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
-_SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?)(Infinity|NaN)", re.ASCII)
+_SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:infinity|nan))", re.ASCII | re.IGNORECASE)
 
 
 class Digits(NamedTuple):
@@ -61,53 +59,35 @@ def shortest_digits(x: float) -> Digits:
     return Digits(math.copysign(1.0, x) < 0, digits or "0", point if digits else 1)
 
 
-def rounded_digits(x: float, count: int) -> Digits:
-    """Return a finite real correctly rounded to ``count`` > 0 digits, final zeros dropped.
-
-    >>> rounded_digits(31415.9, 2)
-    Digits(is_negative=False, digits='31', exponent=5)
-    """
-    mantissa, _, exponent = f"{abs(x):.{count - 1}e}".partition("e")
-    digits = mantissa.replace(".", "").rstrip("0")
-    point = int(exponent) + 1 if digits else 1
-    return Digits(math.copysign(1.0, x) < 0, digits or "0", point)
-
-
-def fixed_digits(x: float, places: int) -> Digits:
-    """Return a finite real correctly rounded to so many places behind its point.
-
-    >>> fixed_digits(2.345, 2), fixed_digits(0.001, 2).digits
-    (Digits(is_negative=False, digits='235', exponent=1), '')
-    """
-    whole, _, part = f"{abs(x):.{places}f}".partition(".")
-    digits = (whole + part).lstrip("0")
-    exponent = len(whole) - (len(whole + part) - len(digits)) if digits else -places
-    return Digits(math.copysign(1.0, x) < 0, digits.rstrip("0"), exponent)
-
-
 def string_to_word(text: str) -> int:
     """Return the integer that a string begins with, as cvtcw does: 32 bits, saturated.
 
     >>> [string_to_word(s) for s in ("  88", "12abc", "0x1F", "", "-99999999999")]
     [88, 12, 0, 0, -2147483648]
     """
-    return _string_to_integer(text, WORD_BITS)
+    value = _leading_integer(text)
+    return max(-(1 << 31), min(value, (1 << 31) - 1))
 
 
 def string_to_big(text: str) -> int:
-    """Return the integer that a string begins with, as cvtcl does: 64 bits, saturated."""
-    return _string_to_integer(text, BIG_BITS)
+    """Return the integer that a string begins with, as cvtcl does: 64 bits, wrapped.
+
+    >>> string_to_big("9223372036854775808")
+    -9223372036854775808
+    """
+    return (_leading_integer(text) + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _string_to_integer(text: str, bits: int) -> int:
+def _leading_integer(text: str) -> int:
     found = _INTEGER.match(text)
     if found is None:
         return 0
-    limit = 1 << (bits - 1)
-    # No more than 20 digits can matter, and Python refuses to read very long numbers.
-    digits = found[1].lstrip("+-").lstrip("0")[:20] or "0"
-    value = int(digits)
-    return max(-limit, -value) if found[1].startswith("-") else min(limit - 1, value)
+    # Python refuses to read numbers of thousands of digits at once.
+    value = 0
+    for start in range(0, len(found[2]), 1000):
+        chunk = found[2][start : start + 1000]
+        value = value * 10 ** len(chunk) + int(chunk)
+    return -value if found[1] == "-" else value
 
 
 def string_to_real(text: str) -> float:
@@ -122,7 +102,7 @@ def string_to_real(text: str) -> float:
     special = _SPECIAL.match(text)
     if special is None:
         return 0.0
-    return float(special[1] + special[2])
+    return float(special[1])
 
 
 def rune_to_char(rune: int) -> str:
