@@ -318,9 +318,10 @@ class _Parser:
     def _fixed(self) -> Fixed:
         self.expect("(")
         try:
-            scale = float(self.take())
+            scale = float(self.peek())
         except ValueError:
-            raise self._error("expected the scale as a number", None) from None
+            raise self._error("expected the scale as a number") from None
+        self.take()
         self.expect(")")
         return Fixed(scale)
 
