@@ -57,7 +57,8 @@ def _levels(x: Floats, inverse: Floats, offset: float, top: int) -> Integers:
     finite = np.isfinite(scaled).all(axis=1)
     if not finite.all():
         scaled[~finite] = 0
-    return np.minimum(scaled, np.float32(top)).astype(np.uint8)
+    q: Integers = np.minimum(scaled, np.float32(top)).astype(np.uint8)
+    return q
 
 
 def _nibbles(q: Integers) -> Integers:
@@ -71,7 +72,7 @@ def _fifth_bits(q: Integers) -> Integers:
     return np.packbits(q >> 4, axis=1, bitorder="little").view("<u4")[:, 0]
 
 
-def _at(x: Floats, index: NDArray[np.intp]) -> Floats:
+def _at(x: Floats, index: Integers) -> Floats:
     """Pick one element of each block."""
     picked: Floats = np.take_along_axis(x, index[:, None], axis=1)[:, 0]
     return picked
@@ -198,8 +199,8 @@ def _low_nibbles(blocks: Blocks) -> Integers:
 
 def _five_bits(blocks: Blocks) -> Integers:
     words = np.ascontiguousarray(blocks["qh"]).view(np.uint8).reshape(-1, 4)
-    fifth = np.unpackbits(words, axis=1, bitorder="little")
-    return np.bitwise_or(_low_nibbles(blocks), fifth << 4)
+    q: Integers = _low_nibbles(blocks) | np.unpackbits(words, axis=1, bitorder="little") << 4
+    return q
 
 
 _LEVELS: dict[str, Callable[[Blocks], NDArray[Any]]] = {

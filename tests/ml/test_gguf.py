@@ -1,0 +1,369 @@
+"""The GGUF reader and writer against the gguf package, and against damaged files."""
+
+import contextlib
+import dataclasses
+import io
+import struct
+
+import gguf as theirs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbol_core.errors import FileError, GgufFormatError, ModelError
+from llmbol_core.ml import gguf
+from llmbol_core.ml.dtypes import BY_NUMBER
+from llmbol_core.ml.quantization import quantize
+from llmbol_core.ml.tensor import Tensor, zeros
+
+METADATA: dict[str, gguf.Value] = {
+    "general.architecture": "llmbol",
+    "a.bool": True,
+    "a.int": 7,
+    "a.negative": -7,
+    "a.big": 1 << 40,
+    "a.huge": (1 << 64) - 1,
+    "a.low": -(1 << 40),
+    "a.real": 1e-5,
+    "a.words": ["", "é", "<|end|>"],
+    "a.numbers": [1, 2, -3],
+    "a.reals": [0.5, 1],
+    "a.flags": [True, False],
+    "a.float32": np.float32(0.1),
+    "a.uint8": np.uint8(9),
+    "a.int16s": np.array([1, -2], np.int16),
+    "a.big_endian": np.array([1, 2], ">f4"),
+    "a.none": np.zeros(0, np.int32),
+}
+TYPES = {
+    "a.bool": "bool",
+    "a.int": "uint32",
+    "a.negative": "int32",
+    "a.big": "uint64",
+    "a.huge": "uint64",
+    "a.low": "int64",
+    "a.real": "float64",
+    "a.words": "array of string",
+    "a.numbers": "array of int32",
+    "a.reals": "array of float64",
+    "a.flags": "array of bool",
+    "a.float32": "float32",
+    "a.uint8": "uint8",
+    "a.int16s": "array of int16",
+    "a.big_endian": "array of float32",
+}
+
+
+def tensors() -> dict[str, Tensor | gguf.Deferred]:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(3, 64)).astype(np.float32)
+    later = quantize(x, "Q4_0")
+    return {
+        "0.weight": Tensor(x),
+        "0.bias": Tensor(x[0, :5]),
+        "half": quantize(x, "F16"),
+        "blocks": quantize(x, "Q8_0"),
+        "later": gguf.Deferred(later.dtype, later.shape, lambda: later),
+        "scalar": Tensor(np.array(2.5, np.float32)),
+        "empty": Tensor(np.zeros((0, 4), np.int32)),
+        "cube": Tensor(np.arange(24, dtype=np.int64).reshape(2, 3, 4).transpose(2, 0, 1)),
+    }
+
+
+def as_bytes(
+    metadata: dict[str, gguf.Value] | None = None,
+    some: dict[str, Tensor | gguf.Deferred] | None = None,
+    types: dict[str, str] | None = None,
+) -> bytes:
+    stream = io.BytesIO()
+    size = gguf.write_stream(
+        stream,
+        METADATA if metadata is None else metadata,
+        tensors() if some is None else some,
+        types,
+    )
+    assert size == len(stream.getvalue())
+    return stream.getvalue()
+
+
+def plain(value: object) -> object:
+    """Return a metadata value in a form that compares with ==."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, gguf.StringArray) else value
+
+
+def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor | gguf.Deferred]) -> None:
+    assert list(ours) == list(expected)
+    for name, tensor in expected.items():
+        made = tensor.make() if isinstance(tensor, gguf.Deferred) else tensor
+        assert (ours[name].dtype, ours[name].shape) == (made.dtype, made.shape)
+        assert ours[name].tobytes() == made.tobytes()
+
+
+def test_what_is_written_is_read(tmp_path):
+    steps = []
+    gguf.write(tmp_path / "a.gguf", METADATA, tensors(), progress=lambda *step: steps.append(step))
+    file = gguf.read(tmp_path / "a.gguf")
+    assert {k: plain(v) for k, v in file.metadata.items()} == {
+        k: plain(v) for k, v in METADATA.items()
+    }
+    assert file.types == {**file.types, **TYPES}
+    assert_same(file.tensors, tensors())
+    assert (tmp_path / "a.gguf").read_bytes() == as_bytes()
+    assert [name for _, _, name in steps] == [*tensors(), ""]
+    assert steps[-1][0] == steps[-1][1]
+
+
+def test_tensors_are_views_of_the_file():
+    data = as_bytes()
+    tensor = gguf.read_buffer(data).tensors["0.weight"]
+    assert np.shares_memory(tensor.data, np.frombuffer(data, np.uint8))
+    assert not tensor.data.flags.writeable
+
+
+def test_rewriting_with_types_gives_the_same_bytes():
+    data = as_bytes(types={"a.int": "int8", "a.numbers": "array of int64", "a.real": "float32"})
+    file = gguf.read_buffer(data)
+    assert (file.types["a.int"], file.types["a.numbers"]) == ("int8", "array of int64")
+    assert as_bytes(file.metadata, dict(file.tensors), file.types) == data
+
+
+@pytest.mark.parametrize("alignment", [8, 64, 4096])
+def test_alignment(alignment):
+    data = as_bytes({"general.alignment": alignment})
+    file = gguf.read_buffer(data)
+    assert file.alignment == alignment
+    assert len(data) % alignment == 0
+    assert_same(file.tensors, tensors())
+
+
+@pytest.mark.parametrize("alignment", [32, 128])
+def test_the_gguf_package_reads_ours(tmp_path, alignment):
+    metadata = {**METADATA, "general.alignment": alignment}
+    some = {k: v for k, v in tensors().items() if k != "empty"}
+    del metadata["a.none"]
+    gguf.write(tmp_path / "a.gguf", metadata, some)
+    reader = theirs.GGUFReader(tmp_path / "a.gguf")
+    found = {k: f.contents() for k, f in reader.fields.items() if not k.startswith("GGUF.")}
+    assert found == {k: plain(v) for k, v in metadata.items()}
+    for tensor, (name, expected) in zip(reader.tensors, some.items(), strict=True):
+        made = expected.make() if isinstance(expected, gguf.Deferred) else expected
+        assert tensor.name == name
+        assert tuple(int(n) for n in reversed(tensor.shape)) == made.shape
+        assert tensor.tensor_type.value == made.dtype.number
+        assert tensor.data.tobytes() == made.tobytes()
+
+
+def test_we_read_the_gguf_packages(tmp_path):
+    writer = theirs.GGUFWriter(tmp_path / "a.gguf", "llmbol")
+    writer.add_uint8("u8", 1)
+    writer.add_int64("i64", -2)
+    writer.add_float32("f32", 0.5)
+    writer.add_bool("yes", True)
+    writer.add_array("words", ["a", "b"])
+    writer.add_array("numbers", [1, -2])
+    for name, tensor in tensors().items():
+        if isinstance(tensor, Tensor) and tensor.size and name != "cube":
+            assert tensor.dtype.number is not None
+            raw = tensor.data.view(np.uint8) if tensor.dtype.is_blocked else tensor.data
+            kind = theirs.GGMLQuantizationType(tensor.dtype.number)
+            writer.add_tensor(name, raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = gguf.read(tmp_path / "a.gguf")
+    assert {k: plain(v) for k, v in file.metadata.items()} == {
+        "general.architecture": "llmbol",
+        "u8": 1,
+        "i64": -2,
+        "f32": 0.5,
+        "yes": True,
+        "words": ["a", "b"],
+        "numbers": [1, -2],
+    }
+    expected = tensors()
+    assert_same(file.tensors, {name: expected[name] for name in file.tensors})
+    assert set(file.tensors) == set(expected) - {"later", "empty", "cube"}
+
+
+@pytest.mark.parametrize("number", BY_NUMBER)
+def test_every_type_goes_through_a_file(number):
+    tensor = zeros((2, 256), BY_NUMBER[number])
+    assert_same(gguf.read_buffer(as_bytes({}, {"t": tensor})).tensors, {"t": tensor})
+
+
+def test_string_arrays_behave_as_sequences():
+    words = gguf.read_buffer(as_bytes()).metadata["a.words"]
+    assert isinstance(words, gguf.StringArray)
+    assert words == ["", "é", "<|end|>"]
+    assert words[-1] == "<|end|>"
+    assert words[:2] == ["", "é"]
+    assert words.raw(1) == "é".encode()
+    assert repr(words) == "<3 strings>"
+    with pytest.raises(IndexError):
+        words[3]
+
+
+# ---- damaged files ----
+
+KEY = b"\x01\0\0\0\0\0\0\0k"
+
+
+def head(tensors: int, keys: int, version: int = 3) -> bytes:
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, keys)
+
+
+def info(name=b"t", lengths=(4,), kind=0, offset=0) -> bytes:
+    axes = struct.pack(f"<I{len(lengths)}Q", len(lengths), *lengths)
+    return b"".join([struct.pack("<Q", len(name)), name, axes, struct.pack("<IQ", kind, offset)])
+
+
+HUGE = (1 << 64) - 1
+DAMAGED = {
+    "empty": (b"", "does not start with 'GGUF'"),
+    "other": (b"GGML" * 8, "does not start with 'GGUF'"),
+    "short": (head(0, 0)[:-1], "cannot fit into the 23 bytes"),
+    "old": (head(0, 0, 1), "version 1 cannot be read"),
+    "big-endian": (head(0, 0, 3 << 24), "a big-endian file cannot be read"),
+    "keys": (head(0, HUGE), "18446744073709551615 keys cannot fit into the 0 bytes"),
+    "tensors": (head(HUGE, 0), "tensors cannot fit"),
+    "key length": (head(0, 1) + b"\xff" * 20, "bytes of a string cannot fit"),
+    "key utf-8": (head(0, 1) + struct.pack("<Q", 1) + b"\xff" + bytes(9), "not UTF-8"),
+    "key empty": (head(0, 1) + bytes(20), "an empty key"),
+    "key twice": (head(0, 2) + (KEY + b"\0\0\0\0" + b"\1") * 2, "the key 'k' occurs twice"),
+    "value type": (head(0, 1) + KEY + struct.pack("<I", 13) + b"\0", "value type 13"),
+    "array": (head(0, 1) + KEY + struct.pack("<IIQ", 9, 4, HUGE), "numbers cannot fit"),
+    "strings": (head(0, 1) + KEY + struct.pack("<IIQ", 9, 8, 1 << 60), "strings cannot fit"),
+    "string": (head(0, 1) + KEY + struct.pack("<IIQQ", 9, 8, 1, 9), "runs past the end"),
+    "array ends": (
+        head(0, 1) + KEY + struct.pack("<IIQQ", 9, 8, 2, 8) + bytes(8),
+        "array of strings ends early",
+    ),
+    "nested": (head(0, 1) + KEY + struct.pack("<IIQ", 9, 9, 0), "elements of type 9"),
+    "alignment": (
+        head(0, 1) + struct.pack("<Q17sII", 17, b"general.alignment", 4, 33),
+        "general.alignment must be a uint32 and a power of two",
+    ),
+    "axes": (head(1, 0) + info(lengths=(1,) * 5), "has 5 axes"),
+    "name": (head(1, 0) + info(name=b"n" * 64), "at most 63 bytes"),
+    "type": (head(1, 0) + info(kind=4), "the unknown type 4"),
+    "shape": (head(1, 0) + info(lengths=(1 << 40, 1 << 40)), "cannot have the shape"),
+    "shape 0": (head(1, 0) + info(lengths=(0, 1 << 62)), "cannot have the shape"),
+    "row": (head(1, 0) + info(lengths=(33,), kind=8), "a row of 33 is no multiple"),
+    "offset": (head(1, 0) + info(offset=32) + bytes(99), "lies at offset 32, it should be 0"),
+    "data": (head(1, 0) + info() + bytes(8), "the data of tensor 't' lack"),
+    "tensor twice": (head(2, 0) + info() + info(offset=32) + bytes(99), "occurs twice"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_named(name):
+    data, why = DAMAGED[name]
+    with pytest.raises(GgufFormatError, match=why):
+        gguf.read_buffer(data)
+
+
+def test_every_truncation_is_refused():
+    data = as_bytes()
+    end = gguf.read_buffer(data).extent
+    for length in range(end):
+        with pytest.raises(GgufFormatError):
+            gguf.read_buffer(data[:length])
+    gguf.read_buffer(data[:end])
+
+
+SEED = as_bytes()
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(SEED) - 8), st.binary(min_size=1, max_size=8)), max_size=5
+    )
+)
+def test_mutations_give_a_file_or_a_format_error(changes):
+    data = bytearray(SEED)
+    for at, patch in changes:
+        data[at : at + len(patch)] = patch
+    try:
+        file = gguf.read_buffer(data)
+    except GgufFormatError:
+        return
+    for tensor in file.tensors.values():
+        tensor.tobytes()
+    for value in file.metadata.values():
+        repr(plain(value))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([b"", head(1, 1), head(0, 1) + KEY, head(1, 0)]), st.binary(max_size=200))
+def test_random_bytes_give_a_file_or_a_format_error(start, data):
+    with contextlib.suppress(GgufFormatError):
+        gguf.read_buffer(start + data)
+
+
+# ---- what cannot be written ----
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({"": 1}, "a key cannot be empty"),
+        ({"k": 1 << 64}, "the key 'k' cannot hold"),
+        ({"k": [1, "a"]}, "the key 'k' cannot hold"),
+        ({"k": None}, "the key 'k' cannot hold"),
+        ({"k": {"a": 1}}, "the key 'k' cannot hold"),
+        ({"k": np.zeros((2, 2))}, "arrays have one axis"),
+        ({"k": [[1], [2]]}, "the key 'k' cannot hold"),
+        ({"k": 1j}, "the key 'k' cannot hold"),
+        ({"general.alignment": 24}, "must be a power of two, not 24"),
+    ],
+)
+def test_metadata_that_cannot_be_written(metadata, why):
+    with pytest.raises(ModelError, match=why):
+        as_bytes(metadata, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "why"),
+    [
+        ("n" * 64, zeros((1,)), "longer than 63 bytes"),
+        ("t", zeros((1,) * 5), "more than 4 axes"),
+        ("t", zeros((1,), "U8"), "GGUF has no type U8"),
+    ],
+)
+def test_tensors_that_cannot_be_written(name, tensor, why):
+    with pytest.raises(ModelError, match=why):
+        as_bytes({}, {name: tensor})
+
+
+def test_a_type_that_does_not_fit_is_refused():
+    with pytest.raises(ModelError, match="it does not fit into int8"):
+        as_bytes({"k": 300}, {}, {"k": "int8"})
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(b"old")
+    wrong = gguf.Deferred(zeros((4,)).dtype, (4,), lambda: zeros((5,)))
+    with pytest.raises(ValueError, match="not as announced"):
+        gguf.write(path, {}, {"t": wrong})
+    assert path.read_bytes() == b"old"
+
+
+def test_missing_file_and_path_in_errors(tmp_path):
+    with pytest.raises(FileError, match="no such file"):
+        gguf.read(tmp_path / "none.gguf")
+    (tmp_path / "bad.gguf").write_bytes(b"x")
+    with pytest.raises(GgufFormatError, match=r"bad\.gguf: at byte 0: not a GGUF file"):
+        gguf.read(tmp_path / "bad.gguf")
+
+
+def test_a_payload_may_be_followed_by_other_bytes():
+    data = as_bytes()
+    file = gguf.read_buffer(memoryview(data + b"trailer"))
+    assert file.extent <= len(data)
+    assert dataclasses.replace(file, path="x").tensors.keys() == tensors().keys()
