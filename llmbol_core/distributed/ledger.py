@@ -11,12 +11,13 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmbol_core.distributed.task import TERMINAL, Change, State, Task, TaskRecord
 from llmbol_core.errors import ClusterError
-from llmbol_core.native.files import atomic_write, read_bytes
+from llmbol_core.native.files import atomic_write
 
 INLINE = 1 << 16
 """Results up to this many bytes stand in the database, larger ones in files beside it."""
@@ -88,13 +89,15 @@ class Ledger:
     def commit(self, new: Sequence[TaskRecord], changes: Iterable[Change]) -> None:
         """Write new tasks and changes in one transaction; on disk when this returns.
 
-        Raises ClusterError, with nothing written, if the disk does not take it.
+        Raises ClusterError or FileError, with nothing written, if the disk does not take it.
         """
+        inserts = [_row(record) for record in new]
+        updates = [self._update(change) for change in changes]
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(_INSERT, [_row(record) for record in new])
-                self._db.executemany(_UPDATE, [self._update(change) for change in changes])
+                self._db.executemany(_INSERT, inserts)
+                self._db.executemany(_UPDATE, updates)
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 if self._db.in_transaction:
@@ -141,19 +144,18 @@ class Ledger:
         counts = dict(self._select("SELECT state, count(*) FROM task GROUP BY state"))
         return {state.value: int(counts.get(state, 0)) for state in State}
 
-    def data(self, id: str) -> bytes:
-        """Return the result of a task that has ended; nothing if it left none."""
+    def data(self, id: str) -> bytes | Path:
+        """Return the result of a task that has ended, or the file that holds it."""
         rows = self._select("SELECT data FROM task WHERE id = ?", id)
         if not rows:
             return b""
-        data = rows[0][0]
-        return read_bytes(self._results / id) if data is None else bytes(data)
+        return self._results / id if rows[0][0] is None else bytes(rows[0][0])
 
-    def _select(self, query: str, *parameters: object) -> list[tuple[object, ...]]:
+    def _select(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(query, parameters).fetchall()
 
-    def _update(self, change: Change) -> tuple[object, ...]:
+    def _update(self, change: Change) -> tuple[Any, ...]:
         """Return the parameters of an update; a large result is on disk before them."""
         data: bytes | None = change.data or b""
         if change.data is not None and len(change.data) > INLINE:
@@ -166,12 +168,12 @@ class Ledger:
         )  # fmt: skip
 
 
-def _row(record: TaskRecord) -> tuple[object, ...]:
+def _row(record: TaskRecord) -> tuple[Any, ...]:
     text = json.dumps(record.task.to_json(), separators=(",", ":"), sort_keys=True)
     return record.seq, record.task.id, text, record.state, record.submitted
 
 
-def _entry(row: tuple[object, ...]) -> Entry:
+def _entry(row: tuple[Any, ...]) -> Entry:
     fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
     task = json.loads(str(fields.pop("task")))
-    return Entry(type=task["type"], priority=task["priority"], **fields)  # type: ignore[arg-type]
+    return Entry(type=task["type"], priority=task["priority"], **fields)

@@ -27,10 +27,11 @@ class ComputeNode:
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
 
     def __post_init__(self) -> None:
-        for what, word in (("node name", self.name), *(("capability", c) for c in self.capabilities)):
+        for word in (self.name, *self.capabilities):
             if not NAME.fullmatch(word):
                 raise UsageError(
-                    f"{what} {word!r}: expected letters, digits, '.', '_' and '-', at most 63"
+                    f"node {self.name!r}: {word!r} is no name: "
+                    "expected letters, digits, '.', '_' and '-', at most 63"
                 )
         if not 0 <= self.port <= 65535:
             raise UsageError(f"node {self.name!r}: port {self.port} is not between 0 and 65535")
@@ -73,7 +74,9 @@ def create_compute_node(
     return ComputeNode(name, host, port, tuple(capabilities) or DEFAULT_CAPABILITIES)
 
 
-def local_nodes(count: int, capabilities: Iterable[str] = DEFAULT_CAPABILITIES) -> list[ComputeNode]:
+def local_nodes(
+    count: int, capabilities: Iterable[str] = DEFAULT_CAPABILITIES
+) -> list[ComputeNode]:
     """Return ``count`` nodes on this machine, named node-1, node-2 and so on.
 
     >>> [node.name for node in local_nodes(2)]

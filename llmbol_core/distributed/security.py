@@ -6,7 +6,7 @@ certificate; whoever answers a request looks it up there. Keys are for their own
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import ssl
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def server_name(role: Role) -> str:
 
 def role_of(peercert: Mapping[str, Any] | None) -> Role | None:
     """Return the role in a peer's verified certificate, as ``ssl`` describes it."""
-    for ((name, value), *_) in (peercert or {}).get("subject", ()):
+    for (name, value), *_ in (peercert or {}).get("subject", ()):
         if name == "commonName" and value in tuple(Role):
             return Role(value)
     return None
@@ -94,7 +94,7 @@ class Certificates:
     def _good(self) -> bool:
         from cryptography import x509
 
-        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_RENEW_DAYS)
+        soon = dt.datetime.now(dt.UTC) + dt.timedelta(days=_RENEW_DAYS)
         paths = [self.authority, *(self.certificate(role) for role in Role)]
         try:
             certificates = [x509.load_pem_x509_certificate(path.read_bytes()) for path in paths]
@@ -177,7 +177,7 @@ def _builder(
     """Start a certificate; it counts from a few minutes ago, as clocks differ."""
     from cryptography import x509
 
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -185,7 +185,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=days))
+        .not_valid_after(start + dt.timedelta(days=days))
     )
 
 

@@ -3,6 +3,7 @@
 ::
 
     cluster.json   who runs here and where to reach the broker; gone when nobody does
+    config.json    the nodes that should be up, and the policy
     lock           held by the guardian as long as it lives; the system releases it
     tls/           certificates and keys      ledger.sqlite   what was submitted
     files/         what tasks use, by hash    results/        results too large for the ledger
@@ -95,6 +96,11 @@ class StateDirectory:
             return cls(Path(chosen).absolute())
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return cls(Path(base).expanduser().absolute() / "llmbol")
+
+    @property
+    def config(self) -> Path:
+        """The nodes that should be up, and the policy."""
+        return self.root / "config.json"
 
     @property
     def tls(self) -> Path:

@@ -102,7 +102,9 @@ class Task:
         if self.max_retries is not None and self.max_retries < 0:
             raise UsageError(f"task {self.id}: {self.max_retries} retries: expected 0 or more")
         if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise UsageError(f"task {self.id}: a time-out of {self.timeout} s: expected more than 0")
+            raise UsageError(
+                f"task {self.id}: a time-out of {self.timeout} s: expected more than 0"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return a packed task as what JSON knows."""

@@ -1,0 +1,257 @@
+"""The broker: the process that takes tasks, keeps them, and has nodes work on them.
+
+It carries out what the dispatcher decides: launches go to the engine, changes to the journal. Time,
+chance and the outside world enter here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import llmbol_core
+from llmbol_core.distributed.dispatcher import Action, Dispatcher, Launch, Replace, Save
+from llmbol_core.distributed.door import Door
+from llmbol_core.distributed.engine import LOOPBACK, Engine
+from llmbol_core.distributed.journal import Journal
+from llmbol_core.distributed.ledger import Ledger
+from llmbol_core.distributed.node import ComputeNode, check_port
+from llmbol_core.distributed.operations import Desk, operations
+from llmbol_core.distributed.report import ClusterStatus, Config, NodeStatus
+from llmbol_core.distributed.security import Certificates
+from llmbol_core.distributed.state import Identity, Running, StateDirectory, die_with_parent
+from llmbol_core.distributed.store import FileStore
+from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
+from llmbol_core.distributed.worker import run_batch
+from llmbol_core.errors import ClusterError, UsageError
+
+log = logging.getLogger("llmbol.broker")
+
+HEALTH_SECONDS = 0.5
+SUSPECT_SECONDS = 3.0
+"""A node that was silent for so long gets no more tasks."""
+HUNG_SECONDS = 8.0
+"""A node that was silent for so long is replaced."""
+
+
+class Broker:
+    """Everything that makes a cluster, in one process; ``serve`` is its life."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        self.state = state
+        self.config = Config.read(state.config)
+        self.store = FileStore(state.files)
+        self.ledger = Ledger(state.ledger, state.results)
+        self.dispatcher = Dispatcher(random.random, self.config.strategy, self.config.max_retries)
+        self.journal = Journal(self.ledger, self._saved)
+        self.stopping = asyncio.Event()
+        self._engine = Engine(state, self._node_up, self._node_lost)
+        self._ended: dict[str, asyncio.Event] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = time.time()
+        self._clock = time.time() - time.monotonic()
+
+    async def serve(self) -> None:
+        """Start everything, work until asked to stop, stop everything."""
+        certificates = Certificates(self.state.tls)
+        door = Door(certificates, operations(Desk(self)))
+        self._address = await door.start(LOOPBACK)
+        os.environ["LLMBOL_BROKER"] = self._address
+        await self._engine.start(self._address)
+        for record in self.ledger.recover():
+            self.dispatcher.submit(record)
+        for node in self.config.nodes:
+            self._engine.add_node(node)
+        self._publish()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.stopping.set)
+        loops = [asyncio.create_task(self.journal.run()), asyncio.create_task(self._watch())]
+        await self.stopping.wait()
+        for task in (*loops, *self._work):
+            task.cancel()
+        await self._engine.stop()
+        await self.journal.flush()
+        await door.stop()
+        self.ledger.close()
+        self.state.forget()
+
+    def now(self) -> float:
+        """Return seconds since 1970, never going back while the broker lives."""
+        return self._clock + time.monotonic()
+
+    def take(self, records: Iterable[TaskRecord]) -> None:
+        """Queue tasks that are on disk."""
+        for record in records:
+            self.dispatcher.submit(record)
+        self.advance()
+
+    def cancel(self, ids: Iterable[str]) -> list[str]:
+        """Cancel the tasks that have not ended; return which those were."""
+        live = [id for id in ids if id in self.dispatcher.tasks]
+        for id in live:
+            self._perform(self.dispatcher.cancel(id, self.now()))
+        self.advance()
+        return live
+
+    async def ended(self, id: str) -> None:
+        """Return when the end of a task is on disk."""
+        if id in self.dispatcher.tasks or id in self._ended:
+            await self._ended.setdefault(id, asyncio.Event()).wait()
+
+    def add_node(self, node: ComputeNode) -> None:
+        """Start one more node, and again whenever the broker starts."""
+        check_port(node)
+        if any(node.name == other.name for other in self.config.nodes):
+            raise UsageError(f"a node named {node.name!r} is there already")
+        self.config = replace(self.config, nodes=(*self.config.nodes, node))
+        self.config.write(self.state.config)
+        self._engine.add_node(node)
+        self._publish()
+
+    def status(self) -> ClusterStatus:
+        """Return how everything is."""
+        counts = self.ledger.counts()
+        live = [record.state for record in self.dispatcher.tasks.values()]
+        counts |= {state.value: live.count(state) for state in (State.QUEUED, State.RUNNING)}
+        return ClusterStatus(
+            self._address,
+            str(self.state.root),
+            round(time.time() - self._started, 1),
+            self.config.strategy,
+            **counts,
+            retries=self.dispatcher.retries,
+            nodes=self._node_status(),
+        )
+
+    def advance(self) -> None:
+        """Do what is due now, and come back when the next thing is."""
+        if self.stopping.is_set():
+            return
+        now = self.now()
+        self._perform(self.dispatcher.expire(now))
+        self._perform(self.dispatcher.place(now))
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self.dispatcher.next_time()
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.001, due - now), self.advance)
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Save(change):
+                    if change.state in TERMINAL:
+                        self._ended.setdefault(change.id, asyncio.Event())
+                    self.journal.note(change)
+                case Launch():
+                    self._spawn(self._run(action))
+                case Replace(node, why):
+                    log.warning("replacing node %s: %s", node, why)
+                    self._spawn(self._engine.replace(node))
+
+    async def _run(self, launch: Launch) -> None:
+        items = [record.task.to_json() for record in launch.records]
+        priority = launch.records[0].task.priority
+        try:
+            outcomes = await self._engine.run(run_batch, items, launch.key, launch.node, priority)
+        except ClusterError as error:
+            self._perform(self.dispatcher.broken(launch.key, str(error), self.now()))
+        else:
+            self._perform(self.dispatcher.ended(launch.key, outcomes, self.now()))
+        self.advance()
+
+    def _spawn(self, work: object) -> None:
+        """Run something to its end beside everything else."""
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    def _saved(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.state in TERMINAL and (event := self._ended.pop(change.id, None)) is not None:
+                event.set()
+
+    def _node_up(self, node: ComputeNode) -> None:
+        self._perform(self.dispatcher.node_lost(node.name, self.now()))
+        self.dispatcher.node_up(node)
+        self.advance()
+
+    def _node_lost(self, name: str) -> None:
+        if not self.stopping.is_set():
+            self._perform(self.dispatcher.node_lost(name, self.now()))
+            self.advance()
+
+    async def _watch(self) -> None:
+        """Notice nodes that hang and nannies that died."""
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            for name, vitals in self._engine.vitals().items():
+                node = self.dispatcher.nodes.get(name)
+                if node is None:
+                    continue
+                node.cpu, node.cached = vitals.cpu, frozenset(vitals.cached)
+                node.usable = vitals.age < SUSPECT_SECONDS
+                if vitals.age > HUNG_SECONDS:
+                    why = f"no sign of life for {vitals.age:.1f} s"
+                    self._perform(self.dispatcher.replace(name, why, self.now()))
+            if self._engine.revive():
+                self._publish()
+            self.advance()
+
+    def _node_status(self) -> tuple[NodeStatus, ...]:
+        vitals = self._engine.vitals()
+        statuses = []
+        for node in self._engine.configured():
+            known, vital = self.dispatcher.nodes.get(node.name), vitals.get(node.name)
+            if known is None or vital is None or known.leaving:
+                row = NodeStatus(node.name, "starting", node.capabilities, 0, 0, 0, 0, 0, 0, 0, 0)
+            else:
+                row = NodeStatus(
+                    node.name, "up" if known.usable else "hung", node.capabilities,
+                    known.running, known.done, known.failed, vital.cpu,
+                    round(vital.memory / 1e6, 1), len(vital.cached), round(vital.age, 2),
+                    vital.pid,
+                )  # fmt: skip
+            statuses.append(row)
+        return tuple(statuses)
+
+    def _publish(self) -> None:
+        """Write down where the broker is and which processes belong to the cluster."""
+        self.state.write(
+            Running(
+                self._address,
+                Identity.of(os.getppid()),
+                Identity.of(os.getpid()),
+                self._engine.processes(),
+                llmbol_core.__version__,
+            )
+        )
+
+
+def main() -> None:
+    """Be the broker of the state directory in the environment."""
+    os.umask(0o077)
+    die_with_parent()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    state = StateDirectory.default()
+    Certificates(state.tls).ensure()
+
+    async def life() -> None:
+        await Broker(state).serve()
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(life())
+
+
+if __name__ == "__main__":
+    main()

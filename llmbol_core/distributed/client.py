@@ -1,0 +1,192 @@
+"""The client: asks a cluster for something. Needs neither Dask nor, by itself, NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from llmbol_core.distributed.jobs import Attachment, job
+from llmbol_core.distributed.ledger import Entry
+from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.report import ClusterStatus
+from llmbol_core.distributed.security import Certificates, Role
+from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.distributed.store import CHUNK, hash_file
+from llmbol_core.distributed.task import TERMINAL, FileRef, State, Task
+from llmbol_core.distributed.wire import Connection
+from llmbol_core.errors import ClusterError, FileError, NoCluster, TaskFailed
+
+Progress = Callable[[int, int, str], None]
+
+PATIENCE = 20.0
+"""Seconds to go on trying while the guardian starts another broker."""
+WAIT_SLICE = 10.0
+"""Seconds that the broker holds a request to wait before it answers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """How a task ended, and what it left: the bytes of its result."""
+
+    entry: Entry
+    data: bytes
+
+    @property
+    def value(self) -> Any:
+        """The result as the value that this type of task returns; raises TaskFailed without one."""
+        if self.entry.state != State.DONE:
+            raise TaskFailed(self.entry.id, self.entry.error or self.entry.state)
+        return job(self.entry.type).unpack(self.data)
+
+
+class Client:
+    """A connection to the cluster of a state directory; several threads may share it.
+
+    A broker that dies is replaced by its guardian; requests wait for that and are asked again,
+    which does no harm since tasks are known by their ids.
+    """
+
+    def __init__(self, state: StateDirectory, role: Role = Role.CLIENT) -> None:
+        self._state, self._role = state, role
+        self._idle: list[Connection] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def submit(self, tasks: Sequence[Task]) -> list[str]:
+        """Send tasks with their files; return their ids when the cluster has them on disk."""
+        packed = [self._pack(task) for task in tasks]
+        answer = self.call("submit", {"tasks": [task.to_json() for task in packed]})[0]
+        return [str(id) for id in answer["ids"]]
+
+    def wait(
+        self,
+        ids: Sequence[str],
+        timeout: float | None = None,
+        progress: Progress = lambda done, total, note: None,
+    ) -> list[Entry]:
+        """Return how tasks stand when all have ended; raises ClusterError after the time-out."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = WAIT_SLICE if deadline is None else max(0.0, deadline - time.monotonic())
+            arguments = {"ids": list(ids), "seconds": min(left, WAIT_SLICE)}
+            entries = [Entry(**fields) for fields in self.call("wait", arguments)[0]]
+            open_ones = [entry for entry in entries if entry.state not in TERMINAL]
+            note = f"{open_ones[0].id} {open_ones[0].state}" if open_ones else ""
+            progress(len(entries) - len(open_ones), len(entries), note)
+            if not open_ones:
+                return entries
+            if deadline is not None and time.monotonic() >= deadline:
+                raise ClusterError(f"task {note} after {timeout:g} s")
+
+    def result(self, id: str) -> Result:
+        """Return how a task stands and the bytes of its result, if it has ended."""
+        data = bytearray()
+        while True:
+            fields, piece = self.call("result", {"id": id, "offset": len(data)})
+            data += piece
+            if len(piece) < CHUNK:
+                return Result(Entry(**fields), bytes(data))
+
+    def tasks(self, limit: int = 100) -> list[Entry]:
+        """Return the latest tasks, the last one first."""
+        return [Entry(**fields) for fields in self.call("tasks", {"limit": limit})[0]]
+
+    def cancel(self, ids: Sequence[str]) -> list[str]:
+        """End tasks; return those that had not ended before."""
+        return [str(id) for id in self.call("cancel", {"ids": list(ids)})[0]]
+
+    def status(self) -> ClusterStatus:
+        """Return how the cluster is."""
+        return ClusterStatus.from_json(self.call("status", {})[0])
+
+    def add_node(self, node: ComputeNode) -> None:
+        """Start one more node."""
+        self.call("add_node", {"node": node.to_json()})
+
+    def stop(self) -> None:
+        """Have the cluster stop; it takes a moment to."""
+        self.call("stop", {})
+
+    def call(self, name: str, arguments: dict[str, Any], body: bytes = b"") -> tuple[Any, bytes]:
+        """Return the answer to a request; see ``operations`` for what there is."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._call_once(name, arguments, body)
+            except NoCluster:
+                if time.monotonic() > deadline or not self._state.is_held():
+                    raise
+                time.sleep(0.05)
+
+    def _call_once(self, name: str, arguments: dict[str, Any], body: bytes) -> tuple[Any, bytes]:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            address = self._state.running().address
+            connection = Connection(address, Certificates(self._state.tls), self._role)
+        try:
+            answer = connection.call(name, arguments, body)
+        except NoCluster:
+            connection.close()
+            # The others lead to the same broker.
+            self.close()
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            self._idle.append(connection)
+        return answer
+
+    def _pack(self, task: Task) -> Task:
+        """Return a task ready to travel; its files are there already."""
+        row = job(task.type)
+        packed = row.pack(task.payload)
+        files = tuple(self._send(attachment) for attachment in packed.files)
+        capability = task.capability or row.capability
+        return dataclasses.replace(task, payload=packed.payload, files=files, capability=capability)
+
+    def _send(self, attachment: Attachment) -> FileRef:
+        """Send a file unless the cluster has its content."""
+        content = attachment.content
+        if isinstance(content, Path):
+            sha256, size = hash_file(content)
+        else:
+            sha256, size = hashlib.sha256(content).hexdigest(), len(content)
+        if not self.call("has", {"sha256": sha256})[0]:
+            try:
+                with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as f:
+                    self._send_pieces(f, sha256, size)
+            except OSError as error:
+                raise FileError.of(error, content) from error
+        return FileRef(attachment.role, attachment.name, sha256, size)
+
+    def _send_pieces(self, file: BinaryIO, sha256: str, size: int) -> None:
+        owner, offset = secrets.token_hex(8), 0
+        while True:
+            piece = file.read(CHUNK)
+            last = offset + len(piece) >= size
+            where = {"sha256": sha256, "owner": owner, "offset": offset, "last": last}
+            self.call("put", where, piece)
+            offset += len(piece)
+            if last or not piece:
+                return

@@ -1,0 +1,173 @@
+"""Starting and stopping clusters: the one of a state directory, and a program's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.guardian import Guardian
+from llmbol_core.distributed.node import check_port
+from llmbol_core.distributed.report import ClusterStatus, Config
+from llmbol_core.distributed.settings import environment
+from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.errors import ClusterError, NoCluster
+
+Progress = Callable[[int, int, str], None]
+
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+_LOOK = 0.03
+
+
+def start(
+    state: StateDirectory,
+    config: Config,
+    progress: Progress = lambda done, total, note: None,
+) -> ClusterStatus:
+    """Start a cluster that lives on when this program ends; return when all nodes are up.
+
+    Raises ClusterError if one runs in the state directory already or a node cannot start.
+    """
+    _prepare(state, config)
+    log = state.open_log("guardian")
+    try:
+        guardian = subprocess.Popen(
+            _command(state), start_new_session=True, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, cwd=state.root, env=environment(state.root),
+        )  # fmt: skip
+    finally:
+        os.close(log)
+    try:
+        status = _await_nodes(state, config, guardian, progress)
+    except BaseException:
+        guardian.terminate()
+        guardian.wait()
+        raise
+    # It is no child to wait for any more: it outlives us, and init takes it over.
+    guardian.returncode = 0
+    return status
+
+
+def run(state: StateDirectory, config: Config) -> None:
+    """Be the cluster's guardian until somebody stops it or this process gets a signal."""
+    _prepare(state, config)
+    if Guardian(state).run() != 0:
+        raise ClusterError(f"the cluster did not start: {state.log_tail('broker')}")
+
+
+def stop(state: StateDirectory) -> None:
+    """Stop the cluster of a state directory; return when all its processes are gone."""
+    running = state.running()
+    try:
+        with Client(state) as client:
+            client.stop()
+    except ClusterError:
+        # The broker does not answer; the guardian has means of its own.
+        running.guardian.kill(signal.SIGTERM)
+    if not _await(lambda: not state.is_held(), STOP_SECONDS):
+        running.guardian.kill(signal.SIGKILL)
+        if not _await(lambda: not state.is_held(), STOP_SECONDS):
+            raise ClusterError(f"the guardian, process {running.guardian.pid}, does not end")
+    everyone = (running.broker, *running.nodes)
+    _await(lambda: not any(process.is_alive() for process in everyone), STOP_SECONDS)
+    state.clean_up()
+
+
+class OwnCluster:
+    """A cluster that belongs to this program and goes away with it, whatever ends the program."""
+
+    def __init__(self, config: Config) -> None:
+        self.state = StateDirectory(Path(tempfile.mkdtemp(prefix="llmbol-")))
+        try:
+            _prepare(self.state, config)
+            log = self.state.open_log("guardian")
+            try:
+                self._guardian = subprocess.Popen(
+                    [*_command(self.state), "--lease"], start_new_session=True,
+                    stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.state.root,
+                    env=environment(self.state.root),
+                )  # fmt: skip
+            finally:
+                os.close(log)
+            _await_nodes(self.state, config, self._guardian, lambda done, total, note: None)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the cluster and forget all about it."""
+        guardian = getattr(self, "_guardian", None)
+        if guardian is not None:
+            guardian.stdin.close()
+            try:
+                guardian.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                guardian.kill()
+                guardian.wait()
+        shutil.rmtree(self.state.root, ignore_errors=True)
+
+
+def _prepare(state: StateDirectory, config: Config) -> None:
+    """Check what can be checked beforehand and leave the configuration for the broker."""
+    state.prepare()
+    if state.is_held():
+        raise ClusterError(
+            f"a cluster already runs in {state.root}; look at it with: cluster status"
+        )
+    for node in config.nodes:
+        check_port(node)
+    state.forget()
+    config.write(state.config)
+
+
+def _command(state: StateDirectory) -> list[str]:
+    return [sys.executable, "-m", "llmbol_core.distributed.guardian", str(state.root)]
+
+
+def _await_nodes(
+    state: StateDirectory,
+    config: Config,
+    guardian: subprocess.Popen[bytes],
+    progress: Progress,
+) -> ClusterStatus:
+    """Return the cluster's status when all its nodes are up."""
+    deadline = time.monotonic() + START_SECONDS
+    total = len(config.nodes)
+    with Client(state) as client:
+        while time.monotonic() < deadline:
+            if guardian.poll() is not None:
+                why = state.log_tail("broker") or state.log_tail("guardian")
+                raise ClusterError(f"the cluster did not start: {why}")
+            status = _status(client) if state.read() is not None else None
+            if status is not None:
+                progress(status.nodes_up, total, "nodes")
+                if status.nodes_up == total:
+                    return status
+            time.sleep(_LOOK)
+    names = ", ".join(n.name for n in status.nodes if n.state != "up") if status else "the broker"
+    raise ClusterError(f"not up after {START_SECONDS:g} s: {names}; see the logs in {state.root}")
+
+
+def _status(client: Client) -> ClusterStatus | None:
+    try:
+        return client.status()
+    except NoCluster:
+        return None
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> bool:
+    """Return whether a condition came true within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True

@@ -1,0 +1,251 @@
+"""The table of jobs: what a task can be, how it is packed for the journey and run on a node.
+
+A job is named in a task, never sent as code. Its row holds the two ends: ``pack`` and ``unpack``
+run where the task was created, ``run`` on the node; between them travel JSON, files by content hash
+and the bytes of the result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from llmbol_core.nn.checkpoint import InferenceModel
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file to travel with a task: its part in it, the name it has there, and its content."""
+
+    role: str
+    name: str
+    content: Path | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A payload ready to travel: what JSON knows, and files."""
+
+    payload: dict[str, Any]
+    files: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a job gets on a node: the payload, the files, and somewhere to keep loaded models."""
+
+    payload: dict[str, Any]
+    files: tuple[tuple[str, str, Path], ...]
+    """Role, name and path of each."""
+    models: ModelCache
+
+    def one(self, role: str) -> Path:
+        """Return the path of the file with a role."""
+        return next(path for its_role, _, path in self.files if its_role == role)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a job; an error says that the job ended, but badly."""
+
+    data: bytes
+    error: str | None = None
+
+
+class ModelCache:
+    """The models that a node's process has loaded, by content hash, the latest last."""
+
+    def __init__(self, budget: int = 1 << 30) -> None:
+        self._budget = budget
+        self._models: dict[str, tuple[InferenceModel, int]] = {}
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The content hashes of the models."""
+        return tuple(self._models)
+
+    def load(self, path: Path) -> InferenceModel:
+        """Return the model in a file of the store, loaded at most once while there is room."""
+        from llmbol_core.nn.checkpoint import load_for_inference
+
+        held = self._models.pop(path.name, None) or (
+            load_for_inference(str(path)),
+            path.stat().st_size,
+        )
+        self._models[path.name] = held
+        while len(self._models) > 1 and sum(n for _, n in self._models.values()) > self._budget:
+            del self._models[next(iter(self._models))]
+        return held[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A row of the table."""
+
+    capability: str | None
+    """What a node must offer, unless the task asks for something else."""
+    pack: Callable[[Mapping[str, Any]], Packed]
+    run: Callable[[Received], Answer]
+    unpack: Callable[[bytes], Any]
+    summary: str
+
+
+def _fields(
+    job: str, payload: Mapping[str, Any], required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> list[Any]:
+    """Return the values of a payload's fields in order; None for an optional one not given."""
+    known = (*required, *optional)
+    for name in payload:
+        if name not in known:
+            hint = nearest(name, known) or f": expected {', '.join(known)}"
+            raise UsageError(f"payload of task type {job!r} has no field {name!r}{hint}")
+    for name in required:
+        if name not in payload:
+            raise UsageError(f"payload of task type {job!r} lacks the field {name!r}")
+    return [payload.get(name) for name in known]
+
+
+# run: a .dis program
+
+
+def _pack_run(payload: Mapping[str, Any]) -> Packed:
+    program, arguments, inputs = _fields("run", payload, ("program",), ("arguments", "inputs"))
+    path = Path(program)
+    names = [_portable(str(name)) for name in inputs or ()]
+    if len({*names, path.name}) <= len(names):
+        raise UsageError("two of the files have the same name, which a program cannot tell apart")
+    files = [Attachment("program", path.name, path)]
+    files += [Attachment("input", n, Path(i)) for n, i in zip(names, inputs or (), strict=True)]
+    return Packed({"arguments": [str(word) for word in arguments or ()]}, tuple(files))
+
+
+def _portable(path: str) -> str:
+    """Return the name that a program sees: the path as given, if it leads nowhere else.
+
+    >>> _portable("data/x.npy"), _portable("/tmp/x.npy"), _portable("../x.npy")
+    ('data/x.npy', 'x.npy', 'x.npy')
+    """
+    pure = PurePosixPath(path)
+    return pure.name if pure.is_absolute() or ".." in pure.parts else str(pure)
+
+
+def _run(received: Received) -> Answer:
+    """Run the program in the current directory, which is the task's own."""
+    from llmbol_core import deploy
+
+    inputs = [name for role, name, _ in received.files if role == "input"]
+    program = next(name for role, name, _ in received.files if role == "program")
+    for _, name, path in received.files:
+        if (parent := os.path.dirname(name)) != "":
+            os.makedirs(parent, exist_ok=True)
+        _share(path, name)
+    result = deploy.run_file(program, [*received.payload["arguments"], *inputs], granted=inputs)
+    if result.status == 0:
+        return Answer(result.stdout)
+    words = result.stderr.decode(errors="replace").strip()
+    return Answer(result.stdout, words or f"ended with status {result.status}")
+
+
+def _share(path: Path, name: str) -> None:
+    """Give a stored file another name without copying it, if the file system can."""
+    try:
+        os.link(path, name)
+    except OSError:
+        os.symlink(path, name)
+
+
+# inference: a model on an array
+
+
+def _pack_inference(payload: Mapping[str, Any]) -> Packed:
+    from llmbol_core.distributed.arrays import array_bytes
+
+    model, inputs = _fields("inference", payload, ("model", "input"))
+    path = Path(model)
+    files = (
+        Attachment("model", path.name, path),
+        Attachment("input", "x.npy", array_bytes(inputs)),
+    )
+    return Packed({}, files)
+
+
+def _infer(received: Received) -> Answer:
+    from llmbol_core.distributed.arrays import array_bytes, array_of
+
+    model = received.models.load(received.one("model"))
+    return Answer(array_bytes(model.run(array_of(received.one("input").read_bytes()))))
+
+
+def _unpack_inference(data: bytes) -> Any:
+    from llmbol_core.distributed.arrays import array_of
+
+    return array_of(data)
+
+
+# execute: a function of a module
+
+
+def _pack_execute(payload: Mapping[str, Any]) -> Packed:
+    module, entry, args = _fields("execute", payload, ("module", "entry", "args"))
+    content = bytes(module) if isinstance(module, bytes | bytearray | memoryview) else Path(module)
+    try:
+        json.dumps(list(args))
+    except TypeError as error:
+        raise UsageError(f"arguments for a cluster: {error}") from error
+    return Packed(
+        {"entry": str(entry), "args": list(args)}, (Attachment("module", "module.dis", content),)
+    )
+
+
+def _execute(received: Received) -> Answer:
+    from llmbol_core import deploy
+
+    with deploy.create_vm() as vm:
+        vm.load_module("module", received.one("module"))
+        value = vm.execute("module", received.payload["entry"], received.payload["args"])
+    return Answer(json.dumps(value).encode())
+
+
+# probe: nothing but the journey
+
+
+def _pack_probe(payload: Mapping[str, Any]) -> Packed:
+    echo, seconds = _fields("probe", payload, (), ("echo", "seconds"))
+    return Packed({"echo": echo, "seconds": float(seconds or 0)})
+
+
+def _probe(received: Received) -> Answer:
+    time.sleep(received.payload["seconds"])
+    return Answer(json.dumps(received.payload["echo"]).encode())
+
+
+# fmt: off
+# type             capability    pack             run       unpack             summary
+JOBS: dict[str, Job] = {
+    "run":       Job(None,        _pack_run,       _run,     bytes,
+                     "run a .dis program in its sandbox; the result is what it prints"),
+    "inference": Job("inference", _pack_inference, _infer,   _unpack_inference,
+                     "run a model on an array; the result is the array of outputs"),
+    "execute":   Job(None,        _pack_execute,   _execute, json.loads,
+                     "call a function of a .dis module; the result is what it returns"),
+    "probe":     Job(None,        _pack_probe,     _probe,   json.loads,
+                     "return what was sent, after some seconds: measures the journey"),
+}
+# fmt: on
+
+
+def job(type: str) -> Job:
+    """Return the row of a task type; raises UsageError saying which there are."""
+    try:
+        return JOBS[type]
+    except KeyError:
+        hint = nearest(type, JOBS) or f": expected one of {', '.join(JOBS)}"
+        raise UsageError(f"unknown task type {type!r}{hint}") from None

@@ -1,0 +1,197 @@
+"""What can be asked at the broker's door: one row for each request, with who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.distributed.door import Answer, Operation
+from llmbol_core.distributed.jobs import job
+from llmbol_core.distributed.ledger import Entry
+from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.security import Role
+from llmbol_core.distributed.store import CHUNK
+from llmbol_core.distributed.task import Task, TaskRecord
+from llmbol_core.errors import ClusterError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from llmbol_core.distributed.broker import Broker
+
+MAX_WAIT = 60.0
+"""Seconds that a request to wait is held before it is answered in any case."""
+
+
+class Desk:
+    """Answers requests on behalf of a broker; each returns what JSON knows, and bytes."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._arriving: dict[str, tuple[Task, asyncio.Event]] = {}
+
+    async def submit(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Take tasks; answer when they are on disk. One that is there already is left alone."""
+        tasks = [Task.from_json(fields) for fields in arguments["tasks"]]
+        new = [task for task in tasks if not self._is_known(task)]
+        for task in new:
+            self._check(task)
+        twins = [task.id for task in tasks if task.id in self._arriving]
+        await self._record({task.id: task for task in new})
+        for id in twins:
+            await self._arrived(id)
+        return {"ids": [task.id for task in tasks], "new": [task.id for task in new]}, b""
+
+    async def wait(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with how tasks stand when all have ended, or after some seconds."""
+        ids = [str(id) for id in arguments["ids"]]
+        for id in ids:
+            self._entry(id)
+        ends = asyncio.gather(*(self._broker.ended(id) for id in ids))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ends, min(float(arguments["seconds"]), MAX_WAIT))
+        return [asdict(self._entry(id)) for id in ids], b""
+
+    async def result(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with how a task stands, and a piece of its result."""
+        id, offset = str(arguments["id"]), int(arguments["offset"])
+        entry = self._entry(id)
+        data = self._broker.ledger.data(id)
+        if isinstance(data, Path):
+            return asdict(entry), await asyncio.to_thread(_piece, data, offset)
+        return asdict(entry), data[offset : offset + CHUNK]
+
+    async def tasks(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with the latest tasks."""
+        entries = self._broker.ledger.entries(int(arguments["limit"]))
+        return [asdict(self._entry(entry.id)) for entry in entries], b""
+
+    async def cancel(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """End tasks; answer when that is on disk, with those that had not ended before."""
+        ids = [str(id) for id in arguments["ids"]]
+        for id in ids:
+            self._entry(id)
+        cancelled = self._broker.cancel(ids)
+        await self._broker.journal.add(())
+        return cancelled, b""
+
+    async def status(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with how everything is."""
+        return self._broker.status().to_json(), b""
+
+    async def add_node(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Start one more node."""
+        self._broker.add_node(ComputeNode.from_json(arguments["node"]))
+        return None, b""
+
+    async def stop(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Begin to stop."""
+        asyncio.get_running_loop().call_later(0.01, self._broker.stopping.set)
+        return None, b""
+
+    async def has(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer whether a file is in the store."""
+        return self._broker.store.has(str(arguments["sha256"])), b""
+
+    async def put(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Take a piece of a file."""
+        sha256, owner = str(arguments["sha256"]), str(arguments["owner"])
+        offset, last = int(arguments["offset"]), bool(arguments["last"])
+        await asyncio.to_thread(self._broker.store.append, sha256, owner, offset, body, last=last)
+        return None, b""
+
+    async def fetch(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with a piece of a file."""
+        sha256, offset = str(arguments["sha256"]), int(arguments["offset"])
+        return None, await asyncio.to_thread(self._broker.store.read, sha256, offset)
+
+    async def _record(self, new: dict[str, Task]) -> None:
+        """Put new tasks on disk, then into the queue."""
+        if not new:
+            return
+        broker, done, now = self._broker, asyncio.Event(), self._broker.now()
+        records = [TaskRecord(task, broker.ledger.next_seq(), now) for task in new.values()]
+        self._arriving |= {id: (task, done) for id, task in new.items()}
+        try:
+            await broker.journal.add(records)
+        finally:
+            for id in new:
+                del self._arriving[id]
+            done.set()
+        broker.take(records)
+
+    async def _arrived(self, id: str) -> None:
+        """Return when a task that another request brought is on disk."""
+        if id in self._arriving:
+            await self._arriving[id][1].wait()
+        if self._broker.ledger.task(id) is None:
+            raise ClusterError(f"task {id} could not be written down")
+
+    def _is_known(self, task: Task) -> bool:
+        """Return whether the task was submitted before; what differs may not share its id."""
+        known = self._arriving[task.id][0] if task.id in self._arriving else None
+        known = known or self._broker.ledger.task(task.id)
+        if known is not None and known != task:
+            raise UsageError(f"a task {task.id!r} with other content was submitted before")
+        return known is not None
+
+    def _check(self, task: Task) -> None:
+        """Refuse what could never run."""
+        job(task.type)
+        offered = {c for node in self._broker.config.nodes for c in node.capabilities}
+        if task.capability is not None and task.capability not in offered:
+            hint = nearest(task.capability, offered)
+            raise UsageError(f"no node offers the capability {task.capability!r}{hint}")
+        for file in task.files:
+            if not self._broker.store.has(file.sha256):
+                raise ClusterError(f"task {task.id}: {file.name} was not sent")
+
+    def _entry(self, id: str) -> Entry:
+        """Return how a task stands: running ones may be ahead of the ledger."""
+        entry = self._broker.ledger.entry(id)
+        if entry is None:
+            raise UsageError(f"no task {id!r} is known")
+        live = self._broker.dispatcher.tasks.get(id)
+        if live is None:
+            return entry
+        return replace_live(entry, live)
+
+
+def replace_live(entry: Entry, live: TaskRecord) -> Entry:
+    """Return the ledger's entry brought up to what the dispatcher knows."""
+    return Entry(
+        entry.id, entry.type, live.state, entry.priority, live.attempts, live.interruptions,
+        live.node, entry.submitted, live.started, live.finished, live.error,
+    )  # fmt: skip
+
+
+def operations(desk: Desk) -> dict[str, Operation]:
+    """Return the table of requests."""
+    client, both = frozenset({Role.CLIENT}), frozenset({Role.CLIENT, Role.NODE})
+    # fmt: off
+    return {
+        # request    who may ask       what answers
+        "submit":    Operation(client, desk.submit),
+        "wait":      Operation(client, desk.wait),
+        "result":    Operation(client, desk.result),
+        "tasks":     Operation(client, desk.tasks),
+        "cancel":    Operation(client, desk.cancel),
+        "status":    Operation(client, desk.status),
+        "add_node":  Operation(client, desk.add_node),
+        "stop":      Operation(client, desk.stop),
+        "has":       Operation(client, desk.has),
+        "put":       Operation(client, desk.put),
+        "fetch":     Operation(both,   desk.fetch),
+    }
+    # fmt: on
+
+
+def _piece(path: Path, offset: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(CHUNK)
+    except OSError as error:
+        raise ClusterError(f"a result is gone: {error.strerror}") from error

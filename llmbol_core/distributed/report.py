@@ -1,0 +1,109 @@
+"""What a cluster tells about itself, and the configuration that it was started with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.strategies import DEFAULT, check_strategy
+from llmbol_core.errors import ClusterError, UsageError
+from llmbol_core.native.files import atomic_write, read_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a cluster is made of and how it places and retries tasks."""
+
+    nodes: tuple[ComputeNode, ...]
+    strategy: str = DEFAULT
+    max_retries: int = 3
+
+    def __post_init__(self) -> None:
+        check_strategy(self.strategy)
+        if self.max_retries < 0:
+            raise UsageError(f"{self.max_retries} retries: expected 0 or more")
+        names = [node.name for node in self.nodes]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two nodes with one name: {', '.join(names)}")
+
+    def write(self, path: Path) -> None:
+        """Write the configuration to a file."""
+        fields = {
+            "nodes": [node.to_json() for node in self.nodes],
+            "strategy": self.strategy,
+            "max_retries": self.max_retries,
+        }
+        with atomic_write(path) as file:
+            file.write(json.dumps(fields, indent=1).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """Return what ``write`` wrote."""
+        try:
+            fields = json.loads(read_bytes(path))
+            nodes = tuple(ComputeNode.from_json(node) for node in fields["nodes"])
+            return cls(nodes, fields["strategy"], fields["max_retries"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ClusterError(f"{path}: no configuration of a cluster: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How a node is."""
+
+    name: str
+    state: str
+    """up, starting (no process serves yet), or hung (it does not answer)."""
+    capabilities: tuple[str, ...]
+    running: int
+    done: int
+    failed: int
+    cpu: float
+    """Percent of one core."""
+    memory_mb: float
+    """Resident memory in units of 10**6 bytes."""
+    models: int
+    """How many models the node has loaded."""
+    heartbeat: float
+    """Seconds since the node was last heard of."""
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """How a cluster is."""
+
+    address: str
+    directory: str
+    uptime: float
+    """Seconds since the broker started."""
+    strategy: str
+    queued: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    retries: int
+    nodes: tuple[NodeStatus, ...]
+
+    @property
+    def nodes_up(self) -> int:
+        """How many nodes serve."""
+        return sum(node.state == "up" for node in self.nodes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON knows."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> ClusterStatus:
+        """Return the status that ``to_json`` described."""
+        nodes = tuple(
+            NodeStatus(**{**node, "capabilities": tuple(node["capabilities"])})
+            for node in fields["nodes"]
+        )
+        return cls(**{**fields, "nodes": nodes})

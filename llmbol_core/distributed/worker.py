@@ -1,0 +1,111 @@
+"""What runs in a node's two processes: the one that does the work and the nanny that watches it.
+
+The nanny is this module run as a program; Dask also imports it into both (``--preload``). The work
+itself is ``run_batch``: rows of the table of jobs, one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from llmbol_core.distributed.jobs import JOBS, Answer, ModelCache, Received
+from llmbol_core.distributed.security import Certificates, Role
+from llmbol_core.distributed.state import StateDirectory, die_with_parent
+from llmbol_core.distributed.store import FileStore
+from llmbol_core.distributed.task import Outcome, Task, Verdict
+from llmbol_core.distributed.wire import Connection
+from llmbol_core.errors import LlmbolError
+
+_models = ModelCache()
+
+
+def dask_setup(server: Any) -> None:
+    """Prepare a process of a node: it dies with its parent and reports what it has loaded."""
+    from llmbol_core.distributed import engine
+
+    os.umask(0o077)
+    die_with_parent()
+    engine.admit(Role.BROKER, Role.NODE)
+    engine.prepare_worker(server, lambda: {"pid": os.getpid(), "cached": _models.hashes})
+
+
+def run_batch(items: Sequence[dict[str, Any]]) -> list[Outcome]:
+    """Run packed tasks one after the other; whatever goes wrong in one is its own outcome."""
+    return [_attempt(Task.from_json(item)) for item in items]
+
+
+def _attempt(task: Task) -> Outcome:
+    start = time.perf_counter()
+    verdict, data, error = Verdict.DONE, b"", None
+    try:
+        answer = _run(task)
+        data, error = answer.data, answer.error
+        if error is not None:
+            verdict = Verdict.FAILED
+    except LlmbolError as problem:
+        verdict, error = Verdict.FAILED, str(problem)
+    except Exception as problem:  # noqa: BLE001 -- a bug in one task must not take others with it
+        verdict, error = Verdict.ERROR, f"{type(problem).__name__}: {problem}"
+    return Outcome(task.id, verdict, data, error, time.perf_counter() - start)
+
+
+def _run(task: Task) -> Answer:
+    """Run a task; one that brings files gets a directory of its own to work in."""
+    state = StateDirectory.default()
+    store = FileStore(Path(os.environ.get("LLMBOL_FILES") or state.files))
+    files = []
+    for file in task.files:
+        with closing(_Broker(state, file.sha256)) as broker:
+            files.append((file.role, file.name, store.fetch(file.sha256, broker.read)))
+    received = Received(dict(task.payload), tuple(files), _models)
+    if not files:
+        return JOBS[task.type].run(received)
+    home = os.getcwd()
+    scratch = tempfile.mkdtemp(prefix="task-", dir=state.scratch)
+    try:
+        os.chdir(scratch)
+        return JOBS[task.type].run(received)
+    finally:
+        os.chdir(home)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Broker:
+    """Reads pieces of one file from the broker; connects when the first one is wanted."""
+
+    def __init__(self, state: StateDirectory, sha256: str) -> None:
+        self._state, self._sha256 = state, sha256
+        self._connection: Connection | None = None
+
+    def read(self, offset: int) -> bytes:
+        """Return the piece at an offset; nothing at the end of the file."""
+        if self._connection is None:
+            certificates = Certificates(self._state.tls)
+            self._connection = Connection(os.environ["LLMBOL_BROKER"], certificates, Role.NODE)
+        return self._connection.call("fetch", {"sha256": self._sha256, "offset": offset})[1]
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def main() -> None:
+    """Be a nanny, on the command line that Dask's own program takes."""
+    os.umask(0o077)
+    die_with_parent()
+    from distributed.cli.dask_worker import main as dask_worker
+
+    dask_worker(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
