@@ -1,0 +1,130 @@
+"""What belongs to a process beside its code: names, open files, error string.
+
+A spawned process ``inherit``s its parent's environment: it shares the namespace and the group of
+descriptors until one of them asks for its own, but has an error string to itself. The machine calls
+``close`` when a process ends, so that files close when nobody can reach them any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
+
+MOST_DESCRIPTORS = 4000
+FIRST_ERROR = "file does not exist"
+"""The error string of the first process: Inferno's start leaves this one behind."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The host's standard streams, as binary files; None has nothing in it, or swallows."""
+
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+    stderr: BinaryIO | None = None
+
+
+class Descriptors:
+    """A group of descriptors, small numbers for open files, shared by its processes."""
+
+    def __init__(self, files: Iterable[OpenFile] = ()) -> None:
+        self._files: dict[int, OpenFile] = {}
+        self.users = 1
+        for file in files:
+            self.add(file)
+
+    def __getitem__(self, number: int) -> OpenFile:
+        """Return the file open under a number. Raises FileFault."""
+        try:
+            return self._files[number]
+        except KeyError:
+            raise FileFault(EBADFD) from None
+
+    def add(self, file: OpenFile, number: int = -1) -> int:
+        """Let a number, the first free one unless given, stand for a file. Raises FileFault."""
+        if number == -1:
+            number = next(n for n in range(len(self._files) + 1) if n not in self._files)
+        if not 0 <= number < MOST_DESCRIPTORS:
+            raise FileFault(EBADFD)
+        file.users += 1
+        self.close(number)
+        self._files[number] = file
+        return number
+
+    def close(self, number: int) -> None:
+        """Let a number go, and its file if that was the last; nothing if it stands for none."""
+        file = self._files.pop(number, None)
+        if file is not None:
+            file.users -= 1
+            if not file.users:
+                file.close()
+
+    def fork(self, numbers: Iterable[int] | None = None) -> Descriptors:
+        """Return a group that has the same files, or those of some numbers only."""
+        other = Descriptors()
+        for number in list(self._files) if numbers is None else numbers:
+            if number in self._files:
+                other.add(self._files[number], number)
+        return other
+
+    def release(self) -> None:
+        """Give up one user's share; the last one's closes everything."""
+        self.users -= 1
+        if not self.users:
+            for number in list(self._files):
+                self.close(number)
+
+
+class Environment:
+    """The names, descriptors and error string of one process."""
+
+    def __init__(self, namespace: Namespace, descriptors: Descriptors) -> None:
+        self.namespace, self.descriptors = namespace, descriptors
+        self.error = FIRST_ERROR
+
+    @classmethod
+    def first(
+        cls, namespace: Namespace | None = None, streams: Streams | None = None
+    ) -> Environment:
+        """Return the environment of a machine's first process."""
+        found = streams or Streams()
+        files = [
+            _stream("/dev/cons", OREAD, found.stdin),
+            _stream("/dev/cons", OWRITE, found.stdout),
+            _stream("/dev/cons", OWRITE, found.stderr),
+        ]
+        return cls(namespace or Namespace(), Descriptors(files))
+
+    def inherit(self) -> Environment:
+        """Return the environment of a process that this one's process spawns."""
+        self.descriptors.users += 1
+        child = Environment(self.namespace, self.descriptors)
+        child.error = self.error
+        return child
+
+    def replace_descriptors(self, descriptors: Descriptors) -> None:
+        """Give the process a group of its own."""
+        old, self.descriptors = self.descriptors, descriptors
+        old.release()
+
+    def close(self) -> None:
+        """Let go of everything, the process having ended."""
+        self.descriptors.release()
+
+
+class _Nothing(OpenFile):
+    """Reads as empty and swallows what is written."""
+
+    def _read(self, count: int, offset: int) -> bytes:
+        return b""
+
+    def _write(self, data: bytes, offset: int) -> int:
+        return len(data)
+
+
+def _stream(path: str, mode: int, host: BinaryIO | None) -> OpenFile:
+    return _Nothing(path, mode) if host is None else Stream(path, mode, host)

@@ -1,0 +1,337 @@
+"""The names a program sees: the tree it was granted, as it arranged it for itself.
+
+With a root, the program's ``/`` is that directory of the host, read-only unless ``writable``.
+Without one, the ``granted`` files can be opened for reading under the names given, and nothing else
+exists. See ``hosttree`` for why no name leads out.
+
+Inside its tree a program may put directories in the place of others (``bind``), several in order
+if it likes, and answer itself for files that it makes up (``serve``). Processes of one group share
+a Namespace; a fork of it changes apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat as modes
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from llmbol_core.vm.hosttree import GrantedFiles, HostTree, Path, Tree, clean
+from llmbol_core.vm.openfile import (
+    DMDIR,
+    EBADARG,
+    EEXIST,
+    EISDIR,
+    ENOTDIR,
+    EPERM,
+    OCEXEC,
+    OEXCL,
+    OEXEC,
+    ORCLOSE,
+    ORDWR,
+    OREAD,
+    OTRUNC,
+    OWRITE,
+    WORD,
+    Dir,
+    Directory,
+    FileFault,
+    HostFile,
+    OpenFile,
+)
+
+MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
+_HOST_ACCESS = {OREAD: os.O_RDONLY, OWRITE: os.O_WRONLY, ORDWR: os.O_RDWR}
+
+Server = Callable[[str, int], OpenFile]
+"""Opens a file that a program answers for; takes its path and the mode."""
+
+
+class Namespace:
+    """What one group of processes sees of the tree. Every operation may raise FileFault."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        writable: bool = False,
+        granted: Iterable[str] = (),
+    ) -> None:
+        """Grant a tree. Raises FileError if the root is no directory."""
+        self._tree: Tree = GrantedFiles(granted) if root is None else HostTree(root)
+        self.writable = writable and root is not None
+        self.directory: Path = ()
+        self._mounts: dict[Path, list[Path]] = {}
+        self._creating: set[Path] = set()
+        self._served: dict[Path, Server] = {}
+
+    def fork(self, is_new: bool = False) -> Namespace:
+        """Return a copy that changes apart, without the bindings if it ``is_new``."""
+        other = Namespace()
+        other._tree, other.writable = self._tree, self.writable
+        other.directory, other._served = self.directory, self._served
+        if not is_new:
+            other._mounts = {at: list(shown) for at, shown in self._mounts.items()}
+            other._creating = set(self._creating)
+        return other
+
+    def open(self, name: str, mode: int) -> OpenFile:
+        """Open a file."""
+        access = _access(mode)
+        place = clean(name, self.directory)
+        if place in self._served:
+            return self._served[place](_text(place), access)
+        self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
+        with self._faults(name, place):
+            return self._open(place, self._shown(place), mode)
+
+    def create(self, name: str, mode: int, permission: int) -> OpenFile:
+        """Create a file or, with DMDIR, a directory; truncate a file that exists."""
+        _access(mode & ~OEXCL)
+        place = clean(name, self.directory)
+        if not place:
+            raise FileFault(EEXIST)
+        if place in self._served:
+            return self.open(name, mode & ~OEXCL)
+        self._check_writable(True)
+        with self._faults(name, place):
+            if self._exists(self._shown(place)[0]):
+                if mode & OEXCL or permission & DMDIR:
+                    raise FileFault(EEXIST)
+                return self._open(place, self._shown(place), mode | OTRUNC)
+            real = (*self._directory_for_creating(place[:-1]), place[-1])
+            self._make(real, mode, permission)
+            return self._open(place, [real], mode & ~(OEXCL | OTRUNC))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or an empty directory."""
+        place = clean(name, self.directory)
+        if self._served.pop(place, None) is None:
+            self._check_writable(True)
+            with self._faults(name, place):
+                self._tree.remove(self._walk(place))
+
+    def stat(self, name: str) -> Dir:
+        """Describe a file."""
+        place = clean(name, self.directory)
+        if place in self._served:
+            return Dir(place[-1], mode=0o666)
+        with self._faults(name, place):
+            return _describe(place, self._tree.status(self._shown(place)[0]))
+
+    def wstat(self, name: str, entry: Dir) -> None:
+        """Change name, mode, times and length to what an entry says; -1 and "" leave them."""
+        self._check_writable(True)
+        place = clean(name, self.directory)
+        with self._faults(name, place):
+            real = self._shown(place)[0]
+            self._change(real, entry)
+            if entry.name and place and entry.name != place[-1]:
+                if "/" in entry.name or entry.name in (".", ".."):
+                    raise FileFault("bad character in file name")
+                self._tree.rename(real, entry.name)
+
+    def change_directory(self, name: str) -> None:
+        """Let relative names begin there."""
+        place = clean(name, self.directory)
+        with self._faults(name, place):
+            self._check_directory(self._shown(place)[0])
+        self.directory = place
+
+    def bind(self, source: str, target: str, flags: int) -> None:
+        """Show the source where the target is: instead of it, before it or after it."""
+        order = flags & (MBEFORE | MAFTER)
+        if flags < 0 or order == (MBEFORE | MAFTER):
+            raise FileFault(EBADARG)
+        new, old = self._shown_existing(source), self._existing(target)
+        kinds = {modes.S_ISDIR(self._tree.status(path).st_mode) for path in (new[0], old)}
+        if len(kinds) > 1 or (order and kinds == {False}):
+            raise FileFault("inconsistent mount")
+        others = [path for path in self._mounts.get(old, [old]) if path not in new]
+        unions = {MREPL: new, MBEFORE: new + others, MAFTER: others + new}
+        self._mounts[old] = unions[order]
+        if flags & MCREATE:
+            self._creating.add(new[0])
+
+    def unbind(self, source: str, target: str) -> None:
+        """Undo a bind; an empty source undoes all of them at the target."""
+        old = self._existing(target)
+        shown = self._mounts.get(old)
+        if shown is None:
+            raise FileFault("not mounted")
+        new = self._shown_existing(source)[0] if source else None
+        if new is not None and new not in shown:
+            raise FileFault("not in union")
+        rest = [path for path in shown if new is not None and path != new]
+        self._mounts[old] = rest
+        if rest in ([], [old]):
+            del self._mounts[old]
+
+    def serve(self, directory: str, name: str, server: Server) -> Callable[[], None]:
+        """Show a file that the server opens; return what takes it away again."""
+        self._check_directory(self._shown_existing(directory)[0])
+        place = (*clean(directory, self.directory), name)
+        if place in self._served:
+            raise FileFault(EEXIST)
+        self._served[place] = server
+        return lambda: self._served.pop(place, None) and None
+
+    # From names to places in the tree
+
+    def _walk(self, place: Path) -> Path:
+        """Return where in the tree a name leads, before what is bound to it."""
+        real: Path = ()
+        for name in place:
+            union = [(*at, name) for at in self._mounts.get(real, [real])]
+            real = next((at for at in union[:-1] if self._exists(at)), union[-1])
+        return real
+
+    def _shown(self, place: Path) -> list[Path]:
+        """Return what a name shows: one place, or the directories of a union in order."""
+        real = self._walk(place)
+        return self._mounts.get(real, [real])
+
+    def _existing(self, name: str) -> Path:
+        """Return where a name leads, before what is bound to it; it must exist."""
+        self.stat(name)
+        return self._walk(clean(name, self.directory))
+
+    def _shown_existing(self, name: str) -> list[Path]:
+        self.stat(name)
+        return self._shown(clean(name, self.directory))
+
+    def _exists(self, real: Path) -> bool:
+        try:
+            self._tree.status(real)
+        except OSError:
+            return False
+        return True
+
+    def _check_directory(self, real: Path) -> None:
+        if not modes.S_ISDIR(self._tree.status(real).st_mode):
+            raise FileFault(ENOTDIR)
+
+    def _check_writable(self, is_write: bool) -> None:
+        if is_write and not self.writable:
+            raise FileFault(EPERM)
+
+    def _directory_for_creating(self, place: Path) -> Path:
+        union = self._shown(place)
+        if len(union) == 1:
+            return union[0]
+        for real in union:
+            if real in self._creating:
+                return real
+        raise FileFault("mounted directory forbids creation")
+
+    # Files
+
+    def _make(self, real: Path, mode: int, permission: int) -> None:
+        """Create a file or directory whose permissions are bounded by those of its directory."""
+        bound = self._tree.status(real[:-1]).st_mode
+        if permission & DMDIR:
+            if mode & 3 != OREAD:
+                raise FileFault(EPERM)
+            self._tree.make_directory(real, 0o700)
+            permission &= bound & 0o777
+        else:
+            os.close(self._tree.open(real, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            permission &= ~0o666 | (bound & 0o666)
+        self._change(real, Dir("", mode=permission & 0o777, mtime=WORD, atime=WORD, length=-1))
+
+    def _open(self, place: Path, union: list[Path], mode: int) -> OpenFile:
+        """Open a file of the tree, or a directory, perhaps a union of several."""
+        real, access = union[0], _access(mode)
+        found = self._tree.status(real)
+        if modes.S_ISDIR(found.st_mode):
+            if access != OREAD or mode & OTRUNC:
+                raise FileFault(EISDIR)
+            self._tree.names(real)
+            return Directory(
+                _text(place), _describe(place, found), lambda: self._list(place, union)
+            )
+        host = self._tree.open(real, _HOST_ACCESS[access] | (os.O_TRUNC if mode & OTRUNC else 0))
+        if not modes.S_ISREG(os.fstat(host).st_mode):
+            os.close(host)
+            raise FileFault(EPERM)
+        removes = (lambda: self._tree.remove(real)) if mode & ORCLOSE else (lambda: None)
+        return HostFile(_text(place), access, host, removes)
+
+    def _list(self, place: Path, union: list[Path]) -> list[Dir]:
+        """Return the entries of a directory, with the files served there."""
+        served = [path[-1] for path in self._served if path[:-1] == place]
+        entries = [Dir(name, mode=0o666) for name in served]
+        for directory in union:
+            for name in self._names(directory):
+                try:
+                    found = self._tree.status((*directory, name))
+                except OSError:
+                    continue  # gone meanwhile, or a link that leads nowhere
+                entries.append(Dir.of(name, found))
+        return entries
+
+    def _names(self, directory: Path) -> list[str]:
+        try:
+            return self._tree.names(directory)
+        except OSError:
+            return []
+
+    def _change(self, real: Path, entry: Dir) -> None:
+        """Change a file's mode, times and length where an entry says so."""
+        found = self._tree.status(real)
+        if entry.length not in (-1, found.st_size) and modes.S_ISREG(found.st_mode):
+            with self._opened(real, os.O_WRONLY) as host:
+                os.ftruncate(host, entry.length)
+        with self._opened(real, os.O_RDONLY) as host:
+            if entry.mode != WORD and (entry.mode ^ found.st_mode) & 0o777:
+                os.fchmod(host, entry.mode & 0o777)
+            if (entry.atime, entry.mtime) != (WORD, WORD):
+                atime = found.st_atime if entry.atime == WORD else entry.atime
+                mtime = found.st_mtime if entry.mtime == WORD else entry.mtime
+                os.utime(host, (atime, mtime))
+
+    @contextmanager
+    def _opened(self, real: Path, flags: int) -> Iterator[int]:
+        host = self._tree.open(real, flags)
+        try:
+            yield host
+        finally:
+            os.close(host)
+
+    @contextmanager
+    def _faults(self, name: str, place: Path) -> Iterator[None]:
+        """Turn what the host says into Inferno's words, naming the element that is missing."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise FileFault.of(error) from error
+            why = "does not exist" if error.errno == errno.ENOENT else ENOTDIR
+            quoted = self._up_to_missing(name, place).replace("'", "''")
+            raise FileFault(f"'{quoted}' {why}") from error
+
+    def _up_to_missing(self, name: str, place: Path) -> str:
+        """Return a name as it was given, cut after the first element that is not there."""
+        ends = [m.end() for m in re.finditer(r"[^/]+", name) if m[0] != "."]
+        for count in range(len(ends)):
+            start = len(place) - len(ends) + count + 1
+            if ".." not in name and not self._exists(self._shown(place[:start])[0]):
+                return name[: ends[count]]
+        return name
+
+
+def _access(mode: int) -> int:
+    """Return how a file is to be opened: OREAD, OWRITE or ORDWR."""
+    access = mode & ~(OTRUNC | OCEXEC | ORCLOSE)
+    if access not in (OREAD, OWRITE, ORDWR, OEXEC):
+        raise FileFault(EBADARG)
+    return OREAD if access == OEXEC else access
+
+
+def _describe(place: Path, found: os.stat_result) -> Dir:
+    return Dir.of(place[-1] if place else "/", found)
+
+
+def _text(place: Path) -> str:
+    return "/" + "/".join(place)

@@ -1,0 +1,338 @@
+"""Open files as a Dis program sees them: host files, directories, pipes, standard streams.
+
+What goes wrong is a ``FileFault`` whose text is Inferno's own; $Sys turns it into -1 and the
+process's error string. A file is shared by all descriptors that were duplicated from one another,
+together with its offset, and closes when the last of them goes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+OREAD, OWRITE, ORDWR, OEXEC, OTRUNC, OCEXEC, ORCLOSE, OEXCL = 0, 1, 2, 3, 16, 32, 64, 0x1000
+DMDIR, DMAPPEND = 1 << 31, 1 << 30
+QTDIR = 0x80
+WORD = 0xFFFFFFFF
+
+EPERM = "permission denied"
+ENOTEXIST = "file does not exist"
+ENOTDIR = "not a directory"
+EISDIR = "file is a directory"
+EEXIST = "file already exists"
+EBADARG = "bad arg in system call"
+EBADFD = "fd out of range or not open"
+EBADUSE = "inappropriate use of fd"
+EHUNGUP = "i/o on hungup channel"
+ENEGOFF = "negative i/o offset"
+ESTREAM = "seek on a stream"
+
+OWNER = "inferno"
+_PIPE_LIMIT = 32 * 1024
+
+
+class FileFault(Exception):
+    """A file operation failed; the text is what the program finds in its error string."""
+
+    @classmethod
+    def of(cls, error: OSError) -> FileFault:
+        """Translate what the host said."""
+        known = {FileNotFoundError: ENOTEXIST, PermissionError: EPERM, FileExistsError: EEXIST}
+        known |= {IsADirectoryError: EISDIR, NotADirectoryError: ENOTDIR}
+        return cls(known.get(type(error)) or (error.strerror or str(error)).lower())
+
+
+@dataclass(frozen=True)
+class Dir:
+    """A file's entry in its directory; times in seconds since 1970, numbers unsigned."""
+
+    name: str
+    uid: str = OWNER
+    gid: str = OWNER
+    muid: str = ""
+    qid_path: int = 0
+    qid_version: int = 0
+    qid_type: int = 0
+    mode: int = 0
+    atime: int = 0
+    mtime: int = 0
+    length: int = 0
+    device_type: int = 0
+    device: int = 0
+
+    @classmethod
+    def of(cls, name: str, found: os.stat_result) -> Dir:
+        """Describe a host file under the name that the program knows."""
+        is_dir = modes.S_ISDIR(found.st_mode)
+        return cls(
+            name=name,
+            qid_path=found.st_ino,
+            qid_version=int(found.st_mtime) & WORD,
+            qid_type=QTDIR if is_dir else 0,
+            mode=(found.st_mode & 0o777) | (DMDIR if is_dir else 0),
+            atime=int(found.st_atime) & WORD,
+            mtime=int(found.st_mtime) & WORD,
+            length=0 if is_dir else found.st_size,
+            device_type=ord("U"),
+        )
+
+
+class OpenFile:
+    """A file somebody holds open: its path in the tree, its mode, its offset.
+
+    Subclasses say how bytes come and go; this class checks modes and keeps the offset and the
+    number of descriptors. ``is_ready`` says whether a read would come back at once.
+    """
+
+    is_stream = False
+
+    def __init__(self, path: str, mode: int) -> None:
+        self.path, self.mode = path, mode
+        self.offset = 0
+        self.users = 0
+
+    def read(self, count: int, offset: int | None = None) -> bytes:
+        """Read at the offset, the file's own unless given; both ways move the file's own on."""
+        self._check(OREAD)
+        at = self.offset if offset is None else offset
+        if at < 0:
+            raise FileFault(ENEGOFF)
+        data = self._read(count, at)
+        self.offset += len(data)
+        return data
+
+    def write(self, data: bytes, offset: int | None = None) -> int:
+        """Write at the offset; only the file's own is moved on. Return how much was written."""
+        self._check(OWRITE)
+        at = self.offset if offset is None else offset
+        if at < 0:
+            raise FileFault(ENEGOFF)
+        done = self._write(data, at)
+        if offset is None:
+            self.offset += done
+        return done
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move from the start (0), from here (1) or from the end (2); return the new offset."""
+        if self.is_stream:
+            raise FileFault(ESTREAM)
+        if whence not in (0, 1, 2):
+            raise FileFault(EBADARG)
+        at = offset + (0, self.offset, self.stat().length)[whence]
+        if at < 0:
+            raise FileFault(ENEGOFF)
+        self.offset = at
+        return at
+
+    def is_ready(self) -> bool:
+        """Say whether a read would come back at once."""
+        return True
+
+    def stat(self) -> Dir:
+        """Describe the file."""
+        return Dir(name_of(self.path), mode=0o666)
+
+    def entries(self) -> list[Dir]:
+        """Return the next entries of a directory, none at its end."""
+        raise FileFault(ENOTDIR)
+
+    def close(self) -> None:
+        """Let the host's resources go."""
+
+    def _check(self, access: int) -> None:
+        if self.mode not in (ORDWR, access):
+            raise FileFault(EBADUSE)
+
+    def _read(self, count: int, offset: int) -> bytes:
+        raise FileFault(EBADUSE)
+
+    def _write(self, data: bytes, offset: int) -> int:
+        raise FileFault(EBADUSE)
+
+
+class HostFile(OpenFile):
+    """A regular file of the host, by descriptor; ``removes`` is called after it is closed."""
+
+    def __init__(
+        self, path: str, mode: int, host: int, removes: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(path, mode)
+        self._host = host
+        self._removes = removes
+
+    def _read(self, count: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._host, count, offset)
+        except OSError as error:
+            raise FileFault.of(error) from error
+
+    def _write(self, data: bytes, offset: int) -> int:
+        try:
+            return os.pwrite(self._host, data, offset)
+        except OSError as error:
+            raise FileFault.of(error) from error
+
+    def stat(self) -> Dir:
+        """Describe the host's file under its name in the tree."""
+        return Dir.of(name_of(self.path), os.fstat(self._host))
+
+    def close(self) -> None:
+        """Close the host's descriptor; a file opened with ORCLOSE goes away."""
+        os.close(self._host)
+        self._removes()
+
+
+class Directory(OpenFile):
+    """A directory, as the list of entries it had when it was first read."""
+
+    CHUNK = 16
+    """Entries a read returns, about as many as Inferno's 2 KiB buffer holds."""
+
+    def __init__(self, path: str, described: Dir, scan: Callable[[], list[Dir]]) -> None:
+        super().__init__(path, OREAD)
+        self._described, self._scan = described, scan
+        self._entries: list[Dir] = []
+
+    def entries(self) -> list[Dir]:
+        """Return the next few entries."""
+        if self.offset == 0:
+            self._entries = self._scan()
+        found = self._entries[self.offset : self.offset + self.CHUNK]
+        self.offset += len(found)
+        return found
+
+    def read(self, count: int, offset: int | None = None) -> bytes:
+        """Refuse: directories are read by dirread."""
+        raise FileFault(EISDIR)
+
+    def write(self, data: bytes, offset: int | None = None) -> int:
+        """Refuse."""
+        raise FileFault(EISDIR)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Go back to the start, the only place one may seek to."""
+        if whence or offset:
+            raise FileFault(EISDIR)
+        self.offset = 0
+        return 0
+
+    def stat(self) -> Dir:
+        """Describe the directory."""
+        return self._described
+
+
+class Stream(OpenFile):
+    """A standard stream of the host: bytes in order, nowhere to seek to.
+
+    Output is flushed with each write, so that nothing is lost and standard output and standard
+    error keep their order.
+    """
+
+    is_stream = True
+
+    def __init__(self, path: str, mode: int, host: BinaryIO) -> None:
+        super().__init__(path, mode)
+        self._host = host
+
+    def is_ready(self) -> bool:
+        """Never promise: somebody may be typing."""
+        return False
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Do as Inferno's console does: accept, and go nowhere."""
+        return self.offset
+
+    def _read(self, count: int, offset: int) -> bytes:
+        read = getattr(self._host, "read1", self._host.read)
+        try:
+            data: bytes = read(count) or b""
+        except OSError as error:
+            raise FileFault.of(error) from error
+        return data
+
+    def _write(self, data: bytes, offset: int) -> int:
+        try:
+            self._host.write(data)
+            self._host.flush()
+        except OSError as error:
+            raise FileFault.of(error) from error
+        return len(data)
+
+
+class _Channel:
+    """One direction of a pipe: blocks of bytes, as they were written."""
+
+    def __init__(self) -> None:
+        self.blocks: deque[bytes] = deque()
+        self.size = 0
+        self.is_open = True
+        self.changed = threading.Condition()
+
+
+class PipeEnd(OpenFile):
+    """One end of a pipe: what is written to it is read at the other end.
+
+    A read returns bytes of one write only. When an end closes, the other reads what is left and
+    then nothing, and its writes fail.
+    """
+
+    is_stream = True
+
+    def __init__(self, path: str, incoming: _Channel, outgoing: _Channel) -> None:
+        super().__init__(path, ORDWR)
+        self._in, self._out = incoming, outgoing
+
+    @classmethod
+    def pair(cls) -> tuple[PipeEnd, PipeEnd]:
+        """Make both ends of a new pipe."""
+        one, other = _Channel(), _Channel()
+        return cls("#|/data", one, other), cls("#|/data1", other, one)
+
+    def is_ready(self) -> bool:
+        """Say whether bytes wait here, or none will come any more."""
+        return bool(self._in.blocks) or not self._in.is_open
+
+    def can_write(self) -> bool:
+        """Say whether a write would come back at once."""
+        return self._out.size < _PIPE_LIMIT or not self._out.is_open
+
+    def close(self) -> None:
+        """Hang up: both directions end."""
+        for channel in (self._in, self._out):
+            with channel.changed:
+                channel.is_open = False
+                channel.changed.notify_all()
+
+    def _read(self, count: int, offset: int) -> bytes:
+        with self._in.changed:
+            self._in.changed.wait_for(self.is_ready)
+            if not self._in.blocks:
+                return b""
+            block = self._in.blocks.popleft()
+            data, rest = block[:count], block[count:]
+            if rest:
+                self._in.blocks.appendleft(rest)
+            self._in.size -= len(data)
+            self._in.changed.notify_all()
+            return data
+
+    def _write(self, data: bytes, offset: int) -> int:
+        with self._out.changed:
+            self._out.changed.wait_for(self.can_write)
+            if not self._out.is_open:
+                raise FileFault(EHUNGUP)
+            if data:
+                self._out.blocks.append(bytes(data))
+                self._out.size += len(data)
+            self._out.changed.notify_all()
+        return len(data)
+
+
+def name_of(path: str) -> str:
+    """Return the last element of a path, ``/`` for the root."""
+    return path.rstrip("/").rpartition("/")[2] or "/"
