@@ -50,24 +50,14 @@ def test_every_function_of_sys_and_math(name, word, size, pointers, arguments, t
 
 
 # fmt: off
-@pytest.mark.parametrize(("name", "size", "pointers", "offsets"), [
+RECORDS = [
     ("Qid",        16, "",   [0, 8, 12]),
     ("Dir",        64, "f0", [0, 4, 8, 12, 16, 32, 36, 40, 48, 56, 60]),
     ("FD",          4, "",   [0]),
     ("Connection", 12, "e0", [0, 4, 8]),
     ("FileIO",      8, "c0", [0, 4]),
-])
-# fmt: on
-def test_records(name, size, pointers, offsets):
-    record = TYPES[name]
-    assert isinstance(record, Adt)
-    assert record.size == size
-    assert record.map == bytes.fromhex(pointers)
-    assert [f.offset for f in record.fields] == offsets
-
-
-# fmt: off
-@pytest.mark.parametrize(("text", "expected"), [
+]
+SPELLINGS = [
     ("fn(i: int): int",                                "f(i)i"),
     ("fn(s: string, *): int",                          "f*(s)i"),
     ("fn(fd: ref FD, b: array of byte, n: int): int",  "f(Ra(fd:i),Ab,i)i"),
@@ -76,8 +66,30 @@ def test_records(name, size, pointers, offsets):
     ("fn(x: ref fn(n: int)): chan of big",             "f(Rf(i)n)CB"),
     ("fn(x: fixed(0.5)) raises (Bad, Worse)",          "f(x0.5)(Bad,Worse)n"),
     ("fn() raises Bad",                                "f()(Bad)n"),
-])
+]
+MISTAKES = [
+    ("f: fn(x: strng);",         1, 10, "unknown type 'strng' (did you mean 'string'?)"),
+    ("f: fn(x: int;",            1, 13, "expected ',', found ';'"),
+    ("a: int;\nb: array int;",   2, 10, "expected 'of', found 'int'"),
+    ("A: adt { x: int;",         1, 17, "expected a name, found 'the end'"),
+    ("A: adt[T] { x: T; };",     1, 7,  "polymorphic declarations have no notation here"),
+    ("A: con f(1",               1, 11, "an expression without an end"),
+    ("a: $",                     1, 4,  "no Limbo: '$'"),
+    ("a: fixed(x);",             1, 10, "expected the scale as a number"),
+]
 # fmt: on
+
+
+@pytest.mark.parametrize(("name", "size", "pointers", "offsets"), RECORDS)
+def test_records(name, size, pointers, offsets):
+    record = TYPES[name]
+    assert isinstance(record, Adt)
+    assert record.size == size
+    assert record.map == bytes.fromhex(pointers)
+    assert [f.offset for f in record.fields] == offsets
+
+
+@pytest.mark.parametrize(("text", "expected"), SPELLINGS)
 def test_spelling(text, expected):
     assert spelling(parse_type(text, TYPES)) == expected
 
@@ -99,9 +111,9 @@ def test_adts_that_refer_to_themselves_and_their_variants():
         "a(pos:i,Num=>p(v:r)@1,Bin=>p(l:yR@1,r:yR@1)@1,Neg=>p(e:yR@1)@1,Abs=>@4)"
     )
     assert spelling(kind.methods["text"]).startswith("f(SRa(pos:i,")
-    sizes = {name: (pick.size, [f.offset for f in pick.fields]) for name, pick in kind.picks.items()}
-    assert sizes["Num"] == (16, [4, 8])
-    assert sizes["Bin"] == (16, [4, 8, 12])
+    num, bin_ = kind.picks["Num"], kind.picks["Bin"]
+    assert (num.size, [f.offset for f in num.fields]) == (16, [4, 8])
+    assert (bin_.size, [f.offset for f in bin_.fields]) == (16, [4, 8, 12])
     assert kind.picks["Neg"] is kind.picks["Abs"]
 
 
@@ -133,18 +145,7 @@ def test_signature_of_exported_data():
     assert data_signature({"b": kind, "a": kind}) == data_signature({"a": kind, "b": kind})
 
 
-# fmt: off
-@pytest.mark.parametrize(("text", "line", "column", "why"), [
-    ("f: fn(x: strng);",         1, 10, "unknown type 'strng' (did you mean 'string'?)"),
-    ("f: fn(x: int;",            1, 13, "expected ',', found ';'"),
-    ("a: int;\nb: array int;",   2, 10, "expected 'of', found 'int'"),
-    ("A: adt { x: int;",         1, 17, "expected a name, found 'the end'"),
-    ("A: adt[T] { x: T; };",     1, 7,  "polymorphic declarations have no notation here"),
-    ("A: con f(1",               1, 11, "an expression without an end"),
-    ("a: $",                     1, 4,  "no Limbo: '$'"),
-    ("a: fixed(x);",             1, 10, "expected the scale as a number"),
-])
-# fmt: on
+@pytest.mark.parametrize(("text", "line", "column", "why"), MISTAKES)
 def test_mistakes_have_a_place(text, line, column, why):
     with pytest.raises(SourceError) as caught:
         parse_declarations(text)

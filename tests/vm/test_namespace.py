@@ -1,0 +1,354 @@
+"""The granted file tree: what can be done in it, and that nothing leads out of it."""
+
+import contextlib
+import io
+import os
+import stat as modes
+
+import pytest
+
+from llmbol_core.errors import FileError
+from llmbol_core.vm.environment import Descriptors, Environment, Streams
+from llmbol_core.vm.hosttree import clean
+from llmbol_core.vm.namespace import MAFTER, MBEFORE, MCREATE, MREPL, Namespace
+from llmbol_core.vm.openfile import (
+    DMDIR,
+    OEXCL,
+    ORCLOSE,
+    ORDWR,
+    OREAD,
+    OTRUNC,
+    OWRITE,
+    WORD,
+    Dir,
+    FileFault,
+    OpenFile,
+    PipeEnd,
+)
+
+NULL = Dir("", mode=WORD, atime=WORD, mtime=WORD, length=-1)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A root with some files, and a secret beside it."""
+    (tmp_path / "secret").write_text("secret")
+    root = tmp_path / "root"
+    for folder in ("a", "b", "tmp"):
+        (root / folder).mkdir(parents=True)
+    (root / "a/one").write_text("one of a")
+    (root / "b/one").write_text("one of b")
+    (root / "b/two").write_text("two of b")
+    return root
+
+
+@pytest.fixture
+def space(tree):
+    return Namespace(tree, writable=True)
+
+
+def content(space, name):
+    file = space.open(name, OREAD)
+    try:
+        return file.read(1000).decode()
+    finally:
+        file.close()
+
+
+def names(space, name):
+    file = space.open(name, OREAD)
+    found = []
+    while entries := file.entries():
+        found += [e.name for e in entries]
+    return found
+
+
+def fault(operation, *arguments):
+    with pytest.raises(FileFault) as caught:
+        operation(*arguments)
+    return str(caught.value)
+
+
+def test_read_write_seek(space):
+    file = space.create("/tmp/x", ORDWR, 0o644)
+    assert file.write(b"line one\nline two\n") == 18
+    assert file.seek(5, 0) == 5
+    assert file.read(3) == b"one"
+    assert file.seek(1, 1) == 9
+    assert file.read(4, 0) == b"line"
+    assert file.seek(-4, 2) == 14
+    assert file.read(100) == b"two\n"
+    assert file.read(100) == b""
+    assert file.write(b"LINE", 0) == 4
+    assert file.stat().length == 18
+    assert fault(file.seek, -1, 0) == "negative i/o offset"
+    assert fault(file.read, 1, -1) == "negative i/o offset"
+    assert fault(file.seek, 0, 7) == "bad arg in system call"
+    assert fault(file.entries) == "not a directory"
+    file.close()
+    assert content(space, "/tmp/x") == "LINE one\nline two\n"
+
+
+def test_modes_are_kept(space):
+    assert fault(space.open("/a/one", OREAD).write, b"x") == "inappropriate use of fd"
+    assert fault(space.open("/a/one", OWRITE).read, 1) == "inappropriate use of fd"
+    assert fault(space.open, "/a/one", 8) == "bad arg in system call"
+    assert fault(space.open, "/a", OWRITE) == "file is a directory"
+
+
+def test_truncate_exclusive_and_remove_on_close(space):
+    space.open("/a/one", OWRITE | OTRUNC).close()
+    assert content(space, "/a/one") == ""
+    assert fault(space.create, "/a/one", OWRITE | OEXCL, 0o644) == "file already exists"
+    file = space.create("/tmp/gone", OWRITE | ORCLOSE, 0o600)
+    file.close()
+    assert fault(space.stat, "/tmp/gone") == "'/tmp/gone' does not exist"
+
+
+def test_permissions_are_bounded_by_the_directory(space, tree):
+    (tree / "tmp").chmod(0o750)
+    space.create("/tmp/file", OWRITE, 0o777).close()
+    space.create("/tmp/folder", OREAD, DMDIR | 0o777).close()
+    assert modes.S_IMODE((tree / "tmp/file").stat().st_mode) == 0o751
+    assert modes.S_IMODE((tree / "tmp/folder").stat().st_mode) == 0o750
+
+
+def test_directories(space):
+    assert names(space, "/") == ["a", "b", "tmp"]
+    space.create("/tmp/d", OREAD, DMDIR | 0o755)
+    for i in range(40):
+        space.create(f"/tmp/d/f{i:02}", OWRITE, 0o644).close()
+    assert names(space, "/tmp/d") == [f"f{i:02}" for i in range(40)]
+    assert space.stat("/tmp/d").mode & DMDIR
+    assert space.stat("/").name == "/"
+    folder = space.open("/tmp/d", OREAD)
+    first = folder.entries()
+    assert folder.seek(0, 0) == 0
+    assert folder.entries() == first
+    assert fault(folder.read, 10) == "file is a directory"
+    assert fault(folder.seek, 1, 1) == "file is a directory"
+    assert "not empty" in fault(space.remove, "/tmp/d")
+
+
+def test_wstat(space, tree):
+    space.wstat("/a/one", NULL)
+    assert content(space, "/a/one") == "one of a"
+    space.wstat("/a/one", Dir("uno", mode=0o600, mtime=1000, atime=WORD, length=3))
+    found = space.stat("/a/uno")
+    assert (found.length, found.mtime, found.mode) == (3, 1000, 0o600)
+    assert fault(space.wstat, "/a/uno", Dir("../x", mode=WORD, atime=WORD, mtime=WORD, length=-1))
+    assert (tree / "a/uno").exists()
+
+
+def test_current_directory(space):
+    space.change_directory("a")
+    assert content(space, "one") == "one of a"
+    assert content(space, "../b/one") == "one of b"
+    assert fault(space.change_directory, "one") == "not a directory"
+    assert fault(space.change_directory, "none") == "'none' does not exist"
+
+
+# fmt: off
+MISSING = [
+    ("/tmp/no/such/file", "'/tmp/no' does not exist"),
+    ("/no",               "'/no' does not exist"),
+    ("no's",              "'no''s' does not exist"),
+    ("./tmp/none/x",      "'./tmp/none' does not exist"),
+    ("/a/../none",        "'/a/../none' does not exist"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "why"), MISSING)
+def test_missing_files_are_named_up_to_the_missing_element(space, name, why):
+    assert fault(space.open, name, OREAD) == why
+    assert fault(space.stat, name) == why
+    assert fault(space.remove, name) == why
+
+
+# fmt: off
+ESCAPES = [
+    ("up",     "../secret"),
+    ("far",    "/../../../../../../etc/passwd"),
+    ("chain",  "up"),
+    ("inside", "a/../../secret"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("link", "target"), ESCAPES)
+def test_links_do_not_lead_out(space, tree, link, target):
+    if link == "chain":
+        os.symlink("../secret", tree / "up")
+    os.symlink(target, tree / link)
+    os.symlink(tree.parent / "secret", tree / "absolute")
+    for name in (link, "absolute", "/../secret", "a/../../secret"):
+        with pytest.raises(FileFault):
+            space.open(name, OREAD)
+        with pytest.raises(FileFault):
+            space.stat(name)
+    # Writing through a link makes a file in the tree or fails, but touches nothing outside.
+    for name in (link, "absolute"):
+        with contextlib.suppress(FileFault):
+            space.create(name, OWRITE, 0o644).write(b"changed")
+    assert (tree.parent / "secret").read_text() == "secret"
+
+
+def test_links_inside_the_tree_work(space, tree):
+    os.symlink("/a/one", tree / "b/link")
+    os.symlink("../a", tree / "b/folder")
+    os.symlink("loop", tree / "loop")
+    assert content(space, "/b/link") == "one of a"
+    assert content(space, "/b/folder/one") == "one of a"
+    assert "symbolic links" in fault(space.open, "/loop", OREAD)
+    space.remove("/b/link")
+    assert (tree / "a/one").exists()
+
+
+def test_an_element_replaced_by_a_link_is_not_followed(space, tree, monkeypatch):
+    """Even when the link appears between looking and opening."""
+    from llmbol_core.vm import hosttree
+
+    (tree / "a/one").unlink()
+    (tree / "a/one").symlink_to(tree.parent / "secret")
+    monkeypatch.setattr(hosttree, "_read_link", lambda name, parent: None)
+    with pytest.raises(FileFault):
+        space.open("/a/one", OREAD)
+
+
+def test_special_files_are_refused(space, tree):
+    os.mkfifo(tree / "fifo")
+    assert fault(space.open, "/fifo", OREAD) == "permission denied"
+
+
+def test_read_only(tree):
+    space = Namespace(tree)
+    assert content(space, "/a/one") == "one of a"
+    for attempt in (
+        lambda: space.open("/a/one", OWRITE),
+        lambda: space.open("/a/one", OREAD | OTRUNC),
+        lambda: space.open("/a/one", OREAD | ORCLOSE),
+        lambda: space.create("/tmp/x", OWRITE, 0o644),
+        lambda: space.remove("/a/one"),
+        lambda: space.wstat("/a/one", NULL),
+    ):
+        assert fault(attempt) == "permission denied"
+
+
+def test_without_a_root_only_the_granted_files_exist(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    space = Namespace(granted=["a/one", str(tree / "b/two"), "b"])
+    assert content(space, "a/one") == "one of a"
+    assert content(space, str(tree / "b/two")) == "two of b"
+    assert space.stat("a/one").length == 8
+    for name in ("a/two", "b/one", "/etc/passwd", str(tree / "a/one"), "/"):
+        with pytest.raises(FileFault):
+            space.open(name, OREAD)
+    for attempt in (
+        lambda: space.open("b", OREAD),
+        lambda: space.open("a/one", OWRITE),
+        lambda: space.create("new", OWRITE, 0o644),
+        lambda: space.remove("a/one"),
+    ):
+        assert fault(attempt) == "permission denied"
+
+
+def test_a_root_must_be_a_directory(tree):
+    with pytest.raises(FileError):
+        Namespace(tree / "none")
+    with pytest.raises(FileError):
+        Namespace(tree / "a/one")
+
+
+def test_bind(space):
+    space.bind("/b", "/a", MAFTER)
+    assert names(space, "/a") == ["one", "one", "two"]
+    assert content(space, "/a/one") == "one of a"
+    assert content(space, "/a/two") == "two of b"
+    assert fault(space.create, "/a/new", OWRITE, 0o644) == "mounted directory forbids creation"
+    space.unbind("", "/a")
+    assert names(space, "/a") == ["one"]
+    space.bind("/b", "/a", MBEFORE | MCREATE)
+    assert content(space, "/a/one") == "one of b"
+    space.create("/a/new", OWRITE, 0o644).close()
+    space.unbind("/b", "/a")
+    assert names(space, "/b") == ["new", "one", "two"]
+    space.bind("/b/two", "/a/one", MREPL)
+    assert content(space, "/a/one") == "two of b"
+    assert fault(space.bind, "/b/two", "/a", MREPL) == "inconsistent mount"
+    assert fault(space.unbind, "", "/b") == "not mounted"
+    assert fault(space.bind, "/a", "/b", MBEFORE | MAFTER) == "bad arg in system call"
+
+
+def test_forks_change_apart(space):
+    other = space.fork()
+    other.bind("/b", "/a", MREPL)
+    other.change_directory("/tmp")
+    assert names(other, "/a") == ["one", "two"]
+    assert names(space, "/a") == ["one"]
+    assert space.directory == ()
+    assert names(other.fork(is_new=True), "/a") == ["one"]
+
+
+def test_served_files(space):
+    ends = PipeEnd.pair()
+    withdraw = space.serve("/tmp", "made", lambda path, mode: ends[0])
+    assert names(space, "/tmp") == ["made"]
+    assert space.open("/tmp/made", ORDWR) is ends[0]
+    assert space.stat("/tmp/made").name == "made"
+    assert fault(space.serve, "/tmp", "made", lambda path, mode: ends[0]) == "file already exists"
+    withdraw()
+    assert names(space, "/tmp") == []
+
+
+def test_pipes_keep_writes_apart_and_hang_up():
+    one, other = PipeEnd.pair()
+    assert not other.is_ready()
+    one.write(b"abc")
+    one.write(b"de")
+    assert [other.read(2), other.read(9), other.read(9)] == [b"ab", b"c", b"de"]
+    other.write(b"back")
+    assert fault(one.seek, 0, 0) == "seek on a stream"
+    one.write(b"last")
+    one.close()
+    assert other.is_ready()
+    assert [other.read(9), other.read(9)] == [b"last", b""]
+    assert fault(other.write, b"x") == "i/o on hungup channel"
+
+
+def test_descriptors_share_files_until_the_last_goes(space):
+    class Watched(OpenFile):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    file = Watched("x", ORDWR)
+    group = Descriptors([file])
+    assert group.add(file) == 1
+    assert group.add(file, 7) == 7
+    fork = group.fork([7])
+    group.release()
+    assert file.closed == 0
+    fork.close(7)
+    assert file.closed == 1
+    assert fault(fork.__getitem__, 7) == "fd out of range or not open"
+    assert fault(fork.add, file, 10**6) == "fd out of range or not open"
+
+
+def test_environments_are_inherited():
+    out = io.BytesIO()
+    first = Environment.first(streams=Streams(stdout=out))
+    child = first.inherit()
+    child.error = "mine"
+    assert child.descriptors is first.descriptors
+    assert first.error != "mine"
+    first.close()
+    child.descriptors[1].write(b"still open")
+    assert out.getvalue() == b"still open"
+    assert child.descriptors[0].read(5) == b""
+
+
+def test_clean():
+    assert clean("/a//b/./../c") == ("a", "c")
+    assert clean("") == ()
