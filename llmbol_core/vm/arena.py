@@ -1,0 +1,288 @@
+"""The linear memory of a virtual machine: one mapping, typed access, and its block allocator.
+
+All that a program can see lies here and is addressed by 32 bits, so that no reference, however
+wrong, leads anywhere else::
+
+    0         reserved; FREE_LISTS: heads of the free lists of small blocks
+    HEAP      blocks, side by side, up to the memory limit
+    SPAN      end of what can be accessed; nil, 16rFFFFFFFF, lies behind it
+
+Where the platform allows it the whole 4 GiB are mapped, without memory behind them until they are
+touched. A block is a header and what its reference, the address behind the header, points to::
+
+    -16  count of references    -12  kind or type    -8  size with the header    -4  work and flags
+
+Small blocks have free lists by exact size and are cut from chunks; larger ones and the chunks come
+from holes, which join when they touch. Every block's size is in its header, so that the heap can be
+walked from one end to the other. When memory is short the free small blocks become holes again.
+"""
+
+from __future__ import annotations
+
+import bisect
+import mmap
+import struct
+from collections.abc import Iterator
+
+NIL = 0xFFFFFFFF
+SPAN = (1 << 32) - (1 << 16)
+HEAP = 1 << 16
+FREE_LISTS = 4096
+HEADER = 16
+COUNT, KIND, SIZE, WORK = -16, -12, -8, -4
+"""Offsets of the header's words from a reference."""
+
+FREE = 0
+"""The kind of a block that is not in use; its first word links to the next free one."""
+
+_GRAIN = 16
+_SMALL = 1024
+_CHUNK = 1 << 15
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+def _map(limit: int) -> mmap.mmap:
+    """Reserve the address space, or as much memory as is allowed where that cannot be had."""
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+        return mmap.mmap(-1, 1 << 32, flags=flags)
+    except (AttributeError, OSError, OverflowError, ValueError):
+        return mmap.mmap(-1, min(HEAP + limit, SPAN))
+
+
+class Arena:
+    """The memory of one machine.
+
+    The views ``bytes``, ``words`` (signed), ``pointers`` (unsigned), ``bigs``, ``reals``,
+    ``shorts`` and ``floats`` are the same memory, indexed in units of their items. An access that
+    leaves them raises IndexError or struct.error; engines turn that into the trap for nil.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._map = _map(limit)
+        span = min(SPAN, len(self._map) & ~7)
+        self.bytes = memoryview(self._map)[:span]
+        self.words = self.bytes.cast("i")
+        self.pointers = self.bytes.cast("I")
+        self.bigs = self.bytes.cast("q")
+        self.reals = self.bytes.cast("d")
+        self.shorts = self.bytes.cast("h")
+        self.floats = self.bytes.cast("f")
+        self.limit = min(limit, span - HEAP) // _GRAIN * _GRAIN
+        self.reserved = 0
+        """Bytes that host objects take from the limit."""
+        self._holes: list[int] = []
+        self._hole_sizes: dict[int, int] = {}
+        self._hole_bytes = 0
+        self._chunk = self._chunk_end = HEAP
+        for size in range(0, _SMALL + 1, _GRAIN):
+            self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
+        if self.limit:
+            self._add_hole(HEAP, self.limit)
+
+    # Typed access; addresses are in bytes and need not be aligned
+
+    def word(self, address: int) -> int:
+        """Return the signed word at an address."""
+        return self.words[address >> 2] if not address & 3 else self._unaligned("=i", address)
+
+    def set_word(self, address: int, value: int) -> None:
+        """Store a signed word."""
+        struct.pack_into("=i", self.bytes, self._checked(address, 4), value)
+
+    def pointer(self, address: int) -> int:
+        """Return the reference at an address."""
+        return self.pointers[address >> 2] if not address & 3 else self._unaligned("=I", address)
+
+    def set_pointer(self, address: int, value: int) -> None:
+        """Store a reference without counting it."""
+        struct.pack_into("=I", self.bytes, self._checked(address, 4), value)
+
+    def big(self, address: int) -> int:
+        """Return the big at an address."""
+        return self.bigs[address >> 3] if not address & 7 else self._unaligned("=q", address)
+
+    def set_big(self, address: int, value: int) -> None:
+        """Store a big."""
+        struct.pack_into("=q", self.bytes, self._checked(address, 8), value)
+
+    def real(self, address: int) -> float:
+        """Return the real at an address."""
+        return self.reals[address >> 3] if not address & 7 else self._unaligned("=d", address)
+
+    def set_real(self, address: int, value: float) -> None:
+        """Store a real."""
+        struct.pack_into("=d", self.bytes, self._checked(address, 8), value)
+
+    def byte(self, address: int) -> int:
+        """Return the byte at an address."""
+        return self.bytes[address]
+
+    def set_byte(self, address: int, value: int) -> None:
+        """Store a byte."""
+        self.bytes[address] = value
+
+    def short(self, address: int) -> int:
+        """Return the signed 16-bit integer at an address."""
+        return int(self._unaligned("=h", address))
+
+    def set_short(self, address: int, value: int) -> None:
+        """Store a signed 16-bit integer."""
+        struct.pack_into("=h", self.bytes, self._checked(address, 2), value)
+
+    def float32(self, address: int) -> float:
+        """Return the 32-bit float at an address as a real."""
+        return float(self._unaligned("=f", address))
+
+    def set_float32(self, address: int, value: float) -> None:
+        """Store a real that is a 32-bit float."""
+        struct.pack_into("=f", self.bytes, self._checked(address, 4), value)
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Return the bytes at an address as a writable view."""
+        return self.bytes[self._checked(address, size) : address + size]
+
+    def _unaligned(self, layout: str, address: int) -> float:
+        size = struct.calcsize(layout)
+        value: float = struct.unpack_from(layout, self.bytes, self._checked(address, size))[0]
+        return value
+
+    def _checked(self, address: int, size: int) -> int:
+        """Return an address at which so many bytes can be accessed; raises IndexError."""
+        if address < 0 or address + size > len(self.bytes):
+            raise IndexError("an address outside of the arena")
+        return address
+
+    # Blocks
+
+    def allocate(self, size: int) -> int | None:
+        """Return the reference of a new block with room for so many bytes, all zero.
+
+        Its count is 1 and its kind ``FREE`` until the caller sets it. None if memory is short.
+        """
+        total = (size + HEADER + _GRAIN - 1) // _GRAIN * _GRAIN
+        total = max(total, HEADER + _GRAIN)
+        ref = self._small(total) if total <= _SMALL else self._from_hole(total)
+        if ref is not None:
+            self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
+            at = ref >> 2
+            self.words[at - 4] = 1
+            self.pointers[at - 2] = total
+            self.words[at - 1] = 0
+        return ref
+
+    def free(self, ref: int) -> None:
+        """Give a block back."""
+        at = ref >> 2
+        size = self.pointers[at - 2]
+        if size > _SMALL:
+            self._add_hole(ref - HEADER, size)
+            return
+        head = (FREE_LISTS + size // 4) >> 2
+        self.words[at - 3] = FREE
+        self.pointers[at] = self.pointers[head]
+        self.pointers[head] = ref
+
+    def capacity(self, ref: int) -> int:
+        """Return how many bytes a block has room for."""
+        return self.pointers[(ref + SIZE) >> 2] - HEADER
+
+    def blocks(self) -> Iterator[int]:
+        """Yield the reference of every block in use, by address."""
+        self._close_chunk()
+        at, end = HEAP, HEAP + self.limit
+        while at < end:
+            index = at >> 2
+            if self.words[index + 1] != FREE:
+                yield at + HEADER
+            at += self.pointers[index + 2]
+
+    def reserve(self, size: int) -> bool:
+        """Take bytes of the limit for something outside of the arena, and say whether they fit."""
+        if self.reserved + size > self._hole_bytes:
+            return False
+        self.reserved += size
+        return True
+
+    @property
+    def used(self) -> int:
+        """Bytes taken from the limit, by blocks in use or kept for small ones, and by the host."""
+        return self.limit - self._hole_bytes + self.reserved
+
+    def defragment(self) -> None:
+        """Turn all free small blocks into holes again."""
+        self._close_chunk()
+        for size in range(0, _SMALL + 1, _GRAIN):
+            self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
+        self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
+        at, end = HEAP, HEAP + self.limit
+        start = None
+        while at < end:
+            is_free = self.words[(at >> 2) + 1] == FREE
+            if is_free and start is None:
+                start = at
+            if not is_free and start is not None:
+                self._add_hole(start, at - start)
+                start = None
+            at += self.pointers[(at >> 2) + 2]
+        if start is not None:
+            self._add_hole(start, end - start)
+
+    def _small(self, total: int) -> int | None:
+        """Take a small block from its free list or the chunk."""
+        head = (FREE_LISTS + total // 4) >> 2
+        ref = self.pointers[head]
+        if ref != NIL:
+            self.pointers[head] = self.pointers[ref >> 2]
+            return ref
+        if self._chunk_end - self._chunk < total and not self._open_chunk(total):
+            return None
+        ref = self._chunk + HEADER
+        self._chunk += total
+        return ref
+
+    def _open_chunk(self, total: int) -> bool:
+        self._close_chunk()
+        for size in (_CHUNK, _SMALL, total):
+            block = self._from_hole(size)
+            if block is not None:
+                self._chunk = block - HEADER
+                self._chunk_end = self._chunk + size
+                return True
+        return False
+
+    def _close_chunk(self) -> None:
+        """Turn what is left of the chunk into a hole, so that the heap can be walked."""
+        if self._chunk < self._chunk_end:
+            self._add_hole(self._chunk, self._chunk_end - self._chunk)
+        self._chunk = self._chunk_end = HEAP
+
+    def _from_hole(self, total: int) -> int | None:
+        """Cut a block from the first hole that is large enough."""
+        if total > self._hole_bytes - self.reserved:
+            return None
+        for number, start in enumerate(self._holes):
+            size = self._hole_sizes[start]
+            if size >= total:
+                del self._holes[number], self._hole_sizes[start]
+                self._hole_bytes -= size
+                self.pointers[(start >> 2) + 2] = total
+                if size > total:
+                    self._add_hole(start + total, size - total)
+                return start + HEADER
+        return None
+
+    def _add_hole(self, start: int, size: int) -> None:
+        """Make a hole, joined with those that touch it."""
+        self._hole_bytes += size
+        number = bisect.bisect_left(self._holes, start)
+        if number < len(self._holes) and self._holes[number] == start + size:
+            size += self._hole_sizes.pop(self._holes.pop(number))
+        if number and (before := self._holes[number - 1]) + self._hole_sizes[before] == start:
+            start, size = before, size + self._hole_sizes[before]
+        else:
+            self._holes.insert(number, start)
+        self._hole_sizes[start] = size
+        index = start >> 2
+        self.words[index + 1] = FREE
+        self.pointers[index + 2] = size

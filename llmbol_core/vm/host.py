@@ -1,0 +1,80 @@
+"""What a built-in module is made of: functions of the host that a Dis program can call.
+
+A function finds its arguments in the frame that the caller filled, from ``frame + ARGUMENTS`` on,
+and the address for its result at ``frame + RESULT``. It works at once and returns None, or returns
+what the process is to wait for while others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.vm.module import TypeDescriptor
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.loader import LoadedModule
+    from llmbol_core.vm.machine import InfernoVM
+    from llmbol_core.vm.objects import Heap
+    from llmbol_core.vm.process import Process
+
+ARGUMENTS = 32
+"""Offset in a frame of the first argument."""
+RESULT = 16
+"""Offset in a frame of the address where the result goes."""
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """The process waits this long; others run meanwhile."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """The process waits for something that takes its time; others run meanwhile.
+
+    ``run`` is called in another thread and must not touch the machine. What it returns is passed
+    to ``finish``, which may write the result and raise Trap as the function itself may.
+    """
+
+    run: Callable[[], Any]
+    finish: Callable[[Any], None]
+
+
+HostResult = None | Sleep | Work
+
+
+@dataclass(slots=True)
+class HostCall:
+    """One call of a host function: who calls, and the address of the filled frame."""
+
+    machine: InfernoVM
+    process: Process
+    heap: Heap
+    frame: int
+    caller: LoadedModule | None
+
+
+@dataclass(frozen=True)
+class HostFunction:
+    """One function: its link signature, the frame of its callers, and what it does.
+
+    The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
+    a Dis exception in the caller.
+    """
+
+    name: str
+    signature: int
+    frame: TypeDescriptor
+    run: Callable[[HostCall], HostResult]
+
+
+@dataclass(frozen=True)
+class HostModule:
+    """A built-in module, such as ``$Sys``; its functions are in the order of their names."""
+
+    name: str
+    functions: tuple[HostFunction, ...]

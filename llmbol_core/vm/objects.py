@@ -1,0 +1,414 @@
+"""The objects of the heap: strings, arrays, lists, records, channels and handles.
+
+Each is a block of the arena whose header says its kind; what its reference points to is::
+
+    STRING   0 length, then a byte for each character; if negative, -length 32-bit code points
+    ARRAY    0 length   4 element type   8 owner or nil   12 address of the elements
+    LIST     0 tail     4 element type   8 value
+    CHANNEL  0 element type   4 capacity   8 buffered values   12 index of the first   16 values
+    MODULE   0 module data    4 number of its links in a table outside
+    others   a record: the kind is the number of its type, the header's work word may have HOSTED
+
+A slice is an array whose owner holds the elements. Types are numbered per machine; descriptors stay
+outside of the arena. References are counted, and an object is released with its last reference;
+``Collector`` finds what only cycles keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import NIL, Arena
+from llmbol_core.vm.module import TypeDescriptor
+
+FREE, STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(7)
+"""Kinds of blocks; a STACK holds frames, whose references the collector takes as roots."""
+
+BYTE, WORD, BIG, REAL, POINTER = range(8, 13)
+"""Numbers of the types that every machine has."""
+
+ARRAY_HEADER = 16
+LIST_HEADER = 8
+CHANNEL_HEADER = 16
+LINKS = 4
+HOSTED = 2
+"""Flag of the header's work word: the host keeps a value for this object."""
+
+_MAX_SIZE = 1 << 32
+_BUILT_IN = {BYTE: (1, b""), WORD: (4, b""), BIG: (8, b""), REAL: (8, b""), POINTER: (4, b"\x80")}
+
+
+class HeapType(NamedTuple):
+    """What the heap knows of a type: the size of a value and where its pointers lie."""
+
+    size: int
+    pointers: tuple[int, ...]
+
+
+_NO_TYPE = HeapType(0, ())
+
+
+class Heap(Arena):
+    """The arena with objects in it.
+
+    A method that makes an object returns a reference that the caller owns: it is passed on with
+    ``give``, or dropped with ``release``. Memory that runs short is looked for among cycles first;
+    then the trap "out of memory: heap" is raised.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.types: list[HeapType] = [_NO_TYPE] * BYTE
+        self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
+        self._plain: dict[int, int] = {}
+        for number, (size, pointer_map) in _BUILT_IN.items():
+            assert self.type_number(TypeDescriptor(number, size, pointer_map)) == number
+        self._hosted: dict[int, tuple[Any, int]] = {}
+        self.finalizers: dict[int, Callable[[int], None]] = {}
+        """What to call with a reference before an object of a kind is released."""
+        self.collect: Callable[[], object] = lambda: None
+        """What frees unreachable cycles."""
+
+    # Types
+
+    def type_number(self, descriptor: TypeDescriptor) -> int:
+        """Return the number that stands for this very descriptor in headers."""
+        known = self._numbers.get(id(descriptor))
+        if known is None:
+            known = (len(self.types), descriptor)
+            self._numbers[id(descriptor)] = known
+            self.types.append(HeapType(descriptor.size, descriptor.pointers))
+        return known[0]
+
+    def plain_type(self, size: int) -> int:
+        """Return the number of the type of values of so many bytes without pointers."""
+        if size < 0:
+            raise Trap(traps.NEGATIVE_SIZE)
+        if size not in self._plain:
+            self._plain[size] = self.type_number(TypeDescriptor(-1, size))
+        return self._plain[size]
+
+    def type_of(self, ref: int) -> int:
+        """Return the kind or type number of an object."""
+        return self.words[(ref >> 2) - 3]
+
+    # Counting
+
+    def retain(self, ref: int) -> int:
+        """Count one more reference and return it; nil is not counted."""
+        if ref != NIL:
+            self.pointers[(ref >> 2) - 4] += 1
+        return ref
+
+    def release(self, ref: int) -> None:
+        """Count one reference less, and free all that nothing else refers to."""
+        if ref == NIL:
+            return
+        counts = self.pointers
+        at = (ref >> 2) - 4
+        count = counts[at]
+        if count > 1:
+            counts[at] = count - 1
+            return
+        dying = [ref]
+        while dying:
+            ref = dying.pop()
+            for slot in self.slots(ref):
+                child = counts[slot >> 2]
+                if child == NIL:
+                    continue
+                at = (child >> 2) - 4
+                if counts[at] > 1:
+                    counts[at] -= 1
+                else:
+                    counts[at] = 0
+                    dying.append(child)
+            self.discard(ref)
+
+    def discard(self, ref: int) -> None:
+        """Free one object without looking at what it refers to."""
+        at = ref >> 2
+        kind = self.words[at - 3]
+        if self.words[at - 1] & HOSTED:
+            value, charge = self._hosted.pop(ref)
+            self.reserved -= charge
+            close = getattr(value, "close", None)
+            if close is not None:
+                close()
+        elif kind in self.finalizers:
+            self.finalizers[kind](ref)
+        self.free(ref)
+
+    def slots(self, ref: int) -> Iterable[int]:
+        """Return the addresses of the counted references in an object."""
+        at = ref >> 2
+        kind = self.words[at - 3]
+        if kind > STACK:
+            return [ref + offset for offset in self.types[kind].pointers]
+        if kind == LIST:
+            pointers = self.types[self.words[at + 1]].pointers
+            return [ref, *[ref + LIST_HEADER + offset for offset in pointers]]
+        if kind == ARRAY:
+            if self.pointers[at + 2] != NIL:
+                return [ref + 8]
+            return self._elements(self.words[at + 1], self.pointers[at + 3], self.words[at])
+        if kind == CHANNEL:
+            return self._buffered(ref)
+        return [ref] if kind == MODULE else ()
+
+    def _elements(self, number: int, start: int, length: int) -> Iterable[int]:
+        """Return the addresses of the references in a row of values."""
+        size, pointers = self.types[number]
+        if not pointers:
+            return ()
+        if size == 4:
+            return range(start, start + 4 * length, 4)
+        return [start + size * i + offset for i in range(length) for offset in pointers]
+
+    def _buffered(self, ref: int) -> Iterable[int]:
+        """Return the addresses of the references in the values that wait in a channel."""
+        number, capacity, count, first = self.words[ref >> 2 : (ref >> 2) + 4]
+        size, pointers = self.types[number]
+        values = [ref + CHANNEL_HEADER + size * ((first + i) % capacity) for i in range(count)]
+        return [value + offset for value in values for offset in pointers]
+
+    def give(self, address: int, ref: int) -> None:
+        """Store a reference that the caller owns, and release the one that was there."""
+        old = self.pointer(address)
+        self.set_pointer(address, ref)
+        self.release(old)
+
+    def assign(self, address: int, ref: int) -> None:
+        """Store one more reference to an object, and release the one that was there."""
+        self.give(address, self.retain(ref))
+
+    def retain_value(self, address: int, number: int) -> None:
+        """Count the references in a value of this type."""
+        for offset in self.types[number].pointers:
+            self.retain(self.pointer(address + offset))
+
+    def release_value(self, address: int, number: int) -> None:
+        """Release the references in a value of this type, and make them nil."""
+        for offset in self.types[number].pointers:
+            self.give(address + offset, NIL)
+
+    def copy_value(self, source: int, destination: int, number: int) -> None:
+        """Copy a value of this type; one that was there is released."""
+        size, pointers = self.types[number]
+        value = bytes(self.view(source, size))
+        self.view(destination, size)
+        self.retain_value(source, number)
+        old = [self.pointer(destination + offset) for offset in pointers]
+        self.bytes[destination : destination + size] = value
+        for ref in old:
+            self.release(ref)
+
+    # Making objects
+
+    def new_object(self, kind: int, size: int) -> int:
+        """Return a new object of a kind with room for so many bytes, all zero."""
+        ref = self.allocate(size) if size < _MAX_SIZE else None
+        if ref is None:
+            self.collect()
+            self.defragment()
+            ref = self.allocate(size) if size < _MAX_SIZE else None
+            if ref is None:
+                raise Trap(traps.HEAP_FULL)
+        self.words[(ref >> 2) - 3] = kind
+        return ref
+
+    def clear_value(self, address: int, number: int) -> None:
+        """Make the references in storage for a value of this type nil, without releasing any."""
+        for offset in self.types[number].pointers:
+            self.set_pointer(address + offset, NIL)
+
+    def new_record(self, type_: TypeDescriptor | int) -> int:
+        """Return a new record: its pointers are nil, everything else is zero."""
+        number = type_ if isinstance(type_, int) else self.type_number(type_)
+        size, pointers = self.types[number]
+        ref = self.new_object(number, size)
+        for offset in pointers:
+            self.pointers[(ref + offset) >> 2] = NIL
+        return ref
+
+    # Strings
+
+    def new_string(self, text: str) -> int:
+        """Return a string with this text; nil for an empty one."""
+        return self.new_text(text) if text else NIL
+
+    def new_text(self, text: str) -> int:
+        """Return a string object with this text, even if it is empty."""
+        try:
+            data, length = text.encode("latin-1"), len(text)
+        except UnicodeEncodeError:
+            data, length = text.encode("utf-32-le", "surrogatepass"), -len(text)
+        ref = self.new_object(STRING, 4 + len(data))
+        self.words[ref >> 2] = length
+        self.bytes[ref + 4 : ref + 4 + len(data)] = data
+        return ref
+
+    def string(self, ref: int) -> str:
+        """Return the text of a string, empty for nil; what is no code point reads as U+FFFD."""
+        if ref == NIL:
+            return ""
+        length = self.words[ref >> 2]
+        if length >= 0:
+            return str(self.view(ref + 4, length), "latin-1")
+        data = self.view(ref + 4, -4 * length)
+        try:
+            return str(data, "utf-32-le", "surrogatepass")
+        except UnicodeDecodeError:
+            return "".join(chr(c) if c <= 0x10FFFF else "\ufffd" for c in data.cast("I"))
+
+    # Arrays
+
+    def new_array(self, element: TypeDescriptor | int, length: int) -> int:
+        """Return an array of so many elements: a descriptor, or BYTE, WORD, BIG, REAL, POINTER."""
+        if length < 0:
+            raise Trap(traps.NEGATIVE_SIZE)
+        number = element if isinstance(element, int) else self.type_number(element)
+        size, pointers = self.types[number]
+        ref = self.new_object(ARRAY, ARRAY_HEADER + size * length)
+        at = ref >> 2
+        self.words[at] = length
+        self.words[at + 1] = number
+        self.pointers[at + 2] = NIL
+        self.pointers[at + 3] = ref + ARRAY_HEADER
+        if pointers == (0,) and size == 4:
+            self.bytes[ref + ARRAY_HEADER : ref + ARRAY_HEADER + 4 * length] = b"\xff" * 4 * length
+        else:
+            for slot in self._elements(number, ref + ARRAY_HEADER, length):
+                self.pointers[slot >> 2] = NIL
+        return ref
+
+    def new_slice(self, array: int, start: int, length: int) -> int:
+        """Return an array that shares elements of another one."""
+        at = array >> 2
+        number, owner, data = self.words[at + 1], self.pointers[at + 2], self.pointers[at + 3]
+        ref = self.new_object(ARRAY, ARRAY_HEADER)
+        view = ref >> 2
+        self.words[view] = length
+        self.words[view + 1] = number
+        self.pointers[view + 2] = self.retain(array if owner == NIL else owner)
+        self.pointers[view + 3] = data + start * self.types[number].size
+        return ref
+
+    def new_bytes(self, data: bytes | memoryview) -> int:
+        """Return an array of byte with this content."""
+        ref = self.new_array(BYTE, len(data))
+        self.bytes[ref + ARRAY_HEADER : ref + ARRAY_HEADER + len(data)] = data
+        return ref
+
+    def array_length(self, ref: int) -> int:
+        """Return the number of elements of an array, 0 for nil."""
+        return 0 if ref == NIL else self.word(ref)
+
+    def array_data(self, ref: int) -> int:
+        """Return the address of the elements of an array."""
+        return self.pointer(ref + 12)
+
+    def array_bytes(self, ref: int) -> memoryview:
+        """Return the storage of an array's elements, writable; it is valid as long as the array."""
+        if ref == NIL:
+            return self.bytes[:0]
+        at = ref >> 2
+        size = self.types[self.words[at + 1]].size
+        return self.view(self.pointers[at + 3], self.words[at] * size)
+
+    # Lists
+
+    def new_list(self, element: TypeDescriptor | int, tail: int) -> int:
+        """Return a list with one more value, still zero or nil, before a tail it takes over.
+
+        The value lies at ``head(list)``.
+        """
+        number = element if isinstance(element, int) else self.type_number(element)
+        size, pointers = self.types[number]
+        ref = self.new_object(LIST, LIST_HEADER + size)
+        self.pointers[ref >> 2] = tail
+        self.words[(ref >> 2) + 1] = number
+        for offset in pointers:
+            self.set_pointer(ref + LIST_HEADER + offset, NIL)
+        return ref
+
+    def head(self, ref: int) -> int:
+        """Return the address of the first value of a list; nil traps."""
+        if ref == NIL:
+            raise Trap(traps.NIL_DEREFERENCE)
+        return ref + LIST_HEADER
+
+    def tail(self, ref: int) -> int:
+        """Return the rest of a list, not counted; nil traps."""
+        if ref == NIL:
+            raise Trap(traps.NIL_DEREFERENCE)
+        return self.pointer(ref)
+
+    def new_strings(self, texts: Sequence[str]) -> int:
+        """Return a list of string."""
+        ref = NIL
+        for text in reversed(texts):
+            ref = self.new_list(POINTER, ref)
+            self.set_pointer(ref + LIST_HEADER, self.new_string(text))
+        return ref
+
+    def list_nodes(self, ref: int) -> Iterable[int]:
+        """Yield the references of a list's nodes, from the first."""
+        while ref != NIL:
+            yield ref
+            ref = self.pointer(ref)
+
+    def strings(self, ref: int) -> list[str]:
+        """Return the texts of a list of string."""
+        return [self.string(self.pointer(node + LIST_HEADER)) for node in self.list_nodes(ref)]
+
+    # Channels
+
+    def new_channel(self, element: int, capacity: int) -> int:
+        """Return a channel of values of a type that buffers so many of them."""
+        if capacity < 0:
+            raise Trap(traps.NEGATIVE_SIZE)
+        ref = self.new_object(CHANNEL, CHANNEL_HEADER + capacity * self.types[element].size)
+        self.words[ref >> 2] = element
+        self.words[(ref >> 2) + 1] = capacity
+        return ref
+
+    # What the host keeps for a program
+
+    def new_handle(self, value: object, charge: int, descriptor: TypeDescriptor | int) -> int:
+        """Return a record for which the host keeps a value until its last reference dies.
+
+        The value is then closed. ``charge`` bytes count against the memory limit meanwhile.
+        """
+        if charge and not self.reserve(charge):
+            self.collect()
+            self.defragment()
+            if not self.reserve(charge):
+                raise Trap(traps.HEAP_FULL)
+        try:
+            ref = self.new_record(descriptor)
+        except Trap:
+            self.reserved -= charge
+            raise
+        self.words[(ref >> 2) - 1] = HOSTED
+        self._hosted[ref] = (value, charge)
+        return ref
+
+    def handle(self, ref: int) -> Any:
+        """Return the value that the host keeps for a record, or None if it keeps none."""
+        return self._hosted.get(ref, (None, 0))[0]
+
+    def new_module(self, data: int, links: int) -> int:
+        """Return a module handle for module data it takes over and the number of its links."""
+        ref = self.new_object(MODULE, 8)
+        self.pointers[ref >> 2] = data
+        self.words[(ref >> 2) + 1] = links
+        return ref
+
+    @property
+    def objects(self) -> int:
+        """The number of objects that live in the heap."""
+        return sum(1 for ref in self.blocks() if self.type_of(ref) != STACK)
