@@ -1,1 +1,39 @@
-"""Torch7-style modules, criterions and optimizers; models from YAML specs."""
+"""Torch7-style modules, criterions and optimizers; models from YAML specs.
+
+The package is also a function: ``nn()`` returns an empty ``Sequential`` to add layers to, and
+``nn.Linear`` or ``nn.linear`` is a layer. Layers are imported when the first one is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmbol_core.nn.containers import Sequential
+
+
+class _Package(types.ModuleType):
+    """This package's own type: a module's ``__call__`` is looked up in its class, not in itself."""
+
+    def __call__(self) -> Sequential:
+        """Return an empty row of layers."""
+        containers = importlib.import_module("llmbol_core.nn.containers")
+        row: Sequential = containers.Sequential()
+        return row
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a part of the package, or a layer by its name or by that in lower case."""
+        if name.startswith("_"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if importlib.util.find_spec(f"{self.__name__}.{name}"):
+            return importlib.import_module(f"{self.__name__}.{name}")
+        builder = importlib.import_module("llmbol_core.nn.builder")
+        layer = builder.Module.table.get(name)
+        return builder.layer_class(name) if layer is None else layer
+
+
+sys.modules[__name__].__class__ = _Package

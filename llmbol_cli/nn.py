@@ -1,0 +1,172 @@
+"""The command ``nn``: build, train, evaluate, run and quantize models."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from llmbol_cli import render
+from llmbol_cli.options import AsJson
+
+app = render.app("Build, train, run and quantize neural networks.")
+
+ModelOrSpec = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint or a YAML spec.")]
+Checkpoint = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")]
+Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
+]
+
+
+@app.command()
+def build(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec.")],
+    output: Output,
+    seed: Annotated[int | None, typer.Option(help="Seed of the start values.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a checkpoint with start values from a YAML spec.
+
+    Example: nn build specs/digits-mlp.yaml -o digits.gguf
+    """
+    from llmbol_core.nn.checkpoint import save
+    from llmbol_core.nn.spec import read_spec
+
+    model = read_spec(spec).seeded(seed)
+    save(model, output)
+    summary = model.summary()
+    render.show(
+        summary if as_json else f"{output}: {model.name}, {summary.parameters} parameters", as_json
+    )
+
+
+@app.command()
+def train(
+    source: ModelOrSpec,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write: else MODEL itself, or NAME.gguf for a spec.",
+        ),
+    ] = None,
+    data: Data = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of start values and order.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model as its spec says and write the checkpoint.
+
+    Example: nn train specs/digits-mlp.yaml -o digits.gguf
+    """
+    from llmbol_core.nn.train import train_file
+
+    with render.progress("training") as progress:
+        changes = {"epochs": epochs, "seed": seed}
+        run = train_file(source, output, data, changes, progress)
+    render.show(run if as_json else [run.row()], as_json)
+
+
+@app.command("eval")
+def evaluate(source: Checkpoint, data: Data = None, as_json: AsJson = False) -> None:
+    """Measure loss and accuracy on the held-out part of the data.
+
+    Example: nn eval digits.gguf
+    """
+    from llmbol_core.nn.evaluate import evaluate_file
+
+    with render.progress("evaluating") as progress:
+        result = evaluate_file(source, data, progress)
+    render.show(result if as_json else result.table(), as_json)
+
+
+@app.command()
+def summary(source: ModelOrSpec, as_json: AsJson = False) -> None:
+    """Show each layer's output shape, parameters and multiply-accumulates, and the totals.
+
+    Example: nn summary specs/digits-mlp.yaml
+    """
+    from llmbol_core.nn.checkpoint import open_model
+
+    result = open_model(source).summary()
+    render.show(result if as_json else result.table(), as_json)
+
+
+@app.command()
+def infer(
+    source: Checkpoint,
+    inputs: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Samples: .npy, .npz or .csv; - for stdin.")
+    ],
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Show the labels of the K highest values.")
+    ] = None,
+    array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write a .npy instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the model's output for each sample, one line of tab-separated numbers each.
+
+    Example: nn infer digits.gguf digits.npy --top-k 3
+    """
+    from llmbol_core.ml.text import format_rows
+    from llmbol_core.nn.checkpoint import load_for_inference
+    from llmbol_core.nn.infer import infer as infer_file
+    from llmbol_core.nn.infer import save_outputs, top_candidates
+
+    model = load_for_inference(source)
+    stdin = sys.stdin.buffer.read() if inputs == "-" else None
+    outputs = infer_file(model, "<stdin>" if inputs == "-" else inputs, stdin, array)
+    if output is not None:
+        save_outputs(outputs, output)
+    elif top_k is not None:
+        render.show(top_candidates(model, outputs, top_k), as_json)
+    else:
+        render.show(outputs.tolist() if as_json else format_rows(outputs), as_json)
+
+
+@app.command()
+def quantize(
+    source: Checkpoint,
+    output: Output,
+    to: Annotated[str, typer.Option("--type", "-t", help="Storage type: q8_0, q4_0 or f16.")],
+    as_json: AsJson = False,
+) -> None:
+    """Store the weight matrices of a checkpoint in fewer bits; say what became of each tensor.
+
+    Example: nn quantize digits.gguf -t q8_0 -o digits-q8_0.gguf
+    """
+    from llmbol_core.nn.quantize import quantize_checkpoint
+
+    with render.progress("quantizing") as progress:
+        report = quantize_checkpoint(source, output, to, progress)
+    render.show(report if as_json else report.table(), as_json)
+
+
+@app.command()
+def layers(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One layer.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers that specs can name, or show one with its fields.
+
+    Example: nn layers Linear
+    """
+    from llmbol_core.nn.catalog import describe_layer, list_layers
+
+    if name is None:
+        render.show(list_layers(), as_json)
+    else:
+        entry = describe_layer(name)
+        render.show(entry if as_json else str(entry), as_json)
+
+
+def main() -> NoReturn:
+    """Run ``nn``."""
+    render.run(app)

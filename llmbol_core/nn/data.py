@@ -1,0 +1,236 @@
+"""Data for training and inference: arrays from .npy, .npz and .csv files, and the held-out split.
+
+Nothing is ever unpickled, and no size that a file claims is trusted before it is compared with the
+bytes that are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmbol_core.errors import DataFormatError, UsageError, nearest
+from llmbol_core.native.files import read_bytes
+
+Array = npt.NDArray[Any]
+
+_NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGIC = b"PK\x03\x04"
+_LARGEST_ENTRY = 1 << 36
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples for training and held-out samples, each with its targets."""
+
+    train_inputs: Array
+    train_targets: Array
+    test_inputs: Array
+    test_targets: Array
+
+
+def read_arrays(path: str, data: bytes | None = None) -> dict[str, Array]:
+    """Return the arrays of a file by name; a ``.npy`` has one, called ``""``.
+
+    A ``.csv`` gives one array per column, named by its first line if a word of that is no number,
+    and otherwise by its position: ``"0"``, ``"1"``. Give the data if they are not in a file; the
+    format is told by their first bytes.
+    """
+    data = read_bytes(path) if data is None else data
+    if data.startswith(_NPY_MAGIC):
+        return {"": parse_npy(data, path)}
+    if data.startswith(_ZIP_MAGIC):
+        return _parse_npz(data, path)
+    if b"\0" in data[:4096] or os.path.splitext(path)[1] in (".npy", ".npz"):
+        raise DataFormatError(path, 0, "expected a .npy, .npz or .csv file")
+    return _parse_csv(data, path)
+
+
+def parse_npy(data: bytes, path: str) -> Array:
+    """Return the array that ``.npy`` bytes hold; a view of them."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise DataFormatError(path, 6, f"no reader for .npy version {version}")
+        shape, fortran, dtype = readers[version](stream)
+    except (ValueError, EOFError) as error:
+        raise DataFormatError(path, 0, f"not a .npy header: {_first_line(error)}") from error
+    if dtype.kind not in "biuf":
+        raise DataFormatError(path, 10, f"expected numbers, got an array of {dtype}")
+    if any(size < 0 for size in shape):
+        raise DataFormatError(path, 10, f"an array cannot have shape {list(shape)}")
+    start, count = stream.tell(), math.prod(shape)
+    if (missing := start + count * dtype.itemsize - len(data)) > 0:
+        why = f"cut short: {missing} bytes of an array of shape {list(shape)} are missing"
+        raise DataFormatError(path, len(data), why)
+    values = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
+    """Return the arrays of a zip archive of ``.npy`` files."""
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                if entry.file_size > _LARGEST_ENTRY:
+                    raise DataFormatError(path, entry.header_offset, f"{entry.filename} is too big")
+                name = entry.filename.removesuffix(".npy")
+                arrays[name] = parse_npy(archive.read(entry), f"{path}:{name}")
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+        raise DataFormatError(path, 0, f"damaged archive: {_first_line(error)}") from error
+    if not arrays:
+        raise DataFormatError(path, 0, "an archive without arrays")
+    return arrays
+
+
+def _parse_csv(data: bytes, path: str) -> dict[str, Array]:
+    """Return the columns of comma-separated numbers; whole-numbered columns become int64."""
+    try:
+        text = data.decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+    except UnicodeDecodeError as error:
+        raise DataFormatError(path, error.start, "not UTF-8 text") from error
+    except csv.Error as error:
+        raise DataFormatError(path, 0, f"not comma-separated text: {error}") from error
+    names = (
+        None if rows and all(map(_is_number, rows[0])) else rows and [w.strip() for w in rows[0]]
+    )
+    body = rows[1:] if names else rows
+    if not body:
+        raise DataFormatError(path, len(data), "no rows of numbers")
+    width = len(names or body[0])
+    for number, row in enumerate(body, 2 if names else 1):
+        if len(row) != width:
+            why = f"row {number} has {len(row)} values, expected {width}"
+            raise DataFormatError(path, _row_offset(data, number), why)
+        for column, word in enumerate(row):
+            if not _is_number(word):
+                why = f"row {number}, column {column + 1}: {word!r} is no number"
+                raise DataFormatError(path, _row_offset(data, number), why)
+    table = np.array([[float(word) for word in row] for row in body])
+    columns = names or [str(i) for i in range(width)]
+    return {name: _whole(column) for name, column in zip(columns, table.T, strict=True)}
+
+
+def _whole(column: Array) -> Array:
+    """Return a column as int64 if that loses nothing."""
+    is_whole = np.isfinite(column).all() and (column == np.rint(column)).all()
+    return column.astype(np.int64) if is_whole and abs(column).max() < 2**53 else column
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _row_offset(data: bytes, number: int) -> int:
+    """Return where a row that is not empty starts, counted from 1."""
+    offset = 0
+    for line in data.splitlines(keepends=True):
+        number -= bool(line.strip())
+        if number == 0:
+            break
+        offset += len(line)
+    return offset
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def pick(arrays: dict[str, Array], name: str, path: str) -> Array:
+    """Return the array of a name; a file with a single array needs none."""
+    if name in arrays:
+        return arrays[name]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    known = nearest(name, arrays) or f": it has {', '.join(arrays)}"
+    raise UsageError(f"{path}: no array {name!r}{known}")
+
+
+def is_table(arrays: dict[str, Array]) -> bool:
+    """Tell whether the arrays are the columns of a table, as a ``.csv`` gives them."""
+    return "" not in arrays and all(column.ndim == 1 for column in arrays.values())
+
+
+def stratified_split(targets: Array, test: float, seed: int) -> tuple[Array, Array]:
+    """Return the positions of training and held-out samples, each class in proportion.
+
+    The same positions in the same order as scikit-learn's ``train_test_split`` gives them with
+    ``stratify`` and ``random_state``: its algorithm, on the same frozen Mersenne Twister stream.
+    """
+    _, numbers, counts = np.unique(targets, return_inverse=True, return_counts=True)
+    held_out = math.ceil(test * len(targets))
+    kept = len(targets) - held_out
+    if counts.min() < 2 or min(held_out, kept) < len(counts):
+        why = f"{len(targets)} samples of {len(counts)} classes cannot be split in proportion"
+        raise UsageError(f"{why}, with {test:g} of them held out")
+    random = np.random.RandomState(seed)
+    train_counts = _proportional(counts, kept, random)
+    test_counts = _proportional(counts - train_counts, held_out, random)
+    by_class = np.split(np.argsort(numbers.ravel(), kind="stable"), np.cumsum(counts)[:-1])
+    train, held = [], []
+    for members, n_train, n_test in zip(by_class, train_counts, test_counts, strict=True):
+        shuffled = members[random.permutation(len(members))]
+        train.append(shuffled[:n_train])
+        held.append(shuffled[n_train : n_train + n_test])
+    return random.permutation(np.concatenate(train)), random.permutation(np.concatenate(held))
+
+
+def random_split(targets: Array, test: float, seed: int) -> tuple[Array, Array]:
+    """Return the positions of training and held-out samples, at random."""
+    count = len(targets)
+    held_out = math.ceil(test * count)
+    if not 0 < held_out < count:
+        raise UsageError(f"{count} samples cannot be split with {test:g} of them held out")
+    order = np.random.RandomState(seed).permutation(count)
+    return order[held_out:], order[:held_out]
+
+
+def _proportional(counts: Array, draws: int, random: np.random.RandomState) -> Array:
+    """Share draws among classes by their counts; what rounding leaves goes to the largest rests."""
+    exact = counts / counts.sum() * draws
+    shares = np.floor(exact)
+    rests, left = exact - shares, int(draws - shares.sum())
+    for rest in np.unique(rests)[::-1]:
+        if left == 0:
+            break
+        tied = np.flatnonzero(rests == rest)
+        chosen = random.choice(tied, size=min(len(tied), left), replace=False)
+        shares[chosen] += 1
+        left -= len(chosen)
+    return shares.astype(int)
+
+
+def read_samples(
+    arrays: dict[str, Array], inputs: str, targets: str, shape: tuple[int, ...], path: str
+) -> Array:
+    """Return the samples among a file's arrays: one array, or the rows of a table.
+
+    Every column of a table but the targets' belongs to the sample.
+    """
+    if not is_table(arrays):
+        return pick(arrays, inputs, path)
+    columns = [column for name, column in arrays.items() if name != targets]
+    if len(columns) != math.prod(shape):
+        why = f"{len(columns)} columns for a sample, the model takes {math.prod(shape)} values"
+        raise UsageError(f"{path}: {why}")
+    return np.stack(columns, axis=1).reshape(-1, *shape)

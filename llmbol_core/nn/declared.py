@@ -1,0 +1,218 @@
+"""Classes declared once: their typed fields give constructor, checks, spec entries and help.
+
+A family (layers, criterions, optimizers) is a base class; each subclass becomes a dataclass and a
+row in the family's ``table`` under its own name. A field's type may carry a ``Range``; the same
+check serves Python calls and specs.
+
+    class Linear(Module):
+        in_features: Size
+        bias: bool = True
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
+
+from llmbol_core.errors import UsageError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes: from low to high, each bound counted in unless said."""
+
+    low: float
+    high: float | None = None
+    without_low: bool = False
+    without_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if not (value > self.low if self.without_low else value >= self.low):
+            return False
+        if self.high is None:
+            return True
+        return value < self.high if self.without_high else value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.without_low else f"of at least {self.low:g}"
+        if self.high is None:
+            return low
+        return f"{low} and {'below' if self.without_high else 'at most'} {self.high:g}"
+
+
+Size = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, without_low=True)]
+NotNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1, without_high=True)]
+
+_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+
+
+class FieldError(ValueError):
+    """A value that a field does not take; the text says what it takes and what it got."""
+
+
+@dataclass_transform(eq_default=False)
+class Declared:
+    """Base of all families; see the module's text."""
+
+    family: ClassVar[str] = ""
+    table: ClassVar[dict[str, type[Self]]]
+
+    def __init_subclass__(cls, *, family: str = "", abstract: bool = False) -> None:
+        """Make the class a dataclass and, unless it is abstract, a row of its family's table."""
+        super().__init_subclass__()
+        dataclasses.dataclass(eq=False, repr=False)(cls)
+        if family:
+            cls.family, cls.table = family, {}
+        elif not abstract:
+            cls.table[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        """Check every field against its type."""
+        for name, hint in field_types(type(self)).items():
+            try:
+                setattr(self, name, convert(hint, getattr(self, name)))
+            except FieldError as error:
+                raise UsageError(f"{type(self).__name__}.{name}: {error}") from None
+
+    @classmethod
+    def lookup(cls, name: str) -> type[Self]:
+        """Return the class of this name, or raise ``FieldError`` with the nearest name."""
+        if name not in cls.table:
+            known = nearest(name, cls.table) or f": expected one of {', '.join(sorted(cls.table))}"
+            raise FieldError(f"unknown {cls.family} {name!r}{known}")
+        return cls.table[name]
+
+    def fields_config(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as YAML and JSON have them."""
+        values = {field: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: _plain(value) for f, value in values.items() if value != f.default}
+
+    def config(self) -> str | dict[str, Any]:
+        """Return the spec entry that makes this object again: its name, or name and fields."""
+        name, given = type(self).__name__, self.fields_config()
+        return {name: given} if given else name
+
+
+class Section(Declared, family="section", abstract=True):
+    """Base of the parts of a spec that stand under a key of their own, not under their name."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults."""
+        return self.fields_config()
+
+
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the type of each field, ranges included, in the order of the constructor."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = sorted(dataclasses.fields(cls), key=lambda field: field.kw_only)
+    return {field.name: hints[field.name] for field in fields}
+
+
+def required_fields(cls: type) -> list[str]:
+    """Return the names of the fields without a default."""
+    missing = dataclasses.MISSING
+    return [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is missing and field.default_factory is missing
+    ]
+
+
+def member_type(hint: Any) -> type[Declared] | None:
+    """Return the family of a field that holds a list of declared objects, or None."""
+    if typing.get_origin(hint) is list:
+        (member,) = typing.get_args(hint)
+        if isinstance(member, type) and issubclass(member, Declared):
+            return member
+    return None
+
+
+def describe(hint: Any) -> str:
+    """Say in words what a field of this type takes.
+
+    >>> describe(Size), describe(tuple[int, ...]), describe(float | None)
+    ('an integer of at least 1', 'a list of integers', 'a number or nothing')
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return f"{describe(arguments[0])} {arguments[1]}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("nothing" if a is type(None) else describe(a) for a in arguments)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (tuple, list):
+        family = member_type(hint)
+        members = family.family if family else describe(arguments[0]).split(" ", 1)[1]
+        return f"a list of {_plural(members)}"
+    if issubclass(hint, Declared):
+        return f"a {hint.family}"
+    return _KINDS[hint]
+
+
+def convert(hint: Any, value: Any) -> Any:
+    """Return the value as the field's type has it, or raise ``FieldError``.
+
+    Integers pass as numbers and lists as tuples; nothing else changes its type.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        result = convert(arguments[0], value)
+        if result not in arguments[1]:
+            raise FieldError(f"expected {describe(hint)}, got {value!r}")
+        return result
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else convert(arguments[0], value)
+    if origin in (tuple, list):
+        return _convert_members(hint, value)
+    if isinstance(hint, type) and issubclass(hint, Declared):
+        return _convert_object(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if value not in arguments if origin is Literal else type(value) is not hint:
+        raise FieldError(f"expected {describe(hint)}, got {value!r}")
+    return value
+
+
+def _convert_object(family: type[Declared], value: Any) -> Any:
+    """Return the value if it is of the family."""
+    if not isinstance(value, family):
+        raise FieldError(f"expected {describe(family)}, got {value!r}")
+    return value
+
+
+def _convert_members(hint: Any, value: Any) -> Any:
+    """Convert the members of a list or tuple."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise FieldError(f"expected {describe(hint)}, got {value!r}")
+    family = member_type(hint)
+    if family:
+        for member in value:
+            if not isinstance(member, family):
+                raise FieldError(f"expected {describe(hint)}, got {member!r} in it")
+        return list(value)
+    try:
+        members = [convert(typing.get_args(hint)[0], member) for member in value]
+    except FieldError:
+        raise FieldError(f"expected {describe(hint)}, got {list(value)!r}") from None
+    return tuple(members)
+
+
+def _plain(value: Any) -> Any:
+    """Return a field's value as YAML and JSON have it."""
+    if isinstance(value, Declared):
+        return value.config()
+    return [_plain(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _plural(noun: str) -> str:
+    """Return the plural of ``integer of at least 1``: ``integers of at least 1``."""
+    first, space, rest = noun.partition(" ")
+    return f"{first}s{space}{rest}"

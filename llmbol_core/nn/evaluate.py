@@ -1,0 +1,140 @@
+"""Evaluation: the data that a model names, and how well its outputs fit the held-out part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmbol_core.errors import FileError, ModelError, UsageError
+from llmbol_core.nn.checkpoint import load_for_inference
+from llmbol_core.nn.criterions import Criterion
+from llmbol_core.nn.data import (
+    Dataset,
+    pick,
+    random_split,
+    read_arrays,
+    read_samples,
+    stratified_split,
+)
+from llmbol_core.nn.model import Array, Model, Training, conform
+
+Progress = Callable[[int, int, str], None]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How many of a class's samples were recognized."""
+
+    label: str
+    samples: int
+    correct: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy on the held-out samples; models that do not classify have no accuracy."""
+
+    model: str
+    samples: int
+    loss: float
+    accuracy: float | None
+    classes: list[ClassScore]
+
+    def table(self) -> list[EvaluationRow]:
+        """Return one row per class and one for all samples, with the loss."""
+        rows = [
+            EvaluationRow(c.label, c.samples, c.correct, c.accuracy, None) for c in self.classes
+        ]
+        correct = sum(score.correct for score in self.classes) if self.classes else None
+        return [*rows, EvaluationRow("all", self.samples, correct, self.accuracy, self.loss)]
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """A class, or all samples, in one row."""
+
+    label: str
+    samples: int
+    correct: int | None
+    accuracy: float | None
+    loss: float | None
+
+
+def training_of(model: Model) -> Training:
+    """Return the training section, or say that the model has none."""
+    if model.train is None:
+        raise ModelError(model.path or model.name, "its spec has no 'train' section")
+    return model.train
+
+
+def load_data(model: Model, path: str | None = None) -> Dataset:
+    """Return the data that the model's spec names, or those of another file, split as it says."""
+    training = training_of(model)
+    named = os.path.join(os.path.dirname(model.path), training.data)
+    path = path or os.path.normpath(named)
+    try:
+        arrays = read_arrays(path)
+    except FileError as error:
+        if path == os.path.normpath(named):
+            why = f"{error.why} (the data that {model.path or model.name} names; --data says else)"
+            raise FileError(error.path, why) from error
+        raise
+    shape = model.input.shape
+    inputs = conform(
+        read_samples(arrays, training.inputs, training.targets, shape, path), shape, path
+    )
+    targets = pick(arrays, training.targets, path)
+    if len(targets) != len(inputs):
+        raise UsageError(f"{path}: {len(inputs)} samples but {len(targets)} targets")
+    targets = targets.astype(np.int64 if targets.dtype.kind in "iub" else np.float32)
+    split = training.split
+    divide = stratified_split if split.stratify and targets.dtype == np.int64 else random_split
+    train, held = divide(targets, split.test, split.seed)
+    return Dataset(inputs[train], targets[train], inputs[held], targets[held])
+
+
+def evaluate(
+    run: Callable[[Array], Array],
+    model: Model,
+    data: Dataset,
+    progress: Progress = lambda done, total, note: None,
+) -> Evaluation:
+    """Return how well the outputs of ``run`` fit the held-out samples of the data."""
+    inputs, targets = data.test_inputs, data.test_targets
+    parts = []
+    for start in range(0, len(inputs), _BATCH):
+        progress(start, len(inputs), "evaluating")
+        parts.append(run(inputs[start : start + _BATCH]))
+    progress(len(inputs), len(inputs), "evaluating")
+    return score(np.concatenate(parts), targets, model, training_of(model).loss)
+
+
+def score(outputs: Array, targets: Array, model: Model, loss: Criterion) -> Evaluation:
+    """Return the loss and, for class targets, the accuracy in all and of each class."""
+    value = loss.forward(outputs, targets)
+    if targets.dtype != np.int64:
+        return Evaluation(model.name, len(targets), value, None, [])
+    hits = outputs.argmax(axis=1) == targets
+    classes = []
+    for number in range(outputs.shape[1]):
+        own = hits[targets == number]
+        label = model.labels[number] if model.labels else str(number)
+        accuracy = float(own.mean()) if own.size else 0.0
+        classes.append(ClassScore(label, own.size, int(own.sum()), accuracy))
+    return Evaluation(model.name, len(targets), value, float(hits.mean()), classes)
+
+
+def evaluate_file(
+    source: str,
+    data: str | None = None,
+    progress: Progress = lambda done, total, note: None,
+) -> Evaluation:
+    """Evaluate a checkpoint, quantized or not, with the engine that inference uses."""
+    model = load_for_inference(source)
+    return evaluate(model.run, model.model, load_data(model.model, data), progress)

@@ -1,0 +1,46 @@
+"""Layers that are random in training and do nothing in evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmbol_core.nn.declared import Fraction
+from llmbol_core.nn.lowering import Scope
+from llmbol_core.nn.module import Array, Module
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.graph import Value
+
+
+class Dropout(Module):
+    """In training, set each value to zero with probability p and divide the others by 1 - p."""
+
+    p: Fraction = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._kept: Array | None = None
+
+    def details(self) -> str:
+        """Return the probability."""
+        return f"({self.p:g})"
+
+    def update_output(self, x: Array) -> Array:
+        """Draw what is kept and scale it; in evaluation return the input."""
+        self._kept = None
+        if not self.train or not self.p:
+            return x
+        threshold = np.uint32(min(round(self.p * 2**32), 2**32 - 1))
+        kept = self._stream.bits(x.size).reshape(x.shape) >= threshold
+        self._kept = np.multiply(kept, x.dtype.type(1 / (1 - self.p)), dtype=x.dtype)
+        return np.asarray(x * self._kept)
+
+    def update_grad_input(self, x: Array, grad_output: Array) -> Array:
+        """Return the gradient times what ``forward`` drew."""
+        return grad_output if self._kept is None else np.asarray(grad_output * self._kept)
+
+    def lower(self, graph: Scope, x: Value) -> Value:
+        """Emit nothing: evaluation drops nothing."""
+        return x

@@ -1,0 +1,209 @@
+"""Normalization over the batch or over each sample, with PyTorch's formulas and start values."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmbol_core.nn.declared import Fraction, Positive, Size
+from llmbol_core.nn.lowering import Scope
+from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.randomness import Stream
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.graph import Value
+
+
+class Normalization(Module, abstract=True):
+    """Base: y = weight * (x - mean) / sqrt(variance + eps) + bias; the subclass says over what."""
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shapes of weight and bias."""
+        return {"weight": self.normalized_shape(), "bias": self.normalized_shape()}
+
+    def normalized_shape(self) -> Shape:
+        """Return the shape of weight and bias."""
+        raise NotImplementedError
+
+    def initial_parameters(self, stream: Stream) -> dict[str, Array]:
+        """Return weight 1 and bias 0."""
+        shape = self.normalized_shape()
+        return {"weight": np.ones(shape, np.float32), "bias": np.zeros(shape, np.float32)}
+
+
+class BatchNorm(Normalization):
+    """Normalize each feature (axis 1) over the batch, and over what follows the feature axis.
+
+    In training the batch's mean and biased variance are used, and the running ones move towards
+    them (the variance unbiased) by ``momentum``; evaluation uses the running ones. A batch with one
+    value per feature has no variance: it is normalized as in evaluation, as Torch7 does it.
+    Torch7 starts the weight at random, PyTorch and this layer at 1.
+    """
+
+    features: Size
+    eps: Positive = 1e-5
+    momentum: Fraction = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._centred: Array = np.zeros(0, np.float32)
+        self._rate: Array = np.zeros(0, np.float32)
+        self._by_batch = False
+
+    @classmethod
+    def example(cls) -> tuple[Module, Shape]:
+        """Normalize 3 features with 4 values each."""
+        return cls(3), (3, 4)
+
+    def normalized_shape(self) -> Shape:
+        """Return one value per feature."""
+        return (self.features,)
+
+    def initial_buffers(self) -> dict[str, Array]:
+        """Return running mean 0 and variance 1."""
+        shape = self.normalized_shape()
+        zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        return {"running_mean": zeros, "running_var": ones}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if it has the features on its first axis."""
+        if not shape or shape[0] != self.features:
+            raise self.shape_error(f"{self.features} features first", shape)
+        return shape
+
+    def natural_input(self) -> Shape:
+        """Return one value per feature."""
+        return (self.features,)
+
+    def macs(self, shape: Shape) -> int:
+        """Return one multiplication with addition for each value."""
+        return math.prod(shape)
+
+    def details(self) -> str:
+        """Return the number of features."""
+        return f"({self.features})"
+
+    def update_output(self, x: Array) -> Array:
+        """Return the normalized batch; in training also move the running values."""
+        self.output_shape(x.shape[1:])
+        axes = self._axes(x)
+        count = x.size // self.features
+        self._by_batch = self.train and count > 1
+        if self._by_batch:
+            mean = x.mean(axis=axes)
+            centred = x - self._broad(mean, x)
+            variance = np.square(centred).mean(axis=axes)
+            self._move_running(mean, variance * x.dtype.type(count / (count - 1)))
+        else:
+            centred = x - self._broad(self.buffers["running_mean"], x)
+            variance = self.buffers["running_var"]
+        self._rate = 1 / np.sqrt(variance + x.dtype.type(self.eps))
+        centred *= self._broad(self._rate, x)
+        self._centred = centred
+        weight, bias = self.params["weight"], self.params["bias"]
+        return centred * self._broad(weight, x) + self._broad(bias, x)
+
+    def update_grad_input(self, x: Array, grad_output: Array) -> Array:
+        """Return w r (g - mean g - n mean(g n)) for the normalized n; in evaluation w r g."""
+        factor = self._broad(self.params["weight"] * self._rate, x)
+        if not self._by_batch:
+            return grad_output * factor
+        axes = self._axes(x)
+        grad = grad_output - grad_output.mean(axis=axes, keepdims=True)
+        grad -= self._centred * (grad_output * self._centred).mean(axis=axes, keepdims=True)
+        return np.asarray(grad * factor)
+
+    def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
+        """Add the sums of g n and of g."""
+        axes, factor = self._axes(x), x.dtype.type(scale)
+        self.grads["weight"] += factor * (grad_output * self._centred).sum(axis=axes)
+        self.grads["bias"] += factor * grad_output.sum(axis=axes)
+
+    def _move_running(self, mean: Array, variance: Array) -> None:
+        """Move the running values towards those of the batch."""
+        for name, value in (("running_mean", mean), ("running_var", variance)):
+            running = self.buffers[name]
+            running *= running.dtype.type(1 - self.momentum)
+            running += running.dtype.type(self.momentum) * value
+
+    @staticmethod
+    def _axes(x: Array) -> tuple[int, ...]:
+        """Return all axes but the features'."""
+        return (0, *range(2, x.ndim))
+
+    @staticmethod
+    def _broad(values: Array, x: Array) -> Array:
+        """Return one value per feature in a shape that fits beside x."""
+        return values.reshape(-1, *(1,) * (x.ndim - 2))
+
+    def lower(self, graph: Scope, x: Value) -> Value:
+        """Emit one ``batch_norm`` with the running values."""
+        weights = ("weight", "bias", "running_mean", "running_var")
+        return graph.op("batch_norm", x, *map(graph.weight, weights), eps=self.eps)
+
+
+class LayerNorm(Normalization):
+    """Normalize each sample over its last axis by that axis's mean and biased variance."""
+
+    features: Size
+    eps: Positive = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._centred: Array = np.zeros(0, np.float32)
+        self._rate: Array = np.zeros(0, np.float32)
+
+    @classmethod
+    def example(cls) -> tuple[Module, Shape]:
+        """Normalize 2 rows of 4 numbers."""
+        return cls(4), (2, 4)
+
+    def normalized_shape(self) -> Shape:
+        """Return one value per place on the last axis."""
+        return (self.features,)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if its last axis has the features."""
+        if not shape or shape[-1] != self.features:
+            raise self.shape_error(f"{self.features} features last", shape)
+        return shape
+
+    def natural_input(self) -> Shape:
+        """Return one vector of features."""
+        return (self.features,)
+
+    def macs(self, shape: Shape) -> int:
+        """Return one multiplication with addition for each value."""
+        return math.prod(shape)
+
+    def details(self) -> str:
+        """Return the number of features."""
+        return f"({self.features})"
+
+    def update_output(self, x: Array) -> Array:
+        """Return the normalized rows."""
+        self.output_shape(x.shape[1:])
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        self._rate = 1 / np.sqrt(variance + x.dtype.type(self.eps))
+        self._centred = centred * self._rate
+        return np.asarray(self._centred * self.params["weight"] + self.params["bias"])
+
+    def update_grad_input(self, x: Array, grad_output: Array) -> Array:
+        """Return r (h - mean h - n mean(h n)) with h = g w, for the normalized n."""
+        grads = grad_output * self.params["weight"]
+        grad = grads - grads.mean(axis=-1, keepdims=True)
+        grad -= self._centred * (grads * self._centred).mean(axis=-1, keepdims=True)
+        return np.asarray(grad * self._rate)
+
+    def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
+        """Add the sums of g n and of g."""
+        axes, factor = tuple(range(x.ndim - 1)), x.dtype.type(scale)
+        self.grads["weight"] += factor * (grad_output * self._centred).sum(axis=axes)
+        self.grads["bias"] += factor * grad_output.sum(axis=axes)
+
+    def lower(self, graph: Scope, x: Value) -> Value:
+        """Emit one ``layer_norm``."""
+        return graph.op("layer_norm", x, graph.weight("weight"), graph.weight("bias"), eps=self.eps)

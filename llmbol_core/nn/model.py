@@ -1,0 +1,175 @@
+"""A model: what a spec says and a checkpoint carries, with its layers ready to run.
+
+    name, input (shape, scale), layers, labels, train (data, split, loss, optimizer, ...)
+
+The same classes are the sections of the YAML file; ``spec.py`` only reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from llmbol_core.errors import ModelError, ShapeError
+from llmbol_core.nn.containers import Sequential
+from llmbol_core.nn.criterions import Criterion, CrossEntropy
+from llmbol_core.nn.declared import Count, Fraction, Positive, Section, Size
+from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.optim import Adam, Optimizer
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.graph import Graph
+    from llmbol_core.nn.summary import Summary
+
+
+class Input(Section):
+    """What the model takes: the shape of one sample, and a factor for its values."""
+
+    shape: tuple[Size, ...]
+    scale: Positive = 1.0
+
+
+class Split(Section):
+    """Which part of the data is held out: by class in proportion, in a random order."""
+
+    test: Fraction = 0.2
+    seed: Count = 0
+    stratify: bool = True
+
+
+class Training(Section):
+    """How the model is trained; the data's path is relative to the file that says so."""
+
+    data: str
+    inputs: str = "inputs"
+    targets: str = "targets"
+    split: Split = dataclasses.field(default_factory=Split)
+    loss: Criterion = dataclasses.field(default_factory=CrossEntropy)
+    optimizer: Optimizer = dataclasses.field(default_factory=Adam)
+    epochs: Size = 10
+    batch_size: Size = 32
+    seed: Count = 0
+
+
+class Model(Section):
+    """Layers in a row with a name, a declared input and, if they are known, labels and training.
+
+    ``path`` is the file that the model was read from, or empty.
+    """
+
+    name: str
+    input: Input
+    layers: list[Module]
+    labels: tuple[str, ...] = ()
+    train: Training | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.path = ""
+        if not self.layers:
+            raise ModelError(self.name, "a model needs at least one layer")
+        classes = math.prod(self.output_shape)
+        if self.labels and len(self.labels) != classes:
+            why = f"{len(self.labels)} labels for an output of {classes} values"
+            raise ModelError(self.name, why)
+
+    @cached_property
+    def network(self) -> Sequential:
+        """The layers as one module."""
+        return Sequential(self.layers)
+
+    @cached_property
+    def output_shape(self) -> Shape:
+        """The shape of one output sample; raises ``ShapeError`` if the layers do not fit."""
+        return self.network.output_shape(self.input.shape)
+
+    def prepare(self, x: Array) -> Array:
+        """Return a batch of inputs as the first layer takes it: float, scaled."""
+        return scaled(conform(x, self.input.shape, self.name), self.input.scale)
+
+    def forward(self, x: Array) -> Array:
+        """Return the output for a sample or for a batch of samples."""
+        output = self.network.forward(self.prepare(x))
+        return output[0] if np.ndim(x) == len(self.input.shape) else output
+
+    def backward(self, x: Array, grad_output: Array) -> Array:
+        """Add parameter gradients for a batch; return the gradient at the first layer's input."""
+        return self.network.backward(self.prepare(x), grad_output)
+
+    __call__ = forward
+
+    def training(self) -> Self:
+        """Switch all layers to training."""
+        self.network.training()
+        return self
+
+    def evaluate(self) -> Self:
+        """Switch all layers to evaluation."""
+        self.network.evaluate()
+        return self
+
+    def reset(self, seed: int = 0) -> Self:
+        """Give all layers the start values that belong to a seed."""
+        self.network.reset(seed)
+        return self
+
+    def seeded(self, seed: int | None = None) -> Self:
+        """Give all layers the start values of a seed, by default the one of the training section.
+
+        A seed that is given becomes that of the training section.
+        """
+        if self.train is not None:
+            seed = self.train.seed if seed is None else seed
+            self.train.seed = seed
+        return self.reset(seed or 0)
+
+    def summary(self) -> Summary:
+        """Return one row per layer with its output shape, parameters and cost, and the totals."""
+        from llmbol_core.nn.summary import summarize
+
+        return summarize(self)
+
+    def lower(self) -> Graph:
+        """Return what the model does in evaluation mode as a graph over the operation table."""
+        from llmbol_core.ml.graph import Graph
+        from llmbol_core.nn.lowering import Scope
+
+        graph = Graph()
+        x = graph.input("input", self.input.shape)
+        if self.input.scale != 1.0:
+            x = graph.op("scale", x, factor=self.input.scale)
+        graph.output(self.network.lower(Scope(graph, self.network.state_shapes()), x))
+        return graph
+
+    def save(self, path: str) -> None:
+        """Write a checkpoint: a GGUF file with weights, spec and labels."""
+        from llmbol_core.nn.checkpoint import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.network!r}"
+
+
+def conform(x: Any, shape: Shape, where: str) -> Array:
+    """Return numbers as a float32 batch ``[N, *shape]``; one sample becomes a batch of one."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "biuf":
+        raise ShapeError(where, f"expected numbers, got {array.dtype}")
+    if array.shape == shape:
+        array = array[None]
+    if array.shape[1:] != shape or array.ndim == 0:
+        wanted = ", ".join(map(str, shape))
+        why = f"expected input of shape [{wanted}] or [N, {wanted}], got {list(array.shape)}"
+        raise ShapeError(where, why)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def scaled(x: Array, factor: float) -> Array:
+    """Return float32 inputs times a factor."""
+    return x if factor == 1.0 else x * np.float32(factor)

@@ -1,0 +1,142 @@
+"""Optimizers on the flat parameter vector, with PyTorch's formulas and defaults.
+
+``step`` changes the parameters in place; ``state`` and ``steps`` are all that an optimizer
+remembers. The vectors are worked through in blocks that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmbol_core.errors import UsageError
+from llmbol_core.nn.declared import Declared, Fraction, NotNegative, Positive
+
+Array = npt.NDArray[Any]
+
+_BLOCK = 1 << 15
+
+
+class Optimizer(Declared, family="optimizer"):
+    """Base of all optimizers: override ``update``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.steps = 0
+        self.state: dict[str, Array] = {}
+
+    def step(self, parameters: Array, gradients: Array) -> None:
+        """Change the flat parameters by one step along the flat gradients."""
+        self.steps += 1
+        self.update(parameters, gradients)
+
+    def restart(self) -> None:
+        """Forget all steps."""
+        self.steps = 0
+        self.state.clear()
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Take step number ``self.steps``, counted from 1."""
+        raise NotImplementedError
+
+    def vector(self, name: str, like: Array) -> Array:
+        """Return the remembered vector of this name, zero at first."""
+        if name not in self.state:
+            self.state[name] = np.zeros_like(like)
+        return self.state[name]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, dampening, Nesterov's variant and L2 decay.
+
+    g += decay * w;  buffer = momentum * buffer + (1 - dampening) * g  (the first time: g);
+    w -= lr * buffer, or with Nesterov  w -= lr * (g + momentum * buffer).
+    Torch7 had dampening = momentum by default; PyTorch and this class have 0.
+    """
+
+    lr: Positive = 1e-3
+    momentum: Fraction = 0.0
+    dampening: Fraction = 0.0
+    weight_decay: NotNegative = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise UsageError("SGD.nesterov: needs momentum and no dampening")
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Apply the formula of the class."""
+        real = parameters.dtype.type
+        buffer = self.vector("momentum", parameters) if self.momentum else parameters
+        for w, gradient, b in _blocks(parameters, gradients, buffer):
+            g = gradient
+            if self.weight_decay:
+                g = gradient + real(self.weight_decay) * w
+            if self.momentum:
+                if self.steps == 1:
+                    b[...] = g
+                else:
+                    b *= real(self.momentum)
+                    b += real(1 - self.dampening) * g
+                g = g + real(self.momentum) * b if self.nesterov else b
+            w -= real(self.lr) * g
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba) as PyTorch computes it; weight decay is added to the gradient.
+
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
+    w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps).
+    """
+
+    lr: Positive = 1e-3
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Apply the formula of the class."""
+        real = parameters.dtype.type
+        beta1, beta2 = real(self.beta1), real(self.beta2)
+        rate = real(self.lr / (1 - self.beta1**self.steps))
+        correction = real(1 / math.sqrt(1 - self.beta2**self.steps))
+        mean, square = self.vector("mean", parameters), self.vector("square", parameters)
+        for w, gradient, m, v in _blocks(parameters, gradients, mean, square):
+            g = self.decayed(w, gradient)
+            m *= beta1
+            m += real(1 - self.beta1) * g
+            v *= beta2
+            v += real(1 - self.beta2) * g * g
+            divisor = np.sqrt(v)
+            divisor *= correction
+            divisor += real(self.eps)
+            np.divide(m, divisor, out=divisor)
+            divisor *= rate
+            w -= divisor
+
+    def decayed(self, w: Array, g: Array) -> Array:
+        """Return the gradient with weight decay, or decay the weights themselves."""
+        return g + w.dtype.type(self.weight_decay) * w if self.weight_decay else g
+
+
+class AdamW(Adam):
+    """Adam with the weights themselves decayed: w *= 1 - lr * decay before each step."""
+
+    weight_decay: NotNegative = 1e-2
+
+    def decayed(self, w: Array, g: Array) -> Array:
+        """Decay the weights in place; the gradient stays as it is."""
+        w *= w.dtype.type(1 - self.lr * self.weight_decay)
+        return g
+
+
+def _blocks(*vectors: Array) -> Iterator[tuple[Array, ...]]:
+    """Yield the same slice of each vector, piece by piece."""
+    for start in range(0, vectors[0].size, _BLOCK):
+        yield tuple(vector[start : start + _BLOCK] for vector in vectors)

@@ -1,0 +1,307 @@
+"""YAML specs: read into a model, with every mistake at its line and column.
+
+The text becomes nodes that remember their place; the sections and layers themselves say which
+fields they take (``declared.py``). Plain words are read as YAML 1.2 has them, so ``1e-3`` is a
+number and ``no`` a word; anchors and tags are refused. JSON text is read by the same code, without
+YAML: a checkpoint carries its spec so.
+
+    layers:
+      - Linear: {in_features: 64, out_features: 10}
+      - ReLU
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from llmbol_core.errors import LlmbolError, ShapeError, SpecError, nearest
+from llmbol_core.native.files import read_bytes
+from llmbol_core.nn import layers as _layers  # noqa: F401 -- fills the registry
+from llmbol_core.nn.declared import (
+    Declared,
+    FieldError,
+    Section,
+    convert,
+    describe,
+    field_types,
+    member_type,
+    required_fields,
+)
+from llmbol_core.nn.model import Model
+
+D = TypeVar("D", bound=Declared)
+
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+]?\d+)?")
+_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and its place. A mapping's value is a dictionary of pairs (key's node, node)."""
+
+    value: Any
+    text: str | None
+    path: str
+    line: int
+    column: int
+    lines: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+
+    def error(self, why: str) -> SpecError:
+        """Return the complaint that stands at this place."""
+        text = self.lines[self.line - 1] if self.line <= len(self.lines) else ""
+        return SpecError(self.path, self.line, self.column, why, text)
+
+
+def read_spec(path: str) -> Model:
+    """Read the model that a YAML file describes."""
+    data = read_bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpecError(path, line, 1, "not UTF-8 text: is this a YAML spec?") from error
+    return parse_spec(text, path)
+
+
+def parse_spec(text: str, path: str = "<spec>") -> Model:
+    """Return the model that YAML text describes; its parameters are made on first use."""
+    return _read_model(_compose(text, path), path)
+
+
+def parse_json_spec(text: str, path: str) -> Model:
+    """Return the model that a checkpoint's JSON describes; all complaints are at line 1."""
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(path, 1, 1, f"its spec is no JSON: {error}") from error
+    return _read_model(_node_of_plain(plain, path), path)
+
+
+def format_json_spec(config: dict[str, Any]) -> str:
+    """Return a model's ``config()`` as the JSON that ``parse_json_spec`` reads."""
+    return json.dumps(config, ensure_ascii=False)
+
+
+def _read_model(root: Node, path: str) -> Model:
+    """Read the sections; hold the layers' shapes against each other, each at its place."""
+    fields = read_fields(root, Model, "the spec")
+    shape = fields["input"].shape
+    entries = root.value["layers"][1].value
+    for index, (layer, entry) in enumerate(zip(fields["layers"], entries, strict=True)):
+        try:
+            shape = layer.output_shape(shape)
+        except ShapeError as error:
+            raise entry.error(f"{index}.{error}") from error
+    model = _made(root, Model, fields)
+    model.path = path
+    return model
+
+
+# Nodes to declared objects.
+
+
+def read_section(node: Node, cls: type[D], what: str) -> D:
+    """Return an object whose fields a mapping gives; ``what`` names it in complaints."""
+    return _made(node, cls, read_fields(node, cls, what))
+
+
+def _made(node: Node, cls: type[D], fields: dict[str, Any]) -> D:
+    """Call the constructor; what it complains about stands at the node."""
+    try:
+        return cls(**fields)
+    except LlmbolError as error:
+        raise node.error(str(error)) from error
+
+
+def read_fields(node: Node, cls: type[Declared], what: str) -> dict[str, Any]:
+    """Return the checked values of a mapping's keys as the constructor takes them."""
+    if not isinstance(node.value, dict):
+        raise node.error(f"expected the fields of {what}, got {_shown(node)}")
+    types = field_types(cls)
+    for key, (place, _) in node.value.items():
+        if key not in types:
+            known = nearest(key, types) or f": expected {_listed(types)}"
+            raise place.error(f"{what} has no field {key!r}{known}")
+    if missing := [name for name in required_fields(cls) if name not in node.value]:
+        raise node.error(f"{what} needs {_listed(missing, 'and')}")
+    return {key: read_value(value, types[key], key) for key, (_, value) in node.value.items()}
+
+
+def read_member(node: Node, family: type[D]) -> D:
+    """Return a member of a family: ``ReLU``, or ``Linear: {in_features: 3, out_features: 2}``."""
+    place, fields = node, Node({}, None, node.path, node.line, node.column, node.lines)
+    if isinstance(node.value, dict):
+        if len(node.value) != 1:
+            why = f"expected one {family.family} with its fields inside, got {_shown(node)}"
+            raise node.error(why)
+        ((place, inner),) = node.value.values()
+        fields = fields if inner.value is None else inner
+    name = place.text
+    if not isinstance(name, str) or isinstance(node.value, list):
+        raise node.error(f"expected a {family.family}, got {_shown(node)}")
+    try:
+        cls = family.lookup(name)
+    except FieldError as error:
+        raise place.error(str(error)) from error
+    if isinstance(fields.value, list):
+        fields = _container_fields(fields, cls)
+    elif not fields.value:
+        fields = dataclasses.replace(fields, line=place.line, column=place.column)
+    return read_section(fields, cls, name)
+
+
+def _container_fields(node: Node, cls: type[Declared]) -> Node:
+    """Let a container that needs nothing else be written as the list of its layers."""
+    for name, hint in field_types(cls).items():
+        if member_type(hint):
+            return dataclasses.replace(node, value={name: (node, node)})
+    return node
+
+
+def read_value(node: Node, hint: Any, what: str) -> Any:
+    """Return a node's value as a field of this type takes it."""
+    options = typing.get_args(hint)
+    if type(None) in options:
+        return None if node.value is None else read_value(node, options[0], what)
+    if family := member_type(hint):
+        if not isinstance(node.value, list):
+            raise node.error(f"expected {describe(hint)}, got {_shown(node)}")
+        return [read_member(member, family) for member in node.value]
+    if isinstance(hint, type) and issubclass(hint, Section):
+        return read_section(node, hint, what)
+    if isinstance(hint, type) and issubclass(hint, Declared):
+        return read_member(node, hint)
+    try:
+        return convert(hint, _plain(node, hint))
+    except FieldError as error:
+        raise node.error(f"{what}: {error}") from error
+
+
+def _plain(node: Node, hint: Any) -> Any:
+    """Return the bare value; where a text is wanted, a word as it stands."""
+    if isinstance(node.value, list):
+        inner = (typing.get_args(hint) or (None,))[0]
+        return [_plain(member, inner) for member in node.value]
+    return node.text if hint is str and node.text is not None else node.value
+
+
+def _shown(node: Node) -> str:
+    """Say what a node is, for complaints."""
+    if isinstance(node.value, dict):
+        return f"the keys {_listed(node.value, 'and')}" if node.value else "nothing"
+    if isinstance(node.value, list):
+        return "a list"
+    return "nothing" if node.value is None else repr(node.value)
+
+
+def _listed(names: typing.Iterable[str], link: str = "or") -> str:
+    """Return ``'a', 'b' or 'c'``."""
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} {link} {last}" if first else last
+
+
+# Text to nodes.
+
+
+def _compose(text: str, path: str) -> Node:
+    """Return the nodes of YAML text."""
+    import yaml
+
+    lines = tuple(text.splitlines())
+    loader = yaml.SafeLoader("")
+    try:
+        loader = yaml.SafeLoader(text)
+        loader.yaml_implicit_resolvers = {}
+        root = _composer(loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise Node(None, None, path, line, column, lines).error(str(error.problem)) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        why = f"a character that YAML does not allow: {error.character!r}"
+        raise Node(None, None, path, line, column, lines).error(why) from error
+    except RecursionError as error:
+        raise SpecError(path, 1, 1, "nested too deeply") from error
+    finally:
+        loader.dispose()
+    if root is None:
+        raise SpecError(path, 1, 1, "an empty spec")
+    return _node_of_yaml(root, path, lines)
+
+
+def _composer(loader: Any) -> Any:
+    """Return the root node of the only document, refusing anchors."""
+    from yaml.composer import ComposerError
+    from yaml.events import AliasEvent
+
+    compose_node = loader.compose_node
+
+    def without_aliases(parent: Any, index: Any) -> Any:
+        if loader.check_event(AliasEvent):
+            mark = loader.peek_event().start_mark
+            raise ComposerError(None, None, "anchors and aliases are not supported", mark)
+        return compose_node(parent, index)
+
+    loader.compose_node = without_aliases
+    return loader.get_single_node()
+
+
+def _node_of_yaml(root: Any, path: str, lines: tuple[str, ...]) -> Node:
+    """Turn a YAML node into ours; refuse explicit tags, keys that are no words, and duplicates."""
+    mark = root.start_mark
+
+    def made(value: Any, text: str | None = None) -> Node:
+        return Node(value, text, path, mark.line + 1, mark.column + 1, lines)
+
+    kind = {"scalar": "str", "sequence": "seq", "mapping": "map"}[root.id]
+    if root.tag != f"tag:yaml.org,2002:{kind}":
+        raise made(None).error(f"tags such as {root.tag!r} are not supported")
+    if root.id == "scalar":
+        is_plain = root.style is None
+        return made(_scalar(root.value) if is_plain else root.value, root.value)
+    if root.id == "sequence":
+        return made([_node_of_yaml(member, path, lines) for member in root.value])
+    pairs: dict[str, tuple[Node, Node]] = {}
+    for key_node, value_node in root.value:
+        key = _node_of_yaml(key_node, path, lines)
+        if key.text is None:
+            raise key.error("expected a word as key")
+        if key.text in pairs:
+            first = pairs[key.text][0].line
+            raise key.error(f"duplicate key {key.text!r}, first on line {first}")
+        pairs[key.text] = (key, _node_of_yaml(value_node, path, lines))
+    return made(pairs)
+
+
+def _scalar(word: str) -> Any:
+    """Return what a plain YAML 1.2 word means.
+
+    >>> [_scalar(w) for w in ("1e-3", "64", "no", "true", "~", ".5", "1_000")]
+    [0.001, 64, 'no', True, None, 0.5, 1000]
+    """
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    match = _NUMBER.fullmatch(word)
+    if not match:
+        return word
+    is_integer = match[1] and not match[2] and not match[3]
+    return int(word) if is_integer else float(word)
+
+
+def _node_of_plain(value: Any, path: str) -> Node:
+    """Wrap what JSON gave; it has no places."""
+    if isinstance(value, dict):
+        value = {
+            str(key): (Node(key, str(key), path, 1, 1), _node_of_plain(member, path))
+            for key, member in value.items()
+        }
+    elif isinstance(value, list):
+        value = [_node_of_plain(member, path) for member in value]
+    return Node(value, value if isinstance(value, str) else None, path, 1, 1)
