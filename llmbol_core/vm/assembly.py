@@ -33,8 +33,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmbol_core.errors import LlmbolError
-from llmbol_core.vm.directives import DIRECTIVES, Draft, Lookup
+from llmbol_core.vm.directives import DIRECTIVES, Draft, Lookup, no_built_ins
 from llmbol_core.vm.isa import OPCODES, OPS, Mode, Op
 from llmbol_core.vm.module import ABSENT, HASEXCEPT, HASLDT, NAMES, Instruction, Module, Operand
 from llmbol_core.vm.objectfile import operand
@@ -51,11 +50,7 @@ def is_reserved(name: str) -> bool:
     return name in _RESERVED
 
 
-def _no_built_ins(module: str, function: str) -> int:
-    raise LlmbolError(f"no built-in module {module!r} is known here")
-
-
-def parse_assembly(text: str, path: str = "<text>", built_ins: Lookup = _no_built_ins) -> Module:
+def parse_assembly(text: str, path: str = "<text>", built_ins: Lookup = no_built_ins) -> Module:
     """Return the module that a listing describes; raises AssemblyError.
 
     ``built_ins`` answers for imports that name a built-in module instead of a signature.

@@ -31,6 +31,12 @@ Lookup = Callable[[str, str], int]
 """Returns the signature of a function of a built-in module, or raises LlmbolError."""
 
 
+def no_built_ins(module: str, function: str) -> int:
+    """Know no built-in module: always raises LlmbolError."""
+    del function
+    raise LlmbolError(f"no built-in module {module!r} is known here")
+
+
 @dataclass
 class Draft:
     """A module while its listing is read: what belongs to lists, and ``result`` with the rest."""
