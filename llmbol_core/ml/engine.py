@@ -1,0 +1,131 @@
+"""The inference engine: a graph with its weights, planned once, run on batches of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llmbol_core.errors import ModelError, ShapeError, nearest
+from llmbol_core.ml.graph import Graph, Step, Value
+from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.quantization import dequantize
+from llmbol_core.ml.tensor import Shape, Tensor
+from llmbol_core.native.threads import single_threaded_blas
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A step ready to run, and the values that nobody needs after it."""
+
+    step: Step
+    finished: tuple[int, ...]
+
+
+class Engine:
+    """Runs a graph. The same weights and inputs give the same bits, in batches of any size."""
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Any]) -> None:
+        """Plan a graph with its weights: tensors or arrays by name.
+
+        Quantized weights stay in blocks where the operation takes blocks and are expanded
+        elsewhere. A missing weight is a ModelError, one of another shape a ShapeError.
+        """
+        self.graph = graph
+        self._weights = {
+            value.index: self._ready(name, value, weights) for name, value in graph.weights.items()
+        }
+        self._plan = list(self._planned())
+        self._checked: set[int] = set()
+
+    def run(self, *inputs: ArrayLike) -> Array:
+        """Return the graph's output for a batch, one input array for each graph input."""
+        outputs = self.run_all(*inputs)
+        if len(outputs) != 1:
+            raise TypeError(f"the graph has {len(outputs)} outputs, not one")
+        return outputs[0]
+
+    def run_all(self, *inputs: ArrayLike) -> tuple[Array, ...]:
+        """Return all outputs of the graph for a batch."""
+        values: dict[int, Any] = dict(self._weights)
+        values.update(self._inputs(inputs))
+        with single_threaded_blas():
+            for planned in self._plan:
+                step = planned.step
+                given = [values[value.index] for value in step.inputs]
+                result = OPS[step.op].run(*given, **step.attributes)
+                # Element-wise NumPy code rounds alike only for data that lie alike.
+                values[step.output.index] = np.ascontiguousarray(result)
+                for index in planned.finished:
+                    del values[index]
+        return tuple(values[value.index] for value in self.graph.outputs)
+
+    def _inputs(self, arrays: tuple[ArrayLike, ...]) -> dict[int, Array]:
+        """Check the inputs and return them as float32 by value."""
+        wanted = self.graph.inputs
+        if len(arrays) != len(wanted):
+            raise TypeError(f"the graph has {len(wanted)} inputs, {len(arrays)} were given")
+        ready = {}
+        batch = None
+        for value, array in zip(wanted, arrays, strict=True):
+            x = dequantize(Tensor.of(array))
+            batch = len(x) if batch is None and x.ndim else batch
+            if x.ndim != len(value.shape) or x.shape[1:] != value.shape[1:] or len(x) != batch:
+                raise ShapeError(
+                    value.name, f"expected {_batch_of(value.shape, batch)}, given {_plain(x.shape)}"
+                )
+            ready[value.index] = np.ascontiguousarray(x)
+        if batch is not None and batch not in self._checked:
+            self.graph.shapes(batch)
+            self._checked.add(batch)
+        return ready
+
+    def _ready(self, name: str, value: Value, weights: Mapping[str, Any]) -> Array | Tensor:
+        """Return a weight in the form that its operations take."""
+        if name not in weights:
+            raise ModelError(name, f"the weight is missing{nearest(name, weights)}")
+        tensor = Tensor.of(weights[name])
+        if tensor.shape != value.shape:
+            raise ShapeError(name, f"expected {_plain(value.shape)}, given {_plain(tensor.shape)}")
+        if tensor.dtype.is_blocked and self._takes_blocks(value):
+            return tensor
+        return np.ascontiguousarray(dequantize(tensor))
+
+    def _takes_blocks(self, value: Value) -> bool:
+        """Return whether every use of a weight can read quantized blocks."""
+        uses = [
+            name in OPS[step.op].packed
+            for step in self.graph.steps
+            for name, used in zip(OPS[step.op].inputs, step.inputs, strict=False)
+            if used.index == value.index
+        ]
+        return all(uses)
+
+    def _planned(self) -> list[_Planned]:
+        """Find after which step each value is no longer needed."""
+        kept = {value.index for value in self.graph.outputs} | set(self._weights)
+        last: dict[int, int] = {value.index: -1 for value in self.graph.inputs}
+        for number, step in enumerate(self.graph.steps):
+            last.update((value.index, number) for value in step.inputs)
+            last[step.output.index] = number
+        return [
+            _Planned(
+                step,
+                tuple(index for index, at in last.items() if at == number and index not in kept),
+            )
+            for number, step in enumerate(self.graph.steps)
+        ]
+
+
+def _plain(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def _batch_of(shape: Shape, batch: int | None) -> str:
+    """Write the shape of a batch; N stands for any size."""
+    return "x".join(["N" if batch is None else str(batch), *map(str, shape[1:])])

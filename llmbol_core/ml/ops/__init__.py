@@ -1,0 +1,27 @@
+"""THE operation table: each with shape rule, definition, gradient, cost and an example.
+
+``OPS["relu"](x)`` checks everything and runs; ``ops.relu(x)`` is the bare definition on arrays that
+are known to fit. Values are float32; where a row says so a weight may be a tensor of blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmbol_core.ml.ops import elementwise, normalization, products, reductions, shapes
+from llmbol_core.ml.ops.table import OPS, Array, Attribute, Op
+
+__all__ = ["OPS", "Attribute", "Op"]
+
+_FAMILIES = (elementwise, products, normalization, reductions, shapes)
+
+
+def __getattr__(name: str) -> Callable[..., Array]:
+    """Return the definition of an operation by its name."""
+    if name in OPS:
+        return OPS[name].run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *OPS])

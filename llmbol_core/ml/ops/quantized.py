@@ -1,0 +1,60 @@
+"""Products with quantized weights as ggml's CPU code computes them.
+
+The activations are quantized to 8 bits, 32 at a time, the integers of two blocks are multiplied and
+summed exactly, and the sums are scaled and added up in float32, block after block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmbol_core.ml.codecs import UNPACKABLE, decode, encode_activations, unpack
+from llmbol_core.ml.ops.table import Array
+from llmbol_core.ml.ops.tiles import product
+from llmbol_core.ml.tensor import Tensor
+
+_PART = 1 << 20
+"""How many weights are unpacked at a time."""
+
+
+def quantized_product(x: Array, weight: Tensor) -> Array:
+    """Return [M, K] times the transpose of quantized [N, K]; rows do not depend on each other.
+
+    Types whose blocks hold 256 weights are expanded and their activations left in float32, which
+    is closer to the exact product than what ggml computes.
+    """
+    output = np.empty((len(x), weight.shape[0]), np.float32)
+    x = np.ascontiguousarray(x, np.float32)
+    step = max(1, _PART // weight.shape[1])
+    multiply = _by_blocks if weight.dtype.name in UNPACKABLE else _by_floats
+    for start in range(0, weight.shape[0], step):
+        output[:, start : start + step] = multiply(x, weight[start : start + step])
+    return output
+
+
+def _by_blocks(x: Array, weight: Tensor) -> Array:
+    """Sum exact dot products of integer blocks, scaled, in the order of the blocks.
+
+    The integers are multiplied as float32, which holds them exactly: 32 * 128 * 127 < 2^24.
+    """
+    rows, blocks = weight.data.shape
+    q, d, m = unpack(weight.dtype.name, weight.data.reshape(-1))
+    q, d = q.reshape(rows, blocks, 32), d.reshape(rows, blocks)
+    activations = encode_activations(x.reshape(-1, 32), with_sums=m is not None)
+    levels = activations["qs"].reshape(len(x), blocks, 32).astype(np.float32)
+    scales = activations["d"].astype(np.float32).reshape(len(x), blocks)
+    total = np.zeros((len(x), rows), np.float32)
+    for block in range(blocks):
+        dots = levels[:, block] @ q[:, block].astype(np.float32).T
+        dots *= scales[:, block, None] * d[:, block]
+        if m is not None:
+            sums = activations["s"].astype(np.float32).reshape(len(x), blocks)
+            dots += sums[:, block, None] * m.reshape(rows, blocks)[:, block]
+        total += dots
+    return total
+
+
+def _by_floats(x: Array, weight: Tensor) -> Array:
+    """Expand the weights and multiply in float32."""
+    expanded = decode(weight.dtype.name, weight.data.reshape(-1))
+    return product(x, expanded.reshape(weight.shape).T)
