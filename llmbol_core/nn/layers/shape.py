@@ -59,7 +59,7 @@ class Reshape(Module):
 
     def lower(self, graph: Scope, x: Value) -> Value:
         """Emit one ``reshape``."""
-        return graph.op("reshape", x, shape=self.shape)
+        return graph.op("reshape", x, shape=(0, *self.shape))
 
 
 class Flatten(Module):
