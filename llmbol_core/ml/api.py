@@ -1,0 +1,73 @@
+"""The front page of the ML part: operations as methods, and quantization in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from llmbol_core.errors import UsageError, nearest
+from llmbol_core.ml.dtypes import StorageType, storage_type
+from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.quantization import dequantize, quantize
+from llmbol_core.ml.tensor import Tensor
+from llmbol_core.native.threads import single_threaded_blas
+
+
+class MLModule:
+    """Every operation of the table as a method on tensors, arrays and nested lists.
+
+    >>> ml = create_ml_module()
+    >>> ml.relu(ml.create_tensor([[-1, 2]])).numpy()
+    array([[0., 2.]], dtype=float32)
+    """
+
+    def create_tensor(self, data: ArrayLike | Tensor, dtype: str | StorageType = "f32") -> Tensor:
+        """Make a tensor of numbers in a storage type; rows lie along the last axis."""
+        return quantize(Tensor.of(data), dtype)
+
+    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+        """Return the method that runs the operation of this name."""
+        if name not in OPS:
+            raise AttributeError(f"no operation is named {name!r}{nearest(name, OPS)}")
+
+        def run(*inputs: Any, **attributes: Any) -> Tensor:
+            with single_threaded_blas():
+                return Tensor(np.ascontiguousarray(OPS[name](*inputs, **attributes)))
+
+        run.__name__, run.__doc__ = name, OPS[name].summary
+        return run
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *OPS})
+
+
+def create_ml_module() -> MLModule:
+    """Return the operations of the table as methods."""
+    return MLModule()
+
+
+class Quantization:
+    """Weights to a storage type and back."""
+
+    @staticmethod
+    def quantize(
+        array: ArrayLike | Tensor, type: str | StorageType = "q8_0", block_size: int | None = None
+    ) -> Tensor:
+        """Convert numbers to a storage type, whose block size may be stated but not chosen.
+
+        >>> Quantization.quantize(np.ones((2, 64)), type="q8_0", block_size=32)
+        Tensor(2x64, Q8_0)
+        """
+        kind = storage_type(type)
+        if block_size not in (None, kind.elements):
+            why = f"{kind.name} has blocks of {kind.elements} weights, not of {block_size}"
+            raise UsageError(why)
+        return quantize(array, kind)
+
+    @staticmethod
+    def dequantize(tensor: Tensor) -> NDArray[np.float32]:
+        """Return the weights of a tensor as a float32 array."""
+        return dequantize(tensor)
