@@ -44,6 +44,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property
 
+from llmbol_core.errors import UsageError, nearest
+
 ZERO_DIVIDE = "zero divide"
 WORD_SIZE = 4
 PARAMETERS = {"p": 28, "a": 20}
@@ -421,6 +423,25 @@ def _all_ops() -> tuple[Op, ...]:
 
 OPS: tuple[Op, ...] = _all_ops()
 OPCODES: dict[str, int] = {op.mnemonic: op.number for op in OPS}
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """A row of the table in words, for people and for JSON."""
+
+    number: int
+    mnemonic: str
+    operands: str
+    effect: str
+    summary: str
+
+
+def describe(mnemonic: str = "") -> list[OpRow]:
+    """Return the whole table in words, or the row of one mnemonic; raises UsageError."""
+    if mnemonic and mnemonic not in OPCODES:
+        raise UsageError(f"unknown mnemonic {mnemonic!r}{nearest(mnemonic, OPCODES)}")
+    shown = [OPS[OPCODES[mnemonic]]] if mnemonic else OPS
+    return [OpRow(o.number, o.mnemonic, o.signature, o.effect.value, o.summary) for o in shown]
 
 
 CONVERSIONS: dict[str, str] = {TYPES[letter].name: letter for letter in "BHWLRF"}

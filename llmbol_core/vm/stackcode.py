@@ -5,20 +5,21 @@
                                      HALT
 
 A program is bytes or text: mnemonics with their numbers, ``label:`` and ``# comments``; the
-instructions stand in ``stackops.py``. It works on a stack of words, bigs and reals. ``stackflow.py``
-proves that the stack at each instruction is the same however the program came there; so every
-place of the stack becomes a slot of a Dis frame (``stacklift.py``), and the module that ``lift``
-returns runs like any other. It exports ``main``, which returns what HALT found on top of the stack:
-``fn(): int``, ``fn(): big`` or ``fn(): real``.
+instructions stand in ``stackops.py``. It works on a stack of words, bigs and reals.
+``stackflow.py`` proves that the stack at each instruction is the same however the program came
+there; so every place of the stack becomes a slot of a Dis frame (``stacklift.py``), and the module
+that ``lift`` returns runs like any other. It exports ``main``, which returns what HALT found on top
+of the stack: ``fn(): int``, ``fn(): big`` or ``fn(): real``.
 
 Numbers behind an opcode are big-endian, labels are offsets from the start of the code. CALL takes
-as many values from the stack as its second operand says; they become the function's locals 0, 1, ...
-A function has its own stack, of which RET gives back the top, and up to 256 locals, each of one
-type; those that are no parameters begin as zero.
+as many values from the stack as its second operand says; they become the function's locals 0, 1,
+and so on. A function has its own stack, of which RET gives back the top, and up to 256 locals, each
+of one type; those that are no parameters begin as zero.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 
@@ -77,6 +78,15 @@ def parse_stackcode(text: str, path: str = "<text>") -> Module:
 def assemble_stackcode(text: str, path: str = "<text>") -> bytes:
     """Return the bytes of a text of stack code; only words and labels are checked."""
     return _assemble(TokenStream(text, path))[0]
+
+
+def object_path(source: str) -> str:
+    """Return the path of the object file that belongs to a source file.
+
+    >>> object_path("specs/hello.s"), object_path("-")
+    ('specs/hello.dis', '-')
+    """
+    return source if source == "-" else os.path.splitext(source)[0] + ".dis"
 
 
 def parse_source(text: str, path: str, built_ins: Lookup = no_built_ins) -> Module:

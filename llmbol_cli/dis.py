@@ -1,0 +1,102 @@
+"""The ``dis`` command: programs for the Dis virtual machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llmbol_cli import render
+from llmbol_cli.options import AsJson
+
+app = render.app("Assemble, inspect, verify and run programs for the Dis virtual machine.")
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="Assembly or stack code; - is stdin.")]
+Object = Annotated[str, typer.Argument(metavar="FILE", help="A .dis file; - is stdin.")]
+
+
+@app.command()
+def asm(
+    source: Source,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="The .dis file; - is stdout.")
+    ] = "",
+) -> None:
+    """Assemble Dis assembly or stack code; without -o beside the source.
+
+    Example: dis asm hello.s -o hello.dis
+    """
+    from llmbol_core.vm.module import NAMES
+    from llmbol_core.vm.objectfile import write_module
+    from llmbol_core.vm.stackcode import object_path, parse_source
+
+    text = _read(source).decode(*NAMES)
+    data = write_module(parse_source(text, source, _built_in_signature))
+    _write(output or object_path(source), data)
+
+
+@app.command()
+def disasm(file: Object) -> None:
+    """Print a .dis file as assembly that gives the same file again.
+
+    Example: dis disasm hello.dis
+    """
+    from llmbol_core.vm.disassembly import format_assembly
+    from llmbol_core.vm.module import NAMES
+    from llmbol_core.vm.objectfile import read_module
+
+    _write("-", format_assembly(read_module(_read(file), file)).encode(*NAMES))
+
+
+@app.command()
+def verify(file: Object, as_json: AsJson = False) -> None:
+    """Prove that a .dis file keeps to its types and its memory, or say where it does not.
+
+    Example: dis verify hello.dis
+    """
+    from llmbol_core.vm.objectfile import read_module
+    from llmbol_core.vm.verifier import verify_module
+
+    render.show(verify_module(read_module(_read(file), file)), as_json)
+
+
+@app.command()
+def isa(
+    mnemonic: Annotated[str, typer.Argument(help="Only this instruction.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Print the instruction table: s, m and d are the operands, with their types.
+
+    Example: dis isa addw
+    """
+    from llmbol_core.vm.isa import describe
+
+    render.show(describe(mnemonic), as_json)
+
+
+def _read(path: str) -> bytes:
+    from llmbol_core.native.files import read_bytes
+
+    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+
+
+def _write(path: str, data: bytes) -> None:
+    from llmbol_core.native.files import atomic_write
+
+    if path == "-":
+        render.write_bytes(data)
+        return
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def _built_in_signature(module: str, function: str) -> int:
+    from llmbol_core.builtins.signatures import signature_of
+
+    return signature_of(module, function)
+
+
+def main() -> None:
+    """Run the command."""
+    render.run(app)
