@@ -23,6 +23,7 @@ import bisect
 import mmap
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 NIL = 0xFFFFFFFF
 SPAN = (1 << 32) - (1 << 16)
@@ -142,10 +143,9 @@ class Arena:
         """Return the bytes at an address as a writable view."""
         return self.bytes[self._checked(address, size) : address + size]
 
-    def _unaligned(self, layout: str, address: int) -> float:
+    def _unaligned(self, layout: str, address: int) -> Any:
         size = struct.calcsize(layout)
-        value: float = struct.unpack_from(layout, self.bytes, self._checked(address, size))[0]
-        return value
+        return struct.unpack_from(layout, self.bytes, self._checked(address, size))[0]
 
     def _checked(self, address: int, size: int) -> int:
         """Return an address at which so many bytes can be accessed; raises IndexError."""
