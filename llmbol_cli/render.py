@@ -134,8 +134,16 @@ def _cell(value: Any) -> str:
 
 
 def _lines(fields: dict[str, Any]) -> str:
+    """Return a line for each field; those that are lists of rows follow as tables."""
+    tables = [_table(rows) for rows in fields.values() if _is_rows(rows)]
+    fields = {name: value for name, value in fields.items() if not _is_rows(value)}
     width = max(map(len, fields))
-    return "\n".join(f"{name:{width}}  {_cell(value)}" for name, value in fields.items())
+    lines = "\n".join(f"{name:{width}}  {_cell(value)}" for name, value in fields.items())
+    return "\n\n".join([lines, *tables])
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(row, dict) for row in value)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -15,15 +15,16 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import llmbol_core
 from llmbol_core.distributed.dispatcher import Action, Dispatcher, Launch, Replace, Save
 from llmbol_core.distributed.door import Door
-from llmbol_core.distributed.engine import LOOPBACK, Engine
 from llmbol_core.distributed.journal import Journal
 from llmbol_core.distributed.ledger import Ledger
 from llmbol_core.distributed.node import ComputeNode, check_port
 from llmbol_core.distributed.operations import Desk, operations
+from llmbol_core.distributed.processes import LOOPBACK, NodeProcess
 from llmbol_core.distributed.report import ClusterStatus, Config, NodeStatus
 from llmbol_core.distributed.security import Certificates
 from llmbol_core.distributed.state import Identity, Running, StateDirectory, die_with_parent
@@ -31,6 +32,9 @@ from llmbol_core.distributed.store import FileStore
 from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
 from llmbol_core.distributed.worker import run_batch
 from llmbol_core.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from llmbol_core.distributed.engine import Engine
 
 log = logging.getLogger("llmbol.broker")
 
@@ -44,15 +48,13 @@ HUNG_SECONDS = 8.0
 class Broker:
     """Everything that makes a cluster, in one process; ``serve`` is its life."""
 
-    def __init__(self, state: StateDirectory) -> None:
-        self.state = state
-        self.config = Config.read(state.config)
+    def __init__(self, state: StateDirectory, config: Config, engine: Engine) -> None:
+        self.state, self.config, self._engine = state, config, engine
         self.store = FileStore(state.files)
         self.ledger = Ledger(state.ledger, state.results)
         self.dispatcher = Dispatcher(random.random, self.config.strategy, self.config.max_retries)
         self.journal = Journal(self.ledger, self._saved)
         self.stopping = asyncio.Event()
-        self._engine = Engine(state, self._node_up, self._node_lost)
         self._ended: dict[str, asyncio.Event] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -64,12 +66,9 @@ class Broker:
         certificates = Certificates(self.state.tls)
         door = Door(certificates, operations(Desk(self)))
         self._address = await door.start(LOOPBACK)
-        os.environ["LLMBOL_BROKER"] = self._address
-        await self._engine.start(self._address)
         for record in self.ledger.recover():
             self.dispatcher.submit(record)
-        for node in self.config.nodes:
-            self._engine.add_node(node)
+        await self._engine.start(self._address, self._node_up, self._node_lost)
         self._publish()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -244,10 +243,16 @@ def main() -> None:
     die_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     state = StateDirectory.default()
+    config = Config.read(state.config)
     Certificates(state.tls).ensure()
+    processes = [NodeProcess(node, state) for node in config.nodes]
+    for process in processes:
+        process.start()
+    # Dask takes a second to import: the nodes do so at the same time.
+    from llmbol_core.distributed.engine import Engine
 
     async def life() -> None:
-        await Broker(state).serve()
+        await Broker(state, config, Engine(state, processes)).serve()
 
     with suppress(KeyboardInterrupt):
         asyncio.run(life())

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Self
 from llmbol_core.distributed.jobs import Attachment, job
 from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
-from llmbol_core.distributed.report import ClusterStatus
+from llmbol_core.distributed.report import ClusterStatus, TaskStatus
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, hash_file
@@ -41,9 +41,38 @@ class Result:
     @property
     def value(self) -> Any:
         """The result as the value that this type of task returns; raises TaskFailed without one."""
+        self.check()
+        return job(self.entry.type).unpack(self.data)
+
+    @property
+    def text(self) -> bytes:
+        """The result, or what there is of it, as a person sees it."""
+        return job(self.entry.type).text(self.data) if self.data else b""
+
+    def check(self) -> None:
+        """Raise TaskFailed unless the task is done, ClusterError if it has not ended."""
+        if self.entry.state not in TERMINAL:
+            raise ClusterError(f"task {self.entry.id} has not ended: it is {self.entry.state}")
         if self.entry.state != State.DONE:
             raise TaskFailed(self.entry.id, self.entry.error or self.entry.state)
-        return job(self.entry.type).unpack(self.data)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Description:
+    """A task's end for machines: how it stands, and its result as what JSON knows."""
+
+    task: TaskStatus
+    result: Any
+
+
+def describe(result: Result) -> Description:
+    """Return a result as what JSON knows: text, nested lists of numbers, what was returned."""
+    value: Any = job(result.entry.type).unpack(result.data) if result.data else None
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    elif not isinstance(value, str | int | float | bool | list | dict | None):
+        value = value.tolist()
+    return Description(TaskStatus.of(result.entry), value)
 
 
 class Client:

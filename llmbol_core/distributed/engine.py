@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,18 +24,15 @@ from distributed.security import Security
 from distributed.utils import NoOpAwaitable
 
 from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.processes import LOOPBACK, NodeProcess
 from llmbol_core.distributed.security import Certificates, Role, role_of
 from llmbol_core.distributed.state import Identity, StateDirectory
 from llmbol_core.errors import ClusterError
 
 log = logging.getLogger("llmbol.engine")
 
-LOOPBACK = "127.0.0.1"
 BATCH_INTERVAL = 0.0005
 """Seconds that a stream waits for more messages to send together."""
-RESTART_SECONDS = 1.0
-"""A node's nanny that died this soon is given as long again before the next try."""
-STOP_SECONDS = 5.0
 KILL_SECONDS = 8.0
 
 _NODE_CALLS = frozenset({
@@ -89,21 +85,24 @@ def prepare_worker(server: Any, report: Callable[[], dict[str, Any]]) -> None:
 class Engine:
     """A Dask scheduler with the broker's client and the nodes that the broker starts."""
 
-    def __init__(
+    def __init__(self, state: StateDirectory, nodes: Iterable[NodeProcess]) -> None:
+        self._state = state
+        self._nodes = {process.node.name: process for process in nodes}
+        self._addresses: dict[str, str] = {}
+        self._meeting = ""
+        self._security = _security(Certificates(state.tls))
+
+    async def start(
         self,
-        state: StateDirectory,
+        door: str,
         on_up: Callable[[ComputeNode], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        self._state, self._on_up, self._on_lost = state, on_up, on_lost
-        self._nodes: dict[str, _NodeProcess] = {}
-        self._addresses: dict[str, str] = {}
-        self._broker_address = ""
-        self._security = _security(Certificates(state.tls))
+        """Start the scheduler, connect its client and have the nodes join.
 
-    async def start(self, broker_address: str) -> None:
-        """Start the scheduler and connect its client; the broker's own door is at the address."""
-        self._broker_address = broker_address
+        The broker's own door is at the address given; it hears of nodes that come and go.
+        """
+        self._on_up, self._on_lost = on_up, on_lost
         admit(Role.BROKER, Role.NODE)
         self._scheduler = await Scheduler(
             host=LOOPBACK, port=0, protocol="tls", security=self._security,
@@ -120,13 +119,16 @@ class Engine:
         _hurry(getattr(self._client, "scheduler_comm", None))
         for stream in self._scheduler.client_comms.values():
             _hurry(stream)
+        self._meeting = json.dumps({"scheduler": self._scheduler.address, "door": door})
+        for process in self._nodes.values():
+            process.meet(self._meeting)
 
     async def stop(self) -> None:
         """Stop the nodes, all at once, then the client and the scheduler."""
-        processes = [node.process for node in self._nodes.values() if node.process is not None]
-        for process in processes:
-            process.terminate()
-        await asyncio.gather(*(asyncio.to_thread(_end, process) for process in processes))
+        nodes = list(self._nodes.values())
+        for node in nodes:
+            node.terminate()
+        await asyncio.gather(*(asyncio.to_thread(node.join) for node in nodes))
         for part in (self._client, self._scheduler):
             with suppress(TimeoutError, OSError):
                 await asyncio.wait_for(part.close(), 3)
@@ -134,26 +136,27 @@ class Engine:
     # Nodes
 
     def add_node(self, node: ComputeNode) -> None:
-        """Start a node."""
-        self._nodes[node.name] = started = _NodeProcess(node)
-        started.start(self._command(node), self._state)
+        """Start one more node."""
+        self._nodes[node.name] = process = NodeProcess(node, self._state)
+        process.start()
+        process.meet(self._meeting)
 
     def revive(self) -> bool:
         """Start nodes anew whose nanny has died; return whether there were any."""
-        dead = [node for node in self._nodes.values() if node.is_due()]
-        for node in dead:
-            log.warning("the nanny of node %s died; starting another one", node.node.name)
-            node.start(self._command(node.node), self._state)
+        dead = [process for process in self._nodes.values() if process.is_due()]
+        for process in dead:
+            log.warning("the nanny of node %s died; starting another one", process.node.name)
+            process.start()
+            process.meet(self._meeting)
         return bool(dead)
 
     def processes(self) -> tuple[Identity, ...]:
         """Return the processes of the nannies."""
-        nodes = self._nodes.values()
-        return tuple(Identity.of(node.process.pid) for node in nodes if node.process is not None)
+        return tuple(Identity.of(process.pid) for process in self._nodes.values())
 
     def configured(self) -> list[ComputeNode]:
         """Return the nodes that should be up."""
-        return [node.node for node in self._nodes.values()]
+        return [process.node for process in self._nodes.values()]
 
     def vitals(self) -> dict[str, Vitals]:
         """Return what is known of the nodes that are up, by name."""
@@ -237,24 +240,6 @@ class Engine:
                 del self._addresses[name]
                 self._on_lost(name)
 
-    def _command(self, node: ComputeNode) -> list[str]:
-        """Return the command line of a node's nanny."""
-        certificates = Certificates(self._state.tls)
-        module = "llmbol_core.distributed.worker"
-        return [
-            sys.executable, "-m", module, self._scheduler.address,
-            "--name", node.name, "--nthreads", "1", "--nworkers", "1",
-            "--protocol", "tls", "--host", node.address, "--worker-port", str(node.port),
-            "--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0",
-            # Mapped files count as memory: Dask's own limit would kill nodes for large models.
-            "--memory-limit", "0", "--death-timeout", "15",
-            "--local-directory", str(self._state.scratch),
-            "--preload", module, "--preload-nanny", module,
-            "--tls-ca-file", str(certificates.authority),
-            "--tls-cert", str(certificates.certificate(Role.NODE)),
-            "--tls-key", str(certificates.key(Role.NODE)),
-        ]  # fmt: skip
-
 
 class _Watcher(SchedulerPlugin):
     """Tells the engine which workers come and go."""
@@ -271,48 +256,6 @@ class _Watcher(SchedulerPlugin):
     def remove_worker(self, scheduler: Scheduler, worker: str, **details: Any) -> None:
         """Pass it on."""
         self._engine.left(worker)
-
-
-class _NodeProcess:
-    """A node and the process of its nanny."""
-
-    def __init__(self, node: ComputeNode) -> None:
-        self.node = node
-        self.process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
-        self._pause = 0.0
-
-    def start(self, command: list[str], state: StateDirectory) -> None:
-        """Start the nanny, in a session of its own so that it hears no key strokes."""
-        lived = time.monotonic() - self._started
-        self._pause = 0.0 if lived > 30 else min(30.0, max(RESTART_SECONDS, 2 * self._pause))
-        self._started = time.monotonic()
-        log_file = state.open_log(self.node.name)
-        with open(log_file, "ab") as stream:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                start_new_session=True,
-            )  # fmt: skip
-
-    def is_due(self) -> bool:
-        """Return whether the nanny is dead and it is time for another one."""
-        if self.process is None or self.process.poll() is None:
-            return False
-        return time.monotonic() >= self._started + self._pause
-
-    def kill(self) -> None:
-        """Kill the nanny, and with it the worker."""
-        if self.process is not None:
-            self.process.kill()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that was asked to end; kill it if it does not."""
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _security(certificates: Certificates) -> Security:

@@ -95,6 +95,8 @@ class Job:
     pack: Callable[[Mapping[str, Any]], Packed]
     run: Callable[[Received], Answer]
     unpack: Callable[[bytes], Any]
+    text: Callable[[bytes], bytes]
+    """The result as a person sees it: what ``dis run`` or ``nn infer`` prints."""
     summary: str
 
 
@@ -178,16 +180,28 @@ def _pack_inference(payload: Mapping[str, Any]) -> Packed:
 
 
 def _infer(received: Received) -> Answer:
-    from llmbol_core.distributed.arrays import array_bytes, array_of
+    from llmbol_core.distributed.arrays import array_bytes
+    from llmbol_core.nn.infer import infer
 
     model = received.models.load(received.one("model"))
-    return Answer(array_bytes(model.run(array_of(received.one("input").read_bytes()))))
+    name, path = next((name, path) for role, name, path in received.files if role == "input")
+    return Answer(array_bytes(infer(model, name, path.read_bytes())))
 
 
 def _unpack_inference(data: bytes) -> Any:
     from llmbol_core.distributed.arrays import array_of
 
     return array_of(data)
+
+
+def _inference_text(data: bytes) -> bytes:
+    from llmbol_core.ml.text import format_rows
+
+    return _with_newline(format_rows(_unpack_inference(data)).encode())
+
+
+def _with_newline(text: bytes) -> bytes:
+    return text if text.endswith(b"\n") else text + b"\n"
 
 
 # execute: a function of a module
@@ -228,15 +242,15 @@ def _probe(received: Received) -> Answer:
 
 
 # fmt: off
-# type             capability    pack             run       unpack             summary
 JOBS: dict[str, Job] = {
-    "run":       Job(None,        _pack_run,       _run,     bytes,
+    # type            capability   pack             run       unpack             text
+    "run":       Job(None,         _pack_run,       _run,     bytes,             bytes,
                      "run a .dis program in its sandbox; the result is what it prints"),
-    "inference": Job("inference", _pack_inference, _infer,   _unpack_inference,
+    "inference": Job("inference",  _pack_inference, _infer,   _unpack_inference, _inference_text,
                      "run a model on an array; the result is the array of outputs"),
-    "execute":   Job(None,        _pack_execute,   _execute, json.loads,
+    "execute":   Job(None,         _pack_execute,   _execute, json.loads,        _with_newline,
                      "call a function of a .dis module; the result is what it returns"),
-    "probe":     Job(None,        _pack_probe,     _probe,   json.loads,
+    "probe":     Job(None,         _pack_probe,     _probe,   json.loads,        _with_newline,
                      "return what was sent, after some seconds: measures the journey"),
 }
 # fmt: on

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.state import write_private
 from llmbol_core.distributed.strategies import DEFAULT, check_strategy
 from llmbol_core.errors import ClusterError, UsageError
-from llmbol_core.native.files import atomic_write, read_bytes
+from llmbol_core.native.files import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,7 @@ class Config:
             "strategy": self.strategy,
             "max_retries": self.max_retries,
         }
-        with atomic_write(path) as file:
-            file.write(json.dumps(fields, indent=1).encode())
+        write_private(path, json.dumps(fields, indent=1).encode())
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -107,3 +108,36 @@ class ClusterStatus:
             for node in fields["nodes"]
         )
         return cls(**{**fields, "nodes": nodes})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """How a task stands, in a line."""
+
+    id: str
+    type: str
+    state: str
+    node: str | None
+    priority: int
+    attempts: int
+    """Attempts that failed."""
+    interruptions: int
+    """Attempts that went away with their node or broker."""
+    waited: float | None
+    """Seconds in the queue before the last attempt."""
+    seconds: float | None
+    """Seconds that the last attempt took."""
+    error: str | None
+    """Its first line."""
+
+    @classmethod
+    def of(cls, entry: Entry) -> TaskStatus:
+        """Return the line for an entry of the ledger."""
+        start, end = entry.started, entry.finished
+        return cls(
+            entry.id, entry.type, entry.state, entry.node, entry.priority, entry.attempts,
+            entry.interruptions,
+            None if start is None else round(start - entry.submitted, 3),
+            None if start is None or end is None else round(end - start, 3),
+            entry.error and entry.error.partition("\n")[0],
+        )  # fmt: skip

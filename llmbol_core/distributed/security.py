@@ -7,15 +7,14 @@ certificate; whoever answers a request looks it up there. Keys are for their own
 from __future__ import annotations
 
 import datetime as dt
-import os
 import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbol_core.distributed.state import write_private
 from llmbol_core.errors import ClusterError
-from llmbol_core.native.files import atomic_write
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -117,10 +116,11 @@ def issue(directory: Path) -> Certificates:
     authority = _authority(authority_key)
     for role in Role:
         key = ec.generate_private_key(ec.SECP256R1())
-        _write(certificates.key(role), _key_bytes(key))
-        _write(certificates.certificate(role), _pem(_leaf(role, key, authority, authority_key)))
-    _write(directory / "authority-key.pem", _key_bytes(authority_key))
-    _write(certificates.authority, _pem(authority))
+        write_private(certificates.key(role), _key_bytes(key))
+        leaf = _leaf(role, key, authority, authority_key)
+        write_private(certificates.certificate(role), _pem(leaf))
+    write_private(directory / "authority-key.pem", _key_bytes(authority_key))
+    write_private(certificates.authority, _pem(authority))
     return certificates
 
 
@@ -210,11 +210,3 @@ def _key_bytes(key: EllipticCurvePrivateKey) -> bytes:
     )
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that nobody else may read; what replaces a file keeps its mode."""
-    if not path.exists():
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    with atomic_write(path) as file:
-        file.write(data)

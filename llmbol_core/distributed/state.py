@@ -160,8 +160,7 @@ class StateDirectory:
 
     def write(self, running: Running) -> None:
         """Publish where the cluster can be reached."""
-        with atomic_write(self.root / "cluster.json") as file:
-            file.write(json.dumps(asdict(running), indent=1).encode())
+        write_private(self.root / "cluster.json", json.dumps(asdict(running), indent=1).encode())
 
     def read(self) -> Running | None:
         """Return what was published, or None; what cannot be read counts as nothing."""
@@ -213,6 +212,15 @@ class StateDirectory:
             for process in (stale.broker, *stale.nodes):
                 process.kill(signal.SIGKILL)
         self.forget()
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that nobody else may read."""
+    if not path.exists():
+        # What replaces a file keeps its mode.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    with atomic_write(path) as file:
+        file.write(data)
 
 
 def die_with_parent() -> None:

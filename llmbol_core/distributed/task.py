@@ -6,6 +6,7 @@ Nothing here does I/O or looks at a clock: whoever drives a task says what happe
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -157,6 +158,11 @@ class Outcome:
     """The result; a program that failed may have printed something too."""
     error: str | None = None
     seconds: float = 0.0
+
+
+def new_id(type: str) -> str:
+    """Return an id that no task has."""
+    return f"{type}-{secrets.token_hex(5)}"
 
 
 @dataclass(frozen=True, slots=True)

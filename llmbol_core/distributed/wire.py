@@ -11,15 +11,17 @@ that is received is ever executed or unpickled.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import ssl
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbol_core.distributed.security import Certificates, Role, server_name
 from llmbol_core.errors import ClusterError, NoCluster, UsageError
+
+if TYPE_CHECKING:
+    import asyncio
 
 PROTOCOL = 1
 MAX_HEADER = 64 << 20

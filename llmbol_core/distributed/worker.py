@@ -6,6 +6,7 @@ itself is ``run_batch``: rows of the table of jobs, one after the other.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -89,7 +90,7 @@ class _Broker:
         """Return the piece at an offset; nothing at the end of the file."""
         if self._connection is None:
             certificates = Certificates(self._state.tls)
-            self._connection = Connection(os.environ["LLMBOL_BROKER"], certificates, Role.NODE)
+            self._connection = Connection(os.environ["LLMBOL_DOOR"], certificates, Role.NODE)
         return self._connection.call("fetch", {"sha256": self._sha256, "offset": offset})[1]
 
     def close(self) -> None:
@@ -99,12 +100,18 @@ class _Broker:
 
 
 def main() -> None:
-    """Be a nanny, on the command line that Dask's own program takes."""
+    """Be a nanny, with the options of Dask's own program; standard input tells whom to meet."""
     os.umask(0o077)
     die_with_parent()
+    # While this takes its time the broker starts too.
     from distributed.cli.dask_worker import main as dask_worker
 
-    dask_worker(sys.argv[1:])
+    line = sys.stdin.readline()
+    if not line:
+        return
+    meeting = json.loads(line)
+    os.environ["LLMBOL_DOOR"] = meeting["door"]
+    dask_worker([meeting["scheduler"], *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""A node's process on this machine: the nanny, started, watched and ended by the broker.
+
+It starts while the broker is still on its way and is told whom to meet when that is known.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.security import Certificates, Role
+from llmbol_core.distributed.state import StateDirectory
+
+LOOPBACK = "127.0.0.1"
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds from one start of a node to the next; doubled each time ..."""
+HEALTHY_SECONDS = 30.0
+"""... unless it lived this long."""
+STOP_SECONDS = 5.0
+_MODULE = "llmbol_core.distributed.worker"
+
+
+class NodeProcess:
+    """A node and the process of its nanny."""
+
+    def __init__(self, node: ComputeNode, state: StateDirectory) -> None:
+        self.node = node
+        self._state = state
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._pause = 0.0
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the nanny, in a session of its own so that it hears no key strokes."""
+        now = time.monotonic()
+        lived = now - self._started
+        self._pause = 0.0 if lived > HEALTHY_SECONDS else self._pause * 2 or FIRST_PAUSE
+        self._started = now
+        log = self._state.open_log(self.node.name)
+        try:
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        finally:
+            os.close(log)
+
+    def meet(self, meeting: str) -> None:
+        """Tell the node, in a line of JSON, where its scheduler and the broker's door are."""
+        assert self._process is not None
+        stdin = self._process.stdin
+        assert stdin is not None
+        with suppress(BrokenPipeError), stdin:
+            stdin.write(meeting.encode() + b"\n")
+
+    def is_due(self) -> bool:
+        """Return whether the nanny is dead and it is time for another one."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        return time.monotonic() >= self._started + min(self._pause, LONGEST_PAUSE)
+
+    def terminate(self) -> None:
+        """Ask the nanny to end."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill the nanny, and with it the worker."""
+        if self._process is not None:
+            self._process.kill()
+
+    def join(self) -> None:
+        """Wait until the nanny has ended; kill it if it takes too long."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _command(self) -> list[str]:
+        certificates = Certificates(self._state.tls)
+        return [
+            sys.executable, "-m", _MODULE,
+            "--name", self.node.name, "--nthreads", "1", "--nworkers", "1",
+            "--protocol", "tls", "--host", self.node.address,
+            "--worker-port", str(self.node.port),
+            "--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0",
+            # Mapped files count as memory: Dask's own limit would kill nodes for large models.
+            "--memory-limit", "0", "--death-timeout", "15",
+            "--local-directory", str(self._state.scratch),
+            "--preload", _MODULE, "--preload-nanny", _MODULE,
+            "--tls-ca-file", str(certificates.authority),
+            "--tls-cert", str(certificates.certificate(Role.NODE)),
+            "--tls-key", str(certificates.key(Role.NODE)),
+        ]  # fmt: skip
