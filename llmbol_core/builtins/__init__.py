@@ -1,1 +1,54 @@
-"""The built-in modules of a Dis program: $Sys, $Math and $Ml."""
+"""The built-in modules of a Dis program: $Sys, $Math and $Ml.
+
+Each is a file of its own, imported when a program first loads the module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmbol_core.builtins.binding import Binding
+    from llmbol_core.vm.host import HostModule
+
+# fmt: off
+# name     where its binding lives
+_HOMES = {
+    "$Sys":  "llmbol_core.builtins.sys",
+    "$Math": "llmbol_core.builtins.math",
+    "$Ml":   "llmbol_core.builtins.ml",
+}
+# fmt: on
+
+
+def binding(name: str) -> Binding:
+    """Return the binding of a built-in module by the name that programs load it by.
+
+    Raises KeyError if there is none.
+    """
+    found: Binding = importlib.import_module(_HOMES[name]).binding
+    return found
+
+
+class _HostModules(Mapping[str, "HostModule"]):
+    """The host modules by name, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, HostModule] = {}
+
+    def __getitem__(self, name: str) -> HostModule:
+        if name not in self._made:
+            self._made[name] = binding(name).module
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+HOST_MODULES: Mapping[str, HostModule] = _HostModules()
+"""What a machine may be given as its built-in modules."""

@@ -1,0 +1,319 @@
+"""Python functions as functions of a built-in module, declared once in Limbo's notation.
+
+    sys = Binding("Sys", "FD: adt { fd: int; };")
+
+    @sys.function("sleep: fn(period: int): int")
+    def sleep(call: HostCall, period: int) -> int | Pending: ...
+
+From the declaration follow the signature for linking, the frame of a call, how arguments become
+Python values and results become Dis values, and the module's Limbo interface. What passes:
+
+    int byte big    int                     array of byte        memoryview, writable; None if nil
+    real            float                   array of int, real   the same, of its items
+    string          str                     list of T            list
+    (T, U), Adt     tuple, nested           ref Adt              what ``reference`` says
+    * (varargs)     VarArguments            anything else        int, the reference itself
+
+A result may also be given as bytes (array of byte) or as any sequence (a list, an array, a tuple).
+A reference in an argument is borrowed from the frame; one in a result is given away. A function
+that must wait returns Sleep, with result 0, or Pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from textwrap import dedent, indent
+from typing import Any, Literal, TypeVar
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import RESULT, HostCall, HostFunction, HostModule, HostResult, Sleep, Work
+from llmbol_core.vm.layout import (
+    ARGUMENTS,
+    NONE,
+    Adt,
+    Basic,
+    Field,
+    Frame,
+    Function,
+    Record,
+    Reference,
+    Type,
+    frame,
+)
+from llmbol_core.vm.limbo import parse_declarations
+from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.objects import BIG, BYTE, POINTER, REAL, WORD, Heap
+from llmbol_core.vm.signature import type_signature
+
+Decode = Callable[[Heap, int], Any]
+"""Reads the value at an address."""
+Encode = Callable[[Heap, int, Any], None]
+"""Stores a value at an address, releasing what was there."""
+Implementation = TypeVar("Implementation", bound=Callable[..., Any])
+
+_ITEMS: dict[str, Literal["B", "i", "d", "q"]] = {"b": "B", "i": "i", "r": "d", "B": "q"}
+_NUMBERS = {"b": BYTE, "i": WORD, "r": REAL, "B": BIG, "s": POINTER}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A result that takes its time: ``run`` works in another thread, away from the machine.
+
+    ``then`` makes the function's result of what ``run`` returns, in the machine's thread again.
+    """
+
+    run: Callable[[], Any]
+    then: Callable[[Any], Any]
+
+
+class VarArguments:
+    """The values behind ``*``, taken one by one by who knows their types.
+
+    Words follow each other; bigs and reals lie at multiples of 8 from the frame's start.
+    """
+
+    def __init__(self, heap: Heap, frame: int, offset: int) -> None:
+        self._heap, self._frame, self._offset = heap, frame, offset
+
+    def word(self) -> int:
+        """Take an int."""
+        return self._heap.word(self._take(4))
+
+    def big(self) -> int:
+        """Take a big."""
+        return self._heap.big(self._take(8))
+
+    def real(self) -> float:
+        """Take a real."""
+        return self._heap.real(self._take(8))
+
+    def string(self) -> str:
+        """Take a string."""
+        return self._heap.string(self._heap.pointer(self._take(4)))
+
+    def _take(self, size: int) -> int:
+        at = -(-self._offset // size) * size
+        self._offset = at + size
+        return self._frame + at
+
+
+@dataclass(frozen=True)
+class Handled:
+    """How references to an ADT pass: ``decode`` gets a reference, ``encode`` makes one."""
+
+    decode: Callable[[Heap, int], Any]
+    encode: Callable[[Heap, Any], int]
+
+
+class Binding:
+    """A built-in module in the making: its Limbo name, its types, its functions.
+
+    The first lines of ``types`` may declare constants too; they are for Limbo programs only.
+    """
+
+    def __init__(self, name: str, types: str = "") -> None:
+        self.name = name
+        self._text = types
+        self._scope = parse_declarations(types, f"${name}")
+        self._handled: dict[str, Handled] = {}
+        self._functions: dict[str, HostFunction] = {}
+        self._declarations: dict[str, str] = {}
+
+    def reference(
+        self, adt: str, decode: Callable[[Heap, int], Any], encode: Callable[[Heap, Any], int]
+    ) -> None:
+        """Say how ``ref adt`` passes; ``decode`` is given nil too."""
+        self._handled[adt] = Handled(decode, encode)
+
+    def function(self, declaration: str) -> Callable[[Implementation], Implementation]:
+        """Bind a Python function to its declaration; it is given the call, then the arguments."""
+
+        def bind(implementation: Implementation) -> Implementation:
+            declared = parse_declarations(f"{declaration};", f"${self.name}", self._scope)
+            for name, kind in declared.items():
+                assert isinstance(kind, Function), f"{name} is no function"
+                self._functions[name] = self._host_function(name, kind, implementation)
+                self._declarations[name] = declaration.partition(":")[2].strip()
+            return implementation
+
+        return bind
+
+    @property
+    def module(self) -> HostModule:
+        """The module that a machine can be given."""
+        functions = sorted(self._functions.items())
+        return HostModule(f"${self.name}", tuple(function for _, function in functions))
+
+    def interface(self) -> str:
+        """Return the Limbo interface file of the module."""
+        types = indent(dedent(self._text).strip("\n"), "\t")
+        functions = [f"\t{name}:\t{text};\n" for name, text in sorted(self._declarations.items())]
+        head = f'{self.name}: module\n{{\n\tPATH:\tcon "${self.name}";\n\n'
+        return head + types + "\n\n" * bool(types) + "".join(functions) + "};\n"
+
+    def _host_function(
+        self, name: str, kind: Function, implementation: Callable[..., Any]
+    ) -> HostFunction:
+        layout = frame(kind)
+        descriptor = TypeDescriptor(-1, layout.size, layout.map)
+        run = self._runner(layout, kind.has_varargs, implementation)
+        return HostFunction(name, type_signature(kind), descriptor, run)
+
+    def _runner(
+        self, layout: Frame, has_varargs: bool, implementation: Callable[..., Any]
+    ) -> Callable[[HostCall], HostResult]:
+        """Return what a call does: decode, run, encode."""
+        plan = [(self.decoder(part.type), part.offset) for part in layout.arguments]
+        rest = max((a.offset + a.type.size for a in layout.arguments), default=ARGUMENTS)
+        encode = None if layout.result is NONE else self.encoder(layout.result)
+
+        def finish(call: HostCall, result: Any) -> None:
+            if encode is not None:
+                encode(call.heap, call.heap.pointer(call.frame + RESULT), result)
+
+        def run(call: HostCall) -> HostResult:
+            heap, at = call.heap, call.frame
+            arguments = [decode(heap, at + offset) for decode, offset in plan]
+            if has_varargs:
+                arguments.append(VarArguments(heap, at, rest))
+            result = implementation(call, *arguments)
+            if isinstance(result, Pending):
+                then = result.then
+                return Work(result.run, lambda found: finish(call, then(found)))
+            if isinstance(result, Sleep):
+                finish(call, 0)
+                return result
+            finish(call, result)
+            return None
+
+        return run
+
+    # Values
+
+    def decoder(self, kind: Type) -> Decode:
+        """Return what reads a value of a type."""
+        if isinstance(kind, Basic):
+            return _BASIC_DECODERS[kind.letter]
+        if isinstance(kind, Record):
+            return self._record_decoder(kind.fields)
+        if not isinstance(kind, Reference):
+            return Heap.pointer
+        element = kind.element
+        if kind.kind == "ref" and isinstance(element, Adt) and element.name in self._handled:
+            decode = self._handled[element.name].decode
+            return lambda heap, at: decode(heap, heap.pointer(at))
+        if kind.kind == "array" and isinstance(element, Basic) and element.letter in _ITEMS:
+            return _array_decoder(_ITEMS[element.letter])
+        if kind.kind == "list":
+            return _list_decoder(self.decoder(element))
+        return Heap.pointer
+
+    def encoder(self, kind: Type) -> Encode:
+        """Return what stores a value of a type."""
+        if isinstance(kind, Basic):
+            return _BASIC_ENCODERS[kind.letter]
+        if isinstance(kind, Record):
+            return self._record_encoder(kind.fields)
+        make = self._maker(kind)
+        return lambda heap, at, value: heap.give(at, make(heap, value))
+
+    def _record_decoder(self, fields: Sequence[Field]) -> Decode:
+        plan = [(self.decoder(part.type), part.offset) for part in fields]
+        return lambda heap, at: tuple(decode(heap, at + offset) for decode, offset in plan)
+
+    def _record_encoder(self, fields: Sequence[Field]) -> Encode:
+        plan = [(self.encoder(part.type), part.offset) for part in fields]
+
+        def encode(heap: Heap, at: int, values: Sequence[Any]) -> None:
+            for (store, offset), value in zip(plan, values, strict=True):
+                store(heap, at + offset, value)
+
+        return encode
+
+    def _maker(self, kind: Type) -> Callable[[Heap, Any], int]:
+        """Return what makes a reference for a Python value; an int is one already."""
+        if not isinstance(kind, Reference):
+            return lambda heap, value: int(value)
+        element = kind.element
+        if kind.kind == "ref" and isinstance(element, Adt) and element.name in self._handled:
+            return self._handled[element.name].encode
+        if kind.kind in ("array", "list"):
+            fill = self._array_maker(element) if kind.kind == "array" else self._list_maker(element)
+            return lambda heap, value: NIL if value is None else fill(heap, value)
+        return lambda heap, value: NIL if value is None else int(value)
+
+    def _array_maker(self, element: Type) -> Callable[[Heap, Any], int]:
+        if isinstance(element, Basic) and element.letter == "b":
+            return Heap.new_bytes
+        number, store = _number(element), self.encoder(element)
+
+        def make(heap: Heap, values: Sequence[Any]) -> int:
+            ref = heap.new_array(number, len(values))
+            start = heap.array_data(ref)
+            for i, value in enumerate(values):
+                store(heap, start + i * element.size, value)
+            return ref
+
+        return make
+
+    def _list_maker(self, element: Type) -> Callable[[Heap, Any], int]:
+        number, store = _number(element), self.encoder(element)
+
+        def make(heap: Heap, values: Sequence[Any]) -> int:
+            ref = NIL
+            for value in reversed(values):
+                ref = heap.new_list(number, ref)
+                store(heap, heap.head(ref), value)
+            return ref
+
+        return make
+
+
+def _array_decoder(item: Literal["B", "i", "d", "q"]) -> Decode:
+    def decode(heap: Heap, at: int) -> Any:
+        ref = heap.pointer(at)
+        return None if ref == NIL else heap.array_bytes(ref).cast(item)
+
+    return decode
+
+
+def _list_decoder(decode: Decode) -> Decode:
+    def decode_list(heap: Heap, at: int) -> list[Any]:
+        return [decode(heap, heap.head(node)) for node in heap.list_nodes(heap.pointer(at))]
+
+    return decode_list
+
+
+@cache
+def _number(element: Type) -> TypeDescriptor | int:
+    """Return what stands for a type of elements in the heap: one descriptor for each type."""
+    if isinstance(element, Basic):
+        return _NUMBERS[element.letter]
+    if isinstance(element, Record):
+        return TypeDescriptor(-1, element.size, element.map)
+    return POINTER
+
+
+def _signed(value: int, bits: int) -> int:
+    half = 1 << (bits - 1)
+    return (value + half) % (2 * half) - half
+
+
+# fmt: off
+_BASIC_DECODERS: dict[str, Decode] = {
+    "b": Heap.byte,
+    "i": Heap.word,
+    "B": Heap.big,
+    "r": Heap.real,
+    "s": lambda heap, at: heap.string(heap.pointer(at)),
+}
+_BASIC_ENCODERS: dict[str, Encode] = {
+    "b": lambda heap, at, value: heap.set_byte(at, value & 0xFF),
+    "i": lambda heap, at, value: heap.set_word(at, _signed(value, 32)),
+    "B": lambda heap, at, value: heap.set_big(at, _signed(value, 64)),
+    "r": Heap.set_real,
+    "s": lambda heap, at, value: heap.give(at, heap.new_string(value)),
+}
+# fmt: on
