@@ -200,6 +200,18 @@ class Parallel(Container):
         for layer, part, grad in self._parts(x, grad_output):
             layer.acc_grad_parameters(part, grad, scale)
 
+    def lower(self, graph: Scope, x: Value) -> Value:
+        """Cut, lower each layer, join pair by pair."""
+        axis, joined = self.input_axis, None
+        for index, layer in enumerate(self.layers):
+            part = graph.op("slice", x, axis=axis, start=index, stop=index + 1)
+            output = layer.lower(graph.child(index), graph.op("squeeze", part, axis=axis))
+            if joined is None:
+                joined = output
+            else:
+                joined = graph.op("concat", joined, output, axis=self.output_axis)
+        return x if joined is None else joined
+
     def _slices(self, x: Array) -> list[Array]:
         return [np.take(x, i, axis=self.input_axis) for i in range(len(self.layers))]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmbol_core.ml.ops import OPS
 from llmbol_core.nn.declared import Fraction, Positive, Size
+from llmbol_core.nn.layers.operation import Operation
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.module import Array, Module, Shape
 from llmbol_core.nn.randomness import Stream
@@ -16,24 +18,7 @@ if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
 
 
-class Normalization(Module, abstract=True):
-    """Base: y = weight * (x - mean) / sqrt(variance + eps) + bias; the subclass says over what."""
-
-    def parameter_shapes(self) -> dict[str, Shape]:
-        """Return the shapes of weight and bias."""
-        return {"weight": self.normalized_shape(), "bias": self.normalized_shape()}
-
-    def normalized_shape(self) -> Shape:
-        """Return the shape of weight and bias."""
-        raise NotImplementedError
-
-    def initial_parameters(self, stream: Stream) -> dict[str, Array]:
-        """Return weight 1 and bias 0."""
-        shape = self.normalized_shape()
-        return {"weight": np.ones(shape, np.float32), "bias": np.zeros(shape, np.float32)}
-
-
-class BatchNorm(Normalization):
+class BatchNorm(Module):
     """Normalize each feature (axis 1) over the batch, and over what follows the feature axis.
 
     In training the batch's mean and biased variance are used, and the running ones move towards
@@ -48,7 +33,7 @@ class BatchNorm(Normalization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._centred: Array = np.zeros(0, np.float32)
+        self._normal: Array = np.zeros(0, np.float32)
         self._rate: Array = np.zeros(0, np.float32)
         self._by_batch = False
 
@@ -57,15 +42,22 @@ class BatchNorm(Normalization):
         """Normalize 3 features with 4 values each."""
         return cls(3), (3, 4)
 
-    def normalized_shape(self) -> Shape:
-        """Return one value per feature."""
-        return (self.features,)
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shapes of weight and bias."""
+        return {"weight": (self.features,), "bias": (self.features,)}
+
+    def initial_parameters(self, stream: Stream) -> dict[str, Array]:
+        """Return weight 1 and bias 0."""
+        size = self.features
+        return {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
 
     def initial_buffers(self) -> dict[str, Array]:
         """Return running mean 0 and variance 1."""
-        shape = self.normalized_shape()
-        zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-        return {"running_mean": zeros, "running_var": ones}
+        size = self.features
+        return {
+            "running_mean": np.zeros(size, np.float32),
+            "running_var": np.ones(size, np.float32),
+        }
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape if it has the features on its first axis."""
@@ -88,22 +80,29 @@ class BatchNorm(Normalization):
     def update_output(self, x: Array) -> Array:
         """Return the normalized batch; in training also move the running values."""
         self.output_shape(x.shape[1:])
-        axes = self._axes(x)
         count = x.size // self.features
         self._by_batch = self.train and count > 1
-        if self._by_batch:
-            mean = x.mean(axis=axes)
-            centred = x - self._broad(mean, x)
-            variance = np.square(centred).mean(axis=axes)
-            self._move_running(mean, variance * x.dtype.type(count / (count - 1)))
-        else:
-            centred = x - self._broad(self.buffers["running_mean"], x)
-            variance = self.buffers["running_var"]
+        if not self._by_batch:
+            return self._by_running_values(x)
+        axes = self._axes(x)
+        mean = x.mean(axis=axes)
+        normal = x - self._broad(mean, x)
+        variance = np.square(normal).mean(axis=axes)
+        self._move_running(mean, variance * x.dtype.type(count / (count - 1)))
         self._rate = 1 / np.sqrt(variance + x.dtype.type(self.eps))
-        centred *= self._broad(self._rate, x)
-        self._centred = centred
-        weight, bias = self.params["weight"], self.params["bias"]
-        return centred * self._broad(weight, x) + self._broad(bias, x)
+        normal *= self._broad(self._rate, x)
+        self._normal = normal
+        output = normal * self._broad(self.params["weight"], x)
+        output += self._broad(self.params["bias"], x)
+        return output
+
+    def _by_running_values(self, x: Array) -> Array:
+        """Return what the operation gives; keep what the gradients need."""
+        running = self.buffers.values()
+        self._rate = 1 / np.sqrt(self.buffers["running_var"] + x.dtype.type(self.eps))
+        self._normal = x - self._broad(self.buffers["running_mean"], x)
+        self._normal *= self._broad(self._rate, x)
+        return OPS["batch_norm"].run(x, *self.params.values(), *running, eps=self.eps)
 
     def update_grad_input(self, x: Array, grad_output: Array) -> Array:
         """Return w r (g - mean g - n mean(g n)) for the normalized n; in evaluation w r g."""
@@ -112,13 +111,13 @@ class BatchNorm(Normalization):
             return grad_output * factor
         axes = self._axes(x)
         grad = grad_output - grad_output.mean(axis=axes, keepdims=True)
-        grad -= self._centred * (grad_output * self._centred).mean(axis=axes, keepdims=True)
+        grad -= self._normal * (grad_output * self._normal).mean(axis=axes, keepdims=True)
         return np.asarray(grad * factor)
 
     def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
         """Add the sums of g n and of g."""
         axes, factor = self._axes(x), x.dtype.type(scale)
-        self.grads["weight"] += factor * (grad_output * self._centred).sum(axis=axes)
+        self.grads["weight"] += factor * (grad_output * self._normal).sum(axis=axes)
         self.grads["bias"] += factor * grad_output.sum(axis=axes)
 
     def _move_running(self, mean: Array, variance: Array) -> None:
@@ -144,30 +143,34 @@ class BatchNorm(Normalization):
         return graph.op("batch_norm", x, *map(graph.weight, weights), eps=self.eps)
 
 
-class LayerNorm(Normalization):
-    """Normalize each sample over its last axis by that axis's mean and biased variance."""
+class RowNorm(Operation, abstract=True):
+    """Base of the layers that normalize the last axis of each sample by itself."""
 
     features: Size
     eps: Positive = 1e-5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._centred: Array = np.zeros(0, np.float32)
-        self._rate: Array = np.zeros(0, np.float32)
 
     @classmethod
     def example(cls) -> tuple[Module, Shape]:
         """Normalize 2 rows of 4 numbers."""
         return cls(4), (2, 4)
 
-    def normalized_shape(self) -> Shape:
-        """Return one value per place on the last axis."""
-        return (self.features,)
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shape of the weight."""
+        return {"weight": (self.features,)}
+
+    def initial_parameters(self, stream: Stream) -> dict[str, Array]:
+        """Return weight 1 and bias 0."""
+        fill = {"weight": np.ones, "bias": np.zeros}
+        return {n: fill[n](shape, np.float32) for n, shape in self.parameter_shapes().items()}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return eps."""
+        return {"eps": self.eps}
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape if its last axis has the features."""
         if not shape or shape[-1] != self.features:
-            raise self.shape_error(f"{self.features} features last", shape)
+            raise self.shape_error(f"{self.features} features on the last axis", shape)
         return shape
 
     def natural_input(self) -> Shape:
@@ -182,28 +185,18 @@ class LayerNorm(Normalization):
         """Return the number of features."""
         return f"({self.features})"
 
-    def update_output(self, x: Array) -> Array:
-        """Return the normalized rows."""
-        self.output_shape(x.shape[1:])
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = np.square(centred).mean(axis=-1, keepdims=True)
-        self._rate = 1 / np.sqrt(variance + x.dtype.type(self.eps))
-        self._centred = centred * self._rate
-        return np.asarray(self._centred * self.params["weight"] + self.params["bias"])
 
-    def update_grad_input(self, x: Array, grad_output: Array) -> Array:
-        """Return r (h - mean h - n mean(h n)) with h = g w, for the normalized n."""
-        grads = grad_output * self.params["weight"]
-        grad = grads - grads.mean(axis=-1, keepdims=True)
-        grad -= self._centred * (grads * self._centred).mean(axis=-1, keepdims=True)
-        return np.asarray(grad * self._rate)
+class LayerNorm(RowNorm):
+    """y = weight (x - mean) / sqrt(variance + eps) + bias over the last axis, variance biased."""
 
-    def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
-        """Add the sums of g n and of g."""
-        axes, factor = tuple(range(x.ndim - 1)), x.dtype.type(scale)
-        self.grads["weight"] += factor * (grad_output * self._centred).sum(axis=axes)
-        self.grads["bias"] += factor * grad_output.sum(axis=axes)
+    operation = "layer_norm"
 
-    def lower(self, graph: Scope, x: Value) -> Value:
-        """Emit one ``layer_norm``."""
-        return graph.op("layer_norm", x, graph.weight("weight"), graph.weight("bias"), eps=self.eps)
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shapes of weight and bias."""
+        return {"weight": (self.features,), "bias": (self.features,)}
+
+
+class RMSNorm(RowNorm):
+    """y = weight x / sqrt(mean of x^2 + eps) over the last axis."""
+
+    operation = "rms_norm"

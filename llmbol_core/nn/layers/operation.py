@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops import OPS
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.randomness import Stream
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
@@ -79,3 +81,10 @@ class Operation(Module, abstract=True):
         """Emit the operation."""
         weights = [graph.weight(name) for name in self.parameter_shapes()]
         return graph.op(self.operation, x, *weights, **self.attributes())
+
+
+def uniform_parameters(layer: Module, stream: Stream, fan_in: int) -> dict[str, Array]:
+    """Return each parameter uniform within 1 / sqrt(fan_in), as PyTorch starts its layers."""
+    bound = 1 / math.sqrt(fan_in)
+    shapes = layer.parameter_shapes().items()
+    return {name: stream.uniform(shape, -bound, bound) for name, shape in shapes}
