@@ -227,7 +227,7 @@ class Binding:
         plan = [(self.encoder(part.type), part.offset) for part in fields]
 
         def encode(heap: Heap, at: int, values: Sequence[Any]) -> None:
-            for (store, offset), value in zip(plan, values, strict=True):
+            for (store, offset), value in zip(plan, values, strict=False):
                 store(heap, at + offset, value)
 
         return encode

@@ -86,7 +86,7 @@ class OpenFile:
     """A file somebody holds open: its path in the tree, its mode, its offset.
 
     Subclasses say how bytes come and go; this class checks modes and keeps the offset and the
-    number of descriptors. ``is_ready`` says whether a read would come back at once.
+    number of descriptors.
     """
 
     is_stream = False
@@ -131,6 +131,10 @@ class OpenFile:
 
     def is_ready(self) -> bool:
         """Say whether a read would come back at once."""
+        return True
+
+    def can_write(self) -> bool:
+        """Say whether a write would come back at once."""
         return True
 
     def stat(self) -> Dir:

@@ -1,0 +1,215 @@
+"""$Sys, what a Dis program asks of its system: printing, text, time, the process; files beside it.
+
+Where Inferno would go to the network or to another file server, the call fails and the error string
+says so: no network is granted to a program.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from llmbol_core.builtins import sysfile
+from llmbol_core.builtins.binding import Pending, VarArguments
+from llmbol_core.builtins.format import format_text
+from llmbol_core.builtins.sysbinding import binding, declare, environment
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.conversion import rune_to_char
+from llmbol_core.vm.host import HostCall, Sleep
+from llmbol_core.vm.openfile import FileFault
+
+__all__ = ["binding"]
+
+NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP = 1, 2, 4, 8, 16
+STANDARD_OUTPUT = 1
+_ERROR_BYTES = 127
+_RUNE_ERROR = 0xFFFD
+_NO_NETWORK = "network access is not granted"
+
+_started = time.monotonic()
+
+
+# Printing
+
+
+def _formatted(call: HostCall, template: str, arguments: VarArguments) -> str:
+    return format_text(template, arguments, environment(call).error)
+
+
+def encode_utf8(text: str) -> bytes:
+    """Return text as UTF-8; what is no character becomes U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return "".join(rune_to_char(ord(char)) for char in text).encode()
+
+
+@declare("print: fn(s: string, *): int", failure=-1)
+def print_(call: HostCall, template: str, arguments: VarArguments) -> int | Pending:
+    """Write formatted text to standard output; return the number of bytes."""
+    return fprint(call, STANDARD_OUTPUT, template, arguments)
+
+
+@declare("fprint: fn(fd: ref FD, s: string, *): int", failure=-1)
+def fprint(call: HostCall, number: int, template: str, arguments: VarArguments) -> int | Pending:
+    """Write formatted text to a file; return the number of bytes."""
+    data = encode_utf8(_formatted(call, template, arguments))
+    return sysfile.write_bytes(environment(call).descriptors[number], data)
+
+
+@declare("sprint: fn(s: string, *): string", failure="")
+def sprint(call: HostCall, template: str, arguments: VarArguments) -> str:
+    """Return formatted text, up to the first NUL."""
+    return _formatted(call, template, arguments).partition("\0")[0]
+
+
+@declare("aprint: fn(s: string, *): array of byte", failure=None)
+def aprint(call: HostCall, template: str, arguments: VarArguments) -> bytes:
+    """Return formatted text as UTF-8."""
+    return encode_utf8(_formatted(call, template, arguments))
+
+
+@declare("werrstr: fn(s: string): int", failure=-1)
+def werrstr(call: HostCall, text: str) -> int:
+    """Set the error string."""
+    environment(call).error = encode_utf8(text)[:_ERROR_BYTES].decode(errors="ignore")
+    return 0
+
+
+# Text
+
+
+@declare("tokenize: fn(s, delim: string): (int, list of string)", failure=(0, None))
+def tokenize(call: HostCall, text: str, delimiters: str) -> tuple[int, list[str] | None]:
+    """Split text at any of some characters; there are no empty tokens."""
+    if not delimiters:
+        return 0, None
+    for char in delimiters[1:]:
+        text = text.replace(char, delimiters[0])
+    tokens = [token for token in text.split(delimiters[0]) if token]
+    return len(tokens), tokens or None
+
+
+@declare("byte2char: fn(buf: array of byte, n: int): (int, int, int)", failure=(0, 0, 0))
+def byte2char(call: HostCall, buffer: memoryview | None, at: int) -> tuple[int, int, int]:
+    """Decode one character; return it, its bytes, and 1 if it was well-formed UTF-8."""
+    rune, width = _decode(_bounded(buffer, at), at)
+    return rune, width, int(width > 1 or (width == 1 and rune != _RUNE_ERROR))
+
+
+@declare("utfbytes: fn(buf: array of byte, n: int): int", failure=0)
+def utfbytes(call: HostCall, buffer: memoryview | None, count: int) -> int:
+    """Return how many of the first bytes are whole characters."""
+    if buffer is None or not 0 <= count <= len(buffer):
+        raise Trap(traps.BOUNDS)
+    data, at = buffer[:count], 0
+    while at < count:
+        width = _decode(data, at)[1]
+        if not width:
+            break
+        at += width
+    return at
+
+
+@declare("char2byte: fn(c: int, buf: array of byte, n: int): int", failure=0)
+def char2byte(call: HostCall, rune: int, buffer: memoryview | None, at: int) -> int:
+    """Encode one character; return its bytes, 0 if they do not fit."""
+    data = rune_to_char(rune).encode()
+    bounded = _bounded(buffer, at)
+    if at + len(data) > len(bounded):
+        return 0
+    bounded[at : at + len(data)] = data
+    return len(data)
+
+
+def _bounded(buffer: memoryview | None, at: int) -> memoryview:
+    if buffer is None or not 0 <= at < len(buffer):
+        raise Trap(traps.BOUNDS)
+    return buffer
+
+
+def _decode(data: memoryview, at: int) -> tuple[int, int]:
+    """Return the character at an offset and its width: 0 if more bytes are needed, 1 if bad."""
+    first = data[at]
+    if first < 0x80:
+        return first, 1
+    width = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+    if at + width > len(data):
+        return _RUNE_ERROR, 0
+    try:
+        return ord(bytes(data[at : at + width]).decode()), width
+    except (UnicodeDecodeError, TypeError):
+        return _RUNE_ERROR, 1
+
+
+# Time and the process
+
+
+@declare("millisec: fn(): int", failure=0)
+def millisec(call: HostCall) -> int:
+    """Return a count of milliseconds, from no particular moment."""
+    return int((time.monotonic() - _started) * 1000)
+
+
+@declare("sleep: fn(period: int): int", failure=0)
+def sleep(call: HostCall, period: int) -> Sleep:
+    """Wait so many milliseconds, or just let others run."""
+    return Sleep(max(0, period) / 1000)
+
+
+@declare("pctl: fn(flags: int, movefd: list of int): int", failure=-1)
+def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
+    """Give the process descriptors, names or a group of its own; return its number."""
+    mine, process = environment(call), call.process
+    if flags & NEWFD:
+        mine.replace_descriptors(mine.descriptors.fork(numbers))
+    elif flags & FORKFD:
+        copy = mine.descriptors.fork()
+        for number in numbers:
+            mine.descriptors.close(number)
+        mine.replace_descriptors(copy)
+    if flags & (NEWNS | FORKNS):
+        mine.namespace = mine.namespace.fork(is_new=bool(flags & NEWNS))
+    if flags & NEWPGRP:
+        process.group = process.pid
+    return process.pid
+
+
+# What is not granted
+
+
+@declare("dial: fn(addr, local: string): (int, Connection)", failure=(-1, (None, None)))
+def dial(call: HostCall, address: str, local: str) -> Any:
+    """Fail: no network is granted."""
+    raise FileFault(_NO_NETWORK)
+
+
+@declare("announce: fn(addr: string): (int, Connection)", failure=(-1, (None, None)))
+def announce(call: HostCall, address: str) -> Any:
+    """Fail: no network is granted."""
+    raise FileFault(_NO_NETWORK)
+
+
+@declare("listen: fn(c: Connection): (int, Connection)", failure=(-1, (None, None)))
+def listen(call: HostCall, connection: tuple[Any, ...]) -> Any:
+    """Fail: no network is granted."""
+    raise FileFault(_NO_NETWORK)
+
+
+@declare("export: fn(c: ref FD, dir: string, flag: int): int", failure=-1)
+def export(call: HostCall, number: int, directory: str, flag: int) -> int:
+    """Fail: a program's tree is not for others."""
+    raise FileFault("export is not granted")
+
+
+@declare("fauth: fn(fd: ref FD, aname: string): ref FD", failure=None)
+def fauth(call: HostCall, number: int, name: str) -> Any:
+    """Fail: there is no file server to authenticate to."""
+    raise FileFault("no authentication")
+
+
+@declare("fversion: fn(fd: ref FD, msize: int, version: string): (int, string)", failure=(-1, ""))
+def fversion(call: HostCall, number: int, size: int, version: str) -> Any:
+    """Fail: there is no file server to agree with."""
+    raise FileFault("no file server")

@@ -1,0 +1,156 @@
+"""What all of $Sys shares: its types, its descriptors, how it reports failure.
+
+A Limbo ``ref FD`` is a record with the descriptor's number in it; calls look at that number only,
+in the caller's group of descriptors. The records that $Sys makes close their descriptor when the
+last reference to them dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llmbol_core.builtins.binding import Binding, Implementation, Pending
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.environment import Descriptors, Environment
+from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
+
+binding = Binding(
+    "Sys",
+    """
+    Qid: adt {
+        path: big;
+        vers, qtype: int;
+    };
+    Dir: adt {
+        name, uid, gid, muid: string;
+        qid: Qid;
+        mode, atime, mtime: int;
+        length: big;
+        dtype, dev: int;
+    };
+    FD: adt {
+        fd: int;
+    };
+    Connection: adt {
+        dfd, cfd: ref FD;
+        dir: string;
+    };
+    Rread: type chan of (array of byte, string);
+    Rwrite: type chan of (int, string);
+    FileIO: adt {
+        read: chan of (int, int, int, Rread);
+        write: chan of (int, array of byte, int, Rwrite);
+    };
+    """,
+)
+
+NO_DESCRIPTOR = -1
+_FD = TypeDescriptor(-1, 4)
+
+
+@dataclass
+class HeldDescriptor:
+    """A descriptor that is closed when nobody holds it any more."""
+
+    group: Descriptors
+    number: int
+
+    def close(self) -> None:
+        """Close the descriptor and let its group go."""
+        self.group.close(self.number)
+        self.group.release()
+
+
+def _number(heap: Heap, ref: int) -> int:
+    return NO_DESCRIPTOR if ref == NIL else heap.word(ref)
+
+
+def new_descriptor(heap: Heap, held: HeldDescriptor | None) -> int:
+    """Return a new ``ref FD``, or nil for None."""
+    if held is None:
+        return NIL
+    ref = heap.new_handle(held, 0, _FD)
+    heap.set_word(ref, held.number)
+    return ref
+
+
+binding.reference("FD", _number, new_descriptor)
+
+
+def environment(call: HostCall) -> Environment:
+    """Return the environment of the process that calls."""
+    found: Environment = call.process.environment
+    return found
+
+
+def hold(call: HostCall, file: OpenFile) -> HeldDescriptor:
+    """Give an open file a number in the caller's group, to be held by a ``ref FD``."""
+    group = environment(call).descriptors
+    held = HeldDescriptor(group, group.add(file))
+    group.users += 1
+    return held
+
+
+def declare(declaration: str, failure: Any) -> Callable[[Implementation], Implementation]:
+    """Bind a function of $Sys; when it raises FileFault it returns ``failure``.
+
+    The fault's text becomes the error string of the process.
+    """
+
+    def bind(implementation: Implementation) -> Implementation:
+        def guarded(call: HostCall, *arguments: Any) -> Any:
+            def fail(fault: FileFault) -> Any:
+                environment(call).error = str(fault)
+                return failure
+
+            try:
+                result = implementation(call, *arguments)
+            except FileFault as fault:
+                return fail(fault)
+            return _guard(result, fail) if isinstance(result, Pending) else result
+
+        binding.function(declaration)(guarded)
+        return implementation
+
+    return bind
+
+
+def _guard(pending: Pending, fail: Callable[[FileFault], Any]) -> Pending:
+    """Carry a fault of the waiting thread over to the machine's."""
+
+    def run() -> Any:
+        try:
+            return pending.run()
+        except FileFault as fault:
+            return fault
+
+    def then(found: Any) -> Any:
+        if isinstance(found, FileFault):
+            return fail(found)
+        try:
+            return pending.then(found)
+        except FileFault as fault:
+            return fail(fault)
+
+    return Pending(run, then)
+
+
+def dir_fields(entry: Dir) -> tuple[Any, ...]:
+    """Return an entry as the fields of Limbo's Dir."""
+    qid = (entry.qid_path, entry.qid_version, entry.qid_type)
+    times = (entry.mode, entry.atime, entry.mtime, entry.length)
+    names = (entry.name, entry.uid, entry.gid, entry.muid)
+    return (*names, qid, *times, entry.device_type, entry.device)
+
+
+def dir_entry(fields: tuple[Any, ...]) -> Dir:
+    """Return the entry that the fields of Limbo's Dir describe; its numbers are unsigned."""
+    name, uid, gid, muid, qid, mode, atime, mtime, length, dtype, dev = fields
+    path, version, kind = qid
+    names, times = (name, uid, gid, muid), (mode & WORD, atime & WORD, mtime & WORD)
+    return Dir(*names, path, version, kind, *times, length, dtype, dev)

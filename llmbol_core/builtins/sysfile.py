@@ -1,0 +1,298 @@
+"""The functions of $Sys for files and the tree they are in.
+
+Reads and writes that may have to wait, for someone who types or for the other end of a pipe, are
+done in another thread while other processes run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmbol_core.builtins.binding import Pending
+from llmbol_core.builtins.sysbinding import (
+    HeldDescriptor,
+    declare,
+    dir_entry,
+    dir_fields,
+    environment,
+    hold,
+    new_descriptor,
+)
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile, PipeEnd
+
+Buffer = memoryview
+_MOST_AT_ONCE = 1 << 20
+"""Bytes that ``stream`` takes at once, however many it is asked to."""
+
+
+def _file(call: HostCall, number: int) -> OpenFile:
+    return environment(call).descriptors[number]
+
+
+def _named(call: HostCall, number: int) -> str:
+    return _file(call, number).path
+
+
+# Opening and closing
+
+
+@declare("open: fn(s: string, mode: int): ref FD", failure=None)
+def open_(call: HostCall, name: str, mode: int) -> HeldDescriptor:
+    """Open a file."""
+    return hold(call, environment(call).namespace.open(name, mode))
+
+
+@declare("create: fn(s: string, mode, perm: int): ref FD", failure=None)
+def create(call: HostCall, name: str, mode: int, permission: int) -> HeldDescriptor:
+    """Create a file or directory, or truncate a file."""
+    return hold(call, environment(call).namespace.create(name, mode, permission))
+
+
+@declare("fildes: fn(fd: int): ref FD", failure=None)
+def fildes(call: HostCall, number: int) -> HeldDescriptor:
+    """Return a descriptor of its own for what a number stands for."""
+    return hold(call, _file(call, number))
+
+
+@declare("dup: fn(old, new: int): int", failure=-1)
+def dup(call: HostCall, old: int, new: int) -> int:
+    """Let another number, the first free one for -1, stand for the same file."""
+    return environment(call).descriptors.add(_file(call, old), new)
+
+
+@declare("pipe: fn(fds: array of ref FD): int", failure=-1)
+def pipe(call: HostCall, array: int) -> int:
+    """Put both ends of a new pipe into an array."""
+    heap = call.heap
+    if array == NIL:
+        raise Trap(traps.NIL_DEREFERENCE)
+    if heap.array_length(array) < 2:
+        return -1
+    start = heap.array_data(array)
+    for i, end in enumerate(PipeEnd.pair()):
+        heap.give(start + 4 * i, new_descriptor(heap, hold(call, end)))
+    return 0
+
+
+# Reading and writing
+
+
+@declare("read: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
+def read(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int | Pending:
+    """Read at most so many bytes; 0 at the end of the file."""
+    if buffer is None or count < 0:
+        return 0
+    return _read(_file(call, number), buffer[:count], None)
+
+
+@declare("pread: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
+def pread(
+    call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int
+) -> int | Pending:
+    """Read at an offset."""
+    if buffer is None or count < 0:
+        return 0
+    return _read(_file(call, number), buffer[:count], offset)
+
+
+@declare("readn: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
+def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int | Pending:
+    """Read until there are so many bytes or the file ends."""
+    if buffer is None or count < 0:
+        return 0
+    file, window = _file(call, number), buffer[:count]
+
+    def run() -> bytes:
+        data = file.read(len(window))
+        while len(data) < len(window):
+            try:
+                more = file.read(len(window) - len(data))
+            except FileFault:
+                break
+            if not more:
+                break
+            data += more
+        return data
+
+    def then(data: bytes) -> int:
+        window[: len(data)] = data
+        return len(data)
+
+    return Pending(run, then) if file.is_stream else then(run())
+
+
+def _read(file: OpenFile, window: Buffer, offset: int | None) -> int | Pending:
+    count = len(window)
+
+    def then(data: bytes) -> int:
+        window[: len(data)] = data
+        return len(data)
+
+    if file.is_ready() or not count:
+        return then(file.read(count, offset))
+    return Pending(lambda: file.read(count, offset), then)
+
+
+@declare("write: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
+def write(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int | Pending:
+    """Write so many bytes."""
+    if buffer is None or count < 0:
+        return 0
+    return write_bytes(_file(call, number), bytes(buffer[:count]))
+
+
+@declare("pwrite: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
+def pwrite(
+    call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int
+) -> int | Pending:
+    """Write at an offset."""
+    if buffer is None or count < 0:
+        return 0
+    return write_bytes(_file(call, number), bytes(buffer[:count]), offset)
+
+
+def write_bytes(file: OpenFile, data: bytes, offset: int | None = None) -> int | Pending:
+    """Write, waiting if the file cannot take more at the moment."""
+    if file.can_write():
+        return file.write(data, offset)
+    return Pending(lambda: file.write(data, offset), int)
+
+
+@declare("seek: fn(fd: ref FD, off: big, start: int): big", failure=-1)
+def seek(call: HostCall, number: int, offset: int, start: int) -> int:
+    """Move to an offset from the start, from here or from the end."""
+    return _file(call, number).seek(offset, start)
+
+
+@declare("stream: fn(src, dst: ref FD, bufsiz: int): int", failure=0)
+def stream(call: HostCall, source: int, target: int, size: int) -> Pending:
+    """Copy one file to another until the source ends; return the number of bytes."""
+    taken, given = _file(call, source), _file(call, target)
+    size = max(0, min(size, _MOST_AT_ONCE))
+
+    def run() -> tuple[int, str]:
+        total = 0
+        try:
+            while data := _fill(taken, size):
+                if given.write(data) != len(data):
+                    raise FileFault(EHUNGUP)
+                total += len(data)
+        except FileFault as fault:
+            return total, str(fault)
+        return total, ""
+
+    def then(found: tuple[int, str]) -> int:
+        total, fault = found
+        if fault:
+            environment(call).error = fault
+        return total
+
+    return Pending(run, then)
+
+
+def _fill(file: OpenFile, size: int) -> bytes:
+    """Read until there are so many bytes or the file ends."""
+    data = b""
+    while len(data) < size:
+        more = file.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+# What files are
+
+
+@declare("stat: fn(s: string): (int, Dir)", failure=(-1,))
+def stat(call: HostCall, name: str) -> tuple[int, Sequence[Any]]:
+    """Describe a file by name."""
+    return 0, dir_fields(environment(call).namespace.stat(name))
+
+
+@declare("fstat: fn(fd: ref FD): (int, Dir)", failure=(-1,))
+def fstat(call: HostCall, number: int) -> tuple[int, Sequence[Any]]:
+    """Describe an open file."""
+    return 0, dir_fields(_file(call, number).stat())
+
+
+@declare("wstat: fn(s: string, d: Dir): int", failure=-1)
+def wstat(call: HostCall, name: str, fields: tuple[Any, ...]) -> int:
+    """Change what a file's entry says, by name."""
+    environment(call).namespace.wstat(name, dir_entry(fields))
+    return 0
+
+
+@declare("fwstat: fn(fd: ref FD, d: Dir): int", failure=-1)
+def fwstat(call: HostCall, number: int, fields: tuple[Any, ...]) -> int:
+    """Change what the entry of an open file says."""
+    file, entry = _file(call, number), dir_entry(fields)
+    environment(call).namespace.wstat(file.path, entry)
+    if entry.name:
+        file.path = file.path.rpartition("/")[0] + "/" + entry.name
+    return 0
+
+
+@declare("dirread: fn(fd: ref FD): (int, array of Dir)", failure=(-1, None))
+def dirread(call: HostCall, number: int) -> tuple[int, Sequence[Any] | None]:
+    """Return the next entries of a directory."""
+    found = [dir_fields(entry) for entry in _file(call, number).entries()]
+    return len(found), found or None
+
+
+@declare("fd2path: fn(fd: ref FD): string", failure="")
+def fd2path(call: HostCall, number: int) -> str:
+    """Return the path an open file was opened by."""
+    return _named(call, number)
+
+
+@declare("iounit: fn(fd: ref FD): int", failure=0)
+def iounit(call: HostCall, number: int) -> int:
+    """Return how much is read or written in one piece; 0 says that nobody cares."""
+    _file(call, number)
+    return 0
+
+
+# The tree
+
+
+@declare("remove: fn(s: string): int", failure=-1)
+def remove(call: HostCall, name: str) -> int:
+    """Remove a file or an empty directory."""
+    environment(call).namespace.remove(name)
+    return 0
+
+
+@declare("chdir: fn(path: string): int", failure=-1)
+def chdir(call: HostCall, path: str) -> int:
+    """Change the directory that names begin from, for the whole group."""
+    environment(call).namespace.change_directory(path)
+    return 0
+
+
+@declare("bind: fn(s, on: string, flags: int): int", failure=-1)
+def bind(call: HostCall, source: str, target: str, flags: int) -> int:
+    """Show one directory in the place of another, or with it."""
+    environment(call).namespace.bind(source, target, flags)
+    return 1
+
+
+@declare("unmount: fn(s1: string, s2: string): int", failure=-1)
+def unmount(call: HostCall, source: str, target: str) -> int:
+    """Undo a bind."""
+    environment(call).namespace.unbind(source, target)
+    return 0
+
+
+@declare(
+    "mount: fn(fd: ref FD, afd: ref FD, on: string, flags: int, spec: string): int", failure=-1
+)
+def mount(call: HostCall, number: int, auth: int, on: str, flags: int, spec: str) -> int:
+    """Refuse: there is no client of file servers in this machine."""
+    _file(call, number)
+    raise FileFault("mount/attach disallowed")
