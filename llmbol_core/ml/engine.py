@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from llmbol_core.errors import ModelError, ShapeError, nearest
+from llmbol_core.errors import DtypeError, ModelError, ShapeError, nearest
+from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.quantization import dequantize
@@ -73,7 +74,7 @@ class Engine:
         ready = {}
         batch = None
         for value, array in zip(wanted, arrays, strict=True):
-            x = dequantize(Tensor.of(array))
+            x = _numbers(value, array)
             batch = len(x) if batch is None and x.ndim else batch
             if x.ndim != len(value.shape) or x.shape[1:] != value.shape[1:] or len(x) != batch:
                 raise ShapeError(
@@ -92,19 +93,9 @@ class Engine:
         tensor = Tensor.of(weights[name])
         if tensor.shape != value.shape:
             raise ShapeError(name, f"expected {_plain(value.shape)}, given {_plain(tensor.shape)}")
-        if tensor.dtype.is_blocked and self._takes_blocks(value):
+        if tensor.dtype.is_blocked and self.graph.takes_blocks(value):
             return tensor
         return np.ascontiguousarray(dequantize(tensor))
-
-    def _takes_blocks(self, value: Value) -> bool:
-        """Return whether every use of a weight can read quantized blocks."""
-        uses = [
-            name in OPS[step.op].packed
-            for step in self.graph.steps
-            for name, used in zip(OPS[step.op].inputs, step.inputs, strict=False)
-            if used.index == value.index
-        ]
-        return all(uses)
 
     def _planned(self) -> list[_Planned]:
         """Find after which step each value is no longer needed."""
@@ -120,6 +111,16 @@ class Engine:
             )
             for number, step in enumerate(self.graph.steps)
         ]
+
+
+def _numbers(value: Value, array: ArrayLike) -> Array:
+    """Return an input's numbers as the graph wants them: float32, or int32 for indices."""
+    tensor = Tensor.of(array)
+    if value.dtype is F32:
+        return dequantize(tensor)
+    if tensor.dtype.layout.kind not in "iu":
+        raise DtypeError(value.name, f"expected whole numbers, given {tensor.dtype}")
+    return tensor.data.astype(np.int32)
 
 
 def _plain(shape: Shape) -> str:

@@ -54,9 +54,9 @@ class Graph:
         """How many values there are."""
         return len(self.inputs) + len(self.weights) + len(self.steps)
 
-    def input(self, name: str, shape: Shape) -> Value:
+    def input(self, name: str, shape: Shape, dtype: StorageType = F32) -> Value:
         """Add an input whose samples have this shape; batches of them come when it runs."""
-        value = Value(self.size, (1, *shape), F32, name)
+        value = Value(self.size, (1, *shape), dtype, name)
         self.inputs.append(value)
         return value
 
@@ -71,6 +71,7 @@ class Graph:
         """Append an operation of the table and return its result."""
         row = OPS[name]
         row.check_count(len(values))
+        row.check_dtypes(*(value.dtype for value in values))
         full = row.conform(attributes)
         shape = row.shape(*(value.shape for value in values), **full)
         output = Value(self.size, shape, row.dtype)
@@ -80,6 +81,15 @@ class Graph:
     def output(self, value: Value) -> None:
         """Make a value one of the graph's results."""
         self.outputs.append(value)
+
+    def takes_blocks(self, value: Value) -> bool:
+        """Return whether every use of a weight can read quantized blocks."""
+        return all(
+            name in OPS[step.op].packed
+            for step in self.steps
+            for name, used in zip(OPS[step.op].inputs, step.inputs, strict=False)
+            if used.index == value.index
+        )
 
     def shapes(self, batch: int) -> list[Shape]:
         """Return the shape of each value for a batch of this size, or raise ShapeError."""

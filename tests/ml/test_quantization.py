@@ -53,11 +53,9 @@ def test_encoders_equal_the_gguf_package(name, rng):
     assert quantize(x, name).tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize("name", [n for n in DECODABLE if TYPES[n].number is not None])
+@pytest.mark.parametrize("name", sorted(DECODABLE - {"U8", "Q8_1", "Q8_K"}))
 def test_decoders_equal_the_gguf_package(name, rng):
     kind = TYPES[name]
-    if name in ("Q8_1", "Q8_K"):
-        pytest.skip("activations only: the gguf package cannot read them")
     blocks = np.frombuffer(rng.bytes(kind.block_bytes * 500), kind.layout).copy()
     for field in {"d", "m", "dmin"} & set(kind.layout.names or ()):
         blocks[field] = rng.normal(size=500)

@@ -179,7 +179,7 @@ def _columns(x: Array, weight: Array, **attributes: Any) -> Array:
     )
     windows = _windows(x, weight.shape[2:], stride, padding, dilation)
     outputs, groups = windows.shape[2 : 2 + rank], attributes["groups"]
-    windows = windows.reshape(len(x), groups, -1, *windows.shape[2:])
+    windows = windows.reshape(len(x), groups, x.shape[1] // groups, *windows.shape[2:])
     order = (1, 0, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
     columns = windows.transpose(order)
     return columns.reshape(groups, len(x) * math.prod(outputs), math.prod(weight.shape[1:]))

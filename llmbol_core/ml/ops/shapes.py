@@ -20,12 +20,13 @@ def _reshape_shape(x: Shape, shape: Ints) -> Shape:
         raise ShapeError("reshape", f"{shape} is no shape")
     if any(n == 0 and i >= len(x) for i, n in enumerate(shape)):
         raise ShapeError("reshape", f"0 in {shape} keeps an axis that {x} does not have")
-    wanted = [x[i] if n == 0 else n for i, n in enumerate(shape)]
-    rest = math.prod(n for n in wanted if n != -1)
-    full = tuple(math.prod(x) // rest if n == -1 and rest else n for n in wanted)
-    if math.prod(full) != math.prod(x) or -1 in full:
+    # Axes that are kept do not count, so that an empty batch keeps the shape of its samples.
+    have = math.prod(n for i, n in enumerate(x) if i >= len(shape) or shape[i] != 0)
+    rest = math.prod(n for n in shape if n > 0)
+    left = have // rest if -1 in shape else 1
+    if rest * left != have:
         raise ShapeError("reshape", f"{x} does not fit into {shape}")
-    return full
+    return tuple(x[i] if n == 0 else left if n == -1 else n for i, n in enumerate(shape))
 
 
 def _reshape_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple[Array]:

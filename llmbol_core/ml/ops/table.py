@@ -102,6 +102,13 @@ class Op:
         if not self.required <= count <= len(self.inputs):
             raise TypeError(f"{self.name} takes {', '.join(self.inputs)}: {count} inputs given")
 
+    def check_dtypes(self, *dtypes: StorageType) -> None:
+        """Raise DtypeError unless indices are I32 and all other inputs F32."""
+        for name, dtype in zip(self.inputs, dtypes, strict=False):
+            wanted = I32 if name.rstrip("?") in self.indices else F32
+            if dtype is not wanted:
+                raise DtypeError(self.name, f"{name} must be {wanted}, not {dtype}")
+
     def __call__(self, *inputs: Any, **attributes: Any) -> Array:
         """Run after checking everything: counts, types, shapes.
 

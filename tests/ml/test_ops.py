@@ -1,0 +1,266 @@
+"""The whole operation table: against float64 definitions, numeric gradients, its own rules."""
+
+import re
+
+import numpy as np
+import pytest
+
+from llmbol_core.errors import DtypeError, ShapeError
+from llmbol_core.ml import ops
+from llmbol_core.ml.dtypes import TYPES
+from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.quantization import dequantize, quantize
+from llmbol_core.ml.tensor import Tensor
+from tests.ml.oracles import ORACLES
+from tests.ml.test_quantization import vector
+
+# Operations without a gradient: their results are steps or places.
+STEPS = {
+    *("sign", "floor", "ceil", "round", "equal", "less", "less_equal", "greater"),
+    *("greater_equal", "argmax", "argmin", "argsort", "top_k"),
+}
+# Operations whose first axis is not the batch of independent samples in their example.
+MIXED = {"permute", "mul_mat", "get_rows", "where"}
+
+
+def test_oracles_cover_the_table():
+    assert set(ORACLES) == set(OPS)
+    assert {name for name, row in OPS.items() if row.gradient is None} == STEPS
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_definition(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    result = row(*inputs, **attributes)
+    wide = [x.astype(np.float64) if x.dtype == np.float32 else x for x in inputs]
+    expected = ORACLES[name](*wide, **attributes)
+    np.testing.assert_allclose(result, expected, rtol=3e-6, atol=1e-6)
+    assert result.dtype == row.dtype.layout
+    assert row.run(*inputs, **row.conform(attributes)).tobytes() == result.tobytes()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_shape_rule_and_cost(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    full = row.conform(attributes)
+    shapes = [x.shape for x in inputs]
+    result = row(*inputs, **attributes)
+    assert row.shape(*shapes, **full) == result.shape
+    flops, moved = row.cost(shapes, **full)
+    assert flops >= 0
+    assert moved == 4 * (sum(x.size for x in inputs) + result.size)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_description(name):
+    row = OPS[name]
+    assert re.fullmatch(r"[A-Z].*\.", row.summary)
+    assert row.required == len([i for i in row.inputs if not i.endswith("?")]) >= 1
+    assert row.packed | row.indices <= {i.rstrip("?") for i in row.inputs}
+    assert all(a.kind in (int, float, bool, tuple) for a in row.attributes)
+
+
+@pytest.mark.parametrize("name", [n for n in OPS if n not in STEPS])
+def test_gradient_equals_the_numeric_one(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    full = row.conform(attributes)
+    wide = [x.astype(np.float64) if x.dtype == np.float32 else x for x in inputs]
+    y = row.run(*wide, **full)
+    assert y.dtype == np.float64
+    g = rng.normal(size=y.shape)
+    assert row.gradient is not None
+    gradients = row.gradient(g, y, *wide, **full)
+    assert len(gradients) >= len(wide)
+    for i, (x, along) in enumerate(zip(wide, gradients, strict=False)):
+        if along is None:
+            assert row.inputs[i] in (*row.indices, "condition")
+            continue
+        assert along.shape == x.shape
+        for _ in range(3):
+            direction, eps = rng.normal(size=x.shape), 1e-6
+            ends = []
+            for sign in (1, -1):
+                moved = [*wide]
+                moved[i] = x + sign * eps * direction
+                ends.append((row.run(*moved, **full) * g).sum())
+            numeric = (ends[0] - ends[1]) / (2 * eps)
+            assert (along * direction).sum() == pytest.approx(numeric, rel=2e-5, abs=2e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in OPS if n not in MIXED])
+def test_samples_do_not_depend_on_their_batch(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    x, *others = inputs
+    batch = rng.uniform(0.5, 3, (45, *x.shape[1:])).astype(np.float32)
+    per_sample = name in ("matmul", "concat")  # the second input is a batch too
+    if per_sample:
+        others = [rng.uniform(0.5, 3, (45, *others[0].shape[1:])).astype(np.float32)]
+    full = row.conform(attributes)
+    whole = np.ascontiguousarray(row.run(batch, *others, **full))
+    for start, stop in ((0, 1), (7, 8), (30, 44)):
+        rest = [other[start:stop] if per_sample else other for other in others]
+        part = np.ascontiguousarray(row.run(batch[start:stop], *rest, **full))
+        assert part.tobytes() == whole[start:stop].tobytes()
+
+
+@pytest.mark.parametrize("name", [n for n in OPS if n not in MIXED])
+def test_an_empty_batch_gives_an_empty_result(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    x, *others = inputs
+    if name in ("matmul", "concat"):
+        others = [others[0][:0]]
+    empty = row(x[:0], *others, **attributes)
+    shapes = [x[:0].shape, *(other.shape for other in others)]
+    assert empty.shape == row.shape(*shapes, **row.conform(attributes))
+    assert empty.size == 0
+
+
+# ---- products in detail ----
+
+
+@pytest.mark.parametrize("size", [(33, 7, 5), (1, 64, 10), (70, 784, 128), (64, 1, 1)])
+def test_linear_rows_are_independent(size, rng):
+    m, k, n = size
+    x, w = rng.normal(size=(m, k)).astype("f4"), rng.normal(size=(n, k)).astype("f4")
+    whole = ops.linear(x, w)
+    np.testing.assert_allclose(whole, x.astype("f8") @ w.T, rtol=1e-4, atol=1e-4)
+    order = rng.permutation(m)
+    assert ops.linear(x[order], w).tobytes() == whole[order].tobytes()
+    for i in range(0, m, 9):
+        assert ops.linear(x[i : i + 1], w).tobytes() == whole[i].tobytes()
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
+def test_quantized_products_equal_ggml(name):
+    kind = name.upper()
+    a = vector("mm_A")
+    weight = Tensor.from_buffer(vector(f"mm_{name}_wq").tobytes(), kind, (24, 512))
+    ours = ops.linear(a, weight)
+    theirs, exact = vector(f"mm_{name}_x86"), vector(f"mm_{name}_exact_f64")
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+    # Types with a minimum use sums of activations that were rounded to float16.
+    bound = 2e-3 if name.endswith("_1") else 4e-6 * np.abs(exact).max()
+    np.testing.assert_allclose(ours, exact, rtol=0, atol=bound)
+    assert ops.mul_mat(weight, a).tobytes() == ours.tobytes()
+    for i in range(len(a)):
+        assert ops.linear(a[i : i + 1], weight).tobytes() == ours[i].tobytes()
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "Q8_0", "F16", "BF16"])
+def test_quantized_linear_is_close_to_the_float_one(name, rng):
+    x = rng.normal(size=(3, 2, 64)).astype(np.float32)
+    weight, bias = rng.normal(size=(700, 64)).astype("f4"), rng.normal(size=700).astype("f4")
+    stored = quantize(weight, name)
+    exact = x.astype("f8") @ dequantize(stored).astype("f8").T + bias
+    result = OPS["linear"](x, stored, bias)
+    assert result.shape == (3, 2, 700)
+    assert np.abs(result - exact).max() < (1e-4 if name.endswith("16") else 0.2)
+
+
+def test_k_quants_multiply_too(rng):
+    blocks = np.zeros((4, 2), TYPES["Q6_K"].layout)
+    blocks["d"], blocks["scales"] = 0.01, rng.integers(-9, 9, (4, 2, 16))
+    blocks["ql"] = rng.integers(0, 256, (4, 2, 128))
+    weight = Tensor(blocks, "Q6_K")
+    x = rng.normal(size=(3, 512)).astype(np.float32)
+    exact = x.astype("f8") @ dequantize(weight).T
+    np.testing.assert_allclose(ops.linear(x, weight), exact, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "Q8_0"])
+def test_get_rows_from_any_type(name, rng):
+    table = quantize(rng.normal(size=(9, 32)).astype("f4"), name)
+    found = OPS["get_rows"](table, np.array([[8], [0]]))
+    np.testing.assert_array_equal(found[:, 0], dequantize(table)[[8, 0]])
+
+
+# ---- what is refused ----
+
+X = np.zeros((2, 3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "attributes", "why"),
+    [
+        ("linear", (X, np.zeros((5, 3))), {}, r"linear: rows of \(2, 3, 4\) do not fit"),
+        ("linear", (X, np.zeros((5, 4)), np.zeros(4)), {}, r"the bias is \(4,\), not \(5,\)"),
+        ("mul_mat", (np.zeros((5, 3)), X), {}, "mul_mat: rows of"),
+        ("matmul", (X, X), {}, "matmul: .* do not fit"),
+        ("add", (X, np.zeros(3)), {}, r"\(2, 3, 4\) and \(3,\) do not fit"),
+        ("softmax", (X,), {"axis": 3}, r"there is no axis 3 in shape \(2, 3, 4\)"),
+        ("sum", (X[:0],), {"axis": 0}, "nothing lies along axis 0"),
+        ("reshape", (X,), {"shape": (5, -1)}, r"\(2, 3, 4\) does not fit into \(5, -1\)"),
+        ("reshape", (X,), {"shape": (-1, -1)}, "is no shape"),
+        ("reshape", (X,), {"shape": (0, 0, 0, 0)}, "does not have"),
+        ("permute", (X,), {"axes": (0, 1, 1)}, "no order of the axes"),
+        ("squeeze", (X,), {"axis": 0}, "has not length 1"),
+        ("concat", (X, X[:1]), {"axis": 1}, "do not fit along axis 1"),
+        ("slice", (X,), {"axis": 1, "start": 1, "stop": 9}, "does not lie in axis 1"),
+        ("pad", (X,), {"axis": 1, "before": -1, "after": 0}, "no negative width"),
+        ("repeat", (X,), {"axis": 1, "times": 0}, "not a number of repetitions"),
+        ("top_k", (X,), {"k": 5}, "5 values cannot be chosen"),
+        ("clamp", (X,), {"low": 2.0}, r"low 2\.0 is above high 1\.0"),
+        ("batch_norm", (X, *[np.zeros(4)] * 4), {}, "do not fit the channels"),
+        ("layer_norm", (X, np.zeros(3)), {}, "do not fit the rows"),
+        ("conv1d", (X, np.zeros((5, 2, 2))), {}, "does not fit the weight"),
+        ("conv1d", (X, np.zeros((5, 3, 9))), {}, "a kernel of .* does not fit into"),
+        ("conv1d", (X, np.zeros((5, 3, 2))), {"stride": 0}, "at least 1"),
+        ("conv1d", (X, np.zeros((5, 3, 2))), {"groups": 0}, "does not fit"),
+        ("conv1d", (X, np.zeros((5, 1, 2))), {"groups": 3}, "bias None and 3 groups do not fit"),
+        ("conv2d", (X[None], np.zeros((5, 2, 2, 2))), {"stride": (1,)}, "2 numbers are needed"),
+        ("get_rows", (X[0], np.array([3])), {}, "there is no row 3 in a table of 3"),
+        ("get_rows", (X, np.array([0])), {}, "the table must be"),
+    ],
+)
+def test_shapes_that_do_not_fit(name, inputs, attributes, why):
+    with pytest.raises(ShapeError, match=why):
+        OPS[name](*inputs, **attributes)
+
+
+def test_attributes_and_inputs_are_checked():
+    with pytest.raises(DtypeError, match="axis must be int, not 'a'"):
+        OPS["softmax"](X, axis="a")
+    with pytest.raises(DtypeError, match="keepdims must be bool, not 1"):
+        OPS["sum"](X, keepdims=1)
+    with pytest.raises(DtypeError, match=r"axis must be int, not 1\.0"):
+        OPS["sum"](X, axis=1.0)
+    with pytest.raises(DtypeError, match="shape must be a list of int, not 3"):
+        OPS["reshape"](X, shape=3)
+    with pytest.raises(DtypeError, match="indices must hold whole numbers, not F32"):
+        OPS["get_rows"](X[0], np.array([0.0], np.float32))
+    with pytest.raises(TypeError, match="has no attribute 'axes', only"):
+        OPS["softmax"](X, axes=1)
+    with pytest.raises(TypeError, match="needs the attribute 'k'"):
+        OPS["top_k"](X)
+    with pytest.raises(TypeError, match="takes x, y: 1 inputs given"):
+        OPS["add"](X)
+    assert OPS["scale"](X, factor=2).dtype == np.float32
+
+
+def test_nothing_warns_and_ieee_rules_hold():
+    x = np.array([-np.inf, -1, 0, np.inf, np.nan, 1e38], np.float32)
+    for name in ("exp", "log", "sqrt", "reciprocal", "sigmoid", "gelu", "mish", "softplus"):
+        assert OPS[name](x).shape == x.shape
+    assert OPS["log"](x)[2] == -np.inf
+    assert np.isnan(OPS["sqrt"](x)[1])
+    assert OPS["sigmoid"](x)[:1] == 0
+    assert OPS["div"](x, np.zeros(6))[1] == -np.inf
+
+
+def test_gelu_is_accurate_far_out():
+    x = np.linspace(-12, 12, 2001, dtype=np.float32)
+    exact = ORACLES["gelu"](x.astype(np.float64))
+    near = np.abs(x) < 5
+    np.testing.assert_allclose(OPS["gelu"](x)[near], exact[near], rtol=1e-5, atol=1e-9)
+    assert np.abs(OPS["gelu"](x) - exact).max() < 2e-6
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(AttributeError, match="no attribute 'relux'"):
+        ops.relux  # noqa: B018
+    assert "relu" in dir(ops)
