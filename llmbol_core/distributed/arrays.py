@@ -18,7 +18,7 @@ def array_bytes(value: Any) -> bytes:
     [[1.0, 2.0]]
     """
     try:
-        array = np.ascontiguousarray(value, np.float32)
+        array = np.asarray(value, np.float32, order="C")
     except (TypeError, ValueError) as error:
         raise UsageError(f"an input that is no array of numbers: {error}") from error
     stream = io.BytesIO()

@@ -170,8 +170,7 @@ class Client:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
-            address = self._state.running().address
-            connection = Connection(address, Certificates(self._state.tls), self._role)
+            connection = self._connect()
         try:
             answer = connection.call(name, arguments, body)
         except NoCluster:
@@ -185,6 +184,15 @@ class Client:
         with self._lock:
             self._idle.append(connection)
         return answer
+
+    def _connect(self) -> Connection:
+        running = self._state.running()
+        try:
+            return Connection(running.address, Certificates(self._state.tls), self._role)
+        except ClusterError as error:
+            if running.broker.is_alive():
+                raise
+            raise NoCluster(str(error)) from error
 
     def _pack(self, task: Task) -> Task:
         """Return a task ready to travel; its files are there already."""

@@ -63,6 +63,7 @@ class Door:
         self._open.add(writer)
         role = role_of(writer.get_extra_info("peercert"))
         try:
+            writer.write(wire.greeting())
             while True:
                 header, body = await wire.read_frame(reader)
                 writer.write(await self._answer(role, header, body))
@@ -92,11 +93,6 @@ class Door:
 
     def _find(self, role: Role | None, header: dict[str, Any]) -> tuple[Operation, dict[str, Any]]:
         """Return the operation that a request asks for, if the role may."""
-        if header.get("protocol") != wire.PROTOCOL:
-            raise ClusterError(
-                f"the broker speaks protocol {wire.PROTOCOL}, not {header.get('protocol')!r}; "
-                "restart the cluster with this version of llmbol: cluster stop, cluster start"
-            )
         call = str(header.get("call"))
         if call not in self._operations:
             raise UsageError(f"unknown request {call!r}{nearest(call, self._operations)}")

@@ -22,6 +22,7 @@ from llmbol_core.native.files import atomic_write
 INLINE = 1 << 16
 """Results up to this many bytes stand in the database, larger ones in files beside it."""
 
+# A result that is NULL is in a file.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS task(
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL,
@@ -32,8 +33,8 @@ CREATE INDEX IF NOT EXISTS task_state ON task(state, seq);
 """
 _ENDED = "('" + "','".join(sorted(TERMINAL)) + "')"
 _INSERT = """
-INSERT INTO task(seq, id, task, state, attempts, interruptions, submitted)
-VALUES(?, ?, ?, ?, 0, 0, ?)"""
+INSERT INTO task(seq, id, task, state, attempts, interruptions, submitted, data)
+VALUES(?, ?, ?, ?, 0, 0, ?, x'')"""
 _UPDATE = f"""
 UPDATE task SET state = ?, attempts = ?, interruptions = ?, node = coalesce(?, node), started = ?,
 finished = ?, not_before = ?, error = ?, data = ? WHERE id = ? AND state NOT IN {_ENDED}"""

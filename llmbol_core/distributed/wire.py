@@ -4,9 +4,9 @@
 
     u32 size of the header | u32 size of the body | header: JSON | body: bytes     (big-endian)
 
-A request's header is ``{"protocol": 1, "call": name, "arguments": {...}}``. The answer's is
-``{"result": ...}`` or ``{"error": kind, "why": text}``, in the same order as the requests. Nothing
-that is received is ever executed or unpickled.
+The broker begins with a frame that says ``{"protocol": 1}``. A request's header is
+``{"call": name, "arguments": {...}}``, that of the answer ``{"result": ...}`` or
+``{"error": kind, "why": text}``. Nothing that is received is ever executed or unpickled.
 """
 
 from __future__ import annotations
@@ -41,9 +41,14 @@ def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
     return _SIZES.pack(len(text), len(body)) + text + body
 
 
+def greeting() -> bytes:
+    """Return the frame that a broker begins with."""
+    return pack({"protocol": PROTOCOL})
+
+
 def request(call: str, arguments: dict[str, Any], body: bytes = b"") -> bytes:
     """Return the frame that asks for something."""
-    return pack({"protocol": PROTOCOL, "call": call, "arguments": arguments}, body)
+    return pack({"call": call, "arguments": arguments}, body)
 
 
 def failure(error: Exception) -> bytes:
@@ -66,23 +71,25 @@ class Connection:
         host, _, port = address.rpartition(":")
         context = certificates.client_context(role)
         self._address = address
-        self._stream = None
         try:
             plain = socket.create_connection((host, int(port)), CONNECT_SECONDS)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise NoCluster(f"nothing answers at {address}: {why}") from error
         try:
-            stream = context.wrap_socket(plain, server_hostname=server_name(Role.BROKER))
+            self._stream = context.wrap_socket(plain, server_hostname=server_name(Role.BROKER))
         except OSError as error:
             plain.close()
             raise _refusal(address, error) from error
-        self._stream = stream
+        try:
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Hang up."""
-        if self._stream is not None:
-            self._stream.close()
+        self._stream.close()
 
     def call(
         self, name: str, arguments: dict[str, Any], body: bytes = b"", timeout: float | None = 30.0
@@ -92,23 +99,40 @@ class Connection:
         Raises what the broker answered, NoCluster if it went away or was silent for ``timeout``
         seconds.
         """
-        assert self._stream is not None
         self._stream.settimeout(timeout)
         try:
             self._stream.sendall(request(name, arguments, body))
-            header_size, body_size = _sizes(self._read(_SIZES.size))
-            header = _header(self._read(header_size))
-            answer = self._read(body_size)
+            header, answer = self._read_frame()
         except TimeoutError as error:
             raise NoCluster(f"the broker at {self._address} does not answer") from error
         except OSError as error:
-            raise _refusal(self._address, error) from error
+            raise NoCluster(f"the broker at {self._address} went away") from error
         if "error" in header:
             raise _ERRORS.get(header["error"], ClusterError)(header.get("why", "refused"))
         return header["result"], answer
 
+    def _greet(self) -> None:
+        """Read the greeting: who gets none was refused, since TLS judges clients last."""
+        try:
+            header, _ = self._read_frame()
+        except TimeoutError as error:
+            raise NoCluster(f"the broker at {self._address} does not answer") from error
+        except OSError as error:
+            raise ClusterError(
+                f"the broker at {self._address} refused the certificate: it is from another cluster"
+            ) from error
+        if header.get("protocol") != PROTOCOL:
+            raise ClusterError(
+                f"the broker speaks protocol {header.get('protocol')!r}, not {PROTOCOL}; "
+                "restart the cluster with this version of llmbol: cluster stop, cluster start"
+            )
+
+    def _read_frame(self) -> tuple[dict[str, Any], bytes]:
+        header_size, body_size = _sizes(self._read(_SIZES.size))
+        header = _header(self._read(header_size))
+        return header, self._read(body_size)
+
     def _read(self, size: int) -> bytes:
-        assert self._stream is not None
         data = bytearray()
         while len(data) < size:
             piece = self._stream.recv(min(size - len(data), 1 << 20))
@@ -140,10 +164,6 @@ def _refusal(address: str, error: OSError) -> ClusterError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return ClusterError(
             f"{address} is not the broker of this cluster: its certificate is from elsewhere"
-        )
-    if isinstance(error, ssl.SSLError) and "alert" in str(error).lower():
-        return ClusterError(
-            f"the broker at {address} refused the certificate: it is from another cluster"
         )
     if isinstance(error, ssl.SSLError):
         return ClusterError(f"{address} does not speak this cluster's protocol")

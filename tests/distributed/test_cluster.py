@@ -1,0 +1,262 @@
+"""A real cluster of two nodes: what goes wrong on purpose, and who is kept out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from llmbol_core.distributed import control, wire
+from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.node import create_compute_node, local_nodes
+from llmbol_core.distributed.report import Config
+from llmbol_core.distributed.security import Certificates, Role, issue
+from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
+from llmbol_core.distributed.task import State, create_task
+from llmbol_core.distributed.worker import _Broker
+from llmbol_core.errors import ClusterError, TaskFailed, UsageError
+from tests.distributed.conftest import eventually, processes_of
+
+pytestmark = pytest.mark.cluster
+
+
+def probe(id, seconds=0.0, **options):
+    return create_task(id, "probe", {"echo": id, "seconds": seconds}, **options)
+
+
+def node_of(client, id):
+    """Return the status of the node that a task runs on, once it does."""
+    assert eventually(lambda: client.result(id).entry.state == State.RUNNING)
+    name = client.result(id).entry.node
+    return next(node for node in client.status().nodes if node.name == name)
+
+
+def all_up(client):
+    return eventually(lambda: client.status().nodes_up == len(client.status().nodes))
+
+
+def test_tasks_come_back_with_their_results(client):
+    ids = client.submit([probe(f"plain-{i}") for i in range(100)])
+    assert all(entry.state == State.DONE for entry in client.wait(ids, 20))
+    assert [client.result(id).value for id in ids] == ids
+    assert {entry.node for entry in client.wait(ids)} == {"node-1", "node-2"}
+
+
+def test_an_id_is_run_once_and_means_one_thing(client):
+    client.submit([probe("once")])
+    first = client.wait(["once"], 10)[0]
+    client.submit([probe("once")])
+    assert client.wait(["once"], 10)[0] == first
+    with pytest.raises(UsageError, match="with other content was submitted before"):
+        client.submit([probe("once", 0.5)])
+
+
+def test_what_could_never_run_is_refused_at_once(client):
+    with pytest.raises(UsageError, match="did you mean 'inference'"):
+        client.submit([probe("never", capability="inferense")])
+    with pytest.raises(UsageError, match="no task 'nothing' is known"):
+        client.result("nothing")
+
+
+def test_a_killed_node_costs_a_moment_but_no_task(client):
+    ids = client.submit([probe(f"kill-{i}", 0.8) for i in range(4)])
+    os.kill(node_of(client, "kill-0").pid, signal.SIGKILL)
+    entries = client.wait(ids, 30)
+    assert [entry.state for entry in entries] == [State.DONE] * 4
+    assert entries[0].attempts + entries[0].interruptions == 1
+    assert all_up(client)
+
+
+def test_time_outs_and_cancellation_free_the_node(client):
+    assert all_up(client)
+    client.submit([probe("slow", 60, timeout=0.3, max_retries=0), probe("unwanted", 60)])
+    node_of(client, "unwanted")
+    assert client.cancel(["unwanted"]) == ["unwanted"]
+    assert client.wait(["slow", "unwanted"], 10)[1].state == State.CANCELLED
+    with pytest.raises(TaskFailed, match=r"task slow: took longer than 0\.3 s"):
+        assert client.result("slow").value
+    assert all_up(client)
+    assert client.cancel(["unwanted"]) == []
+    client.submit([probe("after")])
+    assert client.wait(["after"], 10)[0].state == State.DONE
+
+
+def test_a_killed_broker_forgets_nothing(client, cluster):
+    assert all_up(client)
+    ids = client.submit([probe(f"broker-{i}", 0.3) for i in range(6)])
+    client.wait(ids[:1], 20)
+    os.kill(cluster.running().broker.pid, signal.SIGKILL)
+    assert [entry.state for entry in client.wait(ids, 30)] == [State.DONE] * 6
+    assert all_up(client)
+
+
+def test_files_travel_by_content_and_are_fetched_in_pieces(client, cluster, tmp_path):
+    path = tmp_path / "big"
+    path.write_bytes(os.urandom(2 * CHUNK + 17))
+    sha256, size = hash_file(path)
+    with open(path, "rb") as file:
+        client._send_pieces(file, sha256, size)
+    # A node on another machine has its own cache, and only the channel.
+    (tmp_path / "cache").mkdir()
+    os.environ["LLMBOL_DOOR"] = cluster.running().address
+    broker = _Broker(cluster, sha256)
+    fetched = FileStore(tmp_path / "cache").fetch(sha256, broker.read)
+    broker.close()
+    del os.environ["LLMBOL_DOOR"]
+    assert fetched.read_bytes() == path.read_bytes()
+
+
+def test_a_second_cluster_in_the_same_place_is_refused(cluster):
+    with pytest.raises(ClusterError, match="already runs in"):
+        control.start(cluster, Config(tuple(local_nodes(1))))
+
+
+def test_nothing_listens_off_the_loopback(cluster):
+    ports = [
+        connection.laddr
+        for pid in processes_of(cluster)
+        for connection in psutil.Process(pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(ports) >= 6
+    assert {address.ip for address in ports} == {"127.0.0.1"}
+
+
+def test_everything_is_for_the_owner_only(cluster):
+    for path in cluster.root.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def scheduler_port(state):
+    """Return the port of Dask's scheduler: the one the broker's TLS speaks and the door is not."""
+    door = int(state.running().address.rpartition(":")[2])
+    process = psutil.Process(state.running().broker.pid)
+    listening = [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    context = Certificates(state.tls).client_context(Role.NODE)
+    for port in {c.laddr.port for c in listening} - {door}:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 2) as plain:
+                context.wrap_socket(plain, server_hostname="broker.llmbol.internal").close()
+        except OSError:
+            continue
+        return port
+    raise AssertionError("no scheduler")
+
+
+@pytest.mark.parametrize("port_of", ["door", "scheduler"])
+def test_probes_without_a_certificate_get_nothing(client, cluster, port_of):
+    door = int(cluster.running().address.rpartition(":")[2])
+    port = door if port_of == "door" else scheduler_port(cluster)
+    for first_words in (b"GET / HTTP/1.0\r\n\r\n", os.urandom(200)):
+        with socket.create_connection(("127.0.0.1", port), 5) as plain:
+            plain.sendall(first_words)
+            plain.settimeout(10)
+            try:
+                answer = plain.recv(1000)
+            except ConnectionResetError:
+                answer = b""
+            # At most the alert of a failed handshake.
+            assert len(answer) <= 7
+    anonymous = ssl.create_default_context(cafile=str(Certificates(cluster.tls).authority))
+    anonymous.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        anonymous.wrap_socket(plain, server_hostname="x") as stream,
+    ):
+        try:
+            answer = stream.recv(1)
+        except OSError:
+            answer = b""
+        assert answer == b""
+    assert client.status().nodes_up == 2
+
+
+def test_a_foreign_certificate_is_refused_in_plain_words(cluster, tmp_path):
+    foreign = issue(tmp_path)
+    address = cluster.running().address
+    with pytest.raises(ClusterError, match="its certificate is from elsewhere"):
+        wire.Connection(address, foreign, Role.CLIENT)
+    # It may even know the authority: that does not make its own certificate any better.
+    foreign.authority.write_bytes(Certificates(cluster.tls).authority.read_bytes())
+    with pytest.raises(ClusterError, match="refused the certificate: it is from another cluster"):
+        wire.Connection(address, foreign, Role.CLIENT)
+
+
+def test_a_role_may_do_what_its_row_says_and_no_more(cluster):
+    connection = wire.Connection(cluster.running().address, Certificates(cluster.tls), Role.NODE)
+    for call in ("submit", "stop", "status", "put"):
+        with pytest.raises(ClusterError, match="role node does not allow"):
+            connection.call(call, {})
+    with pytest.raises(UsageError, match=r"unknown request 'statsu' \(did you mean 'status'"):
+        connection.call("statsu", {})
+    connection.close()
+
+
+def test_a_client_cannot_speak_to_dask(client, cluster):
+    distributed = pytest.importorskip("distributed")
+    certificates = Certificates(cluster.tls)
+
+    async def connect(role):
+        security = distributed.Security(
+            require_encryption=True,
+            tls_ca_file=str(certificates.authority),
+            tls_client_cert=str(certificates.certificate(role)),
+            tls_client_key=str(certificates.key(role)),
+        )
+        address = f"tls://127.0.0.1:{scheduler_port(cluster)}"
+        arguments = security.get_connection_args("client")
+        async with distributed.rpc(address, connection_args=arguments, timeout=3) as scheduler:
+            return await asyncio.wait_for(scheduler.ncores(), 5)
+
+    with pytest.raises((OSError, TimeoutError)):
+        asyncio.run(connect(Role.CLIENT))
+    with pytest.raises(PermissionError):
+        asyncio.run(connect(Role.NODE))
+    assert client.status().nodes_up == 2
+
+
+def test_nodes_can_be_added_while_it_runs(client):
+    client.add_node(create_compute_node("extra", capabilities=["training"]))
+    client.submit([probe("trained", capability="training")])
+    assert client.wait(["trained"], 20)[0].node == "extra"
+    with pytest.raises(UsageError, match="there already"):
+        client.add_node(create_compute_node("extra"))
+
+
+def test_many_threads_can_share_a_client(client):
+    answers = {}
+
+    def work(number):
+        client.submit([probe(f"thread-{number}")])
+        client.wait([f"thread-{number}"], 20)
+        answers[number] = client.result(f"thread-{number}").value
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {n: f"thread-{n}" for n in range(8)}
+
+
+def test_a_dead_guardian_takes_everything_with_it_and_leaves_room_for_another(cluster):
+    os.kill(cluster.running().guardian.pid, signal.SIGKILL)
+    assert eventually(lambda: not processes_of(cluster), 10)
+    assert not cluster.is_held()
+    control.start(cluster, Config(tuple(local_nodes(1))))
+    with Client(cluster) as client:
+        assert client.result("once").value == "once"
+
+
+def test_stop_leaves_nothing_behind(cluster):
+    control.stop(cluster)
+    assert processes_of(cluster) == []
+    assert cluster.read() is None
+    assert not list(Path(cluster.scratch).glob("task-*"))
