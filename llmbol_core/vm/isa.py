@@ -266,8 +266,8 @@ def _rows(
     return ops
 
 
-_FIXED = "mW sW pW -> dW"
-_SCALED = "mW sW pW aW -> dW"
+_FIXED = "mW? sW pW -> dW"
+_SCALED = "mW? sW pW aW -> dW"
 
 # fmt: off
 _MEANINGS = [

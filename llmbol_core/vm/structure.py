@@ -1,0 +1,351 @@
+"""The first half of verification: everything that can be told without following the program.
+
+Numbers within their ranges, operands of a kind that their instruction takes, pointer maps inside
+their objects, data items that fit the module data and its pointers, well-formed case tables,
+exports and handlers. ``verifier.py`` follows the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from llmbol_core.errors import VerifyError
+from llmbol_core.vm.disassembly import format_instruction
+from llmbol_core.vm.isa import OPS, TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.module import (
+    HASLDT,
+    DataKind,
+    Datum,
+    Instruction,
+    Module,
+    Operand,
+    TypeDescriptor,
+)
+
+IMMEDIATES = frozenset("WDMJQ")
+"""Operand types that an immediate operand can give; ``send`` and ``lea`` also take a word so."""
+
+_NONES = frozenset({Mode.NONE, Mode.NONE6, Mode.NONE7})
+_INDIRECT = frozenset({Mode.MP_INDIRECT, Mode.FP_INDIRECT})
+_PLACES = {"s": "source", "m": "middle", "d": "destination"}
+_FRAME_HEADER = 32
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The size of an object and the offsets of its pointers."""
+
+    size: int
+    pointers: frozenset[int]
+
+    @classmethod
+    def of(cls, descriptor: TypeDescriptor) -> Layout:
+        """Return the layout that a type descriptor states."""
+        return cls(descriptor.size, frozenset(descriptor.pointers))
+
+    def overlaps(self, offset: int, size: int) -> bool:
+        """Whether bytes from offset on touch a pointer."""
+        if size <= 2 * WORD_SIZE:
+            first = offset & -WORD_SIZE
+            return any(p in self.pointers for p in range(first, offset + size, WORD_SIZE))
+        return any(offset - WORD_SIZE < p < offset + size for p in self.pointers)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A module whose structure holds, and what was found on the way."""
+
+    module: Module
+    layouts: dict[int, Layout]
+    words: dict[int, int]
+    """Initial words of the module data, by offset, as far as they are given."""
+
+    @cached_property
+    def data(self) -> Layout:
+        """The layout of the module data."""
+        none = Layout(self.module.data_size, frozenset())
+        return self.layouts[0] if self.module.data_size else none
+
+    def fail(self, pc: int, why: str) -> VerifyError:
+        """Return the error that an instruction is not as it should be."""
+        if 0 <= pc < len(self.module.instructions):
+            why = f"{format_instruction(self.module.instructions[pc])}: {why}"
+        return VerifyError(self.module.name, pc, why)
+
+
+def check_structure(module: Module) -> Structure:
+    """Return what is known of a module without following it; raises VerifyError."""
+    found = Structure(module, {}, {})
+    for descriptor in module.types:
+        found.layouts[descriptor.id] = _layout(found, descriptor)
+    _check_data(found)
+    _check_links(found)
+    _check_handlers(found)
+    for pc, instruction in enumerate(module.instructions):
+        why = _instruction_fault(found, instruction)
+        if why:
+            raise found.fail(pc, why)
+    return found
+
+
+def _layout(found: Structure, descriptor: TypeDescriptor) -> Layout:
+    """Return a type's layout; its map must lie inside it."""
+    bits = int.from_bytes(descriptor.pointer_map, "big").bit_count()
+    if bits != len(descriptor.pointers):
+        why = f"the pointer map of type {descriptor.id} reaches beyond its {descriptor.size} bytes"
+        raise found.fail(-1, why)
+    return Layout.of(descriptor)
+
+
+# Module data.
+
+
+@dataclass(frozen=True)
+class _Region:
+    """What data items are placed in: the module data, or the elements of an array."""
+
+    what: str
+    size: int
+    element: Layout
+    arrays: dict[int, tuple[int, int]]
+    taken: list[tuple[int, int]]
+
+    def place(self, item: Datum, start: int) -> None:
+        """Note an item whose offset counts from start; raises ValueError if it does not fit."""
+        pointer = item.kind in (DataKind.DEFS, DataKind.DEFA, DataKind.DIND)
+        size = WORD_SIZE if pointer else len(item.payload)
+        at = start + item.offset
+        if item.offset < 0 or at + size > self.size:
+            raise ValueError(f"lies outside {self.what}, which has {self.size} bytes")
+        stride = self.element.size
+        if pointer and (not stride or at % stride not in self.element.pointers):
+            raise ValueError(f"makes a pointer where {self.what} has none")
+        if not pointer and self._touches_pointer(at, size):
+            raise ValueError(f"puts numbers where {self.what} has a pointer")
+        if item.kind is DataKind.DEFA:
+            element, length = map(int, item.values)
+            if length < 0:
+                raise ValueError(f"an array cannot have {length} elements")
+            self.arrays[at] = element, length
+        if item.kind is not DataKind.DIND:
+            self.taken.append((at, at + size))
+
+    def _touches_pointer(self, at: int, size: int) -> bool:
+        stride = self.element.size
+        if not self.element.pointers or not size or not stride:
+            return False
+        if size >= stride:
+            return True
+        first = at % stride
+        wrapped = first + size - stride
+        return self.element.overlaps(first, size) or (
+            wrapped > 0 and self.element.overlaps(0, wrapped)
+        )
+
+    def overlap(self) -> int:
+        """Return where two items overlap, or -1."""
+        ordered = sorted(self.taken)
+        for (_, end), (start, _) in pairwise(ordered):
+            if start < end:
+                return start
+        return -1
+
+
+def _check_data(found: Structure) -> None:
+    """Place every data item; keep the words of the module data for the tables in it."""
+    whole = region = _Region("the module data", found.module.data_size, found.data, {}, [])
+    regions = [region]
+    outer: list[tuple[_Region, int]] = []
+    start = 0
+    for number, item in enumerate(found.module.data):
+        if item.kind is DataKind.DAPOP:
+            region, start = outer.pop()
+            continue
+        try:
+            region.place(item, start)
+            if item.kind is DataKind.DIND:
+                outer.append((region, start))
+                region, start = _elements(found, item, region.arrays.get(start + item.offset))
+                regions.append(region)
+        except ValueError as error:
+            where = f"data item {number}, {item.kind.name} at {item.offset}"
+            raise found.fail(-1, f"{where}: {error}") from None
+        if region is whole:
+            found.words.update(_words(item))
+    for region in regions:
+        if region.overlap() >= 0:
+            raise found.fail(-1, f"data items overlap at {region.overlap()} of {region.what}")
+
+
+def _elements(found: Structure, item: Datum, array: tuple[int, int] | None) -> tuple[_Region, int]:
+    """Return the elements of an array, and where among them the index leads."""
+    if array is None:
+        raise ValueError("ind not array")
+    element, length = array
+    index = int(item.values[0])
+    if not 0 <= index <= length:
+        raise ValueError(f"array init range: element {index} of {length}")
+    layout = found.layouts[element]
+    return _Region("the array", length * layout.size, layout, {}, []), index * layout.size
+
+
+def _words(item: Datum) -> Iterator[tuple[int, int]]:
+    """Yield offset and value of each word that an item of words or bigs makes."""
+    if item.kind is DataKind.DEFW:
+        for n, value in enumerate(item.values):
+            yield item.offset + 4 * n, int(value)
+    elif item.kind is DataKind.DEFL:
+        for n, value in enumerate(item.values):
+            low, high = int(value) & 0xFFFFFFFF, int(value) >> 32
+            yield item.offset + 8 * n, (low ^ 1 << 31) - (1 << 31)
+            yield item.offset + 8 * n + 4, high
+
+
+# Exports, entry and handlers.
+
+
+def _check_links(found: Structure) -> None:
+    """Check that entry and exports name code and frames."""
+    module = found.module
+    code = len(module.instructions)
+    entries = [(f"export {e.name!r}", e.pc, e.type) for e in module.exports if e.name != ".mp"]
+    if (module.entry_pc, module.entry_type) != (-1, -1):
+        entries.append(("the entry", module.entry_pc, module.entry_type))
+    for what, pc, number in entries:
+        if not 0 <= pc < code:
+            raise found.fail(-1, f"{what} is at pc {pc} of {code}")
+        if number not in found.layouts:
+            raise found.fail(-1, f"{what} has no frame: there is no type {number}")
+        check_frame(found, pc, number)
+
+
+def check_frame(found: Structure, pc: int, number: int) -> Layout:
+    """Return the layout of a frame; its header must be there and hold no counted pointer."""
+    layout = found.layouts[number]
+    if layout.size < _FRAME_HEADER or layout.overlaps(0, _FRAME_HEADER):
+        raise found.fail(pc, f"type {number} is no frame: frames begin with 32 bytes of their own")
+    return layout
+
+
+def _check_handlers(found: Structure) -> None:
+    code = len(found.module.instructions)
+    for number, h in enumerate(found.module.handlers):
+        targets = [pc for _, pc in h.labels] + ([h.default_pc] if h.default_pc != -1 else [])
+        if not 0 <= h.pc1 <= h.pc2 <= code:
+            raise found.fail(-1, f"handler {number} covers pc {h.pc1} to {h.pc2} of {code}")
+        if any(not 0 <= pc < code for pc in targets):
+            raise found.fail(-1, f"handler {number} leads outside the code")
+
+
+# Instructions.
+
+
+def _instruction_fault(found: Structure, instruction: Instruction) -> str:
+    """Say what is wrong with an instruction by itself, or nothing."""
+    op = instruction.op
+    for place, operand in zip("smd", _operands(instruction), strict=True):
+        role = op.role(place)
+        if operand.mode in _NONES:
+            if role and not role.optional:
+                return f"needs a {_PLACES[place]} operand"
+        elif role is None:
+            return f"has no {_PLACES[place]} operand"
+        else:
+            why = _operand_fault(found, operand, role)
+            if why:
+                return why
+    if op.mnemonic == "load" and not found.module.flags & HASLDT:
+        return "obsolete dis"
+    return ""
+
+
+def _operands(instruction: Instruction) -> tuple[Operand, Operand, Operand]:
+    return instruction.source, instruction.middle, instruction.destination
+
+
+def _operand_fault(found: Structure, operand: Operand, role: OperandRole) -> str:
+    if operand.mode is Mode.IMMEDIATE:
+        return _immediate_fault(found, operand.value, role)
+    if operand.mode in _INDIRECT:
+        if not (0 <= operand.value < 1 << 16 and 0 <= operand.base < 1 << 16):
+            return "an offset of an indirect operand does not fit 16 bits"
+        if operand.base % WORD_SIZE:
+            return f"the slot at {operand.base} is not aligned"
+        if operand.mode is Mode.MP_INDIRECT and operand.base not in found.data.pointers:
+            return f"{operand.base}(mp) is no pointer"
+    elif role.place == "m" and not 0 <= operand.value < 1 << 16:
+        return "the offset of a middle operand does not fit 16 bits"
+    return place_fault(found.data, operand.value, role) if operand.mode is Mode.MP else ""
+
+
+def _immediate_fault(found: Structure, value: int, role: OperandRole) -> str:
+    """Say why an immediate operand cannot be, or nothing."""
+    if role.type not in IMMEDIATES and not (role.place == "s" and role.type in "XO"):
+        return f"the {_PLACES[role.place]} cannot be immediate: it is a {TYPES[role.type].name}"
+    if role.writes:
+        return f"the {_PLACES[role.place]} is written: it cannot be immediate"
+    if role.place == "m" and not -(1 << 15) <= value < 1 << 15:
+        return f"{value} does not fit a middle operand"
+    if role.type == "D" and value not in found.layouts:
+        return f"there is no type {value}"
+    if role.type == "J" and not 0 <= value < len(found.module.imports):
+        return f"there is no import list {value}"
+    if role.type == "Q" and not 0 <= value < len(found.module.instructions):
+        return f"there is no instruction {value}"
+    return ""
+
+
+def place_fault(layout: Layout, offset: int, role: OperandRole) -> str:
+    """Say why an operand cannot lie at an offset of an object, or nothing."""
+    kind = TYPES[role.type]
+    size = max(kind.size, 1)
+    if not 0 <= offset <= layout.size - size:
+        return f"a {kind.name} at {offset} lies outside the {layout.size} bytes there"
+    if offset % min(size, 4):
+        return f"a {kind.name} at {offset} is not aligned"
+    if kind.kind == "pointer":
+        return "" if offset in layout.pointers else f"there is no pointer at {offset}"
+    if role.writes and kind.kind != "storage" and layout.overlaps(offset, size):
+        return f"a {kind.name} would be written over the pointer at {offset & -WORD_SIZE}"
+    return ""
+
+
+# Tables that instructions jump through.
+
+
+def table_targets(found: Structure, pc: int) -> tuple[int, ...]:
+    """Return where the case or jump table of an instruction leads; raises VerifyError.
+
+    Tables lie in the module data. A jump table has the number of its entries in the word before
+    it, as the Limbo compiler makes it.
+    """
+    instruction = found.module.instructions[pc]
+    operand, kind = instruction.destination, OPS[instruction.opcode].operands[-1].type
+    if operand.mode is not Mode.MP:
+        raise found.fail(pc, "the table should lie in the module data")
+    start = operand.value
+    count = found.words.get(start - WORD_SIZE if kind == "G" else start)
+    header, stride, label, tail = _SHAPES[kind]
+    if count is None or count < 0:
+        raise found.fail(pc, f"there is no table at {start}(mp)")
+    size = header + stride * count + tail
+    if count > len(found.words) or start + size > found.data.size:
+        raise found.fail(pc, f"the table of {count} entries at {start}(mp) reaches beyond the data")
+    entries = range(start + header, start + header + stride * count, stride)
+    targets = [found.words.get(at + label) for at in entries]
+    if tail:
+        targets.append(found.words.get(start + header + stride * count))
+    return tuple(_target(found, pc, target) for target in targets if target != -1)
+
+
+# Of each table: bytes before the entries, of an entry, to its label, and of the default's label.
+_SHAPES = {"G": (0, 4, 0, 0), "S": (4, 12, 8, 4), "V": (8, 24, 16, 4), "U": (4, 12, 8, 4)}
+
+
+def _target(found: Structure, pc: int, target: int | None) -> int:
+    if target is None or not 0 <= target < len(found.module.instructions):
+        raise found.fail(pc, f"the table leads to {'nowhere' if target is None else target}")
+    return target
