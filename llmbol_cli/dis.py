@@ -92,7 +92,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _built_in_signature(module: str, function: str) -> int:
-    from llmbol_core.builtins.signatures import signature_of
+    from llmbol_core.builtins import signature_of
 
     return signature_of(module, function)
 

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson
+from llmbol_cli.options import AsJson, required
 
 app = render.app("Build, train, run and quantize neural networks.")
 
@@ -147,6 +147,27 @@ def quantize(
     with render.progress("quantizing") as progress:
         report = quantize_checkpoint(source, output, to, progress)
     render.show(report if as_json else report.table(), as_json)
+
+
+@app.command("compile")
+def compile_model(
+    source: Checkpoint,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")
+    ] = None,
+    listing: Annotated[bool, typer.Option(help="Print the Dis assembly instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a checkpoint to one sandboxed Dis program with its weights inside.
+
+    Example: nn compile digits.gguf -o digits.dis
+    """
+    from llmbol_core.deploy.compiler import compile_file, list_file
+
+    if listing:
+        render.show(list_file(source))
+    else:
+        render.show(compile_file(source, required(output, "--output")), as_json)
 
 
 @app.command()

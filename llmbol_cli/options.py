@@ -32,3 +32,10 @@ def choice(word: str, known: list[str], what: str) -> str:
         hint = nearest(word, known) or f": expected one of {', '.join(known)}"
         raise UsageError(f"unknown {what} {word!r}{hint}")
     return word
+
+
+def required(value: str | None, option: str) -> str:
+    """Return the value of an option that only some forms of a command need."""
+    if value is None:
+        raise typer.BadParameter(f"missing option '{option}'")
+    return value

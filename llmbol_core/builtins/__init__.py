@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from llmbol_core.errors import LinkError, nearest
+
 if TYPE_CHECKING:
     from llmbol_core.builtins.binding import Binding
     from llmbol_core.vm.host import HostModule
@@ -23,13 +25,23 @@ _HOMES = {
 # fmt: on
 
 
-def binding(name: str) -> Binding:
+def built_in(name: str) -> Binding:
     """Return the binding of a built-in module by the name that programs load it by.
 
     Raises KeyError if there is none.
     """
     found: Binding = importlib.import_module(_HOMES[name]).binding
     return found
+
+
+def signature_of(module: str, function: str) -> int:
+    """Return the link signature of a built-in module's function. Raises LinkError."""
+    if module not in _HOMES:
+        raise LinkError(module, f"no such built-in module{nearest(module, _HOMES)}")
+    known = {f.name: f.signature for f in HOST_MODULES[module].functions}
+    if function not in known:
+        raise LinkError(module, f"no function {function!r}{nearest(function, known)}")
+    return known[function]
 
 
 class _HostModules(Mapping[str, "HostModule"]):
@@ -40,7 +52,7 @@ class _HostModules(Mapping[str, "HostModule"]):
 
     def __getitem__(self, name: str) -> HostModule:
         if name not in self._made:
-            self._made[name] = binding(name).module
+            self._made[name] = built_in(name).module
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
