@@ -6,6 +6,7 @@ It starts while the broker is still on its way and is told whom to meet when tha
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds from one start of a node to the next; doubled each time ..."""
 HEALTHY_SECONDS = 30.0
 """... unless it lived this long."""
-STOP_SECONDS = 5.0
+STOP_SECONDS = 2.0
 _MODULE = "llmbol_core.distributed.worker"
 
 
@@ -80,7 +81,7 @@ class NodeProcess:
             self._process.kill()
 
     def join(self) -> None:
-        """Wait until the nanny has ended; kill it if it takes too long."""
+        """Wait until the nanny has ended, kill it if it takes too long, and whatever it left."""
         if self._process is None:
             return
         try:
@@ -88,6 +89,8 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _command(self) -> list[str]:
         certificates = Certificates(self._state.tls)

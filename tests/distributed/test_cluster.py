@@ -212,8 +212,8 @@ def test_a_client_cannot_speak_to_dask(client, cluster):
         )
         address = f"tls://127.0.0.1:{scheduler_port(cluster)}"
         arguments = security.get_connection_args("client")
-        async with distributed.rpc(address, connection_args=arguments, timeout=3) as scheduler:
-            return await asyncio.wait_for(scheduler.ncores(), 5)
+        async with distributed.rpc(address, connection_args=arguments, timeout=1) as scheduler:
+            return await asyncio.wait_for(scheduler.ncores(), 1)
 
     with pytest.raises((OSError, TimeoutError)):
         asyncio.run(connect(Role.CLIENT))
@@ -257,6 +257,6 @@ def test_a_dead_guardian_takes_everything_with_it_and_leaves_room_for_another(cl
 
 def test_stop_leaves_nothing_behind(cluster):
     control.stop(cluster)
-    assert processes_of(cluster) == []
+    assert eventually(lambda: not processes_of(cluster), 1)
     assert cluster.read() is None
     assert not list(Path(cluster.scratch).glob("task-*"))

@@ -1,0 +1,114 @@
+"""The ``cluster`` command as a user has it: a process that ends, and a cluster that does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.distributed.task import create_task
+from tests.distributed.conftest import eventually, processes_of
+
+ROOT = Path(__file__).parent.parent.parent
+CLUSTER = [sys.executable, "-c", "from llmbol_cli.cluster import main; main()"]
+
+
+def cluster(directory: str, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [*CLUSTER, *words], capture_output=True, text=True, timeout=90, check=False,
+        env={**os.environ, "PYTHONPATH": path, "LLMBOL_STATE": directory},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[str]:
+    made = tempfile.mkdtemp(prefix="lb-")
+    yield made
+    cluster(made, "stop")
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.mark.parametrize("words", [["status"], ["tasks"], ["stop"], ["result", "x"]])
+def test_without_a_cluster_every_command_says_how_to_start_one(tmp_path, words):
+    ended = cluster(str(tmp_path), *words)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"error: no cluster runs in {tmp_path}; start one with: cluster start\n"
+    )
+
+
+def test_misuse_is_told_in_one_line(tmp_path):
+    ended = cluster(str(tmp_path / "s"), "start", "--strategy", "least-laoded")
+    assert (ended.returncode, ended.stderr) == (
+        1, "error: unknown strategy 'least-laoded' (did you mean 'least-loaded'?)\n",
+    )  # fmt: skip
+    ended = cluster(str(tmp_path / "s"), "start", "--capabilities", "a b")
+    assert ended.returncode == 1
+    assert "'a b' is no name" in ended.stderr
+
+
+@pytest.mark.cluster
+def test_the_cluster_outlives_the_shell_that_started_it(directory):
+    shell = " ".join(f"'{word}'" for word in [*CLUSTER, "start", "--nodes", "2"])
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "LLMBOL_STATE": directory}
+    # A session of its own: when the shell ends, all that is in it hears a hang-up.
+    started = subprocess.run(
+        ["sh", "-c", f"{shell}; kill -HUP 0"], capture_output=True, text=True, timeout=90,
+        start_new_session=True, env=environment, check=False,
+    )  # fmt: skip
+    assert "node-2" in started.stdout, started.stderr
+    status = json.loads(cluster(directory, "status", "--json").stdout)
+    assert [node["state"] for node in status["nodes"]] == ["up", "up"]
+    assert status["nodes"][0]["capabilities"] == ["inference", "training"]
+
+
+@pytest.mark.cluster
+def test_a_second_start_is_refused(directory):
+    ended = cluster(directory, "start")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: a cluster already runs in {directory}")
+
+
+@pytest.mark.cluster
+def test_results_and_tasks_are_shown(directory):
+    with Client(StateDirectory(Path(directory))) as client:
+        client.submit([create_task("hello", "probe", {"echo": {"a": [1, 2]}})])
+        client.wait(["hello"], 20)
+        client.submit([create_task("long", "probe", {"seconds": 60})])
+    assert cluster(directory, "result", "hello").stdout == '{"a": [1, 2]}\n'
+    shown = json.loads(cluster(directory, "result", "hello", "--json").stdout)
+    assert (shown["task"]["state"], shown["result"]) == ("done", {"a": [1, 2]})
+    early = cluster(directory, "result", "long")
+    assert (early.returncode, early.stdout) == (1, "")
+    assert early.stderr.startswith("error: task long has not ended: it is ")
+    assert "cancelled" in cluster(directory, "cancel", "long").stdout
+    assert cluster(directory, "result", "long").stderr == "error: task long: cancelled\n"
+    table = cluster(directory, "tasks").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["id", "long", "hello"]
+
+
+@pytest.mark.cluster
+def test_files_that_are_missing_are_named(directory):
+    ended = cluster(directory, "submit", "run", "nothing.dis")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "error: nothing.dis: no such file or directory\n",
+    )
+
+
+@pytest.mark.cluster
+def test_stop_stops_everything(directory):
+    assert cluster(directory, "stop").returncode == 0
+    assert eventually(lambda: not processes_of(StateDirectory(Path(directory))), 1)
+    assert cluster(directory, "stop").returncode == 1

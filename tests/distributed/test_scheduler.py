@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import llmbol_core
+from llmbol_core.distributed.scheduler import create_scheduler
+from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.distributed.task import create_task
+from llmbol_core.errors import ClusterError, UsageError
+from tests.distributed.conftest import eventually, processes_of
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_nothing_starts_before_the_first_task():
+    scheduler = llmbol_core.create_scheduler(strategy="least-loaded", max_retries=3)
+    node = llmbol_core.create_compute_node("node1", "localhost", free_port(), ["inference"])
+    scheduler.register_node(node)
+    stats = scheduler.get_stats()
+    assert (stats.nodes, stats.nodes_up, stats.tasks) == (1, 0, 0)
+    assert stats.node_stats[0].state == "starting"
+    scheduler.shutdown()
+    with pytest.raises(ClusterError, match="was shut down"):
+        scheduler.get_stats()
+
+
+def test_mistakes_are_told_when_they_are_made():
+    with pytest.raises(UsageError, match="did you mean 'least-loaded'"):
+        create_scheduler("least_loaded")
+    scheduler = create_scheduler()
+    with pytest.raises(UsageError, match="has no nodes"):
+        scheduler.submit_task(create_task("t", "probe", {}))
+    scheduler.register_node(llmbol_core.create_compute_node("a"))
+    with pytest.raises(UsageError, match="two nodes with one name"):
+        scheduler.register_node(llmbol_core.create_compute_node("a"))
+    with pytest.raises(UsageError, match="unknown task type 'dance'"):
+        scheduler.submit_task(create_task("t", "dance", {}))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} on localhost: address already in use"):
+            scheduler.register_node(llmbol_core.create_compute_node("b", "localhost", port))
+
+
+@pytest.mark.cluster
+def test_a_program_has_a_cluster_of_its_own():
+    port = free_port()
+    with create_scheduler(strategy="round-robin") as scheduler:
+        scheduler.register_node(llmbol_core.create_compute_node("node1", "localhost", port))
+        ids = scheduler.submit_tasks(create_task(f"t{i}", "probe", {"echo": i}) for i in range(4))
+        assert scheduler.wait_for_results(ids, 20) == [0, 1, 2, 3]
+        socket.create_connection(("127.0.0.1", port), 2).close()
+        scheduler.submit_task(create_task("long", "probe", {"seconds": 60}))
+        with pytest.raises(ClusterError, match=r"long (running|queued) after 0\.2 s"):
+            scheduler.wait_for_result("long", 0.2)
+        assert scheduler.cancel_task("long")
+        stats = scheduler.get_stats()
+        assert (stats.done, stats.cancelled, stats.strategy) == (4, 1, "round-robin")
+        state = scheduler._cluster.state
+        assert processes_of(state)
+    assert eventually(lambda: not processes_of(state), 1)
+    assert not state.root.exists()
+    scheduler.shutdown()
+
+
+@pytest.mark.cluster
+def test_it_goes_away_with_the_program_however_that_ends(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os
+            import llmbol_core
+
+            scheduler = llmbol_core.create_scheduler()
+            scheduler.register_node(llmbol_core.create_compute_node("node1"))
+            scheduler.submit_task(llmbol_core.create_task("t", "probe", {"echo": "hello"}))
+            print(scheduler.wait_for_result("t", 20), scheduler._cluster.state.root, flush=True)
+            os._exit(3)
+            """)
+    )
+    root = Path(__file__).parent.parent.parent
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    ended = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (3, "")
+    answer, directory = ended.stdout.split()
+    assert answer == "hello"
+    assert eventually(lambda: not processes_of(StateDirectory(Path(directory))))
