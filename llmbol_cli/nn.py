@@ -188,6 +188,25 @@ def layers(
         render.show(entry if as_json else str(entry), as_json)
 
 
+@app.command()
+def demo(
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")
+    ] = "digits-demo",
+    as_json: AsJson = False,
+) -> None:
+    """Train, quantize, compile and run a model, in the machine and on a cluster; compare answers.
+
+    Example: nn demo
+    """
+    from llmbol_core.demo import run_demo
+
+    with render.progress("demo") as progress:
+        done = run_demo(output, progress)
+    render.show(done if as_json else done.rows, as_json)
+    render.note(f"all answers agree; {done.seconds:.1f} s; the files are in {done.directory}/")
+
+
 def main() -> NoReturn:
     """Run ``nn``."""
     render.run(app)

@@ -1,8 +1,8 @@
 """The only place that prints: results to standard output, everything else to standard error.
 
 A command hands its result, a dataclass or a list of them, to ``show``; people get an aligned table
-or ``key  value`` lines, machines get JSON whose keys are the dataclass's field names. ``run`` is the
-one boundary where an ``LlmbolError`` becomes a line on standard error and exit code 1.
+or ``key  value`` lines, machines get JSON whose keys are the field names of the dataclass. ``run``
+is the one boundary where an ``LlmbolError`` becomes a line on standard error and exit code 1.
 """
 
 from __future__ import annotations

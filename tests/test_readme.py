@@ -72,8 +72,10 @@ def test_snippets_run_in_order(workshop):
     folder, environment = workshop
     program = folder / "snippets.py"
     body = "\n".join(SNIPPETS)
-    program.write_text(f"def main():\n{re.sub('^', '    ', body, flags=re.MULTILINE)}\n"
-                       "\nif __name__ == '__main__':\n    main()\n")
+    program.write_text(
+        f"def main():\n{re.sub('^', '    ', body, flags=re.MULTILINE)}\n"
+        "\nif __name__ == '__main__':\n    main()\n"
+    )
     done = subprocess.run(
         [sys.executable, program], cwd=folder, env=environment, capture_output=True, text=True
     )
