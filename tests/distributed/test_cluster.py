@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,10 +17,11 @@ import pytest
 from llmbol_core.distributed import control, wire
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.node import create_compute_node, local_nodes
-from llmbol_core.distributed.report import Config
+from llmbol_core.distributed.report import Config, NodeStatus
 from llmbol_core.distributed.security import Certificates, Role, issue
+from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
-from llmbol_core.distributed.task import State, create_task
+from llmbol_core.distributed.task import State, Task, create_task
 from llmbol_core.distributed.worker import _Broker
 from llmbol_core.errors import ClusterError, TaskFailed, UsageError
 from tests.distributed.conftest import eventually, processes_of
@@ -27,18 +29,18 @@ from tests.distributed.conftest import eventually, processes_of
 pytestmark = pytest.mark.cluster
 
 
-def probe(id, seconds=0.0, **options):
+def probe(id: str, seconds: float = 0.0, **options: Any) -> Task:
     return create_task(id, "probe", {"echo": id, "seconds": seconds}, **options)
 
 
-def node_of(client, id):
+def node_of(client: Client, id: str) -> NodeStatus:
     """Return the status of the node that a task runs on, once it does."""
     assert eventually(lambda: client.result(id).entry.state == State.RUNNING)
     name = client.result(id).entry.node
     return next(node for node in client.status().nodes if node.name == name)
 
 
-def all_up(client):
+def all_up(client: Client) -> bool:
     return eventually(lambda: client.status().nodes_up == len(client.status().nodes))
 
 
@@ -134,7 +136,7 @@ def test_everything_is_for_the_owner_only(cluster):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def scheduler_port(state):
+def scheduler_port(state: StateDirectory) -> int:
     """Return the port of Dask's scheduler: the one the broker's TLS speaks and the door is not."""
     door = int(state.running().address.rpartition(":")[2])
     process = psutil.Process(state.running().broker.pid)
@@ -146,7 +148,7 @@ def scheduler_port(state):
                 context.wrap_socket(plain, server_hostname="broker.llmbol.internal").close()
         except OSError:
             continue
-        return port
+        return int(port)
     raise AssertionError("no scheduler")
 
 
@@ -203,7 +205,7 @@ def test_a_client_cannot_speak_to_dask(client, cluster):
     distributed = pytest.importorskip("distributed")
     certificates = Certificates(cluster.tls)
 
-    async def connect(role):
+    async def connect(role: Role) -> object:
         security = distributed.Security(
             require_encryption=True,
             tls_ca_file=str(certificates.authority),

@@ -17,10 +17,10 @@ from llmbol_core.errors import ClusterError, UsageError
 from tests.distributed.conftest import eventually, processes_of
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def test_nothing_starts_before_the_first_task():
@@ -68,6 +68,7 @@ def test_a_program_has_a_cluster_of_its_own():
         assert scheduler.cancel_task("long")
         stats = scheduler.get_stats()
         assert (stats.done, stats.cancelled, stats.strategy) == (4, 1, "round-robin")
+        assert scheduler._cluster is not None
         state = scheduler._cluster.state
         assert processes_of(state)
     assert eventually(lambda: not processes_of(state), 1)

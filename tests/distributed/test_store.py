@@ -16,7 +16,7 @@ def store(tmp_path):
     return FileStore(tmp_path)
 
 
-def pieces(data):
+def pieces(data: bytes) -> list[tuple[int, bytes]]:
     return [(i, data[i : i + CHUNK]) for i in range(0, len(data), CHUNK)]
 
 
