@@ -1,0 +1,361 @@
+"""$Math: elementary functions, reals as bits and bytes, linear algebra on arrays of real.
+
+Plain IEEE arithmetic: outside of its domain a function gives NaN or an infinity and does not trap,
+as in Inferno after ``FPcontrol(0, INVAL|ZDIV|OVFL|UNFL)``. FPcontrol and FPstatus keep their words
+for each machine, so that programs can save and restore them, but they change nothing else. Edge
+values are those of Inferno's library; see its manual, math(2). Arrays that do not fit together
+raise "invalid math argument".
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import weakref
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from llmbol_core.builtins import bessel, linear
+from llmbol_core.builtins.binding import Binding
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.host import HostCall
+
+binding = Binding(
+    "Math",
+    """
+    Infinity: con 1e400;
+    NaN: con 0./0.;
+    MachEps: con 2.2204460492503131e-16;
+    Pi: con 3.14159265358979323846;
+    Degree: con Pi/180.;
+    INVAL, ZDIV, OVFL, UNFL, INEX: con 1<<iota;
+    RND_NR, RND_NINF, RND_PINF, RND_Z: con iota<<8;
+    RND_MASK: con 3<<8;
+    """,
+)
+
+INVALID = "invalid math argument"
+_TRAPS_AT_START = 15
+_MOST_ORDER = 1 << 20
+_INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
+_WHOLE = 2.0**52
+"""From here on every real is whole."""
+
+Reals = Any
+"""An array of real as a memoryview of its items, or None for nil; so are ints and bytes."""
+
+
+# Functions of reals
+
+
+def _quiet(function: Callable[..., float]) -> Callable[..., float]:
+    """Return Python's function with IEEE's values where Python raises."""
+
+    def quiet(*values: float) -> float:
+        try:
+            return function(*values)
+        except ValueError:
+            return math.nan
+        except OverflowError:
+            return math.inf
+
+    return quiet
+
+
+def _logarithm(function: Callable[[float], float], pole: float) -> Callable[[float], float]:
+    return lambda x: -math.inf if x == pole else _quiet(function)(x)
+
+
+def _odd(function: Callable[[float], float]) -> Callable[[float], float]:
+    """Return a function with f(-x) = -f(x), so that it is infinite with the right sign."""
+    return lambda x: math.copysign(_quiet(function)(abs(x)), x) if x == x else x
+
+
+def _atanh(x: float) -> float:
+    return math.copysign(math.inf, x) if abs(x) == 1 else _quiet(math.atanh)(x)
+
+
+def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
+    """Return a rounding function that gives reals, minus zero among them."""
+    return lambda x: math.copysign(function(x), x) if abs(x) < _WHOLE else x
+
+
+def _cbrt(x: float) -> float:
+    root = math.cbrt(x)
+    if root == 0 or not math.isfinite(root):
+        return root
+    return root - (root - x / (root * root)) / 3
+
+
+def _pow(x: float, y: float) -> float:
+    """Return x to the y; as in Inferno's library 1 to an infinite or undefined y is NaN."""
+    if (math.isnan(y) or (math.isinf(y) and abs(x) == 1)) and y != 0:
+        return math.nan
+    is_odd = math.isfinite(y) and abs(math.fmod(y, 2)) == 1
+    try:
+        return math.pow(x, y)
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, ValueError) and x != 0:
+            return math.nan
+        return math.copysign(math.inf, x) if is_odd else math.inf
+
+
+# fmt: off
+_UNARY: dict[str, Callable[[float], float]] = {
+    "acos":  _quiet(math.acos),  "acosh": _quiet(math.acosh), "asin":  _quiet(math.asin),
+    "asinh": math.asinh,         "atan":  math.atan,          "atanh": _atanh,
+    "cbrt":  _cbrt,              "ceil":  _whole(math.ceil),  "cos":   _quiet(math.cos),
+    "cosh":  _quiet(math.cosh),  "erf":   math.erf,           "erfc":  math.erfc,
+    "exp":   _quiet(math.exp),   "expm1": _quiet(math.expm1), "fabs":  math.fabs,
+    "floor": _whole(math.floor), "log":   _logarithm(math.log, 0.0),
+    "log10": _logarithm(math.log10, 0.0),                     "log1p": _logarithm(math.log1p, -1.0),
+    "rint":  _whole(round),      "sin":   _quiet(math.sin),   "sinh":  _odd(math.sinh),
+    "sqrt":  _quiet(math.sqrt),  "tan":   _quiet(math.tan),   "tanh":  math.tanh,
+    "j0":    lambda x: bessel.jn(0, x),                       "j1":    lambda x: bessel.jn(1, x),
+    "y0":    lambda x: bessel.yn(0, x),                       "y1":    lambda x: bessel.yn(1, x),
+}
+_BINARY: dict[str, Callable[[float, float], float]] = {
+    "atan2(y, x)":     math.atan2,
+    "copysign(x, s)":  math.copysign,
+    "fdim(x, y)":      lambda x, y: x - y if x > y else 0.0,
+    "fmax(x, y)":      lambda x, y: x if x > y else y,
+    "fmin(x, y)":      lambda x, y: x if x < y else y,
+    "fmod(x, y)":      _quiet(math.fmod),
+    "hypot(x, y)":     math.hypot,
+    "nextafter(x, y)": math.nextafter,
+    "pow(x, y)":       _pow,
+    "remainder(x, p)": _quiet(math.remainder),
+}
+# fmt: on
+
+
+def _without_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda call, *values: function(*values)
+
+
+for _name, _function in _UNARY.items():
+    binding.function(f"{_name}: fn(x: real): real")(_without_call(_function))
+for _name, _pair in _BINARY.items():
+    _head, _, _arguments = _name.partition("(")
+    _declaration = f"{_head}: fn({_arguments[:-1]}: real): real"
+    binding.function(_declaration)(_without_call(_pair))
+
+
+@binding.function("isnan: fn(x: real): int")
+def isnan(call: HostCall, x: float) -> int:
+    """Say whether x is not a number."""
+    return int(math.isnan(x))
+
+
+@binding.function("finite: fn(x: real): int")
+def finite(call: HostCall, x: float) -> int:
+    """Say whether x is a finite number."""
+    return int(math.isfinite(x))
+
+
+@binding.function("ilogb: fn(x: real): int")
+def ilogb(call: HostCall, x: float) -> int:
+    """Return the exponent of x as a power of 2."""
+    if x == 0:
+        return -_INT_MAX
+    return math.frexp(x)[1] - 1 if math.isfinite(x) else _INT_MAX
+
+
+@binding.function("lgamma: fn(x: real): (int, real)")
+def lgamma(call: HostCall, x: float) -> tuple[int, float]:
+    """Return the sign of gamma(x) and the logarithm of its size."""
+    if x <= 0 and x == math.floor(x):
+        return (-1 if x == 0 and math.copysign(1.0, x) < 0 else 1), math.inf
+    is_negative = x < 0 and math.floor(x) % 2 == 1
+    return (-1 if is_negative else 1), _quiet(math.lgamma)(x)
+
+
+@binding.function("modf: fn(x: real): (int, real)")
+def modf(call: HostCall, x: float) -> tuple[int, float]:
+    """Return the whole part of x, as an int, and the rest."""
+    part, whole = math.modf(x)
+    return (int(whole) if _INT_MIN <= whole <= _INT_MAX else _INT_MIN), part
+
+
+@binding.function("pow10: fn(p: int): real")
+def pow10(call: HostCall, p: int) -> float:
+    """Return 10 to the p."""
+    return _pow(10.0, p)
+
+
+@binding.function("scalbn: fn(x: real, n: int): real")
+def scalbn(call: HostCall, x: float, n: int) -> float:
+    """Return x times 2 to the n."""
+    try:
+        return math.ldexp(x, n)
+    except OverflowError:
+        return math.copysign(math.inf, x)
+
+
+@binding.function("jn: fn(n: int, x: real): real")
+def jn(call: HostCall, n: int, x: float) -> float:
+    """Return the Bessel function J of order n; orders above a million are refused."""
+    return bessel.jn(_order(n), x)
+
+
+@binding.function("yn: fn(n: int, x: real): real")
+def yn(call: HostCall, n: int, x: float) -> float:
+    """Return the Bessel function Y of order n; orders above a million are refused."""
+    return bessel.yn(_order(n), x)
+
+
+def _order(n: int) -> int:
+    if abs(n) > _MOST_ORDER:
+        raise Trap(INVALID)
+    return n
+
+
+# The floating-point control and status words, as [control, status] of each machine
+
+_words: weakref.WeakKeyDictionary[object, list[int]] = weakref.WeakKeyDictionary()
+
+
+def _change(call: HostCall, which: int, value: int, mask: int) -> int:
+    words = _words.setdefault(call.machine, [_TRAPS_AT_START, 0])
+    old = words[which]
+    words[which] = (value & mask) | (old & ~mask)
+    return old & mask
+
+
+@binding.function("FPcontrol: fn(r, mask: int): int")
+def fp_control(call: HostCall, value: int, mask: int) -> int:
+    """Set the bits of the control word under a mask; return what they were."""
+    return _change(call, 0, value, mask)
+
+
+@binding.function("FPstatus: fn(r, mask: int): int")
+def fp_status(call: HostCall, value: int, mask: int) -> int:
+    """Set the bits of the status word under a mask; return what they were."""
+    return _change(call, 1, value, mask)
+
+
+@binding.function("getFPcontrol: fn(): int")
+def get_fp_control(call: HostCall) -> int:
+    """Return the control word."""
+    return _change(call, 0, 0, 0) or _words[call.machine][0]
+
+
+@binding.function("getFPstatus: fn(): int")
+def get_fp_status(call: HostCall) -> int:
+    """Return the status word."""
+    return _change(call, 1, 0, 0) or _words[call.machine][1]
+
+
+# Reals as bits, and arrays of numbers as big-endian bytes
+
+
+@binding.function("realbits32: fn(x: real): int")
+def realbits32(call: HostCall, x: float) -> int:
+    """Return the bits of x as a 32-bit float."""
+    return int(struct.unpack("=i", array("f", [x]).tobytes())[0])
+
+
+@binding.function("realbits64: fn(x: real): big")
+def realbits64(call: HostCall, x: float) -> int:
+    """Return the bits of x."""
+    return int(struct.unpack("=q", struct.pack("=d", x))[0])
+
+
+@binding.function("bits32real: fn(b: int): real")
+def bits32real(call: HostCall, bits: int) -> float:
+    """Return the 32-bit float that has these bits."""
+    return float(struct.unpack("=f", struct.pack("=i", bits))[0])
+
+
+@binding.function("bits64real: fn(b: big): real")
+def bits64real(call: HostCall, bits: int) -> float:
+    """Return the real that has these bits."""
+    return float(struct.unpack("=d", struct.pack("=q", bits))[0])
+
+
+def _matched(data: Reals, values: Reals, size: int) -> None:
+    """Check that a byte array has room for exactly these values."""
+    if data is None or values is None:
+        raise Trap(traps.NIL_DEREFERENCE)
+    if len(data) != size * len(values):
+        raise Trap(INVALID)
+
+
+def _exporter(item: str) -> Callable[[HostCall, Reals, Reals], None]:
+    def export(call: HostCall, data: Reals, values: Reals) -> None:
+        kind = array(item)
+        _matched(data, values, kind.itemsize)
+        kind.extend(values)
+        kind.byteswap()
+        data[:] = kind.tobytes()
+
+    return export
+
+
+def _importer(item: str) -> Callable[[HostCall, Reals, Reals], None]:
+    def import_(call: HostCall, data: Reals, values: Reals) -> None:
+        kind = array(item)
+        _matched(data, values, kind.itemsize)
+        kind.frombytes(data.tobytes())
+        kind.byteswap()
+        values[:] = array(values.format, kind)
+
+    return import_
+
+
+for _suffix, _item, _type in (("int", "i", "int"), ("real", "d", "real"), ("real32", "f", "real")):
+    _type = f"fn(b: array of byte, x: array of {_type})"
+    binding.function(f"export_{_suffix}: {_type}")(_exporter(_item))
+    binding.function(f"import_{_suffix}: {_type}")(_importer(_item))
+
+
+# Linear algebra
+
+
+def _fitting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of arrays with Inferno's exceptions for nil and for arrays that misfit."""
+
+    def fitting(call: HostCall, *vectors: Reals) -> Any:
+        if any(vector is None for vector in vectors):
+            raise Trap(traps.NIL_DEREFERENCE)
+        try:
+            return function(*vectors)
+        except linear.Mismatch:
+            raise Trap(INVALID) from None
+
+    return fitting
+
+
+def _sort(values: Reals, permutation: Reals) -> None:
+    for i, index in enumerate(linear.sort(values, permutation)):
+        permutation[i] = index
+
+
+binding.function("dot: fn(x, y: array of real): real")(_fitting(linear.dot))
+binding.function("norm1: fn(x: array of real): real")(_fitting(linear.norm1))
+binding.function("norm2: fn(x: array of real): real")(_fitting(linear.norm2))
+binding.function("iamax: fn(x: array of real): int")(_fitting(linear.iamax))
+binding.function("sort: fn(x: array of real, pi: array of int)")(_fitting(_sort))
+
+
+@binding.function(
+    "gemm: fn(transa, transb: int, m, n, k: int, alpha: real, a: array of real, lda: int,"
+    " b: array of real, ldb: int, beta: real, c: array of real, ldc: int)"
+)
+def gemm(call: HostCall, *arguments: Any) -> None:
+    """Set C to alpha op(A) op(B) + beta C; op transposes for 'T' and 'C', not for 'N'."""
+    transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc = arguments
+    if not {transa, transb} <= {ord("N"), ord("C"), ord("T")} or min(m, n, k) < 0:
+        raise Trap(INVALID)
+    if c is None or (a is not None and b is None):
+        raise Trap(traps.NIL_DEREFERENCE)
+    flags = transa != ord("N"), transb != ord("N")
+    product = linear.Product(*flags, m, n, k, alpha, (a, lda), (b, ldb), beta, (c, ldc))
+    try:
+        columns = product.columns()
+    except linear.OutOfBounds:
+        raise Trap(traps.BOUNDS) from None
+    for j, column in enumerate(columns or ()):
+        c[j * ldc : j * ldc + m] = array("d", column)
