@@ -35,7 +35,7 @@ class MLModule:
 
         def run(*inputs: Any, **attributes: Any) -> Tensor:
             with single_threaded_blas():
-                return Tensor(np.ascontiguousarray(OPS[name](*inputs, **attributes)))
+                return Tensor(np.asarray(OPS[name](*inputs, **attributes), order="C"))
 
         run.__name__, run.__doc__ = name, OPS[name].summary
         return run

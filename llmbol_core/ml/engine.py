@@ -61,7 +61,7 @@ class Engine:
                 given = [values[value.index] for value in step.inputs]
                 result = OPS[step.op].run(*given, **step.attributes)
                 # Element-wise NumPy code rounds alike only for data that lie alike.
-                values[step.output.index] = np.ascontiguousarray(result)
+                values[step.output.index] = np.asarray(result, order="C")
                 for index in planned.finished:
                     del values[index]
         return tuple(values[value.index] for value in self.graph.outputs)
@@ -80,7 +80,7 @@ class Engine:
                 raise ShapeError(
                     value.name, f"expected {_batch_of(value.shape, batch)}, given {_plain(x.shape)}"
                 )
-            ready[value.index] = np.ascontiguousarray(x)
+            ready[value.index] = np.asarray(x, order="C")
         if batch is not None and batch not in self._checked:
             self.graph.shapes(batch)
             self._checked.add(batch)
@@ -95,7 +95,7 @@ class Engine:
             raise ShapeError(name, f"expected {_plain(value.shape)}, given {_plain(tensor.shape)}")
         if tensor.dtype.is_blocked and self.graph.takes_blocks(value):
             return tensor
-        return np.ascontiguousarray(dequantize(tensor))
+        return np.asarray(dequantize(tensor), order="C")
 
     def _planned(self) -> list[_Planned]:
         """Find after which step each value is no longer needed."""

@@ -4,11 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml import ops
 from llmbol_core.ml.dtypes import TYPES
-from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.ops import OPS, convolution
 from llmbol_core.ml.quantization import dequantize, quantize
 from llmbol_core.ml.tensor import Tensor
 from tests.ml.oracles import ORACLES
@@ -120,7 +122,60 @@ def test_an_empty_batch_gives_an_empty_result(name, rng):
     assert empty.size == 0
 
 
+DIMS = st.lists(st.integers(0, 4), max_size=4).map(tuple)
+VALUES = {
+    int: st.integers(-3, 5),
+    float: st.floats(-3, 3, width=32),
+    bool: st.booleans(),
+    tuple: st.lists(st.integers(-2, 4), max_size=4).map(tuple),
+}
+
+
+@settings(max_examples=800, deadline=None)
+@given(st.data())
+def test_any_shapes_and_attributes_fit_or_are_refused(data):
+    row = OPS[data.draw(st.sampled_from(list(OPS)))]
+    first = data.draw(DIMS)
+    shapes = [first] + [
+        data.draw(st.sampled_from([first, first[-1:], first[1:2], first[::-1]]) | DIMS)
+        for _ in row.inputs[1:]
+    ]
+    attributes = row.conform({a.name: data.draw(VALUES[a.kind]) for a in row.attributes})
+    values = [
+        np.zeros(shape, np.int64 if name in row.indices else np.float32)
+        for name, shape in zip(row.inputs, shapes, strict=True)
+    ]
+    try:
+        expected = row.shape(*shapes, **attributes)
+    except ShapeError:
+        with pytest.raises(ShapeError):
+            row(*values, **attributes)
+        return
+    if row.name == "get_rows" and not shapes[0][0] and values[1].size:
+        with pytest.raises(ShapeError, match="there is no row 0 in a table of 0"):
+            row(*values)
+        return
+    assert row(*values, **attributes).shape == expected
+    assert row.flops(expected, *shapes, **attributes) >= 0
+
+
 # ---- products in detail ----
+
+
+def test_convolutions_in_parts_equal_the_whole(rng, monkeypatch):
+    for name in ("conv1d", "conv2d"):
+        inputs, attributes = OPS[name].example(rng)
+        whole = OPS[name](*inputs, **attributes)
+        for limit in (1, 50, 200):
+            monkeypatch.setattr(convolution, "_WINDOWS", limit)
+            assert OPS[name](*inputs, **attributes).tobytes() == whole.tobytes()
+
+
+def test_a_wide_padding_costs_no_memory():
+    x, weight = np.ones((1, 1, 2), np.float32), np.ones((1, 1, 1), np.float32)
+    far = 1 << 40
+    result = OPS["conv1d"](x, weight, stride=far, padding=far)
+    assert result.tolist() == [[[0, 1, 0]]]
 
 
 @pytest.mark.parametrize("size", [(33, 7, 5), (1, 64, 10), (70, 784, 128), (64, 1, 1)])
@@ -212,7 +267,7 @@ X = np.zeros((2, 3, 4), np.float32)
         ("conv1d", (X, np.zeros((5, 3, 2))), {"stride": 0}, "at least 1"),
         ("conv1d", (X, np.zeros((5, 3, 2))), {"groups": 0}, "does not fit"),
         ("conv1d", (X, np.zeros((5, 1, 2))), {"groups": 3}, "bias None and 3 groups do not fit"),
-        ("conv2d", (X[None], np.zeros((5, 2, 2, 2))), {"stride": (1,)}, "2 numbers are needed"),
+        ("conv2d", (X[None], np.zeros((5, 2, 2, 2))), {"stride": (1,)}, "stride needs 2 numbers"),
         ("get_rows", (X[0], np.array([3])), {}, "there is no row 3 in a table of 3"),
         ("get_rows", (X, np.array([0])), {}, "the table must be"),
     ],
@@ -229,8 +284,9 @@ def test_attributes_and_inputs_are_checked():
         OPS["sum"](X, keepdims=1)
     with pytest.raises(DtypeError, match=r"axis must be int, not 1\.0"):
         OPS["sum"](X, axis=1.0)
-    with pytest.raises(DtypeError, match="shape must be a list of int, not 3"):
-        OPS["reshape"](X, shape=3)
+    for bad in (3, ("a",), (1.5,)):
+        with pytest.raises(DtypeError, match="shape must be a list of int, not "):
+            OPS["reshape"](X, shape=bad)
     with pytest.raises(DtypeError, match="indices must hold whole numbers, not F32"):
         OPS["get_rows"](X[0], np.array([0.0], np.float32))
     with pytest.raises(TypeError, match="has no attribute 'axes', only"):

@@ -11,7 +11,8 @@ from llmbol_core.ml.ops.table import Array, Shape, axis_of, op, per_output, samp
 
 
 def _along(x: Shape, *others: Shape | None, axis: int) -> Shape:
-    axis_of("softmax", x, axis)
+    if not x[axis_of("softmax", x, axis)]:
+        raise ShapeError("softmax", f"nothing lies along axis {axis} of {x}")
     return x
 
 
@@ -95,7 +96,7 @@ def batch_norm(
 
 
 def _row_norm_shape(x: Shape, *gains: Shape | None, eps: float) -> Shape:
-    if not x or any(shape is not None and shape != x[-1:] for shape in gains):
+    if not x or not x[-1] or any(shape is not None and shape != x[-1:] for shape in gains):
         raise ShapeError("norm", f"weight and bias {gains} do not fit the rows of {x}")
     return x
 

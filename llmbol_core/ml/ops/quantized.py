@@ -25,7 +25,7 @@ def quantized_product(x: Array, weight: Tensor) -> Array:
     """
     output = np.empty((len(x), weight.shape[0]), np.float32)
     x = np.ascontiguousarray(x, np.float32)
-    step = max(1, _PART // weight.shape[1])
+    step = max(1, _PART // max(1, weight.shape[1]))
     multiply = _by_blocks if weight.dtype.name in UNPACKABLE else _by_floats
     for start in range(0, weight.shape[0], step):
         output[:, start : start + step] = multiply(x, weight[start : start + step])

@@ -90,7 +90,7 @@ def _permute_gradient(g: Array, y: Array, x: Array, axes: Ints) -> tuple[Array]:
 @op(_permute_shape, _free, sample((2, 3, 4), axes=(1, 2, 0)), _permute_gradient)
 def permute(x: Array, axes: Ints) -> Array:
     """Put the axes into another order."""
-    return np.ascontiguousarray(x.transpose(axes))
+    return np.asarray(x.transpose(axes), order="C")
 
 
 def _transpose_shape(x: Shape, first: int, second: int) -> Shape:
@@ -107,7 +107,7 @@ def _transpose_gradient(g: Array, y: Array, x: Array, first: int, second: int) -
 @op(_transpose_shape, _free, sample((2, 3, 4)), _transpose_gradient)
 def transpose(x: Array, first: int = -2, second: int = -1) -> Array:
     """Exchange two axes."""
-    return np.ascontiguousarray(x.swapaxes(first, second))
+    return np.asarray(x.swapaxes(first, second), order="C")
 
 
 # ---- parts and repetitions ----
@@ -156,7 +156,7 @@ _SLICE = sample((2, 7, 4), axis=1, start=1, stop=6, step=2)
 @op(_slice_shape, _free, _SLICE, _slice_gradient, name="slice")
 def section(x: Array, axis: int, start: int, stop: int, step: int = 1) -> Array:
     """Take the positions from start to before stop along an axis."""
-    return np.ascontiguousarray(x[_part(x.ndim, axis, slice(start, stop, step))])
+    return np.asarray(x[_part(x.ndim, axis, slice(start, stop, step))], order="C")
 
 
 def _pad_shape(x: Shape, axis: int, before: int, after: int, value: float) -> Shape:
@@ -194,4 +194,6 @@ def _repeat_gradient(g: Array, y: Array, x: Array, axis: int, times: int) -> tup
 @op(_repeat_shape, _free, sample((2, 3, 4), axis=1, times=3), _repeat_gradient)
 def repeat(x: Array, axis: int, times: int) -> Array:
     """Put copies behind each other along an axis."""
+    if not x.size:  # times may be anything, and nothing is to be copied
+        return np.empty(_repeat_shape(x.shape, axis, times), x.dtype)
     return np.concatenate([x] * times, axis)

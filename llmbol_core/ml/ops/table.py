@@ -42,14 +42,20 @@ class Attribute:
 
     def conform(self, operation: str, value: Any) -> Any:
         """Return the value as the attribute's type, or raise DtypeError."""
-        if self.kind is tuple and isinstance(value, list | tuple):
-            return tuple(int(v) for v in value)
-        allowed = {bool: bool | np.bool_, int: int | np.integer, float: int | float | np.number}
-        truth = isinstance(value, bool | np.bool_)
-        if truth == (self.kind is bool) and isinstance(value, allowed.get(self.kind, ())):
+        if self.kind is tuple:
+            if isinstance(value, list | tuple) and all(_is(int, v) for v in value):
+                return tuple(map(int, value))
+        elif _is(self.kind, value):
             return self.kind(value)
         wanted = "a list of int" if self.kind is tuple else self.kind.__name__
         raise DtypeError(operation, f"{self.name} must be {wanted}, not {value!r}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Return whether a value can stand for an int, float or bool; a bool is no number."""
+    allowed = {bool: bool | np.bool_, int: int | np.integer, float: int | float | np.number}
+    truth = isinstance(value, bool | np.bool_)
+    return truth == (kind is bool) and isinstance(value, allowed[kind])
 
 
 @dataclass(frozen=True)
