@@ -18,5 +18,6 @@ def format_rows(array: npt.NDArray[Any]) -> str:
     '0.1\t2.0\n1e-09\tinf\n'
     """
     rows = np.asarray(array, np.float32)
-    rows = rows.reshape(rows.shape[0] if rows.ndim else 1, -1)
+    count = len(rows) if rows.ndim else 1
+    rows = rows.reshape(count, rows.size // max(count, 1))
     return "".join("\t".join(map(str, row)) + "\n" for row in rows)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmbol_core.nn.containers import Sequential
 
+    def __getattr__(name: str) -> Any: ...
+
 
 class _Package(types.ModuleType):
     """This package's own type: a module's ``__call__`` is looked up in its class, not in itself."""

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llmbol_core.errors import FileError, ModelError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.dtypes import F32
+from llmbol_core.ml.gguf.format import MAGIC
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
-from llmbol_core.nn.model import Array, Model, Shape, conform
+from llmbol_core.nn.model import Model, conform
+from llmbol_core.nn.module import Array, Shape
 from llmbol_core.nn.spec import format_json_spec, parse_json_spec, read_spec
 
 if TYPE_CHECKING:
@@ -32,7 +36,8 @@ SPEC_KEY = "llmbol.spec"
 
 def save(model: Model, path: str) -> None:
     """Write a checkpoint; it appears complete or not at all."""
-    tensors = {name: Tensor(value) for name, value in model.network.float().state().items()}
+    state = model.network.state().items()
+    tensors = {name: Tensor(np.ascontiguousarray(value, np.float32)) for name, value in state}
     gguf.write(path, metadata(model, path), tensors)
 
 
@@ -72,7 +77,7 @@ def is_checkpoint(path: str) -> bool:
     """Tell a GGUF file from a spec by its first bytes."""
     try:
         with open(path, "rb") as file:
-            return file.read(4) == gguf.MAGIC
+            return file.read(len(MAGIC)) == MAGIC
     except OSError as error:
         raise FileError.of(error, path) from error
 

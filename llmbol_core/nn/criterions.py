@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmbol_core.errors import ShapeError, UsageError
+from llmbol_core.ml import ops
 from llmbol_core.nn.declared import Declared, Fraction
 
 Array = npt.NDArray[Any]
@@ -85,12 +86,12 @@ class CrossEntropy(ClassCriterion):
     def update_output(self, x: Array, target: Array) -> float:
         """Return -sum(t * log softmax(x)) / sum(w)."""
         t, total = self._targets(x, target)
-        return float(-(t * log_softmax(x)).sum(dtype=np.float64) / total)
+        return float(-(t * ops.log_softmax(x)).sum(dtype=np.float64) / total)
 
     def update_grad_input(self, x: Array, target: Array) -> Array:
         """Return (softmax(x) * sum of t - t) / sum(w)."""
         t, total = self._targets(x, target)
-        gradient = np.exp(log_softmax(x))
+        gradient = np.exp(ops.log_softmax(x))
         gradient *= t.sum(axis=1, keepdims=True)
         gradient -= t
         gradient /= x.dtype.type(total)
@@ -136,10 +137,3 @@ class MSE(Criterion):
     def update_grad_input(self, x: Array, target: Array) -> Array:
         """Return 2 (x - target) / n."""
         return np.asarray((x - target) * x.dtype.type(2 / x.size))
-
-
-def log_softmax(x: Array) -> Array:
-    """Return the log of the softmax over the last axis, safe for large scores."""
-    shifted = x - x.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted

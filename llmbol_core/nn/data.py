@@ -10,10 +10,11 @@ import csv
 import io
 import math
 import os
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,14 @@ Array = npt.NDArray[Any]
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
 _LARGEST_ENTRY = 1 << 36
+_LONGEST_HEADER = 10_000
+_NPY_FIELDS = (
+    re.compile(r"""['"]descr['"]\s*:\s*['"]([^'"]*)['"]"""),
+    re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)"""),
+    re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,]{0,400})\)"""),
+)
+_NUMBER_CODE = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])")
+_Order = Literal["C", "F"]
 
 
 @dataclass(frozen=True)
@@ -57,28 +66,37 @@ def read_arrays(path: str, data: bytes | None = None) -> dict[str, Array]:
 
 def parse_npy(data: bytes, path: str) -> Array:
     """Return the array that ``.npy`` bytes hold; a view of them."""
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise DataFormatError(path, 6, f"no reader for .npy version {version}")
-        shape, fortran, dtype = readers[version](stream)
-    except (ValueError, EOFError) as error:
-        raise DataFormatError(path, 0, f"not a .npy header: {_first_line(error)}") from error
-    if dtype.kind not in "biuf":
-        raise DataFormatError(path, 10, f"expected numbers, got an array of {dtype}")
-    if any(size < 0 for size in shape):
-        raise DataFormatError(path, 10, f"an array cannot have shape {list(shape)}")
-    start, count = stream.tell(), math.prod(shape)
+    dtype, shape, order, start = _npy_header(data, path)
+    count = math.prod(shape)
     if (missing := start + count * dtype.itemsize - len(data)) > 0:
         why = f"cut short: {missing} bytes of an array of shape {list(shape)} are missing"
         raise DataFormatError(path, len(data), why)
     values = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
-    return values.reshape(shape, order="F" if fortran else "C")
+    try:
+        return values.reshape(shape, order=order)
+    except ValueError as error:
+        raise DataFormatError(path, 8, f"no array has the shape {list(shape)}") from error
+
+
+def _npy_header(data: bytes, path: str) -> tuple[np.dtype[Any], tuple[int, ...], _Order, int]:
+    r"""Return element type, shape, order and where the elements start.
+
+    The format (NumPy enhancement proposal 1): ``\x93NUMPY``, two bytes of version, the length of
+    the header in 2 bytes (version 1) or 4, the header: a Python dictionary in ASCII.
+    """
+    width = {b"\1\0": 2, b"\2\0": 4}.get(data[6:8])
+    if width is None:
+        raise DataFormatError(path, 6, "no reader for this version of .npy")
+    start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    header = data[8 + width : min(start, _LONGEST_HEADER)].decode("latin-1")
+    found = [pattern.search(header) for pattern in _NPY_FIELDS]
+    if start > len(data) or not all(found):
+        raise DataFormatError(path, 8, "a damaged .npy header")
+    code, fortran, sizes = (match[1] for match in found if match)
+    if not _NUMBER_CODE.fullmatch(code):
+        raise DataFormatError(path, 8, f"expected numbers, got elements of type {code!r}")
+    shape = tuple(int(size) for size in sizes.replace(",", " ").split())
+    return np.dtype(code), shape, "F" if fortran == "True" else "C", start
 
 
 def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
@@ -100,31 +118,35 @@ def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
 
 def _parse_csv(data: bytes, path: str) -> dict[str, Array]:
     """Return the columns of comma-separated numbers; whole-numbered columns become int64."""
+    rows = _csv_rows(data, path)
+    named = bool(rows) and not all(map(_is_number, rows[0]))
+    body = rows[named:]
+    if not body:
+        raise DataFormatError(path, len(data), "no rows of numbers")
+    names = [word.strip() if named else str(i) for i, word in enumerate(rows[0])]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataFormatError(path, 0, f"two columns are called {twice!r}")
+    for number, row in enumerate(body, 1 + named):
+        if len(row) != len(names):
+            why = f"row {number} has {len(row)} values, expected {len(names)}"
+            raise DataFormatError(path, _row_offset(data, number), why)
+        if wrong := [word for word in row if not _is_number(word)]:
+            why = f"row {number}, column {row.index(wrong[0]) + 1}: {wrong[0]!r} is no number"
+            raise DataFormatError(path, _row_offset(data, number), why)
+    table = np.array([[float(word) for word in row] for row in body])
+    return {name: _whole(column) for name, column in zip(names, table.T, strict=True)}
+
+
+def _csv_rows(data: bytes, path: str) -> list[list[str]]:
+    """Return the words of each row that is not empty."""
     try:
         text = data.decode("utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        return [row for row in csv.reader(io.StringIO(text), strict=True) if row]
     except UnicodeDecodeError as error:
         raise DataFormatError(path, error.start, "not UTF-8 text") from error
     except csv.Error as error:
         raise DataFormatError(path, 0, f"not comma-separated text: {error}") from error
-    names = (
-        None if rows and all(map(_is_number, rows[0])) else rows and [w.strip() for w in rows[0]]
-    )
-    body = rows[1:] if names else rows
-    if not body:
-        raise DataFormatError(path, len(data), "no rows of numbers")
-    width = len(names or body[0])
-    for number, row in enumerate(body, 2 if names else 1):
-        if len(row) != width:
-            why = f"row {number} has {len(row)} values, expected {width}"
-            raise DataFormatError(path, _row_offset(data, number), why)
-        for column, word in enumerate(row):
-            if not _is_number(word):
-                why = f"row {number}, column {column + 1}: {word!r} is no number"
-                raise DataFormatError(path, _row_offset(data, number), why)
-    table = np.array([[float(word) for word in row] for row in body])
-    columns = names or [str(i) for i in range(width)]
-    return {name: _whole(column) for name, column in zip(columns, table.T, strict=True)}
 
 
 def _whole(column: Array) -> Array:
@@ -217,7 +239,7 @@ def _proportional(counts: Array, draws: int, random: np.random.RandomState) -> A
         chosen = random.choice(tied, size=min(len(tied), left), replace=False)
         shares[chosen] += 1
         left -= len(chosen)
-    return shares.astype(int)
+    return np.asarray(shares, dtype=int)
 
 
 def read_samples(

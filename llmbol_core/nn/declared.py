@@ -15,7 +15,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
-from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 from llmbol_core.errors import UsageError, nearest
@@ -57,7 +56,7 @@ class FieldError(ValueError):
     """A value that a field does not take; the text says what it takes and what it got."""
 
 
-@dataclass_transform(eq_default=False)
+@dataclass_transform(eq_default=False, field_specifiers=(dataclasses.field,))
 class Declared:
     """Base of all families; see the module's text."""
 
@@ -71,7 +70,7 @@ class Declared:
         if family:
             cls.family, cls.table = family, {}
         elif not abstract:
-            cls.table[cls.__name__] = cls
+            cls.table[cls.__name__] = cls  # type: ignore[assignment]  # a row is its own Self
 
     def __post_init__(self) -> None:
         """Check every field against its type."""
@@ -108,12 +107,17 @@ class Section(Declared, family="section", abstract=True):
         return self.fields_config()
 
 
-@cache
+_FIELD_TYPES: dict[type, dict[str, Any]] = {}
+"""What ``field_types`` found out; resolving annotations takes time."""
+
+
 def field_types(cls: type) -> dict[str, Any]:
     """Return the type of each field, ranges included, in the order of the constructor."""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = sorted(dataclasses.fields(cls), key=lambda field: field.kw_only)
-    return {field.name: hints[field.name] for field in fields}
+    if cls not in _FIELD_TYPES:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        fields = sorted(dataclasses.fields(cls), key=lambda field: field.kw_only is True)
+        _FIELD_TYPES[cls] = {field.name: hints[field.name] for field in fields}
+    return _FIELD_TYPES[cls]
 
 
 def required_fields(cls: type) -> list[str]:

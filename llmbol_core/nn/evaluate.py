@@ -19,7 +19,8 @@ from llmbol_core.nn.data import (
     read_samples,
     stratified_split,
 )
-from llmbol_core.nn.model import Array, Model, Training, conform
+from llmbol_core.nn.model import Model, Training, conform
+from llmbol_core.nn.module import Array
 
 Progress = Callable[[int, int, str], None]
 

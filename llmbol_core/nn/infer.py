@@ -11,7 +11,7 @@ from llmbol_core.errors import UsageError
 from llmbol_core.native.files import atomic_write
 from llmbol_core.nn.checkpoint import InferenceModel
 from llmbol_core.nn.data import read_arrays, read_samples
-from llmbol_core.nn.model import Array
+from llmbol_core.nn.module import Array
 
 
 @dataclass(frozen=True)

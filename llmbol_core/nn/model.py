@@ -145,12 +145,6 @@ class Model(Section):
         graph.output(self.network.lower(Scope(graph, self.network.state_shapes()), x))
         return graph
 
-    def save(self, path: str) -> None:
-        """Write a checkpoint: a GGUF file with weights, spec and labels."""
-        from llmbol_core.nn.checkpoint import save
-
-        save(self, path)
-
     def __repr__(self) -> str:
         return f"{self.name}: {self.network!r}"
 

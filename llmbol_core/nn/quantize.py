@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ class TensorReport:
     after: str
     bytes_before: int
     bytes_after: int
-    rmse: float
+    rmse: float | None
     kept_because: str
 
 
@@ -41,7 +40,7 @@ class QuantizeReport:
 
     def table(self) -> list[TensorReport]:
         """Return one row per tensor and one for the sums."""
-        total = TensorReport("total", "", "", self.bytes_before, self.bytes_after, math.nan, "")
+        total = TensorReport("total", "", "", self.bytes_before, self.bytes_after, None, "")
         return [*self.tensors, total]
 
 

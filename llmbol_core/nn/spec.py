@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import typing
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def _read_model(root: Node, path: str) -> Model:
             shape = layer.output_shape(shape)
         except ShapeError as error:
             raise entry.error(f"{index}.{error}") from error
+    if fields.get("labels") and len(fields["labels"]) != math.prod(shape):
+        why = f"{len(fields['labels'])} labels for an output of {math.prod(shape)} values"
+        raise root.value["labels"][1].error(why)
     model = _made(root, Model, fields)
     model.path = path
     return model

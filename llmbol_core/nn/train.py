@@ -14,7 +14,8 @@ from llmbol_core.native.threads import single_threaded_blas
 from llmbol_core.nn.checkpoint import is_checkpoint, load, save
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import evaluate, load_data, training_of
-from llmbol_core.nn.model import Array, Model, Training, scaled
+from llmbol_core.nn.model import Model, Training, scaled
+from llmbol_core.nn.module import Array
 from llmbol_core.nn.randomness import ORDER_LANE, Stream
 from llmbol_core.nn.spec import read_spec
 

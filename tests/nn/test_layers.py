@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from llmbol_core.nn.spec import parse_json_spec, parse_spec
 STEP = 1e-6
 
 
-def numeric_gradient(function, array):
+def numeric_gradient(function: Callable[[], float], array: np.ndarray) -> np.ndarray:
     """Return the central difference of a scalar function of an array, changed in place."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
@@ -38,7 +39,7 @@ def numeric_gradient(function, array):
     return gradient
 
 
-def fixed_randomness(layer):
+def fixed_randomness(layer: Module) -> None:
     """Let every forward draw what the first one drew."""
     for module in layer.list_modules():
         module._stream.calls = 7
@@ -56,7 +57,7 @@ class TestEveryLayer:
         grad_output = rng.normal(size=(4, *layer.output_shape(shape)))
         buffers = {name: value.copy() for name, value in layer.state().items()}
 
-        def loss():
+        def loss() -> float:
             fixed_randomness(layer)
             value = float((layer.forward(x) * grad_output).sum())
             for name, value_now in layer.state().items():
@@ -175,18 +176,18 @@ def test_errors_carry_the_path():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("cls", "arguments", "said"),
     [
-        (lambda: Linear(0, 3), "Linear.in_features: expected an integer of at least 1, got 0"),
-        (lambda: Linear(3, 3.5), "Linear.out_features: expected an integer, got 3.5"),
-        (lambda: Dropout(1.0), "Dropout.p: expected a number of at least 0 and below 1, got 1.0"),
-        (lambda: Sequential([3]), "Sequential.layers: expected a list of layers, got 3 in it"),
-        (lambda: Linear(3, 3, "yes"), "Linear.bias: expected true or false, got 'yes'"),
+        (Linear, (0, 3), "Linear.in_features: expected an integer of at least 1, got 0"),
+        (Linear, (3, 3.5), "Linear.out_features: expected an integer, got 3.5"),
+        (Linear, (3, 3, "yes"), "Linear.bias: expected true or false, got 'yes'"),
+        (Dropout, (1.0,), "Dropout.p: expected a number of at least 0 and below 1, got 1.0"),
+        (Sequential, ([3],), "Sequential.layers: expected a list of layers, got 3 in it"),
     ],
 )
-def test_fields_are_checked(make, said):
+def test_fields_are_checked(cls, arguments, said):
     with pytest.raises(UsageError) as caught:
-        make()
+        cls(*arguments)
     assert str(caught.value) == said
 
 

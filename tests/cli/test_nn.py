@@ -1,0 +1,150 @@
+"""The command ``nn`` from the outside: results, JSON, and one line for each mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.main import get_command
+
+from llmbol_cli import nn as command
+
+SPEC = "specs/digits-mlp.yaml"
+
+
+@pytest.fixture
+def nn(capsys, monkeypatch):
+    """Return a function that runs ``nn`` and gives exit code, standard output and error."""
+
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["nn", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A trained checkpoint, three images as .npy, and what is wrong in many ways."""
+    from llmbol_core.nn.train import train_file
+
+    folder = tmp_path_factory.mktemp("nn")
+    train_file(SPEC, str(folder / "digits.gguf"), changes={"epochs": 2})
+    np.save(folder / "x.npy", np.load("specs/data/digits.npz")["images"][:3])
+    np.save(folder / "wide.npy", np.zeros((3, 7)))
+    np.savez(folder / "two.npz", image=np.zeros((2, 8, 8)), other=np.zeros(2))
+    model = (folder / "digits.gguf").read_bytes()
+    (folder / "cut.gguf").write_bytes(model[: len(model) // 2])
+    text = Path(SPEC).read_text().replace("data/digits.npz", "nowhere.npz")
+    (folder / "nodata.yaml").write_text(text)
+    (folder / "layer.yaml").write_text(text.replace("- ReLU", "- RelLU"))
+    (folder / "field.yaml").write_text(text.replace("in_features", "in_feature"))
+    return folder
+
+
+def test_build_train_eval_infer(nn, tmp_path):
+    model = tmp_path / "m.gguf"
+    built = nn("build", SPEC, "-o", model, "--seed", 4)
+    assert (built.code, built.out) == (0, f"{model}: digits-mlp, 17610 parameters\n")
+    before = model.read_bytes()
+    run = json.loads(nn("train", model, "--epochs", 2, "--json").out)
+    assert run["epochs"] == len(run["history"]) == 2
+    assert model.read_bytes() != before
+    result = json.loads(nn("eval", model, "--json").out)
+    assert result["accuracy"] == run["accuracy"] > 0.7
+    assert len(result["classes"]) == 10
+    assert re.search(r"^all +360 ", nn("eval", model).out, re.MULTILINE)
+    assert nn("train", SPEC, "-o", tmp_path / "n.gguf", "--epochs", 1).out.startswith("model ")
+
+
+def test_infer_forms(nn, files, tmp_path):
+    model, x = files / "digits.gguf", files / "x.npy"
+    plain = nn("infer", model, x)
+    rows = [[np.float32(word) for word in line.split("\t")] for line in plain.out.splitlines()]
+    assert np.shape(rows) == (3, 10)
+    assert nn("infer", model, "-", stdin=x.read_bytes()).out == plain.out
+    np.testing.assert_array_equal(json.loads(nn("infer", model, x, "--json").out), rows)
+    assert nn("infer", model, x, "-o", tmp_path / "y.npy").out == ""
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), rows)
+    top = json.loads(nn("infer", model, x, "--top-k", 2, "--json").out)
+    assert [row["label"] for row in top if row["rank"] == 1] == [
+        str(np.argmax(row)) for row in rows
+    ]
+    assert nn("infer", model, files / "two.npz", "--array", "image").out.count("\n") == 2
+
+
+def test_quantize_reports_each_tensor(nn, files, tmp_path):
+    target = tmp_path / "q.gguf"
+    source = files / "digits.gguf"
+    report = json.loads(nn("quantize", source, "-t", "q4_0", "-o", target, "--json").out)
+    assert {row["after"] for row in report["tensors"]} == {"Q4_0", "F32"}
+    assert nn("infer", target, files / "x.npy").out.count("\n") == 3
+    text = nn("quantize", source, "-t", "f16", "-o", target).out
+    assert "a vector" in text
+    assert text.splitlines()[-1].startswith("total")
+
+
+def test_summary_and_layers(nn, files):
+    summary = json.loads(nn("summary", SPEC, "--json").out)
+    assert summary == json.loads(nn("summary", files / "digits.gguf", "--json").out)
+    assert (summary["parameters"], summary["macs"]) == (17610, 17216)
+    assert nn("summary", SPEC).out.splitlines()[-1].split() == ["total", "17610", "17216"]
+    names = [row["layer"] for row in json.loads(nn("layers", "--json").out)]
+    assert {"Linear", "Conv1d", "BatchNorm", "Dropout", "Sequential", "Parallel"} <= set(names)
+    assert "in_features   an integer of at least 1, required" in nn("layers", "Linear").out
+
+
+MISTAKES = {
+    "layer": (["build", "layer.yaml", "-o", "o"], r"layer.yaml:13:5: unknown layer 'RelLU' \(did"),
+    "field": (["build", "field.yaml", "-o", "o"], r"field.yaml:11:14: Linear has no field 'in_fe"),
+    "no spec": (["build", "none.yaml", "-o", "o"], "none.yaml: no such file or directory"),
+    "no folder": (["build", SPEC, "-o", "none/o"], "none/o: no such file or directory"),
+    "full disk": (["build", SPEC, "-o", "/dev/full"], "/dev/full: no space left on device"),
+    "no data": (["train", "nodata.yaml", "-o", "o"], "nowhere.npz: no such file or directory"),
+    "cut model": (["infer", "cut.gguf", "x.npy"], "cut.gguf: at byte .* lack"),
+    "no model": (["eval", "x.npy"], "x.npy: at byte 0: not a GGUF file"),
+    "shape": (
+        ["infer", "digits.gguf", "wide.npy"],
+        r"digits-mlp: expected input of shape \[8, 8\] or \[N, 8, 8\], got \[3, 7\]",
+    ),
+    "array": (
+        ["infer", "digits.gguf", "two.npz"],
+        "two.npz: no array 'images' .did you mean",
+    ),
+    "no input": (["infer", "digits.gguf", "none.npy"], "none.npy: no such file or directory"),
+    "no npy": (
+        ["infer", "digits.gguf", "cut.gguf"],
+        "cut.gguf: at byte 0: expected a .npy,",
+    ),
+    "type": (["quantize", "digits.gguf", "-t", "q9", "-o", "o"], "no storage type is named 'q9'"),
+    "layer name": (["layers", "Liner"], r"unknown layer 'Liner' \(did you mean 'Linear'\?\)"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_one_clear_line(nn, files, arguments, said, monkeypatch):
+    there = [str(files / a) if (files / a).exists() and a != SPEC else a for a in arguments]
+    if any(a.startswith("none/") for a in there) or "o" in there:
+        there = [str(files / a) if a in ("o", "none/o") else a for a in there]
+    result = nn(*there)
+    assert result.code == 1
+    assert result.out == ""
+    assert re.match(f"error: .*{said}", result.err)
+    assert result.err.count("\n") == 1
+
+
+def test_every_command_has_help_and_an_example():
+    for name, sub in get_command(command.app).commands.items():  # type: ignore[attr-defined]
+        first, *rest = (sub.callback.__doc__ or "").strip().split("\n")
+        assert first.endswith("."), name
+        assert any(line.strip().startswith(f"Example: nn {name}") for line in rest), name

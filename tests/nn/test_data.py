@@ -1,0 +1,139 @@
+"""Data files and splits."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbol_core.errors import DataFormatError, LlmbolError, UsageError
+from llmbol_core.nn.data import (
+    parse_npy,
+    pick,
+    random_split,
+    read_arrays,
+    read_samples,
+    stratified_split,
+)
+
+DIGITS = "specs/data/digits.npz"
+
+
+def npy(array, **options) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.uint8).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array(3, ">i4"),
+        np.zeros((0, 4), np.float32),
+        np.array([True, False]),
+        np.arange(3, dtype=np.float16),
+    ],
+    ids=str,
+)
+def test_npy_is_read_as_numpy_reads_it(array):
+    got = parse_npy(npy(array), "x")
+    assert got.dtype == array.dtype
+    np.testing.assert_array_equal(got, array)
+
+
+def test_nothing_is_unpickled():
+    with pytest.raises(DataFormatError, match="expected numbers, got elements of type"):
+        read_arrays("x.npy", npy(np.array([{}], object), allow_pickle=True))
+    with pytest.raises(DataFormatError, match=r"expected a \.npy"):
+        read_arrays("x.npy", pickle.dumps({"a": 1}))
+
+
+def test_sizes_are_not_trusted():
+    whole = npy(np.zeros((4, 4)))
+    with pytest.raises(DataFormatError, match="cut short: 8 bytes of an array of shape"):
+        read_arrays("x", whole[:-8])
+    huge = whole.replace(b"'shape': (4, 4), }          ", b"'shape': (999999999999, 4), ")
+    with pytest.raises(DataFormatError, match="cut short: 31999999999840 bytes"):
+        read_arrays("x", huge)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 200), st.sampled_from(["npy", "npz", "csv"]))
+def test_damaged_files_give_one_clear_error(noise, place, kind):
+    stream = io.BytesIO()
+    if kind == "npz":
+        np.savez_compressed(stream, a=np.arange(8))
+    elif kind == "npy":
+        np.save(stream, np.arange(8))
+    else:
+        stream.write(b"a,b\n1,2\n3,4\n")
+    good = stream.getvalue()
+    with suppress(LlmbolError):
+        read_arrays("x", good[:place] + noise + good[place + len(noise) :])
+
+
+def test_csv_columns():
+    arrays = read_arrays("x.csv", b"\xef\xbb\xbfa, label\n1,0\n\n2.5,1\n")
+    assert list(arrays) == ["a", "label"]
+    assert arrays["label"].dtype == np.int64
+    np.testing.assert_array_equal(arrays["a"], [1, 2.5])
+    assert list(read_arrays("x.csv", b"1,2,3\n")) == ["0", "1", "2"]
+    samples = read_samples(arrays | {"b": np.array([5, 6])}, "x", "label", (2, 1), "x.csv")
+    np.testing.assert_array_equal(samples, [[[1], [5]], [[2.5], [6]]])
+    with pytest.raises(UsageError, match="1 columns for a sample, the model takes 4 values"):
+        read_samples(arrays, "x", "label", (4,), "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"1,2\n3\n", "x.csv: at byte 4: row 2 has 1 values, expected 2"),
+        (b"a,b\n1,2\n\n1,z\n", "x.csv: at byte 9: row 3, column 2: 'z' is no number"),
+        (b"a,a\n1,2\n", "two columns are called 'a'"),
+        (b"a,b\n", "no rows of numbers"),
+        (b"", "no rows of numbers"),
+        (b"caf\xe9,1\n", "at byte 3: not UTF-8 text"),
+    ],
+)
+def test_csv_mistakes(text, said):
+    with pytest.raises(DataFormatError) as caught:
+        read_arrays("x.csv", text)
+    assert said in str(caught.value)
+
+
+def test_pick_names_the_nearest():
+    arrays = {"images": np.zeros(1), "labels": np.zeros(1)}
+    with pytest.raises(UsageError, match="did you mean 'images'"):
+        pick(arrays, "image", "x.npz")
+    assert pick({"": np.ones(2)}, "image", "x.npy").sum() == 2
+
+
+def test_split_is_scikit_learns():
+    arrays = read_arrays(DIGITS)
+    inputs = (arrays["images"].reshape(-1, 64) / 16).astype(np.float32)
+    labels = arrays["labels"].astype(np.int64)
+    train, test = stratified_split(labels, 0.2, 0)
+    assert (len(train), len(test)) == (1437, 360)
+    # What train_test_split(test_size=0.2, stratify=y, random_state=0) of scikit-learn 1.9.1 gives.
+    assert zlib.crc32(inputs[test].tobytes()) == 976538140
+    assert zlib.crc32(labels[test].tobytes()) == 3021064937
+    assert sorted(np.concatenate([train, test])) == list(range(1797))
+    assert np.bincount(labels[test]).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
+
+
+def test_splits_that_cannot_be():
+    with pytest.raises(UsageError, match="cannot be split in proportion"):
+        stratified_split(np.array([0, 0, 0, 1]), 0.5, 0)
+    with pytest.raises(UsageError, match="cannot be split"):
+        random_split(np.zeros(1), 0.2, 0)
+    train, test = random_split(np.zeros(10), 0.25, 1)
+    assert sorted([*train, *test]) == list(range(10))
+    assert len(test) == 3

@@ -1,0 +1,143 @@
+"""YAML specs: what they say, and each mistake at its line and column."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmbol_core.errors import SpecError
+from llmbol_core.nn.criterions import CrossEntropy
+from llmbol_core.nn.optim import Adam
+from llmbol_core.nn.spec import format_json_spec, parse_json_spec, parse_spec, read_spec
+
+GOOD = """\
+name: 007
+input: {shape: [4], scale: 2}
+layers:
+  - Linear: {in_features: 4, out_features: 3, name: first}
+  - ReLU
+  - Sequential:
+      - Tanh
+      - Linear:
+          in_features: 3
+          out_features: 2
+          bias: false
+labels: [no, 1e1]
+train:
+  data: digits.npz
+  loss: {CrossEntropy: {label_smoothing: 0.1, weights: [1, 2]}}
+  optimizer: {Adam: {lr: 1e-2}}
+  epochs: 3
+"""
+
+
+def test_everything_is_read():
+    model = parse_spec(GOOD)
+    assert model.name == "007"
+    assert model.labels == ("no", "1e1")
+    assert model.input.scale == 2.0
+    assert [type(layer).__name__ for layer in model.layers] == ["Linear", "ReLU", "Sequential"]
+    assert model.layers[0].label == "first"
+    assert model.output_shape == (2,)
+    assert model.train is not None
+    assert isinstance(model.train.loss, CrossEntropy)
+    assert model.train.loss.weights == (1.0, 2.0)
+    assert isinstance(model.train.optimizer, Adam)
+    assert model.train.optimizer.lr == 0.01
+    assert (model.train.epochs, model.train.batch_size, model.train.split.test) == (3, 32, 0.2)
+
+
+def test_json_round_trip():
+    config = parse_spec(GOOD).config()
+    assert parse_json_spec(format_json_spec(config), "x").config() == config
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+MISTAKES = {
+    "layer": (changed("- ReLU", "- RelLU"), "5:5: unknown layer 'RelLU' (did you mean 'ReLU'?)"),
+    "layer unlike any": (changed("- ReLU", "- Qqqq"), "5:5: unknown layer 'Qqqq': expected one of"),
+    "field": (
+        changed("in_features: 4", "in_feature: 4"),
+        "4:14: Linear has no field 'in_feature' (did you mean 'in_features'?)",
+    ),
+    "missing": (changed("in_features: 4, ", ""), "4:13: Linear needs 'in_features'"),
+    "all missing": (changed("- ReLU", "- Linear"), "5:5: Linear needs 'in_features' and 'out_feat"),
+    "type": (
+        changed("out_features: 3", "out_features: three"),
+        "4:44: out_features: expected an integer, got 'three'",
+    ),
+    "range": (
+        changed("out_features: 3", "out_features: 0"),
+        "4:44: out_features: expected an integer of at least 1, got 0",
+    ),
+    "boolean": (
+        changed("bias: false", "bias: no"),
+        "11:17: bias: expected true or false, got 'no'",
+    ),
+    "shapes": (
+        changed("in_features: 3", "in_features: 5"),
+        "6:5: 2.1.Linear: expected 5 features on the last axis, got shape [3]",
+    ),
+    "labels": (changed("[no, 1e1]", "[a, b, c]"), "12:9: 3 labels for an output of 2 values"),
+    "section": (changed("train:", "trian:"), "13:1: the spec has no field 'trian' (did you mean"),
+    "duplicate": (GOOD + "name: again\n", "18:1: duplicate key 'name', first on line 1"),
+    "optimizer": (changed("Adam:", "Adm:"), "16:15: unknown optimizer 'Adm' (did you mean 'Adam'"),
+    "two layers": (
+        changed("- ReLU", "- ReLU:\n    Tanh:"),
+        "5:5: expected one layer with its fields inside, got the keys 'ReLU' and 'Tanh'",
+    ),
+    "no layers": (
+        "name: x\ninput: {shape: [1]}\nlayers: []\n",
+        "1:1: x: a model needs at least",
+    ),
+    "nothing": ("", "1:1: an empty spec"),
+    "a word": ("hello", "1:1: expected the fields of the spec, got 'hello'"),
+    "open": ("name: [", "1:8: expected the node content, but found '<stream end>'"),
+    "anchor": ("name: &a x\ninput: *a\n", "2:8: anchors and aliases are not supported"),
+    "tag": ("name: !!python/name:os.system x\n", "1:7: tags such as"),
+    "control character": ("name: x\n\0", "2:1: a character that YAML does not allow"),
+    "deep": ("[" * 20_000, "1:1: nested too deeply"),
+    "cross-field": (
+        changed("Adam: {lr: 1e-2}", "SGD: {nesterov: true}"),
+        "16:20: SGD.nesterov: needs momentum and no dampening",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_stand_at_their_place(text, said):
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "m.yaml")
+    assert str(caught.value).startswith(f"m.yaml:{said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_excerpt_points_at_the_mistake():
+    with pytest.raises(SpecError) as caught:
+        parse_spec(changed("- ReLU", "- RelLU"))
+    assert caught.value.excerpt.splitlines() == ["      - RelLU", "        ^"]
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_bytes(b"name: x\n\xff\xfe")
+    with pytest.raises(SpecError, match=r":2:1: not UTF-8"):
+        read_spec(str(path))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_damage_is_a_clear_error_or_another_model(data):
+    text = list(GOOD)
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        text[place] = data.draw(st.sampled_from(list("{}[]:,-&*!'\"\n ax01.#|>%@\t")))
+    with suppress(SpecError):
+        parse_spec("".join(text))
