@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmbol.broker")
 
 HEALTH_SECONDS = 0.5
+REVIVE_SECONDS = 0.05
 SUSPECT_SECONDS = 3.0
 """A node that was silent for so long gets no more tasks."""
 HUNG_SECONDS = 8.0
@@ -156,7 +157,7 @@ class Broker:
                     self._spawn(self._run(action))
                 case Replace(node, why):
                     log.warning("replacing node %s: %s", node, why)
-                    self._spawn(self._engine.replace(node))
+                    self._spawn(self._replace(node))
 
     async def _run(self, launch: Launch) -> None:
         items = [record.task.to_json() for record in launch.records]
@@ -168,6 +169,15 @@ class Broker:
         else:
             self._perform(self.dispatcher.ended(launch.key, outcomes, self.now()))
         self.advance()
+
+    async def _replace(self, name: str) -> None:
+        await self._engine.kill(name)
+        self._revive()
+
+    def _revive(self) -> None:
+        """Start processes for the nodes that lost theirs."""
+        if not self.stopping.is_set() and self._engine.revive():
+            self._publish()
 
     def _spawn(self, work: object) -> None:
         """Run something to its end beside everything else."""
@@ -189,9 +199,11 @@ class Broker:
         if not self.stopping.is_set():
             self._perform(self.dispatcher.node_lost(name, self.now()))
             self.advance()
+            # The connection breaks a moment before the process is gone.
+            asyncio.get_running_loop().call_later(REVIVE_SECONDS, self._revive)
 
     async def _watch(self) -> None:
-        """Notice nodes that hang and nannies that died."""
+        """Notice nodes that hang, and processes that died before anybody had heard of them."""
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
             for name, vitals in self._engine.vitals().items():
@@ -203,8 +215,7 @@ class Broker:
                 if vitals.age > HUNG_SECONDS:
                     why = f"no sign of life for {vitals.age:.1f} s"
                     self._perform(self.dispatcher.replace(name, why, self.now()))
-            if self._engine.revive():
-                self._publish()
+            self._revive()
             self.advance()
 
     def _node_status(self) -> tuple[NodeStatus, ...]:

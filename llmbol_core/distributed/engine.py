@@ -1,8 +1,9 @@
-"""The only door to Dask: a scheduler and its client here, workers with nannies in the nodes.
+"""The only door to Dask: a scheduler and its client here, a worker in each node.
 
-Dask carries tasks to nodes and results back, starts nodes anew and notices dead ones. Which task
-goes where is settled before it gets to see it: every task is pinned to one address and never
-retried.
+Dask carries tasks to nodes and results back and notices dead nodes. Which task goes where is
+settled before it gets to see it: every task is pinned to one address and never retried. Nodes are
+started, watched and killed by us, without Dask's nannies: those take as much memory and as long to
+start as the workers do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Scheduler
-from distributed.core import Server, rpc
+from distributed.core import Server
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.security import Security
 from distributed.utils import NoOpAwaitable
@@ -33,10 +34,9 @@ log = logging.getLogger("llmbol.engine")
 
 BATCH_INTERVAL = 0.0005
 """Seconds that a stream waits for more messages to send together."""
-KILL_SECONDS = 8.0
 
 _NODE_CALLS = frozenset({
-    "register-worker", "register_nanny", "heartbeat_worker", "unregister", "log_event", "identity",
+    "register-worker", "heartbeat_worker", "unregister", "log_event", "identity",
 })  # fmt: skip
 """What a node may ask of the scheduler; anything else is for the broker."""
 
@@ -75,9 +75,7 @@ def admit(*roles: Role) -> None:
 
 
 def prepare_worker(server: Any, report: Callable[[], dict[str, Any]]) -> None:
-    """Have a worker send at once and put a report into each heartbeat; a nanny has neither."""
-    if not hasattr(server, "metrics"):
-        return
+    """Have a worker send at once and put a report into each heartbeat."""
     server.metrics["llmbol"] = lambda worker: report()
     _hurry(server.batched_stream)
 
@@ -142,16 +140,16 @@ class Engine:
         process.meet(self._meeting)
 
     def revive(self) -> bool:
-        """Start nodes anew whose nanny has died; return whether there were any."""
+        """Start nodes anew whose process is dead; return whether there were any."""
         dead = [process for process in self._nodes.values() if process.is_due()]
         for process in dead:
-            log.warning("the nanny of node %s died; starting another one", process.node.name)
+            log.warning("node %s has no process; starting one", process.node.name)
             process.start()
             process.meet(self._meeting)
         return bool(dead)
 
     def processes(self) -> tuple[Identity, ...]:
-        """Return the processes of the nannies."""
+        """Return the processes of the nodes."""
         return tuple(Identity.of(process.pid) for process in self._nodes.values())
 
     def configured(self) -> list[ComputeNode]:
@@ -175,23 +173,13 @@ class Engine:
                 )
         return known
 
-    async def replace(self, name: str) -> None:
-        """Kill a node's process, hung or not, and have its nanny start another one."""
-        address = self._addresses.get(name)
-        worker = self._scheduler.workers.get(address) if address else None
-        if worker is None:
-            return
-        arguments = self._security.get_connection_args("client")  # type: ignore[no-untyped-call]
-        try:
-            nanny_at = rpc(worker.nanny, connection_args=arguments)  # type: ignore[no-untyped-call]
-            async with nanny_at as nanny:
-                await asyncio.wait_for(nanny.kill(timeout=0.1, reason="llmbol"), KILL_SECONDS)
-                await self._scheduler.remove_worker(worker.address, stimulus_id="llmbol-replace")
-                await nanny.instantiate()
-        except (OSError, TimeoutError) as error:
-            log.warning("the nanny of node %s does not answer: %s", name, error)
-            self._nodes[name].kill()
-            await self._scheduler.remove_worker(worker.address, stimulus_id="llmbol-replace")
+    async def kill(self, name: str) -> None:
+        """Kill a node's process, hung or not; return when nobody counts on it any more."""
+        process, address = self._nodes[name], self._addresses.get(name)
+        process.kill()
+        await asyncio.to_thread(process.join)
+        if address is not None:
+            await self._scheduler.remove_worker(address, stimulus_id="llmbol-kill")
 
     # Tasks
 

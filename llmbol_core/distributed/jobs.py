@@ -171,12 +171,11 @@ def _pack_inference(payload: Mapping[str, Any]) -> Packed:
     from llmbol_core.distributed.arrays import array_bytes
 
     model, inputs = _fields("inference", payload, ("model", "input"))
-    path = Path(model)
-    files = (
-        Attachment("model", path.name, path),
-        Attachment("input", "x.npy", array_bytes(inputs)),
-    )
-    return Packed({}, files)
+    if isinstance(inputs, str | os.PathLike):
+        x = Attachment("input", Path(inputs).name, Path(inputs))
+    else:
+        x = Attachment("input", "input.npy", array_bytes(inputs))
+    return Packed({}, (Attachment("model", Path(model).name, Path(model)), x))
 
 
 def _infer(received: Received) -> Answer:

@@ -1,10 +1,11 @@
-"""A node's process on this machine: the nanny, started, watched and ended by the broker.
+"""A node's process on this machine, started, watched and ended by the broker.
 
 It starts while the broker is still on its way and is told whom to meet when that is known.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ _MODULE = "llmbol_core.distributed.worker"
 
 
 class NodeProcess:
-    """A node and the process of its nanny."""
+    """A node and its process, if it has one."""
 
     def __init__(self, node: ComputeNode, state: StateDirectory) -> None:
         self.node = node
@@ -42,7 +43,7 @@ class NodeProcess:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the nanny, in a session of its own so that it hears no key strokes."""
+        """Start the process, in a session of its own so that it hears no key strokes."""
         now = time.monotonic()
         lived = now - self._started
         self._pause = 0.0 if lived > HEALTHY_SECONDS else self._pause * 2 or FIRST_PAUSE
@@ -65,23 +66,24 @@ class NodeProcess:
             stdin.write(meeting.encode() + b"\n")
 
     def is_due(self) -> bool:
-        """Return whether the nanny is dead and it is time for another one."""
+        """Return whether the process is dead and it is time for another one."""
         if self._process is None or self._process.poll() is None:
             return False
         return time.monotonic() >= self._started + min(self._pause, LONGEST_PAUSE)
 
     def terminate(self) -> None:
-        """Ask the nanny to end."""
+        """Ask the process to end."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Kill the nanny, and with it the worker."""
+        """Kill the process; the next one need not wait, as this is no sign of trouble."""
+        self._started = -math.inf
         if self._process is not None:
             self._process.kill()
 
     def join(self) -> None:
-        """Wait until the nanny has ended, kill it if it takes too long, and whatever it left."""
+        """Wait until the process has ended, kill it if it takes too long, and whatever it left."""
         if self._process is None:
             return
         try:
@@ -96,14 +98,14 @@ class NodeProcess:
         certificates = Certificates(self._state.tls)
         return [
             sys.executable, "-m", _MODULE,
-            "--name", self.node.name, "--nthreads", "1", "--nworkers", "1",
+            "--name", self.node.name, "--nthreads", "1", "--no-nanny",
             "--protocol", "tls", "--host", self.node.address,
             "--worker-port", str(self.node.port),
             "--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0",
             # Mapped files count as memory: Dask's own limit would kill nodes for large models.
             "--memory-limit", "0", "--death-timeout", "15",
             "--local-directory", str(self._state.scratch),
-            "--preload", _MODULE, "--preload-nanny", _MODULE,
+            "--preload", _MODULE,
             "--tls-ca-file", str(certificates.authority),
             "--tls-cert", str(certificates.certificate(Role.NODE)),
             "--tls-key", str(certificates.key(Role.NODE)),

@@ -1,7 +1,6 @@
-"""What runs in a node's two processes: the one that does the work and the nanny that watches it.
+"""What runs in a node's process: a Dask worker, and the work that it is given.
 
-The nanny is this module run as a program; Dask also imports it into both (``--preload``). The work
-itself is ``run_batch``: rows of the table of jobs, one after the other.
+The work is ``run_batch``: rows of the table of jobs, one after the other.
 """
 
 from __future__ import annotations
@@ -29,12 +28,10 @@ _models = ModelCache()
 
 
 def dask_setup(server: Any) -> None:
-    """Prepare a process of a node: it dies with its parent and reports what it has loaded."""
+    """Have the worker admit the cluster's own and report what it has loaded; Dask calls this."""
     from llmbol_core.distributed import engine
 
-    os.umask(0o077)
-    die_with_parent()
-    engine.admit(Role.BROKER, Role.NODE)
+    engine.admit(Role.BROKER)
     engine.prepare_worker(server, lambda: {"pid": os.getpid(), "cached": _models.hashes})
 
 
@@ -100,7 +97,7 @@ class _Broker:
 
 
 def main() -> None:
-    """Be a nanny, with the options of Dask's own program; standard input tells whom to meet."""
+    """Be a worker, with the options of Dask's own program; standard input tells whom to meet."""
     os.umask(0o077)
     die_with_parent()
     # While this takes its time the broker starts too.
