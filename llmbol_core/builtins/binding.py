@@ -120,6 +120,7 @@ class Binding:
         self._handled: dict[str, Handled] = {}
         self._functions: dict[str, HostFunction] = {}
         self._declarations: dict[str, str] = {}
+        self._types: dict[str, Function] = {}
 
     def reference(
         self, adt: str, decode: Callable[[Heap, int], Any], encode: Callable[[Heap, Any], int]
@@ -135,6 +136,7 @@ class Binding:
             for name, kind in declared.items():
                 assert isinstance(kind, Function), f"{name} is no function"
                 self._functions[name] = self._host_function(name, kind, implementation)
+                self._types[name] = kind
                 self._declarations[name] = declaration.partition(":")[2].strip()
             return implementation
 
@@ -145,6 +147,10 @@ class Binding:
         """The module that a machine can be given."""
         functions = sorted(self._functions.items())
         return HostModule(f"${self.name}", tuple(function for _, function in functions))
+
+    def declared(self, name: str) -> Function:
+        """Return the type that a function was declared with."""
+        return self._types[name]
 
     def interface(self) -> str:
         """Return the Limbo interface file of the module."""

@@ -197,6 +197,12 @@ def listen(call: HostCall, connection: tuple[Any, ...]) -> Any:
     raise FileFault(_NO_NETWORK)
 
 
+@declare("file2chan: fn(dir, file: string): ref FileIO", failure=None)
+def file2chan(call: HostCall, directory: str, name: str) -> Any:
+    """Fail: a program's own files are not served yet by this machine."""
+    raise FileFault("file2chan is not granted")
+
+
 @declare("export: fn(c: ref FD, dir: string, flag: int): int", failure=-1)
 def export(call: HostCall, number: int, directory: str, flag: int) -> int:
     """Fail: a program's tree is not for others."""

@@ -84,8 +84,7 @@ binding.reference("FD", _number, new_descriptor)
 
 def environment(call: HostCall) -> Environment:
     """Return the environment of the process that calls."""
-    found: Environment = call.process.environment
-    return found
+    return call.process.environment
 
 
 def hold(call: HostCall, file: OpenFile) -> HeldDescriptor:

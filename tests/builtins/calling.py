@@ -1,0 +1,82 @@
+"""Calls functions of a built-in module as a Dis program would: through a frame in the heap."""
+
+from types import SimpleNamespace
+
+from llmbol_core.builtins import HOST_MODULES, built_in
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.environment import Environment
+from llmbol_core.vm.host import RESULT, HostCall, Sleep, Work
+from llmbol_core.vm.layout import NONE, frame, place
+from llmbol_core.vm.objects import STACK, Heap
+
+
+class Machine:
+    """What the functions know of a machine."""
+
+
+class Caller:
+    """One process that calls a built-in module."""
+
+    def __init__(self, module, environment=None, limit=1 << 22):
+        self.heap = Heap(limit)
+        self.machine = Machine()
+        self.process = SimpleNamespace(
+            environment=environment or Environment.first(), pid=7, group=1
+        )
+        self._binding = built_in(module)
+        self._functions = {f.name: f for f in HOST_MODULES[module].functions}
+
+    @property
+    def error(self):
+        return self.process.environment.error
+
+    def __call__(self, name, *values, rest=()):
+        """Call with Python values; ``rest`` are the types and values behind the ``*``."""
+        heap, bound, function = self.heap, self._binding, self._functions[name]
+        layout = frame(bound.declared(name))
+        base = heap.new_object(STACK, 1024)
+        heap.bytes[base : base + 1024] = b"\xff" * 1024
+        address = base + 512
+        heap.set_pointer(base + RESULT, address)
+        for part, value in zip(layout.arguments, values, strict=True):
+            if isinstance(value, Borrowed):
+                heap.assign(base + part.offset, value.ref)
+            else:
+                bound.encoder(part.type)(heap, base + part.offset, value)
+        end = max((a.offset + a.type.size for a in layout.arguments), default=32)
+        for part in place(rest_fields(rest), end)[0]:
+            bound.encoder(part.type)(heap, base + part.offset, part.name)
+        result = function.run(HostCall(self.machine, self.process, heap, base, None))
+        if isinstance(result, Work):
+            result.finish(result.run())
+        found = None
+        if layout.result is not NONE:
+            found = bound.decoder(layout.result)(heap, address)
+        for part in layout.arguments:
+            for at in part.type.pointers():
+                heap.give(base + part.offset + at, NIL)
+        return result if isinstance(result, Sleep) else found
+
+    def array(self, kind, values):
+        """Return an array for an argument that the function writes to."""
+        ref = self.heap.new_array(kind, len(values))
+        for i, value in enumerate(values):
+            self.heap.array_bytes(ref).cast({8: "B", 9: "i", 11: "d", 12: "I"}[kind])[i] = value
+        return Borrowed(ref)
+
+    def items(self, array, item):
+        """Return the items of an array."""
+        return self.heap.array_bytes(array.ref).cast(item).tolist()
+
+
+class Borrowed:
+    """A reference that the test keeps while it is passed."""
+
+    def __init__(self, ref):
+        self.ref = ref
+
+
+def rest_fields(rest):
+    from llmbol_core.vm.layout import Field
+
+    return [Field(value, kind) for kind, value in rest]
