@@ -1,13 +1,14 @@
 """Calls functions of a built-in module as a Dis program would: through a frame in the heap."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from llmbol_core.builtins import HOST_MODULES, built_in
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment
 from llmbol_core.vm.host import RESULT, HostCall, Sleep, Work
-from llmbol_core.vm.layout import NONE, frame, place
-from llmbol_core.vm.objects import STACK, Heap
+from llmbol_core.vm.layout import NONE, Field, frame, place
+from llmbol_core.vm.objects import BYTE, REAL, STACK, WORD, Heap
 
 
 class Machine:
@@ -19,10 +20,9 @@ class Caller:
 
     def __init__(self, module, environment=None, limit=1 << 22):
         self.heap = Heap(limit)
-        self.machine = Machine()
-        self.process = SimpleNamespace(
-            environment=environment or Environment.first(), pid=7, group=1
-        )
+        self.machine: Any = Machine()
+        own = environment or Environment.first()
+        self.process: Any = SimpleNamespace(environment=own, pid=7, group=1)
         self._binding = built_in(module)
         self._functions = {f.name: f for f in HOST_MODULES[module].functions}
 
@@ -60,8 +60,10 @@ class Caller:
     def array(self, kind, values):
         """Return an array for an argument that the function writes to."""
         ref = self.heap.new_array(kind, len(values))
+        items: Any = self.heap.array_bytes(ref)
+        items = items.cast({BYTE: "B", WORD: "i", REAL: "d"}[kind])
         for i, value in enumerate(values):
-            self.heap.array_bytes(ref).cast({8: "B", 9: "i", 11: "d", 12: "I"}[kind])[i] = value
+            items[i] = value
         return Borrowed(ref)
 
     def items(self, array, item):
@@ -77,6 +79,4 @@ class Borrowed:
 
 
 def rest_fields(rest):
-    from llmbol_core.vm.layout import Field
-
     return [Field(value, kind) for kind, value in rest]

@@ -7,6 +7,7 @@ from llmbol_core.builtins.binding import Binding
 from llmbol_core.errors import LinkError
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import RESULT, HostCall
+from llmbol_core.vm.layout import ModuleType
 from llmbol_core.vm.limbo import parse_declarations
 from llmbol_core.vm.objects import STACK, Heap
 from tests.vm.test_limbo import ROWS
@@ -164,6 +165,7 @@ def test_references_to_handled_adts():
 def test_the_interface_is_limbo():
     text = built_in("$Sys").interface()
     module = parse_declarations(text)["Sys"]
+    assert isinstance(module, ModuleType)
     assert {"PATH"} <= set(module.constants)
     assert set(module.functions) == {f.name for f in HOST_MODULES["$Sys"].functions}
     assert "\tsleep:\tfn(period: int): int;\n" in text
