@@ -22,10 +22,13 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Planned:
-    """A step ready to run, and the values that nobody needs after it."""
+    """A step ready to run."""
 
     step: Step
+    weights: tuple[Array | Tensor | None, ...]
+    """For each input that is a weight, the weight as the operation takes it."""
     finished: tuple[int, ...]
+    """The values that nobody needs after this step."""
 
 
 class Engine:
@@ -34,14 +37,14 @@ class Engine:
     def __init__(self, graph: Graph, weights: Mapping[str, Any]) -> None:
         """Plan a graph with its weights: tensors or arrays by name.
 
-        Quantized weights stay in blocks where the operation takes blocks and are expanded
+        Quantized weights stay in blocks where an operation takes blocks and are expanded
         elsewhere. A missing weight is a ModelError, one of another shape a ShapeError.
         """
         self.graph = graph
-        self._weights = {
-            value.index: self._ready(name, value, weights) for name, value in graph.weights.items()
+        tensors = {
+            value.index: _conforming(name, value, weights) for name, value in graph.weights.items()
         }
-        self._plan = list(self._planned())
+        self._plan = self._planned(tensors)
         self._checked: set[int] = set()
 
     def run(self, *inputs: ArrayLike) -> Array:
@@ -53,12 +56,14 @@ class Engine:
 
     def run_all(self, *inputs: ArrayLike) -> tuple[Array, ...]:
         """Return all outputs of the graph for a batch."""
-        values: dict[int, Any] = dict(self._weights)
-        values.update(self._inputs(inputs))
+        values = self._inputs(inputs)
         with single_threaded_blas():
             for planned in self._plan:
                 step = planned.step
-                given = [values[value.index] for value in step.inputs]
+                given = [
+                    values[value.index] if weight is None else weight
+                    for value, weight in zip(step.inputs, planned.weights, strict=True)
+                ]
                 result = OPS[step.op].run(*given, **step.attributes)
                 # Element-wise NumPy code rounds alike only for data that lie alike.
                 values[step.output.index] = np.asarray(result, order="C")
@@ -86,31 +91,38 @@ class Engine:
             self._checked.add(batch)
         return ready
 
-    def _ready(self, name: str, value: Value, weights: Mapping[str, Any]) -> Array | Tensor:
-        """Return a weight in the form that its operations take."""
-        if name not in weights:
-            raise ModelError(name, f"the weight is missing{nearest(name, weights)}")
-        tensor = Tensor.of(weights[name])
-        if tensor.shape != value.shape:
-            raise ShapeError(name, f"expected {_plain(value.shape)}, given {_plain(tensor.shape)}")
-        if tensor.dtype.is_blocked and self.graph.takes_blocks(value):
-            return tensor
-        return np.asarray(dequantize(tensor), order="C")
-
-    def _planned(self) -> list[_Planned]:
-        """Find after which step each value is no longer needed."""
-        kept = {value.index for value in self.graph.outputs} | set(self._weights)
-        last: dict[int, int] = {value.index: -1 for value in self.graph.inputs}
+    def _planned(self, tensors: dict[int, Tensor]) -> list[_Planned]:
+        """Give each step its weights, and find after which step a value is no longer needed."""
+        kept = {value.index for value in self.graph.outputs}
+        last = {value.index: -1 for value in self.graph.inputs}
         for number, step in enumerate(self.graph.steps):
-            last.update((value.index, number) for value in step.inputs)
-            last[step.output.index] = number
-        return [
-            _Planned(
-                step,
-                tuple(index for index, at in last.items() if at == number and index not in kept),
+            last.update({value.index: number for value in (*step.inputs, step.output)})
+        expanded: dict[tuple[int, bool], Array | Tensor | None] = {}
+        plan = []
+        for number, step in enumerate(self.graph.steps):
+            weights: list[Array | Tensor | None] = []
+            for name, value in zip(OPS[step.op].inputs, step.inputs, strict=False):
+                form = (value.index, name in OPS[step.op].packed)
+                if value.index in tensors and form not in expanded:
+                    expanded[form] = OPS[step.op].value(name, tensors[value.index])
+                weights.append(expanded.get(form))
+            finished = tuple(
+                index
+                for index, at in last.items()
+                if at == number and index not in kept and index not in tensors
             )
-            for number, step in enumerate(self.graph.steps)
-        ]
+            plan.append(_Planned(step, tuple(weights), finished))
+        return plan
+
+
+def _conforming(name: str, value: Value, weights: Mapping[str, Any]) -> Tensor:
+    """Return a weight of the shape that the graph expects."""
+    if name not in weights:
+        raise ModelError(name, f"the weight is missing{nearest(name, weights)}")
+    tensor = Tensor.of(weights[name])
+    if tensor.shape != value.shape:
+        raise ShapeError(name, f"expected {_plain(value.shape)}, given {_plain(tensor.shape)}")
+    return tensor
 
 
 def _numbers(value: Value, array: ArrayLike) -> Array:

@@ -42,6 +42,20 @@ def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return y
 
 
+def pool(x: np.ndarray, combine: Callable[..., Any], border: float, **numbers: Any) -> np.ndarray:
+    """Combine the values of each window, borders filled with one value."""
+    kernel, stride, padding = (
+        (v,) * (x.ndim - 2) if isinstance(v, int) else v for v in numbers.values()
+    )
+    x = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in padding)], constant_values=border)
+    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
+    y = np.empty((*x.shape[:2], *counts))
+    for n, c, *at in np.ndindex(*y.shape):
+        window = [slice(a * s, a * s + k) for a, s, k in zip(at, stride, kernel, strict=True)]
+        y[n, c, *at] = combine(x[n, c, *window])
+    return y
+
+
 def rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of each row."""
     return x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
@@ -114,6 +128,10 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "matmul": lambda x, y: np.einsum("...ij,...jk->...ik", x, y),
     "conv1d": conv,
     "conv2d": conv,
+    "max_pool1d": lambda x, **a: pool(x, np.max, -np.inf, **a),
+    "max_pool2d": lambda x, **a: pool(x, np.max, -np.inf, **a),
+    "avg_pool1d": lambda x, **a: pool(x, np.mean, 0, **a),
+    "avg_pool2d": lambda x, **a: pool(x, np.mean, 0, **a),
     "get_rows": lambda table, i: np.array([[table[r] for r in row] for row in i]),
     "softmax": softmax,
     "log_softmax": lambda x, axis: np.log(softmax(x, axis)),

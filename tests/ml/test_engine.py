@@ -75,6 +75,16 @@ def test_weights_that_no_block_operation_reads_are_expanded(weights, rng):
     np.testing.assert_allclose(result, (dequantize(stored) * x[:2]).sum(1), rtol=1e-5)
 
 
+def test_each_use_of_a_weight_has_its_own_form(rng):
+    x, stored = rng.normal(size=(5, 64)), quantize(rng.normal(size=(1, 64)), "Q4_0")
+    graph = Graph()
+    value, weight = graph.input("x", (64,)), graph.weight("w", (1, 64))
+    graph.output(graph.op("linear", graph.op("mul", value, weight), weight))
+    scaled = ops.mul(x.astype(np.float32), dequantize(stored))
+    expected = ops.linear(scaled, stored)
+    assert Engine(graph, {"w": stored}).run(x).tobytes() == expected.tobytes()
+
+
 def test_inputs_that_do_not_fit(weights):
     engine = Engine(network(), weights)
     for shape, found in (((4, 2, 17), "4x2x17"), ((2, 18), "2x18"), ((4, 36), "4x36")):

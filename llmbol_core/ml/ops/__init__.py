@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbol_core.ml.ops import convolution, elementwise, normalization, products, reductions, shapes
+from llmbol_core.ml.ops import (
+    convolution,
+    elementwise,
+    normalization,
+    pooling,
+    products,
+    reductions,
+    shapes,
+)
 from llmbol_core.ml.ops.table import OPS, Array, Attribute, Op
 
 __all__ = ["OPS", "Attribute", "Op"]
 
-_FAMILIES = (elementwise, products, convolution, normalization, reductions, shapes)
+_FAMILIES = (elementwise, products, convolution, pooling, normalization, reductions, shapes)
 
 
 def __getattr__(name: str) -> Callable[..., Array]:

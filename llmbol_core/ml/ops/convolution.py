@@ -1,64 +1,24 @@
-"""Convolutions: windows are laid out as rows, some at a time, and multiplied with the kernels.
-
-Zeros at the borders are never stored: for each position in the kernel the overlap of its shifted
-grid with the input is copied, and what lies outside stays zero.
-"""
+"""Convolutions: windows are laid out as rows, some at a time, and multiplied with the kernels."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from llmbol_core.errors import ShapeError
+from llmbol_core.ml.ops.sliding import Axis, Box, shifts
 from llmbol_core.ml.ops.table import Array, Ints, Shape, op, sample
 from llmbol_core.ml.ops.tiles import product
 
 _WINDOWS = 1 << 22
 """How many numbers of windows are laid out at a time."""
 
-Index = tuple[Any, ...]
-"""What picks a part of some axes of an array."""
-Box = list[tuple[int, int]]
-"""From where to before where along each axis."""
 
-
-@dataclass(frozen=True)
-class _Axis:
-    """One axis along which kernels slide."""
-
-    length: int
-    kernel: int
-    stride: int
-    padding: int
-    dilation: int
-
-    @property
-    def outputs(self) -> int:
-        """How many windows fit."""
-        room = self.length + 2 * self.padding - self.dilation * (self.kernel - 1) - 1
-        return room // self.stride + 1
-
-    def overlaps(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
-        """Yield each kernel position with the windows it meets the input in, and where.
-
-        The windows are counted from start; positions that meet only borders are left out.
-        """
-        for place in range(self.kernel):
-            shift = place * self.dilation - self.padding
-            first = max(start, -(shift // self.stride))
-            last = min(stop - 1, (self.length - 1 - shift) // self.stride)
-            if first <= last:
-                at = first * self.stride + shift
-                source = slice(at, at + (last - first) * self.stride + 1, self.stride)
-                yield place, slice(first - start, last - start + 1), source
-
-
-def _axes(x: Shape, weight: Shape, **attributes: Any) -> list[_Axis]:
+def _axes(x: Shape, weight: Shape, **attributes: Any) -> list[Axis]:
     """Return the axes of a convolution, or raise ShapeError if a kernel does not fit."""
     rank, name = len(weight) - 2, f"conv{len(weight) - 2}d"
     columns = []
@@ -67,7 +27,7 @@ def _axes(x: Shape, weight: Shape, **attributes: Any) -> list[_Axis]:
         columns.append((value,) * rank if isinstance(value, int) else value)
         if len(columns[-1]) != rank:
             raise ShapeError(name, f"{key} needs {rank} numbers, not {value}")
-    axes = [_Axis(*numbers) for numbers in zip(x[2:], weight[2:], *columns, strict=True)]
+    axes = [Axis(*numbers) for numbers in zip(x[2:], weight[2:], *columns, strict=True)]
     for axis in axes:
         if min(axis.stride, axis.dilation, axis.kernel) < 1 or axis.padding < 0:
             raise ShapeError(name, "stride, dilation, kernel are at least 1, padding at least 0")
@@ -117,23 +77,12 @@ def _blocks(counts: Shape, limit: int) -> Iterator[Box]:
         yield list(box)
 
 
-def _shifts(axes: list[_Axis], box: Box) -> Iterator[tuple[Index, Index, Index]]:
-    """Yield kernel positions with the windows of a box and the part of the input they meet."""
-    overlaps = [list(a.overlaps(*ends)) for a, ends in zip(axes, box, strict=True)]
-    for combination in itertools.product(*overlaps):
-        yield (
-            tuple(place for place, _, _ in combination),
-            tuple(windows for _, windows, _ in combination),
-            tuple(source for _, _, source in combination),
-        )
-
-
-def _columns(x: Array, axes: list[_Axis], box: Box) -> Array:
+def _columns(x: Array, axes: list[Axis], box: Box) -> Array:
     """Return the windows of a box as [N, windows, C, kernel positions], x as [N, positions, C]."""
     counts = [stop - start for start, stop in box]
     kernel = [axis.kernel for axis in axes]
     columns = np.zeros((len(x), *counts, x.shape[-1], *kernel), x.dtype)
-    for place, windows, sources in _shifts(axes, box):
+    for place, windows, sources in shifts(axes, box):
         columns[(slice(None), *windows, slice(None), *place)] = x[(slice(None), *sources)]
     return columns
 
@@ -173,7 +122,7 @@ def _conv_gradient(
         products = rows.T @ columns.reshape(-1, matrix.shape[1])
         along_weight[out] = products.reshape(weight[out].shape)
         spread = (rows @ matrix).reshape(columns.shape)
-        for place, windows, sources in _shifts(axes, box):
+        for place, windows, sources in shifts(axes, box):
             part = spread[(slice(None), *windows, slice(None), *place)]
             along_last[(slice(None), *sources, channels)] += part
     along_bias = None if bias is None else g.sum(axis=(0, *range(2, g.ndim)))

@@ -139,7 +139,7 @@ class Op:
             return tensor.data.astype(np.int64)
         if plain in self.packed and tensor.dtype.is_blocked:
             return tensor
-        return dequantize(tensor)
+        return np.asarray(dequantize(tensor), order="C")
 
     def cost(self, inputs: Sequence[Shape | None], **attributes: Any) -> tuple[int, int]:
         """Return (flops, bytes moved) for float32 inputs of these shapes."""
