@@ -113,7 +113,7 @@ def infer(
 ) -> None:
     """Print the model's output for each sample, one line of tab-separated numbers each.
 
-    Example: nn infer digits.gguf digits.npy --top-k 3
+    Example: nn infer digits.gguf specs/data/digits.npz --top-k 1
     """
     from llmbol_core.ml.text import format_rows
     from llmbol_core.nn.checkpoint import load_for_inference

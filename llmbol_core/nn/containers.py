@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 
-from llmbol_core.errors import ShapeError
+from llmbol_core.errors import ShapeError, UsageError
 from llmbol_core.nn.declared import Range
 from llmbol_core.nn.layers.activation import Tanh
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
@@ -97,6 +98,16 @@ class Sequential(Container):
         """Return what the first layer that asks for a shape asks for."""
         shapes = (layer.natural_input() for layer in self.layers)
         return next((shape for shape in shapes if shape is not None), None)
+
+    def summary(self, shape: Shape | None = None) -> Summary:
+        """Return one row per layer and the totals, for inputs of this shape.
+
+        Without a shape it is what the first layer that asks for one asks for.
+        """
+        shape = shape or self.natural_input()
+        if shape is None:
+            raise UsageError("summary: no layer says which input shape it takes, so give one")
+        return summarize(self, self.label, shape)
 
     def macs(self, shape: Shape) -> int:
         """Return the sum over the layers."""

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -26,7 +27,19 @@ Array = npt.NDArray[Any]
 
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LARGEST_ENTRY = 1 << 36
+# What the zipfile module lets through when an archive is damaged.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 _LONGEST_HEADER = 10_000
 _NPY_FIELDS = (
     re.compile(r"""['"]descr['"]\s*:\s*['"]([^'"]*)['"]"""),
@@ -105,11 +118,12 @@ def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():
-                if entry.file_size > _LARGEST_ENTRY:
-                    raise DataFormatError(path, entry.header_offset, f"{entry.filename} is too big")
+                if entry.compress_type not in _COMPRESSIONS or entry.file_size > _LARGEST_ENTRY:
+                    why = f"{entry.filename!r} is packed in a way that no .npz uses"
+                    raise DataFormatError(path, entry.header_offset, why)
                 name = entry.filename.removesuffix(".npy")
                 arrays[name] = parse_npy(archive.read(entry), f"{path}:{name}")
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         raise DataFormatError(path, 0, f"damaged archive: {_first_line(error)}") from error
     if not arrays:
         raise DataFormatError(path, 0, "an archive without arrays")

@@ -12,6 +12,7 @@ check serves Python calls and specs.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
@@ -37,14 +38,15 @@ class Range:
         return value < self.high if self.without_high else value <= self.high
 
     def __str__(self) -> str:
-        low = f"above {self.low:g}" if self.without_low else f"of at least {self.low:g}"
+        low = f"above {self.low}" if self.without_low else f"of at least {self.low}"
         if self.high is None:
             return low
-        return f"{low} and {'below' if self.without_high else 'at most'} {self.high:g}"
+        return f"{low} and {'below' if self.without_high else 'at most'} {self.high}"
 
 
 Size = Annotated[int, Range(1)]
 Count = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 Positive = Annotated[float, Range(0, without_low=True)]
 NotNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1, without_high=True)]
@@ -73,7 +75,11 @@ class Declared:
             cls.table[cls.__name__] = cls  # type: ignore[assignment]  # a row is its own Self
 
     def __post_init__(self) -> None:
-        """Check every field against its type."""
+        """Check the fields; subclasses make their state here."""
+        self.check_fields()
+
+    def check_fields(self) -> None:
+        """Hold every field against its type, or raise ``UsageError``."""
         for name, hint in field_types(type(self)).items():
             try:
                 setattr(self, name, convert(hint, getattr(self, name)))
@@ -170,7 +176,7 @@ def convert(hint: Any, value: Any) -> Any:
     if origin is Annotated:
         result = convert(arguments[0], value)
         if result not in arguments[1]:
-            raise FieldError(f"expected {describe(hint)}, got {value!r}")
+            raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(value)}")
         return result
     if origin in (typing.Union, types.UnionType):
         return None if value is None else convert(arguments[0], value)
@@ -181,31 +187,31 @@ def convert(hint: Any, value: Any) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if value not in arguments if origin is Literal else type(value) is not hint:
-        raise FieldError(f"expected {describe(hint)}, got {value!r}")
+        raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(value)}")
     return value
 
 
 def _convert_object(family: type[Declared], value: Any) -> Any:
     """Return the value if it is of the family."""
     if not isinstance(value, family):
-        raise FieldError(f"expected {describe(family)}, got {value!r}")
+        raise FieldError(f"expected {describe(family)}, got {reprlib.repr(value)}")
     return value
 
 
 def _convert_members(hint: Any, value: Any) -> Any:
     """Convert the members of a list or tuple."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise FieldError(f"expected {describe(hint)}, got {value!r}")
+        raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(value)}")
     family = member_type(hint)
     if family:
         for member in value:
             if not isinstance(member, family):
-                raise FieldError(f"expected {describe(hint)}, got {member!r} in it")
+                raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(member)} in it")
         return list(value)
     try:
         members = [convert(typing.get_args(hint)[0], member) for member in value]
     except FieldError:
-        raise FieldError(f"expected {describe(hint)}, got {list(value)!r}") from None
+        raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(list(value))}") from None
     return tuple(members)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmbol_core.errors import FileError, ModelError, UsageError
+from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.nn.checkpoint import load_for_inference
-from llmbol_core.nn.criterions import Criterion
+from llmbol_core.nn.criterions import ClassCriterion, Criterion
 from llmbol_core.nn.data import (
     Dataset,
     pick,
@@ -21,8 +23,6 @@ from llmbol_core.nn.data import (
 )
 from llmbol_core.nn.model import Model, Training, conform
 from llmbol_core.nn.module import Array
-
-Progress = Callable[[int, int, str], None]
 
 _BATCH = 256
 
@@ -91,13 +91,29 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
         read_samples(arrays, training.inputs, training.targets, shape, path), shape, path
     )
     targets = pick(arrays, training.targets, path)
-    if len(targets) != len(inputs):
-        raise UsageError(f"{path}: {len(inputs)} samples but {len(targets)} targets")
-    targets = targets.astype(np.int64 if targets.dtype.kind in "iub" else np.float32)
+    if targets.shape[:1] != inputs.shape[:1]:
+        found = f"targets of shape {list(targets.shape)}"
+        raise UsageError(f"{path}: {len(inputs)} samples but {found}")
+    by_class = isinstance(training.loss, ClassCriterion)
+    targets = _ready_targets(targets, model, by_class, path)
     split = training.split
-    divide = stratified_split if split.stratify and targets.dtype == np.int64 else random_split
+    divide = stratified_split if split.stratify and by_class else random_split
     train, held = divide(targets, split.test, split.seed)
     return Dataset(inputs[train], targets[train], inputs[held], targets[held])
+
+
+def _ready_targets(targets: Array, model: Model, by_class: bool, path: str) -> Array:
+    """Return class numbers as integers, other targets as float32 in the output's shape."""
+    if by_class:
+        if targets.dtype.kind not in "iub" or targets.ndim != 1:
+            found = f"{targets.dtype} of shape {list(targets.shape)}"
+            raise UsageError(f"{path}: expected one class number per sample as target, got {found}")
+        return targets.astype(np.int64)
+    shape = (len(targets), *model.output_shape)
+    if targets.size != math.prod(shape):
+        why = f"targets of shape {list(targets.shape)} for outputs of shape {list(shape)}"
+        raise UsageError(f"{path}: {why}")
+    return targets.astype(np.float32).reshape(shape)
 
 
 def evaluate(
@@ -117,9 +133,9 @@ def evaluate(
 
 
 def score(outputs: Array, targets: Array, model: Model, loss: Criterion) -> Evaluation:
-    """Return the loss and, for class targets, the accuracy in all and of each class."""
+    """Return the loss and, if that is one of classes, the accuracy in all and of each class."""
     value = loss.forward(outputs, targets)
-    if targets.dtype != np.int64:
+    if not isinstance(loss, ClassCriterion):
         return Evaluation(model.name, len(targets), value, None, [])
     hits = outputs.argmax(axis=1) == targets
     classes = []

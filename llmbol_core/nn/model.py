@@ -17,13 +17,16 @@ import numpy as np
 from llmbol_core.errors import ModelError, ShapeError
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import Criterion, CrossEntropy
-from llmbol_core.nn.declared import Count, Fraction, Positive, Section, Size
+from llmbol_core.nn.declared import Fraction, Positive, Section, Seed, Size
 from llmbol_core.nn.module import Array, Module, Shape
 from llmbol_core.nn.optim import Adam, Optimizer
+from llmbol_core.nn.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Graph
-    from llmbol_core.nn.summary import Summary
+
+
+_MOST_PARAMETERS = 1 << 38
 
 
 class Input(Section):
@@ -37,7 +40,7 @@ class Split(Section):
     """Which part of the data is held out: by class in proportion, in a random order."""
 
     test: Fraction = 0.2
-    seed: Count = 0
+    seed: Seed = 0
     stratify: bool = True
 
 
@@ -52,7 +55,7 @@ class Training(Section):
     optimizer: Optimizer = dataclasses.field(default_factory=Adam)
     epochs: Size = 10
     batch_size: Size = 32
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class Model(Section):
@@ -72,6 +75,8 @@ class Model(Section):
         self.path = ""
         if not self.layers:
             raise ModelError(self.name, "a model needs at least one layer")
+        if (parameters := self.network.parameter_count()) > _MOST_PARAMETERS:
+            raise ModelError(self.name, f"{parameters} parameters are more than fit into memory")
         classes = math.prod(self.output_shape)
         if self.labels and len(self.labels) != classes:
             why = f"{len(self.labels)} labels for an output of {classes} values"
@@ -129,9 +134,7 @@ class Model(Section):
 
     def summary(self) -> Summary:
         """Return one row per layer with its output shape, parameters and cost, and the totals."""
-        from llmbol_core.nn.summary import summarize
-
-        return summarize(self)
+        return summarize(self.network, self.name, self.input.shape)
 
     def lower(self) -> Graph:
         """Return what the model does in evaluation mode as a graph over the operation table."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmbol_core.errors import ModelError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.dtypes import F32, StorageType, storage_type
+from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.ml.quantization import quantization_error, quantize
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.nn.checkpoint import matrix_shape, metadata, model_of, tensors_of
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

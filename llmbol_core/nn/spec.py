@@ -16,6 +16,7 @@ import dataclasses
 import json
 import math
 import re
+import reprlib
 import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -200,7 +201,7 @@ def _shown(node: Node) -> str:
         return f"the keys {_listed(node.value, 'and')}" if node.value else "nothing"
     if isinstance(node.value, list):
         return "a list"
-    return "nothing" if node.value is None else repr(node.value)
+    return "nothing" if node.value is None else reprlib.repr(node.value)
 
 
 def _listed(names: typing.Iterable[str], link: str = "or") -> str:
@@ -295,7 +296,7 @@ def _scalar(word: str) -> Any:
     match = _NUMBER.fullmatch(word)
     if not match:
         return word
-    is_integer = match[1] and not match[2] and not match[3]
+    is_integer = match[1] and not match[2] and not match[3] and len(word) < 100
     return int(word) if is_integer else float(word)
 
 

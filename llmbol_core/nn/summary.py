@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from llmbol_core.nn.module import Module, Shape
-
-if TYPE_CHECKING:
-    from llmbol_core.nn.model import Model
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,12 @@ class Summary:
         return "\n".join([self.name, *lines])
 
 
-def summarize(model: Model) -> Summary:
-    """Return the summary of a model; no parameter is made for it."""
-    rows = _rows(model.network, model.input.shape)
+def summarize(network: Module, name: str, shape: Shape) -> Summary:
+    """Return the summary of layers in a row for inputs of a shape; no parameter is made for it."""
+    rows = _rows(network, shape)
     parameters = sum(row.parameters for row in rows)
     macs = sum(row.macs for row in rows)
-    return Summary(model.name, model.input.shape, rows, parameters, macs, 4 * parameters)
+    return Summary(name, shape, rows, parameters, macs, 4 * parameters)
 
 
 def _rows(network: Module, shape: Shape) -> list[LayerRow]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmbol_core.errors import ModelError
+from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.native.threads import single_threaded_blas
 from llmbol_core.nn.checkpoint import is_checkpoint, load, save
 from llmbol_core.nn.data import Dataset
@@ -18,8 +19,6 @@ from llmbol_core.nn.model import Model, Training, scaled
 from llmbol_core.nn.module import Array
 from llmbol_core.nn.randomness import ORDER_LANE, Stream
 from llmbol_core.nn.spec import read_spec
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def train(
     model.training().network.seed_training(settings.seed)
     settings.optimizer.restart()
     order, history = Stream(settings.seed, ORDER_LANE), []
-    with single_threaded_blas():
+    # A loss that overflows is reported once, as an error, not as NumPy's warnings.
+    with single_threaded_blas(), np.errstate(all="ignore"):
         for epoch in range(settings.epochs):
             places, losses = order.permutation(len(inputs)), 0.0
             for batch in range(batches):
@@ -124,6 +124,7 @@ def train_file(
     for name, value in (changes or {}).items():
         if value is not None:
             setattr(settings, name, value)
+    settings.check_fields()
     if not trained_before:
         model.seeded()
     run = train(model, load_data(model, data), progress)

@@ -62,6 +62,9 @@ def test_builder_says_what_does_not_fit():
 def test_package_is_a_function_and_holds_the_layers():
     network = nn().add(nn.linear(784, 128)).add(llmbol_core.relu())  # type: ignore[operator]
     assert network.size() == 2
+    assert network.summary().parameters == 784 * 128 + 128
+    with pytest.raises(UsageError, match="so give one"):
+        nn().summary()  # type: ignore[operator]
     assert nn.Linear is nn.linear is nn.module.Module.table["Linear"]
     with pytest.raises(AttributeError):
         _ = nn.liner
@@ -203,7 +206,7 @@ def test_regression_with_mse_and_a_loss_that_explodes():
     assert train(model, data).loss < 0.01
     assert evaluate(model.forward, model, data).accuracy is None
     training.optimizer = SGD(lr=1e30)
-    with np.errstate(all="ignore"), pytest.raises(ModelError, match="the loss became"):
+    with pytest.raises(ModelError, match="the loss became"):
         train(model, data)
 
 
@@ -235,3 +238,23 @@ def test_rows_as_text():
     assert format_rows(np.zeros((0, 3))) == ""
     assert format_rows(np.array(1.5)) == "1.5\n"
     assert format_rows(np.zeros((1, 2, 2))) == "0.0\t0.0\t0.0\t0.0\n"
+
+
+def test_targets_must_fit_the_loss(tmp_path):
+    text = "name: t\ninput: {shape: [2]}\nlayers: [{Linear: {in_features: 2, out_features: 1}}]\n"
+    np.savez(
+        tmp_path / "d.npz", inputs=np.ones((9, 2)), targets=np.arange(9), halves=np.ones(9) / 2
+    )
+    spec = tmp_path / "t.yaml"
+    spec.write_text(text + "train: {data: d.npz, loss: MSE, targets: targets}\n")
+    data = load_data(read_spec(str(spec)))
+    assert data.train_targets.shape == (7, 1)
+    assert data.train_targets.dtype == np.float32
+    spec.write_text(text + "train: {data: d.npz, loss: CrossEntropy, targets: halves}\n")
+    with pytest.raises(UsageError, match="expected one class number per sample as target"):
+        load_data(read_spec(str(spec)))
+    spec.write_text(text + "train: {data: d.npz, loss: MSE, targets: inputs}\n")
+    with pytest.raises(
+        UsageError, match=r"targets of shape \[9, 2\] for outputs of shape \[9, 1\]"
+    ):
+        load_data(read_spec(str(spec)))
