@@ -120,6 +120,8 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Let NumPy functions take plain tensors."""
+        if copy is None:
+            return np.asarray(self.numpy(), dtype)
         return np.array(self.numpy(), dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
