@@ -102,7 +102,8 @@ class Client:
 
     def submit(self, tasks: Sequence[Task]) -> list[str]:
         """Send tasks with their files; return their ids when the cluster has them on disk."""
-        packed = [self._pack(task) for task in tasks]
+        hashes: dict[Path, tuple[str, int]] = {}
+        packed = [self._pack(task, hashes) for task in tasks]
         answer = self.call("submit", {"tasks": [task.to_json() for task in packed]})[0]
         return [str(id) for id in answer["ids"]]
 
@@ -194,19 +195,21 @@ class Client:
                 raise
             raise NoCluster(str(error)) from error
 
-    def _pack(self, task: Task) -> Task:
-        """Return a task ready to travel; its files are there already."""
+    def _pack(self, task: Task, hashes: dict[Path, tuple[str, int]]) -> Task:
+        """Return a task ready to travel, its files sent; a file is read once for all tasks."""
         row = job(task.type)
         packed = row.pack(task.payload)
-        files = tuple(self._send(attachment) for attachment in packed.files)
+        files = tuple(self._send(attachment, hashes) for attachment in packed.files)
         capability = task.capability or row.capability
         return dataclasses.replace(task, payload=packed.payload, files=files, capability=capability)
 
-    def _send(self, attachment: Attachment) -> FileRef:
+    def _send(self, attachment: Attachment, hashes: dict[Path, tuple[str, int]]) -> FileRef:
         """Send a file unless the cluster has its content."""
         content = attachment.content
+        if isinstance(content, Path) and content in hashes:
+            return FileRef(attachment.role, attachment.name, *hashes[content])
         if isinstance(content, Path):
-            sha256, size = hash_file(content)
+            sha256, size = hashes[content] = hash_file(content)
         else:
             sha256, size = hashlib.sha256(content).hexdigest(), len(content)
         if not self.call("has", {"sha256": sha256})[0]:

@@ -47,9 +47,9 @@ class Received:
     """Role, name and path of each."""
     models: ModelCache
 
-    def one(self, role: str) -> Path:
-        """Return the path of the file with a role."""
-        return next(path for its_role, _, path in self.files if its_role == role)
+    def one(self, role: str) -> tuple[str, Path]:
+        """Return the name and the path of the file with a role."""
+        return next((name, path) for its_role, name, path in self.files if its_role == role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,19 @@ class ModelCache:
         """The content hashes of the models."""
         return tuple(self._models)
 
-    def load(self, path: Path) -> InferenceModel:
-        """Return the model in a file of the store, loaded at most once while there is room."""
-        from llmbol_core.nn.checkpoint import load_for_inference
+    def load(self, path: Path, name: str) -> InferenceModel:
+        """Return the model in a file of the store, loaded at most once while there is room.
 
-        held = self._models.pop(path.name, None) or (
-            load_for_inference(str(path)),
-            path.stat().st_size,
-        )
+        Complaints about it use the name that its owner gave it.
+        """
+        from llmbol_core.ml import gguf
+        from llmbol_core.native.files import map_file
+        from llmbol_core.nn.checkpoint import inference_model
+
+        held = self._models.pop(path.name, None)
+        if held is None:
+            data = map_file(path)
+            held = inference_model(gguf.read_buffer(data, name)), len(data)
         self._models[path.name] = held
         while len(self._models) > 1 and sum(n for _, n in self._models.values()) > self._budget:
             del self._models[next(iter(self._models))]
@@ -144,7 +149,7 @@ def _run(received: Received) -> Answer:
     from llmbol_core import deploy
 
     inputs = [name for role, name, _ in received.files if role == "input"]
-    program = next(name for role, name, _ in received.files if role == "program")
+    program, _ = received.one("program")
     for _, name, path in received.files:
         if (parent := os.path.dirname(name)) != "":
             os.makedirs(parent, exist_ok=True)
@@ -168,12 +173,12 @@ def _share(path: Path, name: str) -> None:
 
 
 def _pack_inference(payload: Mapping[str, Any]) -> Packed:
-    from llmbol_core.distributed.arrays import array_bytes
-
     model, inputs = _fields("inference", payload, ("model", "input"))
     if isinstance(inputs, str | os.PathLike):
         x = Attachment("input", Path(inputs).name, Path(inputs))
     else:
+        from llmbol_core.distributed.arrays import array_bytes
+
         x = Attachment("input", "input.npy", array_bytes(inputs))
     return Packed({}, (Attachment("model", Path(model).name, Path(model)), x))
 
@@ -182,8 +187,9 @@ def _infer(received: Received) -> Answer:
     from llmbol_core.distributed.arrays import array_bytes
     from llmbol_core.nn.infer import infer
 
-    model = received.models.load(received.one("model"))
-    name, path = next((name, path) for role, name, path in received.files if role == "input")
+    name, path = received.one("model")
+    model = received.models.load(path, name)
+    name, path = received.one("input")
     return Answer(array_bytes(infer(model, name, path.read_bytes())))
 
 
@@ -221,8 +227,9 @@ def _pack_execute(payload: Mapping[str, Any]) -> Packed:
 def _execute(received: Received) -> Answer:
     from llmbol_core import deploy
 
+    _, path = received.one("module")
     with deploy.create_vm() as vm:
-        vm.load_module("module", received.one("module"))
+        vm.load_module("module", path)
         value = vm.execute("module", received.payload["entry"], received.payload["args"])
     return Answer(json.dumps(value).encode())
 

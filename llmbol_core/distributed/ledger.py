@@ -61,7 +61,7 @@ class Entry:
 
 
 class Ledger:
-    """Durable records of tasks in a directory; one writer, any thread."""
+    """Durable records of tasks; any thread may write, one thread at a time may read."""
 
     def __init__(self, path: Path, results: Path) -> None:
         self._results = results
@@ -72,14 +72,16 @@ class Ledger:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA busy_timeout=5000")
             self._db.executescript(_SCHEMA)
+            # Readers do not wait for the disk while the writer does.
+            self._reads = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise ClusterError(f"{path}: the ledger cannot be opened: {error}") from error
-        last = self._db.execute("SELECT coalesce(max(seq), 0) FROM task").fetchone()
-        self._seq = int(last[0])
+        self._seq = int(self._select("SELECT coalesce(max(seq), 0) FROM task")[0][0])
 
     def close(self) -> None:
         """Close the database."""
         with self._lock:
+            self._reads.close()
             self._db.close()
 
     def next_seq(self) -> int:
@@ -153,8 +155,7 @@ class Ledger:
         return self._results / id if rows[0][0] is None else bytes(rows[0][0])
 
     def _select(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._db.execute(query, parameters).fetchall()
+        return self._reads.execute(query, parameters).fetchall()
 
     def _update(self, change: Change) -> tuple[Any, ...]:
         """Return the parameters of an update; a large result is on disk before them."""
