@@ -115,7 +115,7 @@ _UNARY: tuple[tuple[str, Function, Slope, int, tuple[float, float], str], ...] =
     ("softsign", lambda x: x / (1 + np.abs(x)), lambda x, y: 1 / np.square(1 + np.abs(x)), 3, (-2, 2), "Return x / (1 + |x|)."),
     ("hard_sigmoid", lambda x: np.clip(x / 6 + 0.5, 0, 1), lambda x, y: _between(x, -3, 3) / x.dtype.type(6), 4, (-4, 4), "Limit x / 6 + 1/2 to 0 ... 1."),
     ("hard_swish", lambda x: x * np.clip(x / 6 + 0.5, 0, 1), lambda x, y: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)), 5, (-4, 4), "Multiply by the hard sigmoid."),
-)  # fmt: skip
+)
 # fmt: on
 
 
