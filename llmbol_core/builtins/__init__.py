@@ -1,4 +1,4 @@
-"""The built-in modules of a Dis program: $Sys, $Math and $Ml.
+"""The built-in modules of a Dis program: $Sys, $Math, $Ml and the digests of $Keyring and $Crypt.
 
 Each is a file of its own, imported when a program first loads the module.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import LinkError, nearest
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from llmbol_core.vm.host import HostModule
 
 # fmt: off
-# name     where its binding lives
+# name        where its binding lives
 _HOMES = {
-    "$Sys":  "llmbol_core.builtins.sys",
-    "$Math": "llmbol_core.builtins.math",
-    "$Ml":   "llmbol_core.builtins.ml",
+    "$Sys":     "llmbol_core.builtins.sys",
+    "$Math":    "llmbol_core.builtins.math",
+    "$Ml":      "llmbol_core.builtins.ml",
+    "$Keyring": "llmbol_core.builtins.digest",
+    "$Crypt":   "llmbol_core.builtins.digest",
 }
 # fmt: on
 
@@ -52,7 +55,7 @@ class _HostModules(Mapping[str, "HostModule"]):
 
     def __getitem__(self, name: str) -> HostModule:
         if name not in self._made:
-            self._made[name] = built_in(name).module
+            self._made[name] = replace(built_in(name).module, name=name)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:

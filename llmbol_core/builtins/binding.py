@@ -42,7 +42,7 @@ from llmbol_core.vm.layout import (
     Type,
     frame,
 )
-from llmbol_core.vm.limbo import parse_declarations
+from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import BIG, BYTE, POINTER, REAL, WORD, Heap
 from llmbol_core.vm.signature import type_signature
@@ -129,15 +129,19 @@ class Binding:
         self._handled[adt] = Handled(decode, encode)
 
     def function(self, declaration: str) -> Callable[[Implementation], Implementation]:
-        """Bind a Python function to its declaration; it is given the call, then the arguments."""
+        """Bind a Python function to its declaration; it is given the call, then the arguments.
+
+        A method of an ADT is declared as ``Adt.method``, and in the ADT for the interface.
+        """
+        names, _, text = declaration.partition(":")
+        kind = parse_type(text, self._scope)
 
         def bind(implementation: Implementation) -> Implementation:
-            declared = parse_declarations(f"{declaration};", f"${self.name}", self._scope)
-            for name, kind in declared.items():
-                assert isinstance(kind, Function), f"{name} is no function"
+            assert isinstance(kind, Function), f"{names} is no function"
+            for name in names.replace(",", " ").split():
                 self._functions[name] = self._host_function(name, kind, implementation)
                 self._types[name] = kind
-                self._declarations[name] = declaration.partition(":")[2].strip()
+                self._declarations[name] = text.strip()
             return implementation
 
         return bind
@@ -155,7 +159,8 @@ class Binding:
     def interface(self) -> str:
         """Return the Limbo interface file of the module."""
         types = indent(dedent(self._text).strip("\n"), "\t")
-        functions = [f"\t{name}:\t{text};\n" for name, text in sorted(self._declarations.items())]
+        members = sorted(item for item in self._declarations.items() if "." not in item[0])
+        functions = [f"\t{name}:\t{text};\n" for name, text in members]
         head = f'{self.name}: module\n{{\n\tPATH:\tcon "${self.name}";\n\n'
         return head + types + "\n\n" * bool(types) + "".join(functions) + "};\n"
 
