@@ -169,8 +169,10 @@ def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
         for number in numbers:
             mine.descriptors.close(number)
         mine.replace_descriptors(copy)
-    if flags & (NEWNS | FORKNS):
-        mine.namespace = mine.namespace.fork(is_new=bool(flags & NEWNS))
+    if flags & NEWNS:
+        mine.namespace = mine.namespace.from_here()
+    elif flags & FORKNS:
+        mine.namespace = mine.namespace.fork()
     if flags & NEWPGRP:
         process.group = process.pid
     return process.pid

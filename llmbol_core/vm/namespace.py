@@ -62,18 +62,29 @@ class Namespace:
         self._tree: Tree = GrantedFiles(granted) if root is None else HostTree(root)
         self.writable = writable and root is not None
         self.directory: Path = ()
+        self._base: Path = ()
+        """Where in the tree this namespace's root is."""
         self._mounts: dict[Path, list[Path]] = {}
         self._creating: set[Path] = set()
         self._served: dict[Path, Server] = {}
 
-    def fork(self, is_new: bool = False) -> Namespace:
-        """Return a copy that changes apart, without the bindings if it ``is_new``."""
+    def fork(self) -> Namespace:
+        """Return a copy that changes apart."""
+        other = self._bare()
+        other._base, other.directory, other._served = self._base, self.directory, self._served
+        other._mounts = {at: list(shown) for at, shown in self._mounts.items()}
+        other._creating = set(self._creating)
+        return other
+
+    def from_here(self) -> Namespace:
+        """Return a namespace whose root is the current directory, with nothing bound in it."""
+        other = self._bare()
+        other._base = self._shown(self.directory)[0]
+        return other
+
+    def _bare(self) -> Namespace:
         other = Namespace()
         other._tree, other.writable = self._tree, self.writable
-        other.directory, other._served = self.directory, self._served
-        if not is_new:
-            other._mounts = {at: list(shown) for at, shown in self._mounts.items()}
-            other._creating = set(self._creating)
         return other
 
     def open(self, name: str, mode: int) -> OpenFile:
@@ -181,7 +192,7 @@ class Namespace:
 
     def _walk(self, place: Path) -> Path:
         """Return where in the tree a name leads, before what is bound to it."""
-        real: Path = ()
+        real = self._base
         for name in place:
             union = [(*at, name) for at in self._mounts.get(real, [real])]
             real = next((at for at in union[:-1] if self._exists(at)), union[-1])

@@ -287,7 +287,14 @@ def test_forks_change_apart(space):
     assert names(other, "/a") == ["one", "two"]
     assert names(space, "/a") == ["one"]
     assert space.directory == ()
-    assert names(other.fork(is_new=True), "/a") == ["one"]
+
+
+def test_a_namespace_from_the_current_directory(space):
+    space.change_directory("/b")
+    inner = space.from_here()
+    assert names(inner, "/") == ["one", "two"]
+    assert content(inner, "/../one") == "one of b"
+    assert fault(inner.open, "/a/one", OREAD) == "'/a' does not exist"
 
 
 def test_served_files(space):
