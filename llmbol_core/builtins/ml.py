@@ -145,7 +145,7 @@ def _bind(row: Op) -> None:
 def _computed(row: Op, values: list[Any], attributes: dict[str, Any]) -> Tensor:
     """Run an operation as the inference engine runs it, so that both give the same bits."""
     with single_threaded_blas():
-        return Tensor(np.ascontiguousarray(row.run(*values, **attributes)))
+        return Tensor(np.asarray(row.run(*values, **attributes), order="C"))
 
 
 for _row in OPS.values():

@@ -4,8 +4,9 @@
                                      PUSH 5
                                      HALT
 
-A program is bytes or text: mnemonics with their numbers, ``label:`` and ``# comments``; the
-instructions stand in ``stackops.py``. It works on a stack of words, bigs and reals.
+A program is bytes or text: mnemonics with their numbers, ``label:``, ``name = expression`` and
+``# comments``; the instructions stand in ``stackops.py``. It works on a stack of words, bigs and
+reals.
 ``stackflow.py`` proves that the stack at each instruction is the same however the program came
 there; so every place of the stack becomes a slot of a Dis frame (``stacklift.py``), and the module
 that ``lift`` returns runs like any other. It exports ``main``, which returns what HALT found on top
@@ -119,6 +120,9 @@ def _assemble(stream: TokenStream) -> tuple[bytes, dict[int, Token]]:
     while (token := stream.take()).kind != "end":
         if stream.skip(":"):
             continue
+        if stream.skip("="):
+            stream.expression()
+            continue
         op = STACK_MNEMONICS.get(token.text)
         if op is None:
             raise unknown(stream, "mnemonic", token, STACK_MNEMONICS)
@@ -133,13 +137,15 @@ def _assemble(stream: TokenStream) -> tuple[bytes, dict[int, Token]]:
 
 
 def _collect_labels(stream: TokenStream) -> None:
-    """Give every label the offset of what follows it."""
+    """Give every label the offset of what follows it; note symbols defined by ``=``."""
     at = 0
     while (token := stream.take()).kind != "end":
         if token.text in STACK_MNEMONICS:
             at += STACK_MNEMONICS[token.text].size
         elif token.kind == "name" and stream.skip(":"):
             stream.define(token, at)
+        elif token.kind == "name" and stream.skip("="):
+            stream.defer(token)
     stream.rewind()
 
 

@@ -1,7 +1,7 @@
 """What one instruction does to what is known of a frame: the step that verification repeats.
 
 ``verifier.py`` tells what is proved and what is not. The frame's type descriptor says which slots
-are pointers; a ``State`` adds what the program keeps in other slots (frames that it made, addresses,
+are pointers; a ``State`` adds what the program keeps in others (frames that it made, addresses,
 code addresses) and the types of objects that it made.
 """
 
