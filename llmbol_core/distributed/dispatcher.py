@@ -67,6 +67,11 @@ class Save:
     change: Change
 
 
+Kind = tuple[str, str]
+"""Tasks of one kind take about as long: their type, and the content of their program or model."""
+KINDS = 10_000
+"""How many kinds are remembered."""
+
 Action = Launch | Replace | Save
 
 
@@ -109,7 +114,7 @@ class Dispatcher:
         self._draw, self._strategy, self._max_retries = draw, strategy, max_retries
         self._ready: dict[str | None, list[tuple[int, int, TaskRecord]]] = {}
         self._delayed: list[tuple[float, int, TaskRecord]] = []
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[Kind, float] = {}
         self._last = ""
         self._launched = 0
 
@@ -144,7 +149,7 @@ class Dispatcher:
         for record, outcome in zip(launch.records, outcomes, strict=True):
             if record.state is not State.RUNNING:
                 continue
-            self._learn(record.task.type, outcome.seconds)
+            self._learn(_kind(record), outcome.seconds)
             if outcome.verdict is Verdict.DONE:
                 node.done += 1
                 actions.append(self._finish(record, Event.FINISH, now, None, outcome.data))
@@ -290,11 +295,13 @@ class Dispatcher:
 
     def _expected(self, record: TaskRecord) -> float:
         """Return how long such tasks took lately, in seconds; long, if none ran yet."""
-        return self._seconds.get(record.task.type, 60.0)
+        return self._seconds.get(_kind(record), 60.0)
 
-    def _learn(self, type: str, seconds: float) -> None:
-        old = self._seconds.get(type)
-        self._seconds[type] = seconds if old is None else 0.8 * old + 0.2 * seconds
+    def _learn(self, kind: Kind, seconds: float) -> None:
+        old = self._seconds.pop(kind, None)
+        self._seconds[kind] = seconds if old is None else 0.8 * old + 0.2 * seconds
+        if len(self._seconds) > KINDS:
+            del self._seconds[next(iter(self._seconds))]
 
     # Ends
 
@@ -359,4 +366,10 @@ class Dispatcher:
 def _same_kind(first: TaskRecord, other: TaskRecord) -> bool:
     """Return whether two tasks of one queue may travel together."""
     a, b = first.task, other.task
-    return (a.type, a.priority, None) == (b.type, b.priority, b.timeout) and not other.alone
+    same = _kind(first) == _kind(other) and a.priority == b.priority
+    return same and b.timeout is None and not other.alone
+
+
+def _kind(record: TaskRecord) -> Kind:
+    files = record.task.files
+    return record.task.type, files[0].sha256 if files else ""

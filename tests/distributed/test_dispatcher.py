@@ -139,7 +139,7 @@ def test_what_a_lost_node_had_runs_elsewhere_and_late_news_counts_for_nothing():
 
 def test_a_task_that_kills_its_nodes_fails_and_its_neighbour_does_not():
     d = dispatcher("a", max_retries=1)
-    d._learn("probe", 0.1)
+    d._learn(("probe", ""), 0.1)
     poison, other = submit(d, "poison", "other")
     now = 0.0
     while poison.state not in TERMINAL:
@@ -158,7 +158,7 @@ def test_a_task_that_kills_its_nodes_fails_and_its_neighbour_does_not():
 
 def test_a_lost_batch_is_run_one_by_one():
     d = dispatcher("a")
-    d._learn("probe", 0.001)
+    d._learn(("probe", ""), 0.001)
     records = submit(d, *(f"t{i}" for i in range(8)))
     batch = launches(d.place(0.0))[0]
     assert len(batch.records) > 1
@@ -171,7 +171,7 @@ def test_a_lost_batch_is_run_one_by_one():
 
 def test_short_tasks_travel_together_but_not_too_many():
     d = dispatcher("a")
-    d._learn("probe", 0.0001)
+    d._learn(("probe", ""), 0.0001)
     submit(d, *(f"t{i}" for i in range(200)))
     sizes = [len(launch.records) for launch in launches(d.place(0.0))]
     assert sizes == [BATCH_TASKS, BATCH_TASKS]
