@@ -48,6 +48,9 @@ def run(group: typer.Typer) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
         sys.exit(1)
+    except MemoryError:
+        print("error: out of memory", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

@@ -1,0 +1,64 @@
+"""Running a Dis file as a whole: a machine of its own, a file tree, limits, what came out.
+
+This is what ``dis run`` does at the terminal and what a compute node does with a task.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.namespace import Namespace
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a program printed, and its exit status."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int
+
+
+def create_vm(
+    max_memory: int = Limits.memory,
+    max_threads: int = Limits.threads,
+    *,
+    max_instructions: int | None = None,
+    max_seconds: float | None = None,
+    namespace: Namespace | None = None,
+    streams: Streams | None = None,
+    verify: bool = True,
+) -> InfernoVM:
+    """Return a machine with the built-in modules; it can reach no file unless a namespace is given.
+
+    ``max_memory`` is in bytes; ``max_threads`` counts Dis processes that live at once.
+    """
+    limits = Limits(max_memory, max_threads, max_instructions, max_seconds)
+    return InfernoVM(HOST_MODULES, namespace, limits, streams, verify)
+
+
+def run_file(
+    path: str,
+    arguments: Sequence[str] = (),
+    granted: Iterable[str] = (),
+    limits: Limits | None = None,
+    stdin: bytes = b"",
+) -> RunResult:
+    """Run a program that can read the granted files and nothing else; return what it printed.
+
+    Raises FileError, DisFormatError or VerifyError if it is no program, LimitError at a limit.
+    """
+    out, err = io.BytesIO(), io.BytesIO()
+    machine = InfernoVM(
+        HOST_MODULES,
+        Namespace(granted=granted),
+        limits,
+        Streams(io.BytesIO(stdin), out, err),
+    )
+    status = machine.run(path, arguments)
+    return RunResult(out.getvalue(), err.getvalue(), status)

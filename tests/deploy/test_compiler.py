@@ -1,0 +1,137 @@
+"""Compiled models: the same answers as the engine bit for bit, within the limits of the machine."""
+
+import numpy as np
+import pytest
+
+from llmbol_core import deploy
+from llmbol_core.deploy.compiler import compile_file, list_file
+from llmbol_core.deploy.listing import quoted
+from llmbol_core.errors import LlmbolError
+from llmbol_core.ml.text import format_rows
+from llmbol_core.nn.builder import build_model
+from llmbol_core.nn.checkpoint import load_for_inference, save
+from llmbol_core.nn.model import Input, Model
+from llmbol_core.nn.module import Module
+from llmbol_core.nn.quantize import quantize_checkpoint
+from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.objectfile import read_module
+from llmbol_core.vm.payload import find
+
+
+@pytest.fixture
+def mlp(tmp_path):
+    model = build_model("mlp", [64]).linear(64, 32).batch_norm(32).relu().linear(32, 5).build()
+    path = str(tmp_path / "mlp.gguf")
+    save(model, path)
+    return path
+
+
+def answers(program, samples, tmp_path, **options):
+    path = str(tmp_path / "x.npy")
+    np.save(path, samples)
+    return deploy.run_file(program, [path], granted=[path], **options)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("batch", [1, 7])
+def test_equals_the_engine_bit_for_bit(mlp, tmp_path, rng, kind, batch):
+    source, program = str(tmp_path / "source.gguf"), str(tmp_path / "mlp.dis")
+    if kind == "F32":
+        source = mlp
+    else:
+        quantize_checkpoint(mlp, source, kind)
+    compile_file(source, program)
+    samples = rng.normal(size=(batch, 64)).astype(np.float32)
+    done = answers(program, samples, tmp_path)
+    assert (done.status, done.stderr) == (0, b"")
+    assert done.stdout.decode() == format_rows(load_for_inference(source).run(samples))
+
+
+@pytest.mark.parametrize("cls", Module.table.values(), ids=Module.table)
+def test_every_layer_compiles(cls, tmp_path, rng):
+    layer, shape = cls.example()
+    model = Model("one", Input(shape), [layer]).reset(0)
+    source, program = str(tmp_path / "one.gguf"), str(tmp_path / "one.dis")
+    save(model, source)
+    compile_file(source, program)
+    samples = rng.normal(size=(3, *shape)).astype(np.float32)
+    done = answers(program, samples, tmp_path)
+    assert done.stderr == b""
+    assert done.stdout.decode() == format_rows(load_for_inference(source).run(samples))
+
+
+def test_same_checkpoint_gives_the_same_bytes(mlp, tmp_path):
+    for name in ("a.dis", "b.dis"):
+        compile_file(mlp, str(tmp_path / name))
+    assert (tmp_path / "a.dis").read_bytes() == (tmp_path / "b.dis").read_bytes()
+
+
+def test_payload_is_the_checkpoint(mlp, tmp_path):
+    compile_file(mlp, str(tmp_path / "mlp.dis"))
+    data = memoryview((tmp_path / "mlp.dis").read_bytes())
+    payload = find(data, "mlp.dis")
+    assert payload is not None
+    assert payload == memoryview((tmp_path / "mlp.gguf").read_bytes())
+    assert {e.name for e in read_module(data).exports} == {"init", "forward", "labels", "info"}
+
+
+def test_listing_assembles_to_the_same_module(mlp, tmp_path):
+    from llmbol_core.builtins import signature_of
+
+    compile_file(mlp, str(tmp_path / "mlp.dis"))
+    module = read_module((tmp_path / "mlp.dis").read_bytes())
+    again = parse_assembly(list_file(mlp), "listing", signature_of)
+    assert again.instructions == module.instructions
+
+
+def test_memory_limit_holds(mlp, tmp_path, rng):
+    program = str(tmp_path / "mlp.dis")
+    compile_file(mlp, program)
+    samples = rng.normal(size=(50_000, 64)).astype(np.float32)
+    done = answers(program, samples, tmp_path, limits=deploy.Limits(memory=1 << 20))
+    assert done.status == 1
+    assert b"out of memory" in done.stderr
+
+
+def test_only_granted_files_are_there(mlp, tmp_path):
+    program, path = str(tmp_path / "mlp.dis"), str(tmp_path / "x.npy")
+    compile_file(mlp, program)
+    np.save(path, np.zeros((1, 64), np.float32))
+    done = deploy.run_file(program, [path])
+    assert done.status == 1
+    assert path.encode() in done.stderr
+    assert b"does not exist" in done.stderr
+
+
+def test_wrong_shape_is_one_clear_line(mlp, tmp_path):
+    program = str(tmp_path / "mlp.dis")
+    compile_file(mlp, program)
+    done = answers(program, np.zeros((2, 63), np.float32), tmp_path)
+    assert done.status == 1
+    assert b"expected input of shape [64]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_damaged_payload_is_one_clear_line(mlp, tmp_path):
+    program = tmp_path / "mlp.dis"
+    compile_file(mlp, str(program))
+    data = bytearray(program.read_bytes())
+    data[4096 : 4096 + 64] = bytes(64)
+    program.write_bytes(data)
+    done = answers(str(program), np.zeros((1, 64), np.float32), tmp_path)
+    assert done.status == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "not.gguf"
+    path.write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(LlmbolError, match=r"not\.gguf"):
+        compile_file(str(path), str(tmp_path / "out.dis"))
+    assert not (tmp_path / "out.dis").exists()
+
+
+def test_quoted_text_reads_back():
+    text = 'a "quoted"\\ line\n\ttab and é'
+    module = parse_assembly(f"ret\ndesc $0,8,(0)\nvar @mp,8\nstring @mp+0,{quoted(text)}\nmodule M")
+    assert module.data[0].payload.decode() == text
