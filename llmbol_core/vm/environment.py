@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from llmbol_core.vm.devices import SOURCES, Console, open_device
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
 
@@ -97,7 +98,12 @@ class Environment:
             _stream("/dev/cons", OWRITE, found.stdout),
             _stream("/dev/cons", OWRITE, found.stderr),
         ]
-        return cls(namespace or Namespace(), Descriptors(files))
+        names = namespace or Namespace()
+        if names.has_root:
+            names.provide("/dev/cons", lambda path, mode: Console(path, mode, (files[0], files[1])))
+            for name in SOURCES:
+                names.provide(f"/dev/{name}", open_device)
+        return cls(names, Descriptors(files))
 
     def inherit(self) -> Environment:
         """Return the environment of a process that this one's process spawns."""
@@ -116,15 +122,5 @@ class Environment:
         self.descriptors.release()
 
 
-class _Nothing(OpenFile):
-    """Reads as empty and swallows what is written."""
-
-    def _read(self, count: int, offset: int) -> bytes:
-        return b""
-
-    def _write(self, data: bytes, offset: int) -> int:
-        return len(data)
-
-
 def _stream(path: str, mode: int, host: BinaryIO | None) -> OpenFile:
-    return _Nothing(path, mode) if host is None else Stream(path, mode, host)
+    return open_device("/dev/null", mode) if host is None else Stream(path, mode, host)

@@ -60,7 +60,8 @@ class Namespace:
     ) -> None:
         """Grant a tree. Raises FileError if the root is no directory."""
         self._tree: Tree = GrantedFiles(granted) if root is None else HostTree(root)
-        self.writable = writable and root is not None
+        self.has_root = root is not None
+        self.writable = writable and self.has_root
         self.directory: Path = ()
         self._base: Path = ()
         """Where in the tree this namespace's root is."""
@@ -84,7 +85,7 @@ class Namespace:
 
     def _bare(self) -> Namespace:
         other = Namespace()
-        other._tree, other.writable = self._tree, self.writable
+        other._tree, other.has_root, other.writable = self._tree, self.has_root, self.writable
         return other
 
     def open(self, name: str, mode: int) -> OpenFile:
@@ -187,6 +188,10 @@ class Namespace:
             raise FileFault(EEXIST)
         self._served[place] = server
         return lambda: self._served.pop(place, None) and None
+
+    def provide(self, name: str, server: Server) -> None:
+        """Let a server open the file of this name, whatever the tree holds there."""
+        self._served[clean(name)] = server
 
     # From names to places in the tree
 

@@ -356,6 +356,23 @@ def test_environments_are_inherited():
     assert child.descriptors[0].read(5) == b""
 
 
+def test_devices(space, tree):
+    out = io.BytesIO()
+    first = Environment.first(space, Streams(stdin=io.BytesIO(b"in"), stdout=out))
+    assert content(space, "/dev/null") == ""
+    assert int(content(space, "/dev/time")) > 1.7e15
+    assert content(space, "dev/user") == content(space, "/dev/user") == space.stat("/a").uid
+    assert len(space.open("/dev/random", OREAD).read(8)) == 8
+    assert space.open("/dev/null", OWRITE).write(b"gone") == 4
+    console = space.open("/dev/cons", ORDWR)
+    console.write(b"out")
+    assert (console.read(9), out.getvalue()) == (b"in", b"out")
+    assert not (tree / "dev").exists()
+    first.close()
+    bare = Environment.first(Namespace())
+    assert fault(bare.namespace.open, "/dev/null", OREAD) == "'/dev' does not exist"
+
+
 def test_clean():
     assert clean("/a//b/./../c") == ("a", "c")
     assert clean("") == ()
