@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson
+from llmbol_cli.options import AsJson, size
 
 app = render.app("Assemble, inspect, verify and run programs for the Dis virtual machine.")
 
@@ -59,6 +59,45 @@ def verify(file: Object, as_json: AsJson = False) -> None:
     from llmbol_core.vm.verifier import verify_module
 
     render.show(verify_module(read_module(_read(file), file)), as_json)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS", help="Passed to the program.")
+    ] = None,
+    root: Annotated[
+        str, typer.Option(metavar="DIR", help="The program's file tree; FILE is a path in it.")
+    ] = "",
+    write: Annotated[bool, typer.Option(help="Let the program change its tree.")] = False,
+    max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory it may use.")] = "64M",
+    max_instructions: Annotated[
+        int | None, typer.Option(metavar="N", help="Instructions it may run.")
+    ] = None,
+    max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds it may take.")
+    ] = None,
+) -> None:
+    """Run a program; without --root it can read exactly the files named as its arguments.
+
+    Example: dis run hello.dis
+    """
+    from llmbol_core.builtins import HOST_MODULES
+    from llmbol_core.vm.environment import Streams
+    from llmbol_core.vm.machine import InfernoVM, Limits
+    from llmbol_core.vm.namespace import Namespace
+
+    given = arguments or []
+    namespace = Namespace(root, write) if root else Namespace(granted=given)
+    limits = Limits(size(max_memory), max_threads, max_instructions, timeout)
+    streams = Streams(sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer)
+    with InfernoVM(HOST_MODULES, namespace, limits, streams) as vm:
+        outcome = vm.run(file, given, host=not root)
+    if outcome.value is not None:
+        render.show(str(outcome.value))
+    raise typer.Exit(outcome.status)
 
 
 @app.command()

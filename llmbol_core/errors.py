@@ -13,6 +13,7 @@
     ├ VerifyError(module, pc, why) a program refused before it runs
     ├ Trap(name, module, pc)       an exception that left a running program; name is Inferno's text
     ├ LimitError(limit, why)       a program stopped because it reached a limit given to it
+    ├ Deadlock(why)                a program whose processes all wait for each other
     ├ ShapeError(operation, why)   shapes that do not fit together
     ├ DtypeError(operation, why)   storage types that an operation does not take
     ├ ModelError(path, why)        a model that cannot be built, run or compiled as asked
@@ -132,6 +133,10 @@ class LimitError(LlmbolError):
     def __init__(self, limit: str, why: str) -> None:
         self.limit, self.why = limit, why
         super().__init__(f"{limit} limit: {why}")
+
+
+class Deadlock(LlmbolError):
+    """A program was stopped because each of its processes waits for another one."""
 
 
 class ShapeError(LlmbolError):

@@ -38,6 +38,7 @@ HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""
 
 _MAX_SIZE = 1 << 32
+_WORTH_TIDYING = 1 << 20
 _BUILT_IN = {BYTE: (1, b""), WORD: (4, b""), BIG: (8, b""), REAL: (8, b""), POINTER: (4, b"\x80")}
 
 
@@ -71,6 +72,7 @@ class Heap(Arena):
         """What to call with a reference before an object of a kind is released."""
         self.collect: Callable[[], object] = lambda: None
         """What frees unreachable cycles."""
+        self._used_after_tidying = 0
 
     # Types
 
@@ -219,6 +221,13 @@ class Heap(Arena):
                 raise Trap(traps.HEAP_FULL)
         self.words[(ref >> 2) - 3] = kind
         return ref
+
+    def tidy(self) -> None:
+        """Look for cycles if the heap has grown much since that was last done."""
+        if self.used > 2 * self._used_after_tidying + _WORTH_TIDYING:
+            self.collect()
+            self.defragment()
+            self._used_after_tidying = self.used
 
     def clear_value(self, address: int, number: int) -> None:
         """Make the references in storage for a value of this type nil, without releasing any."""

@@ -7,6 +7,7 @@ together with its offset, and closes when the last of them goes.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat as modes
 import threading
@@ -34,6 +35,7 @@ ESTREAM = "seek on a stream"
 
 OWNER = "inferno"
 _PIPE_LIMIT = 32 * 1024
+_CONTENTS_PART = 1 << 16
 
 
 class FileFault(Exception):
@@ -145,6 +147,13 @@ class OpenFile:
         """Return the next entries of a directory, none at its end."""
         raise FileFault(ENOTDIR)
 
+    def contents(self) -> memoryview:
+        """Return everything in the file, mapped if the host can do that."""
+        data = bytearray()
+        while part := self.read(_CONTENTS_PART):
+            data += part
+        return memoryview(data).toreadonly()
+
     def close(self) -> None:
         """Let the host's resources go."""
 
@@ -184,6 +193,15 @@ class HostFile(OpenFile):
     def stat(self) -> Dir:
         """Describe the host's file under its name in the tree."""
         return Dir.of(name_of(self.path), os.fstat(self._host))
+
+    def contents(self) -> memoryview:
+        """Map the whole file."""
+        try:
+            if not os.fstat(self._host).st_size:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(self._host, 0, access=mmap.ACCESS_READ))
+        except OSError as error:
+            raise FileFault.of(error) from error
 
     def close(self) -> None:
         """Close the host's descriptor; a file opened with ORCLOSE goes away."""

@@ -1,0 +1,118 @@
+"""Exceptions: finding the handler, unwinding to it, and what happens where there is none.
+
+An exception is a string, or an object whose first word is the string of its name. Handlers are
+searched frame by frame from where it was raised, each module's in the order of its table. Typed
+labels match objects, by exact name; patterns match strings, exactly or up to a trailing ``*``; a
+default takes both. An object reaches the frame that raised it and that frame's caller; then its
+name goes on alone, as a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmbol_core.errors import Trap
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.module import Handler
+from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, Process, Raised
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.interpreter import Interpreter
+    from llmbol_core.vm.loader import LoadedModule
+
+
+class _Level(NamedTuple):
+    """One frame on the way out: whose code runs in it, and at which instruction."""
+
+    frame: int
+    module: LoadedModule
+    handle: int
+    pc: int
+
+
+class Caught(NamedTuple):
+    """Where an exception is handled, and whether as an object."""
+
+    level: _Level
+    handler: Handler
+    pc: int
+    is_object: bool
+
+
+def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool:
+    """Let the process go on in its handler for an exception; false if it has none.
+
+    The process's pc is that of the instruction that raised. An exception without a name passes all
+    handlers. The exception's object is taken over.
+    """
+    heap = engine.heap
+    value = error.value if isinstance(error, Raised) else NIL
+    caught = _find(engine, process, error.name, value != NIL) if error.name else None
+    if caught is None:
+        heap.release(value)
+        return False
+    process.environment.error = error.name
+    frame, handler = caught.level.frame, caught.handler
+    _unwind(engine, process, frame)
+    if handler.type >= 0:
+        heap.release_value(frame, caught.level.module.types[handler.type])
+    if not caught.is_object:
+        heap.release(value)
+        value = heap.new_text(error.name)
+    heap.give(frame + handler.offset, value)
+    process.pc = caught.pc
+    return True
+
+
+def _find(engine: Interpreter, process: Process, name: str, is_object: bool) -> Caught | None:
+    for depth, level in enumerate(_levels(engine, process)):
+        found = _match(level, name, is_object)
+        if found is None and is_object and depth > 0:
+            is_object = False
+            found = _match(level, name, is_object)
+        if found is not None:
+            return Caught(level, *found, is_object)
+    return None
+
+
+def _levels(engine: Interpreter, process: Process) -> Iterator[_Level]:
+    """Yield the frames of a process from the innermost."""
+    word = engine.heap.pointer
+    level = _Level(process.fp, process.module, process.handle, process.pc)
+    while level.frame:
+        yield level
+        frame, handle = level.frame, word(level.frame + MODULE) or level.handle
+        module = engine.module_of(handle)
+        level = _Level(word(frame + CALLER), module, handle, word(frame + RETURN_PC) - 1)
+
+
+def _match(level: _Level, name: str, is_object: bool) -> tuple[Handler, int] | None:
+    """Return the first handler of a frame that takes an exception, and where it begins."""
+    for handler in level.module.module.handlers:
+        if not handler.pc1 <= level.pc < handler.pc2:
+            continue
+        labels = handler.labels[: handler.typed] if is_object else handler.labels[handler.typed :]
+        for pattern, pc in labels:
+            if _fits(pattern, name):
+                return handler, pc
+        if handler.default_pc >= 0:
+            return handler, handler.default_pc
+    return None
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return pattern == name or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+
+
+def _unwind(engine: Interpreter, process: Process, target: int) -> None:
+    """Drop all frames above one, called or not, and go back to its module."""
+    word = engine.heap.pointer
+    frame = process.fp
+    while frame != target:
+        handle = word(frame + MODULE)
+        if handle:
+            engine.leave_module(process, handle)
+        frame = word(frame + CALLER)
+    process.fp = target
+    process.stack.pop_above(target)

@@ -1,0 +1,215 @@
+"""The reference engine: runs each instruction as its row in the table, or its handler, says.
+
+It is the definition of what programs do; whatever is faster is held to it. A module is decoded step
+by step (``steps.py``) when the program first gets there. A process that runs keeps its state in its
+``Process`` except for the program counter, which goes from step to step; steps that change the frame
+or the module return ``SWITCH``, those after which the process must stop return ``STOP``.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmbol_core.errors import Trap
+from llmbol_core.vm import (  # noqa: F401 -- their handlers
+    handlers_channel,
+    handlers_control,
+    handlers_heap,
+    handlers_text,
+    traps,
+)
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.exceptions import deliver
+from llmbol_core.vm.handlers_control import STOP
+from llmbol_core.vm.host import HostCall, HostFunction, HostModule
+from llmbol_core.vm.module import Instruction
+from llmbol_core.vm.objects import LINKS, MODULE
+from llmbol_core.vm.process import Process, Raised
+from llmbol_core.vm.steps import Step, StepMaker
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.loader import LoadedModule
+    from llmbol_core.vm.machine import InfernoVM
+    from llmbol_core.vm.scheduler import Scheduler
+
+_ASTRAY = (ArithmeticError, LookupError, ValueError, struct.error)
+"""What Python raises for an address behind nil, or for words that a program has damaged."""
+
+
+class Link(NamedTuple):
+    """Something that a module handle leads to: code, or a host function; pc -1 stands for data."""
+
+    pc: int
+    type: int
+    function: HostFunction | None = None
+
+
+class Linked(NamedTuple):
+    """What the links number in a module handle stands for."""
+
+    module: LoadedModule | HostModule
+    links: tuple[Link, ...]
+    exports: tuple[Link, ...]
+
+
+class Interpreter:
+    """Runs processes of one machine, one at a time."""
+
+    def __init__(self, machine: InfernoVM, channels: Channels) -> None:
+        self.machine, self.heap, self.channels = machine, machine.heap, channels
+        self.scheduler: Scheduler
+        self.process: Process
+        """The process that runs."""
+        self.linked: dict[int, Linked] = {}
+        self._next_links = 1
+        self._maker = StepMaker(self, self.heap)
+        self.heap.finalizers[MODULE] = self._forget
+
+    # Running
+
+    def run(self, process: Process, budget: int) -> tuple[int, bool]:
+        """Run a process for a number of instructions; return how many, and whether it goes on."""
+        self.process = process
+        left = budget
+        if process.fault is not None and not self._take_fault(process):
+            return 0, False
+        while left > 0:
+            steps, fp, mp, pc = process.steps, process.fp >> 2, process.mp >> 2, process.pc
+            count = 0
+            try:
+                for count in range(1, left + 1):
+                    pc = steps[pc](fp, mp)
+                    if pc < 0:
+                        break
+                else:
+                    process.pc = pc
+                    return budget, True
+            except (Trap, Raised) as error:
+                process.pc = pc
+                alive = self._deliver(process, error)
+            except _ASTRAY:
+                process.pc = pc
+                alive = self._deliver(process, Trap(traps.NIL_DEREFERENCE))
+            else:
+                alive = pc != STOP
+            left -= count
+            if not alive:
+                return budget - left, False
+        return budget, True
+
+    def _take_fault(self, process: Process) -> bool:
+        """Raise what happened while a process waited, in the instruction that it waited in."""
+        fault, process.fault = process.fault, None
+        assert fault is not None
+        process.pc -= 1
+        return self._deliver(process, fault)
+
+    def _deliver(self, process: Process, error: Trap | Raised) -> bool:
+        """Continue in a handler, or end the process and return false."""
+        try:
+            if deliver(self, process, error):
+                return True
+        except (Trap, *_ASTRAY):
+            # Out of memory for the exception itself, or a stack that the program has damaged.
+            pass
+        self.machine.end(process, Trap(error.name, process.module.module.name, process.pc))
+        return False
+
+    def steps(self, module: LoadedModule) -> list[Step]:
+        """Return the steps of a module's instructions, each made when it first runs."""
+        steps: list[Step] = []
+
+        def first(pc: int, instruction: Instruction, fp: int, mp: int) -> int:
+            step = steps[pc] = self._maker.step(instruction, module.types, pc + 1)
+            return step(fp, mp)
+
+        for pc, instruction in enumerate(module.module.instructions):
+            steps.append(functools.partial(first, pc, instruction))
+        return steps
+
+    def release_constants(self) -> None:
+        """Free what was made in the arena for instructions."""
+        self._maker.release_constants()
+
+    # Modules
+
+    def new_handle(self, data: int, linked: Linked) -> int:
+        """Return a module handle for module data, which it takes over."""
+        number = self._next_links
+        ref = self.heap.new_module(data, number)
+        self.linked[number] = linked
+        self._next_links += 1
+        return ref
+
+    def linked_of(self, handle: int) -> Linked:
+        """Return what a module handle stands for; nil traps."""
+        if handle == NIL:
+            raise Trap(traps.NOT_LOADED)
+        return self.linked[self.heap.words[(handle + LINKS) >> 2]]
+
+    def module_of(self, handle: int) -> LoadedModule:
+        """Return the module that a handle of code leads to."""
+        module = self.linked_of(handle).module
+        if isinstance(module, HostModule):
+            raise Trap(traps.SPAWN_BUILTIN)
+        return module
+
+    def link(self, handle: int, number: int) -> Link:
+        """Return a link of a handle; a negative number means export -number - 1."""
+        linked = self.linked_of(handle)
+        links, index = (linked.links, number) if number >= 0 else (linked.exports, -number - 1)
+        if index >= len(links) or (links[index].function is None and links[index].pc < 0):
+            raise Trap(traps.INVALID_MFRAME)
+        return links[index]
+
+    def type_number(self, number: int) -> int:
+        """Return the heap's number for a type of the module that runs."""
+        types = self.process.module.types
+        if not 0 <= number < len(types):
+            raise Trap(traps.ILLEGAL)
+        return types[number]
+
+    def enter_module(self, process: Process, handle: int) -> None:
+        """Let a process run code of a module; the handle's reference becomes the process's."""
+        module = self.module_of(handle)
+        process.handle = handle
+        process.mp = self.heap.pointer(handle)
+        process.module, process.steps = module, module.steps
+
+    def leave_module(self, process: Process, handle: int) -> None:
+        """Let a process run code of another module again, whose reference a frame kept."""
+        gone = process.handle
+        self.enter_module(process, handle)
+        self.heap.release(gone)
+
+    def _forget(self, handle: int) -> None:
+        del self.linked[self.heap.words[(handle + LINKS) >> 2]]
+
+    # Calls
+
+    def call_host(self, function: HostFunction, frame: int, next_pc: int) -> int:
+        """Call a host function; if it must wait, the process stops until that is over."""
+        process = self.process
+        call = HostCall(self.machine, process, self.heap, frame, process.module)
+        wish = function.run(call)
+        if wish is None:
+            process.stack.pop_releasing(frame)
+            return next_pc
+        process.pc = next_pc
+        self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
+        return STOP
+
+    def spawn(self, handle: int, frame: int, pc: int) -> None:
+        """Start a process whose bottom frame is what the running one has made."""
+        heap, parent = self.heap, self.process
+        number = heap.word(frame + 12)
+        child = self.machine.new_process(parent, heap.retain(handle))
+        child.pc, child.fp = pc, child.stack.push(number)
+        size = heap.types[number].size - 16
+        if size > 0:
+            heap.view(child.fp + 16, size)[:] = bytes(heap.view(frame + 16, size))
+        parent.stack.pop(frame)
+        self.scheduler.add(child)

@@ -1,0 +1,269 @@
+"""Loading: finding modules, making their data, linking imports to exports by name and signature.
+
+A file is read and verified once, and again if it changed. Each load makes module data of its own;
+``$self`` shares what the running code uses. A name with ``$`` is a built-in module. What fails
+leaves nil, and the reason in the process's error string.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from llmbol_core.errors import DisFormatError, LlmbolError, Trap
+from llmbol_core.vm import payload, traps
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import HostModule
+from llmbol_core.vm.interpreter import Interpreter, Link, Linked
+from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
+from llmbol_core.vm.objectfile import read_object
+from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, POINTER, Heap
+from llmbol_core.vm.openfile import OREAD, Dir, FileFault
+from llmbol_core.vm.strings import decode
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.namespace import Namespace
+    from llmbol_core.vm.process import Process
+    from llmbol_core.vm.steps import Step
+
+DATA_EXPORT = ".mp"
+
+
+class LoadedModule:
+    """A module as one machine runs it.
+
+    ``types`` are the heap's numbers for its types, ``data`` is its module data as loaded, which
+    every instance copies, and ``payload`` what the file carries behind the object, if anything.
+    """
+
+    def __init__(self, module: Module, path: str, carried: memoryview | None) -> None:
+        self.module, self.path, self.payload = module, path, carried
+        self.types: list[int] = []
+        self.data = NIL
+        self.steps: list[Step] = []
+        self.exports: tuple[Link, ...] = ()
+
+
+class Loader:
+    """What one machine has loaded."""
+
+    def __init__(
+        self,
+        engine: Interpreter,
+        host_modules: Mapping[str, HostModule],
+        verify: bool,
+        report: Callable[[str], None],
+    ) -> None:
+        self._engine, self._heap = engine, engine.heap
+        self._host_modules, self._verify, self._report = host_modules, verify, report
+        self._files: dict[str, tuple[Dir, LoadedModule]] = {}
+        self.modules: list[LoadedModule] = []
+
+    def load(self, process: Process, path: str, number: int) -> int:
+        """Return a handle of the module at a path, linked by one of the running one's lists."""
+        module = process.module.module
+        if not module.flags & HASLDT:
+            raise Trap(traps.OBSOLETE)
+        imports = module.imports[number] if 0 <= number < len(module.imports) else ()
+        try:
+            if path == "$self":
+                linked = self._link(process.module, imports)
+                return self._engine.new_handle(self._heap.retain(process.mp), linked)
+            if path.startswith("$"):
+                return self._engine.new_handle(NIL, self._link(self._built_in(path), imports))
+            found = self.find(process.environment.namespace, path)
+            return self.instance(found, imports)
+        except FileFault as error:
+            process.environment.error = str(error)
+        except LlmbolError as error:
+            if isinstance(error, Trap):
+                raise
+            process.environment.error = str(error)
+        return NIL
+
+    def instance(self, loaded: LoadedModule, imports: Sequence[Import] = ()) -> int:
+        """Return a handle of a module with fresh module data."""
+        linked = self._link(loaded, imports)
+        return self._engine.new_handle(self._copy(loaded.data), linked)
+
+    def find(self, namespace: Namespace, path: str) -> LoadedModule:
+        """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
+        file = namespace.open(path, OREAD)
+        try:
+            stamp = file.stat()
+            known = self._files.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            loaded = self.read(file.contents(), path)
+        finally:
+            file.close()
+        self._files[path] = (stamp, loaded)
+        return loaded
+
+    def read(self, data: memoryview, path: str) -> LoadedModule:
+        """Return the module that a whole file holds, and what the file carries behind it."""
+        module, _ = read_object(data, path)
+        return self.take(module, path, payload.find(data, path))
+
+    def take(self, module: Module, path: str, carried: memoryview | None = None) -> LoadedModule:
+        """Verify a module and get it ready to run; raises VerifyError."""
+        if self._verify:
+            from llmbol_core.vm.verifier import verify_module
+
+            verify_module(module)
+        loaded = LoadedModule(module, path, carried)
+        loaded.types = [self._heap.type_number(t) for t in module.types]
+        loaded.exports = tuple(
+            Link(e.pc, loaded.types[e.type] if e.type >= 0 else 0) for e in module.exports
+        )
+        loaded.data = self._initial_data(loaded)
+        loaded.steps = self._engine.steps(loaded)
+        self.modules.append(loaded)
+        return loaded
+
+    def release(self) -> None:
+        """Forget all modules."""
+        for loaded in self.modules:
+            self._heap.release(loaded.data)
+            loaded.data = NIL
+        self.modules, self._files = [], {}
+
+    # Linking
+
+    def _built_in(self, name: str) -> HostModule:
+        if name not in self._host_modules:
+            raise FileFault("module not built-in")
+        return self._host_modules[name]
+
+    def _link(self, target: LoadedModule | HostModule, imports: Sequence[Import]) -> Linked:
+        """Resolve imports; raises FileFault with the text that the console shows too."""
+        if isinstance(target, HostModule):
+            name = target.name.removeprefix("$")
+            offered = [(f.name, f.signature) for f in target.functions]
+            number = self._heap.type_number
+            links = tuple(Link(0, number(f.frame), f) for f in target.functions)
+        else:
+            name = target.module.name
+            offered = [(e.name, e.signature) for e in target.module.exports]
+            links = target.exports
+        first = {found: at for at, (found, _) in reversed(list(enumerate(offered)))}
+        chosen = []
+        for wanted in imports:
+            at = first.get(wanted.name, -1)
+            have = offered[at][1] if at >= 0 else 0
+            if at < 0 or have != wanted.signature:
+                text = f"link typecheck {name}->{wanted.name}() {have:x}/{wanted.signature:x}"
+                self._report(text)
+                raise FileFault(text)
+            chosen.append(links[at])
+        return Linked(target, tuple(chosen), links)
+
+    # Module data
+
+    def _copy(self, data: int) -> int:
+        """Return fresh module data: arrays are copied, everything else is shared."""
+        heap = self._heap
+        if data == NIL:
+            return NIL
+        number = heap.type_of(data)
+        ref = heap.new_record(number)
+        size, pointers = heap.types[number]
+        heap.view(ref, size)[:] = heap.view(data, size)
+        heap.clear_value(ref, number)
+        for offset in pointers:
+            heap.set_pointer(ref + offset, self._copy_pointer(heap.pointer(data + offset)))
+        return ref
+
+    def _copy_pointer(self, ref: int) -> int:
+        heap = self._heap
+        if ref == NIL or heap.type_of(ref) != ARRAY:
+            return heap.retain(ref)
+        length, number = heap.array_length(ref), heap.word(ref + 4)
+        copy = heap.new_array(number, length)
+        source, target = heap.array_data(ref), copy + ARRAY_HEADER
+        size, pointers = heap.types[number]
+        if number == POINTER or (size == 4 and pointers):
+            for at in range(0, 4 * length, 4):
+                heap.set_pointer(target + at, self._copy_pointer(heap.pointer(source + at)))
+        else:
+            for i in range(length if pointers else 0):
+                heap.copy_value(source + i * size, target + i * size, number)
+            if not pointers:
+                heap.view(target, length * size)[:] = heap.view(source, length * size)
+        return copy
+
+    def _initial_data(self, loaded: LoadedModule) -> int:
+        """Return the module data that the data items describe, or nil if there is none."""
+        module, heap = loaded.module, self._heap
+        if not module.data_size:
+            return NIL
+        number = loaded.types[0] if loaded.types else heap.plain_type(module.data_size)
+        data = heap.new_record(number)
+        try:
+            _Initializer(heap, loaded, data, module.data_size).run()
+        except BaseException:
+            heap.release(data)
+            raise
+        return data
+
+
+class _Initializer:
+    """Carries out the data items of a module."""
+
+    def __init__(self, heap: Heap, loaded: LoadedModule, base: int, size: int) -> None:
+        self._heap, self._loaded = heap, loaded
+        self._bases = [(base, size)]
+
+    def run(self) -> None:
+        """Fill the module data."""
+        for item in self._loaded.module.data:
+            if item.kind is DataKind.DAPOP:
+                if len(self._bases) < 2:
+                    raise self._wrong("pop range")
+                self._bases.pop()
+            else:
+                self._fill(item)
+
+    def _fill(self, item: Datum) -> None:
+        heap = self._heap
+        if item.kind is DataKind.DEFS:
+            heap.give(self._at(item.offset, 4), heap.new_text(decode(item.payload)))
+        elif item.kind is DataKind.DEFA:
+            number, length = (int(v) for v in item.values)
+            if not 0 <= number < len(self._loaded.types):
+                raise self._wrong("bad array type")
+            array = heap.new_array(self._loaded.types[number], length)
+            heap.give(self._at(item.offset, 4), array)
+        elif item.kind is DataKind.DIND:
+            self._enter(heap.pointer(self._at(item.offset, 4)), int(item.values[0]))
+        else:
+            self._store(item)
+
+    def _store(self, item: Datum) -> None:
+        """Store numbers, which the file holds in big-endian order."""
+        letter = {DataKind.DEFB: "B", DataKind.DEFW: "i", DataKind.DEFF: "d", DataKind.DEFL: "q"}
+        native = struct.pack(f"={len(item.values)}{letter[item.kind]}", *item.values)
+        at = self._at(item.offset, len(native))
+        self._heap.view(at, len(native))[:] = native
+
+    def _enter(self, array: int, index: int) -> None:
+        """Go on with an element of an array and those behind it."""
+        heap = self._heap
+        if array == NIL or heap.type_of(array) != ARRAY:
+            raise self._wrong("ind not array")
+        length = heap.array_length(array)
+        if not 0 <= index <= length:
+            raise self._wrong("array init range")
+        size = heap.types[heap.word(array + 4)].size
+        self._bases.append((heap.array_data(array) + index * size, (length - index) * size))
+
+    def _at(self, offset: int, size: int) -> int:
+        """Return the address of an offset from the current base."""
+        base, room = self._bases[-1]
+        if not 0 <= offset <= room - size:
+            raise self._wrong("bad data item")
+        return base + offset
+
+    def _wrong(self, why: str) -> DisFormatError:
+        return DisFormatError(self._loaded.path, 0, why)

@@ -1,0 +1,303 @@
+"""The virtual machine: loads modules, runs them, keeps them to their limits.
+
+    with InfernoVM(HOST_MODULES, limits=Limits(memory=16 << 20)) as vm:
+        vm.load_module("m", "m.dis")
+        vm.execute("m", "double", [21])
+
+Several machines in one program share nothing. A machine is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.errors import Deadlock, FileError, LimitError, LinkError, Trap, nearest
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.channels import Channels
+from llmbol_core.vm.collector import collect_cycles
+from llmbol_core.vm.environment import Environment, Streams
+from llmbol_core.vm.host import ARGUMENTS, RESULT, HostModule
+from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.loader import LoadedModule, Loader
+from llmbol_core.vm.module import Export, Module
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.openfile import FileFault
+from llmbol_core.vm.process import Process, Stack
+from llmbol_core.vm.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.layout import Function
+
+EXIT_SILENTLY = ("fail:",)
+"""How exceptions begin that end a program without a message."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use; None is without limit. Memory in bytes, time in seconds."""
+
+    memory: int = 64 << 20
+    threads: int = 10_000
+    instructions: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class VMStats:
+    """What a machine holds and has done."""
+
+    modules: int
+    processes: int
+    processes_started: int
+    instructions: int
+    objects: int
+    memory_used: int
+    memory_limit: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended: exit status, and the value that stack code left, if it is some."""
+
+    status: int
+    value: float | None = None
+
+
+class InfernoVM:
+    """A virtual machine with its memory, its modules and its processes."""
+
+    def __init__(
+        self,
+        host_modules: Mapping[str, HostModule] | None = None,
+        namespace: Namespace | None = None,
+        limits: Limits | None = None,
+        streams: Streams | None = None,
+        verify: bool = True,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.streams = streams or Streams()
+        self._environment = Environment.first(namespace or Namespace(), self.streams)
+        self.heap = Heap(self.limits.memory)
+        self.heap.collect = lambda: collect_cycles(self.heap)
+        channels = Channels(self.heap, lambda process: self.scheduler.make_ready(process))
+        self.engine = Interpreter(self, channels)
+        self.scheduler = self.engine.scheduler = Scheduler(self.engine)
+        self.loader = Loader(self.engine, host_modules or {}, verify, self._report)
+        self._handles: dict[str, int] = {}
+        self._started = 0
+        self._failures: dict[int, Trap] = {}
+
+    def __enter__(self) -> InfernoVM:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
+
+    # What users call
+
+    def load_module(
+        self, name: str, module: Module | bytes | memoryview | str | os.PathLike[str]
+    ) -> LoadedModule:
+        """Load a module, given as such, as an object file's bytes or by its path on the host.
+
+        Its module data lives until the machine is closed or the name is given to another one.
+        """
+        if isinstance(module, Module):
+            loaded = self.loader.take(module, name)
+        elif isinstance(module, bytes | bytearray | memoryview):
+            loaded = self.loader.read(memoryview(module), name)
+        else:
+            from llmbol_core.native.files import map_file
+
+            loaded = self.loader.read(map_file(module), os.fspath(module))
+        handle = self.loader.instance(loaded)
+        self.heap.release(self._handles.get(name, NIL))
+        self._handles[name] = handle
+        return loaded
+
+    def execute(self, name: str, entry: str, arguments: Sequence[Any] = ()) -> Any:
+        """Call an exported function of a loaded module and return its result.
+
+        ``init`` of an Inferno program takes the arguments as its argv. Raises LinkError, the Trap
+        that the function does not handle, LimitError and Deadlock.
+        """
+        from llmbol_core.vm.calling import INIT, function_type
+
+        if name not in self._handles:
+            raise LinkError(name, f"no module of this name is loaded{nearest(name, self._handles)}")
+        handle = self._handles[name]
+        export = _export(self.engine.module_of(handle), entry)
+        kind = function_type(name, export, arguments)
+        values = [None, list(arguments)] if kind is INIT else arguments
+        return self._call(handle, export, kind, values)
+
+    def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
+        """Run a program from the file tree it was granted, or from a path of the host.
+
+        Its ``init`` gets the path and the arguments. Stack code runs its ``main``. Exceptions that
+        end a process are reported on the program's standard error; the status is 1 after one.
+        """
+        loaded = self._program(path, host)
+        offered = {export.name: export for export in loaded.module.exports}
+        handle = self.loader.instance(loaded)
+        try:
+            if "init" not in offered and "main" in offered:
+                return self._run_main(handle, offered["main"])
+            export = _export(loaded, "init")
+            self._run_init(handle, export, [path, *arguments])
+        except Trap:
+            return Outcome(1)
+        finally:
+            self.heap.release(handle)
+        return Outcome(1 if self._failures else 0)
+
+    def get_stats(self) -> VMStats:
+        """Return what the machine holds and has done so far."""
+        return VMStats(
+            modules=len(self.loader.modules),
+            processes=len(self.scheduler.processes),
+            processes_started=self._started,
+            instructions=self.scheduler.instructions,
+            objects=self.heap.objects,
+            memory_used=self.heap.used,
+            memory_limit=self.heap.limit,
+        )
+
+    def close(self) -> None:
+        """Let everything go: processes, modules, open files."""
+        self._end_all()
+        for handle in self._handles.values():
+            self.heap.release(handle)
+        self._handles = {}
+        self.loader.release()
+        self.engine.release_constants()
+        self._environment.close()
+
+    # Processes
+
+    def new_process(self, parent: Process | None, handle: int) -> Process:
+        """Return a process that is about to run code of a module, whose handle it takes over."""
+        if len(self.scheduler.processes) >= self.limits.threads:
+            self.heap.release(handle)
+            raise LimitError("process", f"the program has {self.limits.threads} of them")
+        environment = (parent.environment if parent else self._environment).inherit()
+        extent = self.engine.module_of(handle).module.stack_extent
+        self._started += 1
+        pid = self._started
+        group = parent.group if parent else pid
+        process = Process(pid, group, environment, Stack(self.heap, extent))
+        self.engine.enter_module(process, handle)
+        return process
+
+    def end(self, process: Process, error: Trap | None = None) -> None:
+        """End a process, because it is done or because of an exception that nobody handles."""
+        if error is not None and error.name:
+            self._failures[process.pid] = error
+            if not error.name.startswith("fail:"):
+                self._report(str(error))
+        if process.waiter is not None:
+            self.engine.channels.withdraw(process.waiter)
+        process.stack.pop_above(0)
+        process.stack.free()
+        self.heap.release(process.handle)
+        process.environment.close()
+        self.scheduler.remove(process)
+
+    def _end_all(self) -> None:
+        for process in list(self.scheduler.processes.values()):
+            self.end(process)
+        self.scheduler.clear()
+
+    def _report(self, text: str) -> None:
+        """Tell something on the program's standard error."""
+        if self.streams.stdout is not None:
+            self.streams.stdout.flush()
+        if self.streams.stderr is not None:
+            self.streams.stderr.write(f"{text}\n".encode("utf-8", "replace"))
+            self.streams.stderr.flush()
+
+    # Running programs
+
+    def _program(self, path: str, host: bool) -> LoadedModule:
+        if host:
+            from llmbol_core.native.files import map_file
+
+            return self.loader.read(map_file(path), path)
+        try:
+            return self.loader.find(self._environment.namespace, path)
+        except FileFault as error:
+            raise FileError(path, str(error)) from error
+
+    def _run_init(self, handle: int, export: Export, argv: Sequence[str]) -> None:
+        heap = self.heap
+
+        def fill(frame: int) -> None:
+            heap.give(frame + ARGUMENTS + 4, heap.new_strings(argv))
+
+        self._run(handle, export, fill)
+
+    def _run_main(self, handle: int, export: Export) -> Outcome:
+        from llmbol_core.vm.calling import STACK_CODE_RESULTS
+        from llmbol_core.vm.layout import Function
+
+        name = self.engine.module_of(handle).module.name
+        if export.signature not in STACK_CODE_RESULTS:
+            raise LinkError(name, "exports neither init nor a main that returns a number")
+        kind = Function((), STACK_CODE_RESULTS[export.signature])
+        return Outcome(0, self._call(handle, export, kind, []))
+
+    def _call(self, handle: int, export: Export, kind: Function, values: Sequence[Any]) -> Any:
+        """Call a function of a known type."""
+        from llmbol_core.vm import calling
+        from llmbol_core.vm.layout import frame as frame_of
+
+        heap = self.heap
+        places = frame_of(kind).arguments
+        result = heap.new_record(calling.descriptor(kind.result))
+
+        def fill(frame: int) -> None:
+            heap.set_pointer(frame + RESULT, result)
+            for place, value in zip(places, values, strict=True):
+                calling.store(heap, frame + place.offset, place.type, value)
+
+        try:
+            self._run(handle, export, fill)
+            return calling.fetch(heap, result, kind.result)
+        finally:
+            heap.release(result)
+
+    def _run(self, handle: int, export: Export, fill: Callable[[int], None]) -> None:
+        """Run a function in a process, and all that it spawns; raises what ends the process."""
+        loaded = self.engine.module_of(handle)
+        self._failures = {}
+        process = self.new_process(None, self.heap.retain(handle))
+        process.pc = export.pc
+        process.fp = process.stack.push(loaded.types[export.type])
+        self.scheduler.add(process)
+        seconds = self.limits.seconds
+        until = None if seconds is None else time.monotonic() + seconds
+        try:
+            fill(process.fp)
+            self.scheduler.run(self.limits.instructions, until)
+        except Deadlock:
+            # Helpers that wait for a program that has ended are no news.
+            if process.pid in self.scheduler.processes:
+                raise
+        finally:
+            self._end_all()
+        if process.pid in self._failures:
+            raise self._failures[process.pid]
+
+
+def _export(loaded: LoadedModule, name: str) -> Export:
+    """Return the exported function of a name."""
+    offered = {e.name: e for e in reversed(loaded.module.exports) if e.pc >= 0 and e.type >= 0}
+    if name not in offered:
+        known = nearest(name, offered) or f": it has {', '.join(offered) or 'none'}"
+        raise LinkError(loaded.module.name, f"no exported function {name!r}{known}")
+    return offered[name]

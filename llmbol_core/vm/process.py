@@ -1,0 +1,175 @@
+"""A process: a chain of frames in the arena, a program counter, and what it waits for.
+
+A frame lies on its process's stack; the first words are its link to the caller::
+
+    0 return pc    4 frame of the caller, 0 in the bottom frame    8 handle of the caller's module
+    if the call went to another one, else 0    12 type    16 address for the result
+    32 arguments, then locals
+
+Nothing of a process lives anywhere else between instructions, so that it can be stopped and taken
+up again at each of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.objects import STACK, Heap
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.channels import Waiter
+    from llmbol_core.vm.environment import Environment
+    from llmbol_core.vm.loader import LoadedModule
+    from llmbol_core.vm.steps import Step
+
+RETURN_PC, CALLER, MODULE, TYPE = 0, 4, 8, 12
+"""Offsets of a frame's links."""
+LEAST_FRAME = 32
+
+_LEAST_EXTENT = 1024
+_MOST_EXTENT = 1 << 24
+
+
+class Raised(Exception):
+    """A Dis exception on its way: its name, and the object raised, which it owns, or nil."""
+
+    def __init__(self, name: str, value: int = NIL) -> None:
+        super().__init__(name)
+        self.name, self.value = name, value
+
+
+class _Extent(NamedTuple):
+    """A piece of a stack, and how far the piece before it was filled."""
+
+    base: int
+    limit: int
+    previous_top: int
+
+
+class Stack:
+    """The frames of one process, one behind the other.
+
+    Where a piece is full another one follows, twice as large, so that no frame ever moves.
+    """
+
+    def __init__(self, heap: Heap, extent: int) -> None:
+        self._heap = heap
+        self._extents: list[_Extent] = []
+        self.top = self.limit = self._base = 0
+        self._extent = max(extent, _LEAST_EXTENT)
+        self._extend(0)
+
+    def push(self, number: int) -> int:
+        """Make a frame of a type and return its address; its pointers are nil."""
+        heap = self._heap
+        size, pointers = heap.types[number]
+        frame = self.top
+        top = frame + _frame_size(size)
+        if top > self.limit:
+            self._extend(_frame_size(size))
+            frame = self.top
+            top = frame + _frame_size(size)
+        self.top = top
+        at = frame >> 2
+        words = heap.pointers
+        words[at] = words[at + 1] = words[at + 2] = 0
+        words[at + 3] = number
+        words[at + 4] = NIL
+        for offset in pointers:
+            words[(frame + offset) >> 2] = NIL
+        return frame
+
+    def pop(self, frame: int) -> None:
+        """Drop the topmost frame, whose pointers were dealt with."""
+        self.top = frame
+        if frame == self._base and len(self._extents) > 1:
+            self._shrink()
+
+    def pop_releasing(self, frame: int) -> None:
+        """Drop the topmost frame and release its pointers."""
+        heap = self._heap
+        for offset in heap.types[heap.words[(frame + TYPE) >> 2]].pointers:
+            heap.release(heap.pointers[(frame + offset) >> 2])
+        self.pop(frame)
+
+    def pop_above(self, frame: int) -> None:
+        """Drop all frames above one, called or not, and release their pointers; 0 drops all."""
+        while True:
+            extent = self._extents[-1]
+            holds = extent.base <= frame < extent.limit
+            start = self._end(frame) if holds else extent.base
+            for other in self._frames(start):
+                for offset in self._heap.types[self._heap.word(other + TYPE)].pointers:
+                    self._heap.give(other + offset, NIL)
+            self.top = start
+            if holds or len(self._extents) == 1:
+                return
+            self._shrink()
+
+    def free(self) -> None:
+        """Give the stack's memory back; its frames were dropped before."""
+        for extent in self._extents:
+            self._heap.free(extent.base)
+        self._extents = []
+
+    def _frames(self, start: int) -> list[int]:
+        """Return the frames of the last extent from an address on."""
+        found = []
+        while start < self.top:
+            found.append(start)
+            start = self._end(start)
+        return found
+
+    def _end(self, frame: int) -> int:
+        return frame + _frame_size(self._heap.types[self._heap.word(frame + TYPE)].size)
+
+    def _extend(self, size: int) -> None:
+        self._extent = min(2 * self._extent, _MOST_EXTENT)
+        room = max(self._extent, size)
+        try:
+            base = self._heap.new_object(STACK, room)
+        except Trap:
+            raise Trap(traps.MAIN_FULL) from None
+        self._extents.append(_Extent(base, base + room, self.top))
+        self._base = self.top = base
+        self.limit = base + room
+
+    def _shrink(self) -> None:
+        """Go back to the extent before the last."""
+        gone = self._extents.pop()
+        self._heap.free(gone.base)
+        self._extent = max(self._extent // 2, _LEAST_EXTENT)
+        last = self._extents[-1]
+        self._base, self.limit, self.top = last.base, last.limit, gone.previous_top
+
+
+def _frame_size(size: int) -> int:
+    return (max(size, LEAST_FRAME) + 7) & ~7
+
+
+class Process:
+    """One thread of a program. ``pc`` and ``fp`` are up to date whenever another one runs."""
+
+    def __init__(self, pid: int, group: int, environment: Environment, stack: Stack) -> None:
+        self.pid, self.group, self.environment, self.stack = pid, group, environment, stack
+        self.fp = 0
+        self.pc = 0
+        self.handle = NIL
+        """The handle of the module whose code runs; the process owns a reference."""
+        self.mp = NIL
+        self.module: LoadedModule
+        self.steps: list[Step] = []
+        self.waiter: Waiter | None = None
+        """What it waits for, if that is a channel."""
+        self.waits_for = ""
+        """What it waits for, in words; empty while it is ready or runs."""
+        self.fault: Raised | Trap | None = None
+        """An exception to raise when it next runs."""
+
+    @property
+    def place(self) -> str:
+        """Where the process is, for people."""
+        return f"process {self.pid} in {self.module.module.name} at pc {self.pc}"

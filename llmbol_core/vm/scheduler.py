@@ -1,0 +1,172 @@
+"""Which process runs next: the ready ones in turn, sleepers, and work done outside.
+
+A process runs for a slice of instructions and then goes behind the others. One that waits for the
+host comes back before them. When nobody can run and nothing is under way that could change that,
+the program is stuck, and says where.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from llmbol_core.errors import Deadlock, LimitError, Trap
+from llmbol_core.vm.host import Sleep, Work
+from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.process import Process
+
+SLICE = 2048
+"""Instructions that a process may run before the next one's turn."""
+_SLICES_BETWEEN_COLLECTIONS = 256
+
+Finish = Callable[[], None]
+_Done = queue.SimpleQueue[tuple[Process, Finish]]
+
+
+class Scheduler:
+    """Runs the processes of one machine until the last one has ended."""
+
+    def __init__(self, engine: Interpreter) -> None:
+        self._engine = engine
+        self.processes: dict[int, Process] = {}
+        self.instructions = 0
+        """Instructions run so far."""
+        self._ready: deque[Process] = deque()
+        self._sleepers: list[tuple[float, int, Process, Finish]] = []
+        self._sleeps = 0
+        self._working = 0
+        self._slices = 0
+        self._done: _Done = queue.SimpleQueue()
+
+    def add(self, process: Process) -> None:
+        """Take in a new process, behind the others."""
+        self.processes[process.pid] = process
+        self._ready.append(process)
+
+    def remove(self, process: Process) -> None:
+        """Forget a process that has ended."""
+        del self.processes[process.pid]
+
+    def clear(self) -> None:
+        """Forget whoever is ready, sleeps or works: all processes have ended."""
+        self._ready.clear()
+        self._sleepers.clear()
+        self._working = 0
+        self._done = queue.SimpleQueue()
+
+    def make_ready(self, process: Process) -> None:
+        """Let a process that waited for another one go on."""
+        process.waits_for = ""
+        self._ready.append(process)
+
+    def wait(self, process: Process, wish: Sleep | Work, finish: Finish) -> None:
+        """Let a process wait for the host; ``finish`` is called before it goes on."""
+        if isinstance(wish, Sleep):
+            self._sleeps += 1
+            until = time.monotonic() + wish.seconds
+            process.waits_for = "sleeps"
+            heapq.heappush(self._sleepers, (until, self._sleeps, process, finish))
+            return
+        self._working += 1
+        process.waits_for = "waits for the host"
+        arguments = (self._done, process, wish, finish)
+        threading.Thread(target=self._work, args=arguments, daemon=True).start()
+
+    def run(self, most: int | None, until: float | None) -> None:
+        """Run until no process is left, for so many instructions at most and until this time.
+
+        Raises LimitError and Deadlock.
+        """
+        while self.processes:
+            self._poll(until)
+            if not self._ready:
+                raise self._deadlock()
+            process = self._ready.popleft()
+            budget = SLICE if most is None else min(SLICE, most - self.instructions)
+            if budget <= 0:
+                raise LimitError("instruction", f"the program ran {most} of them, {process.place}")
+            if until is not None and time.monotonic() > until:
+                raise LimitError("time", f"the program was stopped, {process.place}")
+            used, goes_on = self._engine.run(process, budget)
+            self.instructions += used
+            if goes_on:
+                self._ready.append(process)
+            self._slices += 1
+            if self._slices % _SLICES_BETWEEN_COLLECTIONS == 0:
+                self._engine.heap.tidy()
+
+    @staticmethod
+    def _work(done: _Done, process: Process, work: Work, finish: Finish) -> None:
+        """Run in a thread of its own; nothing here touches the machine."""
+        try:
+            result = work.run()
+        except BaseException as error:  # noqa: BLE001 -- raised again in the machine's thread
+            done.put((process, _raiser(error)))
+            return
+
+        def finish_both() -> None:
+            work.finish(result)
+            finish()
+
+        done.put((process, finish_both))
+
+    def _poll(self, until: float | None) -> None:
+        """Take in sleepers whose time has come and work that is done; wait if nobody is ready."""
+        while True:
+            now = time.monotonic()
+            while self._sleepers and self._sleepers[0][0] <= now:
+                _, _, process, finish = heapq.heappop(self._sleepers)
+                self._finish(process, finish)
+                self._ready.append(process)
+            while self._working and self._take(0.0):
+                pass
+            if self._ready or not (self._working or self._sleepers):
+                return
+            moments = [self._sleepers[0][0]] if self._sleepers else []
+            moments += [until] if until is not None else []
+            if until is not None and now > until:
+                raise LimitError("time", f"the program was stopped while it waited{self._places()}")
+            self._take(max(0.0, min(moments) - now) if moments else None)
+
+    def _take(self, seconds: float | None) -> bool:
+        """Take in work that is done, waiting so long for it; false if there is none."""
+        if not self._working:
+            time.sleep(seconds or 0.0)
+            return False
+        try:
+            process, finish = self._done.get(timeout=seconds) if seconds else self._next(seconds)
+        except queue.Empty:
+            return False
+        self._working -= 1
+        self._finish(process, finish)
+        self._ready.appendleft(process)
+        return True
+
+    def _next(self, seconds: float | None) -> tuple[Process, Finish]:
+        return self._done.get() if seconds is None else self._done.get_nowait()
+
+    def _finish(self, process: Process, finish: Finish) -> None:
+        process.waits_for = ""
+        try:
+            finish()
+        except Trap as error:
+            process.fault = error
+
+    def _deadlock(self) -> Deadlock:
+        return Deadlock(f"every process waits for another one{self._places()}")
+
+    def _places(self) -> str:
+        known = [f"{p.place} {p.waits_for}" for p in self.processes.values()]
+        return "".join(f"; {text}" for text in known)
+
+
+def _raiser(error: BaseException) -> Callable[[], Any]:
+    def raise_again() -> None:
+        raise error
+
+    return raise_again
