@@ -43,6 +43,7 @@ from llmbol_core.vm.openfile import (
 )
 
 MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
+_STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
 _HOST_ACCESS = {OREAD: os.O_RDONLY, OWRITE: os.O_WRONLY, ORDWR: os.O_RDWR}
 
 Server = Callable[[str, int], OpenFile]
@@ -328,7 +329,12 @@ class Namespace:
             raise FileFault(f"'{quoted}' {why}") from error
 
     def _up_to_missing(self, name: str, place: Path) -> str:
-        """Return a name as it was given, cut after the first element that is not there."""
+        """Return a name as it was given, cut after the first element that is not there.
+
+        A tree may lack the directories that Inferno always has: a name in those is kept whole.
+        """
+        if place[:1] and place[0] in _STANDARD and not self._exists(self._shown(place[:1])[0]):
+            return name
         ends = [m.end() for m in re.finditer(r"[^/]+", name) if m[0] != "."]
         for count in range(len(ends)):
             start = len(place) - len(ends) + count + 1

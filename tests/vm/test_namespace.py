@@ -155,6 +155,7 @@ MISSING = [
     ("no's",              "'no''s' does not exist"),
     ("./tmp/none/x",      "'./tmp/none' does not exist"),
     ("/a/../none",        "'/a/../none' does not exist"),
+    ("/dis/lib/x.dis",    "'/dis/lib/x.dis' does not exist"),
 ]
 # fmt: on
 
@@ -370,7 +371,7 @@ def test_devices(space, tree):
     assert not (tree / "dev").exists()
     first.close()
     bare = Environment.first(Namespace())
-    assert fault(bare.namespace.open, "/dev/null", OREAD) == "'/dev' does not exist"
+    assert fault(bare.namespace.open, "/dev/null", OREAD) == "'/dev/null' does not exist"
 
 
 def test_clean():
