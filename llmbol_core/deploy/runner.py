@@ -54,11 +54,7 @@ def run_file(
     Raises FileError, DisFormatError or VerifyError if it is no program, LimitError at a limit.
     """
     out, err = io.BytesIO(), io.BytesIO()
-    machine = InfernoVM(
-        HOST_MODULES,
-        Namespace(granted=granted),
-        limits,
-        Streams(io.BytesIO(stdin), out, err),
-    )
-    status = machine.run(path, arguments)
-    return RunResult(out.getvalue(), err.getvalue(), status)
+    namespace, streams = Namespace(granted=granted), Streams(io.BytesIO(stdin), out, err)
+    with InfernoVM(HOST_MODULES, namespace, limits, streams) as machine:
+        outcome = machine.run(path, arguments, host=True)
+    return RunResult(out.getvalue(), err.getvalue(), outcome.status)
