@@ -7,6 +7,7 @@ and the bytes of the result.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
@@ -213,14 +214,22 @@ def _with_newline(text: bytes) -> bytes:
 
 
 def _pack_execute(payload: Mapping[str, Any]) -> Packed:
-    module, entry, args = _fields("execute", payload, ("module", "entry", "args"))
+    module, entry, args, memory, threads = _fields(
+        "execute", payload, ("module", "entry", "args"), ("max_memory", "max_threads")
+    )
     content = bytes(module) if isinstance(module, bytes | bytearray | memoryview) else Path(module)
     try:
-        json.dumps(list(args))
+        plain = json.loads(_encode(list(args)))
     except TypeError as error:
         raise UsageError(f"arguments for a cluster: {error}") from error
+    limits = {"max_memory": memory, "max_threads": threads}
     return Packed(
-        {"entry": str(entry), "args": list(args)}, (Attachment("module", "module.dis", content),)
+        {
+            "entry": str(entry),
+            "args": plain,
+            "limits": {name: int(n) for name, n in limits.items() if n is not None},
+        },
+        (Attachment("module", "module.dis", content),),
     )
 
 
@@ -228,10 +237,37 @@ def _execute(received: Received) -> Answer:
     from llmbol_core import deploy
 
     _, path = received.one("module")
-    with deploy.create_vm() as vm:
+    args = _decode(json.dumps(received.payload["args"]).encode())
+    with deploy.create_vm(**received.payload["limits"]) as vm:
         vm.load_module("module", path)
-        value = vm.execute("module", received.payload["entry"], received.payload["args"])
-    return Answer(json.dumps(value).encode())
+        return Answer(_encode(vm.execute("module", received.payload["entry"], args)))
+
+
+_TAG = "base64"
+
+
+def _encode(value: Any) -> bytes:
+    """Return a value as JSON, with bytes as ``{"base64": text}``.
+
+    >>> _decode(_encode([1, "a", b"b"]))
+    [1, 'a', b'b']
+    """
+
+    def tagged(thing: Any) -> dict[str, str]:
+        if isinstance(thing, bytes | bytearray | memoryview):
+            return {_TAG: base64.b64encode(thing).decode()}
+        raise TypeError(f"a {type(thing).__name__} cannot travel: expected numbers, text or bytes")
+
+    return json.dumps(value, default=tagged).encode()
+
+
+def _decode(data: bytes) -> Any:
+    """Return the value that ``_encode`` wrote; tuples come back as lists."""
+
+    def untagged(fields: dict[str, Any]) -> Any:
+        return base64.b64decode(fields[_TAG]) if fields.keys() == {_TAG} else fields
+
+    return json.loads(data, object_hook=untagged)
 
 
 # probe: nothing but the journey
@@ -254,7 +290,7 @@ JOBS: dict[str, Job] = {
                      "run a .dis program in its sandbox; the result is what it prints"),
     "inference": Job("inference",  _pack_inference, _infer,   _unpack_inference, _inference_text,
                      "run a model on an array; the result is the array of outputs"),
-    "execute":   Job(None,         _pack_execute,   _execute, json.loads,        _with_newline,
+    "execute":   Job(None,         _pack_execute,   _execute, _decode,           _with_newline,
                      "call a function of a .dis module; the result is what it returns"),
     "probe":     Job(None,         _pack_probe,     _probe,   json.loads,        _with_newline,
                      "return what was sent, after some seconds: measures the journey"),

@@ -1,0 +1,101 @@
+"""The front page's virtual machine: a local one that can also send its modules to the cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, overload
+
+from llmbol_core import deploy
+from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.distributed.task import create_task, new_id
+from llmbol_core.errors import LinkError, nearest
+from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.module import Module
+from llmbol_core.vm.objectfile import write_module
+
+Source = Module | bytes | memoryview | str | os.PathLike[str]
+
+
+class DistributedVM:
+    """A virtual machine that can also run what it has loaded on the cluster's nodes.
+
+    Everything else is what ``InfernoVM`` does, here on this machine.
+    """
+
+    def __init__(self, vm: InfernoVM) -> None:
+        self._vm = vm
+        self._sources: dict[str, bytes | Path] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vm, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._vm.close()
+
+    def load_module(self, name: str, module: Source) -> Any:
+        """Load a module, for use here and on the cluster."""
+        loaded = self._vm.load_module(name, module)
+        if isinstance(module, Module):
+            self._sources[name] = write_module(module)
+        elif isinstance(module, bytes | bytearray | memoryview):
+            self._sources[name] = bytes(module)
+        else:
+            self._sources[name] = Path(module).absolute()
+        return loaded
+
+    def execute_distributed(
+        self,
+        module: str,
+        entry: str,
+        args: Sequence[Any] = (),
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Any:
+        """Call an exported function of a loaded module on a node of the cluster; return its result.
+
+        The cluster is the one that ``cluster start`` started; the same limits hold there. The
+        time-out is in seconds. Raises NoCluster if none runs, TaskFailed if the function left no
+        result.
+        """
+        if module not in self._sources:
+            known = nearest(module, self._sources)
+            raise LinkError(module, f"no module of this name is loaded{known}")
+        payload = {
+            "module": self._sources[module],
+            "entry": entry,
+            "args": list(args),
+            "max_memory": self._vm.limits.memory,
+            "max_threads": self._vm.limits.threads,
+        }
+        task = create_task(new_id("execute"), "execute", payload, priority, timeout=timeout)
+        with Client(StateDirectory.default()) as client:
+            client.submit([task])
+            client.wait([task.id])
+            return client.result(task.id).value
+
+
+@overload
+def create_vm(
+    max_memory: int = ..., max_threads: int = ..., enable_distributed: Literal[False] = ...
+) -> InfernoVM: ...
+@overload
+def create_vm(
+    max_memory: int = ..., max_threads: int = ..., *, enable_distributed: Literal[True]
+) -> DistributedVM: ...
+def create_vm(
+    max_memory: int = deploy.Limits.memory,
+    max_threads: int = deploy.Limits.threads,
+    enable_distributed: bool = False,
+) -> InfernoVM | DistributedVM:
+    """Return a virtual machine that may hold so many bytes and live processes.
+
+    With ``enable_distributed`` it has ``execute_distributed`` too.
+    """
+    vm = deploy.create_vm(max_memory=max_memory, max_threads=max_threads)
+    return DistributedVM(vm) if enable_distributed else vm
