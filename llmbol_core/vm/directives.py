@@ -76,6 +76,11 @@ class Draft:
         self.stream.need(",")
         return self.number(what, least)
 
+    def next_word(self, what: str) -> int:
+        """Take a comma and a number that fits a word."""
+        self.stream.need(",")
+        return self.number(what, -1 << 31, 1 << 31)
+
     def type(self) -> int:
         """Take a type number, with or without ``$``; -1 is none."""
         self.stream.skip("$")
@@ -118,31 +123,19 @@ class Draft:
             raise self.stream.error(str(error), token) from error
 
 
-def _flags(draft: Draft, token: Token) -> None:
-    draft.once(token)
-    draft.result = replace(draft.result, flags=draft.number("the flags"))
+def _setting(field: str, take: Callable[[Draft], object]) -> Callable[[Draft, Token], None]:
+    """Make a directive that comes once and sets a field of the module."""
+
+    def directive(draft: Draft, token: Token) -> None:
+        draft.once(token)
+        draft.result = replace(draft.result, **{field: take(draft)})  # type: ignore[arg-type]
+
+    return directive
 
 
-def _stack(draft: Draft, token: Token) -> None:
-    draft.once(token)
-    draft.result = replace(draft.result, stack_extent=draft.number("a stack extent"))
-
-
-def _signature(draft: Draft, token: Token) -> None:
-    draft.once(token)
-    draft.result = replace(draft.result, signature=draft.hexadecimal())
-
-
-def _source(draft: Draft, token: Token) -> None:
-    draft.once(token)
-    draft.result = replace(draft.result, source_path=draft.text("the path of the source"))
-
-
-def _module(draft: Draft, token: Token) -> None:
-    draft.once(token)
+def _module_name(draft: Draft) -> str:
     quoted = draft.stream.peek().kind == "string"
-    name = draft.text("") if quoted else draft.stream.name("the name of the module")
-    draft.result = replace(draft.result, name=name)
+    return draft.text("") if quoted else draft.stream.name("the name of the module")
 
 
 def _entry(draft: Draft, token: Token) -> None:
@@ -281,7 +274,7 @@ def _array(draft: Draft, token: Token) -> None:
     offset = draft.number("an offset")
     draft.stream.need(",")
     element = draft.type()
-    length = draft.next_number("the length of an array")
+    length = draft.next_word("the length of an array")
     count = draft.number("a count", 0) if draft.stream.skip(",") else 1
     payload = struct.pack(">ii", element, length)
     draft.data.append(Datum(DataKind.DEFA, offset, count, payload))
@@ -289,14 +282,14 @@ def _array(draft: Draft, token: Token) -> None:
 
 def _indir(draft: Draft, token: Token) -> None:
     offset = draft.number("an offset")
-    index = draft.next_number("the index of an element")
+    index = draft.next_word("the index of an element")
     count = draft.number("a count", 0) if draft.stream.skip(",") else 1
     draft.data.append(Datum(DataKind.DIND, offset, count, struct.pack(">i", index)))
 
 
 def _apop(draft: Draft, token: Token) -> None:
     offset, count = 0, 1
-    if draft.stream.peek().kind == "number":
+    if draft.stream.peek().kind == "number" or draft.stream.peek().text == "-":
         offset, count = draft.number("an offset"), draft.next_number("a count", 0)
     draft.data.append(Datum(DataKind.DAPOP, offset, count, b""))
 
@@ -376,11 +369,11 @@ def _exctab(draft: Draft, token: Token) -> None:
 
 
 DIRECTIVES: dict[str, Callable[[Draft, Token], None]] = {
-    "flags": _flags,
-    "stack": _stack,
-    "signature": _signature,
-    "source": _source,
-    "module": _module,
+    "flags": _setting("flags", lambda draft: draft.number("the flags")),
+    "stack": _setting("stack_extent", lambda draft: draft.number("a stack extent")),
+    "signature": _setting("signature", Draft.hexadecimal),
+    "source": _setting("source_path", lambda draft: draft.text("the path of the source")),
+    "module": _setting("name", _module_name),
     "entry": _entry,
     "desc": _desc,
     "var": _var,

@@ -155,9 +155,12 @@ class TokenStream:
         token = self.take()
         name = token.text
         if name in self._deferred:
-            left = self.rewind(self._deferred.pop(name))
+            left = self.rewind(self._deferred[name])
+            self._depth += 1
             self.symbols[name] = self.expression()
+            self._depth -= 1
             self.rewind(left)
+            del self._deferred[name]
         try:
             return self.symbols[name]
         except KeyError:
