@@ -108,7 +108,10 @@ class Listing:
         result: str | None = None,
         comment: str = "",
     ) -> None:
-        """Call a built-in function such as ``Sys.open``; an argument of None stays nil."""
+        """Call a built-in function such as ``Sys.open``; an argument of None stays nil.
+
+        Without a place for its result the function must return a word, which is forgotten.
+        """
         module, _, name = function.partition(".")
         layout, place = self._link(module, name), routine.slot("call", is_pointer=False)
         handle = f"{module.lower()}(mp)"
@@ -122,8 +125,8 @@ class Listing:
             if argument is not None:
                 move = _MOVES[kind.letter] if isinstance(kind, Basic) else "movp"
                 routine.code(f"{move}\t{argument},{offset}({place})")
-        if result is not None:
-            routine.code(f"lea\t{result},16({place})")
+        result = result or routine.slot("forgotten", is_pointer=False)
+        routine.code(f"lea\t{result},16({place})")
         routine.code(f"mcall\t{place},${function},{handle}")
 
     def invoke(self, routine: Routine, callee: Routine, arguments: Sequence[str] = ()) -> str:
