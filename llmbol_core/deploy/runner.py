@@ -57,4 +57,6 @@ def run_file(
     namespace, streams = Namespace(granted=granted), Streams(io.BytesIO(stdin), out, err)
     with InfernoVM(HOST_MODULES, namespace, limits, streams) as machine:
         outcome = machine.run(path, arguments, host=True)
+    if outcome.value is not None:
+        out.write(f"{outcome.value}\n".encode())
     return RunResult(out.getvalue(), err.getvalue(), outcome.status)
