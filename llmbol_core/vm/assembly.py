@@ -36,12 +36,12 @@ from dataclasses import replace
 from llmbol_core.vm.directives import DIRECTIVES, Draft, Lookup, no_built_ins
 from llmbol_core.vm.isa import OPCODES, OPS, Mode, Op
 from llmbol_core.vm.module import ABSENT, HASEXCEPT, HASLDT, NAMES, Instruction, Module, Operand
+from llmbol_core.vm.notation import is_usual, spell_operands, usual_places
 from llmbol_core.vm.objectfile import operand
 from llmbol_core.vm.tokens import Token, TokenStream, unknown
 
 _NONES = {"_": ABSENT, "_6": Operand(Mode.NONE6), "_7": Operand(Mode.NONE7)}
 _BASES = {"fp": (Mode.FP, Mode.FP_INDIRECT), "mp": (Mode.MP, Mode.MP_INDIRECT)}
-_PLACES = {"s": "source", "m": "middle", "d": "destination"}
 _RESERVED = {*OPCODES, *DIRECTIVES, *_BASES}
 
 
@@ -147,36 +147,11 @@ def _finish(draft: Draft) -> Module:
     )
 
 
-def usual_places(op: Op, count: int) -> str:
-    """Return which operands a mnemonic and so many of them mean, as letters of s, m and d.
-
-    One is the destination and two are source and destination, unless the instruction has no such
-    operand: ``raise`` has only a source, ``newcw`` middle and destination.
-    """
-    if count == 1:
-        return "d" if op.role("d") or not op.role("s") else "s"
-    if count == 2:
-        return "sd" if op.role("s") or not op.role("m") else "md"
-    return "smd"[:count]
-
-
-def is_usual(op: Op, places: str) -> bool:
-    """Whether operands at just these places make sense, so that none needs to be marked absent."""
-    if len(places) == 3:
-        return True
-    wanted = {role.place for role in op.operands if role.place in _PLACES and not role.optional}
-    return (
-        places == usual_places(op, len(places))
-        and wanted <= set(places)
-        and all(op.role(place) for place in places)
-    )
-
-
 def _instruction(draft: Draft, op: Op, token: Token, code_size: int) -> Instruction:
     operands = _operands(draft, token)
     places = usual_places(op, min(len(operands), 3))
     if len(operands) > 3 or not is_usual(op, places):
-        raise draft.stream.error(f"{op.mnemonic} takes {_spelled(op)}", token)
+        raise draft.stream.error(f"{op.mnemonic} takes {spell_operands(op)}", token)
     at = dict(zip(places, operands, strict=True))
     made = Instruction(op.number, *(at.get(place, ABSENT) for place in "smd"))
     _check_middle(draft.stream, made.middle, token)
@@ -187,13 +162,6 @@ def _instruction(draft: Draft, op: Op, token: Token, code_size: int) -> Instruct
         why = f"there is no instruction {target.value}: the program has {code_size}"
         raise draft.stream.error(why, token)
     return made
-
-
-def _spelled(op: Op) -> str:
-    """Say in words which operands an instruction takes."""
-    roles = (op.role(place) for place in _PLACES)
-    words = [f"{_PLACES[r.place]}{' (optional)' * r.optional}" for r in roles if r]
-    return ", ".join(words) or "no operands"
 
 
 def _operands(draft: Draft, mnemonic: Token) -> list[Operand]:

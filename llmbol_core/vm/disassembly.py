@@ -11,9 +11,8 @@ import re
 import struct
 from collections.abc import Iterator
 
-from llmbol_core.vm.assembly import is_reserved, is_usual
+from llmbol_core.vm.assembly import is_reserved
 from llmbol_core.vm.directives import DEFAULT_STACK
-from llmbol_core.vm.isa import MODES, Mode
 from llmbol_core.vm.module import (
     HASEXCEPT,
     HASLDT,
@@ -21,10 +20,9 @@ from llmbol_core.vm.module import (
     DataKind,
     Datum,
     Handler,
-    Instruction,
     Module,
-    Operand,
 )
+from llmbol_core.vm.notation import format_instruction
 from llmbol_core.vm.objectfile import DATA
 from llmbol_core.vm.tokens import quote
 
@@ -40,24 +38,6 @@ def format_assembly(module: Module) -> str:
         ldts    @ldt,0
     """
     return "\n".join(_lines(module)) + "\n"
-
-
-def format_instruction(instruction: Instruction) -> str:
-    """Return one instruction's text, mnemonic and operands with a blank between."""
-    op = instruction.op
-    present = [p for p in "smd" if instruction.operand(p).mode is not Mode.NONE]
-    shown = present if is_usual(op, "".join(present)) else "smd"
-    operands = ",".join(format_operand(instruction.operand(place)) for place in shown)
-    return f"{op.mnemonic} {operands}".rstrip()
-
-
-def format_operand(operand: Operand) -> str:
-    """Return one operand's text.
-
-    >>> format_operand(Operand(Mode.FP_INDIRECT, 4, 36))
-    '4(36(fp))'
-    """
-    return MODES[operand.mode].text.format(value=operand.value, base=operand.base)
 
 
 def _line(directive: str, rest: str) -> str:

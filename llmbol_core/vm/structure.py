@@ -13,7 +13,6 @@ from functools import cached_property
 from itertools import pairwise
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.disassembly import format_instruction
 from llmbol_core.vm.isa import OPS, TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import (
     HASLDT,
@@ -24,13 +23,13 @@ from llmbol_core.vm.module import (
     Operand,
     TypeDescriptor,
 )
+from llmbol_core.vm.notation import PLACES, format_instruction
 
 IMMEDIATES = frozenset("WDMJQ")
 """Operand types that an immediate operand can give; ``send`` and ``lea`` also take a word so."""
 
 _NONES = frozenset({Mode.NONE, Mode.NONE6, Mode.NONE7})
 _INDIRECT = frozenset({Mode.MP_INDIRECT, Mode.FP_INDIRECT})
-_PLACES = {"s": "source", "m": "middle", "d": "destination"}
 _FRAME_HEADER = 32
 
 
@@ -246,19 +245,19 @@ def _check_handlers(found: Structure) -> None:
 def _instruction_fault(found: Structure, instruction: Instruction) -> str:
     """Say what is wrong with an instruction by itself, or nothing."""
     op = instruction.op
+    if op.mnemonic == "load" and not found.module.flags & HASLDT:
+        return "obsolete dis"
     for place, operand in zip("smd", _operands(instruction), strict=True):
         role = op.role(place)
         if operand.mode in _NONES:
             if role and not role.optional:
-                return f"needs a {_PLACES[place]} operand"
+                return f"needs a {PLACES[place]} operand"
         elif role is None:
-            return f"has no {_PLACES[place]} operand"
+            return f"has no {PLACES[place]} operand"
         else:
             why = _operand_fault(found, operand, role)
             if why:
                 return why
-    if op.mnemonic == "load" and not found.module.flags & HASLDT:
-        return "obsolete dis"
     return ""
 
 
@@ -284,9 +283,9 @@ def _operand_fault(found: Structure, operand: Operand, role: OperandRole) -> str
 def _immediate_fault(found: Structure, value: int, role: OperandRole) -> str:
     """Say why an immediate operand cannot be, or nothing."""
     if role.type not in IMMEDIATES and not (role.place == "s" and role.type in "XO"):
-        return f"the {_PLACES[role.place]} cannot be immediate: it is a {TYPES[role.type].name}"
+        return f"the {PLACES[role.place]} is no {TYPES[role.type].name} if it is immediate"
     if role.writes:
-        return f"the {_PLACES[role.place]} is written: it cannot be immediate"
+        return f"the {PLACES[role.place]} is written: it cannot be immediate"
     if role.place == "m" and not -(1 << 15) <= value < 1 << 15:
         return f"{value} does not fit a middle operand"
     if role.type == "D" and value not in found.layouts:
@@ -302,14 +301,15 @@ def place_fault(layout: Layout, offset: int, role: OperandRole) -> str:
     """Say why an operand cannot lie at an offset of an object, or nothing."""
     kind = TYPES[role.type]
     size = max(kind.size, 1)
+    what = f"{'an' if kind.name[0] in 'aeiou' else 'a'} {kind.name}"
     if not 0 <= offset <= layout.size - size:
-        return f"a {kind.name} at {offset} lies outside the {layout.size} bytes there"
+        return f"{what} at {offset} lies outside the {layout.size} bytes there"
     if offset % min(size, 4):
-        return f"a {kind.name} at {offset} is not aligned"
+        return f"{what} at {offset} is not aligned"
     if kind.kind == "pointer":
         return "" if offset in layout.pointers else f"there is no pointer at {offset}"
     if role.writes and kind.kind != "storage" and layout.overlaps(offset, size):
-        return f"a {kind.name} would be written over the pointer at {offset & -WORD_SIZE}"
+        return f"{what} would be written over the pointer at {offset & -WORD_SIZE}"
     return ""
 
 

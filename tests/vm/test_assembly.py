@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from llmbol_core.errors import AssemblyError, DisFormatError, LinkError
 from llmbol_core.vm.assembly import parse_assembly
-from llmbol_core.vm.disassembly import format_assembly, format_instruction
+from llmbol_core.vm.disassembly import format_assembly
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.module import DataKind, Import, Instruction, Module, Operand
+from llmbol_core.vm.notation import format_instruction
 from llmbol_core.vm.objectfile import read_module, write_module
 from llmbol_core.vm.tokens import quote, unquote
 from tests.vm.objects import listings, modules, object_files
