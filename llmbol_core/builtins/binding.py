@@ -16,19 +16,30 @@ Python values and results become Dis values, and the module's Limbo interface. W
 
 A result may also be given as bytes (array of byte) or as any sequence (a list, an array, a tuple).
 A reference in an argument is borrowed from the frame; one in a result is given away. A function
-that must wait returns Sleep, with result 0, or Pending.
+that must wait returns Sleep, with result 0, or Pending, or an Exchange whose ``then`` returns the
+result or another Exchange.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from textwrap import dedent, indent
 from typing import Any, Literal, TypeVar
 
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.host import RESULT, HostCall, HostFunction, HostModule, HostResult, Sleep, Work
+from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.host import (
+    RESULT,
+    Exchange,
+    HostCall,
+    HostFunction,
+    HostModule,
+    HostResult,
+    Sleep,
+    Work,
+)
 from llmbol_core.vm.layout import (
     ARGUMENTS,
     NONE,
@@ -44,7 +55,7 @@ from llmbol_core.vm.layout import (
 )
 from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.module import TypeDescriptor
-from llmbol_core.vm.objects import BIG, BYTE, POINTER, REAL, WORD, Heap
+from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.signature import type_signature
 
 Decode = Callable[[Heap, int], Any]
@@ -184,20 +195,25 @@ class Binding:
             if encode is not None:
                 encode(call.heap, call.heap.pointer(call.frame + RESULT), result)
 
-        def run(call: HostCall) -> HostResult:
-            heap, at = call.heap, call.frame
-            arguments = [decode(heap, at + offset) for decode, offset in plan]
-            if has_varargs:
-                arguments.append(VarArguments(heap, at, rest))
-            result = implementation(call, *arguments)
+        def settle(call: HostCall, result: Any) -> HostResult:
             if isinstance(result, Pending):
                 then = result.then
                 return Work(result.run, lambda found: finish(call, then(found)))
+            if isinstance(result, Exchange):
+                following = result.then
+                return replace(result, then=lambda: settle(call, following()))
             if isinstance(result, Sleep):
                 finish(call, 0)
                 return result
             finish(call, result)
             return None
+
+        def run(call: HostCall) -> HostResult:
+            heap, at = call.heap, call.frame
+            arguments = [decode(heap, at + offset) for decode, offset in plan]
+            if has_varargs:
+                arguments.append(VarArguments(heap, at, rest))
+            return settle(call, implementation(call, *arguments))
 
         return run
 

@@ -16,7 +16,7 @@ from llmbol_core.builtins.sysbinding import binding, declare, environment
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.conversion import rune_to_char
-from llmbol_core.vm.host import HostCall, Sleep
+from llmbol_core.vm.host import Exchange, HostCall, Sleep
 from llmbol_core.vm.openfile import FileFault
 
 __all__ = ["binding"]
@@ -46,16 +46,18 @@ def encode_utf8(text: str) -> bytes:
 
 
 @declare("print: fn(s: string, *): int", failure=-1)
-def print_(call: HostCall, template: str, arguments: VarArguments) -> int | Pending:
+def print_(call: HostCall, template: str, arguments: VarArguments) -> int | Pending | Exchange:
     """Write formatted text to standard output; return the number of bytes."""
     return fprint(call, STANDARD_OUTPUT, template, arguments)
 
 
 @declare("fprint: fn(fd: ref FD, s: string, *): int", failure=-1)
-def fprint(call: HostCall, number: int, template: str, arguments: VarArguments) -> int | Pending:
+def fprint(
+    call: HostCall, number: int, template: str, arguments: VarArguments
+) -> int | Pending | Exchange:
     """Write formatted text to a file; return the number of bytes."""
     data = encode_utf8(_formatted(call, template, arguments))
-    return sysfile.write_bytes(environment(call).descriptors[number], data)
+    return sysfile.write_bytes(call, environment(call).descriptors[number], data)
 
 
 @declare("sprint: fn(s: string, *): string", failure="")
@@ -197,12 +199,6 @@ def announce(call: HostCall, address: str) -> Any:
 def listen(call: HostCall, connection: tuple[Any, ...]) -> Any:
     """Fail: no network is granted."""
     raise FileFault(_NO_NETWORK)
-
-
-@declare("file2chan: fn(dir, file: string): ref FileIO", failure=None)
-def file2chan(call: HostCall, directory: str, name: str) -> Any:
-    """Fail: a program's own files are not served yet by this machine."""
-    raise FileFault("file2chan is not granted")
 
 
 @declare("export: fn(c: ref FD, dir: string, flag: int): int", failure=-1)

@@ -8,13 +8,13 @@ last reference to them dies.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmbol_core.builtins.binding import Binding, Implementation, Pending
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Descriptors, Environment
-from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.host import Exchange, HostCall
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
@@ -111,7 +111,7 @@ def declare(declaration: str, failure: Any) -> Callable[[Implementation], Implem
                 result = implementation(call, *arguments)
             except FileFault as fault:
                 return fail(fault)
-            return _guard(result, fail) if isinstance(result, Pending) else result
+            return _guard(result, fail)
 
         binding.function(declaration)(guarded)
         return implementation
@@ -119,24 +119,27 @@ def declare(declaration: str, failure: Any) -> Callable[[Implementation], Implem
     return bind
 
 
-def _guard(pending: Pending, fail: Callable[[FileFault], Any]) -> Pending:
-    """Carry a fault of the waiting thread over to the machine's."""
+def _guard(result: Any, fail: Callable[[FileFault], Any]) -> Any:
+    """Return a result that turns a fault which happens while it is waited for into failure."""
 
     def run() -> Any:
+        # A fault of the waiting thread is carried over to the machine's.
         try:
-            return pending.run()
+            return result.run()
         except FileFault as fault:
             return fault
 
-    def then(found: Any) -> Any:
-        if isinstance(found, FileFault):
-            return fail(found)
+    def then(*found: Any) -> Any:
+        if found and isinstance(found[0], FileFault):
+            return fail(found[0])
         try:
-            return pending.then(found)
+            return _guard(result.then(*found), fail)
         except FileFault as fault:
             return fail(fault)
 
-    return Pending(run, then)
+    if isinstance(result, Pending):
+        return Pending(run, then)
+    return replace(result, then=then) if isinstance(result, Exchange) else result
 
 
 def dir_fields(entry: Dir) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmbol_core.builtins.binding import Pending
+from llmbol_core.builtins.served import ServedFile, Server
 from llmbol_core.builtins.sysbinding import (
     HeldDescriptor,
     declare,
@@ -22,10 +23,11 @@ from llmbol_core.builtins.sysbinding import (
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.host import Exchange, HostCall
 from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile, PipeEnd
 
 Buffer = memoryview
+_EVERYWHERE = {"#s", "#c"}
 _MOST_AT_ONCE = 1 << 20
 """Bytes that ``stream`` takes at once, however many it is asked to."""
 
@@ -83,29 +85,35 @@ def pipe(call: HostCall, array: int) -> int:
 
 
 @declare("read: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
-def read(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int | Pending:
+def read(
+    call: HostCall, number: int, buffer: Buffer | None, count: int
+) -> int | Pending | Exchange:
     """Read at most so many bytes; 0 at the end of the file."""
     if buffer is None or count < 0:
         return 0
-    return _read(_file(call, number), buffer[:count], None)
+    return _read(call, _file(call, number), buffer[:count], None)
 
 
 @declare("pread: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
 def pread(
     call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int
-) -> int | Pending:
+) -> int | Pending | Exchange:
     """Read at an offset."""
     if buffer is None or count < 0:
         return 0
-    return _read(_file(call, number), buffer[:count], offset)
+    return _read(call, _file(call, number), buffer[:count], offset)
 
 
 @declare("readn: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
-def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int | Pending:
+def readn(
+    call: HostCall, number: int, buffer: Buffer | None, count: int
+) -> int | Pending | Exchange:
     """Read until there are so many bytes or the file ends."""
     if buffer is None or count < 0:
         return 0
     file, window = _file(call, number), buffer[:count]
+    if isinstance(file, ServedFile):
+        return file.ask_to_read(call.heap, window, None)
 
     def run() -> bytes:
         data = file.read(len(window))
@@ -126,7 +134,11 @@ def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int
     return Pending(run, then) if file.is_stream else then(run())
 
 
-def _read(file: OpenFile, window: Buffer, offset: int | None) -> int | Pending:
+def _read(
+    call: HostCall, file: OpenFile, window: Buffer, offset: int | None
+) -> int | Pending | Exchange:
+    if isinstance(file, ServedFile):
+        return file.ask_to_read(call.heap, window, offset)
     count = len(window)
 
     def then(data: bytes) -> int:
@@ -139,25 +151,31 @@ def _read(file: OpenFile, window: Buffer, offset: int | None) -> int | Pending:
 
 
 @declare("write: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
-def write(call: HostCall, number: int, buffer: Buffer | None, count: int) -> int | Pending:
+def write(
+    call: HostCall, number: int, buffer: Buffer | None, count: int
+) -> int | Pending | Exchange:
     """Write so many bytes."""
     if buffer is None or count < 0:
         return 0
-    return write_bytes(_file(call, number), bytes(buffer[:count]))
+    return write_bytes(call, _file(call, number), bytes(buffer[:count]))
 
 
 @declare("pwrite: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
 def pwrite(
     call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int
-) -> int | Pending:
+) -> int | Pending | Exchange:
     """Write at an offset."""
     if buffer is None or count < 0:
         return 0
-    return write_bytes(_file(call, number), bytes(buffer[:count]), offset)
+    return write_bytes(call, _file(call, number), bytes(buffer[:count]), offset)
 
 
-def write_bytes(file: OpenFile, data: bytes, offset: int | None = None) -> int | Pending:
+def write_bytes(
+    call: HostCall, file: OpenFile, data: bytes, offset: int | None = None
+) -> int | Pending | Exchange:
     """Write, waiting if the file cannot take more at the moment."""
+    if isinstance(file, ServedFile):
+        return file.ask_to_write(call.heap, data, offset)
     if file.can_write():
         return file.write(data, offset)
     return Pending(lambda: file.write(data, offset), int)
@@ -277,7 +295,13 @@ def chdir(call: HostCall, path: str) -> int:
 
 @declare("bind: fn(s, on: string, flags: int): int", failure=-1)
 def bind(call: HostCall, source: str, target: str, flags: int) -> int:
-    """Show one directory in the place of another, or with it."""
+    """Show one directory in the place of another, or with it.
+
+    The devices for served files and for /dev are everywhere already.
+    """
+    if source in _EVERYWHERE:
+        environment(call).namespace.stat(target)
+        return 1
     environment(call).namespace.bind(source, target, flags)
     return 1
 
@@ -296,3 +320,13 @@ def mount(call: HostCall, number: int, auth: int, on: str, flags: int, spec: str
     """Refuse: there is no client of file servers in this machine."""
     _file(call, number)
     raise FileFault("mount/attach disallowed")
+
+
+@declare("file2chan: fn(dir, file: string): ref FileIO", failure=None)
+def file2chan(call: HostCall, directory: str, name: str) -> int:
+    """Make a file that the program itself answers for, over the channels of a FileIO."""
+    if not name or "/" in name:
+        raise FileFault("file name syntax")
+    server = Server()
+    server.withdraw = environment(call).namespace.serve(directory, name, server.open)
+    return server.offer(call.heap)

@@ -39,11 +39,15 @@ class Offer:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Waiter:
-    """A process and its offers; an alt's index is stored at the address ``result``."""
+    """A process and its offers; an alt's index is stored at the address ``result``.
+
+    When an offer was taken the process goes on, by ``resume`` if there is one.
+    """
 
     process: Process
     offers: tuple[Offer, ...]
     result: int | None = None
+    resume: Callable[[], None] | None = None
 
 
 class _Queues:
@@ -69,9 +73,11 @@ class Channels:
         self._random = 0x20342
         heap.finalizers[CHANNEL] = self._hang_up
 
-    def communicate(self, process: Process, offer: Offer) -> bool:
+    def communicate(
+        self, process: Process, offer: Offer, resume: Callable[[], None] | None = None
+    ) -> bool:
         """Do what is offered now and return true, or let the process wait for a partner."""
-        return self._complete(offer) or self._wait(Waiter(process, (offer,)))
+        return self._complete(offer) or self._wait(Waiter(process, (offer,), resume=resume))
 
     def alt(self, process: Process, table: int, result: int, waits: bool) -> bool:
         """Communicate over one of the channels of a table.
@@ -134,7 +140,7 @@ class Channels:
         waiter, taken = self._take(channel, sends=False)
         number = self._heap.word(channel)
         self._heap.copy_value(address, self._destination(taken), number)
-        self._ready(waiter.process)
+        self._wake(waiter)
 
     def _receive(self, channel: int, address: int) -> None:
         is_buffered = self._heap.word(channel + 8) > 0
@@ -147,7 +153,13 @@ class Channels:
             self._put(channel, taken.address)
         else:
             self._heap.copy_value(taken.address, address, self._heap.word(channel))
-        self._ready(waiter.process)
+        self._wake(waiter)
+
+    def _wake(self, waiter: Waiter) -> None:
+        if waiter.resume is None:
+            self._ready(waiter.process)
+        else:
+            waiter.resume()
 
     def _take(self, channel: int, sends: bool) -> tuple[Waiter, Offer]:
         """Take the oldest offer at a channel, and tell an alt which it was."""

@@ -44,7 +44,20 @@ class Work:
     finish: Callable[[Any], None]
 
 
-HostResult = None | Sleep | Work
+@dataclass(frozen=True)
+class Exchange:
+    """The process sends the value at an address over a channel, or receives one there.
+
+    When that is done ``then`` is called and may return the next thing to wait for.
+    """
+
+    channel: int
+    sends: bool
+    address: int
+    then: Callable[[], Any]
+
+
+HostResult = None | Sleep | Work | Exchange
 
 
 @dataclass(slots=True)

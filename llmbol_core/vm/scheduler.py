@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
-from llmbol_core.vm.host import Sleep, Work
+from llmbol_core.vm.channels import Offer
+from llmbol_core.vm.host import Exchange, Sleep, Work
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.process import Process
 
@@ -64,8 +65,11 @@ class Scheduler:
         process.waits_for = ""
         self._ready.append(process)
 
-    def wait(self, process: Process, wish: Sleep | Work, finish: Finish) -> None:
+    def wait(self, process: Process, wish: Sleep | Work | Exchange, finish: Finish) -> None:
         """Let a process wait for the host; ``finish`` is called before it goes on."""
+        if isinstance(wish, Exchange):
+            self._exchange(process, wish, finish)
+            return
         if isinstance(wish, Sleep):
             self._sleeps += 1
             until = time.monotonic() + wish.seconds
@@ -76,6 +80,26 @@ class Scheduler:
         process.waits_for = "waits for the host"
         arguments = (self._done, process, wish, finish)
         threading.Thread(target=self._work, args=arguments, daemon=True).start()
+
+    def _exchange(self, process: Process, wish: Exchange, finish: Finish) -> None:
+        """Let a process communicate for the host, and go on with what comes then."""
+
+        def go_on() -> None:
+            after = None
+            try:
+                after = wish.then()
+            except Trap as error:
+                process.fault = error
+            if after is not None:
+                self.wait(process, after, finish)
+            else:
+                self._finish(process, finish)
+                self._ready.append(process)
+
+        process.waits_for = "waits for a file server"
+        offer = Offer(wish.channel, wish.sends, wish.address)
+        if self._engine.channels.communicate(process, offer, go_on):
+            go_on()
 
     def run(self, most: int | None, until: float | None) -> None:
         """Run until no process is left, for so many instructions at most and until this time.

@@ -8,7 +8,8 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment
 from llmbol_core.vm.host import RESULT, HostCall, Sleep, Work
 from llmbol_core.vm.layout import NONE, Field, frame, place
-from llmbol_core.vm.objects import BYTE, REAL, STACK, WORD, Heap
+from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
+from llmbol_core.vm.objects import STACK, Heap
 
 
 class Machine:

@@ -8,7 +8,7 @@ import pytest
 from llmbol_core.builtins import HOST_MODULES, signature_of
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.objects import BYTE
+from llmbol_core.vm.heaptypes import BYTE
 from tests.builtins.calling import Borrowed, Caller
 
 NAMES = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]

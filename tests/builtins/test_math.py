@@ -7,7 +7,7 @@ import pytest
 
 from llmbol_core.builtins import bessel
 from llmbol_core.errors import Trap
-from llmbol_core.vm.objects import BYTE, REAL, WORD
+from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
 from tests.builtins.calling import Caller
 
 inf, nan = math.inf, math.nan

@@ -1,0 +1,122 @@
+"""Files that a program answers for itself: what file2chan makes.
+
+Who reads such a file sends ``(offset, count, fid, reply)`` over the server's read channel and waits
+for ``(data, error)`` on the reply channel; who writes sends ``(offset, data, fid, reply)`` on the
+other and waits for ``(count, error)``. Each open of the file has its own fid. The file goes away
+with the server's FileIO. A server is not told when a reader closes the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count as numbers
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import Exchange
+from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.openfile import EHUNGUP, OREAD, OWRITE, FileFault, OpenFile
+
+# fmt: off
+#                               size  pointers
+_FILE_IO      = TypeDescriptor(-1, 8,  b"\xc0")   # read, write: channels
+_READ         = TypeDescriptor(-1, 16, b"\x10")   # offset, count, fid, reply
+_WRITE        = TypeDescriptor(-1, 16, b"\x50")   # offset, data, fid, reply
+_READ_REPLY   = TypeDescriptor(-1, 8,  b"\xc0")   # data, error
+_WRITE_REPLY  = TypeDescriptor(-1, 8,  b"\x40")   # count, error
+# fmt: on
+
+
+class Server:
+    """The channels of one served file, as long as the program keeps its FileIO."""
+
+    def __init__(self) -> None:
+        self.reads = self.writes = NIL
+        self.withdraw: Callable[[], None] = lambda: None
+        self._fids = numbers(1)
+
+    def offer(self, heap: Heap) -> int:
+        """Return a new FileIO, whose record owns the channels."""
+        ref = heap.new_handle(self, 0, _FILE_IO)
+        self.reads = heap.new_channel(heap.type_number(_READ), 0)
+        heap.give(ref, self.reads)
+        self.writes = heap.new_channel(heap.type_number(_WRITE), 0)
+        heap.give(ref + 4, self.writes)
+        return ref
+
+    def open(self, path: str, mode: int) -> ServedFile:
+        """Open the file once more."""
+        return ServedFile(path, mode, self, next(self._fids))
+
+    def close(self) -> None:
+        """Take the file away: the program has dropped its FileIO."""
+        self.reads = self.writes = NIL
+        self.withdraw()
+
+
+class ServedFile(OpenFile):
+    """One open of a served file."""
+
+    def __init__(self, path: str, mode: int, server: Server, fid: int) -> None:
+        super().__init__(path, mode)
+        self._server, self._fid = server, fid
+
+    def ask_to_read(self, heap: Heap, window: memoryview, offset: int | None) -> Exchange:
+        """Ask the server for bytes; in the end the result is their number."""
+        self._check(OREAD)
+
+        def answered(answer: int) -> int:
+            data = heap.array_bytes(heap.pointer(answer))[: len(window)]
+            window[: len(data)] = data
+            self.offset += len(data)
+            return len(data)
+
+        return self._ask(heap, offset, len(window), answered)
+
+    def ask_to_write(self, heap: Heap, data: bytes, offset: int | None) -> Exchange:
+        """Hand bytes to the server; in the end the result is the number it took."""
+        self._check(OWRITE)
+
+        def answered(answer: int) -> int:
+            taken = max(0, min(heap.word(answer), len(data)))
+            if offset is None:
+                self.offset += taken
+            return taken
+
+        return self._ask(heap, offset, data, answered)
+
+    def _ask(
+        self, heap: Heap, offset: int | None, what: int | bytes, answered: Callable[[int], int]
+    ) -> Exchange:
+        """Send a request with a reply channel of its own, then receive from that channel."""
+        is_read = isinstance(what, int)
+        channel = self._server.reads if is_read else self._server.writes
+        if channel == NIL:
+            raise FileFault(EHUNGUP)
+        kind = _READ_REPLY if is_read else _WRITE_REPLY
+        reply = heap.new_channel(heap.type_number(kind), 0)
+        request = heap.new_record(_READ if is_read else _WRITE)
+        heap.set_word(request, (self.offset if offset is None else offset) & 0x7FFFFFFF)
+        if isinstance(what, int):
+            heap.set_word(request + 4, what)
+        else:
+            heap.give(request + 4, heap.new_bytes(what))
+        heap.set_word(request + 8, self._fid)
+        heap.assign(request + 12, reply)
+
+        def sent() -> Exchange:
+            heap.release(request)
+            answer = heap.new_record(kind)
+            return Exchange(reply, False, answer, lambda: received(answer))
+
+        def received(answer: int) -> int:
+            try:
+                error = heap.string(heap.pointer(answer + 4))
+                if error:
+                    raise FileFault(error)
+                return answered(answer)
+            finally:
+                heap.release(answer)
+                heap.release(reply)
+
+        return Exchange(channel, True, request, sent)
