@@ -7,13 +7,18 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+import llmbol_core
+from llmbol_core import deploy
 from llmbol_core.distributed import control, wire
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.node import create_compute_node, local_nodes
@@ -23,10 +28,13 @@ from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
 from llmbol_core.distributed.task import State, Task, create_task
 from llmbol_core.distributed.worker import _Broker
-from llmbol_core.errors import ClusterError, TaskFailed, UsageError
+from llmbol_core.errors import ClusterError, LinkError, TaskFailed, UsageError
 from tests.distributed.conftest import eventually, processes_of
 
 pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parent.parent.parent
+SPECS = ROOT / "specs" / "programs"
 
 
 def probe(id: str, seconds: float = 0.0, **options: Any) -> Task:
@@ -113,6 +121,65 @@ def test_files_travel_by_content_and_are_fetched_in_pieces(client, cluster, tmp_
     broker.close()
     del os.environ["LLMBOL_DOOR"]
     assert fetched.read_bytes() == path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    from llmbol_core.nn import checkpoint
+
+    path = tmp_path_factory.mktemp("model") / "small.gguf"
+    checkpoint.save(llmbol_core.build_model("small", [4]).linear(4, 3).relu().build(), str(path))
+    return path
+
+
+@pytest.mark.parametrize("program", ["hello.s", "add.stack"])
+def test_a_program_prints_there_what_it_prints_here(client, tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    assemble = "from llmbol_cli.dis import main; main()"
+    subprocess.run(
+        [sys.executable, "-c", assemble, "asm", SPECS / program, "-o", "program.dis"],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    id = f"run-{program}"
+    client.submit([create_task(id, "run", {"program": "program.dis"})])
+    client.wait([id], 20)
+    assert client.result(id).text == deploy.run_file("program.dis").stdout != b""
+
+
+def test_a_program_that_is_none_fails_once_and_says_why(client, tmp_path):
+    (tmp_path / "bad.dis").write_bytes(b"no program")
+    client.submit([create_task("bad", "run", {"program": str(tmp_path / "bad.dis")})])
+    entry = client.wait(["bad"], 20)[0]
+    assert (entry.state, entry.attempts) == (State.FAILED, 1)
+    assert entry.error.startswith("bad.dis: at byte 0")
+
+
+def test_a_model_computes_there_what_it_computes_here(client, model):
+    from llmbol_core.nn.checkpoint import load_for_inference
+
+    x = np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4)
+    expected = load_for_inference(str(model)).run(x)
+    for number in range(4):
+        payload = {"model": str(model), "input": x.tolist()}
+        client.submit([create_task(f"infer-{number}", "inference", payload)])
+    entries = client.wait([f"infer-{number}" for number in range(4)], 30)
+    assert [entry.error for entry in entries] == [None] * 4
+    assert all(np.array_equal(client.result(e.id).value, expected) for e in entries)
+    # The weights came once, by their content.
+    assert FileStore(client._state.files).has(hash_file(model)[0])
+
+
+def test_a_machine_runs_its_modules_on_the_cluster(client, cluster, monkeypatch):
+    monkeypatch.setenv("LLMBOL_STATE", str(cluster.root))
+    code = llmbol_core.BytecodeLoader.create_module([0x00, 0x01, 0x05, 0xFF])
+    with llmbol_core.create_vm(max_memory=1 << 20, enable_distributed=True) as vm:
+        vm.load_module("m", code)
+        assert vm.execute_distributed("m", "main", [], priority=1) == vm.execute("m", "main", [])
+        with pytest.raises(LinkError, match="no module of this name"):
+            vm.execute_distributed("n", "main")
+        with pytest.raises(TaskFailed, match="no exported function 'mian'"):
+            vm.execute_distributed("m", "mian")
 
 
 def test_a_second_cluster_in_the_same_place_is_refused(cluster):
