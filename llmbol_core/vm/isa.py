@@ -170,15 +170,20 @@ class OperandRole:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One opcode. ``meaning`` is an expression as the module's text describes, or None."""
+    """One opcode; ``expression`` is the text of its meaning, if that is one."""
 
     number: int
     mnemonic: str
     operands: tuple[OperandRole, ...]
     effect: Effect
-    meaning: ast.expr | None
+    expression: str | None
     signature: str
     summary: str
+
+    @cached_property
+    def meaning(self) -> ast.expr | None:
+        """The meaning as an expression that the module's text describes, or None."""
+        return _parse(self.expression) if self.expression else None
 
     def role(self, place: str) -> OperandRole | None:
         """Return what the operand at a place is for, or None if the instruction has none there."""
@@ -209,7 +214,7 @@ _SHORTHANDS = {
     "round": "lambda x: x - 0.5 if x < 0.0 else x + 0.5",
     "mask": "lambda n: (big(1) << -n) - 1",
 }
-"""Abbreviations in the meanings below, replaced when the table is made."""
+"""Abbreviations in the meanings below, replaced when a meaning is parsed."""
 
 
 class _Expand(ast.NodeTransformer):
@@ -238,7 +243,7 @@ class _Substitute(ast.NodeTransformer):
         return copy.deepcopy(self._values[node.id]) if node.id in self._values else node
 
 
-def _expression(text: str) -> ast.expr:
+def _parse(text: str) -> ast.expr:
     tree = _Expand().visit(ast.parse(text, mode="eval"))
     return ast.fix_missing_locations(tree.body)  # type: ignore[no-any-return]
 
@@ -260,9 +265,8 @@ def _rows(
     for word in numbers.split():
         number, letter = word.rstrip("BWLFPCAHR"), word.lstrip("0123456789")
         typed = signature.replace("T", letter) if letter else signature
-        tree = _expression(meaning) if meaning else None
         mnemonic = stem + letter.lower()
-        ops.append(Op(int(number), mnemonic, _roles(typed), effect, tree, typed, summary))
+        ops.append(Op(int(number), mnemonic, _roles(typed), effect, meaning, typed, summary))
     return ops
 
 
