@@ -5,10 +5,11 @@ wrong, leads anywhere else::
 
     0         reserved; FREE_LISTS: heads of the free lists of small blocks
     HEAP      blocks, side by side, up to the memory limit
-    SPAN      end of what can be accessed; nil, 16rFFFFFFFF, lies behind it
+    HEAP + limit   end of what can be accessed; nil, 16rFFFFFFFF, lies far behind it
 
 Where the platform allows it the whole 4 GiB are mapped, without memory behind them until they are
-touched. A block is a header and what its reference, the address behind the header, points to::
+touched; what lies behind the limit never is. A block is a header and what its reference, the
+address behind the header, points to::
 
     -16  count of references    -12  kind or type    -8  size with the header    -4  work and flags
 
@@ -32,6 +33,9 @@ FREE_LISTS = 4096
 HEADER = 16
 COUNT, KIND, SIZE, WORK = -16, -12, -8, -4
 """Offsets of the header's words from a reference."""
+
+ASTRAY = (ArithmeticError, LookupError, ValueError, struct.error)
+"""What Python raises for addresses outside, or for words in the arena that a program damaged."""
 
 FREE = 0
 """The kind of a block that is not in use; its first word links to the next free one."""
@@ -61,15 +65,14 @@ class Arena:
 
     def __init__(self, limit: int) -> None:
         self._map = _map(limit)
-        span = min(SPAN, len(self._map) & ~7)
-        self.bytes = memoryview(self._map)[:span]
+        self.limit = min(limit, SPAN - HEAP) // _GRAIN * _GRAIN
+        self.bytes = memoryview(self._map)[: HEAP + self.limit]
         self.words = self.bytes.cast("i")
         self.pointers = self.bytes.cast("I")
         self.bigs = self.bytes.cast("q")
         self.reals = self.bytes.cast("d")
         self.shorts = self.bytes.cast("h")
         self.floats = self.bytes.cast("f")
-        self.limit = min(limit, span - HEAP) // _GRAIN * _GRAIN
         self.reserved = 0
         """Bytes that host objects take from the limit."""
         self._holes: list[int] = []

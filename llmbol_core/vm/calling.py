@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llmbol_core.errors import LinkError
-from llmbol_core.vm import objects
+from llmbol_core.vm import heaptypes
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.layout import (
     BIG,
@@ -68,7 +68,8 @@ def function_type(module: str, export: Export, arguments: Sequence[Any]) -> Func
             if type_signature(found) == export.signature:
                 return found
     given = ", ".join(type(value).__name__ for value in arguments) or "nothing"
-    raise LinkError(module, f"{export.name} (signature {export.signature:08x}) does not take {given}")
+    why = f"{export.name} (signature {export.signature:08x}) does not take {given}"
+    raise LinkError(module, why)
 
 
 def _types(value: Any) -> Iterator[Type]:
@@ -104,11 +105,11 @@ _NUMBERS = {
     REAL: _Number(Heap.real, Heap.set_real),
 }
 _ELEMENTS = {
-    BYTE: objects.BYTE,
-    INT: objects.WORD,
-    BIG: objects.BIG,
-    REAL: objects.REAL,
-    STRING: objects.POINTER,
+    BYTE: heaptypes.BYTE,
+    INT: heaptypes.WORD,
+    BIG: heaptypes.BIG,
+    REAL: heaptypes.REAL,
+    STRING: heaptypes.POINTER,
 }
 
 

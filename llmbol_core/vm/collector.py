@@ -1,9 +1,9 @@
 """The cycle collector: finds objects that only each other keep.
 
-What the objects' counts say, less the references found in objects, is what refers to each from
-elsewhere: frames, the host's tables, the machine's own variables. Whatever has such a reference, and
-all that can be reached from there, lives. So no list of roots is needed, and nothing that somebody
-holds is ever lost.
+What an object's count says, less the references to it found in objects, is what refers to it from
+elsewhere: frames, the host's tables, the machine's own variables. Whatever has such a reference,
+and all that can be reached from there, lives. So no list of roots is needed, and nothing that
+somebody holds is ever lost.
 """
 
 from __future__ import annotations

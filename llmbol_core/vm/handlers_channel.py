@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.channels import Offer
 from llmbol_core.vm.handlers_control import STOP
-from llmbol_core.vm.objects import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.steps import Handler, handler
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def _maker(element: int) -> Handler:
     return new_channel
 
 
-for _mnemonic, _element in dict(newcb=BYTE, newcw=WORD, newcf=REAL, newcp=POINTER, newcl=BIG).items():
+_ELEMENTS = {"newcb": BYTE, "newcw": WORD, "newcf": REAL, "newcp": POINTER, "newcl": BIG}
+for _mnemonic, _element in _ELEMENTS.items():
     handler(_mnemonic)(_maker(_element))
 
 

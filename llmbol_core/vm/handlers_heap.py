@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.objects import BIG, BYTE, LIST_HEADER, POINTER, REAL, WORD
+from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.objects import Heap as _Heap
 from llmbol_core.vm.steps import Handler, handler
 
@@ -88,7 +89,7 @@ def _index(size: int) -> Handler:
     return index
 
 
-for _mnemonic, _size in dict(indb=1, indw=4, indf=8, indl=8).items():
+for _mnemonic, _size in {"indb": 1, "indw": 4, "indf": 8, "indl": 8}.items():
     handler(_mnemonic)(_index(_size))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm import strings
+from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.conversion import (
     real_to_string,
     string_to_big,
     string_to_real,
     string_to_word,
 )
-from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.steps import handler
 
 if TYPE_CHECKING:

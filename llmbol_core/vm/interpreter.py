@@ -2,14 +2,14 @@
 
 It is the definition of what programs do; whatever is faster is held to it. A module is decoded step
 by step (``steps.py``) when the program first gets there. A process that runs keeps its state in its
-``Process`` except for the program counter, which goes from step to step; steps that change the frame
-or the module return ``SWITCH``, those after which the process must stop return ``STOP``.
+``Process`` except for the program counter, which goes from step to step; steps that change the
+frame or the module return ``SWITCH``, those after which the process must stop return ``STOP``.
 """
 
 from __future__ import annotations
 
 import functools
-import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.errors import Trap
@@ -20,7 +20,7 @@ from llmbol_core.vm import (  # noqa: F401 -- their handlers
     handlers_text,
     traps,
 )
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.exceptions import deliver
 from llmbol_core.vm.handlers_control import STOP
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.scheduler import Scheduler
-
-_ASTRAY = (ArithmeticError, LookupError, ValueError, struct.error)
-"""What Python raises for an address behind nil, or for words that a program has damaged."""
 
 
 class Link(NamedTuple):
@@ -74,31 +71,26 @@ class Interpreter:
         """Run a process for a number of instructions; return how many, and whether it goes on."""
         self.process = process
         left = budget
-        if process.fault is not None and not self._take_fault(process):
-            return 0, False
-        while left > 0:
+        goes_on = process.fault is None or self._take_fault(process)
+        while goes_on and left:
             steps, fp, mp, pc = process.steps, process.fp >> 2, process.mp >> 2, process.pc
-            count = 0
+            countdown = range(left - 1, -1, -1)
             try:
-                for count in range(1, left + 1):
+                for left in countdown:  # noqa: B007 -- used behind the loop
                     pc = steps[pc](fp, mp)
                     if pc < 0:
                         break
                 else:
                     process.pc = pc
-                    return budget, True
             except (Trap, Raised) as error:
                 process.pc = pc
-                alive = self._deliver(process, error)
-            except _ASTRAY:
+                goes_on = self._deliver(process, error)
+            except ASTRAY:
                 process.pc = pc
-                alive = self._deliver(process, Trap(traps.NIL_DEREFERENCE))
+                goes_on = self._deliver(process, Trap(traps.NIL_DEREFERENCE))
             else:
-                alive = pc != STOP
-            left -= count
-            if not alive:
-                return budget - left, False
-        return budget, True
+                goes_on = pc != STOP
+        return budget - left, goes_on
 
     def _take_fault(self, process: Process) -> bool:
         """Raise what happened while a process waited, in the instruction that it waited in."""
@@ -109,12 +101,10 @@ class Interpreter:
 
     def _deliver(self, process: Process, error: Trap | Raised) -> bool:
         """Continue in a handler, or end the process and return false."""
-        try:
+        # Delivery fails if there is no memory for the string, or if the stack is damaged.
+        with suppress(Trap, *ASTRAY):
             if deliver(self, process, error):
                 return True
-        except (Trap, *_ASTRAY):
-            # Out of memory for the exception itself, or a stack that the program has damaged.
-            pass
         self.machine.end(process, Trap(error.name, process.module.module.name, process.pc))
         return False
 

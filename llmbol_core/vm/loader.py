@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
 from llmbol_core.vm.objectfile import read_object
-from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, POINTER, Heap
-from llmbol_core.vm.openfile import OREAD, Dir, FileFault
+from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
+from llmbol_core.vm.openfile import ENOTEXIST, OREAD, Dir, FileFault
 from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
@@ -89,7 +90,12 @@ class Loader:
 
     def find(self, namespace: Namespace, path: str) -> LoadedModule:
         """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
-        file = namespace.open(path, OREAD)
+        try:
+            file = namespace.open(path, OREAD)
+        except FileFault as error:
+            # Loading names the whole path, whichever element is missing.
+            is_missing = str(error).endswith(ENOTEXIST)
+            raise FileFault(f"'{path}' {ENOTEXIST}") if is_missing else error from None
         try:
             stamp = file.stat()
             known = self._files.get(path)

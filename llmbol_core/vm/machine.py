@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.errors import Deadlock, FileError, LimitError, LinkError, Trap, nearest
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.environment import Environment, Streams
@@ -33,8 +34,8 @@ from llmbol_core.vm.scheduler import Scheduler
 if TYPE_CHECKING:
     from llmbol_core.vm.layout import Function
 
-EXIT_SILENTLY = ("fail:",)
-"""How exceptions begin that end a program without a message."""
+QUIET = "fail:"
+"""How exceptions begin that end a process without a message."""
 
 
 @dataclass(frozen=True)
@@ -198,13 +199,15 @@ class InfernoVM:
         """End a process, because it is done or because of an exception that nobody handles."""
         if error is not None and error.name:
             self._failures[process.pid] = error
-            if not error.name.startswith("fail:"):
+            if not error.name.startswith(QUIET):
                 self._report(str(error))
         if process.waiter is not None:
             self.engine.channels.withdraw(process.waiter)
-        process.stack.pop_above(0)
-        process.stack.free()
-        self.heap.release(process.handle)
+        # What a program has damaged stays where it is, until the machine is closed.
+        with suppress(Trap, *ASTRAY):
+            process.stack.pop_above(0)
+            process.stack.free()
+            self.heap.release(process.handle)
         process.environment.close()
         self.scheduler.remove(process)
 

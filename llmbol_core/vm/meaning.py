@@ -42,7 +42,7 @@ class _Translator:
         match node:
             case ast.Name(id=name):
                 return self._loads[name]
-            case ast.Constant(value=value):
+            case ast.Constant(value=int() | float() as value):
                 return repr(float(value) if neighbour == "F" else value)
             case ast.UnaryOp(operand=operand):
                 return _wrap(f"-{self.text(operand, neighbour)}", self._type(node, neighbour))

@@ -9,26 +9,23 @@ Each is a block of the arena whose header says its kind; what its reference poin
     MODULE   0 module data    4 number of its links in a table outside
     others   a record: the kind is the number of its type, the header's work word may have HOSTED
 
-A slice is an array whose owner holds the elements. Types are numbered per machine; descriptors stay
-outside of the arena. References are counted, and an object is released with its last reference;
-``Collector`` finds what only cycles keep.
+A slice is an array whose owner holds the elements. References are counted, and an object is
+released with its last reference; ``collector.py`` finds what only cycles keep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import NIL, Arena
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.heaptypes import BYTE, POINTER, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
 FREE, STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(7)
 """Kinds of blocks; a STACK holds frames, whose references the collector takes as roots."""
-
-BYTE, WORD, BIG, REAL, POINTER = range(8, 13)
-"""Numbers of the types that every machine has."""
 
 ARRAY_HEADER = 16
 LIST_HEADER = 8
@@ -39,20 +36,9 @@ HOSTED = 2
 
 _MAX_SIZE = 1 << 32
 _WORTH_TIDYING = 1 << 20
-_BUILT_IN = {BYTE: (1, b""), WORD: (4, b""), BIG: (8, b""), REAL: (8, b""), POINTER: (4, b"\x80")}
 
 
-class HeapType(NamedTuple):
-    """What the heap knows of a type: the size of a value and where its pointers lie."""
-
-    size: int
-    pointers: tuple[int, ...]
-
-
-_NO_TYPE = HeapType(0, ())
-
-
-class Heap(Arena):
+class Heap(TypedArena):
     """The arena with objects in it.
 
     A method that makes an object returns a reference that the caller owns: it is passed on with
@@ -62,11 +48,6 @@ class Heap(Arena):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self.types: list[HeapType] = [_NO_TYPE] * BYTE
-        self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
-        self._plain: dict[int, int] = {}
-        for number, (size, pointer_map) in _BUILT_IN.items():
-            assert self.type_number(TypeDescriptor(number, size, pointer_map)) == number
         self._hosted: dict[int, tuple[Any, int]] = {}
         self.finalizers: dict[int, Callable[[int], None]] = {}
         """What to call with a reference before an object of a kind is released."""
@@ -74,30 +55,11 @@ class Heap(Arena):
         """What frees unreachable cycles."""
         self._used_after_tidying = 0
 
-    # Types
-
-    def type_number(self, descriptor: TypeDescriptor) -> int:
-        """Return the number that stands for this very descriptor in headers."""
-        known = self._numbers.get(id(descriptor))
-        if known is None:
-            known = (len(self.types), descriptor)
-            self._numbers[id(descriptor)] = known
-            self.types.append(HeapType(descriptor.size, descriptor.pointers))
-        return known[0]
-
-    def plain_type(self, size: int) -> int:
-        """Return the number of the type of values of so many bytes without pointers."""
-        if size < 0:
-            raise Trap(traps.NEGATIVE_SIZE)
-        if size not in self._plain:
-            self._plain[size] = self.type_number(TypeDescriptor(-1, size))
-        return self._plain[size]
+    # Counting
 
     def type_of(self, ref: int) -> int:
         """Return the kind or type number of an object."""
         return self.words[(ref >> 2) - 3]
-
-    # Counting
 
     def retain(self, ref: int) -> int:
         """Count one more reference and return it; nil is not counted."""

@@ -1,0 +1,52 @@
+"""Types as the heap knows them: by number, since descriptors stay outside of the arena."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import Arena
+from llmbol_core.vm.module import TypeDescriptor
+
+BYTE, WORD, BIG, REAL, POINTER = range(8, 13)
+"""Numbers of the types that every machine has; smaller ones are kinds of objects."""
+
+_BUILT_IN = {BYTE: (1, b""), WORD: (4, b""), BIG: (8, b""), REAL: (8, b""), POINTER: (4, b"\x80")}
+
+
+class HeapType(NamedTuple):
+    """The size of a value, and where its pointers lie."""
+
+    size: int
+    pointers: tuple[int, ...]
+
+
+class TypedArena(Arena):
+    """The arena and the types of what lies in it. ``types`` holds them by number."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.types: list[HeapType] = [HeapType(0, ())] * BYTE
+        self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
+        self._plain: dict[int, int] = {}
+        for number, (size, pointer_map) in _BUILT_IN.items():
+            assert self.type_number(TypeDescriptor(number, size, pointer_map)) == number
+
+    def type_number(self, descriptor: TypeDescriptor) -> int:
+        """Return the number of this very descriptor; equal ones are different types."""
+        known = self._numbers.get(id(descriptor))
+        if known is None:
+            # The descriptor is kept, so that its id stays its own.
+            known = (len(self.types), descriptor)
+            self._numbers[id(descriptor)] = known
+            self.types.append(HeapType(descriptor.size, descriptor.pointers))
+        return known[0]
+
+    def plain_type(self, size: int) -> int:
+        """Return the number of the type of values of so many bytes without pointers."""
+        if size < 0:
+            raise Trap(traps.NEGATIVE_SIZE)
+        if size not in self._plain:
+            self._plain[size] = self.type_number(TypeDescriptor(-1, size))
+        return self._plain[size]
