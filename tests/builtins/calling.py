@@ -6,9 +6,9 @@ from typing import Any
 from llmbol_core.builtins import HOST_MODULES, built_in
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment
+from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
 from llmbol_core.vm.host import RESULT, HostCall, Sleep, Work
 from llmbol_core.vm.layout import NONE, Field, frame, place
-from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
 from llmbol_core.vm.objects import STACK, Heap
 
 

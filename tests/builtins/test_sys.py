@@ -7,10 +7,10 @@ import pytest
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment, Streams
+from llmbol_core.vm.heaptypes import BYTE, POINTER
 from llmbol_core.vm.host import Sleep
 from llmbol_core.vm.layout import BIG, INT, REAL, STRING
 from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.heaptypes import BYTE, POINTER
 from llmbol_core.vm.openfile import DMDIR
 from tests.builtins.calling import Borrowed, Caller
 
