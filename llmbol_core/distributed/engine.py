@@ -21,6 +21,7 @@ from typing import Any
 from distributed import Client, Scheduler
 from distributed.core import Server
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.node import ServerNode
 from distributed.security import Security
 from distributed.utils import NoOpAwaitable
 
@@ -57,7 +58,7 @@ class Vitals:
 
 
 def admit(*roles: Role) -> None:
-    """Have the Dask servers of this process drop whoever comes without one of these roles.
+    """Have the Dask servers that this process starts drop who comes without one of these roles.
 
     This happens before anything is read from the peer: what Dask reads it may unpickle.
     """
@@ -72,6 +73,8 @@ def admit(*roles: Role) -> None:
         return NoOpAwaitable()
 
     Server.handle_comm = handle_comm  # type: ignore[method-assign]
+    # Dask's web pages know neither certificates nor roles, and cannot be turned off.
+    ServerNode.start_http_server = _no_web_server  # type: ignore[method-assign]
 
 
 def prepare_worker(server: Any, report: Callable[[], dict[str, Any]]) -> None:
@@ -104,7 +107,7 @@ class Engine:
         admit(Role.BROKER, Role.NODE)
         self._scheduler = await Scheduler(
             host=LOOPBACK, port=0, protocol="tls", security=self._security,
-            dashboard=False, dashboard_address=f"{LOOPBACK}:0",
+            dashboard=False,
         )  # fmt: skip
         handlers = self._scheduler.handlers
         for call in handlers.keys() - _NODE_CALLS:
@@ -272,6 +275,10 @@ def _for_broker(handler: Callable[..., Any]) -> Callable[..., Any]:
         return await result if inspect.isawaitable(result) else result
 
     return guarded
+
+
+def _no_web_server(*arguments: Any, **options: Any) -> None:
+    """Start nothing."""
 
 
 def _hurry(stream: Any) -> None:

@@ -101,7 +101,7 @@ class NodeProcess:
             "--name", self.node.name, "--nthreads", "1", "--no-nanny",
             "--protocol", "tls", "--host", self.node.address,
             "--worker-port", str(self.node.port),
-            "--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0",
+            "--no-dashboard",
             # Mapped files count as memory: Dask's own limit would kill nodes for large models.
             "--memory-limit", "0", "--death-timeout", "15",
             "--local-directory", str(self._state.scratch),

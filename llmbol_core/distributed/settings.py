@@ -22,8 +22,6 @@ SETTINGS: dict[str, object] = {
     # Who gets in.
     "distributed.comm.require-encryption":                True,
     "distributed.comm.tls.min-version":                   1.3,
-    "distributed.scheduler.http.routes":                  ["distributed.http.health"],
-    "distributed.worker.http.routes":                     ["distributed.http.health"],
     # What costs while nothing happens.
     "distributed.worker.profile.enabled":                 False,
     "distributed.admin.tick.interval":                    "500ms",

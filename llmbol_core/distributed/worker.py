@@ -28,10 +28,9 @@ _models = ModelCache()
 
 
 def dask_setup(server: Any) -> None:
-    """Have the worker admit the cluster's own and report what it has loaded; Dask calls this."""
+    """Have the worker report what it has loaded; Dask calls this."""
     from llmbol_core.distributed import engine
 
-    engine.admit(Role.BROKER)
     engine.prepare_worker(server, lambda: {"pid": os.getpid(), "cached": _models.hashes})
 
 
@@ -103,6 +102,9 @@ def main() -> None:
     # While this takes its time the broker starts too.
     from distributed.cli.dask_worker import main as dask_worker
 
+    from llmbol_core.distributed import engine
+
+    engine.admit(Role.BROKER)
     line = sys.stdin.readline()
     if not line:
         return
