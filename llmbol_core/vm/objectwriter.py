@@ -1,0 +1,133 @@
+"""Writing Dis object files; ``objectfile.py`` describes the format and reads it."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+
+from llmbol_core.vm.isa import MODES
+from llmbol_core.vm.module import (
+    HASEXCEPT,
+    HASLDT,
+    NAMES,
+    Datum,
+    Instruction,
+    Module,
+    Operand,
+)
+
+XMAGIC = 819248
+SMAGIC = 923426
+OP_LIMIT = 1 << 29
+"""Ops lie in -OP_LIMIT ..< OP_LIMIT."""
+
+_UNSIGNED = struct.Struct(">I")
+
+
+def encode_op(value: int) -> bytes:
+    """Return the shortest form of an op.
+
+    >>> encode_op(5).hex(), encode_op(-65).hex(), encode_op(XMAGIC).hex()
+    ('05', 'bfbf', 'c00c8030')
+    """
+    if -64 <= value < 64:
+        return bytes((value & 0x7F,))
+    if -8192 <= value < 8192:
+        return (value & 0x3FFF | 0x8000).to_bytes(2, "big")
+    if -OP_LIMIT <= value < OP_LIMIT:
+        return (value & 0x3FFFFFFF | 0xC0000000).to_bytes(4, "big")
+    raise ValueError(f"{value} does not fit 30 bits")
+
+
+def write_module(module: Module) -> bytes:
+    """Return a module's object file.
+
+    A number that does not fit the format, a NUL in a name, and imports or handlers without their
+    flag are the caller's mistake: ValueError.
+    """
+    if bool(module.imports) > bool(module.flags & HASLDT):
+        raise ValueError("imports need the flag HASLDT")
+    if bool(module.handlers) > bool(module.flags & HASEXCEPT):
+        raise ValueError("handlers need the flag HASEXCEPT")
+    body = b"".join(
+        [
+            _ops(module.flags, module.stack_extent, len(module.instructions), module.data_size),
+            _ops(len(module.types), len(module.exports), module.entry_pc, module.entry_type),
+            *map(_encode_instruction, module.instructions),
+            *(_ops(t.id, t.size, len(t.pointer_map)) + t.pointer_map for t in module.types),
+            *map(_encode_datum, module.data),
+            b"\0" + _encode_name(module.name),
+            *(_ops(e.pc, e.type) + _encode_link(e.signature, e.name) for e in module.exports),
+            _encode_imports(module),
+            _encode_handlers(module),
+            b"" if module.source_path is None else _encode_name(module.source_path),
+        ]
+    )
+    if module.signature is None:
+        return encode_op(XMAGIC) + body
+    return encode_op(SMAGIC) + encode_op(len(module.signature)) + module.signature + body
+
+
+_encode_op: Callable[[int], bytes] = functools.lru_cache(maxsize=1 << 14)(encode_op)
+
+
+def _ops(*values: int) -> bytes:
+    return b"".join(map(_encode_op, values))
+
+
+def _encode_name(name: str) -> bytes:
+    if "\0" in name:
+        raise ValueError(f"a name cannot hold a NUL: {name!r}")
+    return name.encode(*NAMES) + b"\0"
+
+
+def _encode_link(signature: int, name: str) -> bytes:
+    return _UNSIGNED.pack(signature) + _encode_name(name)
+
+
+def _encode_instruction(instruction: Instruction) -> bytes:
+    source, middle, destination = (
+        instruction.source,
+        instruction.middle,
+        instruction.destination,
+    )
+    bits = MODES[middle.mode].middle
+    if bits is None:
+        raise ValueError(
+            f"{instruction.op.mnemonic}: a middle operand cannot be {middle.mode.name}"
+        )
+    head = bytes((instruction.opcode, bits << 6 | source.mode << 3 | destination.mode))
+    return head + _encode_operand(middle) + _encode_operand(source) + _encode_operand(destination)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _encode_operand(operand: Operand) -> bytes:
+    values = MODES[operand.mode].values
+    return _ops(*((), (operand.value,), (operand.base, operand.value))[values])
+
+
+def _encode_datum(item: Datum) -> bytes:
+    if 0 < item.count < 16:
+        return bytes((item.kind << 4 | item.count,)) + _ops(item.offset) + item.payload
+    return bytes((item.kind << 4,)) + _ops(item.count, item.offset) + item.payload
+
+
+def _encode_imports(module: Module) -> bytes:
+    if not module.flags & HASLDT:
+        return b""
+    parts = [_ops(len(module.imports))]
+    for wanted in module.imports:
+        parts += [_ops(len(wanted)), *(_encode_link(i.signature, i.name) for i in wanted)]
+    return b"".join([*parts, b"\0"])
+
+
+def _encode_handlers(module: Module) -> bytes:
+    if not module.flags & HASEXCEPT:
+        return b""
+    parts = [_ops(len(module.handlers))]
+    for h in module.handlers:
+        parts += [_ops(h.offset, h.pc1, h.pc2, h.type, len(h.labels) | h.typed << 16)]
+        parts += [_encode_name(pattern) + _ops(pc) for pattern, pc in h.labels]
+        parts += [_ops(h.default_pc)]
+    return b"".join([*parts, b"\0"])
