@@ -99,10 +99,10 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda done, total, text: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     note_column = TextColumn("{task.fields[note]}")
     with Bar(*columns, note_column, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, note="")

@@ -92,7 +92,9 @@ def test_snippets_run_in_order(workshop):
         [sys.executable, program], cwd=folder, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    shown = [m for text in SNIPPETS for m in re.findall(r"^\s*print\(.*?# (.*)$", text, re.MULTILINE)]
+    shown = [
+        m for text in SNIPPETS for m in re.findall(r"^\s*print\(.*?# (.*)$", text, re.MULTILINE)
+    ]
     assert matches("\n".join(shown), done.stdout), done.stdout
 
 
