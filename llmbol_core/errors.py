@@ -9,7 +9,7 @@
     │  ├ GgufFormatError           a GGUF file
     │  └ DataFormatError           an input file: .npy, .npz, .csv, JSON
     ├ FileError(path, why)         a file that cannot be read or written
-    ├ LinkError(module, why)       a module or one of its imports that cannot be found or does not fit
+    ├ LinkError(module, why)       a module or one of its imports that is missing or does not fit
     ├ VerifyError(module, pc, why) a program refused before it runs
     ├ Trap(name, module, pc)       an exception that left a running program; name is Inferno's text
     ├ LimitError(limit, why)       a program stopped because it reached a limit given to it
@@ -100,7 +100,7 @@ class FileError(LlmbolError):
     @classmethod
     def of(cls, error: OSError, path: object) -> FileError:
         """Wrap what the operating system said about a path."""
-        return cls(str(path), (error.strerror or str(error)).lower())
+        return cls(str(path) or "''", (error.strerror or str(error)).lower())
 
 
 class LinkError(LlmbolError):

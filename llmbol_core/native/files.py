@@ -7,6 +7,7 @@ Every file that llmbol writes goes through ``atomic_write``, every one it reads 
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import secrets
@@ -31,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), f".llmbol-{secrets.token_hex(8)}.tmp")
     try:
-        mode = _mode(target)
+        mode = _mode_of_target(path)
         if mode is not None and not stat.S_ISREG(mode):
             with open(target, "wb") as file:
                 yield file
@@ -49,6 +50,22 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+def check_target(path: Path, *sources: Path) -> None:
+    """Refuse, before long work, a path that cannot be written or that is a file being read."""
+    try:
+        mode = _mode_of_target(path)
+        if mode is None or stat.S_ISREG(mode):
+            folder = os.path.dirname(os.path.realpath(path))
+            os.stat(folder)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        same = [s for s in sources if mode is not None and os.path.samefile(s, path)]
+    except OSError as error:
+        raise FileError.of(error, path) from error
+    if same:
+        raise FileError(str(path), "this file is read, so it cannot be written: name another one")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -78,12 +95,15 @@ def map_file(path: Path) -> memoryview:
         raise FileError.of(error, path) from error
 
 
-def _mode(path: str) -> int | None:
-    """Return the kind and permissions of what is at the path, or None if nothing is."""
+def _mode_of_target(path: Path) -> int | None:
+    """Return the kind and permissions of a file to be replaced, or None if there is none yet."""
     try:
-        return os.stat(path).st_mode
+        mode = os.stat(os.path.realpath(path)).st_mode
     except FileNotFoundError:
-        return None
+        mode = None
+    if not os.path.basename(path) or (mode is not None and stat.S_ISDIR(mode)):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return mode
 
 
 def _create(path: str, mode: int | None) -> BinaryIO:

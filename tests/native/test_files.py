@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from llmbol_core.errors import FileError
-from llmbol_core.native.files import atomic_write, map_file, read_bytes
+from llmbol_core.native.files import atomic_write, check_target, map_file, read_bytes
 
 
 def test_new_file_has_the_mode_that_the_umask_allows(tmp_path):
@@ -88,3 +88,27 @@ def test_a_pipe_is_read_where_it_cannot_be_mapped():
     os.close(writer)
     assert bytes(map_file(f"/dev/fd/{reader}")) == b"hello"
     os.close(reader)
+
+
+@pytest.mark.parametrize("path", ["", "new/", ".", "there", "there/"])
+def test_a_directory_is_no_file_to_write(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileError, match=r"is a directory$"):
+        check_target(path)
+    with pytest.raises(FileError, match="is a directory"), atomic_write(path) as file:
+        file.write(b"x")
+    assert os.listdir(tmp_path) == ["there"]
+
+
+def test_what_is_read_is_not_written(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "link").symlink_to("a")
+    check_target(tmp_path / "a")
+    check_target(tmp_path / "new", tmp_path / "a")
+    for target in ("a", "link"):
+        with pytest.raises(FileError, match="this file is read, so it cannot be written"):
+            check_target(tmp_path / target, tmp_path / "a")
+    with pytest.raises(FileError, match="no such file or directory"):
+        check_target(tmp_path / "none" / "a")
+    check_target(os.devnull)
