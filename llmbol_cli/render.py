@@ -8,16 +8,21 @@ is the one boundary where an ``LlmbolError`` becomes a line on standard error an
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
 
 from llmbol_core.errors import LlmbolError, SourceError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Progress = Callable[[int, int, str], None]
 """What long work reports to: steps done, steps in all, a short note."""
@@ -36,6 +41,7 @@ def app(purpose: str) -> typer.Typer:
 
 def run(group: typer.Typer) -> NoReturn:
     """Run a command group: exit 0, 1 after an error that the user can mend, 2 after misuse."""
+    _open_streams()
     try:
         group()
     except LlmbolError as error:
@@ -56,10 +62,23 @@ def run(group: typer.Typer) -> NoReturn:
     sys.exit(0)
 
 
+def _open_streams() -> None:
+    """Give a closed stream nothing to read or a place to vanish; print what an encoding lacks."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 -- open until the process ends
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def fail(error: LlmbolError) -> NoReturn:
     """Say what was wrong, with the place in the source where a terminal can show it, and exit 1."""
-    sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr)
+    with suppress(OSError):
+        sys.stdout.flush()
+    print(f"error: {_visible(str(error))}", file=sys.stderr)
     if isinstance(error, SourceError) and error.excerpt and sys.stderr.isatty():
         print(error.excerpt, file=sys.stderr)
     sys.exit(1)
@@ -68,7 +87,7 @@ def fail(error: LlmbolError) -> NoReturn:
 def show(result: Any, as_json: bool = False) -> None:
     """Print a result: text as it is, dataclasses as a table or lines, anything as JSON."""
     if as_json:
-        text = json.dumps(_plain(result), indent=2, ensure_ascii=False)
+        text = _json(_plain(result))
     elif isinstance(result, str):
         text = result.removesuffix("\n")
     elif dataclasses.is_dataclass(result):
@@ -122,6 +141,29 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
+def _json(value: Any) -> str:
+    """Return JSON, which knows no NaN and no infinity: null stands for them, as in JavaScript."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
+    except ValueError:
+        return _json(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None."""
+    if isinstance(value, dict):
+        return {key: _finite(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _visible(text: str) -> str:
+    """Return a text as one line that leaves the terminal alone: control characters as escapes."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -133,7 +175,7 @@ def _cell(value: Any) -> str:
         return " ".join(_cell(v) for v in value)
     if isinstance(value, dict):
         return " ".join(f"{k}={_cell(v)}" for k, v in value.items())
-    return str(value)
+    return _visible(str(value))
 
 
 def _lines(fields: dict[str, Any]) -> str:
