@@ -12,6 +12,8 @@ check serves Python calls and specs.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import reprlib
 import types
 import typing
@@ -44,6 +46,19 @@ class Range:
         return f"{low} and {'below' if self.without_high else 'at most'} {self.high}"
 
 
+class Printable:
+    """The texts that fit into one line of a table."""
+
+    _control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+    def __contains__(self, text: str) -> bool:
+        return not self._control.search(text)
+
+    def __str__(self) -> str:
+        return "without control characters"
+
+
+Name = Annotated[str, Printable()]
 Size = Annotated[int, Range(1)]
 Count = Annotated[int, Range(0)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
@@ -184,11 +199,24 @@ def convert(hint: Any, value: Any) -> Any:
         return _convert_members(hint, value)
     if isinstance(hint, type) and issubclass(hint, Declared):
         return _convert_object(hint, value)
-    if hint is float and type(value) is int:
-        return float(value)
+    if hint is float:
+        return _convert_number(value)
     if value not in arguments if origin is Literal else type(value) is not hint:
         raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(value)}")
     return value
+
+
+def _convert_number(value: Any) -> float:
+    """Return a whole or other number as float, if it has a finite one."""
+    if type(value) not in (int, float):
+        raise FieldError(f"expected {describe(float)}, got {reprlib.repr(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise FieldError(f"expected a finite number, got {reprlib.repr(value)}")
+    return number
 
 
 def _convert_object(family: type[Declared], value: Any) -> Any:

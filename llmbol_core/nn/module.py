@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmbol_core.errors import ModelError, ShapeError
-from llmbol_core.nn.declared import Declared
+from llmbol_core.nn.declared import Declared, Name
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.randomness import TRAINING_LANES, Stream
 
@@ -46,7 +46,7 @@ class Module(Declared, family="layer"):
     that a summary or a loaded checkpoint costs no random numbers.
     """
 
-    name: str = dataclasses.field(default="", kw_only=True)
+    name: Name = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -181,6 +181,8 @@ def read_value(node: Node, hint: Any, what: str) -> Any:
         return read_section(node, hint, what)
     if isinstance(hint, type) and issubclass(hint, Declared):
         return read_member(node, hint)
+    if isinstance(node.value, dict):
+        raise node.error(f"{what}: expected {describe(hint)}, got {_shown(node)}")
     try:
         return convert(hint, _plain(node, hint))
     except FieldError as error:
@@ -192,7 +194,8 @@ def _plain(node: Node, hint: Any) -> Any:
     if isinstance(node.value, list):
         inner = (typing.get_args(hint) or (None,))[0]
         return [_plain(member, inner) for member in node.value]
-    return node.text if hint is str and node.text is not None else node.value
+    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    return node.text if bare is str and node.text is not None else node.value
 
 
 def _shown(node: Node) -> str:
@@ -226,7 +229,8 @@ def _compose(text: str, path: str) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise Node(None, None, path, line, column, lines).error(str(error.problem)) from error
+        why = f"{error.context}, {error.problem}" if _goes_on(error) else str(error.problem)
+        raise Node(None, None, path, line, column, lines).error(why) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -241,33 +245,36 @@ def _compose(text: str, path: str) -> Node:
     return _node_of_yaml(root, path, lines)
 
 
+def _goes_on(error: Any) -> bool:
+    """Tell whether a complaint of the YAML reader makes no sense without what precedes it."""
+    return bool(error.context) and str(error.problem).startswith("but ")
+
+
 def _composer(loader: Any) -> Any:
-    """Return the root node of the only document, refusing anchors."""
+    """Return the root node of the only document, refusing anchors and tags."""
     from yaml.composer import ComposerError
-    from yaml.events import AliasEvent
 
     compose_node = loader.compose_node
 
-    def without_aliases(parent: Any, index: Any) -> Any:
-        if loader.check_event(AliasEvent):
-            mark = loader.peek_event().start_mark
-            raise ComposerError(None, None, "anchors and aliases are not supported", mark)
+    def plain_node(parent: Any, index: Any) -> Any:
+        event = loader.peek_event()
+        tag = getattr(event, "tag", None)
+        if event.anchor or tag:
+            found = f"tags such as {tag!r}" if tag else "anchors and aliases"
+            raise ComposerError(None, None, f"{found} are not supported", event.start_mark)
         return compose_node(parent, index)
 
-    loader.compose_node = without_aliases
+    loader.compose_node = plain_node
     return loader.get_single_node()
 
 
 def _node_of_yaml(root: Any, path: str, lines: tuple[str, ...]) -> Node:
-    """Turn a YAML node into ours; refuse explicit tags, keys that are no words, and duplicates."""
+    """Turn a YAML node into ours; refuse keys that are no words, and duplicates."""
     mark = root.start_mark
 
     def made(value: Any, text: str | None = None) -> Node:
         return Node(value, text, path, mark.line + 1, mark.column + 1, lines)
 
-    kind = {"scalar": "str", "sequence": "seq", "mapping": "map"}[root.id]
-    if root.tag != f"tag:yaml.org,2002:{kind}":
-        raise made(None).error(f"tags such as {root.tag!r} are not supported")
     if root.id == "scalar":
         is_plain = root.style is None
         return made(_scalar(root.value) if is_plain else root.value, root.value)

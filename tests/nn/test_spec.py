@@ -100,7 +100,26 @@ MISTAKES = {
     "nothing": ("", "1:1: an empty spec"),
     "a word": ("hello", "1:1: expected the fields of the spec, got 'hello'"),
     "open": ("name: [", "1:8: expected the node content, but found '<stream end>'"),
-    "anchor": ("name: &a x\ninput: *a\n", "2:8: anchors and aliases are not supported"),
+    "anchor": ("name: &a x\n", "1:7: anchors and aliases are not supported"),
+    "alias": ("name: *a\n", "1:7: anchors and aliases are not supported"),
+    "harmless tag": ("name: !!str x\n", "1:7: tags such as 'tag:yaml.org,2002:str' are not"),
+    "two documents": (
+        GOOD + "---\nname: b\n",
+        "18:1: expected a single document in the stream, but found another document",
+    ),
+    "mapping for a number": (
+        changed("in_features: 4", "in_features: {a: 1}"),
+        "4:27: in_features: expected an integer of at least 1, got the keys 'a'",
+    ),
+    "infinite": (changed("lr: 1e-2", "lr: 1e999"), "16:26: lr: expected a finite number, got inf"),
+    "two lines": (
+        changed("- ReLU", '- ReLU: {name: "a\\nb"}'),
+        "5:18: name: expected a text without control characters, got 'a\\nb'",
+    ),
+    "surrogate": (
+        changed("[no, 1e1]", '[a, "\\ud800"]'),
+        "12:9: labels: expected a list of texts without control characters, got",
+    ),
     "tag": ("name: !!python/name:os.system x\n", "1:7: tags such as"),
     "control character": ("name: x\n\0", "2:1: a character that YAML does not allow"),
     "deep": ("[" * 20_000, "1:1: nested too deeply"),
@@ -117,6 +136,13 @@ def test_mistakes_stand_at_their_place(text, said):
         parse_spec(text, "m.yaml")
     assert str(caught.value).startswith(f"m.yaml:{said}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "1e999", "-1e999", "NaN"])
+def test_numbers_of_a_checkpoint_are_finite(value):
+    spec = f'{{"name": "x", "input": {{"shape": [1], "scale": {value}}}, "layers": ["ReLU"]}}'
+    with pytest.raises(SpecError, match="scale: expected a finite number, got"):
+        parse_json_spec(spec, "m.gguf")
 
 
 def test_excerpt_points_at_the_mistake():
