@@ -8,32 +8,41 @@ from typing import Annotated, NoReturn
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, required
+from llmbol_cli.options import AsJson, file_name, required
 
 app = render.app("Build, train, run and quantize neural networks.")
 
 ModelOrSpec = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint or a YAML spec.")]
 Checkpoint = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")]
-Output = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")]
+Output = Annotated[
+    str,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
+]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
 ]
+
+MAX_SEED = 2**32 - 1
 
 
 @app.command()
 def build(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec.")],
     output: Output,
-    seed: Annotated[int | None, typer.Option(help="Seed of the start values.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the start values.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint with start values from a YAML spec.
 
     Example: nn build specs/digits-mlp.yaml -o digits.gguf
     """
+    from llmbol_core.native.files import check_target
     from llmbol_core.nn.checkpoint import save
     from llmbol_core.nn.spec import read_spec
 
+    check_target(output, spec)
     model = read_spec(spec).seeded(seed)
     save(model, output)
     summary = model.summary()
@@ -52,11 +61,14 @@ def train(
             "-o",
             metavar="FILE",
             help="Where to write: else MODEL itself, or NAME.gguf for a spec.",
+            callback=file_name,
         ),
     ] = None,
     data: Data = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of start values and order.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model as its spec says and write the checkpoint.
@@ -107,7 +119,10 @@ def infer(
     ] = None,
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write a .npy instead.")
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write a .npy instead.", callback=file_name
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -116,10 +131,13 @@ def infer(
     Example: nn infer digits.gguf specs/data/digits.npz --top-k 1
     """
     from llmbol_core.ml.text import format_rows
+    from llmbol_core.native.files import check_target
     from llmbol_core.nn.checkpoint import load_for_inference
     from llmbol_core.nn.infer import infer as infer_file
     from llmbol_core.nn.infer import save_outputs, top_candidates
 
+    if output is not None:
+        check_target(output, source)
     model = load_for_inference(source)
     stdin = sys.stdin.buffer.read() if inputs == "-" else None
     outputs = infer_file(model, "<stdin>" if inputs == "-" else inputs, stdin, array)
@@ -153,7 +171,8 @@ def quantize(
 def compile_model(
     source: Checkpoint,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write.")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
     ] = None,
     listing: Annotated[bool, typer.Option(help="Print the Dis assembly instead.")] = False,
     as_json: AsJson = False,

@@ -26,6 +26,13 @@ def size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def file_name(value: str | None) -> str | None:
+    """Refuse ``-`` as the name of a file to write, which is a slip far more often than meant."""
+    if value == "-":
+        raise typer.BadParameter("a file is written, not standard output (./- is a file named -)")
+    return value
+
+
 def choice(word: str, known: list[str], what: str) -> str:
     """Return the word if it is one of those known, else say which are."""
     if word not in known:

@@ -134,7 +134,8 @@ def storage_type(name: str | StorageType) -> StorageType:
     if isinstance(name, StorageType):
         return name
     if (found := TYPES.get(name) or TYPES.get(name.upper())) is None:
-        raise DtypeError("type", f"no storage type is named {name!r}{nearest(name, TYPES)}")
+        hint = nearest(name, TYPES) or ": expected one such as F32, F16, Q8_0 or Q4_0"
+        raise DtypeError("type", f"no storage type is named {name!r}{hint}")
     return found
 
 

@@ -31,10 +31,7 @@ def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
         x = dequantize(array)
     else:
         x = _floats(array)
-    if kind.name not in ENCODERS:
-        known = ", ".join(ENCODERS)
-        why = f"weights cannot be converted to this type, only to {known}"
-        raise DtypeError(kind.name, why + nearest(kind.name, ENCODERS))
+    encodable_type(kind)
     blocks = np.empty(kind.block_shape(x.shape), kind.layout)
     rows, flat = x.reshape(-1, kind.elements), blocks.reshape(-1)
     encode = ENCODERS[kind.name]
@@ -43,6 +40,16 @@ def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
             raise DtypeError(kind.name, _first_bad(x))
         flat[part] = encode(kind.name, rows[part]).reshape(-1)
     return Tensor(blocks, kind)
+
+
+def encodable_type(dtype: str | StorageType) -> StorageType:
+    """Return the type of this name if weights can be converted to it, or raise DtypeError."""
+    kind = storage_type(dtype)
+    if kind.name not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        why = f"weights cannot be converted to this type, only to {known}"
+        raise DtypeError(kind.name, why + nearest(kind.name, ENCODERS))
+    return kind
 
 
 def dequantize(tensor: Tensor) -> NDArray[np.float32]:

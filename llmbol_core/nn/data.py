@@ -11,6 +11,7 @@ import io
 import math
 import os
 import re
+import reprlib
 import struct
 import zipfile
 import zlib
@@ -146,7 +147,8 @@ def _parse_csv(data: bytes, path: str) -> dict[str, Array]:
             why = f"row {number} has {len(row)} values, expected {len(names)}"
             raise DataFormatError(path, _row_offset(data, number), why)
         if wrong := [word for word in row if not _is_number(word)]:
-            why = f"row {number}, column {row.index(wrong[0]) + 1}: {wrong[0]!r} is no number"
+            column, word = row.index(wrong[0]) + 1, reprlib.repr(wrong[0])
+            why = f"row {number}, column {column}: {word} is no number"
             raise DataFormatError(path, _row_offset(data, number), why)
     table = np.array([[float(word) for word in row] for row in body])
     return {name: _whole(column) for name, column in zip(names, table.T, strict=True)}
@@ -189,15 +191,20 @@ def _row_offset(data: bytes, number: int) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def pick(arrays: dict[str, Array], name: str, path: str) -> Array:
-    """Return the array of a name; a file with a single array needs none."""
+    """Return the array of a name; the only one of a file may have any."""
+    return next(iter(arrays.values())) if len(arrays) == 1 else pick_named(arrays, name, path)
+
+
+def pick_named(arrays: dict[str, Array], name: str, path: str) -> Array:
+    """Return the array that has this name, or say which there are."""
     if name in arrays:
         return arrays[name]
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
+    if "" in arrays:
+        raise UsageError(f"{path}: its only array has no name, so it cannot be {name!r}")
     known = nearest(name, arrays) or f": it has {', '.join(arrays)}"
     raise UsageError(f"{path}: no array {name!r}{known}")
 
@@ -216,7 +223,7 @@ def stratified_split(targets: Array, test: float, seed: int) -> tuple[Array, Arr
     _, numbers, counts = np.unique(targets, return_inverse=True, return_counts=True)
     held_out = math.ceil(test * len(targets))
     kept = len(targets) - held_out
-    if counts.min() < 2 or min(held_out, kept) < len(counts):
+    if not len(counts) or counts.min() < 2 or min(held_out, kept) < len(counts):
         why = f"{len(targets)} samples of {len(counts)} classes cannot be split in proportion"
         raise UsageError(f"{why}, with {test:g} of them held out")
     random = np.random.RandomState(seed)

@@ -78,7 +78,7 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
     """Return the data that the model's spec names, or those of another file, split as it says."""
     training = training_of(model)
     named = os.path.join(os.path.dirname(model.path), training.data)
-    path = path or os.path.normpath(named)
+    path = os.path.normpath(named) if path is None else path
     try:
         arrays = read_arrays(path)
     except FileError as error:
@@ -94,6 +94,10 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
     if targets.shape[:1] != inputs.shape[:1]:
         found = f"targets of shape {list(targets.shape)}"
         raise UsageError(f"{path}: {len(inputs)} samples but {found}")
+    finite = np.isfinite(inputs).all(axis=tuple(range(1, inputs.ndim)))
+    if not finite.all():
+        why = f"sample {finite.argmin()} of 0 to {len(inputs) - 1} has values that are not finite"
+        raise UsageError(f"{path}: {why}")
     by_class = isinstance(training.loss, ClassCriterion)
     targets = _ready_targets(targets, model, by_class, path)
     split = training.split

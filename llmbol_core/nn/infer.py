@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from llmbol_core.errors import UsageError
 from llmbol_core.native.files import atomic_write
 from llmbol_core.nn.checkpoint import InferenceModel
-from llmbol_core.nn.data import read_arrays, read_samples
+from llmbol_core.nn.data import pick_named, read_arrays, read_samples
 from llmbol_core.nn.module import Array
 
 
@@ -35,14 +36,16 @@ def infer(
     training = model.model.train
     inputs, targets = (training.inputs, training.targets) if training else ("inputs", "targets")
     arrays = read_arrays(path, data)
-    return model.run(read_samples(arrays, name or inputs, targets, model.input_shape, path))
+    if name is not None:
+        return model.run(pick_named(arrays, name, path))
+    return model.run(read_samples(arrays, inputs, targets, model.input_shape, path))
 
 
 def top_candidates(model: InferenceModel, outputs: Array, count: int) -> list[Candidate]:
     """Return each sample's highest outputs, best first; of equal ones, the first wins."""
     if count < 1:
         raise UsageError(f"--top-k: expected at least 1, got {count}")
-    rows = outputs.reshape(len(outputs), -1)
+    rows = outputs.reshape(len(outputs), math.prod(outputs.shape[1:]))
     best = np.argsort(-rows, axis=1, kind="stable")[:, :count]
     return [
         Candidate(

@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from llmbol_core.errors import ModelError, ShapeError
+from llmbol_core.errors import ModelError, ShapeError, UsageError
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import Criterion, CrossEntropy
-from llmbol_core.nn.declared import Fraction, Positive, Section, Seed, Size
+from llmbol_core.nn.declared import (
+    FieldError,
+    Fraction,
+    Name,
+    Positive,
+    Section,
+    Seed,
+    Size,
+    convert,
+)
 from llmbol_core.nn.module import Array, Module, Shape
 from llmbol_core.nn.optim import Adam, Optimizer
 from llmbol_core.nn.summary import Summary, summarize
@@ -47,9 +56,9 @@ class Split(Section):
 class Training(Section):
     """How the model is trained; the data's path is relative to the file that says so."""
 
-    data: str
-    inputs: str = "inputs"
-    targets: str = "targets"
+    data: Name
+    inputs: Name = "inputs"
+    targets: Name = "targets"
     split: Split = dataclasses.field(default_factory=Split)
     loss: Criterion = dataclasses.field(default_factory=CrossEntropy)
     optimizer: Optimizer = dataclasses.field(default_factory=Adam)
@@ -64,10 +73,10 @@ class Model(Section):
     ``path`` is the file that the model was read from, or empty.
     """
 
-    name: str
+    name: Name
     input: Input
     layers: list[Module]
-    labels: tuple[str, ...] = ()
+    labels: tuple[Name, ...] = ()
     train: Training | None = None
 
     def __post_init__(self) -> None:
@@ -127,10 +136,15 @@ class Model(Section):
 
         A seed that is given becomes that of the training section.
         """
+        if seed is None:
+            return self.reset(0 if self.train is None else self.train.seed)
+        try:
+            convert(Seed, seed)
+        except FieldError as error:
+            raise UsageError(f"seed: {error}") from None
         if self.train is not None:
-            seed = self.train.seed if seed is None else seed
             self.train.seed = seed
-        return self.reset(seed or 0)
+        return self.reset(seed)
 
     def summary(self) -> Summary:
         """Return one row per layer with its output shape, parameters and cost, and the totals."""
@@ -169,4 +183,5 @@ def conform(x: Any, shape: Shape, where: str) -> Array:
 
 def scaled(x: Array, factor: float) -> Array:
     """Return float32 inputs times a factor."""
-    return x if factor == 1.0 else x * np.float32(factor)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return x if factor == 1.0 else x * np.float32(factor)

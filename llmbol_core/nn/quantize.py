@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from llmbol_core.errors import ModelError
 from llmbol_core.ml import gguf
-from llmbol_core.ml.dtypes import F32, StorageType, storage_type
+from llmbol_core.ml.dtypes import F32, StorageType
 from llmbol_core.ml.gguf.writer import Progress
-from llmbol_core.ml.quantization import quantization_error, quantize
+from llmbol_core.ml.quantization import encodable_type, quantization_error, quantize
 from llmbol_core.ml.tensor import Tensor
+from llmbol_core.native.files import check_target
 from llmbol_core.nn.checkpoint import matrix_shape, metadata, model_of, tensors_of
 
 
@@ -53,7 +54,8 @@ def quantize_checkpoint(
     A convolution's weight counts as a matrix with one row per output. A tensor whose rows do not
     divide into blocks, and every vector, stays F32.
     """
-    kind = storage_type(dtype)
+    kind = encodable_type(dtype)
+    check_target(target, source)
     file = gguf.read(source)
     model = model_of(file)
     written: dict[str, Tensor] = {}

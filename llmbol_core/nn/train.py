@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from llmbol_core.errors import ModelError
+from llmbol_core.errors import ModelError, UsageError
 from llmbol_core.ml.gguf.writer import Progress
+from llmbol_core.native.files import check_target
 from llmbol_core.native.threads import single_threaded_blas
 from llmbol_core.nn.checkpoint import is_checkpoint, load, save
 from llmbol_core.nn.data import Dataset
@@ -121,6 +123,9 @@ def train_file(
     trained_before = is_checkpoint(source)
     model = load(source) if trained_before else read_spec(source)
     settings = training_of(model)
+    if target is None:
+        target = source if trained_before else _own_file(model, source)
+    check_target(target, *([] if trained_before else [source]))
     for name, value in (changes or {}).items():
         if value is not None:
             setattr(settings, name, value)
@@ -128,5 +133,12 @@ def train_file(
     if not trained_before:
         model.seeded()
     run = train(model, load_data(model, data), progress)
-    save(model, target or (source if trained_before else f"{model.name}.gguf"))
+    save(model, target)
     return run
+
+
+def _own_file(model: Model, source: str) -> str:
+    """Return the file that a spec gives if none is named: one in the current directory."""
+    if not model.name or os.sep in model.name:
+        raise UsageError(f"{source}: the name {model.name!r} makes no file name: give --output")
+    return f"{model.name}.gguf"

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 from llmbol_cli import nn as command
 
@@ -117,6 +116,14 @@ MISTAKES = {
         ["infer", "digits.gguf", "wide.npy"],
         r"digits-mlp: expected input of shape \[8, 8\] or \[N, 8, 8\], got \[3, 7\]",
     ),
+    "array by name": (
+        ["infer", "digits.gguf", "x.npy", "--array", "z"],
+        "x.npy: its only array has no name, so it cannot be 'z'",
+    ),
+    "own model": (["infer", "digits.gguf", "x.npy", "-o", "digits.gguf"], "this file is read"),
+    "no name": (["infer", "digits.gguf", ""], "'': no such file"),
+    "data without a name": (["eval", "digits.gguf", "--data", ""], "'': no such file"),
+    "type nobody writes": (["quantize", "digits.gguf", "-t", "q4_k", "-o", "o"], "Q4_K: weights c"),
     "array": (
         ["infer", "digits.gguf", "two.npz"],
         "two.npz: no array 'images' .did you mean",
@@ -133,7 +140,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("arguments", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_one_clear_line(nn, files, arguments, said, monkeypatch):
-    there = [str(files / a) if (files / a).exists() and a != SPEC else a for a in arguments]
+    there = [str(files / a) if a and a != SPEC and (files / a).exists() else a for a in arguments]
     if any(a.startswith("none/") for a in there) or "o" in there:
         there = [str(files / a) if a in ("o", "none/o") else a for a in there]
     result = nn(*there)
@@ -143,8 +150,34 @@ def test_mistakes_are_one_clear_line(nn, files, arguments, said, monkeypatch):
     assert result.err.count("\n") == 1
 
 
-def test_every_command_has_help_and_an_example():
-    for name, sub in get_command(command.app).commands.items():  # type: ignore[attr-defined]
-        first, *rest = (sub.callback.__doc__ or "").strip().split("\n")
-        assert first.endswith("."), name
-        assert any(line.strip().startswith(f"Example: nn {name}") for line in rest), name
+MISUSE = {
+    "seed": (["build", SPEC, "-o", "o", "--seed", "-1"], "-1 is not in the range"),
+    "large seed": (["train", SPEC, "--seed", "4294967296"], "4294967296 is not in the range"),
+    "stdout": (["build", SPEC, "-o", "-"], "a file is written, not standard output"),
+    "no output": (["compile", "x.gguf"], "missing option '--output'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISUSE.values(), ids=MISUSE)
+def test_misuse_exits_2(nn, arguments, said):
+    result = nn(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+
+
+def test_no_input_is_overwritten(nn, tmp_path):
+    spec = tmp_path / "m.yaml"
+    spec.write_text("name: m\ninput: {shape: [2]}\nlayers: [ReLU]\n")
+    assert nn("build", spec, "-o", spec).err.endswith(
+        "this file is read, so it cannot be written: name another one\n"
+    )
+    assert spec.read_text().startswith("name: m")
+
+
+def test_json_has_no_nan(nn, tmp_path):
+    spec, model = tmp_path / "m.yaml", tmp_path / "m.gguf"
+    spec.write_text("name: m\ninput: {shape: [2]}\nlayers: [ReLU]\n")
+    nn("build", spec, "-o", model)
+    given = b"nan,inf\n"
+    assert nn("infer", model, "-", stdin=given).out == "nan\tinf\n"
+    assert json.loads(nn("infer", model, "-", "--json", stdin=given).out) == [[None, None]]

@@ -16,6 +16,7 @@ from llmbol_core.errors import DataFormatError, LlmbolError, UsageError
 from llmbol_core.nn.data import (
     parse_npy,
     pick,
+    pick_named,
     random_split,
     read_arrays,
     read_samples,
@@ -101,6 +102,7 @@ def test_csv_columns():
         (b"a,b\n", "no rows of numbers"),
         (b"", "no rows of numbers"),
         (b"caf\xe9,1\n", "at byte 3: not UTF-8 text"),
+        (b"a\n" + b"z" * 1000 + b"\n", "'zzzzzzzzzzzz...zzzzzzzzzzzzz' is no number"),
     ],
 )
 def test_csv_mistakes(text, said):
@@ -114,6 +116,8 @@ def test_pick_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'images'"):
         pick(arrays, "image", "x.npz")
     assert pick({"": np.ones(2)}, "image", "x.npy").sum() == 2
+    with pytest.raises(UsageError, match="its only array has no name, so it cannot be 'image'"):
+        pick_named({"": np.ones(2)}, "image", "x.npy")
 
 
 def test_split_is_scikit_learns():
@@ -132,6 +136,8 @@ def test_split_is_scikit_learns():
 def test_splits_that_cannot_be():
     with pytest.raises(UsageError, match="cannot be split in proportion"):
         stratified_split(np.array([0, 0, 0, 1]), 0.5, 0)
+    with pytest.raises(UsageError, match="0 samples of 0 classes cannot be split"):
+        stratified_split(np.zeros(0, np.int64), 0.5, 0)
     with pytest.raises(UsageError, match="cannot be split"):
         random_split(np.zeros(1), 0.2, 0)
     train, test = random_split(np.zeros(10), 0.25, 1)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import llmbol_core
 from llmbol_core import nn
-from llmbol_core.errors import FileError, LlmbolError, ModelError, ShapeError, UsageError
+from llmbol_core.errors import (
+    DtypeError,
+    FileError,
+    LlmbolError,
+    ModelError,
+    ShapeError,
+    UsageError,
+)
 from llmbol_core.ml import gguf
 from llmbol_core.ml.text import format_rows
 from llmbol_core.nn.builder import build_model
@@ -258,3 +266,52 @@ def test_targets_must_fit_the_loss(tmp_path):
         UsageError, match=r"targets of shape \[9, 2\] for outputs of shape \[9, 1\]"
     ):
         load_data(read_spec(str(spec)))
+
+
+def test_seeds_are_held_to_what_a_spec_takes():
+    model = read_spec("specs/digits-mlp.yaml")
+    for seed in (-1, 2**32):
+        with pytest.raises(UsageError, match="seed: expected an integer of at least 0 and at most"):
+            model.seeded(seed)
+    assert model.seeded(2**32 - 1).config()["train"]["seed"] == 2**32 - 1
+
+
+def test_a_run_that_cannot_end_well_does_not_start(tmp_path):
+    def progress(done, total, note):
+        pytest.fail("it started")
+
+    spec = tmp_path / "m.yaml"
+    text = Path("specs/digits-mlp.yaml").read_text()
+    text = text.replace("data/digits.npz", os.path.abspath("specs/data/digits.npz"))
+    spec.write_text(text.replace("name: digits-mlp", "name: ../up"))
+    for target, said in {
+        None: "the name '../up' makes no file name: give --output",
+        str(spec): "this file is read, so it cannot be written",
+        str(tmp_path / "none" / "m.gguf"): "no such file or directory",
+        "": "^'': is a directory",
+    }.items():
+        with pytest.raises(LlmbolError, match=said):
+            train_file(str(spec), target, progress=progress)
+    images = np.zeros((20, 8, 8), np.float32)
+    images[7, 1, 2] = np.nan
+    np.savez(tmp_path / "nan.npz", images=images, labels=np.arange(20) % 2)
+    with pytest.raises(UsageError, match="sample 7 of 0 to 19 has values that are not finite"):
+        train_file(str(spec), os.devnull, str(tmp_path / "nan.npz"), progress=progress)
+
+
+def test_huge_inputs_warn_nobody():
+    model = build_model("m", [2]).relu().build()
+    model.input.scale = 1e30
+    assert np.isinf(model.forward(np.full(2, 1e30))).all()
+
+
+def test_no_samples_have_no_candidates(trained):
+    model = load_for_inference(trained[0])
+    assert top_candidates(model, model.run(np.zeros((0, 8, 8))), 3) == []
+
+
+def test_quantizing_refuses_types_that_nothing_can_have(trained, tmp_path):
+    with pytest.raises(DtypeError, match="Q4_K: weights cannot be converted"):
+        quantize_checkpoint(trained[0], str(tmp_path / "q.gguf"), "q4_k")
+    with pytest.raises(FileError, match="this file is read"):
+        quantize_checkpoint(trained[0], trained[0], "q8_0")
