@@ -25,7 +25,7 @@ def asm(
 ) -> None:
     """Assemble Dis assembly or stack code; without -o beside the source.
 
-    Example: dis asm hello.s -o hello.dis
+    Example: dis asm specs/programs/hello.s -o hello.dis
     """
     from llmbol_core.vm.module import NAMES
     from llmbol_core.vm.objectfile import write_module

@@ -1,0 +1,101 @@
+"""Help of every command: one sentence, words for each parameter, and an example that works."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from llmbol_cli import cluster, dis, nn
+
+ROOT = Path(__file__).parents[2]
+MODULES = {"dis": dis, "nn": nn, "cluster": cluster}
+NOT_RUN = {
+    "nn demo": "starts a cluster and takes a minute; test_demo.py runs it",
+}
+"""Examples of dis and nn that are not run here, each with the reason. Those of cluster need one."""
+
+
+def walk(command: Any, name: str) -> list[tuple[str, Any]]:
+    """Return the names and commands of a tree, groups first, in the order of their declaration."""
+    children = getattr(command, "commands", {}).items()
+    return [(name, command), *(c for key, child in children for c in walk(child, f"{name} {key}"))]
+
+
+ALL = {
+    name: command
+    for app, module in MODULES.items()
+    for name, command in walk(get_command(module.app), app)
+}
+COMMANDS = {name: command for name, command in ALL.items() if not hasattr(command, "commands")}
+
+
+def example_of(name: str) -> str:
+    """Return the only example in the help of a command."""
+    (example,) = re.findall(r"^\s*Example: (.*)$", COMMANDS[name].help, re.MULTILINE)
+    return str(example)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Return a function that runs a command line in this process."""
+
+    def run(words: list[str]) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+        with pytest.raises(SystemExit) as ended:
+            MODULES[words[0]].main()
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=out, err=err)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_is_one_sentence(name):
+    sentence = " ".join(ALL[name].help.split("\n\n")[0].split())
+    assert re.fullmatch(r"[A-Z].*[^.]\.", sentence), sentence
+    assert not re.search(r"[^.]\. [A-Z]", sentence), sentence
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_parameter_has_words(name):
+    for parameter in COMMANDS[name].params:
+        assert (parameter.help or "").endswith("."), f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_example_is_one_of_this_command_and_well_formed(name):
+    words = shlex.split(example_of(name))
+    assert " ".join(words[: len(name.split())]) == name
+    COMMANDS[name].make_context(name, words[len(name.split()) :])
+
+
+@pytest.mark.parametrize("app", ["nn", "dis"])
+def test_examples_work_in_order(app, run, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    monkeypatch.chdir(tmp_path)
+    for name, command in COMMANDS.items():
+        if name.split()[0] != app or name in NOT_RUN:
+            continue
+        words = shlex.split(example_of(name))
+        result = run(words)
+        assert (result.code, result.err) == (0, ""), example_of(name)
+        if any("--json" in parameter.opts for parameter in command.params):
+            strict = run([*words, "--json"])
+            assert (strict.code, strict.err) == (0, ""), example_of(name)
+            json.loads(strict.out, parse_constant=pytest.fail)
+
+
+def test_what_is_not_run_has_its_own_test():
+    assert set(NOT_RUN) <= set(COMMANDS)
+    assert '"demo"' in (ROOT / "tests/cli/test_demo.py").read_text()
