@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml import ops
+from llmbol_core.ml.cache import KeyValueCache
 from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.ops import OPS, convolution
 from llmbol_core.ml.quantization import dequantize, quantize
@@ -19,10 +20,12 @@ from tests.ml.test_quantization import vector
 # Operations without a gradient: their results are steps or places.
 STEPS = {
     *("sign", "floor", "ceil", "round", "equal", "less", "less_equal", "greater"),
-    *("greater_equal", "argmax", "argmin", "argsort", "top_k"),
+    *("greater_equal", "argmax", "argmin", "argsort", "top_k", "to_indices"),
 }
 # Operations whose first axis is not the batch of independent samples in their example.
 MIXED = {"permute", "mul_mat", "get_rows", "where"}
+# How many of the inputs after the first have a sample for each of the first's.
+BATCHES = {"matmul": 1, "concat": 1, "attention": 2}
 
 
 def test_oracles_cover_the_table():
@@ -78,7 +81,7 @@ def test_gradient_equals_the_numeric_one(name, rng):
     assert len(gradients) >= len(wide)
     for i, (x, along) in enumerate(zip(wide, gradients, strict=False)):
         if along is None:
-            assert row.inputs[i] in (*row.indices, "condition")
+            assert row.inputs[i].rstrip("?") in (*row.indices, "condition")
             continue
         assert along.shape == x.shape
         for _ in range(3):
@@ -98,13 +101,13 @@ def test_samples_do_not_depend_on_their_batch(name, rng):
     inputs, attributes = row.example(rng)
     x, *others = inputs
     batch = rng.uniform(0.5, 3, (45, *x.shape[1:])).astype(np.float32)
-    per_sample = name in ("matmul", "concat")  # the second input is a batch too
-    if per_sample:
-        others = [rng.uniform(0.5, 3, (45, *others[0].shape[1:])).astype(np.float32)]
+    batches = BATCHES.get(name, 0)
+    for i, other in enumerate(others[:batches]):
+        others[i] = rng.uniform(0.5, 3, (45, *other.shape[1:])).astype(np.float32)
     full = row.conform(attributes)
     whole = np.ascontiguousarray(row.run(batch, *others, **full))
     for start, stop in ((0, 1), (7, 8), (30, 44)):
-        rest = [other[start:stop] if per_sample else other for other in others]
+        rest = [other[start:stop] if i < batches else other for i, other in enumerate(others)]
         part = np.ascontiguousarray(row.run(batch[start:stop], *rest, **full))
         assert part.tobytes() == whole[start:stop].tobytes()
 
@@ -114,8 +117,8 @@ def test_an_empty_batch_gives_an_empty_result(name, rng):
     row = OPS[name]
     inputs, attributes = row.example(rng)
     x, *others = inputs
-    if name in ("matmul", "concat"):
-        others = [others[0][:0]]
+    batches = BATCHES.get(name, 0)
+    others = [other[:0] if i < batches else other for i, other in enumerate(others)]
     empty = row(x[:0], *others, **attributes)
     shapes = [x[:0].shape, *(other.shape for other in others)]
     assert empty.shape == row.shape(*shapes, **row.conform(attributes))
@@ -142,7 +145,7 @@ def test_any_shapes_and_attributes_fit_or_are_refused(data):
     ]
     attributes = row.conform({a.name: data.draw(VALUES[a.kind]) for a in row.attributes})
     values = [
-        np.zeros(shape, np.int64 if name in row.indices else np.float32)
+        np.zeros(shape, np.int64 if name.rstrip("?") in row.indices else np.float32)
         for name, shape in zip(row.inputs, shapes, strict=True)
     ]
     try:
@@ -270,6 +273,18 @@ X = np.zeros((2, 3, 4), np.float32)
         ("conv2d", (X[None], np.zeros((5, 2, 2, 2))), {"stride": (1,)}, "stride needs 2 numbers"),
         ("get_rows", (X[0], np.array([3])), {}, "there is no row 3 in a table of 3"),
         ("get_rows", (X, np.array([0])), {}, "the table must be"),
+        ("rope", (X[..., :3],), {}, "make no pairs"),
+        ("rope", (X, np.arange(2)), {}, r"positions \(2,\) do not fit the rows"),
+        ("attention", (X, X, X[:, :2]), {}, r"do not fit: \[\.\.\., rows, width\]"),
+        ("attention", (X, X[:, :2], X[:, :2]), {"causal": True}, "3 queries cannot be the last"),
+        ("attention", (X, X, X, np.zeros(4)), {}, r"\(2, 3, 3\) and \(4,\) do not fit"),
+        ("group_norm", (X,), {"groups": 2}, "do not divide into 2 groups"),
+        ("conv_transpose1d", (X, np.zeros((3, 5, 2))), {"output_padding": 1}, "is not below"),
+        ("conv_transpose1d", (X, np.zeros((4, 5, 2))), {}, "does not fit the weight"),
+        ("upsample_nearest", (X,), {"size": (0,)}, r"cannot become \(0,\) positions"),
+        ("adaptive_avg_pool", (X,), {"size": (2, 2)}, "cannot become"),
+        ("pad_reflect", (X,), {"axis": 1, "before": 3, "after": 0}, "too wide for axis 1"),
+        ("pad_circular", (X,), {"axis": 1, "before": 0, "after": -1}, "no negative width"),
     ],
 )
 def test_shapes_that_do_not_fit(name, inputs, attributes, why):
@@ -320,3 +335,43 @@ def test_names_that_do_not_exist():
     with pytest.raises(AttributeError, match="no attribute 'relux'"):
         ops.relux  # noqa: B018
     assert "relu" in dir(ops)
+
+
+# ---- attention, positions, sizes ----
+
+
+def test_attention_with_a_cache_equals_attention_over_all_positions(rng):
+    q, k, v = (rng.normal(size=(2, heads, 9, 8)).astype("f4") for heads in (6, 3, 3))
+    whole = OPS["attention"](q, k, v, causal=True)
+    cache, parts = KeyValueCache(9), []
+    for at in (slice(0, 4), slice(4, 5), slice(5, 9)):
+        parts.append(
+            OPS["attention"](q[:, :, at], *cache.append(k[:, :, at], v[:, :, at]), causal=True)
+        )
+    np.testing.assert_allclose(np.concatenate(parts, axis=2), whole, rtol=2e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="cache: 10 positions do not fit into 9"):
+        cache.append(k[:, :, :1], v[:, :, :1])
+
+
+def test_a_query_that_may_look_at_nothing_gets_zeros(rng):
+    x = rng.normal(size=(1, 3, 4)).astype(np.float32)
+    mask = np.zeros((3, 3), np.float32)
+    mask[1] = -np.inf
+    assert OPS["attention"](x, x, x, mask)[0, 1].tolist() == [0] * 4
+
+
+def test_both_conventions_of_rope_turn_the_same_pairs(rng):
+    x = rng.normal(size=(5, 8)).astype(np.float32)
+    halves = np.concatenate([x[:, 0::2], x[:, 1::2]], axis=1)
+    near, far = OPS["rope"](x, offset=3), OPS["rope"](halves, offset=3, neighbours=False)
+    assert near[:, 0::2].tobytes() == far[:, :4].tobytes()
+    np.testing.assert_array_equal(near, OPS["rope"](x, np.arange(5) + 3))
+    slow = OPS["rope"](x, scale=0.5)
+    np.testing.assert_array_equal(slow[2:3], OPS["rope"](x[2:3], offset=1))
+
+
+def test_upsampling_keeps_the_corners():
+    x = np.array([[[0, 3]]], np.float32)
+    assert OPS["upsample_linear"](x, size=(4,), corners=True).tolist() == [[[0, 1, 2, 3]]]
+    assert OPS["upsample_linear"](x, size=(4,)).tolist() == [[[0, 0.75, 2.25, 3]]]
+    assert OPS["upsample_nearest"](x, size=(3,)).tolist() == [[[0, 0, 3]]]

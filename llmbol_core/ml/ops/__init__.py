@@ -9,19 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmbol_core.ml.ops import (
+    attention,
     convolution,
     elementwise,
     normalization,
+    padding,
     pooling,
     products,
     reductions,
+    resampling,
     shapes,
+    transposed,
 )
 from llmbol_core.ml.ops.table import OPS, Array, Attribute, Op
 
 __all__ = ["OPS", "Attribute", "Op"]
 
-_FAMILIES = (elementwise, products, convolution, pooling, normalization, reductions, shapes)
+_FAMILIES = (
+    *(elementwise, products, attention, convolution, transposed, pooling, resampling),
+    *(normalization, reductions, shapes, padding),
+)
 
 
 def __getattr__(name: str) -> Callable[..., Array]:

@@ -77,7 +77,7 @@ def _blocks(counts: Shape, limit: int) -> Iterator[Box]:
         yield list(box)
 
 
-def _columns(x: Array, axes: list[Axis], box: Box) -> Array:
+def windows_as_rows(x: Array, axes: list[Axis], box: Box) -> Array:
     """Return the windows of a box as [N, windows, C, kernel positions], x as [N, positions, C]."""
     counts = [stop - start for start, stop in box]
     kernel = [axis.kernel for axis in axes]
@@ -97,7 +97,7 @@ def _convolve(x: Array, weight: Array, bias: Array | None, **attributes: Any) ->
         matrix = weight[out].reshape(out.stop - out.start, math.prod(weight.shape[1:]))
         limit = max(1, _WINDOWS // max(1, matrix.shape[1]))
         for (start, stop), *box in _blocks(output.shape[:-1], limit):
-            columns = _columns(last[start:stop, ..., channels], axes, box)
+            columns = windows_as_rows(last[start:stop, ..., channels], axes, box)
             rows = columns.reshape(math.prod(columns.shape[: 1 + len(axes)]), matrix.shape[1])
             place = (slice(start, stop), *(slice(*ends) for ends in box), out)
             output[place] = product(rows, matrix.T).reshape(output[place].shape)
@@ -117,7 +117,7 @@ def _conv_gradient(
         out = slice(group * len(weight) // groups, (group + 1) * len(weight) // groups)
         channels = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
         matrix = weight[out].reshape(out.stop - out.start, -1)
-        columns = _columns(last[..., channels], axes, box)
+        columns = windows_as_rows(last[..., channels], axes, box)
         rows = np.moveaxis(g[:, out], 1, -1).reshape(-1, matrix.shape[0])
         products = rows.T @ columns.reshape(-1, matrix.shape[1])
         along_weight[out] = products.reshape(weight[out].shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -167,4 +168,60 @@ def l2_norm(x: Array, eps: float = 1e-12) -> Array:
     """Divide each row by its Euclidean length, or by eps if that is greater."""
     size = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
     y: Array = x / np.maximum(size, x.dtype.type(eps))
+    return y
+
+
+def _group_norm_shape(x: Shape, *gains: Shape | None, groups: int, eps: float) -> Shape:
+    if len(x) < 2 or groups < 1 or x[1] % groups or not math.prod(x[1:]):
+        raise ShapeError("group_norm", f"the channels of {x} do not divide into {groups} groups")
+    if any(shape is not None and shape != x[1:2] for shape in gains):
+        raise ShapeError("group_norm", f"weight and bias {gains} do not fit the channels of {x}")
+    return x
+
+
+def _normal(x: Array, groups: int, eps: float) -> tuple[Array, Array]:
+    """Return each group with mean 0 and variance 1, [N, groups, values], and what it took."""
+    rows = x.reshape(len(x), groups, math.prod(x.shape[1:]) // groups)
+    normal: Array = rows - rows.mean(axis=-1, keepdims=True)
+    rate = 1 / np.sqrt(np.square(normal).mean(axis=-1, keepdims=True) + x.dtype.type(eps))
+    normal *= rate
+    return normal, rate
+
+
+def _group_norm_gradient(
+    g: Array,
+    y: Array,
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    groups: int,
+    eps: float,
+) -> tuple[Array | None, ...]:
+    normal, rate = _normal(x, groups, eps)
+    inner = (g if weight is None else g * _channels(weight, x)).reshape(normal.shape)
+    mean, moment = inner.mean(axis=-1, keepdims=True), (inner * normal).mean(axis=-1, keepdims=True)
+    axes = (0, *range(2, x.ndim))
+    along_x = (rate * (inner - mean - normal * moment)).reshape(x.shape)
+    along_weight = None if weight is None else (g * normal.reshape(x.shape)).sum(axis=axes)
+    return along_x, along_weight, None if bias is None else g.sum(axis=axes)
+
+
+@op(_group_norm_shape, per_output(8), sample((2, 6, 5), (6,), (6,), groups=2), _group_norm_gradient)
+def group_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    groups: int = 1,
+    eps: float = 1e-5,
+) -> Array:
+    """Bring each group of channels of each sample to mean 0 and variance 1, then scale and shift.
+
+    With as many groups as channels this is instance normalization.
+    """
+    y = _normal(x, groups, eps)[0].reshape(x.shape)
+    if weight is not None:
+        y *= _channels(weight, x)
+    if bias is not None:
+        y += _channels(bias, x)
     return y
