@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import Array, Ints, Shape, axis_of, op, sample
+from llmbol_core.ml.ops.table import I32, Array, Ints, Shape, axis_of, op, same, sample
 
 
 def _free(output: Shape, *inputs: Shape | None, **attributes: Any) -> int:
@@ -197,3 +197,10 @@ def repeat(x: Array, axis: int, times: int) -> Array:
     if not x.size:  # times may be anything, and nothing is to be copied
         return np.empty(_repeat_shape(x.shape, axis, times), x.dtype)
     return np.concatenate([x] * times, axis)
+
+
+@op(same, _free, sample((3, 5)), dtype=I32)
+def to_indices(x: Array) -> Array:
+    """Round to whole numbers that can pick rows; what is none becomes -1."""
+    whole = np.nan_to_num(np.rint(x), nan=-1, posinf=-1, neginf=-1)
+    return whole.clip(-(2**31), 2**31 - 1 - 2**7).astype(np.int32)

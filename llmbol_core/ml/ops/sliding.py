@@ -26,12 +26,17 @@ class Axis:
     stride: int
     padding: int
     dilation: int
+    ceil: bool = False
+    """Whether a last window may hang over the border; it must start before the right padding."""
 
     @property
     def outputs(self) -> int:
         """How many windows fit."""
         room = self.length + 2 * self.padding - self.dilation * (self.kernel - 1) - 1
-        return room // self.stride + 1
+        if not self.ceil:
+            return room // self.stride + 1
+        count = -(-room // self.stride) + 1
+        return count - ((count - 1) * self.stride >= self.length + self.padding)
 
     def overlaps(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
         """Yield each kernel position with the windows it meets the input in, and where.
