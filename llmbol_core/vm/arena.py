@@ -3,7 +3,7 @@
 All that a program can see lies here and is addressed by 32 bits, so that no reference, however
 wrong, leads anywhere else::
 
-    0         reserved; FREE_LISTS: heads of the free lists of small blocks
+    0         reserved; CHUNK: what is left of the chunk; FREE_LISTS: heads of the free lists
     HEAP      blocks, side by side, up to the memory limit
     HEAP + limit   end of what can be accessed; nil, 16rFFFFFFFF, lies far behind it
 
@@ -21,6 +21,7 @@ walked from one end to the other. When memory is short the free small blocks bec
 from __future__ import annotations
 
 import bisect
+import ctypes
 import mmap
 import struct
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ NIL = 0xFFFFFFFF
 SPAN = (1 << 32) - (1 << 16)
 HEAP = 1 << 16
 FREE_LISTS = 4096
+CHUNK, CHUNK_END = FREE_LISTS - 8, FREE_LISTS - 4
+"""Words with the addresses between which small blocks can be cut."""
 HEADER = 16
 COUNT, KIND, SIZE, WORK = -16, -12, -8, -4
 """Offsets of the header's words from a reference."""
@@ -41,7 +44,10 @@ FREE = 0
 """The kind of a block that is not in use; its first word links to the next free one."""
 
 _GRAIN = 16
-_SMALL = 1024
+SMALL = 1024
+"""The largest block, with its header, that has a free list."""
+_OVERRUN = 1 << 17
+"""Bytes behind the 4 GiB that compiled code can reach from the highest address."""
 _CHUNK = 1 << 15
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -50,7 +56,7 @@ def _map(limit: int) -> mmap.mmap:
     """Reserve the address space, or as much memory as is allowed where that cannot be had."""
     try:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        return mmap.mmap(-1, 1 << 32, flags=flags)
+        return mmap.mmap(-1, (1 << 32) + _OVERRUN, flags=flags)
     except (AttributeError, OSError, OverflowError, ValueError):
         return mmap.mmap(-1, min(HEAP + limit, SPAN))
 
@@ -78,11 +84,18 @@ class Arena:
         self._holes: list[int] = []
         self._hole_sizes: dict[int, int] = {}
         self._hole_bytes = 0
-        self._chunk = self._chunk_end = HEAP
-        for size in range(0, _SMALL + 1, _GRAIN):
+        self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
+        for size in range(0, SMALL + 1, _GRAIN):
             self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
         if self.limit:
             self._add_hole(HEAP, self.limit)
+
+    @property
+    def base(self) -> int | None:
+        """The host's address of the arena, if all 32-bit addresses and a bit more are mapped."""
+        if len(self._map) < 1 << 32:
+            return None
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
     # Typed access; addresses are in bytes and need not be aligned
 
@@ -165,7 +178,7 @@ class Arena:
         """
         total = (size + HEADER + _GRAIN - 1) // _GRAIN * _GRAIN
         total = max(total, HEADER + _GRAIN)
-        ref = self._small(total) if total <= _SMALL else self._from_hole(total)
+        ref = self._small(total) if total <= SMALL else self._from_hole(total)
         if ref is not None:
             self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
             at = ref >> 2
@@ -178,7 +191,7 @@ class Arena:
         """Give a block back."""
         at = ref >> 2
         size = self.pointers[at - 2]
-        if size > _SMALL:
+        if size > SMALL:
             self._add_hole(ref - HEADER, size)
             return
         head = (FREE_LISTS + size // 4) >> 2
@@ -215,7 +228,7 @@ class Arena:
     def defragment(self) -> None:
         """Turn all free small blocks into holes again."""
         self._close_chunk()
-        for size in range(0, _SMALL + 1, _GRAIN):
+        for size in range(0, SMALL + 1, _GRAIN):
             self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
         self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
         at, end = HEAP, HEAP + self.limit
@@ -238,27 +251,30 @@ class Arena:
         if ref != NIL:
             self.pointers[head] = self.pointers[ref >> 2]
             return ref
-        if self._chunk_end - self._chunk < total and not self._open_chunk(total):
-            return None
-        ref = self._chunk + HEADER
-        self._chunk += total
-        return ref
+        start = self.pointers[CHUNK >> 2]
+        if self.pointers[CHUNK_END >> 2] - start < total:
+            if not self._open_chunk(total):
+                return None
+            start = self.pointers[CHUNK >> 2]
+        self.pointers[CHUNK >> 2] = start + total
+        return start + HEADER
 
     def _open_chunk(self, total: int) -> bool:
         self._close_chunk()
-        for size in (_CHUNK, _SMALL, total):
+        for size in (_CHUNK, SMALL, total):
             block = self._from_hole(size)
             if block is not None:
-                self._chunk = block - HEADER
-                self._chunk_end = self._chunk + size
+                self.pointers[CHUNK >> 2] = block - HEADER
+                self.pointers[CHUNK_END >> 2] = block - HEADER + size
                 return True
         return False
 
     def _close_chunk(self) -> None:
         """Turn what is left of the chunk into a hole, so that the heap can be walked."""
-        if self._chunk < self._chunk_end:
-            self._add_hole(self._chunk, self._chunk_end - self._chunk)
-        self._chunk = self._chunk_end = HEAP
+        start, end = self.pointers[CHUNK >> 2], self.pointers[CHUNK_END >> 2]
+        if start < end:
+            self._add_hole(start, end - start)
+        self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
 
     def _from_hole(self, total: int) -> int | None:
         """Cut a block from the first hole that is large enough."""
