@@ -2,17 +2,20 @@
 
 An encoder takes an array of shape [blocks, elements] and returns as many blocks of its type; a
 decoder does the reverse. Products and sums are rounded one by one, as in ggml's portable C code.
-The block formats of 32 share a form: a weight is ``d * q`` or ``d * q + m``, with an integer q.
+The block formats of 32 share a form: a weight is ``d * q`` or ``d * q + m``, with an integer q;
+those of 256 are in ``kquants``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.ml import kquants
 from llmbol_core.ml.dtypes import TYPES
 
 Floats = NDArray[np.float32]
@@ -181,6 +184,7 @@ ENCODERS: dict[str, Callable[[str, Floats], Blocks]] = {
     "Q5_1": _encode_ranged,
     "Q8_0": _encode_q8_0,
     "Q8_1": _encode_q8_1,
+    **kquants.ENCODERS,
 }
 """The types that weights can be converted to, by name."""
 
@@ -241,87 +245,9 @@ def _decode_plain(blocks: Blocks) -> Floats:
     return blocks.astype(np.float32)[:, None]
 
 
-def _decode_q8_k(blocks: Blocks) -> Floats:
-    x: Floats = blocks["d"][:, None] * blocks["qs"]
-    return x
-
-
-def _affine(blocks: Blocks, scale: NDArray[Any], low: NDArray[Any], q: NDArray[Any]) -> Floats:
-    """Return d * scale * q - dmin * low for q of shape [blocks, parts, weights of a part]."""
-    d = blocks["d"].astype(np.float32)[:, None] * scale
-    m = blocks["dmin"].astype(np.float32)[:, None] * low
-    x: Floats = d[:, :, None] * q - m[:, :, None]
-    return x.reshape(len(blocks), 256)
-
-
-def _crumbs(qs: Integers) -> Integers:
-    """Unpack two-bit fields: each run of 32 bytes holds four runs of 32 weights, low bits first."""
-    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    return (qs.reshape(len(qs), -1, 1, 32) >> shifts) & 3
-
-
-def _decode_q2_k(blocks: Blocks) -> Floats:
-    q = _crumbs(blocks["qs"]).reshape(-1, 16, 16)
-    return _affine(blocks, blocks["scales"] & 15, blocks["scales"] >> 4, q)
-
-
-def _decode_q3_k(blocks: Blocks) -> Floats:
-    packed = blocks["scales"]
-    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
-    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    high = ((packed[:, None, 8:] >> shifts) & 3).reshape(-1, 16)
-    scale = (low | (high << 4)).view(np.int8) - np.int8(32)
-    bit = np.arange(8, dtype=np.uint8)[:, None]
-    missing = 1 - ((blocks["hmask"][:, None, :] >> bit) & 1)  # the third bit, stored inverted
-    q = _crumbs(blocks["qs"]).reshape(-1, 256).view(np.int8)
-    q = q - (missing.reshape(-1, 256) << 2).view(np.int8)
-    d = blocks["d"].astype(np.float32)[:, None] * scale
-    x: Floats = d[:, :, None] * q.reshape(-1, 16, 16)
-    return x.reshape(len(blocks), 256)
-
-
-def _six_bit_scales(packed: Integers) -> tuple[Integers, Integers]:
-    """Unpack the eight scales and eight minima of Q4_K and Q5_K from 12 bytes."""
-    first, second, mixed = packed[:, :4], packed[:, 4:8], packed[:, 8:]
-    scale = np.concatenate([first & 63, (mixed & 15) | (first >> 6 << 4)], axis=1)
-    low = np.concatenate([second & 63, (mixed >> 4) | (second >> 6 << 4)], axis=1)
-    return scale, low
-
-
-def _paired_nibbles(qs: Integers) -> Integers:
-    """Unpack 4-bit fields: each run of 32 bytes holds 32 weights below and 32 above."""
-    runs = qs.reshape(len(qs), 4, 32)
-    return np.stack([runs & 15, runs >> 4], axis=2).reshape(-1, 8, 32)
-
-
-def _decode_q4_k(blocks: Blocks) -> Floats:
-    return _affine(blocks, *_six_bit_scales(blocks["scales"]), _paired_nibbles(blocks["qs"]))
-
-
-def _decode_q5_k(blocks: Blocks) -> Floats:
-    bit = np.arange(8, dtype=np.uint8)[:, None]
-    high = (blocks["qh"][:, None, :] >> bit) & 1
-    q = _paired_nibbles(blocks["qs"]) | (high << 4)
-    return _affine(blocks, *_six_bit_scales(blocks["scales"]), q)
-
-
-def _decode_q6_k(blocks: Blocks) -> Floats:
-    halves = blocks["ql"].reshape(-1, 2, 64)
-    low = np.stack([halves & 15, halves >> 4], axis=2).reshape(-1, 256)
-    q = (low | (_crumbs(blocks["qh"]).reshape(-1, 256) << 4)).view(np.int8) - np.int8(32)
-    d = blocks["d"].astype(np.float32)[:, None] * blocks["scales"]
-    x: Floats = d[:, :, None] * q.reshape(-1, 16, 16)
-    return x.reshape(len(blocks), 256)
-
-
 _DECODERS: dict[str, Callable[[Blocks], Floats]] = {
     "BF16": _decode_bf16,
-    "Q2_K": _decode_q2_k,
-    "Q3_K": _decode_q3_k,
-    "Q4_K": _decode_q4_k,
-    "Q5_K": _decode_q5_k,
-    "Q6_K": _decode_q6_k,
-    "Q8_K": _decode_q8_k,
+    **{name: partial(kquants.decode, name) for name in (*kquants.K_TYPES, "Q8_K")},
     **{t.name: _decode_plain for t in TYPES.values() if not t.is_blocked and t.name != "BF16"},
 }
 

@@ -11,6 +11,7 @@ from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml import ops
 from llmbol_core.ml.cache import KeyValueCache
 from llmbol_core.ml.dtypes import TYPES
+from llmbol_core.ml.kquants import K_TYPES, encode_activations
 from llmbol_core.ml.ops import OPS, convolution
 from llmbol_core.ml.quantization import dequantize, quantize
 from llmbol_core.ml.tensor import Tensor
@@ -193,7 +194,7 @@ def test_linear_rows_are_independent(size, rng):
         assert ops.linear(x[i : i + 1], w).tobytes() == whole[i].tobytes()
 
 
-@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
+@pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q6_K"])
 def test_quantized_products_equal_ggml(name):
     kind = name.upper()
     a = vector("mm_A")
@@ -220,14 +221,18 @@ def test_quantized_linear_is_close_to_the_float_one(name, rng):
     assert np.abs(result - exact).max() < (1e-4 if name.endswith("16") else 0.2)
 
 
-def test_k_quants_multiply_too(rng):
-    blocks = np.zeros((4, 2), TYPES["Q6_K"].layout)
-    blocks["d"], blocks["scales"] = 0.01, rng.integers(-9, 9, (4, 2, 16))
-    blocks["ql"] = rng.integers(0, 256, (4, 2, 128))
-    weight = Tensor(blocks, "Q6_K")
-    x = rng.normal(size=(3, 512)).astype(np.float32)
-    exact = x.astype("f8") @ dequantize(weight).T
-    np.testing.assert_allclose(ops.linear(x, weight), exact, rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize("name", sorted(K_TYPES))
+def test_all_k_types_multiply(name, rng):
+    kind = TYPES[name]
+    blocks = np.frombuffer(rng.bytes(kind.block_bytes * 8), kind.layout).copy().reshape(4, 2)
+    for field in {"d", "dmin"} & set(kind.layout.names or ()):
+        blocks[field] = rng.uniform(0.001, 0.01, (4, 2))
+    weight, x = Tensor(blocks, kind), rng.normal(size=(3, 512)).astype(np.float32)
+    levels = dequantize(Tensor(encode_activations(x.reshape(-1, 256)), "Q8_K")).reshape(x.shape)
+    exact = levels.astype("f8") @ dequantize(weight).astype("f8").T
+    np.testing.assert_allclose(
+        ops.linear(x, weight), exact, rtol=0, atol=1e-5 * np.abs(exact).max()
+    )
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "Q8_0"])

@@ -10,6 +10,8 @@ import pytest
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.codecs import DECODABLE, ENCODERS, decode, encode_activations
 from llmbol_core.ml.dtypes import TYPES
+from llmbol_core.ml.kquants import K_TYPES
+from llmbol_core.ml.kquants import encode_activations as encode_k_activations
 from llmbol_core.ml.quantization import dequantize, quantization_error, quantize
 from llmbol_core.ml.tensor import Tensor
 
@@ -18,11 +20,18 @@ BLOCKED = [name for name in ENCODERS if TYPES[name].is_blocked]
 CASES = json.loads((VECTORS / "meta.json").read_text())
 
 # Largest error of a weight in units of the largest magnitude (x_0) or the range (x_1) of its block.
-BOUNDS = {"Q4_0": 0.1254, "Q4_1": 0.034, "Q5_0": 0.0628, "Q5_1": 0.0167, "Q8_0": 0.00443}
+BOUNDS = {
+    "Q4_0": 0.1254, "Q4_1": 0.034, "Q5_0": 0.0628, "Q5_1": 0.0167, "Q8_0": 0.00443,
+    "Q4_K": 0.12, "Q5_K": 0.065, "Q6_K": 0.021,
+}
 
 
 def vector(name: str) -> np.ndarray:
     return np.asarray(np.load(VECTORS / f"{name}.npy"))
+
+
+def file_name(kind: str) -> str:
+    return kind.lower().replace("_k", "_K")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def finite():
 
 @pytest.mark.parametrize("name", BLOCKED)
 def test_encoders_equal_ggml_in_every_case(name, finite):
-    expected = vector(f"{name.lower()}_ref")
+    expected = vector(f"{file_name(name)}_ref")
     for case, x, theirs in zip(CASES["case_names"], finite, expected, strict=False):
         assert quantize(x, name).tobytes() == theirs.tobytes(), case
 
@@ -41,12 +50,14 @@ def test_activations_equal_ggml_at_run_time(finite):
     expected = vector("q8_0_x86simd")
     for case, x, theirs in zip(CASES["case_names"], finite, expected, strict=False):
         assert encode_activations(x.reshape(-1, 32)).tobytes() == theirs.tobytes(), case
+    whole = encode_k_activations(vector("mm_A").reshape(-1, 256))
+    assert whole.tobytes() == vector("mm_q8_K_aq").tobytes()
     a = vector("mm_A").reshape(-1, 32)
     assert encode_activations(a).tobytes() == vector("mm_q8_0_aq").tobytes()
     assert encode_activations(a, with_sums=True).tobytes() == vector("mm_q8_1_aq").tobytes()
 
 
-@pytest.mark.parametrize("name", [n for n in ENCODERS if n not in ("F64", "Q8_1")])
+@pytest.mark.parametrize("name", [n for n in ENCODERS if n not in ("F64", "Q8_1", *K_TYPES)])
 def test_encoders_equal_the_gguf_package(name, rng):
     x = rng.normal(size=(300, 256)).astype(np.float32) * rng.uniform(0, 3, (300, 1)).astype("f4")
     theirs = gguf.quants.quantize(x, gguf.GGMLQuantizationType[name])
@@ -71,6 +82,22 @@ def test_decoders_equal_the_gguf_package(name, rng):
     np.testing.assert_array_equal(ours.reshape(-1), theirs.reshape(-1))
 
 
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K"])
+def test_k_encoders_equal_ggml_on_a_matrix(name):
+    expected = vector(f"mm_{file_name(name)}_wq")
+    assert quantize(vector("mm_W"), name).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS.keys() & K_TYPES))
+def test_k_levels_survive_another_round(name, rng):
+    """What was decoded is near its own encoding; zeros stay zeros."""
+    x = np.zeros((3, 512), np.float32)
+    assert not dequantize(quantize(x, name)).any()
+    once = dequantize(quantize(rng.normal(size=(8, 512)), name))
+    twice = dequantize(quantize(once, name))
+    assert np.abs(once - twice).max() < 2 * BOUNDS[name] * np.abs(once).max()
+
+
 def test_q8_k_and_q8_1_decode(rng):
     blocks = np.zeros(2, TYPES["Q8_K"].layout)
     blocks["d"], blocks["qs"][:, 3] = [0.5, 2], [7, -128]
@@ -82,7 +109,7 @@ def test_q8_k_and_q8_1_decode(rng):
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_error_stays_within_the_bound(name, rng):
-    x = rng.normal(size=(2000, 32)).astype(np.float32)
+    x = rng.normal(size=(64000 // TYPES[name].elements, TYPES[name].elements)).astype("f4")
     error = np.abs(dequantize(quantize(x, name)) - x).max(axis=1)
     scale = np.ptp(x, axis=1) if name.endswith("_1") else np.abs(x).max(axis=1)
     assert (error <= BOUNDS[name] * scale).all()
@@ -90,7 +117,7 @@ def test_error_stays_within_the_bound(name, rng):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_chunks_and_layout_of_the_input_do_not_matter(name, rng):
-    x = rng.normal(size=(96, 1600)).astype(np.float32)
+    x = rng.normal(size=(96, 1024 if name in K_TYPES else 1600)).astype(np.float32)
     whole = quantize(x, name)
     assert whole.shape == x.shape
     assert quantize(np.asfortranarray(x), name).tobytes() == whole.tobytes()
@@ -108,7 +135,7 @@ def test_bfloat16_rounds_to_even_and_keeps_nan():
 @pytest.mark.parametrize("name", BLOCKED)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_with_their_place(name, bad):
-    x = np.zeros((3, 64), np.float32)
+    x = np.zeros((3, 2 * TYPES[name].elements), np.float32)
     x[2, 5] = bad
     with pytest.raises(DtypeError, match=rf"{name}: cannot hold {bad} \(at \[2, 5\]\)"):
         quantize(x, name)
@@ -117,8 +144,10 @@ def test_values_that_are_not_finite_are_refused_with_their_place(name, bad):
 def test_other_refusals():
     with pytest.raises(ShapeError, match="Q4_0: a row of 33 is no multiple of the block of 32"):
         quantize(np.zeros((2, 33)), "q4_0")
-    with pytest.raises(DtypeError, match="Q4_K: weights cannot be converted to this type, only"):
-        quantize(np.zeros((2, 256)), "q4_K")
+    with pytest.raises(ShapeError, match="Q4_K: a row of 128 is no multiple of the block of 256"):
+        quantize(np.zeros((2, 128)), "q4_K")
+    with pytest.raises(DtypeError, match="IQ4_XS: weights cannot be converted to this type, only"):
+        quantize(np.zeros((2, 256)), "iq4_xs")
     with pytest.raises(DtypeError, match="IQ1_S: the blocks of this type cannot be read"):
         dequantize(Tensor(np.zeros(1, TYPES["IQ1_S"].layout), "IQ1_S"))
 

@@ -16,6 +16,7 @@ from llmbol_core.ml.ops import (
     padding,
     pooling,
     products,
+    recurrent,
     reductions,
     resampling,
     shapes,
@@ -27,7 +28,7 @@ __all__ = ["OPS", "Attribute", "Op"]
 
 _FAMILIES = (
     *(elementwise, products, attention, convolution, transposed, pooling, resampling),
-    *(normalization, reductions, shapes, padding),
+    *(recurrent, normalization, reductions, shapes, padding),
 )
 
 

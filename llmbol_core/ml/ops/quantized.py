@@ -1,13 +1,15 @@
 """Products with quantized weights as ggml's CPU code computes them.
 
-The activations are quantized to 8 bits, 32 at a time, the integers of two blocks are multiplied and
-summed exactly, and the sums are scaled and added up in float32, block after block.
+The activations are quantized to 8 bits, 32 at a time or 256 for the K types, the integers of two
+blocks are multiplied and summed exactly, and the sums are scaled and added up in float32, block
+after block.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from llmbol_core.ml import kquants
 from llmbol_core.ml.codecs import UNPACKABLE, decode, encode_activations, unpack
 from llmbol_core.ml.ops.table import Array
 from llmbol_core.ml.ops.tiles import product
@@ -20,13 +22,16 @@ _PART = 1 << 20
 def quantized_product(x: Array, weight: Tensor) -> Array:
     """Return [M, K] times the transpose of quantized [N, K]; rows do not depend on each other.
 
-    Types whose blocks hold 256 weights are expanded and their activations left in float32, which
-    is closer to the exact product than what ggml computes.
+    Types without a product of integers (F16, BF16) are expanded and multiplied in float32.
     """
     output = np.empty((len(x), weight.shape[0]), np.float32)
     x = np.ascontiguousarray(x, np.float32)
     step = max(1, _PART // max(1, weight.shape[1]))
-    multiply = _by_blocks if weight.dtype.name in UNPACKABLE else _by_floats
+    multiply = _by_floats
+    if weight.dtype.name in UNPACKABLE:
+        multiply = _by_blocks
+    elif weight.dtype.name in kquants.K_TYPES:
+        multiply = _by_super_blocks
     for start in range(0, weight.shape[0], step):
         output[:, start : start + step] = multiply(x, weight[start : start + step])
     return output
@@ -51,6 +56,28 @@ def _by_blocks(x: Array, weight: Tensor) -> Array:
             sums = activations["s"].astype(np.float32).reshape(len(x), blocks)
             dots += sums[:, block, None] * m.reshape(rows, blocks)[:, block]
         total += dots
+    return total
+
+
+def _by_super_blocks(x: Array, weight: Tensor) -> Array:
+    """Sum exact dot products of super-blocks: the scales of their parts are integers as well.
+
+    Those sums pass 2^24, so they are made in float64.
+    """
+    rows, blocks = weight.data.shape
+    scale, q, low = kquants.unpack(weight.dtype.name, weight.data.reshape(-1))
+    levels = (q * scale[:, :, None].astype(np.int16)).reshape(rows, blocks, kquants.BLOCK)
+    activations = kquants.encode_activations(x.reshape(-1, kquants.BLOCK)).reshape(len(x), blocks)
+    total = np.zeros((len(x), rows), np.float32)
+    for block in range(blocks):
+        column, given = weight.data[:, block], activations[:, block]
+        dots = given["qs"].astype(np.float64) @ levels[:, block].astype(np.float64).T
+        total += dots.astype(np.float32) * (given["d"][:, None] * column["d"].astype(np.float32))
+        if low is not None:
+            sums = given["bsums"].reshape(len(x), low.shape[1], -1).sum(axis=2, dtype=np.float64)
+            minima = sums @ low.reshape(rows, blocks, -1)[:, block].astype(np.float64).T
+            factor = given["d"][:, None] * column["dmin"].astype(np.float32)
+            total -= minima.astype(np.float32) * factor
     return total
 
 
