@@ -26,6 +26,7 @@ from llmbol_core.vm.layout import (
     INT,
     NONE,
     REAL,
+    RESULT,
     STRING,
     Basic,
     Field,
@@ -33,6 +34,7 @@ from llmbol_core.vm.layout import (
     Reference,
     Tuple,
     Type,
+    frame,
     pointer_map,
 )
 from llmbol_core.vm.module import Export, TypeDescriptor
@@ -117,6 +119,19 @@ def descriptor(kind: Type) -> TypeDescriptor:
     """Return the descriptor of storage for one value."""
     size = max(kind.size, 8)
     return TypeDescriptor(-1, size, pointer_map(size, kind.pointers() if kind.size else ()))
+
+
+def prepare(heap: Heap, kind: Function, values: Sequence[Any]) -> tuple[int, Callable[[int], None]]:
+    """Return a place for the result of a call, which the caller owns, and what fills its frame."""
+    places = frame(kind).arguments
+    result = heap.new_record(descriptor(kind.result))
+
+    def fill(address: int) -> None:
+        heap.set_pointer(address + RESULT, result)
+        for place, value in zip(places, values, strict=True):
+            store(heap, address + place.offset, place.type, value)
+
+    return result, fill
 
 
 def store(heap: Heap, address: int, kind: Type, value: Any) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """One frame on the way out: whose code runs in it, and at which instruction."""
 
     frame: int
@@ -34,7 +34,7 @@ class _Level(NamedTuple):
 class Caught(NamedTuple):
     """Where an exception is handled, and whether as an object."""
 
-    level: _Level
+    level: Level
     handler: Handler
     pc: int
     is_object: bool
@@ -48,7 +48,7 @@ def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool
     """
     heap = engine.heap
     value = error.value if isinstance(error, Raised) else NIL
-    caught = _find(engine, process, error.name, value != NIL) if error.name else None
+    caught = find_handler(engine, process, error.name, value != NIL) if error.name else None
     if caught is None:
         heap.release(value)
         return False
@@ -65,8 +65,11 @@ def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool
     return True
 
 
-def _find(engine: Interpreter, process: Process, name: str, is_object: bool) -> Caught | None:
-    for depth, level in enumerate(_levels(engine, process)):
+def find_handler(
+    engine: Interpreter, process: Process, name: str, is_object: bool
+) -> Caught | None:
+    """Return where a process would handle an exception, raised as an object or a string."""
+    for depth, level in enumerate(levels(engine, process)):
         found = _match(level, name, is_object)
         if found is None and is_object and depth > 0:
             is_object = False
@@ -76,18 +79,18 @@ def _find(engine: Interpreter, process: Process, name: str, is_object: bool) -> 
     return None
 
 
-def _levels(engine: Interpreter, process: Process) -> Iterator[_Level]:
+def levels(engine: Interpreter, process: Process) -> Iterator[Level]:
     """Yield the frames of a process from the innermost."""
     word = engine.heap.pointer
-    level = _Level(process.fp, process.module, process.handle, process.pc)
+    level = Level(process.fp, process.module, process.handle, process.pc)
     while level.frame:
         yield level
         frame, handle = level.frame, word(level.frame + MODULE) or level.handle
         module = engine.module_of(handle)
-        level = _Level(word(frame + CALLER), module, handle, word(frame + RETURN_PC) - 1)
+        level = Level(word(frame + CALLER), module, handle, word(frame + RETURN_PC) - 1)
 
 
-def _match(level: _Level, name: str, is_object: bool) -> tuple[Handler, int] | None:
+def _match(level: Level, name: str, is_object: bool) -> tuple[Handler, int] | None:
     """Return the first handler of a frame that takes an exception, and where it begins."""
     for handler in level.module.module.handlers:
         if not handler.pc1 <= level.pc < handler.pc2:

@@ -128,12 +128,17 @@ class Loader:
         self.modules.append(loaded)
         return loaded
 
+    def forget(self, loaded: LoadedModule) -> None:
+        """Forget a module of which no more instances are made; those there are stay."""
+        self.modules.remove(loaded)
+        self._heap.release(loaded.data)
+        loaded.data = NIL
+
     def release(self) -> None:
         """Forget all modules."""
-        for loaded in self.modules:
-            self._heap.release(loaded.data)
-            loaded.data = NIL
-        self.modules, self._files = [], {}
+        for loaded in list(self.modules):
+            self.forget(loaded)
+        self._files = {}
 
     # Linking
 

@@ -16,12 +16,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmbol_core.errors import Deadlock, FileError, LimitError, LinkError, Trap, nearest
+from llmbol_core.errors import (
+    Deadlock,
+    FileError,
+    LimitError,
+    LinkError,
+    Trap,
+    UsageError,
+    nearest,
+)
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.environment import Environment, Streams
-from llmbol_core.vm.host import ARGUMENTS, RESULT, HostModule
+from llmbol_core.vm.host import ARGUMENTS, HostModule
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
@@ -32,6 +40,7 @@ from llmbol_core.vm.process import Process, Stack
 from llmbol_core.vm.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from llmbol_core.vm.inspection import ProcessInfo
     from llmbol_core.vm.layout import Function
 
 QUIET = "fail:"
@@ -79,6 +88,7 @@ class InfernoVM:
         limits: Limits | None = None,
         streams: Streams | None = None,
         verify: bool = True,
+        engine: Callable[[InfernoVM, Channels], Interpreter] = Interpreter,
     ) -> None:
         self.limits = limits or Limits()
         self.streams = streams or Streams()
@@ -86,12 +96,13 @@ class InfernoVM:
         self.heap = Heap(self.limits.memory)
         self.heap.collect = lambda: collect_cycles(self.heap)
         channels = Channels(self.heap, lambda process: self.scheduler.make_ready(process))
-        self.engine = Interpreter(self, channels)
+        self.engine = engine(self, channels)
         self.scheduler = self.engine.scheduler = Scheduler(self.engine)
         self.loader = Loader(self.engine, host_modules or {}, verify, self._report)
         self._handles: dict[str, int] = {}
         self._started = 0
         self._failures: dict[int, Trap] = {}
+        self._results: dict[int, int] = {}
 
     def __enter__(self) -> InfernoVM:
         return self
@@ -117,9 +128,16 @@ class InfernoVM:
 
             loaded = self.loader.read(map_file(module), os.fspath(module))
         handle = self.loader.instance(loaded)
-        self.heap.release(self._handles.get(name, NIL))
+        if name in self._handles:
+            self.unload_module(name)
         self._handles[name] = handle
         return loaded
+
+    def unload_module(self, name: str) -> None:
+        """Forget a loaded module and its data. Raises LinkError if there is none of this name."""
+        loaded = self.engine.module_of(self._handle(name))
+        self.heap.release(self._handles.pop(name))
+        self.loader.forget(loaded)
 
     def execute(self, name: str, entry: str, arguments: Sequence[Any] = ()) -> Any:
         """Call an exported function of a loaded module and return its result.
@@ -127,15 +145,52 @@ class InfernoVM:
         ``init`` of an Inferno program takes the arguments as its argv. Raises LinkError, the Trap
         that the function does not handle, LimitError and Deadlock.
         """
-        from llmbol_core.vm.calling import INIT, function_type
-
-        if name not in self._handles:
-            raise LinkError(name, f"no module of this name is loaded{nearest(name, self._handles)}")
-        handle = self._handles[name]
-        export = _export(self.engine.module_of(handle), entry)
-        kind = function_type(name, export, arguments)
-        values = [None, list(arguments)] if kind is INIT else arguments
+        handle, export, kind, values = self._callable(name, entry, arguments)
         return self._call(handle, export, kind, values)
+
+    def spawn(self, name: str, entry: str, arguments: Sequence[Any] = ()) -> int:
+        """Start a function of a loaded module in a process of its own; return the process's number.
+
+        It runs while the machine does: in ``wait``, or beside what ``execute`` calls. What it
+        returns is dropped. Raises as ``execute`` does for what cannot be called.
+        """
+        from llmbol_core.vm.calling import prepare
+
+        handle, export, kind, values = self._callable(name, entry, arguments)
+        result, fill = prepare(self.heap, kind, values)
+        try:
+            process = self._start(handle, export, fill)
+        except BaseException:
+            self.heap.release(result)
+            raise
+        self._results[process.pid] = result
+        return process.pid
+
+    def wait(self) -> None:
+        """Run until all processes have ended; raises what ended one that was spawned from here."""
+        self._failures, spawned = {}, list(self._results)
+        try:
+            self._run_processes()
+        finally:
+            self._end_all()
+        for pid in spawned:
+            if pid in self._failures:
+                raise self._failures[pid]
+
+    def processes(self) -> list[ProcessInfo]:
+        """Return what each process that lives is doing, by number."""
+        from llmbol_core.vm.inspection import Inspector
+
+        return Inspector(self).processes()
+
+    def kill(self, pid: int) -> None:
+        """End a process that does not run at this moment. Raises UsageError if there is none."""
+        processes = self.scheduler.processes
+        if pid not in processes:
+            known = ", ".join(map(str, sorted(processes))) or "none"
+            raise UsageError(f"no process {pid}: there is {known}")
+        self.scheduler.withdraw(processes[pid])
+        self.end(processes[pid])
 
     def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
         """Run a program from the file tree it was granted, or from a path of the host.
@@ -208,6 +263,7 @@ class InfernoVM:
             process.stack.pop_above(0)
             process.stack.free()
             self.heap.release(process.handle)
+            self.heap.release(self._results.pop(process.pid, NIL))
         process.environment.close()
         self.scheduler.remove(process)
 
@@ -256,37 +312,51 @@ class InfernoVM:
 
     def _call(self, handle: int, export: Export, kind: Function, values: Sequence[Any]) -> Any:
         """Call a function of a known type."""
-        from llmbol_core.vm import calling
-        from llmbol_core.vm.layout import frame as frame_of
+        from llmbol_core.vm.calling import fetch, prepare
 
-        heap = self.heap
-        places = frame_of(kind).arguments
-        result = heap.new_record(calling.descriptor(kind.result))
-
-        def fill(frame: int) -> None:
-            heap.set_pointer(frame + RESULT, result)
-            for place, value in zip(places, values, strict=True):
-                calling.store(heap, frame + place.offset, place.type, value)
-
+        result, fill = prepare(self.heap, kind, values)
         try:
             self._run(handle, export, fill)
-            return calling.fetch(heap, result, kind.result)
+            return fetch(self.heap, result, kind.result)
         finally:
-            heap.release(result)
+            self.heap.release(result)
 
-    def _run(self, handle: int, export: Export, fill: Callable[[int], None]) -> None:
-        """Run a function in a process, and all that it spawns; raises what ends the process."""
+    def _callable(
+        self, name: str, entry: str, arguments: Sequence[Any]
+    ) -> tuple[int, Export, Function, Sequence[Any]]:
+        """Return a loaded module's handle, its function, the function's type and arguments."""
+        from llmbol_core.vm.calling import INIT, function_type
+
+        handle = self._handle(name)
+        export = _export(self.engine.module_of(handle), entry)
+        kind = function_type(name, export, arguments)
+        return handle, export, kind, [None, list(arguments)] if kind is INIT else arguments
+
+    def _handle(self, name: str) -> int:
+        if name not in self._handles:
+            raise LinkError(name, f"no module of this name is loaded{nearest(name, self._handles)}")
+        return self._handles[name]
+
+    def _start(self, handle: int, export: Export, fill: Callable[[int], None]) -> Process:
+        """Return a process that is about to run a function, whose frame has been filled."""
         loaded = self.engine.module_of(handle)
-        self._failures = {}
         process = self.new_process(None, self.heap.retain(handle))
         process.pc = export.pc
         process.fp = process.stack.push(loaded.types[export.type])
         self.scheduler.add(process)
-        seconds = self.limits.seconds
-        until = None if seconds is None else time.monotonic() + seconds
         try:
             fill(process.fp)
-            self.scheduler.run(self.limits.instructions, until)
+        except BaseException:
+            self.kill(process.pid)
+            raise
+        return process
+
+    def _run(self, handle: int, export: Export, fill: Callable[[int], None]) -> None:
+        """Run a function in a process, and all that it spawns; raises what ends the process."""
+        self._failures = {}
+        process = self._start(handle, export, fill)
+        try:
+            self._run_processes()
         except Deadlock:
             # Helpers that wait for a program that has ended are no news.
             if process.pid in self.scheduler.processes:
@@ -295,6 +365,12 @@ class InfernoVM:
             self._end_all()
         if process.pid in self._failures:
             raise self._failures[process.pid]
+
+    def _run_processes(self) -> None:
+        """Run until no process is left, within the limits."""
+        seconds = self.limits.seconds
+        until = None if seconds is None else time.monotonic() + seconds
+        self.scheduler.run(self.limits.instructions, until)
 
 
 def _export(loaded: LoadedModule, name: str) -> Export:

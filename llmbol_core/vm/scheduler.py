@@ -53,6 +53,13 @@ class Scheduler:
         """Forget a process that has ended."""
         del self.processes[process.pid]
 
+    def withdraw(self, process: Process) -> None:
+        """Let a process that does not run never go on; its end is up to the caller."""
+        if process in self._ready:
+            self._ready.remove(process)
+        self._sleepers = [entry for entry in self._sleepers if entry[2] is not process]
+        heapq.heapify(self._sleepers)
+
     def clear(self) -> None:
         """Forget whoever is ready, sleeps or works: all processes have ended."""
         self._ready.clear()
@@ -167,8 +174,9 @@ class Scheduler:
         except queue.Empty:
             return False
         self._working -= 1
-        self._finish(process, finish)
-        self._ready.appendleft(process)
+        if process.pid in self.processes:
+            self._finish(process, finish)
+            self._ready.appendleft(process)
         return True
 
     def _next(self, seconds: float | None) -> tuple[Process, Finish]:
