@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 from llmbol_core.errors import LlmbolError, ModelError
-from llmbol_core.nn import layers as _layers  # noqa: F401 -- fills the registry
+from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.model import Input, Model
-from llmbol_core.nn.module import Module, Shape
+from llmbol_core.nn.module import Form, Module
 
 
 class ModelBuilder:
@@ -26,12 +26,12 @@ class ModelBuilder:
         self.name = name
         self.input = Input(tuple(input_shape))
         self._layers: list[Module] = []
-        self._shape: Shape = self.input.shape
+        self._shape: Form = self.input.shape
 
     def add(self, layer: Module) -> Self:
         """Append a layer, or say why it does not fit."""
         try:
-            self._shape = layer.output_shape(self._shape)
+            self._shape = layer.checked_shape(self._shape)
         except LlmbolError as error:
             raise ModelError(self.name, f"{len(self._layers)}.{error}") from error
         self._layers.append(layer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbol_core.errors import UsageError
-from llmbol_core.nn import layers as _layers  # noqa: F401 -- fills the registry
+from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
 from llmbol_core.nn.declared import FieldError, describe, field_types, required_fields
 from llmbol_core.nn.module import Module
 

@@ -7,23 +7,21 @@ Printing follows Torch7's tree, numbered from 0 as everywhere here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from llmbol_core.errors import ShapeError, UsageError
-from llmbol_core.nn.declared import Range
+from llmbol_core.nn.declared import Axis
 from llmbol_core.nn.layers.activation import Tanh
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.lowering import Scope
-from llmbol_core.nn.module import Array, Module, Shape
-from llmbol_core.nn.summary import Summary, summarize
+from llmbol_core.nn.module import Array, Data, Form, Module, Shape, is_table
+from llmbol_core.nn.summary import Summary, shown, summarize
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
-
-Axis = Annotated[int, Range(1)]
 
 
 class Container(Module, abstract=True):
@@ -57,6 +55,10 @@ class Container(Module, abstract=True):
         """Return the layers directly inside."""
         return self.layers
 
+    def shape_inside(self, index: int, shape: Form) -> Form:
+        """Return the output shape of the layer at an index."""
+        return self.inside(index, self.layers[index].checked_shape, shape)
+
     def inside(self, index: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of the layer at an index; its ``ShapeError`` gets the index as prefix."""
         try:
@@ -78,9 +80,23 @@ class Container(Module, abstract=True):
         return f"({index}): {self.layers[index]!r}"
 
 
+class Branches(Container, abstract=True):
+    """Base of the containers whose layers stand side by side."""
+
+    def tree(self) -> list[str]:
+        """Return the branches as Torch7 draws them."""
+        lines, last = ["input"], len(self.layers) - 1
+        for index in range(len(self.layers)):
+            first, *rest = self.printed(index).split("\n")
+            lines.append(f"  {' ' if index == last else '|'}`-> {first}")
+            lines += [f"  {' ' if index == last else '|'}    {line}" for line in rest]
+        return [*lines, "   ... -> output"]
+
+
 class Sequential(Container):
     """Feed each layer's output to the next."""
 
+    takes = "anything"
     layers: list[Module] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -88,10 +104,10 @@ class Sequential(Container):
         """Return two layers on five numbers."""
         return cls([Linear(5, 3), Tanh()]), (5,)
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Form) -> Form:
         """Return the last layer's output shape."""
-        for index, layer in enumerate(self.layers):
-            shape = self.inside(index, layer.output_shape, shape)
+        for index in range(len(self.layers)):
+            shape = self.shape_inside(index, shape)
         return shape
 
     def natural_input(self) -> Shape | None:
@@ -109,7 +125,7 @@ class Sequential(Container):
             raise UsageError("summary: no layer says which input shape it takes, so give one")
         return summarize(self, self.label, shape)
 
-    def macs(self, shape: Shape) -> int:
+    def macs(self, shape: Form) -> int:
         """Return the sum over the layers."""
         total = 0
         for layer in self.layers:
@@ -117,30 +133,30 @@ class Sequential(Container):
             shape = layer.output_shape(shape)
         return total
 
-    def update_output(self, x: Array) -> Array:
+    def update_output(self, x: Data) -> Data:
         """Return the last layer's output."""
         for index, layer in enumerate(self.layers):
             x = self.inside(index, layer.forward, x)
         return x
 
-    def update_grad_input(self, x: Array, grad_output: Array) -> Array:
+    def update_grad_input(self, x: Data, grad_output: Data) -> Data:
         """Pass the gradient back through all layers."""
         for layer, layer_input in self._backwards(x):
             grad_output = layer.grad_input = layer.update_grad_input(layer_input, grad_output)
         return grad_output
 
-    def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
+    def acc_grad_parameters(self, x: Data, grad_output: Data, scale: float = 1.0) -> None:
         """Accumulate in all layers, with the gradients that ``update_grad_input`` left."""
         for layer, layer_input in self._backwards(x):
             layer.acc_grad_parameters(layer_input, grad_output, scale)
             grad_output = layer.grad_input
 
-    def _backwards(self, x: Array) -> list[tuple[Module, Array]]:
+    def _backwards(self, x: Data) -> list[tuple[Module, Data]]:
         """Return the layers with their inputs, last first."""
         inputs = [x, *(layer.output for layer in self.layers[:-1])]
         return list(zip(self.layers, inputs, strict=False))[::-1]
 
-    def lower(self, graph: Scope, x: Value) -> Value:
+    def lower(self, graph: Scope, x: Any) -> Any:
         """Lower the layers one after another."""
         for index, layer in enumerate(self.layers):
             x = layer.lower(graph.child(index), x)
@@ -153,7 +169,7 @@ class Sequential(Container):
         return [f"[{way}]", *entries]
 
 
-class Parallel(Container):
+class Parallel(Branches):
     """Give each layer one slice of the input and join the outputs.
 
     Slice i along ``input_axis``, with that axis gone, goes to layer i; the outputs are joined along
@@ -175,14 +191,7 @@ class Parallel(Container):
         if len(shape) <= axis or shape[axis] != len(self.layers):
             raise self.shape_error(f"{len(self.layers)} slices on axis {self.input_axis}", shape)
         rest = shape[:axis] + shape[axis + 1 :]
-        parts = [
-            self.inside(index, layer.output_shape, rest) for index, layer in enumerate(self.layers)
-        ]
-        for part in parts:
-            if len(part) <= out or _without(part, out) != _without(parts[0], out):
-                texts = " ".join(str(list(p)) for p in parts)
-                raise ShapeError(self.label, f"cannot join outputs on axis {out + 1}: {texts}")
-        return (*parts[0][:out], sum(part[out] for part in parts), *parts[0][out + 1 :])
+        return joined_shape(self, [self.shape_inside(i, rest) for i in range(shape[axis])], out)
 
     def macs(self, shape: Shape) -> int:
         """Return the sum over the layers."""
@@ -236,14 +245,15 @@ class Parallel(Container):
         """Return the two axes."""
         return f"({self.input_axis} -> {self.output_axis})"
 
-    def tree(self) -> list[str]:
-        """Return the branches as Torch7 draws them."""
-        lines, last = ["input"], len(self.layers) - 1
-        for index in range(len(self.layers)):
-            first, *rest = self.printed(index).split("\n")
-            lines.append(f"  {' ' if index == last else '|'}`-> {first}")
-            lines += [f"  {' ' if index == last else '|'}    {line}" for line in rest]
-        return [*lines, "   ... -> output"]
+
+def joined_shape(layer: Module, parts: Sequence[Form], axis: int) -> Shape:
+    """Return the shape of samples joined along an axis, counted from 0 without the batch."""
+    for part in parts:
+        fits = not is_table(part) and len(part) > axis
+        if not fits or _without(part, axis) != _without(parts[0], axis):
+            texts = " ".join(shown(p) for p in parts)
+            raise ShapeError(layer.label, f"cannot join outputs on axis {axis + 1}: {texts}")
+    return (*parts[0][:axis], sum(part[axis] for part in parts), *parts[0][axis + 1 :])
 
 
 def _without(shape: Shape, axis: int) -> Shape:

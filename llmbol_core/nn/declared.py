@@ -61,6 +61,8 @@ class Printable:
 Name = Annotated[str, Printable()]
 Size = Annotated[int, Range(1)]
 Count = Annotated[int, Range(0)]
+Axis = Annotated[int, Range(1)]
+"""An axis of a batch that is not the batch's own, which is axis 0."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Positive = Annotated[float, Range(0, without_low=True)]
 NotNegative = Annotated[float, Range(0)]

@@ -27,6 +27,15 @@ class Scope:
         """Append an operation of the table and return its result."""
         return self.graph.op(name, *values, **attributes)
 
+    @property
+    def drops(self) -> bool:
+        """Whether ``dropout`` drops anything; evaluation does not."""
+        return False
+
+    def dropout(self, x: Value, p: float) -> Value:
+        """Return a value as dropout leaves it."""
+        return x
+
     def child(self, index: int) -> Scope:
         """Return the scope of the layer at an index inside this one."""
         return Scope(self.graph, self.shapes, f"{self.path}.{index}" if self.path else str(index))

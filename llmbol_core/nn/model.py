@@ -27,9 +27,9 @@ from llmbol_core.nn.declared import (
     Size,
     convert,
 )
-from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.module import Array, Form, Module, Shape, is_table
 from llmbol_core.nn.optim import Adam, Optimizer
-from llmbol_core.nn.summary import Summary, summarize
+from llmbol_core.nn.summary import Summary, shown, summarize
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Graph
@@ -99,7 +99,10 @@ class Model(Section):
     @cached_property
     def output_shape(self) -> Shape:
         """The shape of one output sample; raises ``ShapeError`` if the layers do not fit."""
-        return self.network.output_shape(self.input.shape)
+        shape: Form = self.network.output_shape(self.input.shape)
+        if is_table(shape):
+            raise ModelError(self.name, f"the last layer gives a table, {shown(shape)}: join it")
+        return tuple(shape)
 
     def prepare(self, x: Array) -> Array:
         """Return a batch of inputs as the first layer takes it: float, scaled."""
@@ -107,12 +110,12 @@ class Model(Section):
 
     def forward(self, x: Array) -> Array:
         """Return the output for a sample or for a batch of samples."""
-        output = self.network.forward(self.prepare(x))
+        output: Array = self.network.forward(self.prepare(x))
         return output[0] if np.ndim(x) == len(self.input.shape) else output
 
     def backward(self, x: Array, grad_output: Array) -> Array:
         """Add parameter gradients for a batch; return the gradient at the first layer's input."""
-        return self.network.backward(self.prepare(x), grad_output)
+        return np.asarray(self.network.backward(self.prepare(x), grad_output))
 
     __call__ = forward
 

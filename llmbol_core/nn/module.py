@@ -19,7 +19,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,12 @@ from llmbol_core.nn.declared import Declared, Name
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.randomness import TRAINING_LANES, Stream
 
-if TYPE_CHECKING:
-    from llmbol_core.ml.graph import Value
-
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
+Data = Any
+"""What flows between modules: an array, or a table, which is a tuple of data."""
+Form = Any
+"""The shape of one sample of data: a ``Shape``, or for a table a tuple of forms."""
 
 _LANES = itertools.count()
 """A layer takes the next lane when it is made, so that two alike layers start differently."""
@@ -51,16 +52,24 @@ class Module(Declared, family="layer"):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.train = True
-        self.output: Array = np.zeros(0, np.float32)
-        self.grad_input: Array = np.zeros(0, np.float32)
+        self.output: Data = np.zeros(0, np.float32)
+        self.grad_input: Data = np.zeros(0, np.float32)
         self._stream = Stream(0, next(_LANES))
 
     # What a layer says about itself.
+
+    takes: ClassVar[str] = "an array"
+    """What flows in: "an array", "a table", or "anything"."""
 
     @classmethod
     def example(cls) -> tuple[Module, Shape]:
         """Return a small instance and a sample shape that it takes, for tests and help."""
         return cls(), (4,)
+
+    @classmethod
+    def example_batch(cls, rng: np.random.Generator, count: int) -> Array:
+        """Return so many samples that the example takes."""
+        return rng.normal(size=(count, *cls.example()[1]))
 
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shape of each parameter; none by default."""
@@ -74,15 +83,22 @@ class Module(Declared, family="layer"):
         """Return the state that is saved but not trained, at its start."""
         return {}
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: Form) -> Form:
         """Return the shape of one output sample, or raise ``ShapeError``."""
         return shape
+
+    def checked_shape(self, shape: Form) -> Form:
+        """Return the output shape after holding the input against what this module takes."""
+        if self.takes != "anything" and is_table(shape) != (self.takes == "a table"):
+            found = f"a table of {len(shape)}" if is_table(shape) else f"shape {list(shape)}"
+            raise ShapeError(self.label, f"expected {self.takes}, got {found}")
+        return self.output_shape(shape)
 
     def natural_input(self) -> Shape | None:
         """Return the sample shape that the fields call for, or None if they leave it open."""
         return None
 
-    def macs(self, shape: Shape) -> int:
+    def macs(self, shape: Form) -> int:
         """Return the multiply-accumulate operations for one input sample of this shape."""
         return 0
 
@@ -92,29 +108,34 @@ class Module(Declared, family="layer"):
 
     # What a layer computes.
 
-    def update_output(self, x: Array) -> Array:
+    def update_output(self, x: Data) -> Data:
         """Return the output for a batch."""
         raise NotImplementedError
 
-    def update_grad_input(self, x: Array, grad_output: Array) -> Array:
+    def update_grad_input(self, x: Data, grad_output: Data) -> Data:
         """Return the gradient with respect to the input that ``forward`` was last called with."""
         raise NotImplementedError
 
-    def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
+    def acc_grad_parameters(self, x: Data, grad_output: Data, scale: float = 1.0) -> None:
         """Add the parameter gradients, times scale, to ``grads``."""
 
-    def lower(self, graph: Scope, x: Value) -> Value:
-        """Append what this layer does in evaluation mode to a graph; return its output."""
+    def lower(self, graph: Scope, x: Any) -> Any:
+        """Append what this layer does in evaluation mode to a graph; return its output.
+
+        A table is a tuple of values.
+        """
         raise NotImplementedError
 
     # What follows from that.
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Data) -> Data:
         """Compute, keep and return the output."""
+        if self.takes != "anything" and isinstance(x, tuple) != (self.takes == "a table"):
+            raise ShapeError(self.label, f"expected {self.takes}, got {type(x).__name__}")
         self.output = self.update_output(x)
         return self.output
 
-    def backward(self, x: Array, grad_output: Array, scale: float = 1.0) -> Array:
+    def backward(self, x: Data, grad_output: Data, scale: float = 1.0) -> Data:
         """Add parameter gradients; return and keep the input gradient. Call after ``forward``."""
         self.grad_input = self.update_grad_input(x, grad_output)
         self.acc_grad_parameters(x, grad_output, scale)
@@ -290,11 +311,11 @@ class Module(Declared, family="layer"):
 
     def clear_state(self) -> Self:
         """Forget the outputs and gradients that the last calls left."""
+        return self.apply(lambda module: module.forget())
 
-        def forget(module: Module) -> None:
-            module.output = module.grad_input = np.zeros(0, np.float32)
-
-        return self.apply(forget)
+    def forget(self) -> None:
+        """Forget what this module's last calls left."""
+        self.output = self.grad_input = np.zeros(0, np.float32)
 
     @property
     def label(self) -> str:
@@ -307,6 +328,11 @@ class Module(Declared, family="layer"):
 
     def __repr__(self) -> str:
         return f"nn.{type(self).__name__}{self.details()}"
+
+
+def is_table(shape: Form) -> bool:
+    """Tell the shape of a table from that of an array."""
+    return bool(shape) and isinstance(shape[0], tuple)
 
 
 def join(path: str, name: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from llmbol_core.errors import LlmbolError, ShapeError, SpecError, nearest
 from llmbol_core.native.files import read_bytes
-from llmbol_core.nn import layers as _layers  # noqa: F401 -- fills the registry
+from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
 from llmbol_core.nn.declared import (
     Declared,
     FieldError,
@@ -35,6 +35,8 @@ from llmbol_core.nn.declared import (
     required_fields,
 )
 from llmbol_core.nn.model import Model
+from llmbol_core.nn.module import is_table
+from llmbol_core.nn.summary import shown
 
 D = TypeVar("D", bound=Declared)
 
@@ -96,9 +98,12 @@ def _read_model(root: Node, path: str) -> Model:
     entries = root.value["layers"][1].value
     for index, (layer, entry) in enumerate(zip(fields["layers"], entries, strict=True)):
         try:
-            shape = layer.output_shape(shape)
+            shape = layer.checked_shape(shape)
         except ShapeError as error:
             raise entry.error(f"{index}.{error}") from error
+    if is_table(shape):
+        why = f"the last layer gives a table, {shown(shape)}: join it"
+        raise entries[-1].error(why)
     if fields.get("labels") and len(fields["labels"]) != math.prod(shape):
         why = f"{len(fields['labels'])} labels for an output of {math.prod(shape)} values"
         raise root.value["labels"][1].error(why)

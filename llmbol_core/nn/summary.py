@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbol_core.nn.module import Module, Shape
+from llmbol_core.nn.module import Form, Module, Shape, is_table
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def summarize(network: Module, name: str, shape: Shape) -> Summary:
     return Summary(name, shape, rows, parameters, macs, 4 * parameters)
 
 
-def _rows(network: Module, shape: Shape) -> list[LayerRow]:
+def _rows(network: Module, shape: Form) -> list[LayerRow]:
     """Return the rows of the layers in a row; a container is one row."""
     rows = []
     for index, layer in enumerate(network.children()):
@@ -61,6 +61,12 @@ def _rows(network: Module, shape: Shape) -> list[LayerRow]:
     return rows
 
 
-def shown(shape: Shape) -> str:
-    """Return a shape as ``16x28``; a single number has none."""
+def shown(shape: Form) -> str:
+    """Return a shape as ``16x28``, that of a table as ``16x28 + 4``; a single number has none.
+
+    >>> shown((16, 28)), shown(((16, 28), (4,))), shown(())
+    ('16x28', '16x28 + 4', '1')
+    """
+    if is_table(shape):
+        return " + ".join(map(shown, shape))
     return "x".join(map(str, shape)) or "1"

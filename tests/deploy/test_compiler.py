@@ -54,7 +54,7 @@ def test_every_layer_compiles(cls, tmp_path, rng):
     source, program = str(tmp_path / "one.gguf"), str(tmp_path / "one.dis")
     save(model, source)
     compile_file(source, program)
-    samples = rng.normal(size=(3, *shape)).astype(np.float32)
+    samples = cls.example_batch(rng, 3).astype(np.float32)
     done = answers(program, samples, tmp_path)
     assert done.stderr == b""
     assert done.stdout.decode() == format_rows(load_for_inference(source).run(samples))

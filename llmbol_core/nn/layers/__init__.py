@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from llmbol_core.nn.layers import activation, convolution, dropout, linear, normalization, shape
+from llmbol_core.nn.layers import (
+    activation,
+    attention,
+    convolution,
+    dropout,
+    embedding,
+    linear,
+    normalization,
+    pooling,
+    recurrent,
+    reduction,
+    shape,
+)
 
 __all__ = [
     "activation",
+    "attention",
     "convolution",
     "dropout",
+    "embedding",
     "linear",
     "normalization",
+    "pooling",
+    "recurrent",
+    "reduction",
     "shape",
 ]

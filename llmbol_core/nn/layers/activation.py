@@ -5,10 +5,19 @@ Each is one row of the operation table; a class names the row and gives its attr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmbol_core.nn.declared import NotNegative, Positive
+import numpy as np
+
+from llmbol_core.nn.declared import NotNegative, Positive, Size
+from llmbol_core.nn.layers.composite import Composite
 from llmbol_core.nn.layers.operation import Operation
+from llmbol_core.nn.lowering import Scope
+from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.randomness import Stream
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.graph import Value
 
 
 class Activation(Operation, abstract=True):
@@ -154,3 +163,45 @@ class LogSoftMax(Activation):
     """Logarithm of the soft maximum along the last axis."""
 
     operation = "log_softmax"
+
+
+class PReLU(Composite):
+    """x where it is positive, a learned slope times x elsewhere; slopes start at ``slope``.
+
+    With several features each has a slope of its own; they lie on the first axis of a sample.
+    """
+
+    features: Size = 1
+    slope: float = 0.25
+
+    @classmethod
+    def example(cls) -> tuple[Module, Shape]:
+        """Give 3 features with 4 values each their slopes."""
+        return cls(3), (3, 4)
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shape of the slopes."""
+        return {"weight": (self.features,)}
+
+    def initial_parameters(self, stream: Stream) -> dict[str, Array]:
+        """Return the same slope for all features."""
+        return {"weight": np.full(self.features, self.slope, np.float32)}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if it has the features on its first axis."""
+        if self.features > 1 and (not shape or shape[0] != self.features):
+            raise self.shape_error(f"{self.features} features first", shape)
+        return shape
+
+    def details(self) -> str:
+        """Return the number of slopes."""
+        return f"({self.features})"
+
+    def lower(self, graph: Scope, x: Value) -> Value:
+        """Emit relu(x) - slope * relu(-x)."""
+        slope = graph.weight("weight")
+        if self.features > 1:
+            beside = (self.features, *(1,) * (len(x.shape) - 2))
+            slope = graph.op("reshape", slope, shape=beside)
+        below = graph.op("relu", graph.op("neg", x))
+        return graph.op("sub", graph.op("relu", x), graph.op("mul", below, slope))

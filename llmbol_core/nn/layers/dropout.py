@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmbol_core.nn.declared import Fraction
 from llmbol_core.nn.lowering import Scope
-from llmbol_core.nn.module import Array, Module
+from llmbol_core.nn.module import Array, Module, Shape
+from llmbol_core.nn.randomness import Stream
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
+
+
+def draw_kept(stream: Stream, shape: Shape, p: float, dtype: Any) -> Array:
+    """Return 0 with probability p, else 1 / (1 - p)."""
+    threshold = np.uint32(min(round(p * 2**32), 2**32 - 1))
+    kept = stream.bits(math.prod(shape)).reshape(shape) >= threshold
+    factors: Array = np.multiply(kept, np.dtype(dtype).type(1 / (1 - p)), dtype=dtype)
+    return factors
 
 
 class Dropout(Module):
@@ -32,9 +42,7 @@ class Dropout(Module):
         self._kept = None
         if not self.train or not self.p:
             return x
-        threshold = np.uint32(min(round(self.p * 2**32), 2**32 - 1))
-        kept = self._stream.bits(x.size).reshape(x.shape) >= threshold
-        self._kept = np.multiply(kept, x.dtype.type(1 / (1 - self.p)), dtype=x.dtype)
+        self._kept = draw_kept(self._stream, x.shape, self.p, x.dtype)
         return np.asarray(x * self._kept)
 
     def update_grad_input(self, x: Array, grad_output: Array) -> Array:

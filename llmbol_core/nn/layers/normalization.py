@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmbol_core.errors import UsageError
 from llmbol_core.ml.ops import OPS
 from llmbol_core.nn.declared import Fraction, Positive, Size
 from llmbol_core.nn.layers.operation import Operation
@@ -24,7 +25,9 @@ class BatchNorm(Module):
     In training the batch's mean and biased variance are used, and the running ones move towards
     them (the variance unbiased) by ``momentum``; evaluation uses the running ones. A batch with one
     value per feature has no variance: it is normalized as in evaluation, as Torch7 does it.
-    Torch7 starts the weight at random, PyTorch and this layer at 1.
+    It takes vectors, sequences and images alike; ``BatchNorm1d`` and ``BatchNorm2d`` are the same
+    for those who want the shape checked. Torch7 starts the weight at random, PyTorch and this
+    layer at 1.
     """
 
     features: Size
@@ -141,6 +144,85 @@ class BatchNorm(Module):
         """Emit one ``batch_norm`` with the running values."""
         weights = ("weight", "bias", "running_mean", "running_var")
         return graph.op("batch_norm", x, *map(graph.weight, weights), eps=self.eps)
+
+
+class BatchNorm1d(BatchNorm):
+    """Batch normalization of vectors [features] or sequences [features, length]."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if it is one of those."""
+        if len(shape) not in (1, 2):
+            raise self.shape_error("[features] or [features, length]", shape)
+        return super().output_shape(shape)
+
+
+class BatchNorm2d(BatchNorm):
+    """Batch normalization of images [features, height, width]."""
+
+    @classmethod
+    def example(cls) -> tuple[Module, Shape]:
+        """Normalize 3 features of 2 x 2 values each."""
+        return cls(3), (3, 2, 2)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if it is an image's."""
+        if len(shape) != 3:
+            raise self.shape_error("[features, height, width]", shape)
+        return super().output_shape(shape)
+
+    def natural_input(self) -> Shape:
+        """Return an image of one point."""
+        return (self.features, 1, 1)
+
+
+class GroupNorm(Operation):
+    """Normalize each group of neighbouring features of a sample over all of its values.
+
+    y = weight (x - mean) / sqrt(variance + eps) + bias, variance biased; features lie on the first
+    axis of a sample. One group is layer norm over everything, as many as features instance norm.
+    """
+
+    operation = "group_norm"
+    groups: Size
+    features: Size
+    eps: Positive = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features % self.groups:
+            raise UsageError(f"GroupNorm.groups: {self.groups} do not divide {self.features}")
+
+    @classmethod
+    def example(cls) -> tuple[Module, Shape]:
+        """Normalize 4 features of 3 values each in 2 groups."""
+        return cls(2, 4), (4, 3)
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shapes of weight and bias."""
+        return {"weight": (self.features,), "bias": (self.features,)}
+
+    def initial_parameters(self, stream: Stream) -> dict[str, Array]:
+        """Return weight 1 and bias 0."""
+        size = self.features
+        return {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return groups and eps."""
+        return {"groups": self.groups, "eps": self.eps}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if it has the features on its first axis."""
+        if not shape or shape[0] != self.features:
+            raise self.shape_error(f"{self.features} features first", shape)
+        return shape
+
+    def macs(self, shape: Shape) -> int:
+        """Return one multiplication with addition for each value."""
+        return math.prod(shape)
+
+    def details(self) -> str:
+        """Return groups and features."""
+        return f"({self.features} in {self.groups} groups)"
 
 
 class RowNorm(Operation, abstract=True):
