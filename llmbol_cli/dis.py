@@ -76,9 +76,7 @@ def run(
         int | None, typer.Option(metavar="N", help="Instructions it may run.")
     ] = None,
     max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds it may take.")
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None,
 ) -> None:
     """Run a program; without --root it can read exactly the files named as its arguments.
 

@@ -205,13 +205,7 @@ class Arena:
 
     def blocks(self) -> Iterator[int]:
         """Yield the reference of every block in use, by address."""
-        self._close_chunk()
-        at, end = HEAP, HEAP + self.limit
-        while at < end:
-            index = at >> 2
-            if self.words[index + 1] != FREE:
-                yield at + HEADER
-            at += self.pointers[index + 2]
+        return (at + HEADER for at, _, is_free in self._walk() if not is_free)
 
     def reserve(self, size: int) -> bool:
         """Take bytes of the limit for something outside of the arena, and say whether they fit."""
@@ -227,22 +221,27 @@ class Arena:
 
     def defragment(self) -> None:
         """Turn all free small blocks into holes again."""
-        self._close_chunk()
+        free = [(at, size) for at, size, is_free in self._walk() if is_free]
         for size in range(0, SMALL + 1, _GRAIN):
             self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
         self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
+        for at, size in free:
+            self._add_hole(at, size)
+
+    def _walk(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield address and size of every block and hole, and whether it is free.
+
+        Raises ValueError where a program has damaged a header.
+        """
+        self._close_chunk()
         at, end = HEAP, HEAP + self.limit
-        start = None
         while at < end:
-            is_free = self.words[(at >> 2) + 1] == FREE
-            if is_free and start is None:
-                start = at
-            if not is_free and start is not None:
-                self._add_hole(start, at - start)
-                start = None
-            at += self.pointers[(at >> 2) + 2]
-        if start is not None:
-            self._add_hole(start, end - start)
+            index = at >> 2
+            size = self.pointers[index + 2]
+            if size < _GRAIN or size % _GRAIN or size > end - at:
+                raise ValueError("a damaged block")
+            yield at, size, self.words[index + 1] == FREE
+            at += size
 
     def _small(self, total: int) -> int | None:
         """Take a small block from its free list or the chunk."""

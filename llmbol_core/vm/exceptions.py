@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.module import Handler
-from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, Process, Raised
+from llmbol_core.vm.process import CALLER, LEAST_FRAME, MODULE, RETURN_PC, Process, Raised
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter
@@ -83,7 +83,9 @@ def levels(engine: Interpreter, process: Process) -> Iterator[Level]:
     """Yield the frames of a process from the innermost."""
     word = engine.heap.pointer
     level = Level(process.fp, process.module, process.handle, process.pc)
-    while level.frame:
+    for _ in range(engine.heap.limit // LEAST_FRAME):
+        if not level.frame:
+            return
         yield level
         frame, handle = level.frame, word(level.frame + MODULE) or level.handle
         module = engine.module_of(handle)

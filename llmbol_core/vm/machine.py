@@ -92,7 +92,7 @@ class InfernoVM:
     ) -> None:
         self.limits = limits or Limits()
         self.streams = streams or Streams()
-        self._environment = Environment.first(namespace or Namespace(), self.streams)
+        self.environment = Environment.first(namespace or Namespace(), self.streams)
         self.heap = Heap(self.limits.memory)
         self.heap.collect = lambda: collect_cycles(self.heap)
         channels = Channels(self.heap, lambda process: self.scheduler.make_ready(process))
@@ -227,12 +227,15 @@ class InfernoVM:
     def close(self) -> None:
         """Let everything go: processes, modules, open files."""
         self._end_all()
-        for handle in self._handles.values():
-            self.heap.release(handle)
+        # Of a heap that a program has damaged only what the host keeps can be let go.
+        with suppress(*ASTRAY):
+            for handle in self._handles.values():
+                self.heap.release(handle)
+            self.loader.release()
+            self.engine.release_constants()
         self._handles = {}
-        self.loader.release()
-        self.engine.release_constants()
-        self._environment.close()
+        self.heap.close_handles()
+        self.environment.close()
 
     # Processes
 
@@ -241,7 +244,7 @@ class InfernoVM:
         if len(self.scheduler.processes) >= self.limits.threads:
             self.heap.release(handle)
             raise LimitError("process", f"the program has {self.limits.threads} of them")
-        environment = (parent.environment if parent else self._environment).inherit()
+        environment = (parent.environment if parent else self.environment).inherit()
         extent = self.engine.module_of(handle).module.stack_extent
         self._started += 1
         pid = self._started
@@ -288,7 +291,7 @@ class InfernoVM:
 
             return self.loader.read(map_file(path), path)
         try:
-            return self.loader.find(self._environment.namespace, path)
+            return self.loader.find(self.environment.namespace, path)
         except FileFault as error:
             raise FileError(path, str(error)) from error
 

@@ -74,9 +74,11 @@ class Heap(TypedArena):
         counts = self.pointers
         at = (ref >> 2) - 4
         count = counts[at]
-        if count > 1:
-            counts[at] = count - 1
+        if count != 1:
+            # None is left only where a program has damaged the header.
+            counts[at] = max(count - 1, 0)
             return
+        counts[at] = 0
         dying = [ref]
         while dying:
             ref = dying.pop()
@@ -85,10 +87,9 @@ class Heap(TypedArena):
                 if child == NIL:
                     continue
                 at = (child >> 2) - 4
-                if counts[at] > 1:
-                    counts[at] -= 1
-                else:
-                    counts[at] = 0
+                count = counts[at]
+                counts[at] = max(count - 1, 0)
+                if count == 1:
                     dying.append(child)
             self.discard(ref)
 
@@ -99,9 +100,7 @@ class Heap(TypedArena):
         if self.words[at - 1] & HOSTED:
             value, charge = self._hosted.pop(ref)
             self.reserved -= charge
-            close = getattr(value, "close", None)
-            if close is not None:
-                close()
+            getattr(value, "close", _nothing)()
         elif kind in self.finalizers:
             self.finalizers[kind](ref)
         self.free(ref)
@@ -128,6 +127,7 @@ class Heap(TypedArena):
         size, pointers = self.types[number]
         if not pointers:
             return ()
+        self.view(start, size * length)
         if size == 4:
             return range(start, start + 4 * length, 4)
         return [start + size * i + offset for i in range(length) for offset in pointers]
@@ -136,6 +136,9 @@ class Heap(TypedArena):
         """Return the addresses of the references in the values that wait in a channel."""
         number, capacity, count, first = self.words[ref >> 2 : (ref >> 2) + 4]
         size, pointers = self.types[number]
+        if not pointers:
+            return ()
+        self.view(ref + CHANNEL_HEADER, size * count)
         values = [ref + CHANNEL_HEADER + size * ((first + i) % capacity) for i in range(count)]
         return [value + offset for value in values for offset in pointers]
 
@@ -327,10 +330,13 @@ class Heap(TypedArena):
         return ref
 
     def list_nodes(self, ref: int) -> Iterable[int]:
-        """Yield the references of a list's nodes, from the first."""
-        while ref != NIL:
+        """Yield the references of a list's nodes; ValueError if damage has made it endless."""
+        for _ in range(self.limit // LIST_HEADER):
+            if ref == NIL:
+                return
             yield ref
             ref = self.pointer(ref)
+        raise ValueError("a list without an end")
 
     def strings(self, ref: int) -> list[str]:
         """Return the texts of a list of string."""
@@ -379,7 +385,16 @@ class Heap(TypedArena):
         self.words[(ref >> 2) + 1] = links
         return ref
 
+    def close_handles(self) -> None:
+        """Close what the host still keeps; the heap is used no more."""
+        while self._hosted:
+            getattr(self._hosted.popitem()[1][0], "close", _nothing)()
+
     @property
     def objects(self) -> int:
         """The number of objects that live in the heap."""
         return sum(1 for ref in self.blocks() if self.type_of(ref) != STACK)
+
+
+def _nothing() -> None:
+    """Close what needs no closing."""

@@ -58,7 +58,7 @@ class Stack:
     def __init__(self, heap: Heap, extent: int) -> None:
         self._heap = heap
         self._extents: list[_Extent] = []
-        self.top = self.limit = self._base = 0
+        self.top = self.limit = self.base = 0
         self._extent = max(extent, _LEAST_EXTENT)
         self._extend(0)
 
@@ -85,7 +85,7 @@ class Stack:
     def pop(self, frame: int) -> None:
         """Drop the topmost frame, whose pointers were dealt with."""
         self.top = frame
-        if frame == self._base and len(self._extents) > 1:
+        if frame == self.base and len(self._extents) > 1:
             self._shrink()
 
     def pop_releasing(self, frame: int) -> None:
@@ -134,7 +134,7 @@ class Stack:
         except Trap:
             raise Trap(traps.MAIN_FULL) from None
         self._extents.append(_Extent(base, base + room, self.top))
-        self._base = self.top = base
+        self.base = self.top = base
         self.limit = base + room
 
     def _shrink(self) -> None:
@@ -143,7 +143,7 @@ class Stack:
         self._heap.free(gone.base)
         self._extent = max(self._extent // 2, _LEAST_EXTENT)
         last = self._extents[-1]
-        self._base, self.limit, self.top = last.base, last.limit, gone.previous_top
+        self.base, self.limit, self.top = last.base, last.limit, gone.previous_top
 
 
 def _frame_size(size: int) -> int:
@@ -172,4 +172,5 @@ class Process:
     @property
     def place(self) -> str:
         """Where the process is, for people."""
-        return f"process {self.pid} in {self.module.module.name} at pc {self.pc}"
+        pc = self.pc - 1 if self.waits_for else self.pc
+        return f"process {self.pid} in {self.module.module.name} at pc {pc}"

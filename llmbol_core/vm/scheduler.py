@@ -24,6 +24,7 @@ from llmbol_core.vm.process import Process
 SLICE = 2048
 """Instructions that a process may run before the next one's turn."""
 _SLICES_BETWEEN_COLLECTIONS = 256
+_PLACES_SHOWN = 8
 
 Finish = Callable[[], None]
 _Done = queue.SimpleQueue[tuple[Process, Finish]]
@@ -37,6 +38,8 @@ class Scheduler:
         self.processes: dict[int, Process] = {}
         self.instructions = 0
         """Instructions run so far."""
+        self.left: int | None = None
+        """Instructions that may still run, if that is limited."""
         self._ready: deque[Process] = deque()
         self._sleepers: list[tuple[float, int, Process, Finish]] = []
         self._sleeps = 0
@@ -118,7 +121,8 @@ class Scheduler:
             if not self._ready:
                 raise self._deadlock()
             process = self._ready.popleft()
-            budget = SLICE if most is None else min(SLICE, most - self.instructions)
+            left = self.left = None if most is None else most - self.instructions
+            budget = SLICE if left is None else min(SLICE, left)
             if budget <= 0:
                 raise LimitError("instruction", f"the program ran {most} of them, {process.place}")
             if until is not None and time.monotonic() > until:
@@ -170,7 +174,7 @@ class Scheduler:
             time.sleep(seconds or 0.0)
             return False
         try:
-            process, finish = self._done.get(timeout=seconds) if seconds else self._next(seconds)
+            process, finish = self._done.get(timeout=seconds)
         except queue.Empty:
             return False
         self._working -= 1
@@ -178,9 +182,6 @@ class Scheduler:
             self._finish(process, finish)
             self._ready.appendleft(process)
         return True
-
-    def _next(self, seconds: float | None) -> tuple[Process, Finish]:
-        return self._done.get() if seconds is None else self._done.get_nowait()
 
     def _finish(self, process: Process, finish: Finish) -> None:
         process.waits_for = ""
@@ -193,8 +194,9 @@ class Scheduler:
         return Deadlock(f"every process waits for another one{self._places()}")
 
     def _places(self) -> str:
-        known = [f"{p.place} {p.waits_for}" for p in self.processes.values()]
-        return "".join(f"; {text}" for text in known)
+        known = [f"; {p.place} {p.waits_for}" for p in self.processes.values()]
+        more = len(known) - _PLACES_SHOWN
+        return "".join(known[:_PLACES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _raiser(error: BaseException) -> Callable[[], Any]:

@@ -161,6 +161,8 @@ def _check_data(found: Structure) -> None:
     start = 0
     for number, item in enumerate(found.module.data):
         if item.kind is DataKind.DAPOP:
+            if not outer:
+                raise found.fail(-1, f"data item {number}, DAPOP: pop range")
             region, start = outer.pop()
             continue
         try:

@@ -1,0 +1,217 @@
+"""Loading: names, fresh module data, links checked by name and signature, payloads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from llmbol_core.errors import DisFormatError, LlmbolError, Trap, VerifyError
+from llmbol_core.vm import payload
+from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.host import RESULT
+from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.objectfile import write_module
+from tests.vm.programs import assemble, host_module
+
+LIBRARY = """
+    addw 32(fp),8(mp)
+    movw 8(mp),0(16(fp))
+    ret
+    raise 0(mp)
+    desc $0,24,"88"
+    desc $1,40,""
+    desc $2,4,"80"
+    var @mp,24
+    string @mp+0,"thrown"
+    word @mp+8,100
+    array @mp+16,$2,2
+    indir @mp+16,1
+    string @mp+0,"inside"
+    apop
+    module Library
+    link 1,0,"fn(n: int): int","count"
+    link 1,3,"fn(n: int): int","throw"
+    ldts @ldt,0
+"""
+IMPORTS = """
+    string @mp+20,"{path}"
+    ldts @ldt,1
+    word @ldt+0,2
+    ext @ldt+4,"fn(n: int): int","count"
+    ext @ldt+4,"{type}","{second}"
+"""
+
+
+def imports(path="/lib.dis", kind="fn(n: int): int", second="throw"):
+    return IMPORTS.format(path=path, type=kind, second=second)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    (tmp_path / "lib.dis").write_bytes(write_module(parse_assembly(LIBRARY)))
+    return tmp_path
+
+
+class Stderr:
+    """Keeps what a machine reports."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, data):
+        self.text += data.decode()
+
+    def flush(self):
+        """Do nothing."""
+
+
+def run(tree, code, more, host=None, verify=True):
+    """Return what main returns, with the error string and what was reported."""
+    stderr = Stderr()
+    streams = Streams(stderr=stderr)
+    limits = Limits(1 << 20)
+    with InfernoVM(host or {}, Namespace(tree), limits, streams, verify) as vm:
+        vm.load_module("main", assemble(code, more))
+        value = vm.execute("main", "main")
+        stats = vm.get_stats()
+    vm.heap.collect()
+    assert vm.heap.objects == 0
+    return value, stderr.text, stats
+
+
+COUNT = """
+    mframe {0}(mp),$0,64(fp)
+    movw ${1},32(64(fp))
+    lea 68(fp),16(64(fp))
+    mcall 64(fp),$0,{0}(mp)
+"""
+
+
+def test_every_load_makes_module_data_of_its_own_and_reads_the_file_once(tree):
+    code = "load 20(mp),$0,0(mp)\nload 20(mp),$0,4(mp)\n"
+    code += COUNT.format(0, 5) + COUNT.format(0, 5) + COUNT.format(4, 1)
+    value, _, stats = run(tree, code + "movw 68(fp),0(16(fp))\nret", imports())
+    assert value == 101
+    assert stats.modules == 2
+
+
+def test_self_shares_the_module_data():
+    code = """
+    movw $7,64(mp)
+    load 20(mp),$0,0(mp)
+    movw 0(0(mp)),60(fp)
+    movw 64(60(fp)),0(16(fp))
+    ret
+    """
+    more = 'string @mp+20,"$self"\nldts @ldt,1\nword @ldt+0,0\n'
+    assert run(None, code, more, verify=False)[0] == 7
+
+
+FAILURES = [
+    ("/none.dis", "fn(n: int): int", "throw", "'/none.dis' does not exist", ""),
+    ("$Nope", "fn(n: int): int", "throw", "module not built-in", ""),
+    ("/lib.dis", "fn(n: int): int", "miss", None, "link typecheck Library->miss() 0/e67bf126\n"),
+    ("/lib.dis", "fn(): int", "throw", None,
+     "link typecheck Library->throw() e67bf126/616977e8\n"),
+    ("/bad.dis", "fn(n: int): int", "throw", "/bad.dis: at byte 0: bad magic", ""),
+    ("/cut.dis", "fn(n: int): int", "throw", "/cut.dis: at byte", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "kind", "second", "error", "reported"), FAILURES)
+def test_what_cannot_be_loaded_is_nil(tree, path, kind, second, error, reported):
+    (tree / "bad.dis").write_bytes(b"no module at all")
+    (tree / "cut.dis").write_bytes((tree / "lib.dis").read_bytes()[:40])
+    seen = []
+
+    def look(call):
+        seen.append(call.process.environment.error)
+        call.heap.set_word(call.heap.pointer(call.frame + RESULT), 1)
+
+    code = """
+    load 20(mp),$0,0(mp)
+    load 24(mp),$1,4(mp)
+    mframe 4(mp),$0,64(fp)
+    lea 68(fp),16(64(fp))
+    mcall 64(fp),$0,4(mp)
+    beqw 0(mp),$-1,nil
+    movw $0,0(16(fp))
+    ret
+    nil: movw $1,0(16(fp))
+    ret
+    """
+    more = imports(path, kind, second).replace("ldts @ldt,1", "ldts @ldt,2")
+    more += 'string @mp+24,"$Host"\nword @ldt+0,1\next @ldt+4,"fn(n: int): int","look"\n'
+    value, text, _ = run(tree, code, more, host_module(look=look), verify=False)
+    assert value == 1
+    assert text == reported
+    assert seen[0].startswith(error or reported.strip())
+
+
+def test_an_old_object_cannot_load(tree):
+    module = assemble("load 20(mp),$0,0(mp)\nret", imports())
+    with InfernoVM(verify=False) as vm:
+        vm.load_module("main", replace(module, flags=0, imports=()))
+        with pytest.raises(Trap, match="obsolete dis"):
+            vm.execute("main", "main")
+
+
+def test_a_file_that_has_changed_is_read_again(tree):
+    with InfernoVM(namespace=Namespace(tree)) as vm:
+        first = vm.loader.find(vm.environment.namespace, "/lib.dis")
+        assert vm.loader.find(vm.environment.namespace, "/lib.dis") is first
+        os.utime(tree / "lib.dis", (1, 1))
+        assert vm.loader.find(vm.environment.namespace, "/lib.dis") is not first
+
+
+def test_the_payload_behind_an_object_is_seen_by_host_functions(tree):
+    pieces = payload.attach((tree / "lib.dis").read_bytes(), b"weights")
+    (tree / "carrier.dis").write_bytes(b"".join(pieces))
+    with InfernoVM(namespace=Namespace(tree)) as vm:
+        carrier = vm.load_module("carrier", tree / "carrier.dis")
+        assert bytes(carrier.payload) == b"weights"
+        assert vm.load_module("plain", tree / "lib.dis").payload is None
+        inside = vm.loader.find(vm.environment.namespace, "/carrier.dis")
+        assert bytes(inside.payload) == b"weights"
+
+
+def test_handlers_of_the_caller_take_what_another_module_raises(tree):
+    code = """
+    load 20(mp),$0,0(mp)
+    mframe 0(mp),$1,64(fp)
+    mcall 64(fp),$1,0(mp)
+    ret
+    lenc 36(fp),0(16(fp))
+    ret
+    """
+    handler = 'exceptions 1\nexception 2, 3, 36, -1, 1, 0\nexctab "thr*", 4\nexctab *, -1\n'
+    assert run(tree, code, imports() + handler)[0] == 6
+
+
+BAD_DATA = [
+    ("word @mp+252,1,2", "bad data item"),
+    ("array @mp+0,$99,1", "bad array type"),
+    ("indir @mp+0,0", "ind not array"),
+    ("array @mp+0,$3,2\nindir @mp+0,5", "array init range"),
+    ("apop", "pop range"),
+]
+
+
+@pytest.mark.parametrize(("data", "why"), BAD_DATA)
+def test_data_items_that_do_not_fit_are_refused(data, why):
+    module = assemble("ret", data)
+    with InfernoVM(verify=False) as vm, pytest.raises(DisFormatError, match=why):
+        vm.load_module("main", module)
+    assert vm.heap.objects == 0
+    with InfernoVM() as vm, pytest.raises(LlmbolError):
+        vm.load_module("main", module)
+
+
+def test_nothing_unverified_runs():
+    module = assemble("movw $1,32(fp)\nret")
+    with InfernoVM() as vm, pytest.raises(VerifyError):
+        vm.load_module("main", module)
