@@ -138,7 +138,7 @@ def _step(out: Listing, forward: Routine, step: Step, places: dict[int, str], pl
         if attribute.kind is float:
             attributes.append(out.real(value))
         elif attribute.kind is tuple:
-            attributes.append(out.number_list(forward, value))
+            attributes.append(out.number_list(forward, value, attribute.name))
         else:
             attributes.append(f"${int(value)}")
     shape = "x".join(map(str, step.output.shape))

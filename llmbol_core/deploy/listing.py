@@ -137,9 +137,9 @@ class Listing:
             routine.code(f"movp\t{argument},{callee.name}.{name}({place})")
         return place
 
-    def number_list(self, routine: Routine, numbers: Sequence[int]) -> str:
-        """Make a list of int and return the operand of the slot that holds it."""
-        place = routine.slot("numbers")
+    def number_list(self, routine: Routine, numbers: Sequence[int], name: str = "numbers") -> str:
+        """Make a list of int and return the operand of the slot of this name that holds it."""
+        place = routine.slot(name)
         routine.code(f"movp\t{NIL},{place}")
         for number in reversed(numbers):
             routine.code(f"consw\t${number},{place}")

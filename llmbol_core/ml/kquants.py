@@ -199,8 +199,8 @@ class _Ranged:
         sum_q, sum_qq = _sum(wq), _sum(np.multiply(wq, q, out=self._work))
         sum_qx = _sum(np.multiply(wq, self.x, out=self._work))
         divisor = self.sum_w * sum_qq - sum_q * sum_q
-        scale: Floats = (self.sum_w * sum_qx - self.sum_x * sum_q) / divisor
-        low: Floats = (sum_qq * self.sum_x - sum_q * sum_qx) / divisor
+        scale = np.asarray((self.sum_w * sum_qx - self.sum_x * sum_q) / divisor, np.float32)
+        low = np.asarray((sum_qq * self.sum_x - sum_q * sum_qx) / divisor, np.float32)
         above = low > 0
         low[above] = 0
         scale[above] = (sum_qx / sum_qq)[above]

@@ -47,6 +47,20 @@ def test_definition(name, rng):
 
 
 @pytest.mark.parametrize("name", OPS)
+def test_where_the_result_lies(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    full = row.conform(attributes)
+    result = np.asarray(row.run(*inputs, **full), order="C")
+    assert row.is_view or not any(np.shares_memory(result, x) for x in inputs)
+    if row.takes_out:
+        out = np.full(result.shape, np.nan, row.dtype.layout)
+        given = row.run(*inputs, **full, out=out)
+        assert np.shares_memory(given, out)
+        assert out.tobytes() == result.tobytes()
+
+
+@pytest.mark.parametrize("name", OPS)
 def test_shape_rule_and_cost(name, rng):
     row = OPS[name]
     inputs, attributes = row.example(rng)

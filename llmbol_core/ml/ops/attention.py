@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import Array, Indices, Shape, broadcast, op, sample, unbroadcast
+from llmbol_core.ml.ops.table import Array, Indices, Out, Shape, broadcast, op, sample, unbroadcast
 
 # ---- rotary positions ----
 
@@ -177,6 +177,7 @@ def attention(
     mask: Array | None = None,
     scale: float = 0.0,
     causal: bool = False,
+    out: Out = None,
 ) -> Array:
     """Mix values by softmax(scale query key^T + mask): [..., heads, positions, width].
 
@@ -185,5 +186,6 @@ def attention(
     have, so that causal attention works with a cache of earlier keys and values.
     """
     weights = _merged(_weights(query, key, mask, scale, causal), _groups(key))
-    mixed: Array = np.matmul(weights, np.ascontiguousarray(value))
+    place = None if out is None else _merged(out, _groups(key))
+    mixed: Array = np.matmul(weights, np.ascontiguousarray(value), out=place)
     return mixed.reshape(*query.shape[:-1], value.shape[-1])

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.sliding import Axis, Box, shifts
-from llmbol_core.ml.ops.table import Array, Ints, Shape, op, sample
+from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, contiguous, op, sample
 from llmbol_core.ml.ops.tiles import product
 
 _WINDOWS = 1 << 22
@@ -87,23 +87,23 @@ def windows_as_rows(x: Array, axes: list[Axis], box: Box) -> Array:
     return columns
 
 
-def _convolve(x: Array, weight: Array, bias: Array | None, **attributes: Any) -> Array:
+def _convolve(x: Array, weight: Array, bias: Array | None, out: Out, **attributes: Any) -> Array:
     groups, axes = attributes["groups"], _axes(x.shape, weight.shape, **attributes)
     output = np.empty((len(x), *(axis.outputs for axis in axes), len(weight)), x.dtype)
     last = np.moveaxis(x, 1, -1)
     for group in range(groups):
-        out = slice(group * len(weight) // groups, (group + 1) * len(weight) // groups)
+        made = slice(group * len(weight) // groups, (group + 1) * len(weight) // groups)
         channels = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
-        matrix = weight[out].reshape(out.stop - out.start, math.prod(weight.shape[1:]))
+        matrix = weight[made].reshape(made.stop - made.start, math.prod(weight.shape[1:]))
         limit = max(1, _WINDOWS // max(1, matrix.shape[1]))
         for (start, stop), *box in _blocks(output.shape[:-1], limit):
             columns = windows_as_rows(last[start:stop, ..., channels], axes, box)
             rows = columns.reshape(math.prod(columns.shape[: 1 + len(axes)]), matrix.shape[1])
-            place = (slice(start, stop), *(slice(*ends) for ends in box), out)
+            place = (slice(start, stop), *(slice(*ends) for ends in box), made)
             output[place] = product(rows, matrix.T).reshape(output[place].shape)
     if bias is not None:
         output += bias
-    return np.ascontiguousarray(np.moveaxis(output, -1, 1))
+    return contiguous(np.moveaxis(output, -1, 1), out)
 
 
 def _conv_gradient(
@@ -144,10 +144,11 @@ def conv1d(
     padding: int = 0,
     dilation: int = 1,
     groups: int = 1,
+    out: Out = None,
 ) -> Array:
     """Slide kernels [out, in / groups, K] over [N, in, length], zeros at the borders."""
     return _convolve(
-        x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+        x, weight, bias, out, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
 
 
@@ -160,8 +161,9 @@ def conv2d(
     padding: Ints = (0, 0),
     dilation: Ints = (1, 1),
     groups: int = 1,
+    out: Out = None,
 ) -> Array:
     """Slide kernels [out, in / groups, KH, KW] over [N, in, height, width], zeros at borders."""
     return _convolve(
-        x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+        x, weight, bias, out, stride=stride, padding=padding, dilation=dilation, groups=groups
     )

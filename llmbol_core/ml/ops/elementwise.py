@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.table import (
     Array,
+    Out,
     broadcast,
     op,
     per_output,
@@ -23,8 +25,11 @@ _SQRT_HALF = 0.7071067811865476
 _SQRT_2_PI = 0.7978845608028654
 
 
-def _sigmoid(x: Array) -> Array:
-    y: Array = 1 / (1 + np.exp(-x))
+def _sigmoid(x: Array, out: Out = None) -> Array:
+    y = np.asarray(np.negative(x, out=out))  # a single number comes as no array
+    np.exp(y, out=y)
+    y += 1
+    np.divide(1, y, out=y)
     return y
 
 
@@ -62,6 +67,17 @@ def _gelu_tanh_slope(x: Array, y: Array) -> Array:
     return slope
 
 
+def _silu(x: Array, out: Out = None) -> Array:
+    y = _sigmoid(x, out)
+    y *= x
+    return y
+
+
+def _relu(x: Array, out: Out = None) -> Array:
+    y: Array = np.maximum(x, 0, out=out)
+    return y
+
+
 def _silu_slope(x: Array, y: Array) -> Array:
     s = _sigmoid(x)
     slope: Array = s * (1 + x * (1 - s))
@@ -84,7 +100,7 @@ def _between(x: Array, low: float, high: float) -> Array:
     return (x > low) & (x < high)
 
 
-Function = Callable[[Array], Array]
+Function = Callable[..., Array]
 Slope = Callable[[Array, Array], Array] | None
 
 # fmt: off
@@ -105,11 +121,11 @@ _UNARY: tuple[tuple[str, Function, Slope, int, tuple[float, float], str], ...] =
     ("cos",      np.cos,                       lambda x, y: -np.sin(x),        8, (-3, 3), "Return the cosine."),
     ("tanh",     np.tanh,                      lambda x, y: 1 - y * y,        10, (-2, 2), "Return the hyperbolic tangent."),
     ("sigmoid",  _sigmoid,                     lambda x, y: y * (1 - y),      10, (-3, 3), "Return 1 / (1 + exp(-x))."),
-    ("relu",     lambda x: np.maximum(x, 0),   lambda x, y: x > 0,             1, (-2, 2), "Replace negative values by zero."),
+    ("relu",     _relu,                        lambda x, y: x > 0,             1, (-2, 2), "Replace negative values by zero."),
     ("relu6",    lambda x: np.clip(x, 0, 6),   lambda x, y: _between(x, 0, 6), 2, (-2, 8), "Limit values to 0 ... 6."),
     ("gelu",     lambda x: 0.5 * x * _erfc(-x * _SQRT_HALF), _gelu_slope,     25, (-3, 3), "Multiply by the normal distribution function."),
     ("gelu_tanh", _gelu_tanh,                  _gelu_tanh_slope,              18, (-3, 3), "Approximate gelu by a hyperbolic tangent."),
-    ("silu",     lambda x: x * _sigmoid(x),    _silu_slope,                   11, (-3, 3), "Multiply by the sigmoid."),
+    ("silu",     _silu,                        _silu_slope,                   11, (-3, 3), "Multiply by the sigmoid."),
     ("mish",     lambda x: x * np.tanh(_softplus(x)), _mish_slope,            30, (-3, 3), "Multiply by tanh of softplus."),
     ("log_sigmoid", lambda x: -_softplus(-x),  lambda x, y: _sigmoid(-x),     20, (-3, 3), "Return the logarithm of the sigmoid."),
     ("softsign", lambda x: x / (1 + np.abs(x)), lambda x, y: 1 / np.square(1 + np.abs(x)), 3, (-2, 2), "Return x / (1 + |x|)."),
@@ -122,12 +138,17 @@ _UNARY: tuple[tuple[str, Function, Slope, int, tuple[float, float], str], ...] =
 def _register_unary(
     name: str, function: Function, slope: Slope, flops: int, summary: str, span: tuple[float, float]
 ) -> None:
-    def run(x: Array) -> Array:
+    def simple(x: Array) -> Array:
         return function(x)
+
+    def placed(x: Array, out: Out = None) -> Array:
+        return function(x, out=out)
 
     def gradient(g: Array, y: Array, x: Array) -> tuple[Array]:
         return (g * slope(x, y),) if slope else (g,)
 
+    fills = isinstance(function, np.ufunc) or "out" in signature(function).parameters
+    run = placed if fills else simple
     run.__doc__ = summary
     example = sample((3, 5), low=span[0], high=span[1])
     op(same, per_output(flops), example, gradient if slope else None, name)(run)
@@ -191,9 +212,9 @@ def _clamp_gradient(g: Array, y: Array, x: Array, low: float, high: float) -> tu
 
 
 @op(_clamp_shape, per_output(2), sample((3, 5)), _clamp_gradient)
-def clamp(x: Array, low: float = -1.0, high: float = 1.0) -> Array:
+def clamp(x: Array, low: float = -1.0, high: float = 1.0, out: Out = None) -> Array:
     """Limit values to low ... high (hard tanh with the defaults)."""
-    return np.clip(x, low, high)
+    return np.clip(x, low, high, out=out)
 
 
 def _scale_gradient(g: Array, y: Array, x: Array, factor: float, offset: float) -> tuple[Array]:
@@ -201,10 +222,12 @@ def _scale_gradient(g: Array, y: Array, x: Array, factor: float, offset: float) 
 
 
 @op(same, per_output(2), sample((3, 5), factor=0.5, offset=1.0), _scale_gradient)
-def scale(x: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
+def scale(x: Array, factor: float = 1.0, offset: float = 0.0, out: Out = None) -> Array:
     """Multiply by a factor and add an offset."""
-    y = x * factor
-    return y + offset if offset else y
+    y: Array = np.multiply(x, factor, out=out)
+    if offset:
+        y += offset
+    return y
 
 
 # ---- two inputs ----
@@ -212,7 +235,7 @@ def scale(x: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
 Partial = Callable[[Array, Array, Array], tuple[Any, Any]] | None
 
 # fmt: off
-_BINARY: tuple[tuple[str, Callable[[Array, Array], Array], Partial, str], ...] = (
+_BINARY: tuple[tuple[str, Callable[..., Array], Partial, str], ...] = (
     # name  value  slopes from both inputs and the output  summary
     ("add",      np.add,      lambda x, y, z: (1, 1),                       "Add."),
     ("sub",      np.subtract, lambda x, y, z: (1, -1),                      "Subtract the second from the first."),
@@ -231,10 +254,11 @@ _BINARY: tuple[tuple[str, Callable[[Array, Array], Array], Partial, str], ...] =
 
 
 def _register_binary(
-    name: str, function: Callable[[Array, Array], Array], partial: Partial, summary: str
+    name: str, function: Callable[..., Array], partial: Partial, summary: str
 ) -> None:
-    def run(x: Array, y: Array) -> Array:
-        return function(x, y).astype(x.dtype, copy=False)
+    def run(x: Array, y: Array, out: Out = None) -> Array:
+        z = function(x, y) if out is None else function(x, y, out=out)
+        return z.astype(x.dtype, copy=False)
 
     def gradient(g: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
         first, second = partial(x, y, z) if partial else (1, 1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import Array, Shape, axis_of, op, per_output, sample
+from llmbol_core.ml.ops.table import Array, Out, Shape, axis_of, op, per_output, sample
 
 
 def _along(x: Shape, *others: Shape | None, axis: int) -> Shape:
@@ -22,9 +22,10 @@ def _softmax_gradient(g: Array, y: Array, x: Array, axis: int) -> tuple[Array]:
 
 
 @op(_along, per_output(12), sample((3, 4, 5), axis=1), _softmax_gradient)
-def softmax(x: Array, axis: int = -1) -> Array:
+def softmax(x: Array, axis: int = -1, out: Out = None) -> Array:
     """Return exp(x) divided by its sum along an axis."""
-    y: Array = np.exp(x - x.max(axis=axis, keepdims=True))
+    y: Array = np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
+    np.exp(y, out=y)
     y /= y.sum(axis=axis, keepdims=True)
     return y
 
@@ -34,9 +35,9 @@ def _log_softmax_gradient(g: Array, y: Array, x: Array, axis: int) -> tuple[Arra
 
 
 @op(_along, per_output(12), sample((3, 4, 5), axis=1), _log_softmax_gradient)
-def log_softmax(x: Array, axis: int = -1) -> Array:
+def log_softmax(x: Array, axis: int = -1, out: Out = None) -> Array:
     """Return the logarithm of softmax without computing tiny quotients."""
-    y: Array = x - x.max(axis=axis, keepdims=True)
+    y: Array = np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
     y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
     return y
 
@@ -87,11 +88,18 @@ def _batch_norm_example(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict
 
 @op(_batch_norm_shape, per_output(2), _batch_norm_example, _batch_norm_gradient)
 def batch_norm(
-    x: Array, weight: Array, bias: Array, mean: Array, variance: Array, eps: float = 1e-5
+    x: Array,
+    weight: Array,
+    bias: Array,
+    mean: Array,
+    variance: Array,
+    eps: float = 1e-5,
+    out: Out = None,
 ) -> Array:
     """Normalize each channel (axis 1) with a known mean and variance, then scale and shift."""
     factor = weight / np.sqrt(variance + x.dtype.type(eps))
-    y: Array = (x - _channels(mean, x)) * _channels(factor, x)
+    y: Array = np.subtract(x, _channels(mean, x), out=out)
+    y *= _channels(factor, x)
     y += _channels(bias, x)
     return y
 
@@ -128,10 +136,14 @@ def _layer_norm_gradient(
 
 @op(_row_norm_shape, per_output(8), sample((2, 3, 5), (5,), (5,)), _layer_norm_gradient)
 def layer_norm(
-    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    out: Out = None,
 ) -> Array:
     """Bring each row to mean 0 and variance 1, then scale and shift."""
-    y: Array = x - x.mean(axis=-1, keepdims=True)
+    y: Array = np.subtract(x, x.mean(axis=-1, keepdims=True), out=out)
     y /= np.sqrt(np.square(y).mean(axis=-1, keepdims=True) + x.dtype.type(eps))
     if weight is not None:
         y *= weight
@@ -151,10 +163,14 @@ def _rms_norm_gradient(
 
 
 @op(_row_norm_shape, per_output(5), sample((2, 3, 5), (5,)), _rms_norm_gradient)
-def rms_norm(x: Array, weight: Array | None = None, eps: float = 1e-5) -> Array:
+def rms_norm(x: Array, weight: Array | None = None, eps: float = 1e-5, out: Out = None) -> Array:
     """Divide each row by the root of its mean square, then scale."""
-    y: Array = x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + x.dtype.type(eps))
-    return y if weight is None else y * weight
+    y: Array = np.square(x, out=out)
+    root = np.sqrt(y.mean(axis=-1, keepdims=True) + x.dtype.type(eps))
+    np.divide(x, root, out=y)
+    if weight is not None:
+        y *= weight
+    return y
 
 
 def _l2_norm_gradient(g: Array, y: Array, x: Array, eps: float) -> tuple[Array]:

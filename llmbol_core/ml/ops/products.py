@@ -12,6 +12,7 @@ from llmbol_core.ml.ops.quantized import quantized_product
 from llmbol_core.ml.ops.table import (
     Array,
     Indices,
+    Out,
     Shape,
     Weights,
     broadcast,
@@ -53,10 +54,13 @@ def _linear_gradient(
 
 
 @op(_linear_shape, _linear_flops, sample((2, 3, 5), (4, 5), (4,)), _linear_gradient)
-def linear(x: Array, weight: Weights, bias: Array | None = None) -> Array:
+def linear(x: Array, weight: Weights, bias: Array | None = None, out: Out = None) -> Array:
     """Multiply rows by a matrix [out, in] and add a bias: x W^T + b."""
-    rows = _rows(x)
-    y = quantized_product(rows, weight) if isinstance(weight, Tensor) else product(rows, weight.T)
+    rows, place = _rows(x), None if out is None else _rows(out)
+    if isinstance(weight, Tensor):
+        y = quantized_product(rows, weight, place)
+    else:
+        y = product(rows, weight.T, place)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], y.shape[1])
@@ -78,9 +82,9 @@ def _mul_mat_gradient(g: Array, y: Array, weight: Array, x: Array) -> tuple[Arra
 
 
 @op(_mul_mat_shape, _mul_mat_flops, sample((4, 5), (2, 3, 5)), _mul_mat_gradient)
-def mul_mat(weight: Weights, x: Array) -> Array:
+def mul_mat(weight: Weights, x: Array, out: Out = None) -> Array:
     """Multiply as ggml does: both operands have their rows along the last axis."""
-    return linear(x, weight)
+    return linear(x, weight, out=out)
 
 
 # ---- matrix products of activations ----
@@ -102,11 +106,12 @@ def _matmul_gradient(g: Array, z: Array, x: Array, y: Array) -> tuple[Array, Arr
 
 
 @op(_matmul_shape, _matmul_flops, sample((2, 3, 5), (2, 5, 4)), _matmul_gradient)
-def matmul(x: Array, y: Array) -> Array:
+def matmul(x: Array, y: Array, out: Out = None) -> Array:
     """Multiply matrices, [..., M, K] and [..., K, N]; the axes in front broadcast."""
     if y.ndim == 2:
-        return product(_rows(x), y).reshape(*x.shape[:-1], y.shape[1])
-    z: Array = np.matmul(np.ascontiguousarray(x), np.ascontiguousarray(y))
+        place = None if out is None else _rows(out)
+        return product(_rows(x), y, place).reshape(*x.shape[:-1], y.shape[1])
+    z: Array = np.matmul(np.ascontiguousarray(x), np.ascontiguousarray(y), out=out)
     return z
 
 
@@ -130,12 +135,18 @@ def _get_rows_example(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[s
 
 
 @op(_get_rows_shape, lambda *shapes: 0, _get_rows_example, _get_rows_gradient)
-def get_rows(table: Weights, indices: Indices) -> Array:
+def get_rows(table: Weights, indices: Indices, out: Out = None) -> Array:
     """Pick rows of a table, [rows, width], which may be quantized: an embedding."""
     if indices.size and (indices.min() < 0 or indices.max() >= table.shape[0]):
         bad = indices[(indices < 0) | (indices >= table.shape[0])].flat[0]
         raise ShapeError("get_rows", f"there is no row {bad} in a table of {table.shape[0]}")
     if isinstance(table, Tensor):
-        return dequantize(Tensor(table.data[indices], table.dtype))
-    rows: Array = table[indices]
+        found = dequantize(Tensor(table.data[indices], table.dtype))
+        return found if out is None else _copied(found, out)
+    rows: Array = table.take(indices, 0, out=out, mode="raise" if out is None else "clip")
     return rows
+
+
+def _copied(found: Array, out: Array) -> Array:
+    out[...] = found
+    return out

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmbol_core.ml import kquants
 from llmbol_core.ml.codecs import UNPACKABLE, decode, encode_activations, unpack
-from llmbol_core.ml.ops.table import Array
+from llmbol_core.ml.ops.table import Array, Out
 from llmbol_core.ml.ops.tiles import product
 from llmbol_core.ml.tensor import Tensor
 
@@ -19,12 +19,12 @@ _PART = 1 << 20
 """How many weights are unpacked at a time."""
 
 
-def quantized_product(x: Array, weight: Tensor) -> Array:
+def quantized_product(x: Array, weight: Tensor, out: Out = None) -> Array:
     """Return [M, K] times the transpose of quantized [N, K]; rows do not depend on each other.
 
     Types without a product of integers (F16, BF16) are expanded and multiplied in float32.
     """
-    output = np.empty((len(x), weight.shape[0]), np.float32)
+    output = np.empty((len(x), weight.shape[0]), np.float32) if out is None else out
     x = np.ascontiguousarray(x, np.float32)
     step = max(1, _PART // max(1, weight.shape[1]))
     multiply = _by_floats

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import I32, Array, Ints, Shape, axis_of, op, same, sample
+from llmbol_core.ml.ops.table import I32, Array, Ints, Out, Shape, axis_of, op, same, sample
 
 
 def _free(output: Shape, *inputs: Shape | None, **attributes: Any) -> int:
@@ -33,7 +33,7 @@ def _reshape_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple[
     return (g.reshape(x.shape),)
 
 
-@op(_reshape_shape, _free, sample((2, 3, 4), shape=(0, -1, 2)), _reshape_gradient)
+@op(_reshape_shape, _free, sample((2, 3, 4), shape=(0, -1, 2)), _reshape_gradient, is_view=True)
 def reshape(x: Array, shape: Ints) -> Array:
     """View in another shape: 0 keeps an axis as it is, one -1 takes what is left."""
     return x.reshape(_reshape_shape(x.shape, shape))
@@ -44,7 +44,7 @@ def _flatten_shape(x: Shape, start: int) -> Shape:
     return (*x[:place], math.prod(x[place:]))
 
 
-@op(_flatten_shape, _free, sample((2, 3, 4)), _reshape_gradient)
+@op(_flatten_shape, _free, sample((2, 3, 4)), _reshape_gradient, is_view=True)
 def flatten(x: Array, start: int = 1) -> Array:
     """Join all axes from one on into one."""
     return x.reshape(_flatten_shape(x.shape, start))
@@ -57,7 +57,7 @@ def _squeeze_shape(x: Shape, axis: int) -> Shape:
     return (*x[:place], *x[place + 1 :])
 
 
-@op(_squeeze_shape, _free, sample((2, 1, 4), axis=1), _reshape_gradient)
+@op(_squeeze_shape, _free, sample((2, 1, 4), axis=1), _reshape_gradient, is_view=True)
 def squeeze(x: Array, axis: int = -1) -> Array:
     """Drop an axis of length 1."""
     return x.squeeze(axis)
@@ -68,7 +68,7 @@ def _unsqueeze_shape(x: Shape, axis: int) -> Shape:
     return (*x[:place], 1, *x[place:])
 
 
-@op(_unsqueeze_shape, _free, sample((2, 4), axis=1), _reshape_gradient)
+@op(_unsqueeze_shape, _free, sample((2, 4), axis=1), _reshape_gradient, is_view=True)
 def unsqueeze(x: Array, axis: int = -1) -> Array:
     """Insert an axis of length 1."""
     return np.expand_dims(x, axis)
@@ -87,7 +87,7 @@ def _permute_gradient(g: Array, y: Array, x: Array, axes: Ints) -> tuple[Array]:
     return (g.transpose(np.argsort(axes)),)
 
 
-@op(_permute_shape, _free, sample((2, 3, 4), axes=(1, 2, 0)), _permute_gradient)
+@op(_permute_shape, _free, sample((2, 3, 4), axes=(1, 2, 0)), _permute_gradient, is_view=True)
 def permute(x: Array, axes: Ints) -> Array:
     """Put the axes into another order."""
     return np.asarray(x.transpose(axes), order="C")
@@ -104,7 +104,7 @@ def _transpose_gradient(g: Array, y: Array, x: Array, first: int, second: int) -
     return (g.swapaxes(first, second),)
 
 
-@op(_transpose_shape, _free, sample((2, 3, 4)), _transpose_gradient)
+@op(_transpose_shape, _free, sample((2, 3, 4)), _transpose_gradient, is_view=True)
 def transpose(x: Array, first: int = -2, second: int = -1) -> Array:
     """Exchange two axes."""
     return np.asarray(x.swapaxes(first, second), order="C")
@@ -126,9 +126,9 @@ def _concat_gradient(g: Array, z: Array, x: Array, y: Array, axis: int) -> tuple
 
 
 @op(_concat_shape, _free, sample((2, 3, 4), (2, 2, 4), axis=1), _concat_gradient)
-def concat(x: Array, y: Array, axis: int = -1) -> Array:
+def concat(x: Array, y: Array, axis: int = -1, out: Out = None) -> Array:
     """Put one behind the other along an axis."""
-    return np.concatenate([x, y], axis)
+    return np.concatenate([x, y], axis, out=out)
 
 
 def _slice_shape(x: Shape, axis: int, start: int, stop: int, step: int) -> Shape:
@@ -153,7 +153,7 @@ def _slice_gradient(
 _SLICE = sample((2, 7, 4), axis=1, start=1, stop=6, step=2)
 
 
-@op(_slice_shape, _free, _SLICE, _slice_gradient, name="slice")
+@op(_slice_shape, _free, _SLICE, _slice_gradient, name="slice", is_view=True)
 def section(x: Array, axis: int, start: int, stop: int, step: int = 1) -> Array:
     """Take the positions from start to before stop along an axis."""
     return np.asarray(x[_part(x.ndim, axis, slice(start, stop, step))], order="C")

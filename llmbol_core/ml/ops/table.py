@@ -2,8 +2,9 @@
 
 The annotated signature of a function declares the operation: a parameter of type ``Array`` is an
 input, ``Weights`` one that may stay in quantized blocks, ``Indices`` one of whole numbers, and
-``| None`` makes it optional; ``int``, ``float``, ``bool`` and ``Ints`` are attributes. The
-docstring is its description. The decorator adds what a signature cannot say.
+``| None`` makes it optional; ``int``, ``float``, ``bool`` and ``Ints`` are attributes. With a
+parameter ``out: Out`` the function can be given the array that its result goes to. The docstring is
+its description. The decorator adds what a signature cannot say.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Array = NDArray[Any]
 Indices = NDArray[Any]
 Weights = NDArray[Any] | Tensor
 Ints = tuple[int, ...]
+Out = NDArray[Any] | None
+"""Where a result goes: a contiguous array of its shape and type, or None for a new one."""
 
 Example = Callable[[np.random.Generator], tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -84,6 +87,10 @@ class Op:
     """From the output's shape, the inputs' shapes and attributes."""
     example: Example
     """Inputs and attributes to try the operation with."""
+    takes_out: bool
+    """Whether ``run`` takes the array for its result as ``out``; it gives the same bits then."""
+    is_view: bool
+    """Whether the result may share the memory of the first input."""
 
     @property
     def required(self) -> int:
@@ -159,6 +166,7 @@ def op(
     gradient: Callable[..., tuple[Array | None, ...]] | None = None,
     name: str = "",
     dtype: StorageType = F32,
+    is_view: bool = False,
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Make the decorated function a row of the table.
 
@@ -178,7 +186,7 @@ def op(
             attributes=tuple(
                 Attribute(p.name, _KINDS[p.annotation], None if p.default is p.empty else p.default)
                 for p in parameters
-                if p not in values
+                if p not in values and p.name != "out"
             ),
             dtype=dtype,
             shape=shape,
@@ -186,6 +194,8 @@ def op(
             gradient=gradient and _silently(gradient),
             flops=flops,
             example=example,
+            takes_out=any(p.name == "out" for p in parameters),
+            is_view=is_view,
         )
         OPS[row.name] = row
         return row.run
@@ -245,6 +255,14 @@ def unbroadcast(gradient: Array, shape: Shape) -> Array:
     return total.reshape(shape)
 
 
+def contiguous(x: Array, out: Out = None) -> Array:
+    """Return an array in rows, or copied to where it is wanted."""
+    if out is None:
+        return np.ascontiguousarray(x)
+    out[...] = x
+    return out
+
+
 def sample(*shapes: Shape, low: float = -2.0, high: float = 2.0, **attributes: Any) -> Example:
     """Return an example of uniform float32 arrays of these shapes, with attributes."""
 
@@ -264,10 +282,12 @@ __all__ = [
     "Indices",
     "Ints",
     "Op",
+    "Out",
     "Shape",
     "Weights",
     "axis_of",
     "broadcast",
+    "contiguous",
     "op",
     "per_input",
     "per_output",

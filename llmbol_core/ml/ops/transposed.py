@@ -14,7 +14,7 @@ import numpy as np
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.convolution import windows_as_rows
 from llmbol_core.ml.ops.sliding import Axis, shifts
-from llmbol_core.ml.ops.table import Array, Ints, Shape, op, sample
+from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, contiguous, op, sample
 from llmbol_core.ml.ops.tiles import product
 
 _NUMBERS = 1 << 22
@@ -72,7 +72,7 @@ def _flops(
     return 2 * math.prod(x) * math.prod(weight[1:]) + (bias is not None) * math.prod(output)
 
 
-def _spread(x: Array, weight: Array, bias: Array | None, **attributes: Any) -> Array:
+def _spread(x: Array, weight: Array, bias: Array | None, out: Out, **attributes: Any) -> Array:
     groups, axes = attributes["groups"], _axes(x.shape, weight.shape, **attributes)
     inside, outside = weight.shape[0] // groups, weight.shape[1]
     output = np.zeros((len(x), *(axis.length for axis in axes), outside * groups), x.dtype)
@@ -91,7 +91,7 @@ def _spread(x: Array, weight: Array, bias: Array | None, **attributes: Any) -> A
                 place[(slice(None), *sources)] += kernels[(slice(None), *windows, slice(None), *at)]
     if bias is not None:
         output += bias
-    return np.ascontiguousarray(np.moveaxis(output, -1, 1))
+    return contiguous(np.moveaxis(output, -1, 1), out)
 
 
 def _gradient(
@@ -131,10 +131,11 @@ def conv_transpose1d(
     output_padding: int = 0,
     dilation: int = 1,
     groups: int = 1,
+    out: Out = None,
 ) -> Array:
     """Add a kernel [in, out / groups, K] for each position of [N, in, length], steps apart."""
     numbers = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    return _spread(x, weight, bias, **numbers, dilation=dilation, groups=groups)
+    return _spread(x, weight, bias, out, **numbers, dilation=dilation, groups=groups)
 
 
 @op(_shape2d, _flops, _EXAMPLE2D, _gradient)
@@ -147,7 +148,8 @@ def conv_transpose2d(
     output_padding: Ints = (0, 0),
     dilation: Ints = (1, 1),
     groups: int = 1,
+    out: Out = None,
 ) -> Array:
     """Add a kernel [in, out / groups, KH, KW] for each position of [N, in, height, width]."""
     numbers = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    return _spread(x, weight, bias, **numbers, dilation=dilation, groups=groups)
+    return _spread(x, weight, bias, out, **numbers, dilation=dilation, groups=groups)
