@@ -67,8 +67,11 @@ class Interpreter:
 
     # Running
 
-    def run(self, process: Process, budget: int) -> tuple[int, bool]:
-        """Run a process for a number of instructions; return how many, and whether it goes on."""
+    def run(self, process: Process, budget: int, one_stretch: bool = False) -> tuple[int, bool]:
+        """Run a process for a number of instructions; return how many, and whether it goes on.
+
+        One stretch ends where the frame or the module changes.
+        """
         self.process = process
         left = budget
         goes_on = process.fault is None or self._take_fault(process)
@@ -90,6 +93,8 @@ class Interpreter:
                 goes_on = self._deliver(process, Trap(traps.NIL_DEREFERENCE))
             else:
                 goes_on = pc != STOP
+            if one_stretch:
+                break
         return budget - left, goes_on
 
     def _take_fault(self, process: Process) -> bool:

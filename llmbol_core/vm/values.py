@@ -176,7 +176,7 @@ class Values:
         if kind == MODULE:
             module = self._engine.linked_of(ref).module
             return f"module {module.name if isinstance(module, HostModule) else module.module.name}"
-        return "stack" if kind == STACK else f"ref {self._words(ref, kind, depth)}"
+        return "stack" if kind == STACK else f"@{ref:x} {self._words(ref, kind, depth)}"
 
     def _text(self, ref: int) -> str:
         count = strings.length(self._heap, ref)
@@ -214,7 +214,7 @@ class Values:
         if size < 4:
             return " ".join(str(self._heap.byte(address + at)) for at in range(size))
         if not depth and len(pointers) != size // 4:
-            return f"{size} bytes"
+            return f"({size} bytes)"
         parts = [
             self._referred(self._heap.pointer(address + at), max(depth - 1, 0))
             if at in pointers
