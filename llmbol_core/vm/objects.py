@@ -16,11 +16,12 @@ released with its last reference; ``collector.py`` finds what only cycles keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.heaptypes import BYTE, POINTER, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
@@ -34,7 +35,6 @@ LINKS = 4
 HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""
 
-_MAX_SIZE = 1 << 32
 _WORTH_TIDYING = 1 << 20
 
 
@@ -177,11 +177,10 @@ class Heap(TypedArena):
 
     def new_object(self, kind: int, size: int) -> int:
         """Return a new object of a kind with room for so many bytes, all zero."""
-        ref = self.allocate(size) if size < _MAX_SIZE else None
+        ref = self.allocate(size)
         if ref is None:
-            self.collect()
-            self.defragment()
-            ref = self.allocate(size) if size < _MAX_SIZE else None
+            self._make_room()
+            ref = self.allocate(size)
             if ref is None:
                 raise Trap(traps.HEAP_FULL)
         self.words[(ref >> 2) - 3] = kind
@@ -190,9 +189,13 @@ class Heap(TypedArena):
     def tidy(self) -> None:
         """Look for cycles if the heap has grown much since that was last done."""
         if self.used > 2 * self._used_after_tidying + _WORTH_TIDYING:
-            self.collect()
-            self.defragment()
+            with suppress(*ASTRAY):
+                self._make_room()
             self._used_after_tidying = self.used
+
+    def _make_room(self) -> None:
+        self.collect()
+        self.defragment()
 
     def clear_value(self, address: int, number: int) -> None:
         """Make the references in storage for a value of this type nil, without releasing any."""
@@ -360,16 +363,12 @@ class Heap(TypedArena):
 
         The value is then closed. ``charge`` bytes count against the memory limit meanwhile.
         """
-        if charge and not self.reserve(charge):
-            self.collect()
-            self.defragment()
+        ref = self.new_record(descriptor)
+        if not self.reserve(charge):
+            self._make_room()
             if not self.reserve(charge):
+                self.release(ref)
                 raise Trap(traps.HEAP_FULL)
-        try:
-            ref = self.new_record(descriptor)
-        except Trap:
-            self.reserved -= charge
-            raise
         self.words[(ref >> 2) - 1] = HOSTED
         self._hosted[ref] = (value, charge)
         return ref
@@ -392,8 +391,11 @@ class Heap(TypedArena):
 
     @property
     def objects(self) -> int:
-        """The number of objects that live in the heap."""
-        return sum(1 for ref in self.blocks() if self.type_of(ref) != STACK)
+        """The number of objects that live in the heap; -1 if a program has damaged it."""
+        try:
+            return sum(1 for ref in self.blocks() if self.type_of(ref) != STACK)
+        except ASTRAY:
+            return -1
 
 
 def _nothing() -> None:

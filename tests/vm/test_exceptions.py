@@ -85,20 +85,25 @@ def raising_object(*labels, default=-1, typed=1, depth=0):
     return code.replace("$6", "$1"), more
 
 
+def run_object(*labels, **options):
+    code, more = raising_object(*labels, **options)
+    return run(code, more, verify=False)
+
+
 def test_typed_labels_take_objects_and_patterns_take_strings():
     both = [("Mod.0.Name", 5), ("*", 7)]
-    assert run(*raising_object(*both), verify=False) == 1
+    assert run_object(*both) == 1
     with pytest.raises(Trap, match=r"Mod\.0\.Name"):
-        run(*raising_object(("Mod.0.Name", 5), typed=0), verify=False)
-    assert run(*raising_object(("Other", 5), default=7), verify=False) == 2
+        run_object(("Mod.0.Name", 5), typed=0)
+    assert run_object(("Other", 5), default=7) == 2
 
 
 def test_an_object_reaches_the_caller_and_then_only_its_name_goes_on():
     both = [("Mod.0.Name", 5), ("Mod*", 7)]
-    assert run(*raising_object(*both, depth=1), verify=False) == 1
-    assert run(*raising_object(*both, depth=2), verify=False) == 2
+    assert run_object(*both, depth=1) == 1
+    assert run_object(*both, depth=2) == 2
     # Where only a pattern fits, the caller is offered the name at once.
-    assert run(*raising_object(("Other", 5), ("Mod*", 7), depth=1), verify=False) == 2
+    assert run_object(("Other", 5), ("Mod*", 7), depth=1) == 2
 
 
 def test_handlers_are_tried_in_the_order_of_the_table():

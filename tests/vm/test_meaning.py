@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import struct
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def read_vectors():
     for line in (Path(__file__).parent / "data" / "scalars.txt").read_text().splitlines():
         words = line.partition("#")[0].split()
         if words:
-            stem, letters = re.fullmatch(r"(\w+?)(?:\[(\w+)\])?", words[0]).groups()
+            stem, _, letters = words[0].rstrip("]").partition("[")
             rows += [(stem + letter, *words[1:]) for letter in letters or [""]]
     return rows
 

@@ -21,7 +21,7 @@ from llmbol_core.vm.namespace import Namespace
 from tests.vm.objects import DATA_DIRECTORY, VECTORS
 
 COPIED = DATA_DIRECTORY / "vectors"
-SLOW = {"algo_bigfact", "recursion"}
+SLOW = {"algo_bigfact", "algo_qsort", "algo_sieve", "recursion"}
 UNINITIALIZED = {"poly": {3}}
 """Lines that show a field of a new record before it was set: zero here, anything in Inferno."""
 BENCH = {
