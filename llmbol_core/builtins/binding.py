@@ -16,8 +16,8 @@ Python values and results become Dis values, and the module's Limbo interface. W
 
 A result may also be given as bytes (array of byte) or as any sequence (a list, an array, a tuple).
 A reference in an argument is borrowed from the frame; one in a result is given away. A function
-that must wait returns Sleep, with result 0, or Pending, or an Exchange whose ``then`` returns the
-result or another Exchange.
+that must wait returns Sleep, with result 0, or Pending, Until or an Exchange, whose ``then``
+returns the result or the next thing to wait for.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from llmbol_core.vm.host import (
     HostModule,
     HostResult,
     Sleep,
+    Until,
     Work,
 )
 from llmbol_core.vm.layout import (
@@ -72,7 +73,8 @@ _NUMBERS = {"b": BYTE, "i": WORD, "r": REAL, "B": BIG, "s": POINTER}
 class Pending:
     """A result that takes its time: ``run`` works in another thread, away from the machine.
 
-    ``then`` makes the function's result of what ``run`` returns, in the machine's thread again.
+    ``then`` makes the function's result of what ``run`` returns, in the machine's thread again, or
+    the next thing to wait for.
     """
 
     run: Callable[[], Any]
@@ -198,8 +200,8 @@ class Binding:
         def settle(call: HostCall, result: Any) -> HostResult:
             if isinstance(result, Pending):
                 then = result.then
-                return Work(result.run, lambda found: finish(call, then(found)))
-            if isinstance(result, Exchange):
+                return Work(result.run, lambda found: settle(call, then(found)))
+            if isinstance(result, Exchange | Until):
                 following = result.then
                 return replace(result, then=lambda: settle(call, following()))
             if isinstance(result, Sleep):

@@ -10,13 +10,13 @@ import time
 from typing import Any
 
 from llmbol_core.builtins import sysfile
-from llmbol_core.builtins.binding import Pending, VarArguments
+from llmbol_core.builtins.binding import VarArguments
 from llmbol_core.builtins.format import format_text
 from llmbol_core.builtins.sysbinding import binding, declare, environment
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.conversion import rune_to_char
-from llmbol_core.vm.host import Exchange, HostCall, Sleep
+from llmbol_core.vm.host import HostCall, Sleep
 from llmbol_core.vm.openfile import FileFault
 
 __all__ = ["binding"]
@@ -46,15 +46,13 @@ def encode_utf8(text: str) -> bytes:
 
 
 @declare("print: fn(s: string, *): int", failure=-1)
-def print_(call: HostCall, template: str, arguments: VarArguments) -> int | Pending | Exchange:
+def print_(call: HostCall, template: str, arguments: VarArguments) -> sysfile.Transfer:
     """Write formatted text to standard output; return the number of bytes."""
     return fprint(call, STANDARD_OUTPUT, template, arguments)
 
 
 @declare("fprint: fn(fd: ref FD, s: string, *): int", failure=-1)
-def fprint(
-    call: HostCall, number: int, template: str, arguments: VarArguments
-) -> int | Pending | Exchange:
+def fprint(call: HostCall, number: int, template: str, arguments: VarArguments) -> sysfile.Transfer:
     """Write formatted text to a file; return the number of bytes."""
     data = encode_utf8(_formatted(call, template, arguments))
     return sysfile.write_bytes(call, environment(call).descriptors[number], data)

@@ -14,7 +14,7 @@ from typing import Any
 from llmbol_core.builtins.binding import Binding, Implementation, Pending
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Descriptors, Environment
-from llmbol_core.vm.host import Exchange, HostCall
+from llmbol_core.vm.host import Exchange, HostCall, Until
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
@@ -119,15 +119,20 @@ def declare(declaration: str, failure: Any) -> Callable[[Implementation], Implem
     return bind
 
 
-def _guard(result: Any, fail: Callable[[FileFault], Any]) -> Any:
-    """Return a result that turns a fault which happens while it is waited for into failure."""
+def carried(run: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what carries a fault of the waiting thread over to the machine's, as a result."""
 
-    def run() -> Any:
-        # A fault of the waiting thread is carried over to the machine's.
+    def carry() -> Any:
         try:
-            return result.run()
+            return run()
         except FileFault as fault:
             return fault
+
+    return carry
+
+
+def _guard(result: Any, fail: Callable[[FileFault], Any]) -> Any:
+    """Return a result that turns a fault which happens while it is waited for into failure."""
 
     def then(*found: Any) -> Any:
         if found and isinstance(found[0], FileFault):
@@ -138,8 +143,8 @@ def _guard(result: Any, fail: Callable[[FileFault], Any]) -> Any:
             return fail(fault)
 
     if isinstance(result, Pending):
-        return Pending(run, then)
-    return replace(result, then=then) if isinstance(result, Exchange) else result
+        return Pending(carried(result.run), then)
+    return replace(result, then=then) if isinstance(result, Exchange | Until) else result
 
 
 def dir_fields(entry: Dir) -> tuple[Any, ...]:

@@ -1,18 +1,21 @@
 """The functions of $Sys for files and the tree they are in.
 
-Reads and writes that may have to wait, for someone who types or for the other end of a pipe, are
-done in another thread while other processes run.
+Reads and writes that may have to wait for the host, such as for someone who types, are done in
+another thread while other processes run; those that wait for another process, such as at a pipe,
+are done when it is ready. Those of several steps are generators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmbol_core.builtins.binding import Pending
 from llmbol_core.builtins.served import ServedFile, Server
 from llmbol_core.builtins.sysbinding import (
     HeldDescriptor,
+    carried,
     declare,
     dir_entry,
     dir_fields,
@@ -23,10 +26,14 @@ from llmbol_core.builtins.sysbinding import (
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.host import Exchange, HostCall
+from llmbol_core.vm.host import Exchange, HostCall, Until
 from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile, PipeEnd
 
 Buffer = memoryview
+Transfer = int | Pending | Until | Exchange
+"""A number of bytes, or what to wait for until there is one."""
+Transfers = Generator[Transfer, int, int]
+"""Transfers one after the other: each is yielded, and its number comes back."""
 _EVERYWHERE = {"#s", "#c"}
 _MOST_AT_ONCE = 1 << 20
 """Bytes that ``stream`` takes at once, however many it is asked to."""
@@ -85,9 +92,7 @@ def pipe(call: HostCall, array: int) -> int:
 
 
 @declare("read: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
-def read(
-    call: HostCall, number: int, buffer: Buffer | None, count: int
-) -> int | Pending | Exchange:
+def read(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Transfer:
     """Read at most so many bytes; 0 at the end of the file."""
     if buffer is None or count < 0:
         return 0
@@ -95,9 +100,7 @@ def read(
 
 
 @declare("pread: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
-def pread(
-    call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int
-) -> int | Pending | Exchange:
+def pread(call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int) -> Transfer:
     """Read at an offset."""
     if buffer is None or count < 0:
         return 0
@@ -105,38 +108,32 @@ def pread(
 
 
 @declare("readn: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
-def readn(
-    call: HostCall, number: int, buffer: Buffer | None, count: int
-) -> int | Pending | Exchange:
+def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Transfer:
     """Read until there are so many bytes or the file ends."""
     if buffer is None or count < 0:
         return 0
     file, window = _file(call, number), buffer[:count]
-    if isinstance(file, ServedFile):
-        return file.ask_to_read(call.heap, window, None)
 
-    def run() -> bytes:
-        data = file.read(len(window))
-        while len(data) < len(window):
-            try:
-                more = file.read(len(window) - len(data))
-            except FileFault:
-                break
-            if not more:
-                break
-            data += more
-        return data
-
-    def then(data: bytes) -> int:
-        window[: len(data)] = data
-        return len(data)
-
-    return Pending(run, then) if file.is_stream else then(run())
+    return _drive(_filling(call, file, window))
 
 
-def _read(
-    call: HostCall, file: OpenFile, window: Buffer, offset: int | None
-) -> int | Pending | Exchange:
+def _filling(call: HostCall, file: OpenFile, window: Buffer) -> Transfers:
+    """Read until a window is full or the file ends; a fault behind the first bytes ends it too."""
+    done = 0
+    while done < len(window):
+        try:
+            got = yield _read(call, file, window[done:], None)
+        except FileFault:
+            if not done:
+                raise
+            break
+        if not got:
+            break
+        done += got
+    return done
+
+
+def _read(call: HostCall, file: OpenFile, window: Buffer, offset: int | None) -> Transfer:
     if isinstance(file, ServedFile):
         return file.ask_to_read(call.heap, window, offset)
     count = len(window)
@@ -147,13 +144,39 @@ def _read(
 
     if file.is_ready() or not count:
         return then(file.read(count, offset))
+    if file.waits_for_processes:
+        return Until(file.is_ready, lambda: then(file.read(count, offset)))
     return Pending(lambda: file.read(count, offset), then)
 
 
+def _drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Transfer:
+    """Do what a generator yields, one transfer after the other, and return what it returns."""
+    try:
+        while given is None or isinstance(given, int | FileFault):
+            if isinstance(given, FileFault):
+                given = steps.throw(given)
+            else:
+                given = next(steps) if given is None else steps.send(given)
+    except StopIteration as end:
+        return int(end.value)
+    wish = given
+
+    def then(*found: Any) -> Transfer:
+        if found and isinstance(found[0], FileFault):
+            return _drive(steps, found[0])
+        try:
+            after = wish.then(*found)
+        except FileFault as fault:
+            after = fault
+        return _drive(steps, after)
+
+    if isinstance(wish, Pending):
+        return Pending(carried(wish.run), then)
+    return replace(wish, then=then)
+
+
 @declare("write: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
-def write(
-    call: HostCall, number: int, buffer: Buffer | None, count: int
-) -> int | Pending | Exchange:
+def write(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Transfer:
     """Write so many bytes."""
     if buffer is None or count < 0:
         return 0
@@ -161,23 +184,21 @@ def write(
 
 
 @declare("pwrite: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
-def pwrite(
-    call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int
-) -> int | Pending | Exchange:
+def pwrite(call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int) -> Transfer:
     """Write at an offset."""
     if buffer is None or count < 0:
         return 0
     return write_bytes(call, _file(call, number), bytes(buffer[:count]), offset)
 
 
-def write_bytes(
-    call: HostCall, file: OpenFile, data: bytes, offset: int | None = None
-) -> int | Pending | Exchange:
+def write_bytes(call: HostCall, file: OpenFile, data: bytes, offset: int | None = None) -> Transfer:
     """Write, waiting if the file cannot take more at the moment."""
     if isinstance(file, ServedFile):
         return file.ask_to_write(call.heap, data, offset)
     if file.can_write():
         return file.write(data, offset)
+    if file.waits_for_processes:
+        return Until(file.can_write, lambda: file.write(data, offset))
     return Pending(lambda: file.write(data, offset), int)
 
 
@@ -188,40 +209,24 @@ def seek(call: HostCall, number: int, offset: int, start: int) -> int:
 
 
 @declare("stream: fn(src, dst: ref FD, bufsiz: int): int", failure=0)
-def stream(call: HostCall, source: int, target: int, size: int) -> Pending:
+def stream(call: HostCall, source: int, target: int, size: int) -> Transfer:
     """Copy one file to another until the source ends; return the number of bytes."""
     taken, given = _file(call, source), _file(call, target)
-    size = max(0, min(size, _MOST_AT_ONCE))
+    window = memoryview(bytearray(max(0, min(size, _MOST_AT_ONCE))))
 
-    def run() -> tuple[int, str]:
+    def steps() -> Transfers:
         total = 0
         try:
-            while data := _fill(taken, size):
-                if given.write(data) != len(data):
+            while got := (yield from _filling(call, taken, window)):
+                if (yield write_bytes(call, given, bytes(window[:got]))) != got:
                     raise FileFault(EHUNGUP)
-                total += len(data)
+                total += got
+                yield Until(lambda: True, lambda: 0)  # others run, and limits hold
         except FileFault as fault:
-            return total, str(fault)
-        return total, ""
-
-    def then(found: tuple[int, str]) -> int:
-        total, fault = found
-        if fault:
-            environment(call).error = fault
+            environment(call).error = str(fault)
         return total
 
-    return Pending(run, then)
-
-
-def _fill(file: OpenFile, size: int) -> bytes:
-    """Read until there are so many bytes or the file ends."""
-    data = b""
-    while len(data) < size:
-        more = file.read(size - len(data))
-        if not more:
-            break
-        data += more
-    return data
+    return _drive(steps())
 
 
 # What files are

@@ -37,11 +37,23 @@ class Work:
     """The process waits for something that takes its time; others run meanwhile.
 
     ``run`` is called in another thread and must not touch the machine. What it returns is passed
-    to ``finish``, which may write the result and raise Trap as the function itself may.
+    to ``finish``, which may write the result and raise Trap as the function itself may, or return
+    the next thing to wait for.
     """
 
     run: Callable[[], Any]
-    finish: Callable[[Any], None]
+    finish: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Until:
+    """The process waits for something that other processes do, and ``ready`` says whether it is so.
+
+    Then ``then`` is called and may return the next thing to wait for.
+    """
+
+    ready: Callable[[], bool]
+    then: Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,8 @@ class Exchange:
     then: Callable[[], Any]
 
 
-HostResult = None | Sleep | Work | Exchange
+Wish = Sleep | Work | Until | Exchange
+HostResult = Wish | None
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from llmbol_core.vm.hosttree import GrantedFiles, HostTree, Path, Tree, clean
+from llmbol_core.vm.madetree import MadeFile, MadeTree, Server
 from llmbol_core.vm.openfile import (
     DMDIR,
     EBADARG,
@@ -43,11 +44,9 @@ from llmbol_core.vm.openfile import (
 )
 
 MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
+_DEVICE = "#"
 _STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
 _HOST_ACCESS = {OREAD: os.O_RDONLY, OWRITE: os.O_WRONLY, ORDWR: os.O_RDWR}
-
-Server = Callable[[str, int], OpenFile]
-"""Opens a file that a program answers for; takes its path and the mode."""
 
 
 class Namespace:
@@ -68,19 +67,25 @@ class Namespace:
         """Where in the tree this namespace's root is."""
         self._mounts: dict[Path, list[Path]] = {}
         self._creating: set[Path] = set()
-        self._served: dict[Path, Server] = {}
+        self._made: dict[Path, MadeTree] = {}
 
     def fork(self) -> Namespace:
         """Return a copy that changes apart."""
         other = self._bare()
-        other._base, other.directory, other._served = self._base, self.directory, self._served
+        other._base, other.directory, other._made = self._base, self.directory, self._made
         other._mounts = {at: list(shown) for at, shown in self._mounts.items()}
         other._creating = set(self._creating)
         return other
 
     def from_here(self) -> Namespace:
-        """Return a namespace whose root is the current directory, with nothing bound in it."""
+        """Return a namespace whose root is the current directory, with nothing bound in it.
+
+        Devices can still be named.
+        """
         other = self._bare()
+        if self._answered(self.directory):
+            raise FileFault(EPERM)
+        other._made = {at: tree for at, tree in self._made.items() if at[0].startswith(_DEVICE)}
         other._base = self._shown(self.directory)[0]
         return other
 
@@ -92,23 +97,23 @@ class Namespace:
     def open(self, name: str, mode: int) -> OpenFile:
         """Open a file."""
         access = _access(mode)
-        place = clean(name, self.directory)
-        if place in self._served:
-            return self._served[place](_text(place), access)
-        self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
+        place = self._place(name)
         with self._faults(name, place):
+            if made := self._answered(place):
+                return made[0].open(_text(place), made[1], access)
+            self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
             return self._open(place, self._shown(place), mode)
 
     def create(self, name: str, mode: int, permission: int) -> OpenFile:
         """Create a file or, with DMDIR, a directory; truncate a file that exists."""
-        _access(mode & ~OEXCL)
-        place = clean(name, self.directory)
+        access = _access(mode & ~OEXCL)
+        place = self._place(name)
         if not place:
             raise FileFault(EEXIST)
-        if place in self._served:
-            return self.open(name, mode & ~OEXCL)
-        self._check_writable(True)
         with self._faults(name, place):
+            if made := self._answered(place):
+                return made[0].create(_text(place), made[1], access, permission)
+            self._check_writable(True)
             if self._exists(self._shown(place)[0]):
                 if mode & OEXCL or permission & DMDIR:
                     raise FileFault(EEXIST)
@@ -119,25 +124,30 @@ class Namespace:
 
     def remove(self, name: str) -> None:
         """Remove a file or an empty directory."""
-        place = clean(name, self.directory)
-        if self._served.pop(place, None) is None:
+        place = self._place(name)
+        with self._faults(name, place):
+            if made := self._answered(place):
+                made[0].remove(made[1])
+                return
             self._check_writable(True)
-            with self._faults(name, place):
-                self._tree.remove(self._walk(place))
+            self._tree.remove(self._walk(place))
 
     def stat(self, name: str) -> Dir:
         """Describe a file."""
-        place = clean(name, self.directory)
-        if place in self._served:
-            return Dir(place[-1], mode=0o666)
+        place = self._place(name)
         with self._faults(name, place):
+            if made := self._answered(place):
+                return made[0].stat(_text(place), made[1])
             return _describe(place, self._tree.status(self._shown(place)[0]))
 
     def wstat(self, name: str, entry: Dir) -> None:
         """Change name, mode, times and length to what an entry says; -1 and "" leave them."""
-        self._check_writable(True)
-        place = clean(name, self.directory)
+        place = self._place(name)
+        self._check_writable(not self._answered(place))
         with self._faults(name, place):
+            if self._answered(place):
+                self.stat(name)
+                return  # whoever answers for it decides what it is
             real = self._shown(place)[0]
             self._change(real, entry)
             if entry.name and place and entry.name != place[-1]:
@@ -147,9 +157,9 @@ class Namespace:
 
     def change_directory(self, name: str) -> None:
         """Let relative names begin there."""
-        place = clean(name, self.directory)
-        with self._faults(name, place):
-            self._check_directory(self._shown(place)[0])
+        place = self._place(name)
+        if not self.stat(name).mode & DMDIR:
+            raise FileFault(ENOTDIR)
         self.directory = place
 
     def bind(self, source: str, target: str, flags: int) -> None:
@@ -157,7 +167,13 @@ class Namespace:
         order = flags & (MBEFORE | MAFTER)
         if flags < 0 or order == (MBEFORE | MAFTER):
             raise FileFault(EBADARG)
-        new, old = self._shown_existing(source), self._existing(target)
+        if made := self._answered(self._place(source)):
+            self.stat(target)
+            if made[1]:
+                raise FileFault(EPERM)
+            self._made[self._place(target)] = made[0]
+            return
+        new, old = self._shown(self._existing(source)), self._existing(target)
         kinds = {modes.S_ISDIR(self._tree.status(path).st_mode) for path in (new[0], old)}
         if len(kinds) > 1 or (order and kinds == {False}):
             raise FileFault("inconsistent mount")
@@ -173,7 +189,7 @@ class Namespace:
         shown = self._mounts.get(old)
         if shown is None:
             raise FileFault("not mounted")
-        new = self._shown_existing(source)[0] if source else None
+        new = self._shown(self._existing(source))[0] if source else None
         if new is not None and new not in shown:
             raise FileFault("not in union")
         rest = [path for path in shown if new is not None and path != new]
@@ -183,18 +199,47 @@ class Namespace:
 
     def serve(self, directory: str, name: str, server: Server) -> Callable[[], None]:
         """Show a file that the server opens; return what takes it away again."""
-        self._check_directory(self._shown_existing(directory)[0])
-        place = (*clean(directory, self.directory), name)
-        if place in self._served:
+        place = (*self._place(directory), name)
+        if not self.stat(directory).mode & DMDIR:
+            raise FileFault(ENOTDIR)
+        if place in self._made:
             raise FileFault(EEXIST)
-        self._served[place] = server
-        return lambda: self._served.pop(place, None) and None
 
-    def provide(self, name: str, server: Server) -> None:
-        """Let a server open the file of this name, whatever the tree holds there."""
-        self._served[clean(name)] = server
+        def withdraw() -> None:
+            self._made.pop(place, None)
+
+        self._made[place] = MadeFile(server, withdraw)
+        return withdraw
+
+    def provide(self, name: str, tree: Server | MadeTree) -> None:
+        """Show a file that a server opens, or a tree, whatever else there is under this name."""
+        made = tree if isinstance(tree, MadeTree) else MadeFile(tree, lambda: None)
+        self._made[clean(name)] = made
 
     # From names to places in the tree
+
+    def _place(self, name: str) -> Path:
+        """Return the path that a name means; a device's name starts nowhere else."""
+        place = clean(name, () if name.startswith(_DEVICE) else self.directory)
+        if place[:1] and place[0].startswith(_DEVICE) and place[:1] not in self._made:
+            raise FileFault("unknown device in # filename")
+        return place
+
+    def _answered(self, place: Path) -> tuple[MadeTree, Path] | None:
+        """Return the made-up tree that a path leads into, and the path inside it."""
+        for end in range(len(place), 0, -1):
+            if place[:end] in self._made:
+                return self._made[place[:end]], place[end:]
+        return None
+
+    def _is_there(self, place: Path) -> bool:
+        try:
+            if made := self._answered(place):
+                made[0].is_directory(made[1])
+                return True
+        except OSError:
+            return False
+        return self._exists(self._shown(place)[0])
 
     def _walk(self, place: Path) -> Path:
         """Return where in the tree a name leads, before what is bound to it."""
@@ -212,11 +257,7 @@ class Namespace:
     def _existing(self, name: str) -> Path:
         """Return where a name leads, before what is bound to it; it must exist."""
         self.stat(name)
-        return self._walk(clean(name, self.directory))
-
-    def _shown_existing(self, name: str) -> list[Path]:
-        self.stat(name)
-        return self._shown(clean(name, self.directory))
+        return self._walk(self._place(name))
 
     def _exists(self, real: Path) -> bool:
         try:
@@ -277,10 +318,12 @@ class Namespace:
 
     def _list(self, place: Path, union: list[Path]) -> list[Dir]:
         """Return the entries of a directory, with the files served there."""
-        served = [path[-1] for path in self._served if path[:-1] == place]
-        entries = [Dir(name, mode=0o666) for name in served]
+        made = [at for at in self._made if at[:-1] == place and not at[-1].startswith(_DEVICE)]
+        entries = [self._made[at].stat(at[-1], ()) for at in made]
         for directory in union:
             for name in self._names(directory):
+                if (*place, name) in self._made:
+                    continue
                 try:
                     found = self._tree.status((*directory, name))
                 except OSError:
@@ -333,12 +376,12 @@ class Namespace:
 
         A tree may lack the directories that Inferno always has: a name in those is kept whole.
         """
-        if place[:1] and place[0] in _STANDARD and not self._exists(self._shown(place[:1])[0]):
+        if place[:1] and place[0] in _STANDARD and not self._is_there(place[:1]):
             return name
         ends = [m.end() for m in re.finditer(r"[^/]+", name) if m[0] != "."]
         for count in range(len(ends)):
             start = len(place) - len(ends) + count + 1
-            if ".." not in name and not self._exists(self._shown(place[:start])[0]):
+            if ".." not in name and not self._is_there(place[:start]):
                 return name[: ends[count]]
         return name
 
@@ -356,4 +399,5 @@ def _describe(place: Path, found: os.stat_result) -> Dir:
 
 
 def _text(place: Path) -> str:
-    return "/" + "/".join(place)
+    text = "/".join(place)
+    return text if text.startswith(_DEVICE) else "/" + text

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import os
 import stat as modes
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +91,8 @@ class OpenFile:
     """
 
     is_stream = False
+    waits_for_processes = False
+    """Whether reads and writes that must wait do so for other processes of the machine."""
 
     def __init__(self, path: str, mode: int) -> None:
         self.path, self.mode = path, mode
@@ -293,17 +294,17 @@ class _Channel:
         self.blocks: deque[bytes] = deque()
         self.size = 0
         self.is_open = True
-        self.changed = threading.Condition()
 
 
 class PipeEnd(OpenFile):
     """One end of a pipe: what is written to it is read at the other end.
 
     A read returns bytes of one write only. When an end closes, the other reads what is left and
-    then nothing, and its writes fail.
+    then nothing, and its writes fail. Whoever reads or writes sees to it that the end is ready.
     """
 
     is_stream = True
+    waits_for_processes = True
 
     def __init__(self, path: str, incoming: _Channel, outgoing: _Channel) -> None:
         super().__init__(path, ORDWR)
@@ -325,33 +326,24 @@ class PipeEnd(OpenFile):
 
     def close(self) -> None:
         """Hang up: both directions end."""
-        for channel in (self._in, self._out):
-            with channel.changed:
-                channel.is_open = False
-                channel.changed.notify_all()
+        self._in.is_open = self._out.is_open = False
 
     def _read(self, count: int, offset: int) -> bytes:
-        with self._in.changed:
-            self._in.changed.wait_for(self.is_ready)
-            if not self._in.blocks:
-                return b""
-            block = self._in.blocks.popleft()
-            data, rest = block[:count], block[count:]
-            if rest:
-                self._in.blocks.appendleft(rest)
-            self._in.size -= len(data)
-            self._in.changed.notify_all()
-            return data
+        if not self._in.blocks:
+            return b""
+        block = self._in.blocks.popleft()
+        data, rest = block[:count], block[count:]
+        if rest:
+            self._in.blocks.appendleft(rest)
+        self._in.size -= len(data)
+        return data
 
     def _write(self, data: bytes, offset: int) -> int:
-        with self._out.changed:
-            self._out.changed.wait_for(self.can_write)
-            if not self._out.is_open:
-                raise FileFault(EHUNGUP)
-            if data:
-                self._out.blocks.append(bytes(data))
-                self._out.size += len(data)
-            self._out.changed.notify_all()
+        if not self._out.is_open:
+            raise FileFault(EHUNGUP)
+        if data:
+            self._out.blocks.append(bytes(data))
+            self._out.size += len(data)
         return len(data)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm.channels import Offer
-from llmbol_core.vm.host import Exchange, Sleep, Work
+from llmbol_core.vm.host import Exchange, HostResult, Sleep, Until, Wish, Work
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.process import Process
 
@@ -27,7 +27,8 @@ _SLICES_BETWEEN_COLLECTIONS = 256
 _PLACES_SHOWN = 8
 
 Finish = Callable[[], None]
-_Done = queue.SimpleQueue[tuple[Process, Finish]]
+_Then = Callable[[], HostResult]
+_Done = queue.SimpleQueue[tuple[Process, _Then, Finish]]
 
 
 class Scheduler:
@@ -43,6 +44,7 @@ class Scheduler:
         self._ready: deque[Process] = deque()
         self._sleepers: list[tuple[float, int, Process, Finish]] = []
         self._sleeps = 0
+        self._waiting: list[tuple[Process, Until, Finish]] = []
         self._working = 0
         self._slices = 0
         self._done: _Done = queue.SimpleQueue()
@@ -62,11 +64,13 @@ class Scheduler:
             self._ready.remove(process)
         self._sleepers = [entry for entry in self._sleepers if entry[2] is not process]
         heapq.heapify(self._sleepers)
+        self._waiting = [entry for entry in self._waiting if entry[0] is not process]
 
     def clear(self) -> None:
         """Forget whoever is ready, sleeps or works: all processes have ended."""
         self._ready.clear()
         self._sleepers.clear()
+        self._waiting.clear()
         self._working = 0
         self._done = queue.SimpleQueue()
 
@@ -75,41 +79,47 @@ class Scheduler:
         process.waits_for = ""
         self._ready.append(process)
 
-    def wait(self, process: Process, wish: Sleep | Work | Exchange, finish: Finish) -> None:
+    def wait(self, process: Process, wish: Wish, finish: Finish) -> None:
         """Let a process wait for the host; ``finish`` is called before it goes on."""
         if isinstance(wish, Exchange):
-            self._exchange(process, wish, finish)
-            return
-        if isinstance(wish, Sleep):
+            process.waits_for = "waits for a file server"
+            offer = Offer(wish.channel, wish.sends, wish.address)
+
+            def go_on() -> None:
+                self._go_on(process, wish.then, finish)
+
+            if self._engine.channels.communicate(process, offer, go_on):
+                go_on()
+        elif isinstance(wish, Sleep):
             self._sleeps += 1
             until = time.monotonic() + wish.seconds
             process.waits_for = "sleeps"
             heapq.heappush(self._sleepers, (until, self._sleeps, process, finish))
+        elif isinstance(wish, Until):
+            process.waits_for = "waits for another end"
+            self._waiting.append((process, wish, finish))
+        else:
+            self._working += 1
+            process.waits_for = "waits for the host"
+            arguments = (self._done, process, wish, finish)
+            threading.Thread(target=self._work, args=arguments, daemon=True).start()
+
+    def _go_on(self, process: Process, then: _Then, finish: Finish, is_first: bool = False) -> None:
+        """Let a process go on whose waiting is over, or wait for what comes then."""
+        process.waits_for = ""
+        after = None
+        try:
+            after = then()
+        except Trap as error:
+            process.fault = error
+        if after is not None:
+            self.wait(process, after, finish)
             return
-        self._working += 1
-        process.waits_for = "waits for the host"
-        arguments = (self._done, process, wish, finish)
-        threading.Thread(target=self._work, args=arguments, daemon=True).start()
-
-    def _exchange(self, process: Process, wish: Exchange, finish: Finish) -> None:
-        """Let a process communicate for the host, and go on with what comes then."""
-
-        def go_on() -> None:
-            after = None
-            try:
-                after = wish.then()
-            except Trap as error:
-                process.fault = error
-            if after is not None:
-                self.wait(process, after, finish)
-            else:
-                self._finish(process, finish)
-                self._ready.append(process)
-
-        process.waits_for = "waits for a file server"
-        offer = Offer(wish.channel, wish.sends, wish.address)
-        if self._engine.channels.communicate(process, offer, go_on):
-            go_on()
+        try:
+            finish()
+        except Trap as error:
+            process.fault = error
+        (self._ready.appendleft if is_first else self._ready.append)(process)
 
     def run(self, most: int | None, until: float | None) -> None:
         """Run until no process is left, for so many instructions at most and until this time.
@@ -141,14 +151,9 @@ class Scheduler:
         try:
             result = work.run()
         except BaseException as error:  # noqa: BLE001 -- raised again in the machine's thread
-            done.put((process, _raiser(error)))
+            done.put((process, _raiser(error), finish))
             return
-
-        def finish_both() -> None:
-            work.finish(result)
-            finish()
-
-        done.put((process, finish_both))
+        done.put((process, lambda: work.finish(result), finish))
 
     def _poll(self, until: float | None) -> None:
         """Take in sleepers whose time has come and work that is done; wait if nobody is ready."""
@@ -156,8 +161,8 @@ class Scheduler:
             now = time.monotonic()
             while self._sleepers and self._sleepers[0][0] <= now:
                 _, _, process, finish = heapq.heappop(self._sleepers)
-                self._finish(process, finish)
-                self._ready.append(process)
+                self._go_on(process, lambda: None, finish)
+            self._look_again()
             while self._working and self._take(0.0):
                 pass
             if self._ready or not (self._working or self._sleepers):
@@ -174,21 +179,21 @@ class Scheduler:
             time.sleep(seconds or 0.0)
             return False
         try:
-            process, finish = self._done.get(timeout=seconds)
+            process, then, finish = self._done.get(timeout=seconds)
         except queue.Empty:
             return False
         self._working -= 1
         if process.pid in self.processes:
-            self._finish(process, finish)
-            self._ready.appendleft(process)
+            self._go_on(process, then, finish, is_first=True)
         return True
 
-    def _finish(self, process: Process, finish: Finish) -> None:
-        process.waits_for = ""
-        try:
-            finish()
-        except Trap as error:
-            process.fault = error
+    def _look_again(self) -> None:
+        """Let those go on for whom others have done what they waited for."""
+        for entry in [entry for entry in self._waiting if entry[1].ready()]:
+            process, wish, finish = entry
+            if entry in self._waiting and wish.ready():
+                self._waiting.remove(entry)
+                self._go_on(process, wish.then, finish)
 
     def _deadlock(self) -> Deadlock:
         return Deadlock(f"every process waits for another one{self._places()}")

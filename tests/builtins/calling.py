@@ -7,7 +7,7 @@ from llmbol_core.builtins import HOST_MODULES, built_in
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment
 from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
-from llmbol_core.vm.host import RESULT, HostCall, Sleep, Work
+from llmbol_core.vm.host import RESULT, HostCall, Sleep, Until, Work
 from llmbol_core.vm.layout import NONE, Field, frame, place
 from llmbol_core.vm.objects import STACK, Heap
 
@@ -48,8 +48,8 @@ class Caller:
         for part in place(rest_fields(rest), end)[0]:
             bound.encoder(part.type)(heap, base + part.offset, part.name)
         result = function.run(HostCall(self.machine, self.process, heap, base, None))
-        if isinstance(result, Work):
-            result.finish(result.run())
+        while isinstance(result, Work | Until):
+            result = result.finish(result.run()) if isinstance(result, Work) else result.then()
         found = None
         if layout.result is not NONE:
             found = bound.decoder(layout.result)(heap, address)

@@ -1,0 +1,114 @@
+"""Files that the machine makes up: single ones that somebody answers for, and trees of them.
+
+Nothing of the host is behind these. Paths are seen from where the tree is shown, so that the empty
+path is the tree itself; ``text`` is the name as the program knows it. What is not there raises the
+host's OSError, as ``hosttree`` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from llmbol_core.vm.hosttree import Path
+from llmbol_core.vm.openfile import (
+    DMDIR,
+    EISDIR,
+    EPERM,
+    OREAD,
+    QTDIR,
+    Dir,
+    Directory,
+    FileFault,
+    OpenFile,
+    name_of,
+)
+
+Server = Callable[[str, int], OpenFile]
+"""Opens a file that a program answers for; takes its path and the mode."""
+
+
+def missing() -> FileNotFoundError:
+    """Return what to raise where there is no file."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def no_directory() -> NotADirectoryError:
+    """Return what to raise for a name behind a file's."""
+    return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+class MadeTree:
+    """A directory of made-up files; subclasses say what is in it and who may do what."""
+
+    def names(self, path: Path) -> list[str]:
+        """List a directory. Raises NotADirectoryError for a file, FileNotFoundError for nothing."""
+        raise no_directory()
+
+    def open_file(self, text: str, path: Path, access: int) -> OpenFile:
+        """Open a file that is no directory."""
+        raise FileFault(EPERM)
+
+    def permission(self, path: Path) -> int:
+        """Return who may do what with a file."""
+        return 0o666
+
+    def length(self, path: Path) -> int:
+        """Return how many bytes are in a file, 0 if that is not known."""
+        return 0
+
+    def create(self, text: str, path: Path, access: int, permission: int) -> OpenFile:
+        """Create a file."""
+        raise FileFault(EPERM)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        raise FileFault(EPERM)
+
+    def is_directory(self, path: Path) -> bool:
+        """Say whether this is a directory; raises FileNotFoundError for nothing."""
+        try:
+            self.names(path)
+        except NotADirectoryError:
+            return False
+        return True
+
+    def stat(self, text: str, path: Path) -> Dir:
+        """Describe a file."""
+        name = name_of(text)
+        if self.is_directory(path):
+            return Dir(name, qid_type=QTDIR, mode=DMDIR | 0o555)
+        return Dir(name, mode=self.permission(path), length=self.length(path))
+
+    def open(self, text: str, path: Path, access: int) -> OpenFile:
+        """Open a file, or a directory for reading."""
+        if not self.is_directory(path):
+            return self.open_file(text, path, access)
+        if access != OREAD:
+            raise FileFault(EISDIR)
+        return Directory(text, self.stat(text, path), lambda: self._entries(text, path))
+
+    def _entries(self, text: str, path: Path) -> list[Dir]:
+        return [self.stat(f"{text}/{name}", (*path, name)) for name in self.names(path)]
+
+
+class MadeFile(MadeTree):
+    """A tree that is one file only; ``withdraw`` takes it away."""
+
+    def __init__(self, server: Server, withdraw: Callable[[], object]) -> None:
+        self._server, self._withdraw = server, withdraw
+
+    def open_file(self, text: str, path: Path, access: int) -> OpenFile:
+        """Open the file."""
+        if path:
+            raise no_directory()
+        return self._server(text, access)
+
+    def create(self, text: str, path: Path, access: int, permission: int) -> OpenFile:
+        """Open the file: it is there already."""
+        return self.open_file(text, path, access)
+
+    def remove(self, path: Path) -> None:
+        """Take the file away."""
+        self._withdraw()
