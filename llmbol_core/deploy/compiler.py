@@ -72,16 +72,20 @@ def listing(model: InferenceModel, stored: dict[str, Tensor]) -> str:
     """Return the Dis assembly of a model whose tensors are stored like that."""
     out = Listing()
     out.imports.update({"Sys": [], "Ml": []})
-    bind = _bind(out, model.graph, stored)
-    forward = _forward(out, model.graph, bind)
+    constant = model.graph.constant_steps()
+    bind = _bind(out, model.graph, constant, stored)
+    forward = _forward(out, model.graph, constant, bind)
     _init(out, model, bind, forward)
     _labels(out, model.labels)
     _info(out, model)
     return out.text(_module_name(model.name), f"{model.name}: {_described(model)}", "init")
 
 
-def _bind(out: Listing, graph: Graph, stored: dict[str, Tensor]) -> Routine:
-    """Add the function that loads the built-in modules and takes the weights, once."""
+def _bind(out: Listing, graph: Graph, constant: list[Step], stored: dict[str, Tensor]) -> Routine:
+    """Add the function that loads the built-in modules and takes the weights, once.
+
+    What depends on weights alone is computed here and kept beside them.
+    """
     bind = out.routine("bind", comment="Load the built-in modules and take the weights, once.")
     bind.code("bnew\tready(mp),$0,bound")
     for module in out.imports:
@@ -91,10 +95,19 @@ def _bind(out: Listing, graph: Graph, stored: dict[str, Tensor]) -> Routine:
         bind.label(f"has{module}")
     for name, value in graph.weights.items():
         _take(out, bind, value, stored[name], graph.takes_blocks(value))
+    places = _weight_places(graph, constant)
+    for step in constant:
+        _step(out, bind, step, places, out.pointer(f"w{step.output.index}"))
     bind.code("movw\t$1,ready(mp)")
     bind.label("bound")
     bind.code("ret")
     return bind
+
+
+def _weight_places(graph: Graph, constant: list[Step]) -> dict[int, str]:
+    """Return where the weights and what was computed from them stay: in the module data."""
+    kept = [*graph.weights.values(), *(step.output for step in constant)]
+    return {value.index: f"w{value.index}(mp)" for value in kept}
 
 
 def _take(out: Listing, bind: Routine, value: Value, tensor: Tensor, blocks: bool) -> None:
@@ -107,16 +120,17 @@ def _take(out: Listing, bind: Routine, value: Value, tensor: Tensor, blocks: boo
         out.call(bind, "Ml.reshape", [place, out.number_list(bind, value.shape)], place)
 
 
-def _forward(out: Listing, graph: Graph, bind: Routine) -> Routine:
-    """Add the network: one call for each step of the graph."""
+def _forward(out: Listing, graph: Graph, constant: list[Step], bind: Routine) -> Routine:
+    """Add the network: one call for each step of the graph that depends on the input."""
     forward = out.routine("forward", ["x"], "The network: a batch of inputs to a batch of outputs.")
     out.export(forward, signature(parse_declarations(_FORWARD)["forward"]))
     forward.code(f"call\t{out.invoke(forward, bind)},bind")
-    places = {value.index: f"w{value.index}(mp)" for value in graph.weights.values()}
+    places = _weight_places(graph, constant)
     places[graph.inputs[0].index] = forward.slot("x")
-    last = {v.index: n for n, step in enumerate(graph.steps) for v in step.inputs}
+    steps = [step for step in graph.steps if step.output.index not in places]
+    last = {v.index: n for n, step in enumerate(steps) for v in step.inputs}
     free: list[str] = []
-    for number, step in enumerate(graph.steps):
+    for number, step in enumerate(steps):
         finished = {v.index for v in step.inputs if last[v.index] == number}
         free += [places[i] for i in finished if not places[i].endswith("(mp)")]
         place = free.pop() if free else forward.slot(f"t{step.output.index}")

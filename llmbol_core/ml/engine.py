@@ -1,7 +1,13 @@
-"""The inference engine: a graph with its weights, planned once, run on batches of any size."""
+"""The inference engine: a graph with its weights, planned once, run on batches of any size.
+
+Planning computes what depends on weights alone. For each size of batch that comes it infers the
+shapes and lays out a workspace: one buffer serves all results of which no two are needed at the
+same time. From then on a run allocates what it returns, and what an operation needs inside.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +24,10 @@ from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.threads import single_threaded_blas
 
 Array = NDArray[Any]
+Held = Array | Tensor | None
+
+_BATCH_SIZES = 2
+"""For how many sizes of batch workspaces are kept: a stream has full batches and a last one."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +35,14 @@ class _Planned:
     """A step ready to run."""
 
     step: Step
-    weights: tuple[Array | Tensor | None, ...]
-    """For each input that is a weight, the weight as the operation takes it."""
+    weights: tuple[Held, ...]
+    """For each input that is a weight or depends on weights alone, its value."""
     finished: tuple[int, ...]
     """The values that nobody needs after this step."""
+
+
+Workspace = list[Array | None]
+"""For each planned step the array for its result, None where the operation makes a new one."""
 
 
 class Engine:
@@ -41,11 +55,21 @@ class Engine:
         elsewhere. A missing weight is a ModelError, one of another shape a ShapeError.
         """
         self.graph = graph
-        tensors = {
-            value.index: _conforming(name, value, weights) for name, value in graph.weights.items()
-        }
-        self._plan = self._planned(tensors)
-        self._checked: set[int] = set()
+        self._held = _Held(
+            {
+                value.index: _conforming(name, value, weights)
+                for name, value in graph.weights.items()
+            }
+        )
+        constant = graph.constant_steps()
+        with single_threaded_blas():
+            for step in constant:
+                self._held.compute(step)
+        done = {step.output.index for step in constant}
+        self._steps = [step for step in graph.steps if step.output.index not in done]
+        self._layout = _Layout(graph, self._steps, self._held)
+        self._plan = self._layout.planned()
+        self._workspaces: dict[int, list[Workspace]] = {}
 
     def run(self, *inputs: ArrayLike) -> Array:
         """Return the graph's output for a batch, one input array for each graph input."""
@@ -57,19 +81,48 @@ class Engine:
     def run_all(self, *inputs: ArrayLike) -> tuple[Array, ...]:
         """Return all outputs of the graph for a batch."""
         values = self._inputs(inputs)
+        batch = len(values[self.graph.inputs[0].index]) if self.graph.inputs else 1
+        workspaces = self._of_batch(batch)
+        # Several threads may run at a time: each takes a workspace and puts it back.
+        workspace = workspaces.pop() if workspaces else self._layout.workspace(batch)
         with single_threaded_blas():
-            for planned in self._plan:
-                step = planned.step
-                given = [
-                    values[value.index] if weight is None else weight
-                    for value, weight in zip(step.inputs, planned.weights, strict=True)
-                ]
-                result = OPS[step.op].run(*given, **step.attributes)
-                # Element-wise NumPy code rounds alike only for data that lie alike.
-                values[step.output.index] = np.asarray(result, order="C")
-                for index in planned.finished:
-                    del values[index]
-        return tuple(values[value.index] for value in self.graph.outputs)
+            for planned, out in zip(self._plan, workspace, strict=True):
+                self._step(planned, values, out)
+        workspaces.append(workspace)
+        return tuple(self._result(values, value) for value in self.graph.outputs)
+
+    def workspace_bytes(self, batch: int) -> int:
+        """Return how many bytes the buffers for batches of this size take."""
+        return self._layout.bytes(batch)
+
+    def _step(self, planned: _Planned, values: dict[int, Array], out: Array | None) -> None:
+        step = planned.step
+        given = [
+            values[value.index] if weight is None else weight
+            for value, weight in zip(step.inputs, planned.weights, strict=True)
+        ]
+        if out is not None:
+            values[step.output.index] = OPS[step.op].run(*given, **step.attributes, out=out)
+        else:
+            result = OPS[step.op].run(*given, **step.attributes)
+            # Element-wise NumPy code rounds alike only for data that lie alike.
+            values[step.output.index] = np.asarray(result, order="C")
+        for index in planned.finished:
+            del values[index]
+
+    def _result(self, values: dict[int, Array], value: Value) -> Array:
+        if value.index in values:
+            return values[value.index]
+        return np.array(dequantize(Tensor.of(self._held.value(value.index, packed=False))))
+
+    def _of_batch(self, batch: int) -> list[Workspace]:
+        """Return the free workspaces for a size of batch; forget those of an older size."""
+        if batch not in self._workspaces:
+            if self.graph.inputs:
+                self.graph.shapes(batch)
+            while len(self._workspaces) >= _BATCH_SIZES:
+                self._workspaces.pop(next(iter(self._workspaces)), None)
+        return self._workspaces.setdefault(batch, [])
 
     def _inputs(self, arrays: tuple[ArrayLike, ...]) -> dict[int, Array]:
         """Check the inputs and return them as float32 by value."""
@@ -86,33 +139,130 @@ class Engine:
                     value.name, f"expected {_batch_of(value.shape, batch)}, given {_plain(x.shape)}"
                 )
             ready[value.index] = np.asarray(x, order="C")
-        if batch is not None and batch not in self._checked:
-            self.graph.shapes(batch)
-            self._checked.add(batch)
         return ready
 
-    def _planned(self, tensors: dict[int, Tensor]) -> list[_Planned]:
-        """Give each step its weights, and find after which step a value is no longer needed."""
-        kept = {value.index for value in self.graph.outputs}
-        last = {value.index: -1 for value in self.graph.inputs}
-        for number, step in enumerate(self.graph.steps):
+
+class _Held:
+    """The values that no input changes, each in the forms in which operations take them."""
+
+    def __init__(self, tensors: dict[int, Tensor]) -> None:
+        self._tensors = tensors
+        self._expanded: dict[int, Array] = {}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._tensors
+
+    def value(self, index: int, packed: bool) -> Array | Tensor:
+        """Return a value as blocks, if it has any and they can be taken, or as float32."""
+        tensor = self._tensors[index]
+        if packed and tensor.dtype.is_blocked:
+            return tensor
+        if index not in self._expanded:
+            self._expanded[index] = np.asarray(dequantize(tensor), order="C")
+        return self._expanded[index]
+
+    def inputs(self, step: Step) -> tuple[Held, ...]:
+        """Return for each input of a step its value if it is held, else None."""
+        row = OPS[step.op]
+        return tuple(
+            self.value(value.index, name.rstrip("?") in row.packed) if value.index in self else None
+            for name, value in zip(row.inputs, step.inputs, strict=False)
+        )
+
+    def compute(self, step: Step) -> None:
+        """Run a step whose inputs are all held, and hold its result."""
+        result = OPS[step.op].run(*self.inputs(step), **step.attributes)
+        self._tensors[step.output.index] = Tensor(np.asarray(result, order="C"))
+
+
+class _Layout:
+    """Which results share a buffer, from when they are made until nobody needs them.
+
+    The result of a view lives in the buffer of its input; results that are returned have none.
+    """
+
+    def __init__(self, graph: Graph, steps: list[Step], held: _Held) -> None:
+        self._graph, self._steps, self._held = graph, steps, held
+        self._owner: dict[int, int] = {}
+        for step in steps:
+            source = step.inputs[0].index if OPS[step.op].is_view else step.output.index
+            self._owner[step.output.index] = self._owner.get(source, source)
+        self._returned = {self._owner.get(v.index, v.index) for v in graph.outputs}
+        self._last: dict[int, int] = {}
+        for number, step in enumerate(steps):
+            for value in (*step.inputs, step.output):
+                self._last[self._owner.get(value.index, value.index)] = number
+
+    def planned(self) -> list[_Planned]:
+        """Return the steps with the weights they take and the values they are the last to need."""
+        kept = {value.index for value in self._graph.outputs}
+        last = {value.index: -1 for value in self._graph.inputs}
+        for number, step in enumerate(self._steps):
             last.update({value.index: number for value in (*step.inputs, step.output)})
-        expanded: dict[tuple[int, bool], Array | Tensor | None] = {}
-        plan = []
-        for number, step in enumerate(self.graph.steps):
-            weights: list[Array | Tensor | None] = []
-            for name, value in zip(OPS[step.op].inputs, step.inputs, strict=False):
-                form = (value.index, name in OPS[step.op].packed)
-                if value.index in tensors and form not in expanded:
-                    expanded[form] = OPS[step.op].value(name, tensors[value.index])
-                weights.append(expanded.get(form))
-            finished = tuple(
-                index
-                for index, at in last.items()
-                if at == number and index not in kept and index not in tensors
+        return [
+            _Planned(
+                step,
+                self._held.inputs(step),
+                tuple(
+                    index
+                    for index, at in last.items()
+                    if at == number and index not in kept and index not in self._held
+                ),
             )
-            plan.append(_Planned(step, tuple(weights), finished))
-        return plan
+            for number, step in enumerate(self._steps)
+        ]
+
+    def workspace(self, batch: int) -> Workspace:
+        """Return arrays for the results that have buffers, for batches of this size."""
+        slots, sizes = self._assigned(batch)
+        buffers = [np.empty(size, np.uint8) for size in sizes]
+        shapes = self._graph.shapes(batch)
+        workspace: Workspace = []
+        for step, slot in zip(self._steps, slots, strict=True):
+            if slot is None:
+                workspace.append(None)
+                continue
+            shape, layout = shapes[step.output.index], step.output.dtype.layout
+            room = buffers[slot][: math.prod(shape) * layout.itemsize]
+            workspace.append(room.view(layout).reshape(shape))
+        return workspace
+
+    def bytes(self, batch: int) -> int:
+        """Return how many bytes the buffers for batches of this size take."""
+        return sum(self._assigned(batch)[1])
+
+    def _assigned(self, batch: int) -> tuple[list[int | None], list[int]]:
+        """Return the buffer of each step and the sizes of the buffers.
+
+        A result goes into the free buffer that fits it best: the least one that is large enough,
+        or else the largest one, made larger.
+        """
+        shapes = self._graph.shapes(batch)
+        slots: list[int | None] = []
+        sizes: list[int] = []
+        free: list[int] = []
+        held: dict[int, int] = {}
+        for number, step in enumerate(self._steps):
+            index, slot = step.output.index, None
+            if OPS[step.op].takes_out and index not in self._returned:
+                size = math.prod(shapes[index]) * step.output.dtype.layout.itemsize
+                slot = _best(free, sizes, size)
+                held[index] = slot
+            slots.append(slot)
+            ended = [i for i in held if self._last[i] <= number]
+            free += [held.pop(i) for i in ended]
+        return slots, sizes
+
+
+def _best(free: list[int], sizes: list[int], size: int) -> int:
+    """Take the free buffer that fits a size best, or a new one."""
+    if not free:
+        sizes.append(size)
+        return len(sizes) - 1
+    slot = min(free, key=lambda i: (sizes[i] < size, abs(sizes[i] - size)))
+    free.remove(slot)
+    sizes[slot] = max(sizes[slot], size)
+    return slot
 
 
 def _conforming(name: str, value: Value, weights: Mapping[str, Any]) -> Tensor:

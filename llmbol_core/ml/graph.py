@@ -82,6 +82,16 @@ class Graph:
         """Make a value one of the graph's results."""
         self.outputs.append(value)
 
+    def constant_steps(self) -> list[Step]:
+        """Return the steps that depend on weights alone: one computation serves all runs."""
+        known = {value.index for value in self.weights.values()}
+        steps = []
+        for step in self.steps:
+            if step.inputs and all(value.index in known for value in step.inputs):
+                known.add(step.output.index)
+                steps.append(step)
+        return steps
+
     def takes_blocks(self, value: Value) -> bool:
         """Return whether every use of a weight can read quantized blocks."""
         return all(
@@ -107,8 +117,14 @@ class Graph:
         return shapes
 
     def costs(self, batch: int = 1) -> Iterator[tuple[Step, int, int]]:
-        """Yield each step with its flops and the bytes it moves, weights counted as float32."""
+        """Yield each step with its flops and the bytes it moves, weights counted as float32.
+
+        Steps that depend on weights alone cost a run nothing.
+        """
         shapes = self.shapes(batch)
+        constant = {step.output.index for step in self.constant_steps()}
         for step in self.steps:
+            if step.output.index in constant:
+                continue
             given = [shapes[value.index] for value in step.inputs]
             yield (step, *OPS[step.op].cost(given, **step.attributes))

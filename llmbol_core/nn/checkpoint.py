@@ -167,8 +167,11 @@ def _inference(model: Model, weights: dict[str, Tensor]) -> InferenceModel:
     """Lower a model and give each operation its weights in their own shapes.
 
     A convolution that was quantized as a matrix is expanded to float32: its operation takes no
-    blocks. Linear weights stay as they are.
+    blocks. Linear weights stay as they are. Batch norms go into the layer before them unless its
+    weight stays in blocks.
     """
+    from llmbol_core.ml.folding import fold_batch_norm
+
     shapes = model.network.state_shapes()
     ready = {
         name: tensor
@@ -176,4 +179,5 @@ def _inference(model: Model, weights: dict[str, Tensor]) -> InferenceModel:
         else Tensor(dequantize(tensor).reshape(shapes[name]))
         for name, tensor in weights.items()
     }
-    return InferenceModel(model, model.lower(), ready)
+    blocked = {name for name, tensor in ready.items() if tensor.dtype.is_blocked}
+    return InferenceModel(model, fold_batch_norm(model.lower(), blocked), ready)

@@ -123,7 +123,10 @@ MISTAKES = {
     "own model": (["infer", "digits.gguf", "x.npy", "-o", "digits.gguf"], "this file is read"),
     "no name": (["infer", "digits.gguf", ""], "'': no such file"),
     "data without a name": (["eval", "digits.gguf", "--data", ""], "'': no such file"),
-    "type nobody writes": (["quantize", "digits.gguf", "-t", "q4_k", "-o", "o"], "Q4_K: weights c"),
+    "type nobody writes": (
+        ["quantize", "digits.gguf", "-t", "iq4_xs", "-o", "o"],
+        "IQ4_XS: weights",
+    ),
     "array": (
         ["infer", "digits.gguf", "two.npz"],
         "two.npz: no array 'images' .did you mean",

@@ -1,5 +1,8 @@
 """Graphs and the engine that runs them."""
 
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
@@ -8,6 +11,7 @@ from llmbol_core.errors import DtypeError, ModelError, ShapeError
 from llmbol_core.ml import ops
 from llmbol_core.ml.dtypes import I32
 from llmbol_core.ml.engine import Engine
+from llmbol_core.ml.folding import fold_batch_norm
 from llmbol_core.ml.graph import Graph
 from llmbol_core.ml.quantization import dequantize, quantize
 
@@ -160,3 +164,94 @@ def test_blas_is_free_again_after_a_run(weights):
     before = threads()
     Engine(network(), weights).run(np.zeros((1, 2, 18)))
     assert threads() == before
+
+
+# ---- planning ----
+
+
+def test_batch_norm_goes_into_the_layer_before(weights, rng):
+    folded = fold_batch_norm(network())
+    constant = {step.output.index for step in folded.constant_steps()}
+    left = [step.op for step in folded.steps if step.output.index not in constant]
+    assert left == [step.op for step in network().steps if step.op != "batch_norm"]
+    x = rng.normal(size=(4, 2, 18)).astype(np.float32)
+    expected = Engine(network(), weights).run(x)
+    np.testing.assert_allclose(Engine(folded, weights).run(x), expected, rtol=1e-5)
+    assert [v.name for v in folded.inputs] == ["input"]
+    assert folded.weights.keys() == network().weights.keys()
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocked", "uses"), [((3, 8), "", 1), ((8,), "w", 1), ((8,), "", 2)]
+)
+def test_batch_norm_stays_where_it_cannot_go(shape, blocked, uses):
+    """Over another axis than the layer's outputs, after quantized blocks, beside other uses."""
+    graph = Graph()
+    x = graph.op("linear", graph.input("x", shape), graph.weight("w", (8, 8)))
+    channels = x.shape[1]
+    y = graph.op("batch_norm", x, *(graph.weight(n, (channels,)) for n in "abcd"))
+    graph.output(y if uses == 1 else graph.op("add", x, y))
+    kept = [step.op for step in fold_batch_norm(graph, blocked).steps]
+    assert kept == [step.op for step in graph.steps]
+
+
+def test_results_stay_when_the_engine_runs_again(weights, rng):
+    engine = Engine(network(), weights)
+    x, y = rng.normal(size=(2, 6, 2, 18)).astype(np.float32)
+    first = engine.run(x)
+    copy = first.copy()
+    engine.run(y)
+    np.testing.assert_array_equal(first, copy)
+    assert engine.run(x).tobytes() == copy.tobytes()
+
+
+def test_threads_share_an_engine(weights, rng):
+    engine = Engine(network(), weights)
+    inputs = rng.normal(size=(16, 9, 2, 18)).astype(np.float32)
+    expected = [Engine(network(), weights).run(x).tobytes() for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        assert [y.tobytes() for y in pool.map(engine.run, inputs)] == expected
+
+
+def test_results_that_are_never_needed_together_share_a_buffer():
+    graph = Graph()
+    value = graph.input("x", (1000,))
+    for _ in range(10):
+        value = graph.op("tanh", graph.op("reshape", value, shape=(0, 10, 100)))
+        value = graph.op("flatten", value)
+    graph.output(graph.op("softmax", value))
+    engine = Engine(graph, {})
+    assert engine.workspace_bytes(8) == 2 * 8 * 1000 * 4
+    x = np.linspace(-1, 1, 3000, dtype=np.float32).reshape(3, 1000)
+    expected = x
+    for _ in range(10):
+        expected = np.tanh(expected)
+    np.testing.assert_array_equal(engine.run(x), ops.softmax(expected))
+
+
+def test_a_steady_run_allocates_what_it_returns(weights):
+    graph = Graph()
+    value = graph.input("x", (4096,))
+    for name in ("relu", "tanh", "sigmoid", "square"):
+        value = graph.op(name, value)
+    graph.output(graph.op("sum", value))
+    engine, x = Engine(graph, {}), np.ones((64, 4096), np.float32)
+    engine.run(x)
+    tracemalloc.start()
+    try:
+        engine.run(x)
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_no_input_changes_can_be_a_result(rng):
+    graph = Graph()
+    weight = graph.weight("w", (3,))
+    graph.output(graph.op("neg", weight))
+    graph.output(weight)
+    graph.output(graph.input("x", (1,)))
+    w = rng.normal(size=3).astype(np.float32)
+    negative, same, _ = Engine(graph, {"w": w}).run_all(np.zeros((2, 1)))
+    assert (negative == -w).all()
+    assert (same == w).all()

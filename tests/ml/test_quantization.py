@@ -21,8 +21,14 @@ CASES = json.loads((VECTORS / "meta.json").read_text())
 
 # Largest error of a weight in units of the largest magnitude (x_0) or the range (x_1) of its block.
 BOUNDS = {
-    "Q4_0": 0.1254, "Q4_1": 0.034, "Q5_0": 0.0628, "Q5_1": 0.0167, "Q8_0": 0.00443,
-    "Q4_K": 0.12, "Q5_K": 0.065, "Q6_K": 0.021,
+    "Q4_0": 0.1254,
+    "Q4_1": 0.034,
+    "Q5_0": 0.0628,
+    "Q5_1": 0.0167,
+    "Q8_0": 0.00443,
+    "Q4_K": 0.12,
+    "Q5_K": 0.065,
+    "Q6_K": 0.021,
 }
 
 

@@ -311,7 +311,7 @@ def test_no_samples_have_no_candidates(trained):
 
 
 def test_quantizing_refuses_types_that_nothing_can_have(trained, tmp_path):
-    with pytest.raises(DtypeError, match="Q4_K: weights cannot be converted"):
-        quantize_checkpoint(trained[0], str(tmp_path / "q.gguf"), "q4_k")
+    with pytest.raises(DtypeError, match="IQ4_XS: weights cannot be converted"):
+        quantize_checkpoint(trained[0], str(tmp_path / "q.gguf"), "iq4_xs")
     with pytest.raises(FileError, match="this file is read"):
         quantize_checkpoint(trained[0], trained[0], "q8_0")
