@@ -50,23 +50,29 @@ def write_module(module: Module) -> bytes:
         raise ValueError("imports need the flag HASLDT")
     if bool(module.handlers) > bool(module.flags & HASEXCEPT):
         raise ValueError("handlers need the flag HASEXCEPT")
-    body = b"".join(
-        [
-            _ops(module.flags, module.stack_extent, len(module.instructions), module.data_size),
-            _ops(len(module.types), len(module.exports), module.entry_pc, module.entry_type),
-            *map(_encode_instruction, module.instructions),
-            *(_ops(t.id, t.size, len(t.pointer_map)) + t.pointer_map for t in module.types),
-            *map(_encode_datum, module.data),
-            b"\0" + _encode_name(module.name),
-            *(_ops(e.pc, e.type) + _encode_link(e.signature, e.name) for e in module.exports),
-            _encode_imports(module),
-            _encode_handlers(module),
-            b"" if module.source_path is None else _encode_name(module.source_path),
-        ]
-    )
-    if module.signature is None:
-        return encode_op(XMAGIC) + body
-    return encode_op(SMAGIC) + encode_op(len(module.signature)) + module.signature + body
+    return b"".join(sections(module).values())
+
+
+def sections(module: Module) -> dict[str, bytes]:
+    """Return the sections of a module's object file, by name and in order."""
+    return {
+        "magic": _encode_magic(module),
+        "header": _ops(module.flags, module.stack_extent, len(module.instructions))
+        + _ops(module.data_size, len(module.types), len(module.exports))
+        + _ops(module.entry_pc, module.entry_type),
+        "code": b"".join(map(_encode_instruction, module.instructions)),
+        "types": b"".join(
+            _ops(t.id, t.size, len(t.pointer_map)) + t.pointer_map for t in module.types
+        ),
+        "data": b"".join(map(_encode_datum, module.data)) + b"\0",
+        "name": _encode_name(module.name),
+        "exports": b"".join(
+            _ops(e.pc, e.type) + _encode_link(e.signature, e.name) for e in module.exports
+        ),
+        "imports": _encode_imports(module),
+        "handlers": _encode_handlers(module),
+        "source": b"" if module.source_path is None else _encode_name(module.source_path),
+    }
 
 
 _encode_op: Callable[[int], bytes] = functools.lru_cache(maxsize=1 << 14)(encode_op)
@@ -74,6 +80,12 @@ _encode_op: Callable[[int], bytes] = functools.lru_cache(maxsize=1 << 14)(encode
 
 def _ops(*values: int) -> bytes:
     return b"".join(map(_encode_op, values))
+
+
+def _encode_magic(module: Module) -> bytes:
+    if module.signature is None:
+        return encode_op(XMAGIC)
+    return encode_op(SMAGIC) + encode_op(len(module.signature)) + module.signature
 
 
 def _encode_name(name: str) -> bytes:
