@@ -320,9 +320,7 @@ class Heap(TypedArena):
 
     def tail(self, ref: int) -> int:
         """Return the rest of a list, not counted; nil traps."""
-        if ref == NIL:
-            raise Trap(traps.NIL_DEREFERENCE)
-        return self.pointer(ref)
+        return self.pointer(self.head(ref) - LIST_HEADER)
 
     def new_strings(self, texts: Sequence[str]) -> int:
         """Return a list of string."""
