@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -135,5 +136,7 @@ def _built_in_signature(module: str, function: str) -> int:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; a program whose reader goes away ends quietly, as programs in a pipe do."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     render.run(app)
