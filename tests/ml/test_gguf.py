@@ -367,3 +367,82 @@ def test_a_payload_may_be_followed_by_other_bytes():
     file = gguf.read_buffer(memoryview(data + b"trailer"))
     assert file.extent <= len(data)
     assert dataclasses.replace(file, path="x").tensors.keys() == tensors().keys()
+
+
+# ---- several files, big files ----
+
+
+def split(folder):
+    """Let the gguf package split a model into shards of two tensors."""
+    writer = theirs.GGUFWriter(folder / "big.gguf", "llama", split_max_tensors=2)
+    writer.add_uint32("llama.block_count", 3)
+    made = {f"t{i}": np.full((2, 32), i, np.float32) for i in range(5)}
+    for name, array in made.items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return made, sorted(folder.glob("big-*.gguf"))
+
+
+def test_shards_are_read_as_one(tmp_path):
+    made, paths = split(tmp_path)
+    assert [p.name for p in paths] == [f"big-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    for path in paths:
+        file = gguf.read(path)
+        assert file.path == str(paths[0])
+        assert list(file.tensors) == list(made)
+        assert all((file.tensors[n].numpy() == made[n]).all() for n in made)
+        assert not [key for key in file.metadata if key.startswith("split.")]
+        assert file.metadata["llama.block_count"] == 3
+        assert file.extent == sum(gguf.read_buffer(p.read_bytes()).extent for p in paths)
+    gguf.write(tmp_path / "whole.gguf", file.metadata, file.tensors, file.types)
+    assert list(theirs.GGUFReader(tmp_path / "whole.gguf").tensors[4].data[0])[:1] == [4]
+
+
+def test_shards_that_do_not_belong_together(tmp_path):
+    _, (first, second, third) = split(tmp_path)
+    data = second.read_bytes()
+    second.write_bytes(third.read_bytes())
+    with pytest.raises(GgufFormatError, match=r"00002-of.*expected shard 1 of 3, found 2 of 3"):
+        gguf.read(first)
+    second.unlink()
+    with pytest.raises(FileError, match=r"00002-of-00003\.gguf: no such file"):
+        gguf.read(third)
+    second.write_bytes(data.replace(b"t2", b"t1"))
+    with pytest.raises(GgufFormatError, match="the tensor 't1' is in another shard too"):
+        gguf.read(first)
+    (tmp_path / "alone.gguf").write_bytes(data)
+    with pytest.raises(GgufFormatError, match=r"one of 3 shards cannot be called 'alone\.gguf'"):
+        gguf.read(tmp_path / "alone.gguf")
+
+
+def test_tensors_lie_in_order_without_gaps(tmp_path):
+    """What ggml's reader demands: each offset is the sum of the padded sizes before it."""
+    gguf.write(tmp_path / "x.gguf", METADATA, tensors())
+    reader, expected = theirs.GGUFReader(tmp_path / "x.gguf"), 0
+    for tensor in reader.tensors:
+        assert tensor.data_offset - reader.data_offset == expected
+        expected += -(-int(tensor.n_bytes) // reader.alignment) * reader.alignment
+    assert (tmp_path / "x.gguf").stat().st_size == reader.data_offset + expected
+
+
+def test_a_file_larger_than_memory_is_opened_and_read_in_part(tmp_path):
+    """The data are a hole of 64 GiB, which no reader could load."""
+    rows = 1 << 24
+    writer = io.BytesIO()
+    small = {"first": Tensor(np.ones((1, 1024), np.float32)), "last": zeros((1,))}
+    gguf.write_stream(writer, {}, small)
+    head = bytearray(writer.getvalue()[: -4096 - 32])
+    at = head.index(b"first") + 5 + 4 + 8
+    head[at : at + 8] = struct.pack("<Q", rows)
+    at = head.index(b"last") + 4 + 4 + 8 + 4
+    head[at : at + 8] = struct.pack("<Q", rows * 4096)
+    path = tmp_path / "big.gguf"
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(len(head) + rows * 4096 + 32)
+    tensors = gguf.read(path).tensors
+    assert tensors["first"].shape == (rows, 1024)
+    assert tensors["first"][rows - 1].numpy().sum() == 0

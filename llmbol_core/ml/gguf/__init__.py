@@ -7,9 +7,10 @@
     data       each tensor padded to the alignment, in the order of the list, without gaps
 
 All numbers are little-endian; a string is a u64 length and UTF-8 bytes; an array is an element type
-u32, a count u64 and the elements. The reader trusts nothing: each count and length is held against
-the bytes that are left before anything is allocated, and what ggml's own reader refuses (gaps,
-duplicates, arrays of arrays, rows that are no whole blocks) is refused here.
+u32, a count u64 and the elements. A model may lie in several files (``shards``). The reader trusts
+nothing: each count and length is held against the bytes that are left before anything is allocated,
+and what ggml's own reader refuses (gaps, duplicates, arrays of arrays, rows that are no whole
+blocks) is refused here.
 """
 
 from __future__ import annotations

@@ -29,13 +29,22 @@ from llmbol_core.ml.gguf.format import (
     Value,
     padded,
 )
+from llmbol_core.ml.gguf.shards import is_shard, join
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import map_file
 
 
 def read(path: str | os.PathLike[str]) -> GgufFile:
-    """Map a GGUF file: nothing of a tensor is read before it is used."""
-    return read_buffer(map_file(path), os.fspath(path))
+    """Map a GGUF file: nothing of a tensor is read before it is used.
+
+    If it is one of several shards, the others are mapped as well and the model is returned whole.
+    """
+    file = _read_one(os.fspath(path))
+    return join(file, _read_one) if is_shard(file) else file
+
+
+def _read_one(path: str) -> GgufFile:
+    return read_buffer(map_file(path), path)
 
 
 def read_buffer(buffer: memoryview | bytes | bytearray, path: str = "<bytes>") -> GgufFile:
