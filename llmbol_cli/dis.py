@@ -78,12 +78,14 @@ def run(
     ] = None,
     max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000,
     timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, interpreter or jit.")] = "auto",
 ) -> None:
     """Run a program; without --root it can read exactly the files named as its arguments.
 
     Example: dis run hello.dis
     """
     from llmbol_core.builtins import HOST_MODULES
+    from llmbol_core.vm import engines
     from llmbol_core.vm.environment import Streams
     from llmbol_core.vm.machine import InfernoVM, Limits
     from llmbol_core.vm.namespace import Namespace
@@ -92,7 +94,8 @@ def run(
     namespace = Namespace(root, write) if root else Namespace(granted=given)
     limits = Limits(size(max_memory), max_threads, max_instructions, timeout)
     streams = Streams(sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer)
-    with InfernoVM(HOST_MODULES, namespace, limits, streams) as vm:
+    chosen = engines.engine(engine)
+    with InfernoVM(HOST_MODULES, namespace, limits, streams, engine=chosen) as vm:
         outcome = vm.run(file, given, host=not root)
     if outcome.value is not None:
         render.show(str(outcome.value))

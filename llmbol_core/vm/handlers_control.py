@@ -14,8 +14,9 @@ from llmbol_core.vm.steps import handler
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter as Engine
 
-SWITCH, STOP = -1, -2
-"""What a step returns instead of a pc: the process's state changed, or it cannot go on now."""
+SWITCH, STOP, YIELD = -1, -2, -3
+"""What a step returns instead of a pc: the process's state changed, it cannot go on now, or its
+slice is over."""
 
 
 @handler("nop")

@@ -22,7 +22,7 @@ from llmbol_core.vm import (  # noqa: F401 -- their handlers
 )
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.exceptions import deliver
-from llmbol_core.vm.handlers_control import STOP
+from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import LINKS, MODULE
@@ -92,6 +92,8 @@ class Interpreter:
                 process.pc = pc
                 goes_on = self._deliver(process, Trap(traps.NIL_DEREFERENCE))
             else:
+                if pc == YIELD:
+                    break
                 goes_on = pc != STOP
             if one_stretch:
                 break
@@ -118,12 +120,17 @@ class Interpreter:
         steps: list[Step] = []
 
         def first(pc: int, instruction: Instruction, fp: int, mp: int) -> int:
-            step = steps[pc] = self._maker.step(instruction, module.types, pc + 1)
+            step = self._maker.step(instruction, module.types, pc + 1)
+            self.install(module, steps, pc, step)
             return step(fp, mp)
 
         for pc, instruction in enumerate(module.module.instructions):
             steps.append(functools.partial(first, pc, instruction))
         return steps
+
+    def install(self, module: LoadedModule, steps: list[Step], pc: int, step: Step) -> None:
+        """Put the step of an instruction in its place."""
+        steps[pc] = step
 
     def release_constants(self) -> None:
         """Free what was made in the arena for instructions."""

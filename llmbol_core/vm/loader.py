@@ -42,6 +42,7 @@ class LoadedModule:
         self.module, self.path, self.payload = module, path, carried
         self.types: list[int] = []
         self.data = NIL
+        self.is_verified = False
         self.steps: list[Step] = []
         self.exports: tuple[Link, ...] = ()
 
@@ -119,6 +120,7 @@ class Loader:
 
             verify_module(module)
         loaded = LoadedModule(module, path, carried)
+        loaded.is_verified = self._verify
         loaded.types = [self._heap.type_number(t) for t in module.types]
         loaded.exports = tuple(
             Link(e.pc, loaded.types[e.type] if e.type >= 0 else 0) for e in module.exports

@@ -1,0 +1,92 @@
+"""Machine code from LLVM's intermediate language: compile its text, load the object into memory.
+
+Text comes in, an object file's bytes come out; those can be kept (``cache.py``) and loaded by any
+process on the same kind of processor. Code made here refers to no symbol outside of itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from llmbol_core.errors import UsageError
+from llmbol_core.native.cpu import host_processor
+
+VERSION = f"llvmlite {llvmlite.__version__}"
+"""What compiled the objects; others may be laid out differently."""
+
+_SHORT_PASSES = ("always_inliner", "sroa", "simplify_cfg", "instruction_combine")
+_numbers = itertools.count()
+
+
+class Library:
+    """Machine code in memory: callable as long as this object lives."""
+
+    def __init__(self, resources: Any, addresses: dict[str, int]) -> None:
+        self._resources, self.addresses = resources, addresses
+
+
+def compile_text(text: str, level: int = 2) -> bytes:
+    """Return the object file for a module in LLVM's assembly language.
+
+    Level 2 is LLVM's O2; level 1 runs a few passes only, for code that is not worth more. Raises
+    UsageError with LLVM's words for text that is not well-formed.
+    """
+    machine = _target_machine(level)
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise UsageError(f"LLVM refuses the code: {error}") from error
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = options.slp_vectorization = True
+    builder = llvm.create_pass_builder(machine, options)
+    if level > 1:
+        passes = builder.getModulePassManager()
+    else:
+        passes = llvm.create_new_module_pass_manager()
+        for name in _SHORT_PASSES:
+            getattr(passes, f"add_{name}_pass")()
+    passes.run(module, builder)
+    data: bytes = machine.emit_object(module)
+    return data
+
+
+def load_object(data: bytes, names: Iterable[str]) -> Library:
+    """Load an object file and find functions in it by name."""
+    builder = llvm.JITLibraryBuilder().add_object_img(data)
+    wanted = list(names)
+    for name in wanted:
+        builder.export_symbol(name)
+    resources = builder.link(_linker(), f"llmbol{next(_numbers)}")
+    return Library(resources, {name: resources[name] for name in wanted})
+
+
+def function(address: int, result: Any, *parameters: Any) -> Callable[..., Any]:
+    """Return a Python callable for machine code at an address, which keeps the GIL."""
+    return ctypes.PYFUNCTYPE(result, *parameters)(address)
+
+
+@functools.cache
+def _target_machine(level: int) -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    processor = host_processor()
+    return llvm.Target.from_triple(processor.triple).create_target_machine(
+        cpu=processor.name,
+        features=processor.features,
+        opt=2 if level > 1 else 1,
+        jit=True,
+        codemodel="jitdefault",
+    )
+
+
+@functools.cache
+def _linker() -> Any:
+    return llvm.create_lljit_compiler(_target_machine(2))

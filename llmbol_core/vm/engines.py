@@ -1,0 +1,31 @@
+"""The engines by name: what runs the instructions of a machine's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmbol_core.errors import UsageError, nearest
+from llmbol_core.vm.interpreter import Interpreter
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.machine import InfernoVM
+
+ENGINES = {
+    "auto": "machine code for what turns out to be hot",
+    "interpreter": "no machine code",
+    "jit": "machine code for whatever runs",
+}
+
+
+def engine(name: str) -> Callable[[InfernoVM, Channels], Interpreter]:
+    """Return what makes the engine of a name, for ``InfernoVM(engine=...)``; raises UsageError."""
+    if name not in ENGINES:
+        raise UsageError(f"unknown engine {name!r}{nearest(name, ENGINES)}")
+    if name == "interpreter":
+        return Interpreter
+    from llmbol_core.vm.jit.engine import HOT, JitEngine
+
+    threshold = HOT if name == "auto" else 0
+    return lambda machine, channels: JitEngine(machine, channels, threshold)

@@ -1,0 +1,1 @@
+"""The fast engine: hot functions of verified modules as machine code, through LLVM."""

@@ -1,0 +1,346 @@
+"""The fast engine: an interpreter that moves to machine code where a program stays long.
+
+Steps at the starts of functions and at loop heads are watched. One that has run often enough is
+replaced by an entry to machine code, which runs until an instruction that only the interpreter
+knows, a trap, the end of the slice or the function's return; the process is then wherever it says,
+and the interpreter goes on from there. Nothing lives on the host's stack between two entries, so
+that everything else (other processes, exceptions, limits, debugging) is as it always was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.vm import handlers_control
+from llmbol_core.vm.arena import HEADER, NIL
+from llmbol_core.vm.handlers_control import SWITCH, YIELD
+from llmbol_core.vm.heaptypes import HeapType
+from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.isa import Effect, Mode
+from llmbol_core.vm.jit.region import Code, Region
+from llmbol_core.vm.jit.runtime import Slow, State, Status
+from llmbol_core.vm.module import Instruction
+from llmbol_core.vm.process import TYPE
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.loader import LoadedModule
+    from llmbol_core.vm.machine import InfernoVM
+    from llmbol_core.vm.process import Process
+    from llmbol_core.vm.steps import Step
+
+NATIVE_SLICE = 1 << 19
+"""Instructions of machine code that a process may run before the next one's turn."""
+HOT = 400
+"""How often a step runs in the interpreter before its function is compiled."""
+_MOST_IN_UNIT = 1500
+_MOST_IN_REGION = 6000
+
+_Function = Callable[[int, int, int, int], int]
+
+
+@dataclass
+class CompileStats:
+    """What was compiled: functions and instructions, how many units came from the cache."""
+
+    functions: int = 0
+    instructions: int = 0
+    units: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+
+
+class Native:
+    """What one machine has compiled of a module."""
+
+    def __init__(self, loaded: LoadedModule, code: Code) -> None:
+        self.loaded, self.code = loaded, code
+        self.functions: dict[int, _Function] = {}
+        self.regions: dict[int, Region] = {}
+        self.types = array("I", loaded.types or [0])
+        self.table = array("Q", bytes(8 * len(code.instructions)))
+        self.libraries: list[Any] = []
+
+
+class Watch:
+    """A step that counts how often it runs, and compiles its function when that is often enough."""
+
+    __slots__ = ("count", "engine", "loaded", "pc", "plain", "steps")
+
+    def __init__(self, engine: JitEngine, loaded: LoadedModule, steps: list[Step], pc: int) -> None:
+        self.engine, self.loaded, self.steps, self.pc = engine, loaded, steps, pc
+        self.plain = steps[pc]
+        self.count = 0
+
+    def __call__(self, fp: int, mp: int) -> int:
+        """Run the step, or the machine code that there now is for it."""
+        self.count += 1
+        if self.count > self.engine.threshold and self.engine.heat(self.loaded, self.pc, fp << 2):
+            return self.steps[self.pc](fp, mp)
+        return self.plain(fp, mp)
+
+
+class Entry:
+    """A step that enters machine code."""
+
+    __slots__ = ("engine", "function", "native", "number", "pc", "plain", "size")
+
+    def __init__(
+        self, engine: JitEngine, native: Native, region: Region, pc: int, plain: Step
+    ) -> None:
+        self.engine, self.native, self.pc, self.plain = engine, native, pc, plain
+        self.function = native.functions[region.start]
+        self.number = region.entries[pc]
+        self.size = region.size if self.number == 0 else 0
+
+    def __call__(self, fp: int, mp: int) -> int:
+        """Enter the machine code, unless the interpreter is to run this instruction."""
+        engine = self.engine
+        if engine.bypass == self.pc:
+            engine.bypass = -1
+            return self.plain(fp, mp)
+        if self.size and engine.process.stack.top != (fp << 2) + self.size:
+            return self.plain(fp, mp)
+        return engine.enter(self, fp << 2, mp << 2)
+
+
+class JitEngine(Interpreter):
+    """Runs processes of one machine; hot functions as machine code."""
+
+    def __init__(self, machine: InfernoVM, channels: Channels, threshold: int = HOT) -> None:
+        super().__init__(machine, channels)
+        self.threshold = threshold
+        self.bypass = -1
+        """The pc of an instruction that the interpreter must run now, though it is an entry."""
+        self.stats = CompileStats()
+        self._natives: dict[int, Native] = {}
+        self._base = self.heap.base
+        self._state = array("q", bytes(8 * len(State)))
+        self._state_address = self._state.buffer_info()[0]
+        self._maps = array("I")
+        self._mapped = 0
+        self._native_left = self._native_used = 0
+        self._error: BaseException | None = None
+        self._slow = ctypes.PYFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)(
+            self._on_slow
+        )
+        address = ctypes.cast(self._slow, ctypes.c_void_p).value
+        assert address is not None
+        self._state[State.SLOW] = address
+
+    # Running
+
+    def run(self, process: Process, budget: int, one_stretch: bool = False) -> tuple[int, bool]:
+        """Run a process for some instructions, more in machine code; return how many ran."""
+        left = self.scheduler.left
+        self._native_left = NATIVE_SLICE if left is None else min(NATIVE_SLICE, left)
+        self._native_used = 0
+        used, goes_on = super().run(process, budget, one_stretch)
+        return used + self._native_used, goes_on
+
+    def enter(self, entry: Entry, fp: int, mp: int) -> int:
+        """Run machine code from an entry on, and leave the process where that ends."""
+        process, state, native = self.process, self._state, entry.native
+        if self._native_left <= 0:
+            process.pc = entry.pc
+            return YIELD
+        stack = process.stack
+        if len(self.heap.types) != self._mapped:
+            self._map_types()
+        state[State.BUDGET] = budget = self._native_left
+        state[State.TOP], state[State.LIMIT], state[State.BASE] = stack.top, stack.limit, stack.base
+        state[State.MP] = mp
+        state[State.TYPES] = native.types.buffer_info()[0]
+        state[State.FUNCTIONS] = native.table.buffer_info()[0]
+        status = entry.function(self._base or 0, self._state_address, fp, entry.number)
+        used = budget - state[State.BUDGET]
+        self._native_left -= used
+        self._native_used += used
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if status == Status.RETURNED:
+            return self._return(fp)
+        process.pc = pc = state[State.PC]
+        process.fp = state[State.FP]
+        stack.top = state[State.TOP]
+        if status == Status.BUDGET:
+            return YIELD
+        if status == Status.INTERPRET:
+            self.bypass = pc
+        return SWITCH
+
+    def _return(self, fp: int) -> int:
+        """Drop the frame of the function that was entered; its references are released."""
+        heap, process = self.heap, self.process
+        number = heap.pointers[(fp + TYPE) >> 2]
+        for offset in heap.types[number].pointers:
+            heap.pointers[(fp + offset) >> 2] = NIL
+        process.fp = fp
+        process.stack.top = fp + ((max(heap.types[number].size, 32) + 7) & ~7)
+        then: int = handlers_control.ret(self, 0)
+        return then
+
+    def _on_slow(self, what: int, value: int) -> int:
+        """Do for machine code what it cannot; what goes wrong is raised when it has returned."""
+        try:
+            if what == Slow.RELEASE:
+                self.heap.release(value)
+            elif what == Slow.FREE:
+                self.heap.free(value)
+            else:
+                ref: int | None = self.heap.allocate(value - HEADER)
+                return NIL if ref is None else ref
+        except BaseException as error:  # noqa: BLE001 -- raised again by enter
+            self._error = error
+        return NIL
+
+    def _map_types(self) -> None:
+        """Tell machine code the sizes and pointers of all types of the heap."""
+        types = self.heap.types
+        maps = array("I", [0] * len(types))
+        for number, (size, pointers) in enumerate(types):
+            maps[number] = len(maps)
+            maps.extend([size, len(pointers), *pointers])
+        self._maps, self._mapped = maps, len(types)
+        self._state[State.MAPS] = maps.buffer_info()[0]
+
+    # Watching
+
+    def install(self, module: LoadedModule, steps: list[Step], pc: int, step: Step) -> None:
+        """Put the step of an instruction in its place, and watch where it leads."""
+        present = steps[pc]
+        if isinstance(present, Watch | Entry):
+            present.plain = step
+        else:
+            steps[pc] = step
+        if self._base is None or not module.is_verified:
+            return
+        instruction = module.module.instructions[pc]
+        target = _watched(instruction, pc)
+        if target is not None and 0 <= target < len(steps):
+            self._watch(module, steps, target)
+
+    def _watch(self, module: LoadedModule, steps: list[Step], pc: int) -> None:
+        if not isinstance(steps[pc], Watch | Entry):
+            steps[pc] = Watch(self, module, steps, pc)
+
+    def steps(self, module: LoadedModule) -> list[Step]:
+        """Return the steps of a module's instructions; exported functions are watched."""
+        steps = super().steps(module)
+        if self._base is not None and module.is_verified:
+            for export in module.module.exports:
+                if 0 <= export.pc < len(steps):
+                    self._watch(module, steps, export.pc)
+        return steps
+
+    # Compiling
+
+    def heat(self, loaded: LoadedModule, pc: int, fp: int) -> bool:
+        """Compile the function at a pc; false if it is not to be."""
+        steps = loaded.steps
+        native = self._natives.get(id(loaded))
+        if native is None:
+            native = self._natives[id(loaded)] = self._native(loaded)
+        frame = self.heap.types[self.heap.word(fp + TYPE)]
+        region = self._containing(native, pc) or _region(native.code, pc, frame)
+        if region.start not in native.functions:
+            if len(region.pcs) > _MOST_IN_REGION:
+                self._unwatch(steps, pc)
+                return False
+            self._compile(native, self._unit(native, region))
+        if pc not in region.entries:
+            self._unwatch(steps, pc)
+            return False
+        return True
+
+    @staticmethod
+    def _unwatch(steps: list[Step], pc: int) -> None:
+        watch = steps[pc]
+        if isinstance(watch, Watch):
+            steps[pc] = watch.plain
+
+    def _native(self, loaded: LoadedModule) -> Native:
+        heap = self.heap
+        number = loaded.types[0] if loaded.types else 0
+        return Native(loaded, Code(loaded.module, heap.types[number]))
+
+    def _containing(self, native: Native, pc: int) -> Region | None:
+        """Return the compiled region that can be entered at a pc."""
+        for region in native.regions.values():
+            if pc in region.entries:
+                return region
+        return None
+
+    def _unit(self, native: Native, first: Region) -> dict[int, Region]:
+        """Return a region and those it calls, as far as they are not compiled yet."""
+        unit = {first.start: first}
+        work, size = [first], len(first.pcs)
+        while work:
+            for target, number in work.pop(0).callees():
+                if target in unit or target in native.functions:
+                    continue
+                frame = self.heap.types[native.loaded.types[number]]
+                region = Region(native.code, target, frame)
+                size += len(region.pcs)
+                if size > _MOST_IN_UNIT:
+                    return unit
+                unit[target] = region
+                work.append(region)
+        return unit
+
+    def _compile(self, native: Native, unit: dict[int, Region]) -> None:
+        from llmbol_core.native import llvm
+        from llmbol_core.vm.jit.lowering import unit_text
+
+        began = time.perf_counter()
+        text = unit_text(unit)
+        data = llvm.compile_text(text)
+        names = [f"{letter}{pc}" for pc in unit for letter in "ef"]
+        library = llvm.load_object(data, names)
+        native.libraries.append(library)
+        kinds = (
+            ctypes.c_uint32,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+            ctypes.c_uint32,
+        )
+        for pc, region in unit.items():
+            native.functions[pc] = llvm.function(library.addresses[f"e{pc}"], *kinds)
+            native.table[pc] = library.addresses[f"f{pc}"]
+            native.regions[pc] = region
+            self._install_entries(native, region)
+        self.stats.functions += len(unit)
+        self.stats.instructions += sum(len(region.pcs) for region in unit.values())
+        self.stats.units += 1
+        self.stats.seconds += time.perf_counter() - began
+
+    def _install_entries(self, native: Native, region: Region) -> None:
+        steps = native.loaded.steps
+        for pc in region.entries:
+            present = steps[pc]
+            if isinstance(present, Entry):
+                continue
+            plain = present.plain if isinstance(present, Watch) else present
+            steps[pc] = Entry(self, native, region, pc, plain)
+
+
+def _region(code: Code, pc: int, frame: HeapType) -> Region:
+    """Return the function that an instruction is part of, or what can be reached from there."""
+    region = Region(code, code.function(pc), frame)
+    return region if pc in region.entries else Region(code, pc, frame)
+
+
+def _watched(instruction: Instruction, pc: int) -> int | None:
+    """Return where an instruction leads that should be watched: back, or into a function."""
+    label = instruction.destination
+    if label.mode is not Mode.IMMEDIATE or not instruction.op.has_label:
+        return None
+    calls = instruction.op.effect is Effect.CALL or instruction.op.mnemonic == "spawn"
+    return label.value if calls or label.value <= pc else None

@@ -1,0 +1,191 @@
+"""Machine code for the instructions on objects: references, records, arrays, lists, addresses."""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import HEADER, SMALL
+from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.isa import TYPES, Mode
+from llmbol_core.vm.jit.emitter import llvm_type
+from llmbol_core.vm.jit.lowering import Lowerer, Place, lowering
+from llmbol_core.vm.jit.runtime import tag
+from llmbol_core.vm.objects import LIST, LIST_HEADER
+
+_HEADER = tag("header")
+_SIZES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
+_ELEMENTS = {"consb": BYTE, "consw": WORD, "consl": BIG, "consf": REAL, "consp": POINTER}
+
+
+@lowering("runt", "eclr")
+def nothing(out: Lowerer) -> None:
+    """Do nothing."""
+
+
+@lowering("movp")
+def movp(out: Lowerer) -> None:
+    """Copy a reference."""
+    ref, place = out.read("s"), out.target("d")
+    out.emit(f"call void @retain(ptr %m, i32 {ref})")
+    out.give(place, ref)
+
+
+@lowering("lea")
+def lea(out: Lowerer) -> None:
+    """Store an address."""
+    operand = out.instruction.source
+    offset = operand.value & 0xFFFF
+    if operand.mode is Mode.IMMEDIATE:
+        out.guard("true")
+        return
+    start = {Mode.FP: "%fp", Mode.MP: "%mp"}.get(operand.mode) or out.base(operand)
+    address = out.value(f"add i32 {start}, {offset}")
+    out.store(out.target("d"), "E", address)
+
+
+@lowering("movpc")
+def movpc(out: Lowerer) -> None:
+    """Store a code address."""
+    value = out.read("s")
+    out.store(out.target("d"), "Q", value)
+
+
+# Arrays
+
+
+def _element(out: Lowerer) -> tuple[str, str, str]:
+    """Return a pointer to an array, the address of its data and an index, checked."""
+    array, index = out.read("s"), out.read("d")
+    header = out.at(array)
+    length = out.value(f"load i32, ptr {header}, align 1{_HEADER}")
+    out.guard(out.value(f"icmp uge i32 {index}, {length}"))
+    data = out.value(f"getelementptr i8, ptr {header}, i64 12")
+    return header, out.value(f"load i32, ptr {data}, align 1{_HEADER}"), index
+
+
+@lowering("indb", "indw", "indf", "indl")
+def ind(out: Lowerer) -> None:
+    """Store the address of an element; nil has length 0, since nothing lies at its address."""
+    _, data, index = _element(out)
+    offset = out.value(f"mul i32 {index}, {_SIZES[out.instruction.op.mnemonic]}")
+    out.store(out.target("m"), "E", out.value(f"add i32 {data}, {offset}"))
+
+
+@lowering("indx")
+def indx(out: Lowerer) -> None:
+    """Store the address of an element of any size."""
+    header, data, index = _element(out)
+    where = out.value(f"getelementptr i8, ptr {header}, i64 4")
+    number = out.value(f"load i32, ptr {where}, align 1{_HEADER}")
+    size = out.value(f"load i32, ptr {out.value(f'call ptr @map(ptr %s, i32 {number})')}")
+    offset = out.value(f"mul i32 {index}, {size}")
+    out.store(out.target("m"), "E", out.value(f"add i32 {data}, {offset}"))
+
+
+@lowering("lena")
+def lena(out: Lowerer) -> None:
+    """Store the length of an array."""
+    length = out.value(f"load i32, ptr {out.at(out.read('s'))}, align 1{_HEADER}")
+    out.store(out.target("d"), "W", length)
+
+
+# Making objects
+
+
+def _type_number(out: Lowerer, number: int) -> str:
+    """Return the heap's number for a type of the module."""
+    return out.value(f"call i32 @type_number(ptr %s, i64 {number})")
+
+
+def _allocated(out: Lowerer, size: int, kind: str) -> str:
+    """Return a new block; leave if memory is short."""
+    total = max((size + HEADER + 15) // 16 * 16, 2 * HEADER)
+    ref = out.value(f"call i32 @allocate(ptr %m, ptr %s, i32 {total}, i32 {kind})")
+    out.guard(out.value(f"icmp eq i32 {ref}, -1"))
+    return ref
+
+
+@lowering("new", "newz")
+def new(out: Lowerer) -> None:
+    """Make a record of a type."""
+    number = out.instruction.source.value
+    types = out.region.code.module.types
+    if not 0 <= number < len(types) or types[number].size > SMALL - HEADER:
+        out.guard("true")
+        return
+    place = out.target("d")
+    ref = _allocated(out, types[number].size, _type_number(out, number))
+    for offset in types[number].pointers:
+        out.emit(f"store i32 -1, ptr {out.at(ref, offset)}, align 1")
+    out.give(place, ref)
+
+
+@lowering("newa", "newaz")
+def newa(out: Lowerer) -> None:
+    """Make a small array; the interpreter makes others."""
+    number = out.instruction.middle.value
+    if not 0 <= number < len(out.region.code.module.types):
+        out.guard("true")
+        return
+    length, place = out.read("s"), out.target("d")
+    out.guard(out.value(f"icmp slt i32 {length}, 0"))
+    kind = _type_number(out, number)
+    ref = out.value(f"call i32 @new_array(ptr %m, ptr %s, i32 {length}, i32 {kind})")
+    out.guard(out.value(f"icmp eq i32 {ref}, -1"))
+    out.give(place, ref)
+
+
+# Lists
+
+
+@lowering("consb", "consw", "consl", "consf", "consp")
+def cons(out: Lowerer) -> None:
+    """Put a value before a list."""
+    role = out.instruction.op.role("s")
+    assert role is not None
+    value, place = out.read("s"), out.target("d")
+    tail = out.load(place, "I")
+    ref = _allocated(out, LIST_HEADER + TYPES[role.type].size, str(LIST))
+    if role.type == "P":
+        out.emit(f"call void @retain(ptr %m, i32 {value})")
+    node = out.at(ref)
+    out.emit(f"store i32 {tail}, ptr {node}, align 1")
+    kind = out.value(f"getelementptr i8, ptr {node}, i64 4")
+    out.emit(f"store i32 {_ELEMENTS[out.instruction.op.mnemonic]}, ptr {kind}, align 1")
+    head = out.value(f"getelementptr i8, ptr {node}, i64 {LIST_HEADER}")
+    out.emit(f"store {llvm_type(role.type)} {value}, ptr {head}, align 1")
+    out.store(place, "I", ref)
+
+
+def _node(out: Lowerer) -> str:
+    """Return the list that is read; leave if it is nil."""
+    ref = out.read("s")
+    out.guard(out.value(f"icmp eq i32 {ref}, -1"))
+    return ref
+
+
+@lowering("headb", "headw", "headl", "headf")
+def head(out: Lowerer) -> None:
+    """Copy the number at the head of a list."""
+    role = out.instruction.op.role("d")
+    assert role is not None
+    ref, place = _node(out), out.target("d")
+    value = out.load(Place(out.at(ref, LIST_HEADER), llvm_type(role.type)), role.type)
+    out.store(place, role.type, value)
+
+
+@lowering("headp")
+def headp(out: Lowerer) -> None:
+    """Copy the reference at the head of a list."""
+    _copy_from(out, LIST_HEADER, "i32")
+
+
+@lowering("tail")
+def tail(out: Lowerer) -> None:
+    """Copy the rest of a list."""
+    _copy_from(out, 0, "i32")
+
+
+def _copy_from(out: Lowerer, offset: int, kind: str) -> None:
+    node, place = _node(out), out.target("d")
+    ref = out.load(Place(out.at(node, offset), kind), "P")
+    out.emit(f"call void @retain(ptr %m, i32 {ref})")
+    out.give(place, ref)

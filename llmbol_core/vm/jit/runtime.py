@@ -1,0 +1,401 @@
+"""What compiled code shares: the state it is entered with, and helpers in LLVM's language.
+
+``State`` names the words that the engine and machine code exchange. Reference counts are changed
+inline; an object that loses its last reference is taken apart by ``@last``, which follows lists,
+arrays and records with a work list threaded through the counts of the dying objects, and leaves
+what the host knows about (handles, modules, channels) and large blocks to the engine.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
+from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
+
+
+class State(IntEnum):
+    """Words of the state, 8 bytes each."""
+
+    BUDGET = 0
+    PC = 1
+    FP = 2
+    TOP = 3
+    LIMIT = 4
+    """Where the piece of the stack ends that frames are made in."""
+    BASE = 5
+    """Where it begins; a frame there is dropped by the interpreter."""
+    MP = 6
+    NATIVE_STACK = 7
+    """How far the host's stack may grow down."""
+    TYPES = 8
+    """Table of the heap's numbers for the module's types."""
+    FUNCTIONS = 9
+    """Table of machine code by the pc of its function; null where there is none."""
+    MAPS = 10
+    """Table by the heap's numbers: where size, count and offsets of the pointers are in it."""
+    SLOW = 11
+    """The engine's function for what is done outside: (what, value) -> value."""
+
+
+class Status(IntEnum):
+    """What machine code returns."""
+
+    RETURNED = 0
+    INTERPRET = 1
+    """The interpreter runs the instruction at pc."""
+    BUDGET = 2
+    RESUME = 3
+    """The host's stack is full: enter again."""
+
+
+class Slow(IntEnum):
+    """What the engine's function is asked for."""
+
+    RELEASE = 0
+    FREE = 1
+    ALLOCATE = 2
+
+
+HOST_STACK = 192 << 10
+"""Bytes of the host's stack that one entry may use."""
+
+TAGS = {"frame": 3, "data": 5, "header": 7, "count": 9, "i32": 11, "i64": 13, "double": 15,
+        "i8": 17, "i16": 19, "float": 21}  # fmt: skip
+"""Kinds of memory that do not overlap, by the number of their tags."""
+
+
+def tag(name: str) -> str:
+    """Return what marks an access to a kind of memory; empty for any memory."""
+    return f", !tbaa !{TAGS[name]}" if name else ""
+
+
+def _metadata() -> str:
+    lines = ['!0 = !{!"branch_weights", i32 1, i32 2000}', '!1 = !{!"dis"}']
+    for name, number in TAGS.items():
+        lines.append(f'!{number - 1} = !{{!"{name}", !1}}')
+        lines.append(f"!{number} = !{{!{number - 1}, !{number - 1}, i64 0}}")
+    return "\n".join(lines) + "\n"
+
+
+METADATA = _metadata()
+
+_COUNT = tag("count")
+
+HELPERS = f"""
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare i32 @llvm.usub.sat.i32(i32, i32)
+declare ptr @llvm.frameaddress.p0(i32)
+
+define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
+ %z = zext i32 %r to i64
+ %p = getelementptr i8, ptr %m, i64 %z
+ ret ptr %p
+}}
+
+define internal i32 @word(ptr %m, i32 %r, i64 %off) alwaysinline {{
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 %off
+ %v = load i32, ptr %q, align 4
+ ret i32 %v
+}}
+
+define internal void @put(ptr %m, i32 %r, i64 %off, i32 %v) alwaysinline {{
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 %off
+ store i32 %v, ptr %q, align 4
+ ret void
+}}
+
+define internal i32 @slow(ptr %s, i32 %what, i32 %v) noinline cold {{
+ %p = getelementptr i64, ptr %s, i64 {State.SLOW:d}
+ %f = load ptr, ptr %p
+ %r = call i32 %f(i32 %what, i32 %v)
+ ret i32 %r
+}}
+
+define internal ptr @map(ptr %s, i32 %type) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.MAPS:d}
+ %maps = load ptr, ptr %p
+ %z = zext i32 %type to i64
+ %q = getelementptr i32, ptr %maps, i64 %z
+ %i = load i32, ptr %q
+ %iz = zext i32 %i to i64
+ %r = getelementptr i32, ptr %maps, i64 %iz
+ ret ptr %r
+}}
+
+define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.TYPES:d}
+ %types = load ptr, ptr %p
+ %q = getelementptr i32, ptr %types, i64 %i
+ %v = load i32, ptr %q
+ ret i32 %v
+}}
+
+define internal void @retain(ptr %m, i32 %r) alwaysinline {{
+ %nil = icmp eq i32 %r, -1
+ br i1 %nil, label %out, label %do
+do:
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 -16
+ %c = load i32, ptr %q, align 4{_COUNT}
+ %c1 = add i32 %c, 1
+ store i32 %c1, ptr %q, align 4{_COUNT}
+ br label %out
+out:
+ ret void
+}}
+
+define internal void @release(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ %nil = icmp eq i32 %r, -1
+ br i1 %nil, label %out, label %do
+do:
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 -16
+ %c = load i32, ptr %q, align 4{_COUNT}
+ %last = icmp eq i32 %c, 1
+ br i1 %last, label %dead, label %dec
+dec:
+ %c1 = call i32 @llvm.usub.sat.i32(i32 %c, i32 1)
+ store i32 %c1, ptr %q, align 4{_COUNT}
+ br label %out
+dead:
+ call void @last(ptr %m, ptr %s, i32 %r)
+ br label %out
+out:
+ ret void
+}}
+
+define internal void @free(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ %size = call i32 @word(ptr %m, i32 %r, i64 -8)
+ %large = icmp ugt i32 %size, {SMALL}
+ br i1 %large, label %host, label %list
+host:
+ call i32 @slow(ptr %s, i32 {Slow.FREE:d}, i32 %r)
+ ret void
+list:
+ call void @put(ptr %m, i32 %r, i64 -12, i32 {FREE})
+ %quarter = lshr i32 %size, 2
+ %head = add i32 %quarter, {FREE_LISTS}
+ %first = call i32 @word(ptr %m, i32 %head, i64 0)
+ call void @put(ptr %m, i32 %r, i64 0, i32 %first)
+ call void @put(ptr %m, i32 %head, i64 0, i32 %r)
+ ret void
+}}
+
+; One reference less to a child; if it was the last, the child joins the dying.
+define internal i32 @drop(ptr %m, i32 %r, i32 %dying) alwaysinline {{
+ %nil = icmp eq i32 %r, -1
+ br i1 %nil, label %out, label %do
+do:
+ %c = call i32 @word(ptr %m, i32 %r, i64 -16)
+ %last = icmp eq i32 %c, 1
+ br i1 %last, label %dead, label %dec
+dec:
+ %c1 = call i32 @llvm.usub.sat.i32(i32 %c, i32 1)
+ call void @put(ptr %m, i32 %r, i64 -16, i32 %c1)
+ br label %out
+dead:
+ call void @put(ptr %m, i32 %r, i64 -16, i32 %dying)
+ br label %out
+out:
+ %next = phi i32 [%dying, %0], [%dying, %dec], [%r, %dead]
+ ret i32 %next
+}}
+
+define internal void @last(ptr %m, ptr %s, i32 %first) noinline {{
+start:
+ call void @put(ptr %m, i32 %first, i64 -16, i32 0)
+ br label %next
+next:
+ %r = phi i32 [%first, %start], [%rest, %freed], [%other, %hosted]
+ %other = call i32 @word(ptr %m, i32 %r, i64 -16)
+ %kind = call i32 @word(ptr %m, i32 %r, i64 -12)
+ %work = call i32 @word(ptr %m, i32 %r, i64 -4)
+ %flag = and i32 %work, {HOSTED}
+ %ishosted = icmp ne i32 %flag, 0
+ br i1 %ishosted, label %host, label %kinds
+kinds:
+ switch i32 %kind, label %record [
+  i32 {STRING}, label %free
+  i32 {LIST}, label %list
+  i32 {ARRAY}, label %array
+  i32 {CHANNEL}, label %host
+  i32 {MODULE}, label %host
+ ]
+host:
+ call void @put(ptr %m, i32 %r, i64 -16, i32 1)
+ call i32 @slow(ptr %s, i32 {Slow.RELEASE:d}, i32 %r)
+ br label %hosted
+hosted:
+ %end0 = icmp eq i32 %other, 0
+ br i1 %end0, label %out, label %next
+list:
+ %tail = call i32 @word(ptr %m, i32 %r, i64 0)
+ %withtail = call i32 @drop(ptr %m, i32 %tail, i32 %other)
+ %ltype = call i32 @word(ptr %m, i32 %r, i64 4)
+ %lvalue = add i32 %r, 8
+ br label %values
+array:
+ %owner = call i32 @word(ptr %m, i32 %r, i64 8)
+ %isslice = icmp ne i32 %owner, -1
+ br i1 %isslice, label %slice, label %whole
+slice:
+ %withowner = call i32 @drop(ptr %m, i32 %owner, i32 %other)
+ br label %free
+whole:
+ %length = call i32 @word(ptr %m, i32 %r, i64 0)
+ %atype = call i32 @word(ptr %m, i32 %r, i64 4)
+ %adata = call i32 @word(ptr %m, i32 %r, i64 12)
+ %empty = icmp eq i32 %length, 0
+ br i1 %empty, label %free, label %values
+record:
+ br label %values
+values:
+ %type = phi i32 [%ltype, %list], [%atype, %whole], [%kind, %record]
+ %where0 = phi i32 [%lvalue, %list], [%adata, %whole], [%r, %record]
+ %count0 = phi i32 [1, %list], [%length, %whole], [1, %record]
+ %dying0 = phi i32 [%withtail, %list], [%other, %whole], [%other, %record]
+ %map = call ptr @map(ptr %s, i32 %type)
+ %size = load i32, ptr %map
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %none = icmp eq i32 %n, 0
+ br i1 %none, label %free, label %value
+value:
+ %where = phi i32 [%where0, %values], [%where1, %valued]
+ %count = phi i32 [%count0, %values], [%count1, %valued]
+ %dying1 = phi i32 [%dying0, %values], [%dying3, %valued]
+ br label %pointer
+pointer:
+ %i = phi i32 [0, %value], [%i1, %pointer]
+ %dying2 = phi i32 [%dying1, %value], [%dying3, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %where, %off
+ %child = call i32 @word(ptr %m, i32 %slot, i64 0)
+ %dying3 = call i32 @drop(ptr %m, i32 %child, i32 %dying2)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %valued
+valued:
+ %where1 = add i32 %where, %size
+ %count1 = sub i32 %count, 1
+ %again = icmp ne i32 %count1, 0
+ br i1 %again, label %value, label %free
+free:
+ %rest = phi i32 [%other, %kinds], [%withowner, %slice], [%other, %whole], [%dying0, %values],
+  [%dying3, %valued]
+ call void @free(ptr %m, ptr %s, i32 %r)
+ br label %freed
+freed:
+ %end = icmp eq i32 %rest, 0
+ br i1 %end, label %out, label %next
+out:
+ ret void
+}}
+
+; A new block of so many bytes with its header, or nil; what it holds is zero.
+define internal i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind) alwaysinline {{
+ %quarter = lshr i32 %total, 2
+ %head = add i32 %quarter, {FREE_LISTS}
+ %first = call i32 @word(ptr %m, i32 %head, i64 0)
+ %none = icmp eq i32 %first, -1
+ br i1 %none, label %cut, label %pop
+pop:
+ %second = call i32 @word(ptr %m, i32 %first, i64 0)
+ call void @put(ptr %m, i32 %head, i64 0, i32 %second)
+ br label %made
+cut:
+ %fresh = call i32 @cut(ptr %m, ptr %s, i32 %total)
+ %failed = icmp eq i32 %fresh, -1
+ br i1 %failed, label %out, label %made
+made:
+ %ref = phi i32 [%first, %pop], [%fresh, %cut]
+ call void @put(ptr %m, i32 %ref, i64 -16, i32 1)
+ call void @put(ptr %m, i32 %ref, i64 -12, i32 %kind)
+ call void @put(ptr %m, i32 %ref, i64 -8, i32 %total)
+ call void @put(ptr %m, i32 %ref, i64 -4, i32 0)
+ %p = call ptr @at(ptr %m, i32 %ref)
+ %room = sub i32 %total, {HEADER}
+ %roomz = zext i32 %room to i64
+ call void @llvm.memset.p0.i64(ptr align 16 %p, i8 0, i64 %roomz, i1 false)
+ br label %out
+out:
+ %r = phi i32 [%ref, %made], [-1, %cut]
+ ret i32 %r
+}}
+
+define internal i32 @cut(ptr %m, ptr %s, i32 %total) noinline {{
+ %start = call i32 @word(ptr %m, i32 {CHUNK}, i64 0)
+ %end = call i32 @word(ptr %m, i32 {CHUNK_END}, i64 0)
+ %left = sub i32 %end, %start
+ %fits = icmp uge i32 %left, %total
+ br i1 %fits, label %take, label %host
+take:
+ %behind = add i32 %start, %total
+ call void @put(ptr %m, i32 {CHUNK}, i64 0, i32 %behind)
+ %ref = add i32 %start, {HEADER}
+ ret i32 %ref
+host:
+ %r = call i32 @slow(ptr %s, i32 {Slow.ALLOCATE:d}, i32 %total)
+ ret i32 %r
+}}
+
+; A small array; nil if it is large or memory is short.
+define internal i32 @new_array(ptr %m, ptr %s, i32 %length, i32 %type) noinline {{
+ %map = call ptr @map(ptr %s, i32 %type)
+ %size = load i32, ptr %map
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %sizez = zext i32 %size to i64
+ %lengthz = zext i32 %length to i64
+ %bytes = mul i64 %sizez, %lengthz
+ %large = icmp ugt i64 %bytes, {SMALL - 2 * HEADER}
+ br i1 %large, label %fail, label %small
+small:
+ %b = trunc i64 %bytes to i32
+ %b1 = add i32 %b, {2 * HEADER + 15}
+ %total = and i32 %b1, -16
+ %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 {ARRAY})
+ %failed = icmp eq i32 %ref, -1
+ br i1 %failed, label %fail, label %made
+made:
+ call void @put(ptr %m, i32 %ref, i64 0, i32 %length)
+ call void @put(ptr %m, i32 %ref, i64 4, i32 %type)
+ call void @put(ptr %m, i32 %ref, i64 8, i32 -1)
+ %data = add i32 %ref, {HEADER}
+ call void @put(ptr %m, i32 %ref, i64 12, i32 %data)
+ %plain = icmp eq i32 %n, 0
+ %empty = icmp eq i32 %length, 0
+ %done = or i1 %plain, %empty
+ br i1 %done, label %out, label %element
+element:
+ %e = phi i32 [0, %made], [%e1, %filled]
+ %where = phi i32 [%data, %made], [%where1, %filled]
+ br label %pointer
+pointer:
+ %i = phi i32 [0, %element], [%i1, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %where, %off
+ call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %filled
+filled:
+ %e1 = add i32 %e, 1
+ %where1 = add i32 %where, %size
+ %again = icmp ult i32 %e1, %length
+ br i1 %again, label %element, label %out
+out:
+ ret i32 %ref
+fail:
+ ret i32 {NIL - (1 << 32)}
+}}
+"""
