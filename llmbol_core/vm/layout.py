@@ -187,7 +187,9 @@ class Function(Type):
         yield from ()
 
     def __str__(self) -> str:
-        words = [f"{a.name}: {'self ' * a.is_self}{a.type}" for a in self.arguments]
+        names = [f"{a.name}: " if a.name else "" for a in self.arguments]
+        types = [f"{'self ' * a.is_self}{a.type}" for a in self.arguments]
+        words = [name + kind for name, kind in zip(names, types, strict=True)]
         result = "" if self.result is NONE else f": {self.result}"
         raises = f" raises ({', '.join(self.raises)})" if self.raises else ""
         return f"fn({', '.join([*words, *['*'] * self.has_varargs])}){result}{raises}"

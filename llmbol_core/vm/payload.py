@@ -20,6 +20,7 @@ from llmbol_core.errors import DisFormatError
 MAGIC = b"DISPAYLD"
 ALIGNMENT = 4096
 _TRAILER = struct.Struct("<QQ8s")
+TRAILER_SIZE = _TRAILER.size
 
 
 def attach(module: bytes, payload: bytes | memoryview) -> Iterator[bytes | memoryview]:
