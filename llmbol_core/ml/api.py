@@ -63,11 +63,11 @@ class Quantization:
         """
         kind = storage_type(type)
         if block_size not in (None, kind.elements):
-            why = f"{kind.name} has blocks of {kind.elements} weights, not of {block_size}"
+            why = f"{kind.name} has blocks of {kind.elements} weights, not of {block_size!r}"
             raise UsageError(why)
         return quantize(array, kind)
 
     @staticmethod
-    def dequantize(tensor: Tensor) -> NDArray[np.float32]:
+    def dequantize(tensor: ArrayLike | Tensor) -> NDArray[np.float32]:
         """Return the weights of a tensor as a float32 array."""
-        return dequantize(tensor)
+        return dequantize(Tensor.of(tensor))

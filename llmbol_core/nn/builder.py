@@ -39,7 +39,7 @@ class ModelBuilder:
 
     def build(self, seed: int = 0, labels: Sequence[str] = ()) -> Model:
         """Return the model, with the start values that belong to the seed."""
-        return Model(self.name, self.input, list(self._layers), tuple(labels)).reset(seed)
+        return Model(self.name, self.input, list(self._layers), tuple(labels)).seeded(seed)
 
     def __getattr__(self, name: str) -> Callable[..., Self]:
         """Return the method that appends the layer of this name."""

@@ -31,8 +31,7 @@ class Container(Module, abstract=True):
 
     def add(self, layer: Module) -> Self:
         """Append a layer; return this container."""
-        self.layers.append(layer)
-        return self
+        return self.insert(layer, len(self.layers))
 
     def get(self, index: int) -> Module:
         """Return the layer at an index."""
@@ -40,6 +39,8 @@ class Container(Module, abstract=True):
 
     def insert(self, layer: Module, index: int) -> Self:
         """Put a layer before the one at an index."""
+        if not isinstance(layer, Module):
+            raise TypeError(f"expected a layer, got {layer!r}")
         self.layers.insert(index, layer)
         return self
 

@@ -68,6 +68,9 @@ Positive = Annotated[float, Range(0, without_low=True)]
 NotNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1, without_high=True)]
 
+_NAMED = 12
+"""How many names of a family a complaint lists."""
+
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -107,7 +110,9 @@ class Declared:
     def lookup(cls, name: str) -> type[Self]:
         """Return the class of this name, or raise ``FieldError`` with the nearest name."""
         if name not in cls.table:
-            known = nearest(name, cls.table) or f": expected one of {', '.join(sorted(cls.table))}"
+            first, rest = sorted(cls.table)[:_NAMED], len(cls.table) - _NAMED
+            more = f" and {rest} more" if rest > 0 else ""
+            known = nearest(name, cls.table) or f": expected one of {', '.join(first)}{more}"
             raise FieldError(f"unknown {cls.family} {name!r}{known}")
         return cls.table[name]
 

@@ -46,3 +46,9 @@ def test_reading_gguf_loads_nothing_heavier_than_numpy():
     code = f"import sys, llmbol_core.ml.gguf; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert result.stdout.strip() == b"[]"
+
+
+def test_arrays_count_as_tensors():
+    assert Quantization.dequantize(np.ones(3)).tolist() == [1, 1, 1]
+    with pytest.raises(UsageError, match="not of '32'"):
+        Quantization.quantize(np.ones(32), block_size="32")

@@ -24,6 +24,7 @@ from llmbol_core.ml import gguf
 from llmbol_core.ml.text import format_rows
 from llmbol_core.nn.builder import build_model
 from llmbol_core.nn.checkpoint import load, load_for_inference, open_model, save
+from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import evaluate, evaluate_file, load_data
 from llmbol_core.nn.infer import infer, save_outputs, top_candidates
@@ -274,6 +275,13 @@ def test_seeds_are_held_to_what_a_spec_takes():
         with pytest.raises(UsageError, match="seed: expected an integer of at least 0 and at most"):
             model.seeded(seed)
     assert model.seeded(2**32 - 1).config()["train"]["seed"] == 2**32 - 1
+    with pytest.raises(UsageError, match="seed"):
+        build_model("m", [2]).relu().build(seed=-1)
+
+
+def test_only_layers_are_added():
+    with pytest.raises(TypeError, match="expected a layer, got 3"):
+        Sequential().add(3)  # type: ignore[arg-type]
 
 
 def test_a_run_that_cannot_end_well_does_not_start(tmp_path):
