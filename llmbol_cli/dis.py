@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import signal
-import sys
 from typing import Annotated
 
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, size
+from llmbol_cli.options import AsJson
+from llmbol_cli.program import (
+    RUNS_PROGRAM,
+    Program,
+    read_input,
+    standard_streams,
+    takes_program,
+)
 
 app = render.app("Assemble, inspect, verify and run programs for the Dis virtual machine.")
 
@@ -32,7 +38,7 @@ def asm(
     from llmbol_core.vm.objectfile import write_module
     from llmbol_core.vm.stackcode import object_path, parse_source
 
-    text = _read(source).decode(*NAMES)
+    text = read_input(source).decode(*NAMES)
     data = write_module(parse_source(text, source, _built_in_signature))
     _write(output or object_path(source), data)
 
@@ -47,7 +53,7 @@ def disasm(file: Object) -> None:
     from llmbol_core.vm.module import NAMES
     from llmbol_core.vm.objectfile import read_module
 
-    _write("-", format_assembly(read_module(_read(file), file)).encode(*NAMES))
+    _write("-", format_assembly(read_module(read_input(file), file)).encode(*NAMES))
 
 
 @app.command()
@@ -59,44 +65,18 @@ def verify(file: Object, as_json: AsJson = False) -> None:
     from llmbol_core.vm.objectfile import read_module
     from llmbol_core.vm.verifier import verify_module
 
-    render.show(verify_module(read_module(_read(file), file)), as_json)
+    render.show(verify_module(read_module(read_input(file), file)), as_json)
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
-def run(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="ARGS", help="Passed to the program.")
-    ] = None,
-    root: Annotated[
-        str, typer.Option(metavar="DIR", help="The program's file tree; FILE is a path in it.")
-    ] = "",
-    write: Annotated[bool, typer.Option(help="Let the program change its tree.")] = False,
-    max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory it may use.")] = "64M",
-    max_instructions: Annotated[
-        int | None, typer.Option(metavar="N", help="Instructions it may run.")
-    ] = None,
-    max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000,
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, interpreter or jit.")] = "auto",
-) -> None:
+@app.command(context_settings=RUNS_PROGRAM)
+@takes_program
+def run(program: Program) -> None:
     """Run a program; without --root it can read exactly the files named as its arguments.
 
     Example: dis run hello.dis
     """
-    from llmbol_core.builtins import HOST_MODULES
-    from llmbol_core.vm import engines
-    from llmbol_core.vm.environment import Streams
-    from llmbol_core.vm.machine import InfernoVM, Limits
-    from llmbol_core.vm.namespace import Namespace
-
-    given = arguments or []
-    namespace = Namespace(root, write) if root else Namespace(granted=given)
-    limits = Limits(size(max_memory), max_threads, max_instructions, timeout)
-    streams = Streams(sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer)
-    chosen = engines.engine(engine)
-    with InfernoVM(HOST_MODULES, namespace, limits, streams, engine=chosen) as vm:
-        outcome = vm.run(file, given, host=not root)
+    with program.machine(standard_streams()) as machine:
+        outcome = program.run(machine)
     if outcome.value is not None:
         render.show(str(outcome.value))
     raise typer.Exit(outcome.status)
@@ -114,12 +94,6 @@ def isa(
     from llmbol_core.vm.isa import describe
 
     render.show(describe(mnemonic), as_json)
-
-
-def _read(path: str) -> bytes:
-    from llmbol_core.native.files import read_bytes
-
-    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -172,7 +172,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return " ".join(_cell(v) for v in value)
+        return " ".join(_cell(v) for v in value) or "-"
     if isinstance(value, dict):
         return " ".join(f"{k}={_cell(v)}" for k, v in value.items())
     return _visible(str(value))

@@ -1,0 +1,112 @@
+"""What every command that runs a program shares: its arguments and options, declared once."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from llmbol_cli.options import size
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.environment import Streams
+    from llmbol_core.vm.machine import InfernoVM, Outcome
+
+RUNS_PROGRAM = {"allow_interspersed_args": False}
+"""Context settings of such a command: what follows the file belongs to the program."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program, what it may reach and how much it may use."""
+
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")]
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS", help="Passed to the program.")
+    ] = None
+    root: Annotated[
+        str, typer.Option(metavar="DIR", help="The program's file tree; FILE is a path in it.")
+    ] = ""
+    write: Annotated[bool, typer.Option(help="Let the program change its tree.")] = False
+    max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory it may use.")] = "64M"
+    max_instructions: Annotated[
+        int | None, typer.Option(metavar="N", help="Instructions it may run.")
+    ] = None
+    max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None
+
+    def machine(self, streams: Streams, engine: Callable[..., Any] | None = None) -> InfernoVM:
+        """Return a machine to run it on, with the reference engine unless another one is given."""
+        from llmbol_core.builtins import HOST_MODULES
+        from llmbol_core.vm.interpreter import Interpreter
+        from llmbol_core.vm.machine import InfernoVM, Limits
+        from llmbol_core.vm.namespace import Namespace
+
+        given = self.arguments or []
+        tree = Namespace(self.root, self.write) if self.root else Namespace(granted=given)
+        memory = size(self.max_memory)
+        limits = Limits(memory, self.max_threads, self.max_instructions, self.timeout)
+        return InfernoVM(HOST_MODULES, tree, limits, streams, engine=engine or Interpreter)
+
+    def run(self, machine: InfernoVM) -> Outcome:
+        """Run it."""
+        return machine.run(self.file, self.arguments or [], host=not self.root)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file where the program's own files are, or None if it cannot be read."""
+        from llmbol_core.errors import FileError
+        from llmbol_core.native.files import read_bytes
+        from llmbol_core.vm.namespace import Namespace
+        from llmbol_core.vm.openfile import OREAD, FileFault
+
+        try:
+            if not self.root:
+                return read_bytes(path)
+            return bytes(Namespace(self.root).open(path, OREAD).contents())
+        except (FileError, FileFault):
+            return None
+
+
+def standard_streams(stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> Streams:
+    """Return the streams of a program: this process's own, unless others are given."""
+    from llmbol_core.vm.environment import Streams
+
+    streams = (stdin or sys.stdin.buffer, stdout or sys.stdout.buffer, sys.stderr.buffer)
+    return Streams(*streams)
+
+
+def takes_program(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and options of ``Program`` in place of its first parameter."""
+    hints = typing.get_type_hints(Program, include_extras=True)
+    _, *others = inspect.signature(command, eval_str=True).parameters.values()
+    shared = [
+        inspect.Parameter(
+            f.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default,
+            annotation=hints[f.name],
+        )
+        for f in dataclasses.fields(Program)
+    ]
+
+    def run(**given: Any) -> None:
+        program = Program(**{p.name: given.pop(p.name) for p in shared})
+        command(program, **given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {p.name: p.annotation for p in (*shared, *others)}
+    run.__signature__ = inspect.Signature([*shared, *others])  # type: ignore[attr-defined]
+    return run
+
+
+def read_input(path: str) -> bytes:
+    """Return the bytes of a file; ``-`` is standard input."""
+    from llmbol_core.native.files import read_bytes
+
+    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)
