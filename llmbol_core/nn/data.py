@@ -59,6 +59,15 @@ class Dataset:
     train_targets: Array
     test_inputs: Array
     test_targets: Array
+    validation_inputs: Array | None = None
+    validation_targets: Array | None = None
+
+    @property
+    def watched(self) -> tuple[Array, Array]:
+        """The samples that training is watched by, with targets: validation's, or else held out."""
+        if self.validation_inputs is None or self.validation_targets is None:
+            return self.test_inputs, self.test_targets
+        return self.validation_inputs, self.validation_targets
 
 
 def read_arrays(path: str, data: bytes | None = None) -> dict[str, Array]:

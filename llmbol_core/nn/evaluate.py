@@ -12,7 +12,7 @@ import numpy as np
 from llmbol_core.errors import FileError, ModelError, UsageError
 from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.nn.checkpoint import load_for_inference
-from llmbol_core.nn.criterions import ClassCriterion, Criterion
+from llmbol_core.nn.criterions import Criterion
 from llmbol_core.nn.data import (
     Dataset,
     pick,
@@ -98,12 +98,17 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
     if not finite.all():
         why = f"sample {finite.argmin()} of 0 to {len(inputs) - 1} has values that are not finite"
         raise UsageError(f"{path}: {why}")
-    by_class = isinstance(training.loss, ClassCriterion)
+    by_class = training.loss.classifies
     targets = _ready_targets(targets, model, by_class, path)
     split = training.split
     divide = stratified_split if split.stratify and by_class else random_split
     train, held = divide(targets, split.test, split.seed)
-    return Dataset(inputs[train], targets[train], inputs[held], targets[held])
+    watched = train[:0]
+    if split.validation:
+        kept, watched = divide(targets[train], split.validation, split.seed)
+        train, watched = train[kept], train[watched]
+    parts = [part for places in (train, held) for part in (inputs[places], targets[places])]
+    return Dataset(*parts, *((inputs[watched], targets[watched]) if split.validation else ()))
 
 
 def _ready_targets(targets: Array, model: Model, by_class: bool, path: str) -> Array:
@@ -113,7 +118,8 @@ def _ready_targets(targets: Array, model: Model, by_class: bool, path: str) -> A
             found = f"{targets.dtype} of shape {list(targets.shape)}"
             raise UsageError(f"{path}: expected one class number per sample as target, got {found}")
         return targets.astype(np.int64)
-    shape = (len(targets), *model.output_shape)
+    loss = training_of(model).loss
+    shape = (len(targets), *loss.target_shape(model.output_shape))
     if targets.size != math.prod(shape):
         why = f"targets of shape {list(targets.shape)} for outputs of shape {list(shape)}"
         raise UsageError(f"{path}: {why}")
@@ -127,7 +133,17 @@ def evaluate(
     progress: Progress = lambda done, total, note: None,
 ) -> Evaluation:
     """Return how well the outputs of ``run`` fit the held-out samples of the data."""
-    inputs, targets = data.test_inputs, data.test_targets
+    return measure(run, model, (data.test_inputs, data.test_targets), progress)
+
+
+def measure(
+    run: Callable[[Array], Array],
+    model: Model,
+    samples: tuple[Array, Array],
+    progress: Progress = lambda done, total, note: None,
+) -> Evaluation:
+    """Return how well the outputs of ``run`` fit samples, given with their targets."""
+    inputs, targets = samples
     parts = []
     for start in range(0, len(inputs), _BATCH):
         progress(start, len(inputs), "evaluating")
@@ -139,7 +155,7 @@ def evaluate(
 def score(outputs: Array, targets: Array, model: Model, loss: Criterion) -> Evaluation:
     """Return the loss and, if that is one of classes, the accuracy in all and of each class."""
     value = loss.forward(outputs, targets)
-    if not isinstance(loss, ClassCriterion):
+    if not loss.classifies:
         return Evaluation(model.name, len(targets), value, None, [])
     hits = outputs.argmax(axis=1) == targets
     classes = []

@@ -18,9 +18,11 @@ from llmbol_core.errors import ModelError, ShapeError, UsageError
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import Criterion, CrossEntropy
 from llmbol_core.nn.declared import (
+    Count,
     FieldError,
     Fraction,
     Name,
+    NotNegative,
     Positive,
     Section,
     Seed,
@@ -29,6 +31,7 @@ from llmbol_core.nn.declared import (
 )
 from llmbol_core.nn.module import Array, Form, Module, Shape, is_table
 from llmbol_core.nn.optim import Adam, Optimizer
+from llmbol_core.nn.schedules import Schedule
 from llmbol_core.nn.summary import Summary, shown, summarize
 
 if TYPE_CHECKING:
@@ -46,11 +49,27 @@ class Input(Section):
 
 
 class Split(Section):
-    """Which part of the data is held out: by class in proportion, in a random order."""
+    """Which part of the data is held out: by class in proportion, in a random order.
+
+    ``validation`` is the share of the rest that is not trained on but watched: early stopping and
+    a plateau schedule go by it. If there is none they go by the held-out part.
+    """
 
     test: Fraction = 0.2
     seed: Seed = 0
     stratify: bool = True
+    validation: Fraction = 0.0
+
+
+class EarlyStopping(Section):
+    """Stop when the watched loss has not fallen for more than ``patience`` epochs.
+
+    It must fall by more than ``min_delta``. The weights of the best epoch are restored.
+    """
+
+    patience: Count = 5
+    min_delta: NotNegative = 0.0
+    restore: bool = True
 
 
 class Training(Section):
@@ -62,6 +81,10 @@ class Training(Section):
     split: Split = dataclasses.field(default_factory=Split)
     loss: Criterion = dataclasses.field(default_factory=CrossEntropy)
     optimizer: Optimizer = dataclasses.field(default_factory=Adam)
+    schedule: Schedule | None = None
+    clip_norm: Positive | None = None
+    clip_value: Positive | None = None
+    early_stopping: EarlyStopping | None = None
     epochs: Size = 10
     batch_size: Size = 32
     seed: Seed = 0

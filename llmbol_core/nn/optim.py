@@ -22,11 +22,17 @@ _BLOCK = 1 << 15
 
 
 class Optimizer(Declared, family="optimizer"):
-    """Base of all optimizers: override ``update``."""
+    """Base of all optimizers: override ``update``.
+
+    ``rate`` is the learning rate of the next step: ``lr``, until a schedule sets another.
+    """
+
+    lr: Positive = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.steps = 0
+        self.rate = self.lr
         self.state: dict[str, Array] = {}
 
     def step(self, parameters: Array, gradients: Array) -> None:
@@ -37,6 +43,7 @@ class Optimizer(Declared, family="optimizer"):
     def restart(self) -> None:
         """Forget all steps."""
         self.steps = 0
+        self.rate = self.lr
         self.state.clear()
 
     def update(self, parameters: Array, gradients: Array) -> None:
@@ -84,7 +91,7 @@ class SGD(Optimizer):
                     b *= real(self.momentum)
                     b += real(1 - self.dampening) * g
                 g = g + real(self.momentum) * b if self.nesterov else b
-            w -= real(self.lr) * g
+            w -= real(self.rate) * g
 
 
 class Adam(Optimizer):
@@ -104,7 +111,7 @@ class Adam(Optimizer):
         """Apply the formula of the class."""
         real = parameters.dtype.type
         beta1, beta2 = real(self.beta1), real(self.beta2)
-        rate = real(self.lr / (1 - self.beta1**self.steps))
+        rate = real(self.rate / (1 - self.beta1**self.steps))
         correction = real(1 / math.sqrt(1 - self.beta2**self.steps))
         mean, square = self.vector("mean", parameters), self.vector("square", parameters)
         for w, gradient, m, v in _blocks(parameters, gradients, mean, square):
@@ -132,8 +139,80 @@ class AdamW(Adam):
 
     def decayed(self, w: Array, g: Array) -> Array:
         """Decay the weights in place; the gradient stays as it is."""
-        w *= w.dtype.type(1 - self.lr * self.weight_decay)
+        w *= w.dtype.type(1 - self.rate * self.weight_decay)
         return g
+
+
+class RMSprop(Optimizer):
+    """Gradients over the root of their running mean square (Tieleman and Hinton), as in PyTorch.
+
+    v = alpha v + (1 - alpha) g^2, for the centred form less the square of g's running mean;
+    b = momentum b + g / (sqrt(v) + eps);  w -= lr b.
+    """
+
+    lr: Positive = 1e-2
+    alpha: Fraction = 0.99
+    eps: Positive = 1e-8
+    momentum: Fraction = 0.0
+    weight_decay: NotNegative = 0.0
+    centered: bool = False
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Apply the formula of the class."""
+        real = parameters.dtype.type
+        alpha, rest = real(self.alpha), real(1 - self.alpha)
+        square = self.vector("square", parameters)
+        mean = self.vector("mean", parameters) if self.centered else square
+        buffer = self.vector("momentum", parameters) if self.momentum else square
+        for w, gradient, v, m, b in _blocks(parameters, gradients, square, mean, buffer):
+            g = gradient + real(self.weight_decay) * w if self.weight_decay else gradient
+            v *= alpha
+            v += rest * g * g
+            spread = v
+            if self.centered:
+                m *= alpha
+                m += rest * g
+                spread = v - m * m
+            step = g / (np.sqrt(spread) + real(self.eps))
+            if self.momentum:
+                b *= real(self.momentum)
+                b += step
+                step = b
+            w -= real(self.rate) * step
+
+
+class Adagrad(Optimizer):
+    """Gradients over the root of the sum of their squares (Duchi et al.), as in PyTorch.
+
+    s += g^2;  w -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(s) + eps).
+    """
+
+    lr: Positive = 1e-2
+    lr_decay: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    eps: Positive = 1e-10
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Apply the formula of the class."""
+        real = parameters.dtype.type
+        rate = real(self.rate / (1 + (self.steps - 1) * self.lr_decay))
+        for w, gradient, s in _blocks(parameters, gradients, self.vector("sum", parameters)):
+            g = gradient + real(self.weight_decay) * w if self.weight_decay else gradient
+            s += g * g
+            w -= rate * g / (np.sqrt(s) + real(self.eps))
+
+
+def clip(gradients: Array, norm: float | None = None, value: float | None = None) -> None:
+    """Limit flat gradients in place: each one to +-value, then all together to a length of norm.
+
+    As PyTorch's ``clip_grad_norm_``, they are divided by their length plus 1e-6.
+    """
+    if value is not None:
+        np.clip(gradients, -value, value, out=gradients)
+    if norm is not None:
+        length = math.sqrt(np.square(gradients, dtype=np.float64).sum())
+        if length + 1e-6 > norm:
+            gradients *= gradients.dtype.type(norm / (length + 1e-6))
 
 
 def _blocks(*vectors: Array) -> Iterator[tuple[Array, ...]]:

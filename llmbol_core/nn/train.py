@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from llmbol_core.errors import ModelError, UsageError
+from llmbol_core.errors import UsageError
 from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.native.files import check_target
 from llmbol_core.native.threads import single_threaded_blas
 from llmbol_core.nn.checkpoint import is_checkpoint, load, save
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import evaluate, load_data, training_of
-from llmbol_core.nn.model import Model, Training, scaled
-from llmbol_core.nn.module import Array
-from llmbol_core.nn.randomness import ORDER_LANE, Stream
+from llmbol_core.nn.model import Model
+from llmbol_core.nn.resume import forget_progress, take_up_progress, write_progress
 from llmbol_core.nn.spec import read_spec
+from llmbol_core.nn.trainer import Epoch, Trainer
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class RunRow:
 
 @dataclass(frozen=True)
 class TrainingRun(RunRow):
-    """A training run with the mean loss of each epoch."""
+    """A training run with what each epoch gave."""
 
-    history: list[float]
+    history: list[Epoch]
 
     def row(self) -> RunRow:
         """Return the run without its history."""
@@ -57,55 +57,43 @@ def train(
     Seed, data and starting weights decide every bit of the result, whatever the machine's load and
     the number of threads. ``progress`` is told batches. A loss that is not finite ends the run.
     """
-    settings = training_of(model)
-    batches = -(-len(data.train_inputs) // settings.batch_size)
-    total = batches * settings.epochs
-    inputs, started = scaled(data.train_inputs, model.input.scale), time.perf_counter()
-    model.training().network.seed_training(settings.seed)
-    settings.optimizer.restart()
-    order, history = Stream(settings.seed, ORDER_LANE), []
+    return run_to_end(Trainer(model, data), progress)
+
+
+def run_to_end(
+    trainer: Trainer,
+    progress: Progress = lambda done, total, note: None,
+    keep: Callable[[Trainer], None] = lambda trainer: None,
+) -> TrainingRun:
+    """Let a trainer run all epochs that are left; ``keep`` is called after each."""
+    started = time.perf_counter()
     # A loss that overflows is reported once, as an error, not as NumPy's warnings.
     with single_threaded_blas(), np.errstate(all="ignore"):
-        for epoch in range(settings.epochs):
-            places, losses = order.permutation(len(inputs)), 0.0
-            for batch in range(batches):
-                chosen = places[batch * settings.batch_size : (batch + 1) * settings.batch_size]
-                loss = _step(model, settings, inputs[chosen], data.train_targets[chosen])
-                losses += loss * len(chosen)
-                note = f"epoch {epoch + 1}/{settings.epochs}  loss {loss:.4f}"
-                progress(epoch * batches + batch + 1, total, note)
-            history.append(losses / len(inputs))
-        model.evaluate()
-        result = evaluate(model.forward, model, data)
-    model.network.clear_state()
-    seconds = time.perf_counter() - started
+        while not trainer.done:
+            trainer.run_epoch(progress)
+            keep(trainer)
+        trainer.finish()
+        result = evaluate(trainer.model.forward, trainer.model, trainer.data)
+    trainer.model.network.clear_state()
+    history = trainer.history
     return TrainingRun(
-        model=model.name,
-        epochs=settings.epochs,
-        steps=total,
-        train_loss=history[-1],
+        model=trainer.model.name,
+        epochs=len(history),
+        steps=trainer.settings.optimizer.steps,
+        train_loss=history[-1].train_loss,
         loss=result.loss,
         accuracy=result.accuracy,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
         history=history,
     )
 
 
-def _step(model: Model, settings: Training, x: Array, targets: Array) -> float:
-    """Take one step on one batch; return the batch's loss before it."""
-    network, loss = model.network, settings.loss
-    parameters, gradients = network.get_parameters()
-    gradients.fill(0)
-    output = network.forward(x)
-    value = loss.forward(output, targets)
-    if not np.isfinite(value):
-        rate = getattr(settings.optimizer, "lr", None)
-        raise ModelError(
-            model.name, f"the loss became {value}: is a learning rate of {rate} too high?"
-        )
-    network.backward(x, loss.backward(output, targets))
-    settings.optimizer.step(parameters, gradients)
-    return value
+@dataclass(frozen=True)
+class Keeping:
+    """What a run writes down on its way: after every so many epochs, and whether it takes it up."""
+
+    every: int = 0
+    resume: bool = False
 
 
 def train_file(
@@ -114,11 +102,13 @@ def train_file(
     data: str | None = None,
     changes: Mapping[str, int | None] | None = None,
     progress: Progress = lambda done, total, note: None,
+    keeping: Keeping = Keeping(),
 ) -> TrainingRun:
     """Train a checkpoint, or a spec from its start values, and write the checkpoint.
 
     ``changes`` are fields of the training section to set first, such as ``epochs``. Without a
-    target a checkpoint is replaced, and a spec gives ``NAME.gguf``.
+    target a checkpoint is replaced, and a spec gives ``NAME.gguf``. A run that is kept can be taken
+    up after an interruption and gives the same weights, bit for bit.
     """
     trained_before = is_checkpoint(source)
     model = load(source) if trained_before else read_spec(source)
@@ -132,8 +122,17 @@ def train_file(
     settings.check_fields()
     if not trained_before:
         model.seeded()
-    run = train(model, load_data(model, data), progress)
+    trainer = Trainer(model, load_data(model, data))
+    if keeping.resume:
+        take_up_progress(trainer, target)
+
+    def keep(trainer: Trainer) -> None:
+        if keeping.every and len(trainer.history) % keeping.every == 0:
+            write_progress(trainer, target)
+
+    run = run_to_end(trainer, progress, keep)
     save(model, target)
+    forget_progress(target)
     return run
 
 

@@ -7,10 +7,23 @@ import pytest
 
 from llmbol_core.errors import LlmbolError, UsageError
 from llmbol_core.ml import ops
-from llmbol_core.nn.criterions import MSE, NLL, Criterion, CrossEntropy
-from llmbol_core.nn.optim import SGD, Adam, AdamW, Optimizer
+from llmbol_core.nn.criterions import (
+    BCE,
+    L1,
+    MSE,
+    NLL,
+    BCEWithLogits,
+    CosineEmbedding,
+    Criterion,
+    CrossEntropy,
+    KLDiv,
+    Margin,
+    MultiCriterion,
+    SmoothL1,
+)
+from llmbol_core.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip
+from llmbol_core.nn.schedules import Cosine, Plateau, Schedule, Step, WarmUp
 
-RNG = np.random.default_rng(0)
 CRITERIONS = {
     "CrossEntropy": CrossEntropy(),
     "smoothed": CrossEntropy(label_smoothing=0.1),
@@ -18,14 +31,42 @@ CRITERIONS = {
     "NLL": NLL(),
     "weighted NLL": NLL(weights=(1.0, 0.5, 2.0, 1.5)),
     "MSE": MSE(),
+    "L1": L1(),
+    "SmoothL1": SmoothL1(beta=0.7),
+    "BCE": BCE(),
+    "BCEWithLogits": BCEWithLogits(),
+    "weighted BCE": BCEWithLogits(pos_weight=(1.0, 0.5, 2.0, 3.0)),
+    "KLDiv": KLDiv(),
+    "KLDiv of elements": KLDiv(batch_mean=False),
+    "Margin": Margin(0.7),
+    "CosineEmbedding": CosineEmbedding(-0.3),
+    "MultiCriterion": MultiCriterion([MSE(), SmoothL1()], (0.3, 2.0)),
+    "MultiCriterion of classes": MultiCriterion([CrossEntropy(), CrossEntropy()]),
 }
+
+
+def outputs_and_targets(criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
+    """Return 5 samples that the criterion takes."""
+    rng = np.random.default_rng(0)
+    x, signs = rng.normal(size=(5, 4)), np.where(rng.normal(size=(5, 4)) > 0, 1.0, -1.0)
+    if isinstance(criterion, BCE):
+        return rng.uniform(0.1, 0.9, (5, 4)), rng.uniform(0, 1, (5, 4))
+    if isinstance(criterion, BCEWithLogits):
+        return 3 * x, rng.uniform(0, 1, (5, 4))
+    if isinstance(criterion, KLDiv):
+        return ops.log_softmax(x), rng.dirichlet(np.ones(4), 5)
+    if isinstance(criterion, CosineEmbedding):
+        return rng.normal(size=(5, 2, 3)), signs[:, 0]
+    if isinstance(criterion, Margin):
+        return x, signs
+    return x, np.array([0, 3, 1, 1, 2]) if criterion.classifies else rng.normal(size=(5, 4))
 
 
 @pytest.mark.parametrize("criterion", CRITERIONS.values(), ids=CRITERIONS)
 def test_criterion_gradient(criterion):
-    x = RNG.normal(size=(5, 4))
-    target = RNG.normal(size=(5, 4)) if isinstance(criterion, MSE) else np.array([0, 3, 1, 1, 2])
+    x, target = outputs_and_targets(criterion)
     criterion.forward(x, target)
+    assert criterion.target_shape(x.shape[1:]) == target.shape[1:]
     gradient = criterion.backward(x, target)
     for index in np.ndindex(x.shape):
         step = np.zeros_like(x)
@@ -77,6 +118,8 @@ def reference(name: str, steps: int) -> np.ndarray:
     """Return w after steps along g = w * c, by the formulas written out for one number."""
     c, path = 0.3, np.linspace(-1, 1, 7)
     m, v, b = np.zeros(7), np.zeros(7), np.zeros(7)
+    if name not in ("SGD", "Adam", "AdamW"):
+        return reference_by_roots(name, steps)
     for t in range(1, steps + 1):
         g = c * path
         if name == "Adam":
@@ -93,28 +136,133 @@ def reference(name: str, steps: int) -> np.ndarray:
     return path
 
 
+def reference_by_roots(name: str, steps: int) -> np.ndarray:
+    """Return the same for the two that divide by roots of squares."""
+    c, path = 0.3, np.linspace(-1, 1, 7)
+    v, mean, b = np.zeros(7), np.zeros(7), np.zeros(7)
+    for t in range(1, steps + 1):
+        g = c * path + 0.02 * path
+        if name == "Adagrad":
+            v = v + g * g
+            path = path - 0.05 / (1 + (t - 1) * 0.1) * g / (np.sqrt(v) + 1e-10)
+            continue
+        v, mean = 0.9 * v + 0.1 * g * g, 0.9 * mean + 0.1 * g
+        spread = v - mean * mean if "centered" in name else v
+        b = 0.5 * b + g / (np.sqrt(spread) + 1e-2)
+        path = path - 1e-2 * b
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
+        ("RMSprop", RMSprop(alpha=0.9, eps=1e-2, momentum=0.5, weight_decay=0.02)),
+        (
+            "RMSprop centered",
+            RMSprop(alpha=0.9, eps=1e-2, momentum=0.5, weight_decay=0.02, centered=True),
+        ),
+        ("Adagrad", Adagrad(lr=0.05, lr_decay=0.1, weight_decay=0.02)),
         ("SGD", SGD(lr=1e-2, momentum=0.9, weight_decay=0.1, nesterov=True)),
         ("Adam", Adam(lr=1e-2, weight_decay=0.01)),
         ("AdamW", AdamW(lr=1e-2, weight_decay=0.05)),
     ],
 )
 def test_optimizers_follow_their_formulas(name, optimizer):
-    w = np.linspace(-1, 1, 7).astype(np.float32)
-    for _ in range(100):
-        optimizer.step(w, np.float32(0.3) * w)
-    np.testing.assert_allclose(w, reference(name, 100), rtol=1e-5, atol=1e-6)
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-6)):
+        optimizer.restart()
+        w = np.linspace(-1, 1, 7).astype(dtype)
+        for _ in range(100):
+            optimizer.step(w, dtype(0.3) * w)
+        np.testing.assert_allclose(w, reference(name, 100), rtol=1e-5, atol=tolerance)
     assert optimizer.steps == 100
     optimizer.restart()
     assert not optimizer.state
 
 
 def test_every_optimizer_is_tried():
-    assert set(Optimizer.table) == {"SGD", "Adam", "AdamW"}
+    assert set(Optimizer.table) == {"SGD", "Adam", "AdamW", "RMSprop", "Adagrad"}
 
 
 def test_nesterov_needs_momentum():
     with pytest.raises(UsageError, match="needs momentum"):
         SGD(nesterov=True)
+
+
+# By hand: -(0.3 log 0.8 + 0.7 log 0.2); log(1 + e^-2); 1 - 0.6 and 0.6 - 0.1 for c = 3 / 5.
+VALUES = [
+    (L1(), [[1.0, -2.0]], [[0.0, 1.0]], 2.0),
+    (SmoothL1(), [[0.5, 3.0]], [[0.0, 0.0]], (0.125 + 2.5) / 2),
+    (BCE(), [[0.8]], [[0.3]], 1.1935491),
+    (BCE(), [[0.0]], [[1.0]], 100.0),
+    (BCEWithLogits(), [[2.0]], [[1.0]], 0.1269280),
+    (BCEWithLogits(pos_weight=(3.0,)), [[2.0]], [[1.0]], 3 * 0.1269280),
+    (KLDiv(), [np.log([0.5, 0.5])], [[1.0, 0.0]], np.log(2)),
+    (KLDiv(batch_mean=False), [np.log([0.5, 0.5])], [[1.0, 0.0]], np.log(2) / 2),
+    (Margin(), [[0.4, 3.0]], [[-1.0, 1.0]], 0.7),
+    (CosineEmbedding(0.1), [[[1.0, 0.0], [3.0, 4.0]]], [1.0], 0.4),
+    (CosineEmbedding(0.1), [[[1.0, 0.0], [3.0, 4.0]]], [-1.0], 0.5),
+    (MultiCriterion([MSE(), L1()], (1.0, 0.5)), [[3.0]], [[1.0]], 5.0),
+]
+
+
+@pytest.mark.parametrize(("criterion", "x", "target", "value"), VALUES)
+def test_criterion_values(criterion, x, target, value):
+    assert criterion.forward(np.array(x), np.array(target)) == pytest.approx(value, rel=1e-6)
+
+
+def test_criterions_that_do_not_fit():
+    with pytest.raises(UsageError, match="expected losses with alike targets"):
+        MultiCriterion([MSE(), CrossEntropy()])
+    with pytest.raises(UsageError, match="1 numbers for 2 losses"):
+        MultiCriterion([MSE(), L1()], (1.0,))
+    with pytest.raises(LlmbolError, match=r"expected \[N, 2, D\]"):
+        CosineEmbedding().forward(np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(UsageError, match="2 numbers for 3 outputs"):
+        BCEWithLogits(pos_weight=(1.0, 2.0)).forward(np.zeros((1, 3)), np.zeros((1, 3)))
+
+
+def rates(schedule: Schedule, epochs: int, losses: tuple[float, ...] = ()) -> list[float]:
+    """Return the rate of each epoch, the losses observed after them."""
+    found = []
+    for epoch in range(epochs):
+        found.append(schedule.rate(0.1, epoch, epochs))
+        schedule.observe(losses[epoch] if losses else 0.0)
+    return found
+
+
+SCHEDULES = {
+    # StepLR(3, 0.5), CosineAnnealingLR(4, 0.02), LinearLR(0.25, 4) of PyTorch from a rate of 0.1.
+    "Step": (Step(3, 0.5), [0.1, 0.1, 0.1, 0.05, 0.05, 0.05]),
+    "Cosine": (Cosine(4, 0.02), [0.1, 0.0882842712, 0.06, 0.0317157288]),
+    "WarmUp": (WarmUp(4, 0.25), [0.025, 0.04375, 0.0625, 0.08125, 0.1, 0.1]),
+    "both": (WarmUp(2, 0.0, Step(1, 0.1)), [0.0, 0.05, 0.1, 0.01]),
+}
+
+
+@pytest.mark.parametrize(("schedule", "expected"), SCHEDULES.values(), ids=SCHEDULES)
+def test_schedules_give_pytorchs_rates(schedule, expected):
+    assert rates(schedule, len(expected)) == pytest.approx(expected)
+
+
+def test_plateau_lowers_the_rate_and_remembers():
+    # ReduceLROnPlateau(factor=0.5, patience=1): lowered after the second epoch without progress.
+    losses = (1.0, 0.9, 0.9, 0.95, 0.8, 0.8, 0.8, 0.8)
+    expected = [0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025]
+    schedule = Plateau(0.5, patience=1)
+    assert rates(schedule, 8, losses) == pytest.approx(expected)
+    other = Plateau(0.5, patience=1)
+    other.remember(schedule.memory())
+    assert other.rate(0.1, 8, 9) == schedule.rate(0.1, 8, 9)
+    schedule.restart()
+    assert schedule.rate(0.1, 0, 1) == 0.1
+    assert set(Schedule.table) == {"Step", "Cosine", "WarmUp", "Plateau"}
+
+
+def test_gradients_are_clipped():
+    gradients = np.array([3.0, -4.0], np.float32)
+    clip(gradients, norm=10.0)
+    assert gradients.tolist() == [3.0, -4.0]
+    clip(gradients, norm=1.0)
+    np.testing.assert_allclose(gradients, [0.6, -0.8], rtol=1e-6)
+    clip(gradients, norm=100.0, value=0.5)
+    assert gradients.tolist() == [0.5, -0.5]

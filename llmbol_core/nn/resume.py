@@ -1,0 +1,75 @@
+"""Interrupted training on disk: a file beside the checkpoint that is to be, gone when it is there.
+
+llmbol.training   the trainer's plain values and the spec that it follows, as JSON
+tensors           model/NAME, optimizer/NAME, best/NAME
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+
+from llmbol_core.errors import FileError, ModelError
+from llmbol_core.ml import gguf
+from llmbol_core.ml.tensor import Tensor
+from llmbol_core.nn.model import Model
+from llmbol_core.nn.trainer import Snapshot, Trainer
+
+_KEY = "llmbol.training"
+_FREE = ("epochs", "data")
+"""What may differ in the training section of the run that goes on."""
+
+
+def resume_path(target: str) -> str:
+    """Return where the interrupted training for a checkpoint lies."""
+    return f"{target}.resume"
+
+
+def write_progress(trainer: Trainer, target: str) -> None:
+    """Write down where training stands; the file appears complete or not at all."""
+    snapshot = trainer.snapshot()
+    record = {"spec": _essence(trainer.model), "values": snapshot.values}
+    tensors = {name: Tensor(np.ascontiguousarray(a)) for name, a in snapshot.arrays.items()}
+    metadata = {"general.architecture": "llmbol-training", _KEY: json.dumps(record)}
+    gguf.write(resume_path(target), metadata, tensors)
+
+
+def take_up_progress(trainer: Trainer, target: str) -> bool:
+    """Let a trainer go on where one for the same checkpoint stopped; return whether there was one.
+
+    A file that belongs to another spec is refused.
+    """
+    path = resume_path(target)
+    if not os.path.exists(path):
+        return False
+    file = gguf.read(path)
+    try:
+        record = json.loads(str(file.metadata.get(_KEY)))
+        if record["spec"] != _essence(trainer.model):
+            why = "it belongs to another spec or seed: train without --resume to start anew"
+            raise ModelError(path, why)
+        arrays = {name: np.array(tensor.data) for name, tensor in file.tensors.items()}
+        trainer.take_up(Snapshot(record["values"], arrays))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(path, f"no interrupted training is in it: {error}") from error
+    return True
+
+
+def forget_progress(target: str) -> None:
+    """Remove the file if there is one."""
+    path = resume_path(target)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileError.of(error, path) from error
+
+
+def _essence(model: Model) -> dict[str, object]:
+    """Return what decides the weights: the spec without what may differ."""
+    config = json.loads(json.dumps(model.config()))
+    config["train"] = {k: v for k, v in config["train"].items() if k not in _FREE}
+    return dict(config)
