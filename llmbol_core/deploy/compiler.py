@@ -23,7 +23,7 @@ from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.tensor import Tensor
-from llmbol_core.native.files import atomic_write, map_file
+from llmbol_core.native.files import atomic_write, check_target, map_file
 from llmbol_core.nn.checkpoint import InferenceModel, inference_model, model_of, tensors_of
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.limbo import parse_declarations, signature
@@ -49,6 +49,7 @@ class Compiled:
 
 def compile_file(source: str, output: str) -> Compiled:
     """Compile a checkpoint to a ``.dis`` file; the same checkpoint gives the same bytes."""
+    check_target(output, source)
     payload = map_file(source)
     text = _listing_of(payload, source)
     module = parse_assembly(text, f"<listing of {source}>", signature_of)

@@ -131,6 +131,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     assert not (tmp_path / "out.dis").exists()
 
 
+def test_a_checkpoint_is_not_overwritten(mlp):
+    with pytest.raises(LlmbolError, match="name another one"):
+        compile_file(mlp, mlp)
+
+
 def test_quoted_text_reads_back():
     text = 'a "quoted"\\ line\n\ttab and é'
     module = parse_assembly(f"ret\ndesc $0,8,(0)\nvar @mp,8\nstring @mp+0,{quoted(text)}\nmodule M")
