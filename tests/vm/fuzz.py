@@ -1,0 +1,148 @@
+"""Mutated object files through reader, verifier and a bounded run: nothing but clear errors.
+
+    python -m tests.vm.fuzz [--count N] [--seed S] [--corpus DIR ...]
+
+Each file is one of the corpus, damaged in a few places. Whatever it does, it may only end well or
+with an ``LlmbolError`` within its limits. Files are tried in worker processes, so that a crash of
+the host is seen and named by its seed; the run prints what became of the files and exits with 1 if
+one misbehaved. The same seed makes the same file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.errors import LlmbolError
+from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.objectfile import read_module
+
+HERE = Path(__file__).parent
+LIMITS = Limits(memory=1 << 20, threads=20, instructions=3000, seconds=2.0)
+SLOW = 10.0
+"""Seconds after which a file counts as having hung."""
+_BATCH = 200
+_EDGES = (0x00, 0x01, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF)
+
+
+def corpus(folders: list[Path]) -> list[bytes]:
+    """Return the object files below some folders, those that are not too long to try often."""
+    files = sorted({path for folder in folders for path in folder.rglob("*.dis")})
+    return [data for path in files if len(data := path.read_bytes()) < 20_000]
+
+
+def mutated(files: list[bytes], seed: int) -> bytes:
+    """Return one of the files with a few bytes changed, doubled, taken out or taken from another.
+
+    >>> mutated([b"abcdefgh"], 1) == mutated([b"abcdefgh"], 1)
+    True
+    """
+    chance = random.Random(seed)
+    data = bytearray(chance.choice(files))
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
+        at = chance.randrange(len(data)) if data else 0
+        kind = chance.randrange(7)
+        if kind == 0:
+            data[at : at + 1] = bytes([chance.choice(_EDGES)])
+        elif kind == 1:
+            data[at : at + 1] = bytes([data[at] ^ 1 << chance.randrange(8)]) if data else b""
+        elif kind == 2:
+            data[at : at + 1] = bytes([chance.randrange(256)])
+        elif kind == 3:
+            del data[at : at + chance.randrange(1, 9)]
+        elif kind == 4:
+            data[at:at] = data[at : at + chance.randrange(1, 9)]
+        elif kind == 5:
+            other = chance.choice(files)
+            start = chance.randrange(len(other))
+            piece = other[start : start + chance.randrange(1, 17)]
+            data[at : at + len(piece)] = piece
+        else:
+            del data[at:]
+    return bytes(data)
+
+
+def try_file(data: bytes) -> str:
+    """Take a file as far as it goes and say how far that was; raises what should not happen."""
+    try:
+        module = read_module(data, "mutated")
+    except LlmbolError:
+        return "not read"
+    with InfernoVM(HOST_MODULES, limits=LIMITS) as machine:
+        try:
+            machine.load_module("mutated", module)
+        except LlmbolError:
+            return "refused"
+        try:
+            machine.execute("mutated", "init", [])
+        except LlmbolError as error:
+            return f"ran: {type(error).__name__}"
+    return "ran to its end"
+
+
+def try_seeds(files: list[bytes], seeds: range) -> tuple[Counter[str], list[str]]:
+    """Try a file for each seed; return what became of them, and the misbehaviour."""
+    outcomes: Counter[str] = Counter()
+    wrong = []
+    for seed in seeds:
+        started = time.monotonic()
+        try:
+            outcomes[try_file(mutated(files, seed))] += 1
+        except Exception:  # noqa: BLE001 -- anything but an LlmbolError is what we look for
+            wrong.append(f"seed {seed}: {traceback.format_exc()}")
+        if time.monotonic() - started > SLOW:
+            wrong.append(f"seed {seed}: took {time.monotonic() - started:.1f} s")
+    return outcomes, wrong
+
+
+def fuzz(
+    files: list[bytes], first: int, count: int, workers: int
+) -> tuple[Counter[str], list[str]]:
+    """Try many files in worker processes; a worker that dies is misbehaviour too."""
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+    batches = [
+        range(s, min(s + _BATCH, first + count)) for s in range(first, first + count, _BATCH)
+    ]
+    with ProcessPoolExecutor(workers) as pool:
+        futures = [(pool.submit(try_seeds, files, seeds), seeds) for seeds in batches]
+        for number, (future, seeds) in enumerate(futures, 1):
+            try:
+                found, bad = future.result()
+            except BrokenProcessPool:
+                wrong.append(f"seeds {seeds.start} to {seeds.stop}: a worker died")
+                break
+            outcomes += found
+            wrong += bad
+            if number % 50 == 0:
+                print(f"{sum(outcomes.values())} files, {len(wrong)} wrong", file=sys.stderr)
+    return outcomes, wrong
+
+
+def main() -> None:
+    """Fuzz as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--corpus", type=Path, nargs="*", default=[HERE / "data"])
+    options = parser.parse_args()
+    files = corpus(options.corpus)
+    outcomes, wrong = fuzz(files, options.seed, options.count, options.workers)
+    for what, number in outcomes.most_common():
+        print(f"{number:9} {what}")
+    print("\n".join(wrong[:20]))
+    print(f"{sum(outcomes.values())} files of {len(files)} originals, {len(wrong)} misbehaved")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
