@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmbol_cli import render
+from llmbol_cli import dis_tools, render
 from llmbol_cli.options import AsJson
 from llmbol_cli.program import (
     RUNS_PROGRAM,
@@ -110,6 +110,9 @@ def _built_in_signature(module: str, function: str) -> int:
     from llmbol_core.builtins import signature_of
 
     return signature_of(module, function)
+
+
+app.add_typer(dis_tools.app)
 
 
 def main() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -62,14 +64,10 @@ class Program:
         """Return a file where the program's own files are, or None if it cannot be read."""
         from llmbol_core.errors import FileError
         from llmbol_core.native.files import read_bytes
-        from llmbol_core.vm.namespace import Namespace
-        from llmbol_core.vm.openfile import OREAD, FileFault
 
         try:
-            if not self.root:
-                return read_bytes(path)
-            return bytes(Namespace(self.root).open(path, OREAD).contents())
-        except (FileError, FileFault):
+            return (tree_reader(self.root) if self.root else read_bytes)(path)
+        except FileError:
             return None
 
 
@@ -103,6 +101,46 @@ def takes_program(command: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {p.name: p.annotation for p in (*shared, *others)}
     run.__signature__ = inspect.Signature([*shared, *others])  # type: ignore[attr-defined]
     return run
+
+
+def tree_reader(root: str) -> Callable[[str], bytes]:
+    """Return what reads files by their path in a tree, or raises FileError."""
+    from llmbol_core.errors import FileError
+    from llmbol_core.vm.namespace import Namespace
+    from llmbol_core.vm.openfile import OREAD, FileFault
+
+    tree = Namespace(root)
+
+    def read(path: str) -> bytes:
+        try:
+            file = tree.open(path, OREAD)
+        except FileFault as error:
+            raise FileError(path, str(error)) from error
+        try:
+            return bytes(file.contents())
+        finally:
+            file.close()
+
+    return read
+
+
+@contextmanager
+def open_output(path: str) -> Iterator[io.TextIOWrapper]:
+    """Yield a text file to write; it is kept also if an error of the program ends the block."""
+    from llmbol_core.errors import LlmbolError
+    from llmbol_core.native.files import atomic_write
+
+    failure: BaseException | None = None
+    with atomic_write(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="\n")
+        try:
+            yield text
+        except (LlmbolError, KeyboardInterrupt) as error:
+            failure = error
+        text.flush()
+        text.detach()
+    if failure is not None:
+        raise failure
 
 
 def read_input(path: str) -> bytes:

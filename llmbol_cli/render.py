@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 
@@ -103,6 +103,26 @@ def show(result: Any, as_json: bool = False) -> None:
 def note(text: str) -> None:
     """Tell the user something that is not the result, on standard error."""
     print(text, file=sys.stderr)
+
+
+def log(line: object, file: TextIO) -> None:
+    """Write a line of a log, control characters as escapes."""
+    print(_visible(str(line)), file=file)
+
+
+def ask(prompt: str) -> str | None:
+    """Return a line that the user types, or the next of standard input; None at its end."""
+    sys.stdout.flush()
+    if sys.stdin.isatty():
+        import readline  # noqa: F401 -- lets input() edit lines
+
+        try:
+            return input(prompt)
+        except EOFError:
+            print()
+            return None
+    line = sys.stdin.readline()
+    return line.removesuffix("\n") if line else None
 
 
 def write_bytes(data: bytes) -> None:

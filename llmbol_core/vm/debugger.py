@@ -75,7 +75,7 @@ class Debugger(Observer):
         self.breakpoints: list[Breakpoint] = []
         self.modules: list[LoadedModule] = []
         self.catch = Catch.UNHANDLED
-        self._goal = _Goal(Way.STEP)
+        self._goal = _Goal(Way.CONTINUE)
         self._numbers = 0
         self._pending: str | None = "start"
         self._is_stopped = False
@@ -108,6 +108,10 @@ class Debugger(Observer):
         elif self.catch is Catch.ALL:
             place = f"{caught.level.module.module.name} {caught.pc}"
             self._stop(process, f"exception {error.name!r}, handled at {place}")
+
+    def restart(self) -> None:
+        """Get ready to watch the program from its start; the breakpoints stay."""
+        self.modules, self._goal, self._pending = [], _Goal(Way.CONTINUE), "start"
 
     def interrupt(self) -> None:
         """Stop before the next instruction; may be called from a signal handler."""

@@ -92,6 +92,12 @@ class Inspector:
         """Return the function that a process is in."""
         return self.code(process.module).function(process.pc)
 
+    def known_functions(self) -> set[str]:
+        """Return the names of the functions in all modules that were looked at."""
+        maps = [code for _, code in self._maps.values()]
+        names = {(code.module.name, f.name) for code in maps for f in code.functions}
+        return {name for _, name in names} | {f"{module}.{name}" for module, name in names}
+
     def _symbols(self, loaded: LoadedModule) -> Symbols | None:
         path = symbol_path(loaded.path)
         data = self._read(path)

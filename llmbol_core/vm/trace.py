@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from llmbol_core.errors import Trap
+from llmbol_core.errors import Trap, nearest
 from llmbol_core.vm.inspection import Access, Inspector
 from llmbol_core.vm.isa import TYPES
 from llmbol_core.vm.notation import format_instruction
@@ -65,6 +65,15 @@ class Tracer(Observer):
         self.records = 0
         self.is_watching = limit is None or limit > 0
         self._current: tuple[TraceRecord, list[Access]] | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """What the user should know when the program has ended: why something was not shown."""
+        found = list(self.inspector.problems)
+        if self._wanted is not None and not self.records:
+            hint = nearest(self._wanted, self.inspector.known_functions())
+            found.append(f"no instruction of a function {self._wanted!r} ran{hint}")
+        return found
 
     def before(self, process: Process) -> None:
         """Take down where the process is and what its instruction reads."""

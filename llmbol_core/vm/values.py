@@ -100,8 +100,6 @@ class Values:
         heap = self._heap
         if kind in _BASIC:
             return self.of_letter(_BASIC[kind], address)
-        if kind is STRING:
-            return self._text(heap.pointer(address))
         if isinstance(kind, Fixed):
             return repr(heap.word(address) * kind.scale)
         if isinstance(kind, Tuple):
@@ -109,12 +107,17 @@ class Values:
         if isinstance(kind, Adt):
             return self._record(kind, address, depth)
         ref = heap.pointer(address)
+        if ref == NIL and kind is STRING:
+            return '""'
         if ref == NIL or not isinstance(kind, Reference) or kind.kind == "chan":
             return self._referred(ref, depth)
-        if not self._is_object(ref):
-            return f"@{ref:x}?"
+        found = heap.type_of(ref) if self._is_object(ref) else 0
         if kind.kind == "ref":
+            if found <= STACK:
+                return self._referred(ref, depth)
             return f"ref {self._typed(resolved(kind.element), ref, depth - 1)}" if depth else "ref"
+        if found != (LIST if kind.kind == "list" else ARRAY):
+            return self._referred(ref, depth)
         return self._row(kind, ref, depth)
 
     def _row(self, kind: Reference, ref: int, depth: int) -> str:
@@ -122,11 +125,11 @@ class Values:
         heap, element = self._heap, kind.element
         if kind.kind == "list":
             places: Iterable[int] = (node + LIST_HEADER for node in heap.list_nodes(ref))
-            return f"{kind} {self._items(element, places, depth)}"
+            return f"list {self._items(element, places, depth)}"
         length, data = heap.array_length(ref), heap.array_data(ref)
         size = heap.types[heap.word(ref + 4)].size
         places = range(data, data + length * size, size or 1)
-        return f"array[{length}] of {element} {self._items(element, places, depth)}"
+        return f"array[{length}] {self._items(element, places, depth)}"
 
     def _items(self, element: Type, places: Iterable[int], depth: int) -> str:
         if not depth:

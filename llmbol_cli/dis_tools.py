@@ -1,0 +1,159 @@
+"""The commands of ``dis`` that look into programs: trace, debug, profile, stat, dump, deps."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from functools import partial
+from typing import Annotated, BinaryIO, cast
+
+import typer
+
+from llmbol_cli import render
+from llmbol_cli.options import AsJson
+from llmbol_cli.program import (
+    RUNS_PROGRAM,
+    Program,
+    open_output,
+    read_input,
+    standard_streams,
+    takes_program,
+    tree_reader,
+)
+
+app = render.app("Look into programs for the Dis virtual machine.")
+
+Object = Annotated[str, typer.Argument(metavar="FILE", help="A .dis file; - is stdin.")]
+
+
+@app.command(context_settings=RUNS_PROGRAM)
+@takes_program
+def trace(
+    program: Program,
+    function: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this: NAME or Module.NAME.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Log so many instructions at most.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="LOG", help="The log, instead of stderr.")
+    ] = "",
+) -> None:
+    """Run a program and log each instruction, with the values that it reads and writes.
+
+    Example: dis trace -o hello.log hello.dis
+    """
+    from llmbol_core.vm.inspection import Inspector
+    from llmbol_core.vm.observation import ObservedInterpreter
+    from llmbol_core.vm.trace import Tracer
+
+    with open_output(output) if output else nullcontext(sys.stderr) as log:
+        tracer = Tracer(lambda record: render.log(record, log), function, limit)
+        engine = partial(ObservedInterpreter, observer=tracer)
+        with program.machine(standard_streams(), engine) as machine:
+            tracer.inspector = Inspector(machine, program.read)
+            outcome = program.run(machine)
+    for problem in tracer.problems:
+        render.note(problem)
+    raise typer.Exit(outcome.status)
+
+
+@app.command(context_settings=RUNS_PROGRAM)
+@takes_program
+def debug(
+    program: Program,
+    stdin: Annotated[
+        str, typer.Option(metavar="INPUT", help="The program's standard input; else it is empty.")
+    ] = "",
+) -> None:
+    """Run a program under a debugger, which reads its commands, such as help, from stdin.
+
+    Example: dis debug hello.dis
+    """
+    from llmbol_cli.debug_console import Console
+    from llmbol_core.native.files import read_bytes
+
+    data = read_bytes(stdin) if stdin else b""
+    raise typer.Exit(Console(program, data).run())
+
+
+@app.command(context_settings=RUNS_PROGRAM)
+@takes_program
+def profile(
+    program: Program,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Show so many of the hottest instructions.")
+    ] = 20,
+    flame: Annotated[
+        str, typer.Option(metavar="STACKS", help="Write collapsed stacks, for flame graphs.")
+    ] = "",
+    stdout: Annotated[
+        str, typer.Option(metavar="OUTPUT", help="The program's output; else it is dropped.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run a program and count the instructions of each function and on each stack.
+
+    Example: dis profile hello.dis
+    """
+    from llmbol_core.vm.inspection import Inspector
+    from llmbol_core.vm.profiler import ProfiledInterpreter, Profiler
+
+    profiler = Profiler()
+    with open_output(stdout or "/dev/null") as out:
+        engine = partial(ProfiledInterpreter, profiler=profiler)
+        with program.machine(
+            standard_streams(stdout=cast(BinaryIO, out.buffer)), engine
+        ) as machine:
+            profiler.inspector = Inspector(machine, program.read)
+            outcome = program.run(machine)
+            found = profiler.profile(top)
+    if flame:
+        with open_output(flame) as file:
+            file.writelines(f"{line}\n" for line in profiler.collapsed())
+    render.show(found, as_json)
+    raise typer.Exit(outcome.status)
+
+
+@app.command()
+def stat(file: Object, as_json: AsJson = False) -> None:
+    """Show the sizes of a .dis file and of its sections.
+
+    Example: dis stat hello.dis
+    """
+    from llmbol_core.vm.contents import measure
+
+    render.show(measure(read_input(file), file), as_json)
+
+
+@app.command()
+def dump(file: Object, as_json: AsJson = False) -> None:
+    """Show all of a .dis file but its code: header, types, data, links, handlers and payload.
+
+    Example: dis dump hello.dis
+    """
+    from llmbol_core.deploy.contents import list_contents
+
+    render.show(list_contents(read_input(file), file), as_json)
+
+
+@app.command()
+def deps(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    root: Annotated[
+        str, typer.Option(metavar="DIR", help="Look for modules here; FILE is a path in it.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which modules a program loads and, in a file tree, which modules those load.
+
+    Example: dis deps hello.dis
+    """
+    from llmbol_core.builtins import HOST_MODULES
+    from llmbol_core.vm.dependencies import dependencies
+    from llmbol_core.vm.objectfile import read_module
+
+    read = tree_reader(root) if root else None
+    module = read_module(read(file) if read else read_input(file), file)
+    render.show(dependencies(module, file, HOST_MODULES, read), as_json)
