@@ -1,0 +1,128 @@
+"""Training from epoch to epoch: exact resume, early stopping, schedules, curves."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from llmbol_core.errors import LlmbolError, ModelError
+from llmbol_core.nn import resume
+from llmbol_core.nn.builder import build_model
+from llmbol_core.nn.checkpoint import load
+from llmbol_core.nn.criterions import CosineEmbedding
+from llmbol_core.nn.data import Dataset
+from llmbol_core.nn.evaluate import load_data
+from llmbol_core.nn.model import Input, Model, Training
+from llmbol_core.nn.optim import SGD
+from llmbol_core.nn.spec import parse_spec
+from llmbol_core.nn.train import Keeping, run_to_end, train, train_file
+from llmbol_core.nn.trainer import Trainer
+
+SPEC = """\
+name: waves
+input: {shape: [8], scale: 0.5}
+layers:
+  - Linear: {in_features: 8, out_features: 12}
+  - BatchNorm: {features: 12}
+  - PReLU
+  - Dropout: {p: 0.3}
+  - Reshape: {shape: [3, 4]}
+  - GRU: {input_size: 4, hidden_size: 6, num_layers: 2, dropout: 0.2, sequence: false}
+  - Linear: {in_features: 6, out_features: 3}
+train:
+  data: waves.npz
+  split: {test: 0.2, validation: 0.25}
+  optimizer: {RMSprop: {lr: 1e-2, momentum: 0.5}}
+  schedule: {WarmUp: {epochs: 2, then: {Plateau: {patience: 0, factor: 0.5}}}}
+  early_stopping: {patience: 6}
+  clip_norm: 1.0
+  epochs: 6
+  batch_size: 16
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    rng = np.random.default_rng(0)
+    targets = np.arange(120) % 3
+    inputs = rng.normal(size=(120, 8)) + targets[:, None]
+    np.savez(tmp_path / "waves.npz", inputs=inputs.astype(np.float32), targets=targets)
+    path = tmp_path / "waves.yaml"
+    path.write_text(SPEC)
+    return str(path)
+
+
+class Interrupted(Exception):
+    """Somebody pressed a key."""
+
+
+def test_resumed_run_gives_the_same_weights_bit_for_bit(spec, tmp_path):
+    whole, parts = str(tmp_path / "whole.gguf"), str(tmp_path / "parts.gguf")
+    run = train_file(spec, whole)
+
+    def interrupt(done, total, note):
+        if note.startswith("epoch 4/6") and done % 5 == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_file(spec, parts, progress=interrupt, keeping=Keeping(every=1))
+    assert not os.path.exists(parts)
+    assert os.path.exists(resume.resume_path(parts))
+    again = train_file(spec, parts, keeping=Keeping(resume=True))
+    assert again.history == run.history
+    assert (again.steps, again.loss, again.accuracy) == (run.steps, run.loss, run.accuracy)
+    first, second = load(whole).network.state(), load(parts).network.state()
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+    assert not os.path.exists(resume.resume_path(parts))
+    assert run.history[1].rate == pytest.approx(0.01 * 2 / 3)
+
+
+def test_resume_without_a_file_starts_and_with_another_spec_refuses(spec, tmp_path):
+    target = str(tmp_path / "x.gguf")
+    run = train_file(spec, target, changes={"epochs": 1}, keeping=Keeping(resume=True))
+    assert len(run.history) == 1
+
+    def interrupt(done, total, note):
+        if note.startswith("epoch 2"):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train_file(spec, target, progress=interrupt, keeping=Keeping(every=1))
+    with pytest.raises(ModelError, match="belongs to another spec or seed"):
+        train_file(spec, target, changes={"seed": 5}, keeping=Keeping(resume=True))
+    with open(resume.resume_path(target), "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(LlmbolError):
+        train_file(spec, target, keeping=Keeping(resume=True))
+
+
+def test_early_stopping_restores_the_best_weights(spec):
+    text = SPEC.replace("patience: 6", "patience: 1").replace("epochs: 6", "epochs: 60")
+    model = parse_spec(text.replace("lr: 1e-2", "lr: 0.1"), spec).seeded(1)
+    data = load_data(model)
+    assert data.watched[0].shape == (24, 8)
+    assert len(data.train_inputs) == 72
+    trainer = Trainer(model, data)
+    run = run_to_end(trainer)
+    losses = [epoch.loss for epoch in run.history]
+    assert len(losses) < 60
+    assert len(losses) == int(np.argmin(losses)) + 3
+    watched = model.train.loss.forward(model.forward(data.watched[0]), data.watched[1])
+    assert watched == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_pairs_are_compared_by_their_cosine():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2, 3)).astype(np.float32), np.where(np.arange(60) % 2, 1, -1)
+    x[1::2, 1] = x[1::2, 0] + 0.1
+    data = Dataset(x[:40], y[:40], x[40:], y[40:])
+    training = Training("none", loss=CosineEmbedding(), optimizer=SGD(lr=0.05), epochs=5)
+    built = build_model("pairs", [2, 3]).linear(3, 4)
+    model = Model("pairs", Input((2, 3)), built.build().layers, train=training).seeded(0)
+    run = train(model, data)
+    assert run.history[-1].train_loss < run.history[0].train_loss
+    assert run.accuracy is None
+    json.dumps([epoch.__dict__ for epoch in run.history])
