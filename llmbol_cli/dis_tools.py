@@ -53,10 +53,10 @@ def trace(
         engine = partial(ObservedInterpreter, observer=tracer)
         with program.machine(standard_streams(), engine) as machine:
             tracer.inspector = Inspector(machine, program.read)
-            outcome = program.run(machine)
+            status, failure = program.attempt(machine)
     for problem in tracer.problems:
         render.note(problem)
-    raise typer.Exit(outcome.status)
+    raise failure or typer.Exit(status)
 
 
 @app.command(context_settings=RUNS_PROGRAM)
@@ -107,13 +107,13 @@ def profile(
             standard_streams(stdout=cast(BinaryIO, out.buffer)), engine
         ) as machine:
             profiler.inspector = Inspector(machine, program.read)
-            outcome = program.run(machine)
+            status, failure = program.attempt(machine)
             found = profiler.profile(top)
     if flame:
         with open_output(flame) as file:
             file.writelines(f"{line}\n" for line in profiler.collapsed())
     render.show(found, as_json)
-    raise typer.Exit(outcome.status)
+    raise failure or typer.Exit(status)
 
 
 @app.command()

@@ -17,6 +17,7 @@ import typer
 from llmbol_cli.options import size
 
 if TYPE_CHECKING:
+    from llmbol_core.errors import LlmbolError
     from llmbol_core.vm.environment import Streams
     from llmbol_core.vm.machine import InfernoVM, Outcome
 
@@ -59,6 +60,15 @@ class Program:
     def run(self, machine: InfernoVM) -> Outcome:
         """Run it."""
         return machine.run(self.file, self.arguments or [], host=not self.root)
+
+    def attempt(self, machine: InfernoVM) -> tuple[int, LlmbolError | None]:
+        """Run it and return its status, and what stopped it before it ended, if anything did."""
+        from llmbol_core.errors import LlmbolError
+
+        try:
+            return self.run(machine).status, None
+        except LlmbolError as error:
+            return 1, error
 
     def read(self, path: str) -> bytes | None:
         """Return a file where the program's own files are, or None if it cannot be read."""

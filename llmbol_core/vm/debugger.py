@@ -109,6 +109,11 @@ class Debugger(Observer):
             place = f"{caught.level.module.module.name} {caught.pc}"
             self._stop(process, f"exception {error.name!r}, handled at {place}")
 
+    def stuck(self) -> None:
+        """Stop at a deadlock; whatever is done then, the program ends."""
+        alive = self.inspector.machine.scheduler.processes
+        self._stop(next(iter(alive.values())), "no process can go on")
+
     def restart(self) -> None:
         """Get ready to watch the program from its start; the breakpoints stay."""
         self.modules, self._goal, self._pending = [], _Goal(Way.CONTINUE), "start"

@@ -99,6 +99,9 @@ class Interpreter:
                 break
         return budget - left, goes_on
 
+    def stuck(self) -> None:
+        """Take note that every process waits for another one; the program ends now."""
+
     def _take_fault(self, process: Process) -> bool:
         """Raise what happened while a process waited, in the instruction that it waited in."""
         fault, process.fault = process.fault, None

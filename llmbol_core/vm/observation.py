@@ -44,6 +44,9 @@ class Observer:
         The stack is as it was; the handler is looked for after this.
         """
 
+    def stuck(self) -> None:
+        """Take note that every process waits for another one; the program ends after this."""
+
 
 class ObservedInterpreter(Interpreter):
     """The reference engine, which tells an observer about each instruction."""
@@ -75,6 +78,10 @@ class ObservedInterpreter(Interpreter):
         """Return the steps of a module's instructions, having announced the module."""
         self._observer.loaded(module)
         return super().steps(module)
+
+    def stuck(self) -> None:
+        """Tell the observer that no process can run."""
+        self._observer.stuck()
 
     def _deliver(self, process: Process, error: Trap | Raised) -> bool:
         self._observer.raised(process, error)

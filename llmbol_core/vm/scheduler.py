@@ -129,6 +129,7 @@ class Scheduler:
         while self.processes:
             self._poll(until)
             if not self._ready:
+                self._engine.stuck()
                 raise self._deadlock()
             process = self._ready.popleft()
             left = self.left = None if most is None else most - self.instructions
