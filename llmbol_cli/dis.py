@@ -70,16 +70,40 @@ def verify(file: Object, as_json: AsJson = False) -> None:
 
 @app.command(context_settings=RUNS_PROGRAM)
 @takes_program
-def run(program: Program) -> None:
+def run(
+    program: Program,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, interpreter or jit.")] = "auto",
+    stats: Annotated[bool, typer.Option(help="Tell on stderr what was compiled.")] = False,
+) -> None:
     """Run a program; without --root it can read exactly the files named as its arguments.
 
     Example: dis run hello.dis
     """
-    with program.machine(standard_streams()) as machine:
+    from llmbol_core.vm import engines
+
+    with program.machine(standard_streams(), engines.engine(engine)) as machine:
         outcome = program.run(machine)
+        compiled = engines.compiled_by(machine.engine)
+    if stats:
+        render.note(str(compiled) if compiled else "nothing was compiled")
     if outcome.value is not None:
         render.show(str(outcome.value))
     raise typer.Exit(outcome.status)
+
+
+@app.command(name="compile")
+def compile_(file: Object, as_json: AsJson = False) -> None:
+    """Compile a program ahead of time: its machine code is kept for when it runs.
+
+    Example: dis compile hello.dis
+    """
+    from llmbol_core.vm.jit.units import compile_module
+    from llmbol_core.vm.objectfile import read_module
+
+    module = read_module(read_input(file), file)
+    with render.progress("compile") as progress:
+        stats = compile_module(module, progress)
+    render.show(stats, as_json)
 
 
 @app.command()

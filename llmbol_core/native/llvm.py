@@ -12,14 +12,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import llvmlite
 import llvmlite.binding as llvm
 
 from llmbol_core.errors import UsageError
 from llmbol_core.native.cpu import host_processor
-
-VERSION = f"llvmlite {llvmlite.__version__}"
-"""What compiled the objects; others may be laid out differently."""
 
 _SHORT_PASSES = ("always_inliner", "sroa", "simplify_cfg", "instruction_combine")
 _numbers = itertools.count()

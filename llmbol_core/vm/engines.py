@@ -10,6 +10,7 @@ from llmbol_core.vm.interpreter import Interpreter
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.jit.units import CompileStats
     from llmbol_core.vm.machine import InfernoVM
 
 ENGINES = {
@@ -29,3 +30,9 @@ def engine(name: str) -> Callable[[InfernoVM, Channels], Interpreter]:
 
     threshold = HOT if name == "auto" else 0
     return lambda machine, channels: JitEngine(machine, channels, threshold)
+
+
+def compiled_by(engine: Interpreter) -> CompileStats | None:
+    """Return what an engine has compiled, if it compiles and had reason to."""
+    stats: CompileStats | None = getattr(engine, "compiled", None)
+    return stats if stats is not None and stats.units else None

@@ -10,10 +10,8 @@ that everything else (other processes, exceptions, limits, debugging) is as it a
 from __future__ import annotations
 
 import ctypes
-import time
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.vm import handlers_control
@@ -24,6 +22,7 @@ from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.jit.region import Code, Region
 from llmbol_core.vm.jit.runtime import Slow, State, Status
+from llmbol_core.vm.jit.units import CompileStats, code_of, compile_unit, unit_of
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.process import TYPE
 
@@ -38,21 +37,7 @@ NATIVE_SLICE = 1 << 19
 """Instructions of machine code that a process may run before the next one's turn."""
 HOT = 400
 """How often a step runs in the interpreter before its function is compiled."""
-_MOST_IN_UNIT = 1500
-_MOST_IN_REGION = 6000
-
 _Function = Callable[[int, int, int, int], int]
-
-
-@dataclass
-class CompileStats:
-    """What was compiled: functions and instructions, how many units came from the cache."""
-
-    functions: int = 0
-    instructions: int = 0
-    units: int = 0
-    cached: int = 0
-    seconds: float = 0.0
 
 
 class Native:
@@ -117,8 +102,8 @@ class JitEngine(Interpreter):
         self.threshold = threshold
         self.bypass = -1
         """The pc of an instruction that the interpreter must run now, though it is an entry."""
-        self.stats = CompileStats()
-        self._natives: dict[int, Native] = {}
+        self.compiled = CompileStats()
+        self._natives: dict[LoadedModule, Native] = {}
         self._base = self.heap.base
         self._state = array("q", bytes(8 * len(State)))
         self._state_address = self._state.buffer_info()[0]
@@ -244,17 +229,13 @@ class JitEngine(Interpreter):
     def heat(self, loaded: LoadedModule, pc: int, fp: int) -> bool:
         """Compile the function at a pc; false if it is not to be."""
         steps = loaded.steps
-        native = self._natives.get(id(loaded))
+        native = self._natives.get(loaded)
         if native is None:
-            native = self._natives[id(loaded)] = self._native(loaded)
+            native = self._natives[loaded] = Native(loaded, code_of(loaded.module))
         frame = self.heap.types[self.heap.word(fp + TYPE)]
         region = self._containing(native, pc) or _region(native.code, pc, frame)
-        if region.start not in native.functions:
-            if len(region.pcs) > _MOST_IN_REGION:
-                self._unwatch(steps, pc)
-                return False
-            self._compile(native, self._unit(native, region))
-        if pc not in region.entries:
+        is_there = region.start in native.regions or self._compile(native, region)
+        if not is_there or pc not in region.entries:
             self._unwatch(steps, pc)
             return False
         return True
@@ -265,61 +246,28 @@ class JitEngine(Interpreter):
         if isinstance(watch, Watch):
             steps[pc] = watch.plain
 
-    def _native(self, loaded: LoadedModule) -> Native:
-        heap = self.heap
-        number = loaded.types[0] if loaded.types else 0
-        return Native(loaded, Code(loaded.module, heap.types[number]))
-
-    def _containing(self, native: Native, pc: int) -> Region | None:
+    @staticmethod
+    def _containing(native: Native, pc: int) -> Region | None:
         """Return the compiled region that can be entered at a pc."""
         for region in native.regions.values():
             if pc in region.entries:
                 return region
         return None
 
-    def _unit(self, native: Native, first: Region) -> dict[int, Region]:
-        """Return a region and those it calls, as far as they are not compiled yet."""
-        unit = {first.start: first}
-        work, size = [first], len(first.pcs)
-        while work:
-            for target, number in work.pop(0).callees():
-                if target in unit or target in native.functions:
-                    continue
-                frame = self.heap.types[native.loaded.types[number]]
-                region = Region(native.code, target, frame)
-                size += len(region.pcs)
-                if size > _MOST_IN_UNIT:
-                    return unit
-                unit[target] = region
-                work.append(region)
-        return unit
-
-    def _compile(self, native: Native, unit: dict[int, Region]) -> None:
-        from llmbol_core.native import llvm
-        from llmbol_core.vm.jit.lowering import unit_text
-
-        began = time.perf_counter()
-        text = unit_text(unit)
-        data = llvm.compile_text(text)
-        names = [f"{letter}{pc}" for pc in unit for letter in "ef"]
-        library = llvm.load_object(data, names)
+    def _compile(self, native: Native, first: Region) -> bool:
+        """Compile a region and what it calls; false if it is too long."""
+        unit = unit_of(native.code, first)
+        if unit is None:
+            return False
+        library = compile_unit(unit, self.compiled)
         native.libraries.append(library)
-        kinds = (
-            ctypes.c_uint32,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_uint32,
-            ctypes.c_uint32,
-        )
         for pc, region in unit.items():
-            native.functions[pc] = llvm.function(library.addresses[f"e{pc}"], *kinds)
-            native.table[pc] = library.addresses[f"f{pc}"]
-            native.regions[pc] = region
-            self._install_entries(native, region)
-        self.stats.functions += len(unit)
-        self.stats.instructions += sum(len(region.pcs) for region in unit.values())
-        self.stats.units += 1
-        self.stats.seconds += time.perf_counter() - began
+            if pc not in native.regions:
+                native.functions[pc] = _callable(library.addresses[f"e{pc}"])
+                native.table[pc] = library.addresses[f"f{pc}"]
+                native.regions[pc] = region
+                self._install_entries(native, region)
+        return True
 
     def _install_entries(self, native: Native, region: Region) -> None:
         steps = native.loaded.steps
@@ -329,6 +277,13 @@ class JitEngine(Interpreter):
                 continue
             plain = present.plain if isinstance(present, Watch) else present
             steps[pc] = Entry(self, native, region, pc, plain)
+
+
+def _callable(address: int) -> _Function:
+    from llmbol_core.native import llvm
+
+    word, pointer = ctypes.c_uint32, ctypes.c_void_p
+    return llvm.function(address, word, pointer, pointer, word, word)
 
 
 def _region(code: Code, pc: int, frame: HeapType) -> Region:

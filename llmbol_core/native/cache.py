@@ -1,0 +1,124 @@
+"""Machine code on disk: objects by key, private, checked before use, bounded in size.
+
+The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory. Nobody else may be
+able to write there, and each file carries the hash of what it holds; otherwise it counts as absent.
+A cache that cannot be read or written costs time and nothing else, so that no error leaves it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import time
+from contextlib import suppress
+
+from llmbol_core import __version__
+from llmbol_core.errors import FileError
+from llmbol_core.native.cpu import host_processor
+from llmbol_core.native.files import atomic_write
+
+LIMIT = 256 << 20
+"""Bytes that the objects of a cache take at most."""
+
+_SUFFIX = ".object"
+_MAGIC = b"llmbol1\n"
+
+
+def default_directory() -> str:
+    """Return where the cache of this user is."""
+    given = os.environ.get("LLMBOL_CACHE")
+    if given:
+        return given
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "llmbol")
+
+
+def key_of(*parts: str) -> str:
+    """Return the key of what is made from these parts, here and by these versions."""
+    digest = hashlib.sha256()
+    for part in (*_surroundings(), *parts):
+        digest.update(f"{len(part)}:".encode())
+        digest.update(part.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+@functools.cache
+def _surroundings() -> tuple[str, ...]:
+    import llvmlite
+
+    return (f"llvmlite {llvmlite.__version__}", f"llmbol {__version__}", *host_processor())
+
+
+class ObjectCache:
+    """Objects in one directory; ``limit`` bounds what they take together."""
+
+    def __init__(self, directory: str | None = None, limit: int = LIMIT) -> None:
+        self.directory, self.limit = directory or default_directory(), limit
+
+    def get(self, key: str) -> bytes | None:
+        """Return what was put under a key, or None if that is not there, whole and trustworthy."""
+        path = self._path(key)
+        try:
+            if not self._is_private(self.directory) or not self._is_private(path):
+                return None
+            with open(path, "rb") as file:
+                data = file.read()
+            content = data[len(_MAGIC) + 32 :]
+            if data[: len(_MAGIC) + 32] != _MAGIC + hashlib.sha256(content).digest():
+                return None
+            os.utime(path, (time.time(), time.time()))
+        except OSError:
+            return None
+        return content
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep an object under a key; drop those not used for longest if there are too many."""
+        try:
+            os.makedirs(self.directory, 0o700, exist_ok=True)
+            if not self._is_private(self.directory):
+                return
+            with atomic_write(self._path(key)) as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(_MAGIC + hashlib.sha256(content).digest() + content)
+            self._evict()
+        except (OSError, FileError):
+            return
+
+    def clear(self) -> None:
+        """Drop all objects."""
+        for _, _, path in self._entries():
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.directory, key + _SUFFIX)
+
+    @staticmethod
+    def _is_private(path: str) -> bool:
+        """Whether only this user can change a file."""
+        status = os.stat(path)
+        is_mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+        return is_mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+    def _entries(self) -> list[tuple[float, int, str]]:
+        """Return time of last use, size and path of every object, the oldest first."""
+        found = []
+        with suppress(OSError), os.scandir(self.directory) as files:
+            for file in files:
+                if file.name.endswith(_SUFFIX):
+                    with suppress(OSError):
+                        status = file.stat()
+                        found.append((status.st_mtime, status.st_size, file.path))
+        return sorted(found)
+
+    def _evict(self) -> None:
+        entries = self._entries()
+        excess = sum(size for _, size, _ in entries) - self.limit
+        for _, size, path in entries:
+            if excess <= 0:
+                return
+            with suppress(OSError):
+                os.unlink(path)
+            excess -= size
