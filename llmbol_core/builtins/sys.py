@@ -21,7 +21,7 @@ from llmbol_core.vm.openfile import FileFault
 
 __all__ = ["binding"]
 
-NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP = 1, 2, 4, 8, 16
+NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP, NEWENV, FORKENV = 1, 2, 4, 8, 16, 64, 128
 STANDARD_OUTPUT = 1
 _ERROR_BYTES = 127
 _RUNE_ERROR = 0xFFFD
@@ -160,7 +160,7 @@ def sleep(call: HostCall, period: int) -> Sleep:
 
 @declare("pctl: fn(flags: int, movefd: list of int): int", failure=-1)
 def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
-    """Give the process descriptors, names or a group of its own; return its number."""
+    """Give the process descriptors, names, variables or a group of its own; return its number."""
     mine, process = environment(call), call.process
     if flags & NEWFD:
         mine.replace_descriptors(mine.descriptors.fork(numbers))
@@ -173,8 +173,12 @@ def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
         mine.namespace = mine.namespace.from_here()
     elif flags & FORKNS:
         mine.namespace = mine.namespace.fork()
-    if flags & NEWPGRP:
-        process.group = process.pid
+    if flags & NEWENV:
+        mine.variables = {}
+    elif flags & FORKENV:
+        mine.variables = dict(mine.variables)
+    if flags & NEWPGRP and process.group != process.pid:
+        process.group, process.sharing = process.pid, ""
     return process.pid
 
 

@@ -34,7 +34,7 @@ Transfer = int | Pending | Until | Exchange
 """A number of bytes, or what to wait for until there is one."""
 Transfers = Generator[Transfer, int, int]
 """Transfers one after the other: each is yielded, and its number comes back."""
-_EVERYWHERE = {"#s", "#c"}
+_EVERYWHERE = {"#s", "#c", "#U", "#/"}
 _MOST_AT_ONCE = 1 << 20
 """Bytes that ``stream`` takes at once, however many it is asked to."""
 

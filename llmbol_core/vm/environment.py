@@ -7,7 +7,7 @@ descriptors until one of them asks for its own, but has an error string to itsel
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -72,6 +72,11 @@ class Descriptors:
                 other.add(self._files[number], number)
         return other
 
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers that stand for open files, in order."""
+        return sorted(self._files)
+
     def release(self) -> None:
         """Give up one user's share; the last one's closes everything."""
         self.users -= 1
@@ -81,11 +86,16 @@ class Descriptors:
 
 
 class Environment:
-    """The names, descriptors and error string of one process."""
+    """The names, descriptors, variables and error string of one process."""
 
     def __init__(self, namespace: Namespace, descriptors: Descriptors) -> None:
         self.namespace, self.descriptors = namespace, descriptors
         self.error = FIRST_ERROR
+        self.variables: dict[str, bytes] = {}
+        """The environment variables, shared by a group of processes."""
+        self.on_end: Callable[[str], None] | None = None
+        """Whom to tell of the end of this process and of those that it spawns."""
+        self._on_end_of_parent: Callable[[str], None] | None = None
 
     @classmethod
     def first(
@@ -109,7 +119,8 @@ class Environment:
         """Return the environment of a process that this one's process spawns."""
         self.descriptors.users += 1
         child = Environment(self.namespace, self.descriptors)
-        child.error = self.error
+        child.error, child.variables = self.error, self.variables
+        child._on_end_of_parent = self.on_end
         return child
 
     def replace_descriptors(self, descriptors: Descriptors) -> None:
@@ -117,8 +128,11 @@ class Environment:
         old, self.descriptors = self.descriptors, descriptors
         old.release()
 
-    def close(self) -> None:
-        """Let go of everything, the process having ended."""
+    def close(self, message: str = "") -> None:
+        """Let go of everything, the process having ended; who waits for that gets the message."""
+        for tell in (self.on_end, self._on_end_of_parent):
+            if tell is not None:
+                tell(message)
         self.descriptors.release()
 
 

@@ -47,6 +47,8 @@ def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool
     handlers. The exception's object is taken over.
     """
     heap = engine.heap
+    if error.name:
+        process.last_exception = f"{process.pc} {process.module.module.name} {error.name}"
     value = error.value if isinstance(error, Raised) else NIL
     caught = find_handler(engine, process, error.name, value != NIL) if error.name else None
     if caught is None:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from llmbol_core.errors import FileError
+from llmbol_core.vm.openfile import WORD, Dir
 
 Path = tuple[str, ...]
 
@@ -164,6 +165,30 @@ class GrantedFiles:
         if path not in self._files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self._files[path]
+
+
+def change(tree: Tree, path: Path, entry: Dir) -> None:
+    """Change a file's mode, times and length where an entry says so."""
+    found = tree.status(path)
+    if entry.length not in (-1, found.st_size) and modes.S_ISREG(found.st_mode):
+        with _opened(tree, path, os.O_WRONLY) as host:
+            os.ftruncate(host, entry.length)
+    with _opened(tree, path, os.O_RDONLY) as host:
+        if entry.mode != WORD and (entry.mode ^ found.st_mode) & 0o777:
+            os.fchmod(host, entry.mode & 0o777)
+        if (entry.atime, entry.mtime) != (WORD, WORD):
+            atime = found.st_atime if entry.atime == WORD else entry.atime
+            mtime = found.st_mtime if entry.mtime == WORD else entry.mtime
+            os.utime(host, (atime, mtime))
+
+
+@contextmanager
+def _opened(tree: Tree, path: Path, flags: int) -> Iterator[int]:
+    host = tree.open(path, flags)
+    try:
+        yield host
+    finally:
+        os.close(host)
 
 
 def clean(text: str, start: Path = ()) -> Path:

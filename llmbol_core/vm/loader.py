@@ -20,7 +20,7 @@ from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
 from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
-from llmbol_core.vm.openfile import ENOTEXIST, OREAD, Dir, FileFault
+from llmbol_core.vm.openfile import OREAD, Dir, FileFault
 from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
@@ -91,12 +91,7 @@ class Loader:
 
     def find(self, namespace: Namespace, path: str) -> LoadedModule:
         """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
-        try:
-            file = namespace.open(path, OREAD)
-        except FileFault as error:
-            # Loading names the whole path, whichever element is missing.
-            is_missing = str(error).endswith(ENOTEXIST)
-            raise FileFault(f"'{path}' {ENOTEXIST}") if is_missing else error from None
+        file = namespace.open(path, OREAD)
         try:
             stamp = file.stat()
             known = self._files.get(path)

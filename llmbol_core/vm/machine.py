@@ -29,6 +29,7 @@ from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.environment import Environment, Streams
+from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.loader import LoadedModule, Loader
@@ -37,6 +38,7 @@ from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.process import Process, Stack
+from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -103,6 +105,8 @@ class InfernoVM:
         self._started = 0
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
+        if self.environment.namespace.has_root:
+            provide_system_files(self)
 
     def __enter__(self) -> InfernoVM:
         return self
@@ -190,6 +194,7 @@ class InfernoVM:
             known = ", ".join(map(str, sorted(processes))) or "none"
             raise UsageError(f"no process {pid}: there is {known}")
         self.scheduler.withdraw(processes[pid])
+        processes[pid].is_killed = True
         self.end(processes[pid])
 
     def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
@@ -250,6 +255,7 @@ class InfernoVM:
         pid = self._started
         group = parent.group if parent else pid
         process = Process(pid, group, environment, Stack(self.heap, extent))
+        process.sharing = parent.sharing if parent else ""
         self.engine.enter_module(process, handle)
         return process
 
@@ -259,6 +265,9 @@ class InfernoVM:
             self._failures[process.pid] = error
             if not error.name.startswith(QUIET):
                 self._report(str(error))
+        status = "killed" if process.is_killed else error.name if error is not None else ""
+        share(self, process, status)
+        message = f'{process.pid} "{place_of(process)}":{status}'
         if process.waiter is not None:
             self.engine.channels.withdraw(process.waiter)
         # What a program has damaged stays where it is, until the machine is closed.
@@ -267,8 +276,8 @@ class InfernoVM:
             process.stack.free()
             self.heap.release(process.handle)
             self.heap.release(self._results.pop(process.pid, NIL))
-        process.environment.close()
         self.scheduler.remove(process)
+        process.environment.close(message)
 
     def _end_all(self) -> None:
         for process in list(self.scheduler.processes.values()):

@@ -42,6 +42,9 @@ def no_directory() -> NotADirectoryError:
 class MadeTree:
     """A directory of made-up files; subclasses say what is in it and who may do what."""
 
+    device = "s"
+    """The letter of Inferno's device for such files."""
+
     def names(self, path: Path) -> list[str]:
         """List a directory. Raises NotADirectoryError for a file, FileNotFoundError for nothing."""
         raise no_directory()
@@ -60,7 +63,7 @@ class MadeTree:
 
     def create(self, text: str, path: Path, access: int, permission: int) -> OpenFile:
         """Create a file."""
-        raise FileFault(EPERM)
+        raise FileFault("mounted directory forbids creation")
 
     def remove(self, path: Path) -> None:
         """Remove a file."""
@@ -78,8 +81,9 @@ class MadeTree:
         """Describe a file."""
         name = name_of(text)
         if self.is_directory(path):
-            return Dir(name, qid_type=QTDIR, mode=DMDIR | 0o555)
-        return Dir(name, mode=self.permission(path), length=self.length(path))
+            return Dir(name, qid_type=QTDIR, mode=DMDIR | 0o555, device_type=ord(self.device))
+        mode, length = self.permission(path), self.length(path)
+        return Dir(name, mode=mode, length=length, device_type=ord(self.device))
 
     def open(self, text: str, path: Path, access: int) -> OpenFile:
         """Open a file, or a directory for reading."""

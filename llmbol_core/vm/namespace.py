@@ -18,7 +18,7 @@ import stat as modes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from llmbol_core.vm.hosttree import GrantedFiles, HostTree, Path, Tree, clean
+from llmbol_core.vm.hosttree import GrantedFiles, HostTree, Path, Tree, change, clean
 from llmbol_core.vm.madetree import MadeFile, MadeTree, Server
 from llmbol_core.vm.openfile import (
     DMDIR,
@@ -26,6 +26,7 @@ from llmbol_core.vm.openfile import (
     EEXIST,
     EISDIR,
     ENOTDIR,
+    ENOTEXIST,
     EPERM,
     OCEXEC,
     OEXCL,
@@ -45,6 +46,8 @@ from llmbol_core.vm.openfile import (
 
 MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
 _DEVICE = "#"
+_GONE = "does not exist"
+_MOUNTED = {"dev", "env", "fd", "net", "prog"}
 _STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
 _HOST_ACCESS = {OREAD: os.O_RDONLY, OWRITE: os.O_WRONLY, ORDWR: os.O_RDWR}
 
@@ -78,10 +81,7 @@ class Namespace:
         return other
 
     def from_here(self) -> Namespace:
-        """Return a namespace whose root is the current directory, with nothing bound in it.
-
-        Devices can still be named.
-        """
+        """Return one whose root is the current directory, with nothing bound but devices' names."""
         other = self._bare()
         if self._answered(self.directory):
             raise FileFault(EPERM)
@@ -98,7 +98,7 @@ class Namespace:
         """Open a file."""
         access = _access(mode)
         place = self._place(name)
-        with self._faults(name, place):
+        with self._faults(name):
             if made := self._answered(place):
                 return made[0].open(_text(place), made[1], access)
             self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
@@ -110,7 +110,7 @@ class Namespace:
         place = self._place(name)
         if not place:
             raise FileFault(EEXIST)
-        with self._faults(name, place):
+        with self._faults(name):
             if made := self._answered(place):
                 return made[0].create(_text(place), made[1], access, permission)
             self._check_writable(True)
@@ -125,7 +125,7 @@ class Namespace:
     def remove(self, name: str) -> None:
         """Remove a file or an empty directory."""
         place = self._place(name)
-        with self._faults(name, place):
+        with self._faults(name):
             if made := self._answered(place):
                 made[0].remove(made[1])
                 return
@@ -135,7 +135,7 @@ class Namespace:
     def stat(self, name: str) -> Dir:
         """Describe a file."""
         place = self._place(name)
-        with self._faults(name, place):
+        with self._faults(name):
             if made := self._answered(place):
                 return made[0].stat(_text(place), made[1])
             return _describe(place, self._tree.status(self._shown(place)[0]))
@@ -144,12 +144,12 @@ class Namespace:
         """Change name, mode, times and length to what an entry says; -1 and "" leave them."""
         place = self._place(name)
         self._check_writable(not self._answered(place))
-        with self._faults(name, place):
+        with self._faults(name):
             if self._answered(place):
                 self.stat(name)
                 return  # whoever answers for it decides what it is
             real = self._shown(place)[0]
-            self._change(real, entry)
+            change(self._tree, real, entry)
             if entry.name and place and entry.name != place[-1]:
                 if "/" in entry.name or entry.name in (".", ".."):
                     raise FileFault("bad character in file name")
@@ -296,7 +296,9 @@ class Namespace:
         else:
             os.close(self._tree.open(real, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             permission &= ~0o666 | (bound & 0o666)
-        self._change(real, Dir("", mode=permission & 0o777, mtime=WORD, atime=WORD, length=-1))
+        change(
+            self._tree, real, Dir("", mode=permission & 0o777, mtime=WORD, atime=WORD, length=-1)
+        )
 
     def _open(self, place: Path, union: list[Path], mode: int) -> OpenFile:
         """Open a file of the tree, or a directory, perhaps a union of several."""
@@ -337,53 +339,40 @@ class Namespace:
         except OSError:
             return []
 
-    def _change(self, real: Path, entry: Dir) -> None:
-        """Change a file's mode, times and length where an entry says so."""
-        found = self._tree.status(real)
-        if entry.length not in (-1, found.st_size) and modes.S_ISREG(found.st_mode):
-            with self._opened(real, os.O_WRONLY) as host:
-                os.ftruncate(host, entry.length)
-        with self._opened(real, os.O_RDONLY) as host:
-            if entry.mode != WORD and (entry.mode ^ found.st_mode) & 0o777:
-                os.fchmod(host, entry.mode & 0o777)
-            if (entry.atime, entry.mtime) != (WORD, WORD):
-                atime = found.st_atime if entry.atime == WORD else entry.atime
-                mtime = found.st_mtime if entry.mtime == WORD else entry.mtime
-                os.utime(host, (atime, mtime))
-
     @contextmanager
-    def _opened(self, real: Path, flags: int) -> Iterator[int]:
-        host = self._tree.open(real, flags)
-        try:
-            yield host
-        finally:
-            os.close(host)
-
-    @contextmanager
-    def _faults(self, name: str, place: Path) -> Iterator[None]:
+    def _faults(self, name: str) -> Iterator[None]:
         """Turn what the host says into Inferno's words, naming the element that is missing."""
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise FileFault.of(error) from error
-            why = "does not exist" if error.errno == errno.ENOENT else ENOTDIR
-            quoted = self._up_to_missing(name, place).replace("'", "''")
+            text, why = self._missing(name)
+            quoted = text.replace("'", "''")
             raise FileFault(f"'{quoted}' {why}") from error
 
-    def _up_to_missing(self, name: str, place: Path) -> str:
-        """Return a name as it was given, cut after the first element that is not there.
+    def _missing(self, name: str) -> tuple[str, str]:
+        """Return a name, cut after the first element that is not there, and what is said of it.
 
-        A tree may lack the directories that Inferno always has: a name in those is kept whole.
+        Inferno walks from one mounted directory to the next, and has other words for a failure of
+        the first step. A tree may lack directories that Inferno has: a name there is kept whole.
         """
-        if place[:1] and place[0] in _STANDARD and not self._is_there(place[:1]):
-            return name
-        ends = [m.end() for m in re.finditer(r"[^/]+", name) if m[0] != "."]
-        for count in range(len(ends)):
-            start = len(place) - len(ends) + count + 1
-            if ".." not in name and not self._is_there(place[:start]):
-                return name[: ends[count]]
-        return name
+        at = () if name.startswith(("/", _DEVICE)) else self.directory
+        is_first = True
+        for element in re.finditer(r"[^/]+", name):
+            if element[0] in (".", ".."):
+                at, is_first = clean(element[0], at), element[0] == ".." or is_first
+                continue
+            at = (*at, element[0])
+            if not self._is_there(at[:1]) and at[0] in _STANDARD and name.startswith("/"):
+                return name, ENOTEXIST if at[0] in _MOUNTED else _GONE
+            if not self._is_there(at):
+                return name[: element.end()], ENOTEXIST if is_first else _GONE
+            if not self.stat(_text(at)).mode & DMDIR:
+                return name[: element.end()], ENOTDIR
+            is_mounted = at[0] in _MOUNTED and len(at) == 1
+            is_first = is_mounted or at in self._made or self._walk(at) in self._mounts
+        return name, ENOTEXIST
 
 
 def _access(mode: int) -> int:

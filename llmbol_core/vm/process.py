@@ -168,6 +168,11 @@ class Process:
         """What it waits for, in words; empty while it is ready or runs."""
         self.fault: Raised | Trap | None = None
         """An exception to raise when it next runs."""
+        self.is_killed = False
+        self.sharing = ""
+        """What its group hears of an exception that ends a member: see ``groups.py``."""
+        self.last_exception = ""
+        """Where the last exception was raised, and what it was."""
 
     @property
     def place(self) -> str:

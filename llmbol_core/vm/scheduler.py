@@ -28,7 +28,7 @@ _PLACES_SHOWN = 8
 
 Finish = Callable[[], None]
 _Then = Callable[[], HostResult]
-_Done = queue.SimpleQueue[tuple[Process, _Then, Finish]]
+_Done = queue.SimpleQueue[tuple[Process, Work, _Then, Finish]]
 
 
 class Scheduler:
@@ -45,6 +45,8 @@ class Scheduler:
         self._sleepers: list[tuple[float, int, Process, Finish]] = []
         self._sleeps = 0
         self._waiting: list[tuple[Process, Until, Finish]] = []
+        self._works: dict[int, Work] = {}
+        """Work that processes still wait for, by their number."""
         self._working = 0
         self._slices = 0
         self._done: _Done = queue.SimpleQueue()
@@ -65,12 +67,21 @@ class Scheduler:
         self._sleepers = [entry for entry in self._sleepers if entry[2] is not process]
         heapq.heapify(self._sleepers)
         self._waiting = [entry for entry in self._waiting if entry[0] is not process]
+        self._works.pop(process.pid, None)
+
+    def rouse(self, process: Process) -> None:
+        """Let a process go on, whatever it waits for; the one that runs goes on anyway."""
+        is_running = process not in self._ready and not process.waits_for
+        self.withdraw(process)
+        if not is_running:
+            self.make_ready(process)
 
     def clear(self) -> None:
         """Forget whoever is ready, sleeps or works: all processes have ended."""
         self._ready.clear()
         self._sleepers.clear()
         self._waiting.clear()
+        self._works.clear()
         self._working = 0
         self._done = queue.SimpleQueue()
 
@@ -101,6 +112,7 @@ class Scheduler:
         else:
             self._working += 1
             process.waits_for = "waits for the host"
+            self._works[process.pid] = wish
             arguments = (self._done, process, wish, finish)
             threading.Thread(target=self._work, args=arguments, daemon=True).start()
 
@@ -152,9 +164,9 @@ class Scheduler:
         try:
             result = work.run()
         except BaseException as error:  # noqa: BLE001 -- raised again in the machine's thread
-            done.put((process, _raiser(error), finish))
+            done.put((process, work, _raiser(error), finish))
             return
-        done.put((process, lambda: work.finish(result), finish))
+        done.put((process, work, lambda: work.finish(result), finish))
 
     def _poll(self, until: float | None) -> None:
         """Take in sleepers whose time has come and work that is done; wait if nobody is ready."""
@@ -180,11 +192,12 @@ class Scheduler:
             time.sleep(seconds or 0.0)
             return False
         try:
-            process, then, finish = self._done.get(timeout=seconds)
+            process, work, then, finish = self._done.get(timeout=seconds)
         except queue.Empty:
             return False
         self._working -= 1
-        if process.pid in self.processes:
+        if self._works.get(process.pid) is work:
+            del self._works[process.pid]
             self._go_on(process, then, finish, is_first=True)
         return True
 

@@ -59,7 +59,7 @@ def test_error_strings(call):
     call("werrstr", "é" * 100)
     assert call.error == "é" * 63
     assert call("open", "/none", OREAD) == -1
-    assert call("sprint", "%r") == "'/none' does not exist"
+    assert call("sprint", "%r") == "'/none' file does not exist"
 
 
 def test_files(call):

@@ -100,7 +100,7 @@ def test_self_shares_the_module_data():
 
 
 FAILURES = [
-    ("/none.dis", "fn(n: int): int", "throw", "'/none.dis' does not exist", ""),
+    ("/none.dis", "fn(n: int): int", "throw", "'/none.dis' file does not exist", ""),
     ("$Nope", "fn(n: int): int", "throw", "module not built-in", ""),
     ("/lib.dis", "fn(n: int): int", "miss", None, "link typecheck Library->miss() 0/e67bf126\n"),
     ("/lib.dis", "fn(): int", "throw", None,

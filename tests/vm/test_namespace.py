@@ -145,16 +145,16 @@ def test_current_directory(space):
     assert content(space, "one") == "one of a"
     assert content(space, "../b/one") == "one of b"
     assert fault(space.change_directory, "one") == "not a directory"
-    assert fault(space.change_directory, "none") == "'none' does not exist"
+    assert fault(space.change_directory, "none") == "'none' file does not exist"
 
 
 # fmt: off
 MISSING = [
     ("/tmp/no/such/file", "'/tmp/no' does not exist"),
-    ("/no",               "'/no' does not exist"),
-    ("no's",              "'no''s' does not exist"),
+    ("/no",               "'/no' file does not exist"),
+    ("no's",              "'no''s' file does not exist"),
     ("./tmp/none/x",      "'./tmp/none' does not exist"),
-    ("/a/../none",        "'/a/../none' does not exist"),
+    ("/a/../none",        "'/a/../none' file does not exist"),
     ("/dis/lib/x.dis",    "'/dis/lib/x.dis' does not exist"),
 ]
 # fmt: on
@@ -295,7 +295,7 @@ def test_a_namespace_from_the_current_directory(space):
     inner = space.from_here()
     assert names(inner, "/") == ["one", "two"]
     assert content(inner, "/../one") == "one of b"
-    assert fault(inner.open, "/a/one", OREAD) == "'/a' does not exist"
+    assert fault(inner.open, "/a/one", OREAD) == "'/a' file does not exist"
 
 
 def test_served_files(space):
@@ -371,7 +371,7 @@ def test_devices(space, tree):
     assert not (tree / "dev").exists()
     first.close()
     bare = Environment.first(Namespace())
-    assert fault(bare.namespace.open, "/dev/null", OREAD) == "'/dev/null' does not exist"
+    assert fault(bare.namespace.open, "/dev/null", OREAD) == "'/dev/null' file does not exist"
 
 
 def test_clean():

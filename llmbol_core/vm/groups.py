@@ -1,0 +1,54 @@
+"""What a group of processes hears of an exception that ends one of them.
+
+Nothing, unless the leader, whose number is the group's, has asked for it by its ``ctl`` file and
+the process that ends was spawned after that. With ``propagate`` the exception is raised in all
+others; with ``notifyleader`` they are killed and it is raised in the leader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmbol_core.errors import Trap
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.machine import InfernoVM
+    from llmbol_core.vm.process import Process
+
+
+PROPAGATE = "propagate"
+SHARING = (PROPAGATE, "notifyleader")
+"""What a leader can ask for."""
+
+
+def members(machine: InfernoVM, process: Process) -> list[Process]:
+    """Return the processes of a process's group."""
+    return [p for p in machine.scheduler.processes.values() if p.group == process.group]
+
+
+def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
+    """Raise an exception in a process as soon as it runs again, whatever it waits for."""
+    if process.waiter is not None:
+        machine.engine.channels.withdraw(process.waiter)
+    process.fault = Trap(error)
+    machine.scheduler.rouse(process)
+
+
+def share(machine: InfernoVM, process: Process, status: str) -> None:
+    """Tell a process's group how it ends; an empty status is no news."""
+    if not (process.sharing and status):
+        return
+    leader = machine.scheduler.processes.get(process.group, process)
+    mode = leader.sharing
+    if not mode:
+        return
+    for member in members(machine, process):
+        if member is process or member is leader:
+            continue
+        if mode == PROPAGATE:
+            interrupt(machine, member, status)
+        elif member.pid in machine.scheduler.processes:
+            member.sharing = ""
+            machine.kill(member.pid)
+    if leader is not process:
+        interrupt(machine, leader, status)
