@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from llmbol_cli import render
+from llmbol_cli import nn_tools, render
 from llmbol_cli.options import AsJson, file_name, required
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llmbol_core.nn.checkpoint import InferenceModel
+    from llmbol_core.nn.module import Array
 
 app = render.app("Build, train, run and quantize neural networks.")
 
@@ -130,41 +136,38 @@ def infer(
 
     Example: nn infer digits.gguf specs/data/digits.npz --top-k 1
     """
-    from llmbol_core.ml.text import format_rows
     from llmbol_core.native.files import check_target
     from llmbol_core.nn.checkpoint import load_for_inference
-    from llmbol_core.nn.infer import infer as infer_file
-    from llmbol_core.nn.infer import save_outputs, top_candidates
+    from llmbol_core.nn.infer import infer_parts, read_inputs, save_outputs
 
     if output is not None:
         check_target(output, source)
     model = load_for_inference(source)
     stdin = sys.stdin.buffer.read() if inputs == "-" else None
-    outputs = infer_file(model, "<stdin>" if inputs == "-" else inputs, stdin, array)
+    samples = read_inputs(model, "<stdin>" if inputs == "-" else inputs, stdin, array)
+    parts = infer_parts(model, samples)
     if output is not None:
-        save_outputs(outputs, output)
-    elif top_k is not None:
-        render.show(top_candidates(model, outputs, top_k), as_json)
+        save_outputs(parts, len(samples), output)
     else:
-        render.show(outputs.tolist() if as_json else format_rows(outputs), as_json)
+        _show_outputs(model, parts, top_k, as_json)
 
 
-@app.command()
-def quantize(
-    source: Checkpoint,
-    output: Output,
-    to: Annotated[str, typer.Option("--type", "-t", help="Storage type: q8_0, q4_0 or f16.")],
-    as_json: AsJson = False,
+def _show_outputs(
+    model: InferenceModel, parts: Iterator[Array], top_k: int | None, as_json: bool
 ) -> None:
-    """Store the weight matrices of a checkpoint in fewer bits; say what became of each tensor.
+    """Print outputs as they come, or all at once where the form wants it."""
+    import numpy as np
 
-    Example: nn quantize digits.gguf -t q8_0 -o digits-q8_0.gguf
-    """
-    from llmbol_core.nn.quantize import quantize_checkpoint
+    from llmbol_core.ml.text import format_rows
+    from llmbol_core.nn.infer import top_candidates
 
-    with render.progress("quantizing") as progress:
-        report = quantize_checkpoint(source, output, to, progress)
-    render.show(report if as_json else report.table(), as_json)
+    if top_k is not None:
+        render.show(top_candidates(model, np.concatenate(list(parts)), top_k), as_json)
+    elif as_json:
+        render.show(np.concatenate(list(parts)).tolist(), as_json)
+    else:
+        for part in parts:
+            render.show(format_rows(part))
 
 
 @app.command("compile")
@@ -224,6 +227,9 @@ def demo(
         done = run_demo(output, progress)
     render.show(done if as_json else done.rows, as_json)
     render.note(f"all answers agree; {done.seconds:.1f} s; the files are in {done.directory}/")
+
+
+app.add_typer(nn_tools.app)
 
 
 def main() -> NoReturn:

@@ -26,6 +26,18 @@ def size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def numbers(text: str, option: str) -> list[int]:
+    """Return the whole numbers of a list such as ``1,16,256``.
+
+    >>> numbers("1,16", "--batch")
+    [1, 16]
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        raise UsageError(f"{option}: expected whole numbers such as 1,16,256, got {text!r}")
+    return [int(word) for word in words]
+
+
 def file_name(value: str | None) -> str | None:
     """Refuse ``-`` as the name of a file to write, which is a slip far more often than meant."""
     if value == "-":

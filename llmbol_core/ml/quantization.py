@@ -82,11 +82,14 @@ def quantization_error(original: ArrayLike | Tensor, stored: Tensor) -> Quantiza
     """Measure the difference between weights and their stored form."""
     x = dequantize(original) if isinstance(original, Tensor) else _floats(original)
     noise = signal = greatest = 0.0
-    before, after = x.reshape(-1), dequantize(stored).reshape(-1)
-    for part in _parts(x.size, F32):
-        difference = before[part].astype(np.float64) - after[part]
+    kind = stored.dtype
+    before, blocks = x.reshape(-1, kind.elements), stored.data.reshape(-1)
+    for part in _parts(len(blocks), kind):
+        after = dequantize(Tensor(blocks[part], kind)).reshape(-1)
+        exact = before[part].reshape(-1).astype(np.float64)
+        difference = exact - after
         noise += float(difference @ difference)
-        signal += float(np.square(before[part], dtype=np.float64).sum())
+        signal += float(exact @ exact)
         greatest = max(greatest, float(np.abs(difference).max(initial=0)))
     ratio = 10 * math.log10(signal / noise) if noise and signal else math.inf
     return QuantizationError(math.sqrt(noise / max(x.size, 1)), greatest, ratio)

@@ -163,6 +163,12 @@ def freeze(model: Model) -> InferenceModel:
     return _inference(model, {name: Tensor(v) for name, v in model.network.state().items()})
 
 
+def expanded(model: InferenceModel) -> InferenceModel:
+    """Return a model whose weights are all float32, planned as such."""
+    weights = {name: Tensor(dequantize(tensor)) for name, tensor in model.weights.items()}
+    return _inference(model.model, weights)
+
+
 def _inference(model: Model, weights: dict[str, Tensor]) -> InferenceModel:
     """Lower a model and give each operation its weights in their own shapes.
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmbol_core.errors import DataFormatError, UsageError, nearest
-from llmbol_core.native.files import read_bytes
+from llmbol_core.native.files import map_file, read_bytes
 
 Array = npt.NDArray[Any]
 
@@ -87,9 +87,15 @@ def read_arrays(path: str, data: bytes | None = None) -> dict[str, Array]:
     return _parse_csv(data, path)
 
 
-def parse_npy(data: bytes, path: str) -> Array:
+def map_npy(path: str) -> Array | None:
+    """Return the array of a ``.npy`` file, mapped and not read; None for a file of other kind."""
+    data = map_file(path)
+    return parse_npy(data, path) if data[: len(_NPY_MAGIC)] == _NPY_MAGIC else None
+
+
+def parse_npy(data: bytes | memoryview, path: str) -> Array:
     """Return the array that ``.npy`` bytes hold; a view of them."""
-    dtype, shape, order, start = _npy_header(data, path)
+    dtype, shape, order, start = _npy_header(bytes(data[: 12 + _LONGEST_HEADER]), path)
     count = math.prod(shape)
     if (missing := start + count * dtype.itemsize - len(data)) > 0:
         why = f"cut short: {missing} bytes of an array of shape {list(shape)} are missing"

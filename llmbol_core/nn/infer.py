@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,13 @@ import numpy as np
 from llmbol_core.errors import UsageError
 from llmbol_core.native.files import atomic_write
 from llmbol_core.nn.checkpoint import InferenceModel
-from llmbol_core.nn.data import pick_named, read_arrays, read_samples
+from llmbol_core.nn.data import map_npy, pick_named, read_arrays, read_samples
+from llmbol_core.nn.model import conform
 from llmbol_core.nn.module import Array
+
+_PART = 1 << 22
+"""How many bytes of input are worked on at a time."""
+_MOST_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
@@ -25,31 +30,58 @@ class Candidate:
     value: float
 
 
+def read_inputs(
+    model: InferenceModel, path: str, data: bytes | None = None, name: str | None = None
+) -> Array:
+    """Return the samples of a file, or of bytes that were read from elsewhere, as a batch.
+
+    A ``.npy`` file is mapped, so that it may be larger than memory. Of several arrays, the one
+    called ``name`` holds the samples, or that of the spec's training section. A table's column that
+    holds the training's targets is left out.
+    """
+    mapped = map_npy(path) if data is None else None
+    arrays = read_arrays(path, data) if mapped is None else {"": mapped}
+    training = model.model.train
+    inputs, targets = (training.inputs, training.targets) if training else ("inputs", "targets")
+    if name is not None:
+        samples = pick_named(arrays, name, path)
+    else:
+        samples = read_samples(arrays, inputs, targets, model.input_shape, path)
+    samples = samples[None] if samples.shape == model.input_shape else samples
+    if samples.ndim == 0 or samples.shape[1:] != model.input_shape:
+        conform(samples, model.input_shape, model.name)  # says what does not fit
+    return samples
+
+
 def infer(
     model: InferenceModel, path: str, data: bytes | None = None, name: str | None = None
 ) -> Array:
-    """Return the outputs for the samples of a file, or of bytes that were read from elsewhere.
+    """Return the outputs for the samples of a file; see ``read_inputs`` and ``infer_parts``."""
+    return np.concatenate(list(infer_parts(model, read_inputs(model, path, data, name))))
 
-    Of several arrays, the one called ``name`` holds the samples, or that of the spec's training
-    section. A table's column that holds the training's targets is left out.
+
+def infer_parts(model: InferenceModel, samples: Array) -> Iterator[Array]:
+    """Yield the outputs for a batch of any size, some samples at a time; at least one part."""
+    size = samples.dtype.itemsize * math.prod(samples.shape[1:])
+    step = max(1, min(_MOST_SAMPLES, _PART // max(size, 1)))
+    for start in range(0, max(len(samples), 1), step):
+        yield model.run(samples[start : start + step])
+
+
+def top_candidates(
+    model: InferenceModel, outputs: Array, count: int, start: int = 0
+) -> list[Candidate]:
+    """Return each sample's highest outputs, best first; of equal ones, the first wins.
+
+    Samples are counted from ``start``.
     """
-    training = model.model.train
-    inputs, targets = (training.inputs, training.targets) if training else ("inputs", "targets")
-    arrays = read_arrays(path, data)
-    if name is not None:
-        return model.run(pick_named(arrays, name, path))
-    return model.run(read_samples(arrays, inputs, targets, model.input_shape, path))
-
-
-def top_candidates(model: InferenceModel, outputs: Array, count: int) -> list[Candidate]:
-    """Return each sample's highest outputs, best first; of equal ones, the first wins."""
     if count < 1:
         raise UsageError(f"--top-k: expected at least 1, got {count}")
     rows = outputs.reshape(len(outputs), math.prod(outputs.shape[1:]))
     best = np.argsort(-rows, axis=1, kind="stable")[:, :count]
     return [
         Candidate(
-            sample,
+            start + sample,
             rank + 1,
             model.labels[number] if model.labels else str(number),
             float(rows[sample, number]),
@@ -59,9 +91,14 @@ def top_candidates(model: InferenceModel, outputs: Array, count: int) -> list[Ca
     ]
 
 
-def save_outputs(outputs: Array, path: str) -> None:
-    """Write outputs as a ``.npy`` file."""
-    stream = io.BytesIO()
-    np.save(stream, outputs, allow_pickle=False)
+def save_outputs(outputs: Iterable[Array], count: int, path: str) -> None:
+    """Write parts of outputs, so many samples in all, as one ``.npy`` file, as they come."""
     with atomic_write(path) as file:
-        file.write(stream.getvalue())
+        started = False
+        for part in outputs:
+            if not started:
+                header = {"descr": part.dtype.str, "fortran_order": False}
+                shape = {"shape": (count, *part.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header | shape)
+                started = True
+            file.write(np.ascontiguousarray(part).data)

@@ -1,17 +1,39 @@
-"""Quantize a checkpoint: weight matrices to a smaller storage type, the rest as it is."""
+"""Convert the weights of a GGUF file: matrices to a smaller storage type, or all to float32.
+
+Checkpoints of ours are converted with their spec, any other GGUF file with its metadata as it is.
+One tensor at a time is made and written, so that a file may be larger than memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from llmbol_core.errors import ModelError
+from llmbol_core.errors import DtypeError, ModelError, UsageError, nearest
 from llmbol_core.ml import gguf
-from llmbol_core.ml.dtypes import F32, StorageType
+from llmbol_core.ml.codecs import DECODABLE
+from llmbol_core.ml.dtypes import BF16, F16, F32, StorageType
 from llmbol_core.ml.gguf.writer import Progress
-from llmbol_core.ml.quantization import encodable_type, quantization_error, quantize
-from llmbol_core.ml.tensor import Tensor
+from llmbol_core.ml.quantization import (
+    dequantize,
+    encodable_type,
+    quantization_error,
+    quantize,
+)
+from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import check_target
-from llmbol_core.nn.checkpoint import matrix_shape, metadata, model_of, tensors_of
+from llmbol_core.nn.checkpoint import SPEC_KEY, matrix_shape, metadata, model_of, tensors_of
+
+_FLOATS = (F32, F16, BF16)
+
+# fmt: off
+_FILE_TYPES = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K": 15,
+    "Q5_K": 17, "Q6_K": 18, "BF16": 32,
+}
+# fmt: on
+"""llama.cpp's numbers for files whose matrices mostly have a type (``general.file_type``)."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +51,10 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class QuantizeReport:
-    """What became of a checkpoint's tensors, and the sums of their bytes."""
+    """What became of a file's tensors, and the sums of their bytes."""
 
-    path: str
+    path: str | None
+    """None if nothing was written."""
     type: str
     bytes_before: int
     bytes_after: int
@@ -45,50 +68,133 @@ class QuantizeReport:
 
 def quantize_checkpoint(
     source: str,
-    target: str,
+    target: str | None,
     dtype: str,
     progress: Progress = lambda done, total, note: None,
+    tensor_types: Sequence[str] = (),
 ) -> QuantizeReport:
-    """Write a checkpoint whose weight matrices have another storage type; report on each tensor.
+    """Write a file whose weight matrices have another storage type; report on each tensor.
 
-    A convolution's weight counts as a matrix with one row per output. A tensor whose rows do not
-    divide into blocks, and every vector, stays F32.
+    ``tensor_types`` are rules ``pattern=type`` for tensors by name (``embed*=q8_0``); the first
+    that fits wins over ``dtype``. In a checkpoint of ours a convolution's weight counts as a matrix
+    with one row per output. A tensor whose rows do not divide into blocks, and every vector, stays
+    as it is. Without a target nothing is written, but the errors are measured.
     """
-    kind = encodable_type(dtype)
-    check_target(target, source)
-    file = gguf.read(source)
-    model = model_of(file)
-    written: dict[str, Tensor] = {}
-    reports = []
-    tensors = tensors_of(file, model)
-    for done, (name, tensor) in enumerate(tensors.items()):
-        progress(done, len(tensors), name)
-        if tensor.dtype is not F32:
+    rules = [("*", encodable_type(dtype))]
+    rules[:0] = [_rule(text) for text in tensor_types]
+    work = _Work(source, target)
+    for (pattern, _), text in zip(rules, tensor_types, strict=False):
+        if not any(fnmatchcase(name, pattern) for name in work.tensors):
+            hint = nearest(pattern, work.tensors)
+            raise UsageError(f"--tensor-type {text}: no tensor has a name like that{hint}")
+
+    def plan(name: str, tensor: Tensor) -> tuple[Shape, StorageType, str]:
+        kind = next(kind for pattern, kind in rules if fnmatchcase(name, pattern))
+        if tensor.dtype.is_blocked:
             raise ModelError(source, f"{name} is {tensor.dtype.name} already: start from F32")
-        reason = _reason_to_keep(tensor, kind)
-        kept = tensor if reason else quantize(tensor.reshape(*matrix_shape(tensor.shape)), kind)
-        written[name] = kept
-        reports.append(_report(name, tensor, kept, reason))
-    progress(len(tensors), len(tensors), "writing")
-    gguf.write(target, metadata(model, target), written)
-    before, after = (sum(t.nbytes for t in group) for group in (tensors.values(), written.values()))
-    return QuantizeReport(target, kind.name, before, after, reports)
+        shape = matrix_shape(tensor.shape) if work.is_ours else tensor.shape
+        if reason := _reason_to_keep(tensor, shape, kind):
+            return tensor.shape, tensor.dtype, reason
+        return shape, kind, ""
+
+    return work.convert(plan, rules[-1][1], progress)
 
 
-def _reason_to_keep(tensor: Tensor, kind: StorageType) -> str:
+def dequantize_checkpoint(
+    source: str,
+    target: str,
+    progress: Progress = lambda done, total, note: None,
+) -> QuantizeReport:
+    """Write a file with all weights in float32, in the shapes of the layers; report on each."""
+    work = _Work(source, target)
+
+    def plan(name: str, tensor: Tensor) -> tuple[Shape, StorageType, str]:
+        if tensor.dtype.name not in DECODABLE:
+            raise DtypeError(name, f"the blocks of {tensor.dtype.name} cannot be read yet")
+        if not tensor.dtype.is_blocked and tensor.dtype not in _FLOATS:
+            return tensor.shape, tensor.dtype, f"numbers in {tensor.dtype.name}"
+        reason = "F32 already" if tensor.dtype is F32 else ""
+        return work.shapes.get(name, tensor.shape), F32, reason
+
+    return work.convert(plan, F32, progress)
+
+
+Plan = Callable[[str, Tensor], tuple[Shape, StorageType, str]]
+"""From a tensor's name and itself to its shape and type in the new file, and why it is kept."""
+
+
+class _Work:
+    """A file to convert, with the metadata of the new one."""
+
+    def __init__(self, source: str, target: str | None) -> None:
+        if target is not None:
+            check_target(target, source)
+        self.file, self.target = gguf.read(source), target
+        self.is_ours = SPEC_KEY in self.file.metadata
+        self.tensors: Mapping[str, Tensor] = self.file.tensors
+        self.shapes: Mapping[str, Shape] = {}
+        self.metadata: dict[str, gguf.Value] = dict(self.file.metadata)
+        if self.is_ours:
+            model = model_of(self.file)
+            self.tensors = tensors_of(self.file, model)
+            self.shapes = model.network.state_shapes()
+            self.metadata = metadata(model, target or source)
+
+    def convert(self, plan: Plan, kind: StorageType, progress: Progress) -> QuantizeReport:
+        """Make each tensor as planned and write it, or only measure it if there is no target."""
+        reports: list[TensorReport] = []
+        deferred = {
+            name: _deferred(name, tensor, plan(name, tensor), reports)
+            for name, tensor in self.tensors.items()
+        }
+        if self.target is None:
+            for done, (name, tensor) in enumerate(deferred.items()):
+                progress(done, len(deferred), name)
+                tensor.make()
+        else:
+            if not self.is_ours:
+                self.metadata["general.quantization_version"] = 2
+                self.metadata["general.file_type"] = _FILE_TYPES.get(kind.name, 0)
+            types = {k: v for k, v in self.file.types.items() if k in self.metadata}
+            gguf.write(self.target, self.metadata, deferred, types, progress)
+        sums = [sum(t.nbytes for t in group.values()) for group in (self.tensors, deferred)]
+        return QuantizeReport(self.target, kind.name, sums[0], sums[1], reports)
+
+
+def _deferred(
+    name: str, tensor: Tensor, planned: tuple[Shape, StorageType, str], reports: list[TensorReport]
+) -> gguf.Deferred:
+    """Return a tensor that is converted, and reported on, when its turn comes."""
+    shape, kind, reason = planned
+
+    def make() -> Tensor:
+        made, rmse = tensor, 0.0
+        if not reason:
+            made = quantize(Tensor(dequantize(tensor).reshape(shape)), kind)
+            if kind is not F32:
+                before = dequantize(tensor).reshape(shape)
+                rmse = quantization_error(before, made).root_mean_square
+        row = (name, tensor.dtype.name, kind.name, tensor.nbytes, made.nbytes, rmse, reason)
+        reports.append(TensorReport(*row))
+        return made
+
+    return gguf.Deferred(kind, shape, make)
+
+
+def _rule(text: str) -> tuple[str, StorageType]:
+    """Return the pattern and the type of a rule."""
+    pattern, separator, kind = text.rpartition("=")
+    if not separator or not pattern:
+        raise UsageError(f"--tensor-type {text}: expected PATTERN=TYPE, such as embed*=q8_0")
+    return pattern, encodable_type(kind)
+
+
+def _reason_to_keep(tensor: Tensor, shape: Shape, kind: StorageType) -> str:
     """Say why a tensor stays as it is, or return nothing if it is to be quantized."""
+    if tensor.dtype not in _FLOATS:
+        return f"numbers in {tensor.dtype.name}"
     if tensor.ndim < 2:
         return "a vector"
-    row = matrix_shape(tensor.shape)[1]
-    if row % kind.elements:
-        return f"a row of {row} is no multiple of {kind.elements}"
-    return ""
-
-
-def _report(name: str, before: Tensor, after: Tensor, reason: str) -> TensorReport:
-    """Measure one tensor."""
-    rmse = 0.0
-    if not reason:
-        rmse = quantization_error(before.reshape(*after.shape), after).root_mean_square
-    kinds = before.dtype.name, after.dtype.name
-    return TensorReport(name, *kinds, before.nbytes, after.nbytes, rmse, reason)
+    if shape[-1] % kind.elements:
+        return f"a row of {shape[-1]} is no multiple of {kind.elements}"
+    return f"{kind.name} already" if tensor.dtype is kind else ""

@@ -1,0 +1,142 @@
+"""Commands of ``nn`` that look at models and change how their weights are stored."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmbol_cli import render
+from llmbol_cli.options import AsJson, file_name, numbers, required
+
+app = render.app("Look at models, compare them, change how their weights are stored.")
+
+GgufFile = Annotated[str, typer.Argument(metavar="FILE.gguf", help="Any GGUF file.")]
+
+
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
+]
+
+
+@app.command()
+def quantize(
+    source: GgufFile,
+    to: Annotated[str, typer.Option("--type", "-t", help="Storage type, such as q8_0 or q4_k.")],
+    output: Output = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=TYPE", help="Another type for tensors of such names."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Store the weight matrices of a model in fewer bits; say what became of each tensor.
+
+    Example: nn quantize digits.gguf -t q8_0 -o digits-q8_0.gguf
+    """
+    from llmbol_core.nn.quantize import quantize_checkpoint
+
+    target = None if dry_run else required(output, "--output")
+    with render.progress("quantizing") as progress:
+        report = quantize_checkpoint(source, target, to, progress, tensor_type or ())
+    render.show(report if as_json else report.table(), as_json)
+
+
+@app.command()
+def dequantize(
+    source: GgufFile,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Store all weights of a model as float32 again.
+
+    Example: nn dequantize digits-q8_0.gguf -o digits-f32.gguf
+    """
+    from llmbol_core.nn.quantize import dequantize_checkpoint
+
+    with render.progress("expanding") as progress:
+        report = dequantize_checkpoint(source, output, progress)
+    render.show(report if as_json else report.table(), as_json)
+
+
+@app.command("inspect")
+def inspect_model(
+    source: GgufFile,
+    histogram: Annotated[
+        bool, typer.Option("--histogram", help="Show how the weights of each tensor lie.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the metadata and the tensors of a GGUF file.
+
+    Example: nn inspect digits.gguf
+    """
+    from llmbol_core.nn.inspect import bars, histograms, inspect_file
+
+    if histogram:
+        found = histograms(source)
+        render.show(found if as_json else bars(found), as_json)
+    else:
+        render.show(inspect_file(source), as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A.gguf", help="A checkpoint.")],
+    second: Annotated[str, typer.Argument(metavar="B.gguf", help="Another checkpoint.")],
+    inputs: Annotated[
+        str, typer.Option("--input", metavar="FILE", help="Samples: .npy, .npz or .csv.")
+    ],
+    array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far the outputs of two models lie apart, and the results of each layer.
+
+    Example: nn compare digits.gguf digits-q8_0.gguf --input specs/data/digits.npz
+    """
+    from llmbol_core.nn.compare import compare_files
+
+    render.show(compare_files(first, second, inputs, array), as_json)
+
+
+@app.command()
+def bench(
+    source: Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")],
+    batch: Annotated[str, typer.Option(metavar="N,N,...", help="Sizes of batches.")] = "1,16,256",
+    seconds: Annotated[
+        float, typer.Option(min=0.0, max=3600.0, help="How long to run each size.")
+    ] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency, throughput and memory of a model, and the gain over float weights.
+
+    Example: nn bench digits-q8_0.gguf --batch 1,32 --seconds 0.1
+    """
+    from llmbol_core.nn.bench import bench_file
+
+    with render.progress("running") as progress:
+        report = bench_file(source, numbers(batch, "--batch"), seconds, progress)
+    render.show(report, as_json)
+
+
+@app.command()
+def ops(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One operation.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the operations that models consist of, or show one with its attributes and cost.
+
+    Example: nn ops softmax
+    """
+    from llmbol_core.ml.catalog import describe_operation, list_operations
+
+    if name is None:
+        render.show(list_operations(), as_json)
+    else:
+        entry = describe_operation(name)
+        render.show(entry if as_json else str(entry), as_json)

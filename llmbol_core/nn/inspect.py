@@ -1,0 +1,159 @@
+"""What a GGUF file holds, ours or any other: metadata, tensors, and how their weights lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmbol_core.ml import gguf
+from llmbol_core.ml.codecs import DECODABLE
+from llmbol_core.ml.quantization import dequantize
+from llmbol_core.ml.tensor import Tensor
+
+BINS = 16
+"""Bars of a histogram, from the least to the greatest weight."""
+_SHOWN = 60
+"""How many letters of a value are shown in a listing."""
+_PART = 1 << 20
+"""How many weights are expanded at a time."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the metadata."""
+
+    key: str
+    type: str
+    value: Any
+    """A scalar, or of an array the first elements as text."""
+
+
+@dataclass(frozen=True)
+class TensorLine:
+    """One tensor."""
+
+    tensor: str
+    type: str
+    shape: list[int]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How the weights of one tensor lie; none of the numbers exist if it cannot be read."""
+
+    tensor: str
+    type: str
+    least: float | None
+    greatest: float | None
+    mean: float | None
+    deviation: float | None
+    zeros: int | None
+    counts: list[int]
+    """Weights in each of 16 equal parts of the range from the least to the greatest."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a file holds."""
+
+    path: str
+    version: int
+    alignment: int
+    bytes: int
+    parameters: int
+    bits_per_weight: float
+    metadata: list[Key]
+    tensors: list[TensorLine]
+
+
+def inspect_file(path: str) -> Contents:
+    """Return what a GGUF file holds, without reading any weight."""
+    file = gguf.read(path)
+    tensors = file.tensors.values()
+    parameters = sum(tensor.size for tensor in tensors)
+    stored = sum(tensor.nbytes for tensor in tensors)
+    return Contents(
+        file.path,
+        file.version,
+        file.alignment,
+        file.extent,
+        parameters,
+        8 * stored / parameters if parameters else 0.0,
+        [Key(key, file.types[key], _shown(value)) for key, value in file.metadata.items()],
+        [
+            TensorLine(name, tensor.dtype.name, list(tensor.shape), tensor.nbytes)
+            for name, tensor in file.tensors.items()
+        ],
+    )
+
+
+def histograms(path: str) -> list[Histogram]:
+    """Return how the weights of each tensor of a GGUF file lie."""
+    return [_histogram(name, tensor) for name, tensor in gguf.read(path).tensors.items()]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A histogram as a line of a listing."""
+
+    tensor: str
+    type: str
+    least: float | None
+    greatest: float | None
+    mean: float | None
+    deviation: float | None
+    zeros: int | None
+    bars: str
+    """A digit for each part of the range: its share of the fullest one, in ninths."""
+
+
+def bars(found: list[Histogram]) -> list[Bars]:
+    """Return histograms in a form for people."""
+    lines = []
+    for row in found:
+        most = max(row.counts, default=0)
+        text = "".join(str(math.ceil(9 * count / most)) for count in row.counts)
+        numbers = row.least, row.greatest, row.mean, row.deviation, row.zeros
+        lines.append(Bars(row.tensor, row.type, *numbers, text))
+    return lines
+
+
+def _shown(value: gguf.Value) -> Any:
+    """Return a scalar as it is, and of a long text or an array the beginning."""
+    if isinstance(value, str):
+        return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    first = [item.item() if isinstance(item, np.generic) else item for item in value[:4]]
+    more = ", ..." if len(value) > 4 else ""
+    return f"[{', '.join(map(repr, first))}{more}] ({len(value)})"
+
+
+def _histogram(name: str, tensor: Tensor) -> Histogram:
+    """Go over a tensor twice, part by part: for the range and sums, then for the counts."""
+    kind = tensor.dtype
+    if kind.name not in DECODABLE or not tensor.size:
+        return Histogram(name, kind.name, None, None, None, None, None, [])
+    blocks, step = tensor.data.reshape(-1), max(1, _PART // kind.elements)
+    parts = [blocks[start : start + step] for start in range(0, len(blocks), step)]
+    least, greatest, total, squares, zeros = math.inf, -math.inf, 0.0, 0.0, 0
+    for part in parts:
+        x = dequantize(Tensor(part, kind)).astype(np.float64)
+        least, greatest = min(least, float(x.min())), max(greatest, float(x.max()))
+        total, squares = total + float(x.sum()), squares + float(np.square(x).sum())
+        zeros += int((x == 0).sum())
+    counts = np.zeros(BINS, np.int64)
+    if math.isfinite(greatest - least):
+        for part in parts:
+            counts += np.histogram(dequantize(Tensor(part, kind)), BINS, (least, greatest))[0]
+    mean = total / tensor.size
+    deviation = math.sqrt(max(squares / tensor.size - mean * mean, 0.0))
+    return Histogram(
+        name, kind.name, least, greatest, mean, deviation, zeros, [int(n) for n in counts]
+    )

@@ -1,0 +1,217 @@
+"""The commands of ``nn`` that look at models and change how weights are stored."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from llmbol_core.ml import gguf
+from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.tensor import Tensor
+from llmbol_core.nn.builder import build_model
+from llmbol_core.nn.checkpoint import load, load_for_inference, save
+from tests.cli.test_nn import nn  # noqa: F401 -- a fixture
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A network with a convolution and rows of 64, its inputs, a foreign GGUF file."""
+    folder = tmp_path_factory.mktemp("tools")
+    layers = build_model("net", [64]).linear(64, 96).batch_norm(96).relu().linear(96, 5)
+    save(layers.build(), str(folder / "net.gguf"))
+    save(build_model("other", [64]).linear(64, 5).build(), str(folder / "other.gguf"))
+    save(build_model("wide", [8]).linear(8, 5).build(), str(folder / "wide.gguf"))
+    rng = np.random.default_rng(3)
+    np.save(folder / "x.npy", rng.normal(size=(40, 64)).astype(np.float32))
+    tensors = {
+        "token_embd.weight": Tensor(rng.normal(size=(9, 256)).astype(np.float32)),
+        "blk.0.ffn.weight": Tensor(rng.normal(size=(4, 256)).astype(np.float16)),
+        "norm.weight": Tensor(np.ones(256, np.float32)),
+        "ids": Tensor(np.arange(6, dtype=np.int32).reshape(2, 3)),
+    }
+    words = {"tokenizer.ggml.tokens": [f"w{i}" for i in range(9)]}
+    gguf.write(folder / "llama.gguf", {"general.architecture": "llama", **words}, tensors)
+    return folder
+
+
+def test_types_by_pattern_and_dry_run(nn, folder, tmp_path):  # noqa: F811
+    out = tmp_path / "q.gguf"
+    rules = ["--tensor-type", "3.*=q8_0", "--tensor-type", "*.bias=f16"]
+    words = ["quantize", folder / "net.gguf", "-t", "q4_0", *rules, "--json"]
+    dry = json.loads(nn(*words, "--dry-run").out)
+    wet = json.loads(nn(*words, "-o", out).out)
+    assert dry == wet | {"path": None}
+    after = {row["tensor"]: row["after"] for row in wet["tensors"]}
+    assert (after["0.weight"], after["3.weight"], after["3.bias"]) == ("Q4_0", "Q8_0", "F32")
+    assert {n: t.dtype.name for n, t in gguf.read(out).tensors.items()} == after
+    assert [row["rmse"] > 0 for row in wet["tensors"] if row["after"] != "F32"] == [True, True]
+    assert nn("quantize", folder / "net.gguf", "-t", "q4_0").code == 2
+
+
+def test_any_gguf_file_can_be_quantized_and_expanded(nn, folder, tmp_path):  # noqa: F811
+    small, back = tmp_path / "small.gguf", tmp_path / "back.gguf"
+    report = json.loads(
+        nn("quantize", folder / "llama.gguf", "-t", "q4_k", "-o", small, "--json").out
+    )
+    kept = {row["tensor"]: row["kept_because"] for row in report["tensors"]}
+    assert kept["norm.weight"] == "a vector"
+    assert kept["ids"] == "numbers in I32"
+    file = gguf.read(small)
+    assert file.tensors["blk.0.ffn.weight"].dtype.name == "Q4_K"
+    assert file.metadata["general.file_type"] == 15
+    assert file.metadata["tokenizer.ggml.tokens"] == [f"w{i}" for i in range(9)]
+    assert nn("dequantize", small, "-o", back).code == 0
+    original, found = gguf.read(folder / "llama.gguf").tensors, gguf.read(back).tensors
+    assert {t.dtype.name for t in found.values()} == {"F32", "I32"}
+    gap = found["token_embd.weight"].numpy() - original["token_embd.weight"].numpy()
+    assert 0 < np.abs(gap).max() < 0.3
+    assert (found["ids"].numpy() == np.arange(6).reshape(2, 3)).all()
+
+
+def test_dequantized_checkpoints_can_be_trained_again(nn, tmp_path):  # noqa: F811
+    model = build_model("conv", [4, 16]).conv1d(4, 8, 8).flatten().linear(72, 3).build()
+    paths = [str(tmp_path / name) for name in ("a", "b", "c")]
+    save(model, paths[0])
+    assert nn("quantize", paths[0], "-t", "q8_0", "-o", paths[1]).code == 0
+    assert gguf.read(paths[1]).tensors["0.weight"].shape == (8, 32)
+    assert nn("dequantize", paths[1], "-o", paths[2]).code == 0
+    again = load(paths[2])
+    x = np.ones((2, 4, 16), np.float32)
+    expected = load_for_inference(paths[1]).run(x)
+    np.testing.assert_allclose(again.evaluate().forward(x), expected, rtol=1e-2, atol=1e-3)
+
+
+def test_inspect_shows_any_file(nn, folder):  # noqa: F811
+    found = json.loads(nn("inspect", folder / "llama.gguf", "--json").out)
+    assert found["parameters"] == 13 * 256 + 256 + 6
+    keys = {row["key"]: (row["type"], row["value"]) for row in found["metadata"]}
+    assert keys["tokenizer.ggml.tokens"] == (
+        "array of string",
+        "['w0', 'w1', 'w2', 'w3', ...] (9)",
+    )
+    assert found["tensors"][1] == {
+        "tensor": "blk.0.ffn.weight",
+        "type": "F16",
+        "shape": [4, 256],
+        "bytes": 2048,
+    }
+    rows = json.loads(nn("inspect", folder / "llama.gguf", "--histogram", "--json").out)
+    first = rows[0]
+    x = gguf.read(folder / "llama.gguf").tensors["token_embd.weight"].numpy()
+    assert first["counts"] == np.histogram(x, 16)[0].tolist()
+    assert first["mean"] == pytest.approx(x.mean(), abs=1e-6)
+    assert first["deviation"] == pytest.approx(x.std(), rel=1e-5)
+    assert re.search(
+        r"^norm.weight +F32 +1 +1 +1 +0 +0 +\d{16}$",
+        nn("inspect", folder / "llama.gguf", "--histogram").out,
+        re.MULTILINE,
+    )
+
+
+def test_compare_finds_equal_and_near_models(nn, folder, tmp_path):  # noqa: F811
+    net, x = folder / "net.gguf", folder / "x.npy"
+    same = json.loads(nn("compare", net, net, "--input", x, "--json").out)
+    assert (same["max_abs"], same["top_1_agreement"], same["samples"]) == (0, 1, 40)
+    nn("quantize", net, "-t", "q4_0", "-o", tmp_path / "q.gguf")
+    near = json.loads(nn("compare", net, tmp_path / "q.gguf", "--input", x, "--json").out)
+    assert 0 < near["relative"] < 0.3
+    assert near["cosine"] > 0.95
+    layers = {(row["layer"], row["operation"]): row for row in near["layers"]}
+    assert 0 < layers["0", "linear"]["relative"] < 0.2
+    assert layers["1", "batch_norm"]["shape"] == [96]
+    assert near["layers"][-1]["max_abs"] == pytest.approx(near["max_abs"], rel=1e-3)
+    other = json.loads(nn("compare", net, folder / "other.gguf", "--input", x, "--json").out)
+    assert other["layers"] == []
+
+
+def test_bench_measures_each_size(nn, folder, tmp_path):  # noqa: F811
+    nn("quantize", folder / "net.gguf", "-t", "q8_0", "-o", tmp_path / "q.gguf")
+    words = ["--batch", "1,8", "--seconds", "0", "--json"]
+    report = json.loads(nn("bench", tmp_path / "q.gguf", *words).out)
+    assert report["weights_bytes"] < report["float_bytes"]
+    assert [row["batch"] for row in report["batches"]] == [1, 8]
+    for row in report["batches"]:
+        assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["vs_float"] > 0
+        assert row["runs"] >= 5
+    plain = json.loads(nn("bench", folder / "net.gguf", *words).out)
+    assert plain["batches"][0]["vs_float"] is None
+
+
+def test_ops_are_those_of_the_table(nn):  # noqa: F811
+    assert [row["operation"] for row in json.loads(nn("ops", "--json").out)] == list(OPS)
+    entry = json.loads(nn("ops", "conv1d", "--json").out)
+    assert entry["attributes"][0] == {
+        "attribute": "stride",
+        "type": "int",
+        "default": 1,
+        "required": False,
+    }
+    assert "weight          may be quantized" in nn("ops", "linear").out
+    for name in ("rope", "softmax", "conv2d"):
+        assert nn("ops", name).out.startswith(f"{name}(")
+
+
+def test_infer_goes_through_files_in_parts(nn, folder, tmp_path, monkeypatch):  # noqa: F811
+    from llmbol_core.nn import infer
+
+    net, x = folder / "net.gguf", folder / "x.npy"
+    whole = nn("infer", net, x).out
+    monkeypatch.setattr(infer, "_MOST_SAMPLES", 7)
+    assert nn("infer", net, x).out == whole
+    assert nn("infer", net, x, "-o", tmp_path / "y.npy").code == 0
+    rows = [[np.float32(word) for word in line.split("\t")] for line in whole.splitlines()]
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), rows)
+    top = json.loads(nn("infer", net, x, "--top-k", 1, "--json").out)
+    assert [row["sample"] for row in top] == list(range(40))
+
+
+def test_a_file_larger_than_memory_is_not_read_at_once(folder, tmp_path):
+    """Samples of 1 TiB, a hole in a file: only the first ones are ever touched."""
+    from llmbol_core.nn.infer import infer_parts, read_inputs
+
+    model = load_for_inference(str(folder / "net.gguf"))
+    with open(tmp_path / "big.npy", "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 32, 64)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + (1 << 40))
+    samples = read_inputs(model, str(tmp_path / "big.npy"))
+    part = next(infer_parts(model, samples))
+    assert part.tobytes() == model.run(np.zeros((len(part), 64), np.float32)).tobytes()
+
+
+MISTAKES = {
+    "rule": (
+        ["quantize", "net.gguf", "-t", "q4_0", "--dry-run", "--tensor-type", "q8_0"],
+        "--tensor-type q8_0: expected PATTERN=TYPE",
+    ),
+    "type in a rule": (
+        ["quantize", "net.gguf", "-t", "q4_0", "--dry-run", "--tensor-type", "*=q9"],
+        "no storage type is named 'q9'",
+    ),
+    "nothing fits": (
+        ["quantize", "net.gguf", "-t", "q4_0", "--dry-run", "--tensor-type", "9*=f16"],
+        r"--tensor-type 9\*=f16: no tensor has a name like that",
+    ),
+    "onto itself": (["dequantize", "net.gguf", "-o", "net.gguf"], "this file is read|to be read"),
+    "no gguf": (["inspect", "x.npy"], "x.npy: at byte 0: not a GGUF file"),
+    "no checkpoint": (["bench", "llama.gguf"], "without 'llmbol.spec'"),
+    "other inputs": (
+        ["compare", "net.gguf", "wide.gguf", "--input", "x.npy"],
+        r"its input is \[8\], that of .* \[64\]",
+    ),
+    "batch": (["bench", "net.gguf", "--batch", "1,,2"], "--batch: expected whole numbers"),
+    "batch of none": (["bench", "net.gguf", "--batch", "0"], "at least one sample"),
+    "operation": (["ops", "sofmax"], r"unknown operation 'sofmax' \(did you mean 'softmax'\?\)"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_one_clear_line(nn, folder, words, said):  # noqa: F811
+    result = nn(*[str(folder / w) if (folder / w).exists() else w for w in words])
+    assert (result.code, result.out) == (1, "")
+    assert re.match(f"error: .*({said})", result.err)
+    assert result.err.count("\n") == 1
