@@ -64,6 +64,7 @@ class Lowerer(Emitter):
         """Return the whole function."""
         region = self.region
         self._begin()
+        self.jump(f"b{region.start}")
         for pc in region.pcs:
             self.pc, self.instruction = pc, region.code.instructions[pc]
             if not self._is_closed():

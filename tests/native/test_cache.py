@@ -1,0 +1,75 @@
+"""The object cache: private, whole or absent, bounded."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from llmbol_core.native.cache import ObjectCache, default_directory, key_of
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ObjectCache(str(tmp_path / "cache"), limit=1000)
+
+
+def test_what_was_put_is_there_and_private(cache):
+    assert cache.get("a") is None
+    cache.put("a", b"content")
+    assert cache.get("a") == b"content"
+    assert os.stat(cache.directory).st_mode & 0o777 == 0o700
+    (file,) = os.scandir(cache.directory)
+    assert file.stat().st_mode & 0o777 == 0o600
+    cache.clear()
+    assert cache.get("a") is None
+
+
+def test_damaged_files_are_absent(cache):
+    cache.put("a", b"content")
+    (file,) = os.scandir(cache.directory)
+    with open(file.path, "r+b") as opened:
+        opened.seek(-1, os.SEEK_END)
+        opened.write(b"x")
+    assert cache.get("a") is None
+    with open(file.path, "wb"):
+        pass
+    assert cache.get("a") is None
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_what_others_can_write_is_not_trusted(cache, what):
+    cache.put("a", b"content")
+    (file,) = os.scandir(cache.directory)
+    os.chmod(file.path if what == "file" else cache.directory, 0o777)
+    assert cache.get("a") is None
+
+
+def test_the_least_recently_used_is_dropped(cache):
+    for number in range(3):
+        cache.put(str(number), bytes(280))
+        os.utime(cache._path(str(number)), (number, number))
+    assert cache.get("0") is not None
+    cache.put("3", bytes(280))
+    assert cache.get("1") is None
+    assert cache.get("0") is not None
+
+
+def test_a_cache_that_cannot_be_written_is_silent(tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = ObjectCache(str(tmp_path / "file" / "cache"))
+    cache.put("a", b"content")
+    assert cache.get("a") is None
+
+
+def test_the_directory_follows_the_environment(monkeypatch):
+    monkeypatch.setenv("LLMBOL_CACHE", "/somewhere")
+    assert default_directory() == "/somewhere"
+    monkeypatch.delenv("LLMBOL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_directory() == "/cache/llmbol"
+
+
+def test_keys_tell_parts_apart():
+    assert key_of("ab", "c") != key_of("a", "bc")
+    assert key_of("ab", "c") == key_of("ab", "c")

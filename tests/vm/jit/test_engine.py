@@ -1,0 +1,141 @@
+"""Programs on the fast engine: what they print, where they fail, how they are stopped."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.errors import LimitError, Trap, UsageError
+from llmbol_core.vm.engines import compiled_by, engine
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.jit.units import compile_module
+from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.objectfile import read_module
+from tests.vm.objects import VECTORS
+from tests.vm.programs import assemble
+
+SIZES = {
+    "alu": 5000, "arrays": 300, "bigs": 2000, "channels": 50, "dispatch": 300, "fib": 15,
+    "lists": 5, "mandel": 20, "matmul": 10, "nbody": 50, "qsort": 400, "sieve": 2000,
+    "strings": 100, "trees": 6,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBOL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def run(module, engine_name="jit", limits=None, entry="main", arguments=()):
+    with InfernoVM(HOST_MODULES, limits=limits, engine=engine(engine_name)) as vm:
+        vm.load_module("test", module)
+        value = vm.execute("test", entry, arguments)
+        stats = compiled_by(vm.engine)
+        instructions = vm.scheduler.instructions
+    vm.heap.collect()
+    assert vm.heap.objects == 0
+    return value, stats, instructions
+
+
+LOOP = """
+    movw $0,72(fp)
+    movw $0,64(fp)
+loop: addw 64(fp),72(fp)
+    addw $1,64(fp)
+    bltw 64(fp),$30000,loop
+    movw 72(fp),0(16(fp))
+    ret
+"""
+ENDLESS = "loop: addw $1,72(fp)\n jmp loop"
+FACTORIAL = """
+    frame $6,80(fp)
+    movw $10,32(80(fp))
+    lea 64(fp),16(80(fp))
+    call 80(fp),fact
+    movw 64(fp),0(16(fp))
+    ret
+fact: bgtw 32(fp),$1,more
+    movw $1,0(16(fp))
+    ret
+more: frame $6,36(fp)
+    subw $1,32(fp),32(36(fp))
+    lea 28(fp),16(36(fp))
+    call 36(fp),fact
+    mulw 28(fp),32(fp),0(16(fp))
+    ret
+"""
+
+
+def test_functions_call_each_other():
+    value, stats, _ = run(assemble(FACTORIAL))
+    assert value == 3628800
+    assert stats is not None
+    assert stats.functions == 2
+
+
+def test_a_hot_loop_is_compiled_while_it_runs():
+    value, stats, instructions = run(assemble(LOOP), "auto")
+    assert value == 449985000
+    assert stats is not None
+    assert stats.functions == 1
+    assert 80_000 < instructions < 100_000
+
+
+def test_engines_are_known_by_name():
+    with pytest.raises(UsageError, match="did you mean 'jit'"):
+        engine("jitt")
+    _, stats, _ = run(assemble(LOOP), "interpreter")
+    assert stats is None
+
+
+def test_traps_come_from_where_they_are():
+    code = "movw $5,64(fp)\nmovw $0,72(fp)\ndivw 72(fp),64(fp)\nret"
+    for name in ("interpreter", "jit"):
+        with pytest.raises(Trap) as caught:
+            run(assemble(code), name)
+        assert caught.value.name == "zero divide"
+        assert caught.value.pc == 2
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(instructions=2_000_000), Limits(seconds=0.3)], ids=["instructions", "time"]
+)
+def test_limits_stop_an_endless_loop(limits):
+    run(assemble(LOOP))
+    began = time.monotonic()
+    with pytest.raises(LimitError):
+        run(assemble(ENDLESS), limits=limits)
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.skipif(not VECTORS.exists(), reason="the vectors are not at hand")
+@pytest.mark.parametrize("name", SIZES)
+def test_programs_print_the_same_on_both_engines(name):
+    printed = []
+    for chosen in ("interpreter", "jit"):
+        out = io.BytesIO()
+        streams = Streams(io.BytesIO(), out, io.BytesIO())
+        with InfernoVM(HOST_MODULES, streams=streams, engine=engine(chosen)) as vm:
+            path = str(VECTORS / "bench" / f"{name}.dis")
+            assert vm.run(path, [str(SIZES[name])], host=True).status == 0
+        vm.heap.collect()
+        assert vm.heap.objects == 0
+        printed.append(out.getvalue())
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.skipif(not VECTORS.exists(), reason="the vectors are not at hand")
+def test_code_made_ahead_of_time_is_found():
+    path = VECTORS / "bench" / "fib.dis"
+    made = compile_module(read_module(path.read_bytes(), str(path)))
+    assert made.functions >= 3
+    with InfernoVM(HOST_MODULES, streams=Streams(), engine=engine("auto")) as vm:
+        vm.run(str(path), ["18"], host=True)
+        stats = compiled_by(vm.engine)
+    assert stats is not None
+    assert stats.units == stats.cached == 1
