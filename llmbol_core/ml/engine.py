@@ -8,8 +8,9 @@ same time. From then on a run allocates what it returns, and what an operation n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,11 @@ _BATCH_SIZES = 2
 class _Planned:
     """A step ready to run."""
 
-    step: Step
-    weights: tuple[Held, ...]
-    """For each input that is a weight or depends on weights alone, its value."""
+    run: Callable[..., Array]
+    """The operation with its attributes."""
+    inputs: tuple[tuple[int, Held], ...]
+    """The value that each input is, and what it holds if no input of the graph changes it."""
+    output: int
     finished: tuple[int, ...]
     """The values that nobody needs after this step."""
 
@@ -85,30 +88,15 @@ class Engine:
         workspaces = self._of_batch(batch)
         # Several threads may run at a time: each takes a workspace and puts it back.
         workspace = workspaces.pop() if workspaces else self._layout.workspace(batch)
-        with single_threaded_blas():
+        with single_threaded_blas(), np.errstate(all="ignore"):
             for planned, out in zip(self._plan, workspace, strict=True):
-                self._step(planned, values, out)
+                _take(planned, values, out)
         workspaces.append(workspace)
         return tuple(self._result(values, value) for value in self.graph.outputs)
 
     def workspace_bytes(self, batch: int) -> int:
         """Return how many bytes the buffers for batches of this size take."""
         return self._layout.bytes(batch)
-
-    def _step(self, planned: _Planned, values: dict[int, Array], out: Array | None) -> None:
-        step = planned.step
-        given = [
-            values[value.index] if weight is None else weight
-            for value, weight in zip(step.inputs, planned.weights, strict=True)
-        ]
-        if out is not None:
-            values[step.output.index] = OPS[step.op].run(*given, **step.attributes, out=out)
-        else:
-            result = OPS[step.op].run(*given, **step.attributes)
-            # Element-wise NumPy code rounds alike only for data that lie alike.
-            values[step.output.index] = np.asarray(result, order="C")
-        for index in planned.finished:
-            del values[index]
 
     def _result(self, values: dict[int, Array], value: Value) -> Array:
         if value.index in values:
@@ -140,6 +128,18 @@ class Engine:
                 )
             ready[value.index] = np.asarray(x, order="C")
         return ready
+
+
+def _take(planned: _Planned, values: dict[int, Array], out: Array | None) -> None:
+    """Take one step: put its result among the values, drop what is no longer needed."""
+    given = [values[index] if held is None else held for index, held in planned.inputs]
+    if out is not None:
+        values[planned.output] = planned.run(*given, out=out)
+    else:
+        # Element-wise NumPy code rounds alike only for data that lie alike.
+        values[planned.output] = np.asarray(planned.run(*given), order="C")
+    for index in planned.finished:
+        del values[index]
 
 
 class _Held:
@@ -201,8 +201,9 @@ class _Layout:
             last.update({value.index: number for value in (*step.inputs, step.output)})
         return [
             _Planned(
-                step,
-                self._held.inputs(step),
+                partial(OPS[step.op].definition, **step.attributes),
+                tuple(zip((v.index for v in step.inputs), self._held.inputs(step), strict=True)),
+                step.output.index,
                 tuple(
                     index
                     for index, at in last.items()

@@ -81,6 +81,8 @@ class Op:
     """From the shapes of the inputs, None for those left out, and attributes; may raise."""
     run: Callable[..., Array]
     """The definition, on NumPy arrays: same inputs, same bits; float64 in gives float64 out."""
+    definition: Callable[..., Array]
+    """The same, for callers that have silenced NumPy's warnings themselves."""
     gradient: Callable[..., tuple[Array | None, ...]] | None
     """From output gradient, output, inputs and attributes to one gradient for each input."""
     flops: Callable[..., int]
@@ -191,6 +193,7 @@ def op(
             dtype=dtype,
             shape=shape,
             run=_silently(function),
+            definition=function,
             gradient=gradient and _silently(gradient),
             flops=flops,
             example=example,
