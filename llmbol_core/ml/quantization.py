@@ -88,8 +88,8 @@ def quantization_error(original: ArrayLike | Tensor, stored: Tensor) -> Quantiza
         after = dequantize(Tensor(blocks[part], kind)).reshape(-1)
         exact = before[part].reshape(-1).astype(np.float64)
         difference = exact - after
-        noise += float(difference @ difference)
-        signal += float(exact @ exact)
+        noise += float(np.square(difference).sum())
+        signal += float(np.square(exact).sum())
         greatest = max(greatest, float(np.abs(difference).max(initial=0)))
     ratio = 10 * math.log10(signal / noise) if noise and signal else math.inf
     return QuantizationError(math.sqrt(noise / max(x.size, 1)), greatest, ratio)
