@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from llmbol_cli import nn_tools, render
-from llmbol_cli.options import AsJson, file_name, required
+from llmbol_cli import nn_tools, nn_train, render
+from llmbol_cli.options import MAX_SEED, AsJson, Data, ModelOrSpec, file_name, required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,17 +18,11 @@ if TYPE_CHECKING:
 
 app = render.app("Build, train, run and quantize neural networks.")
 
-ModelOrSpec = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint or a YAML spec.")]
 Checkpoint = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")]
 Output = Annotated[
     str,
     typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
 ]
-Data = Annotated[
-    str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
-]
-
-MAX_SEED = 2**32 - 1
 
 
 @app.command()
@@ -55,38 +49,6 @@ def build(
     render.show(
         summary if as_json else f"{output}: {model.name}, {summary.parameters} parameters", as_json
     )
-
-
-@app.command()
-def train(
-    source: ModelOrSpec,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where to write: else MODEL itself, or NAME.gguf for a spec.",
-            callback=file_name,
-        ),
-    ] = None,
-    data: Data = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train a model as its spec says and write the checkpoint.
-
-    Example: nn train specs/digits-mlp.yaml -o digits.gguf
-    """
-    from llmbol_core.nn.train import train_file
-
-    with render.progress("training") as progress:
-        changes = {"epochs": epochs, "seed": seed}
-        run = train_file(source, output, data, changes, progress)
-    render.show(run if as_json else [run.row()], as_json)
 
 
 @app.command("eval")
@@ -229,6 +191,7 @@ def demo(
     render.note(f"all answers agree; {done.seconds:.1f} s; the files are in {done.directory}/")
 
 
+app.add_typer(nn_train.app)
 app.add_typer(nn_tools.app)
 
 

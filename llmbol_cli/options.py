@@ -11,6 +11,12 @@ from llmbol_core.errors import UsageError, nearest
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+ModelOrSpec = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint or a YAML spec.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
+]
+MAX_SEED = 2**32 - 1
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 

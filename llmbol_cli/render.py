@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
-from llmbol_core.errors import LlmbolError, SourceError
+from llmbol_core.errors import LlmbolError, SourceError, SpecError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -78,9 +78,10 @@ def fail(error: LlmbolError) -> NoReturn:
     """Say what was wrong, with the place in the source where a terminal can show it, and exit 1."""
     with suppress(OSError):
         sys.stdout.flush()
-    print(f"error: {_visible(str(error))}", file=sys.stderr)
-    if isinstance(error, SourceError) and error.excerpt and sys.stderr.isatty():
-        print(error.excerpt, file=sys.stderr)
+    for mistake in (error, *(error.others if isinstance(error, SpecError) else ())):
+        print(f"error: {_visible(str(mistake))}", file=sys.stderr)
+        if isinstance(mistake, SourceError) and mistake.excerpt and sys.stderr.isatty():
+            print(mistake.excerpt, file=sys.stderr)
     sys.exit(1)
 
 

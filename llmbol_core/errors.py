@@ -67,7 +67,9 @@ class AssemblyError(SourceError):
 
 
 class SpecError(SourceError):
-    """A YAML model spec that does not describe a model."""
+    """A YAML model spec that does not describe a model; ``others`` are further mistakes in it."""
+
+    others: tuple[SpecError, ...] = ()
 
 
 class FormatError(LlmbolError):

@@ -16,12 +16,12 @@ import dataclasses
 import json
 import math
 import re
-import reprlib
 import typing
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from llmbol_core.errors import LlmbolError, ShapeError, SpecError, nearest
+from llmbol_core.errors import LlmbolError, ShapeError, SpecError, UsageError, nearest
 from llmbol_core.native.files import read_bytes
 from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
 from llmbol_core.nn.declared import (
@@ -34,8 +34,11 @@ from llmbol_core.nn.declared import (
     member_type,
     required_fields,
 )
+from llmbol_core.nn.expansion import expand
 from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import is_table
+from llmbol_core.nn.nodes import Node, listed, together
+from llmbol_core.nn.nodes import shown as shown_node
 from llmbol_core.nn.summary import shown
 
 D = TypeVar("D", bound=Declared)
@@ -44,37 +47,57 @@ _NUMBER = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
-@dataclass(frozen=True)
-class Node:
-    """A value and its place. A mapping's value is a dictionary of pairs (key's node, node)."""
-
-    value: Any
-    text: str | None
-    path: str
-    line: int
-    column: int
-    lines: tuple[str, ...] = dataclasses.field(default=(), repr=False)
-
-    def error(self, why: str) -> SpecError:
-        """Return the complaint that stands at this place."""
-        text = self.lines[self.line - 1] if self.line <= len(self.lines) else ""
-        return SpecError(self.path, self.line, self.column, why, text)
-
-
-def read_spec(path: str) -> Model:
-    """Read the model that a YAML file describes."""
+def read_spec(path: str, settings: Sequence[str] = ()) -> Model:
+    """Read the model that a YAML file describes, with changes such as ``train.epochs=10``."""
     data = read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SpecError(path, line, 1, "not UTF-8 text: is this a YAML spec?") from error
-    return parse_spec(text, path)
+    return parse_spec(text, path, settings)
 
 
-def parse_spec(text: str, path: str = "<spec>") -> Model:
+def parse_spec(text: str, path: str = "<spec>", settings: Sequence[str] = ()) -> Model:
     """Return the model that YAML text describes; its parameters are made on first use."""
-    return _read_model(_compose(text, path), path)
+    return _read_model(expand(_changed(_compose(text, path), settings)), path)
+
+
+def changed_model(model: Model, settings: Sequence[str], path: str) -> Model:
+    """Return the model whose spec is this one's with changes such as ``train.epochs=10``."""
+    root = _node_of_plain(json.loads(format_json_spec(model.config())), path)
+    changed = _read_model(_changed(root, settings), path)
+    changed.path = model.path
+    return changed
+
+
+def _changed(root: Node, settings: Sequence[str]) -> Node:
+    """Return the spec with other values at dotted paths; list members count from 0."""
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--set {setting}: expected KEY=VALUE, such as train.epochs=10")
+        value = _compose(text, f"--set {path}") if text.strip() else Node(None, "", setting, 1, 1)
+        root = _replaced(root, path.split("."), value, setting)
+    return root
+
+
+def _replaced(node: Node, keys: list[str], value: Node, setting: str) -> Node:
+    """Return a node in which what lies at the end of the keys is another value."""
+    if not keys:
+        return value
+    key, rest = keys[0], keys[1:]
+    if isinstance(node.value, list) and key.isdecimal() and int(key) < len(node.value):
+        members = list(node.value)
+        members[int(key)] = _replaced(members[int(key)], rest, value, setting)
+        return dataclasses.replace(node, value=members)
+    if node.value is None or isinstance(node.value, dict):
+        pairs = dict(node.value or {})
+        fresh = Node(None, key, value.path, 1, 1)
+        place, old = pairs.get(key, (fresh, fresh))
+        pairs[key] = (place, _replaced(dataclasses.replace(old), rest, value, setting))
+        return dataclasses.replace(node, value=pairs)
+    raise UsageError(f"--set {setting}: there is nothing called {key!r} in {shown_node(node)}")
 
 
 def parse_json_spec(text: str, path: str) -> Model:
@@ -131,15 +154,33 @@ def _made(node: Node, cls: type[D], fields: dict[str, Any]) -> D:
 def read_fields(node: Node, cls: type[Declared], what: str) -> dict[str, Any]:
     """Return the checked values of a mapping's keys as the constructor takes them."""
     if not isinstance(node.value, dict):
-        raise node.error(f"expected the fields of {what}, got {_shown(node)}")
+        raise node.error(f"expected the fields of {what}, got {shown_node(node)}")
     types = field_types(cls)
+    errors: list[SpecError] = []
     for key, (place, _) in node.value.items():
         if key not in types:
-            known = nearest(key, types) or f": expected {_listed(types)}"
-            raise place.error(f"{what} has no field {key!r}{known}")
-    if missing := [name for name in required_fields(cls) if name not in node.value]:
-        raise node.error(f"{what} needs {_listed(missing, 'and')}")
-    return {key: read_value(value, types[key], key) for key, (_, value) in node.value.items()}
+            known = nearest(key, types) or f": expected {listed(types)}"
+            errors.append(place.error(f"{what} has no field {key!r}{known}"))
+    missing = [name for name in required_fields(cls) if name not in node.value]
+    if missing and not errors:
+        errors.append(node.error(f"{what} needs {listed(missing, 'and')}"))
+    fields = {}
+    for key, (_, value) in node.value.items():
+        if key in types:
+            with _collecting(errors):
+                fields[key] = read_value(value, types[key], key)
+    if errors:
+        raise together(errors)
+    return fields
+
+
+@contextmanager
+def _collecting(errors: list[SpecError]) -> Iterator[None]:
+    """Note a complaint and go on."""
+    try:
+        yield
+    except SpecError as error:
+        errors.append(error)
 
 
 def read_member(node: Node, family: type[D]) -> D:
@@ -147,13 +188,13 @@ def read_member(node: Node, family: type[D]) -> D:
     place, fields = node, Node({}, None, node.path, node.line, node.column, node.lines)
     if isinstance(node.value, dict):
         if len(node.value) != 1:
-            why = f"expected one {family.family} with its fields inside, got {_shown(node)}"
+            why = f"expected one {family.family} with its fields inside, got {shown_node(node)}"
             raise node.error(why)
         ((place, inner),) = node.value.values()
         fields = fields if inner.value is None else inner
     name = place.text
     if not isinstance(name, str) or isinstance(node.value, list):
-        raise node.error(f"expected a {family.family}, got {_shown(node)}")
+        raise node.error(f"expected a {family.family}, got {shown_node(node)}")
     try:
         cls = family.lookup(name)
     except FieldError as error:
@@ -180,18 +221,30 @@ def read_value(node: Node, hint: Any, what: str) -> Any:
         return None if node.value is None else read_value(node, options[0], what)
     if family := member_type(hint):
         if not isinstance(node.value, list):
-            raise node.error(f"expected {describe(hint)}, got {_shown(node)}")
-        return [read_member(member, family) for member in node.value]
+            raise node.error(f"expected {describe(hint)}, got {shown_node(node)}")
+        return _read_members(node, family)
     if isinstance(hint, type) and issubclass(hint, Section):
         return read_section(node, hint, what)
     if isinstance(hint, type) and issubclass(hint, Declared):
         return read_member(node, hint)
     if isinstance(node.value, dict):
-        raise node.error(f"{what}: expected {describe(hint)}, got {_shown(node)}")
+        raise node.error(f"{what}: expected {describe(hint)}, got {shown_node(node)}")
     try:
         return convert(hint, _plain(node, hint))
     except FieldError as error:
         raise node.error(f"{what}: {error}") from error
+
+
+def _read_members(node: Node, family: type[D]) -> list[D]:
+    """Return the members of a list, or the complaints about all of them."""
+    errors: list[SpecError] = []
+    members = []
+    for member in node.value:
+        with _collecting(errors):
+            members.append(read_member(member, family))
+    if errors:
+        raise together(errors)
+    return members
 
 
 def _plain(node: Node, hint: Any) -> Any:
@@ -201,21 +254,6 @@ def _plain(node: Node, hint: Any) -> Any:
         return [_plain(member, inner) for member in node.value]
     bare = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
     return node.text if bare is str and node.text is not None else node.value
-
-
-def _shown(node: Node) -> str:
-    """Say what a node is, for complaints."""
-    if isinstance(node.value, dict):
-        return f"the keys {_listed(node.value, 'and')}" if node.value else "nothing"
-    if isinstance(node.value, list):
-        return "a list"
-    return "nothing" if node.value is None else reprlib.repr(node.value)
-
-
-def _listed(names: typing.Iterable[str], link: str = "or") -> str:
-    """Return ``'a', 'b' or 'c'``."""
-    *first, last = map(repr, names)
-    return f"{', '.join(first)} {link} {last}" if first else last
 
 
 # Text to nodes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import evaluate, load_data, training_of
 from llmbol_core.nn.model import Model
 from llmbol_core.nn.resume import forget_progress, take_up_progress, write_progress
-from llmbol_core.nn.spec import read_spec
+from llmbol_core.nn.spec import changed_model, read_spec
 from llmbol_core.nn.trainer import Epoch, Trainer
 
 
@@ -89,11 +89,15 @@ def run_to_end(
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """What a run writes down on its way: after every so many epochs, and whether it takes it up."""
+class Options:
+    """How a file is trained."""
 
-    every: int = 0
+    settings: tuple[str, ...] = ()
+    """Changes to the spec, such as ``train.epochs=10``."""
+    keep_every: int = 0
+    """After how many epochs, again and again, is written down where training stands."""
     resume: bool = False
+    """Whether it goes on where an interrupted run stopped, if there is one."""
 
 
 def train_file(
@@ -102,7 +106,7 @@ def train_file(
     data: str | None = None,
     changes: Mapping[str, int | None] | None = None,
     progress: Progress = lambda done, total, note: None,
-    keeping: Keeping = Keeping(),
+    options: Options = Options(),
 ) -> TrainingRun:
     """Train a checkpoint, or a spec from its start values, and write the checkpoint.
 
@@ -111,7 +115,7 @@ def train_file(
     up after an interruption and gives the same weights, bit for bit.
     """
     trained_before = is_checkpoint(source)
-    model = load(source) if trained_before else read_spec(source)
+    model = (_loaded if trained_before else read_spec)(source, options.settings)
     settings = training_of(model)
     if target is None:
         target = source if trained_before else _own_file(model, source)
@@ -123,17 +127,28 @@ def train_file(
     if not trained_before:
         model.seeded()
     trainer = Trainer(model, load_data(model, data))
-    if keeping.resume:
+    if options.resume:
         take_up_progress(trainer, target)
 
     def keep(trainer: Trainer) -> None:
-        if keeping.every and len(trainer.history) % keeping.every == 0:
+        if options.keep_every and len(trainer.history) % options.keep_every == 0:
             write_progress(trainer, target)
 
     run = run_to_end(trainer, progress, keep)
     save(model, target)
     forget_progress(target)
     return run
+
+
+def _loaded(source: str, settings: Sequence[str]) -> Model:
+    """Return a trained model whose training section is changed."""
+    model = load(source)
+    if settings:
+        changed = changed_model(model, settings, source)
+        if changed.config() | {"train": None} != model.config() | {"train": None}:
+            raise UsageError(f"{source}: of a trained model only 'train' can be changed")
+        model.train = changed.train
+    return model
 
 
 def _own_file(model: Model, source: str) -> str:

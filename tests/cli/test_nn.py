@@ -46,8 +46,9 @@ def files(tmp_path_factory):
     (folder / "cut.gguf").write_bytes(model[: len(model) // 2])
     text = Path(SPEC).read_text().replace("data/digits.npz", "nowhere.npz")
     (folder / "nodata.yaml").write_text(text)
-    (folder / "layer.yaml").write_text(text.replace("- ReLU", "- RelLU"))
-    (folder / "field.yaml").write_text(text.replace("in_features", "in_feature"))
+    (folder / "layer.yaml").write_text(text.replace("- ReLU", "- RelLU", 1))
+    (folder / "field.yaml").write_text(text.replace("in_features", "in_feature", 1))
+    (folder / "several.yaml").write_text(text.replace("- ReLU", "- RelLU"))
     return folder
 
 
@@ -151,6 +152,47 @@ def test_mistakes_are_one_clear_line(nn, files, arguments, said, monkeypatch):
     assert result.out == ""
     assert re.match(f"error: .*{said}", result.err)
     assert result.err.count("\n") == 1
+
+
+def test_all_mistakes_of_a_spec_are_shown(nn, files):
+    result = nn("check", files / "several.yaml")
+    assert result.code == 1
+    lines = result.err.splitlines()
+    assert len(lines) == 2
+    assert all(re.match(r"error: .*several.yaml:\d+:5: unknown layer 'RelLU'", x) for x in lines)
+
+
+def test_start_check_change_and_draw(nn, tmp_path, monkeypatch):
+    spec = tmp_path / "new.yaml"
+    assert nn("init", "new", "-o", spec).out == f"{spec}\n"
+    assert "exists already" in nn("init", "new", "-o", spec).err
+    assert re.search("no such file .* that .*new.yaml names", nn("check", spec).err)
+    checked = json.loads(nn("check", SPEC, "--json").out)
+    assert [row["checked"] for row in checked] == ["layers", "data", "loss", "gradients"]
+    model, curve = tmp_path / "m.gguf", tmp_path / "c.svg"
+    words = ["--set", "train.epochs=3", "--set", "layers.4={Dropout: {p: 0.1}}"]
+    run = nn("train", SPEC, "-o", model, *words, "--plot", "--curve", curve, "--json")
+    assert len(json.loads(run.out)["history"]) == 3
+    assert run.err.startswith("digits-mlp: loss, * train, o watched\n")
+    assert curve.read_text().startswith("<svg ")
+    assert not list(tmp_path.glob("*.resume"))
+    again = nn("train", model, "--set", "train.epochs=1", "--set", "train.batch_size=256")
+    assert again.code == 0
+    assert "only 'train' can be changed" in nn("train", model, "--set", "name=x").err
+    assert nn("train", SPEC, "--set", "train").err == (
+        "error: --set train: expected KEY=VALUE, such as train.epochs=10\n"
+    )
+    assert "nothing called 'x'" in nn("train", SPEC, "--set", "name.x=1").err
+
+
+def test_schema_knows_every_layer(nn):
+    schema = json.loads(nn("schema").out)
+    (layers,) = [schema["$defs"]["layer"]["anyOf"]]
+    assert any("TransformerEncoderLayer" in form.get("properties", {}) for form in layers)
+    assert schema["properties"]["train"]["anyOf"][0]["required"] == ["data"]
+    linear = next(f for f in layers if "Linear" in f.get("properties", {}))["properties"]["Linear"]
+    assert linear["required"] == ["in_features", "out_features"]
+    assert linear["properties"]["in_features"]["anyOf"][0] == {"type": "integer", "minimum": 1}
 
 
 MISUSE = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbol_core.errors import SpecError
+from llmbol_core.errors import SpecError, UsageError
 from llmbol_core.nn.criterions import CrossEntropy
 from llmbol_core.nn.optim import Adam
 from llmbol_core.nn.spec import format_json_spec, parse_json_spec, parse_spec, read_spec
@@ -167,3 +167,79 @@ def test_any_damage_is_a_clear_error_or_another_model(data):
         text[place] = data.draw(st.sampled_from(list("{}[]:,-&*!'\"\n ax01.#|>%@\t")))
     with suppress(SpecError):
         parse_spec("".join(text))
+
+
+SHORT = """\
+variables: {width: 6, rate: 0.1, again: $width}
+blocks:
+  hidden:
+    - Linear: {in_features: $width, out_features: $again}
+    - drop
+  drop: [{Dropout: {p: $rate}}]
+name: short
+input: {shape: [6]}
+layers:
+  - repeat: {times: 2, layers: [hidden, ReLU]}
+  - Residual: [hidden]
+"""
+
+
+def test_short_forms_are_written_out():
+    model = parse_spec(SHORT)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == ["Linear", "Dropout", "ReLU", "Linear", "Dropout", "ReLU", "Residual"]
+    assert model.layers[0].config() == {"Linear": {"in_features": 6, "out_features": 6}}
+    assert model.layers[0] is not model.layers[3]
+    assert model.layers[6].layers[1].p == 0.1
+    assert parse_json_spec(format_json_spec(model.config()), "x").config() == model.config()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[hidden, ReLU]", "[hidden, $wide]", "10:41: unknown variable '$wide' (did you mean"),
+        ("width: 6", "width: x", "4:29: in_features: expected an integer, got 'x'"),
+        ("times: 2", "times: -2", "10:21: times: expected an integer of at least 0, got -2"),
+        ("times: 2, ", "", "10:13: repeat: expected 'times' and 'layers', got the keys"),
+        ("drop: [{", "drop: [drop, {", "go on forever"),
+        ("times: 2", "times: 1000000", "more than 10000 layers from blocks"),
+        ("again: $width", "again: $again", "go on forever"),
+        ("variables: {", "variables: 3 #", "1:12: variables: expected names with what"),
+        ("  drop: [{Dropout: {p: $rate}}]", "  drop: x", "6:9: the block 'drop': expected a list"),
+    ],
+)
+def test_mistakes_in_short_forms(old, new, said):
+    assert old in SHORT
+    with pytest.raises(SpecError) as caught:
+        parse_spec(SHORT.replace(old, new), "m.yaml")
+    assert said in str(caught.value)
+
+
+def test_several_mistakes_come_together_in_order():
+    text = (
+        changed("- ReLU", "- RelLU").replace("epochs: 3", "epoch: 3").replace("bias: f", "bia: f")
+    )
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "m.yaml")
+    found = [caught.value, *caught.value.others]
+    assert [error.line for error in found] == [5, 11, 17]
+    assert not any(error.others for error in found[1:])
+
+
+def test_changes_from_outside():
+    model = parse_spec(GOOD, settings=("train.epochs=5", "layers.0.Linear.bias=false", "name=n"))
+    assert model.train is not None
+    assert (model.train.epochs, model.layers[0].bias, model.name) == (5, False, "n")
+    with pytest.raises(SpecError, match=r"--set train.epochs:1:1: epochs: expected an integer"):
+        parse_spec(GOOD, settings=("train.epochs=many",))
+    with pytest.raises(UsageError, match="nothing called '9' in a list"):
+        parse_spec(GOOD, settings=("layers.9.Linear.bias=false",))
+
+
+def test_the_end_of_the_layers_is_an_array():
+    text = "name: x\ninput: {shape: [2, 3]}\nlayers:\n  - SplitTable: {axis: 1}\n"
+    with pytest.raises(SpecError, match=r"4:5: the last layer gives a table, 3 . 3: join it"):
+        parse_spec(text)
+    text += "  - Linear: {in_features: 3, out_features: 1}\n"
+    with pytest.raises(SpecError, match=r"1.Linear: expected an array, got a table of 2"):
+        parse_spec(text)

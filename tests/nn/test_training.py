@@ -18,7 +18,7 @@ from llmbol_core.nn.evaluate import load_data
 from llmbol_core.nn.model import Input, Model, Training
 from llmbol_core.nn.optim import SGD
 from llmbol_core.nn.spec import parse_spec
-from llmbol_core.nn.train import Keeping, run_to_end, train, train_file
+from llmbol_core.nn.train import Options, run_to_end, train, train_file
 from llmbol_core.nn.trainer import Trainer
 
 SPEC = """\
@@ -68,10 +68,10 @@ def test_resumed_run_gives_the_same_weights_bit_for_bit(spec, tmp_path):
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train_file(spec, parts, progress=interrupt, keeping=Keeping(every=1))
+        train_file(spec, parts, progress=interrupt, options=Options(keep_every=1))
     assert not os.path.exists(parts)
     assert os.path.exists(resume.resume_path(parts))
-    again = train_file(spec, parts, keeping=Keeping(resume=True))
+    again = train_file(spec, parts, options=Options(resume=True))
     assert again.history == run.history
     assert (again.steps, again.loss, again.accuracy) == (run.steps, run.loss, run.accuracy)
     first, second = load(whole).network.state(), load(parts).network.state()
@@ -82,7 +82,7 @@ def test_resumed_run_gives_the_same_weights_bit_for_bit(spec, tmp_path):
 
 def test_resume_without_a_file_starts_and_with_another_spec_refuses(spec, tmp_path):
     target = str(tmp_path / "x.gguf")
-    run = train_file(spec, target, changes={"epochs": 1}, keeping=Keeping(resume=True))
+    run = train_file(spec, target, changes={"epochs": 1}, options=Options(resume=True))
     assert len(run.history) == 1
 
     def interrupt(done, total, note):
@@ -90,13 +90,13 @@ def test_resume_without_a_file_starts_and_with_another_spec_refuses(spec, tmp_pa
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train_file(spec, target, progress=interrupt, keeping=Keeping(every=1))
+        train_file(spec, target, progress=interrupt, options=Options(keep_every=1))
     with pytest.raises(ModelError, match="belongs to another spec or seed"):
-        train_file(spec, target, changes={"seed": 5}, keeping=Keeping(resume=True))
+        train_file(spec, target, changes={"seed": 5}, options=Options(resume=True))
     with open(resume.resume_path(target), "r+b") as file:
         file.truncate(100)
     with pytest.raises(LlmbolError):
-        train_file(spec, target, keeping=Keeping(resume=True))
+        train_file(spec, target, options=Options(resume=True))
 
 
 def test_early_stopping_restores_the_best_weights(spec):

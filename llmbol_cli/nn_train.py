@@ -1,0 +1,109 @@
+"""Commands of ``nn`` that start specs, check and train them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmbol_cli import render
+from llmbol_cli.options import MAX_SEED, AsJson, Data, ModelOrSpec, file_name
+
+app = render.app("Start, check and train models.")
+
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec.")]
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the model.")],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Else NAME.yaml.", callback=file_name),
+    ] = None,
+) -> None:
+    """Write a commented spec to start from.
+
+    Example: nn init my-model
+    """
+    from llmbol_core.nn.starter import write_starter
+
+    render.show(write_starter(name, output))
+
+
+@app.command()
+def check(spec: Spec, as_json: AsJson = False) -> None:
+    """Check a spec, its gradients and its data; show all mistakes with their places.
+
+    Example: nn check specs/digits-mlp.yaml
+    """
+    from llmbol_core.nn.check import check_spec
+
+    render.show(check_spec(spec), as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of specs, with which editors complete and check them.
+
+    Example: nn schema
+    """
+    from llmbol_core.nn.schema import spec_schema
+
+    render.show(spec_schema(), as_json=True)
+
+
+@app.command()
+def train(
+    source: ModelOrSpec,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write: else MODEL itself, or NAME.gguf for a spec.",
+            callback=file_name,
+        ),
+    ] = None,
+    data: Data = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the spec: train.batch_size=16."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")
+    ] = False,
+    keep_every: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Be able to resume every N epochs; 0: never.")
+    ] = 1,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the learning curve.")] = False,
+    curve: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.svg", help="Write the learning curve.", callback=file_name),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model as its spec says and write the checkpoint.
+
+    Example: nn train specs/digits-mlp.yaml -o digits.gguf
+    """
+    from llmbol_core.native.files import check_target
+    from llmbol_core.nn.curves import curve_text, write_curve
+    from llmbol_core.nn.train import Options, train_file
+
+    if curve is not None:
+        check_target(curve, source)
+    with render.progress("training") as progress:
+        changes = {"epochs": epochs, "seed": seed}
+        options = Options(tuple(settings or ()), keep_every, resume)
+        run = train_file(source, output, data, changes, progress, options)
+    if curve is not None:
+        write_curve(run.history, run.model, curve)
+    render.show(run if as_json else [run.row()], as_json)
+    if plot:
+        render.note(curve_text(run.history, run.model))

@@ -1,0 +1,65 @@
+"""The spec that ``nn init`` writes: a small network with every section and a word on each."""
+
+from __future__ import annotations
+
+import os
+
+from llmbol_core.errors import FileError
+from llmbol_core.native.files import atomic_write
+from llmbol_core.nn.spec import parse_spec
+
+_TEXT = """\
+# {name}: what a model is made of. 'nn check' holds this file against itself and its data,
+# 'nn train' trains it; 'nn layers' lists the layers, 'nn layers Linear' explains one.
+name: {name}
+
+input:
+  shape: [64]              # of one sample, such as [3, 32, 32] for images
+  scale: 1.0               # a factor for all values, such as 0.00392 for bytes
+
+variables:                 # $width below stands for the number
+  width: 128
+
+blocks:                    # a block's name stands for its layers
+  hidden:
+    - Linear: {{in_features: $width, out_features: $width}}
+    - ReLU
+    - Dropout: {{p: 0.2}}
+
+layers:
+  - Linear: {{in_features: 64, out_features: $width}}
+  - ReLU
+  - repeat: {{times: 2, layers: [hidden]}}
+  - Linear: {{in_features: $width, out_features: 10}}
+
+# labels: [zero, one, two, three, four, five, six, seven, eight, nine]
+
+train:
+  data: {name}.npz         # .npy, .npz or .csv, relative to this file
+  inputs: inputs           # the array, or for a table all columns but the targets
+  targets: targets         # class numbers from 0, or values for losses such as MSE
+  split: {{test: 0.2, validation: 0.1, seed: 0}}
+  loss: CrossEntropy
+  optimizer: {{Adam: {{lr: 1e-3}}}}
+  schedule: {{WarmUp: {{epochs: 2, then: Cosine}}}}
+  early_stopping: {{patience: 5}}
+  clip_norm: 1.0
+  epochs: 30
+  batch_size: 64
+  seed: 0
+"""
+
+
+def write_starter(name: str, path: str | None = None) -> str:
+    """Write a commented spec with this name, by default to ``NAME.yaml``; return the path.
+
+    A file that exists is left alone.
+    """
+    target = f"{name}.yaml" if path is None else path
+    text = _TEXT.format(name=name)
+    parse_spec(text, target)
+    if os.path.exists(target):
+        raise FileError(target, "exists already")
+    with atomic_write(target) as file:
+        file.write(text.encode())
+    return target
