@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ import llmbol_core
 from llmbol_core.distributed.dispatcher import Action, Dispatcher, Launch, Replace, Save
 from llmbol_core.distributed.door import Door
 from llmbol_core.distributed.journal import Journal
-from llmbol_core.distributed.ledger import Ledger
+from llmbol_core.distributed.ledger import Entry, Ledger
 from llmbol_core.distributed.node import ComputeNode, check_port
 from llmbol_core.distributed.operations import Desk, operations
 from llmbol_core.distributed.processes import LOOPBACK, NodeProcess
@@ -31,7 +32,7 @@ from llmbol_core.distributed.state import Identity, Running, StateDirectory, die
 from llmbol_core.distributed.store import FileStore
 from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
 from llmbol_core.distributed.worker import run_batch
-from llmbol_core.errors import ClusterError, UsageError
+from llmbol_core.errors import ClusterError, FileError, LlmbolError, UsageError
 
 if TYPE_CHECKING:
     from llmbol_core.distributed.engine import Engine
@@ -117,6 +118,16 @@ class Broker:
         self._engine.add_node(node)
         self._publish()
 
+    def latest(self, entry: Entry) -> Entry:
+        """Return the ledger's entry brought up to what is not, or cannot be, on disk yet."""
+        live = self.dispatcher.tasks.get(entry.id) or self.journal.unsaved.get(entry.id)
+        if live is None:
+            return entry
+        return replace(
+            entry, state=live.state, attempts=live.attempts, interruptions=live.interruptions,
+            node=live.node, started=live.started, finished=live.finished, error=live.error,
+        )  # fmt: skip
+
     def status(self) -> ClusterStatus:
         """Return how everything is."""
         counts = self.ledger.counts()
@@ -176,8 +187,12 @@ class Broker:
 
     def _revive(self) -> None:
         """Start processes for the nodes that lost theirs."""
-        if not self.stopping.is_set() and self._engine.revive():
-            self._publish()
+        try:
+            if not self.stopping.is_set() and self._engine.revive():
+                self._publish()
+        except (OSError, FileError) as error:
+            # A full disk, say: it is tried again as long as the broker lives.
+            log.error("nodes cannot be started: %s", error)
 
     def _spawn(self, work: object) -> None:
         """Run something to its end beside everything else."""
@@ -224,7 +239,7 @@ class Broker:
         for node in self._engine.configured():
             known, vital = self.dispatcher.nodes.get(node.name), vitals.get(node.name)
             if known is None or vital is None or known.leaving:
-                row = NodeStatus(node.name, "starting", node.capabilities, 0, 0, 0, 0, 0, 0, 0, 0)
+                row = NodeStatus.starting(node)
             else:
                 row = NodeStatus(
                     node.name, "up" if known.usable else "hung", node.capabilities,
@@ -248,10 +263,21 @@ class Broker:
         )
 
 
-def main() -> None:
-    """Be the broker of the state directory in the environment."""
+def main() -> int:
+    """Be the broker of the state directory in the environment; return its exit status."""
     os.umask(0o077)
     die_with_parent()
+    try:
+        _live()
+    except LlmbolError as error:
+        # The last line of the log is what a command tells its user.
+        os.write(2, f"{error}\n".encode())
+        return 1
+    return 0
+
+
+def _live() -> None:
+    """Start the nodes, then serve until asked to stop."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     state = StateDirectory.default()
     config = Config.read(state.config)
@@ -270,4 +296,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,7 +18,7 @@ from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.report import ClusterStatus, TaskStatus
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory
-from llmbol_core.distributed.store import CHUNK, hash_file
+from llmbol_core.distributed.store import CHUNK, hash_file, open_regular
 from llmbol_core.distributed.task import TERMINAL, FileRef, State, Task
 from llmbol_core.distributed.wire import Connection
 from llmbol_core.errors import ClusterError, FileError, NoCluster, TaskFailed
@@ -213,17 +213,18 @@ class Client:
         else:
             sha256, size = hashlib.sha256(content).hexdigest(), len(content)
         if not self.call("has", {"sha256": sha256})[0]:
-            try:
-                with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as f:
-                    self._send_pieces(f, sha256, size)
-            except OSError as error:
-                raise FileError.of(error, content) from error
+            whole = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)
+            with whole as file:
+                self._send_pieces(file, sha256, size)
         return FileRef(attachment.role, attachment.name, sha256, size)
 
     def _send_pieces(self, file: BinaryIO, sha256: str, size: int) -> None:
         owner, offset = secrets.token_hex(8), 0
         while True:
-            piece = file.read(CHUNK)
+            try:
+                piece = file.read(CHUNK)
+            except OSError as error:
+                raise FileError.of(error, getattr(file, "name", "<bytes>")) from error
             last = offset + len(piece) >= size
             where = {"sha256": sha256, "owner": owner, "offset": offset, "last": last}
             self.call("put", where, piece)

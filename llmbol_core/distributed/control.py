@@ -36,17 +36,9 @@ def start(
 
     Raises ClusterError if one runs in the state directory already or a node cannot start.
     """
-    _prepare(state, config)
-    log = state.open_log("guardian")
+    guardian, failure = _launch(state, config, subprocess.DEVNULL)
     try:
-        guardian = subprocess.Popen(
-            _command(state), start_new_session=True, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, cwd=state.root, env=environment(state.root),
-        )  # fmt: skip
-    finally:
-        os.close(log)
-    try:
-        status = _await_nodes(state, config, guardian, progress)
+        status = _await_nodes(state, config, guardian, failure, progress)
     except BaseException:
         guardian.terminate()
         guardian.wait()
@@ -58,9 +50,10 @@ def start(
 
 def run(state: StateDirectory, config: Config) -> None:
     """Be the cluster's guardian until somebody stops it or this process gets a signal."""
-    _prepare(state, config)
-    if Guardian(state).run() != 0:
-        raise ClusterError(f"the cluster did not start: {state.log_tail('broker')}")
+    lock = _prepare(state, config)
+    failure = _Failure(state)
+    if Guardian(state, lock).run() != 0:
+        raise failure.error()
 
 
 def stop(state: StateDirectory) -> None:
@@ -87,17 +80,10 @@ class OwnCluster:
     def __init__(self, config: Config) -> None:
         self.state = StateDirectory(Path(tempfile.mkdtemp(prefix="llmbol-")))
         try:
-            _prepare(self.state, config)
-            log = self.state.open_log("guardian")
-            try:
-                self._guardian = subprocess.Popen(
-                    [*_command(self.state), "--lease"], start_new_session=True,
-                    stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.state.root,
-                    env=environment(self.state.root),
-                )  # fmt: skip
-            finally:
-                os.close(log)
-            _await_nodes(self.state, config, self._guardian, lambda done, total, note: None)
+            self._guardian, failure = _launch(self.state, config, subprocess.PIPE, "--lease")
+            _await_nodes(
+                self.state, config, self._guardian, failure, lambda done, total, note: None
+            )
         except BaseException:
             self.stop()
             raise
@@ -115,27 +101,62 @@ class OwnCluster:
         shutil.rmtree(self.state.root, ignore_errors=True)
 
 
-def _prepare(state: StateDirectory, config: Config) -> None:
-    """Check what can be checked beforehand and leave the configuration for the broker."""
+class _Failure:
+    """Finds out why a cluster that is being started does not: older log lines tell of others."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        self._state = state
+        self._starts = {name: state.log_size(name) for name in ("broker", "guardian")}
+
+    def error(self) -> ClusterError:
+        """Return the error that says it."""
+        tails = (self._state.log_tail(name, start) for name, start in self._starts.items())
+        why = next(filter(None, tails), "its guardian was killed")
+        return ClusterError(f"the cluster did not start: {why}")
+
+
+def _prepare(state: StateDirectory, config: Config) -> int:
+    """Take the lock, check what can be checked beforehand, leave the broker its configuration.
+
+    Returns the lock's descriptor: who has none must not touch what is in the directory.
+    """
     state.prepare()
-    if state.is_held():
-        raise ClusterError(
-            f"a cluster already runs in {state.root}; look at it with: cluster status"
-        )
-    for node in config.nodes:
-        check_port(node)
-    state.forget()
-    config.write(state.config)
+    lock = state.hold()
+    try:
+        for node in config.nodes:
+            check_port(node)
+        state.clean_up()
+        config.write(state.config)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
-def _command(state: StateDirectory) -> list[str]:
-    return [sys.executable, "-m", "llmbol_core.distributed.guardian", str(state.root)]
+def _launch(
+    state: StateDirectory, config: Config, stdin: int, *options: str
+) -> tuple[subprocess.Popen[bytes], _Failure]:
+    """Start a guardian, which inherits the lock."""
+    lock = _prepare(state, config)
+    failure = _Failure(state)
+    module = "llmbol_core.distributed.guardian"
+    try:
+        with open(state.open_log("guardian"), "ab", 0) as log:
+            guardian = subprocess.Popen(
+                [sys.executable, "-m", module, str(state.root), str(lock), *options],
+                start_new_session=True, pass_fds=[lock], stdin=stdin, stdout=log, stderr=log,
+                cwd=state.root, env=environment(state.root),
+            )  # fmt: skip
+    finally:
+        os.close(lock)
+    return guardian, failure
 
 
 def _await_nodes(
     state: StateDirectory,
     config: Config,
     guardian: subprocess.Popen[bytes],
+    failure: _Failure,
     progress: Progress,
 ) -> ClusterStatus:
     """Return the cluster's status when all its nodes are up."""
@@ -144,8 +165,7 @@ def _await_nodes(
     with Client(state) as client:
         while time.monotonic() < deadline:
             if guardian.poll() is not None:
-                why = state.log_tail("broker") or state.log_tail("guardian")
-                raise ClusterError(f"the cluster did not start: {why}")
+                raise failure.error()
             status = _status(client) if state.read() is not None else None
             if status is not None:
                 progress(status.nodes_up, total, "nodes")

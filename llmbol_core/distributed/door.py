@@ -90,6 +90,10 @@ class Door:
             call = header.get("call")
             log.warning("a request %r that does not fit", call, exc_info=True)
             return wire.failure(ClusterError(f"request {call!r} does not fit: {error!r}"))
+        except Exception as error:
+            # Who is hung up on would ask again and again.
+            log.exception("a request %r that went wrong", header.get("call"))
+            return wire.failure(ClusterError(f"the broker could not answer: {error}"))
 
     def _find(self, role: Role | None, header: dict[str, Any]) -> tuple[Operation, dict[str, Any]]:
         """Return the operation that a request asks for, if the role may."""

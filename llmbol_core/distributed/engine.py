@@ -48,7 +48,8 @@ class Vitals:
 
     age: float
     """Seconds since then."""
-    pid: int
+    pid: int | None
+    """The process, once it has told."""
     cpu: float
     """Percent of one core."""
     memory: int
@@ -169,7 +170,7 @@ class Engine:
                 report = worker.metrics.get("llmbol") or {}
                 known[name] = Vitals(
                     now - worker.last_seen,
-                    int(report.get("pid", 0)),
+                    report.get("pid"),
                     float(worker.metrics.get("cpu", 0.0)),
                     int(worker.metrics.get("memory", 0)),
                     tuple(report.get("cached", ())),

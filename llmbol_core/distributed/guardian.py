@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from llmbol_core.distributed.settings import environment
-from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.distributed.state import StateDirectory, as_parent
 from llmbol_core.errors import LlmbolError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -28,19 +29,19 @@ STOP_SECONDS = 15.0
 
 
 class Guardian:
-    """Runs brokers, one after the other, until asked to stop."""
+    """Runs brokers, one after the other, until asked to stop.
 
-    def __init__(self, state: StateDirectory, *, lease: bool = False) -> None:
-        self._state = state
+    It is given the lock of the state directory, held until its process ends, whatever ends it.
+    """
+
+    def __init__(self, state: StateDirectory, lock: int, *, lease: bool = False) -> None:
+        self._state, self._lock = state, lock
         self._sources: list[int] = [0] if lease else []
         self._stopping = False
 
     def run(self) -> int:
         """Return 0 when a broker stopped as it was asked, 1 if none could be started."""
         os.umask(0o077)
-        # Held until this process ends, whatever ends it.
-        lock = self._state.hold()
-        self._state.clean_up()
         self._listen()
         pause = FIRST_PAUSE
         while True:
@@ -55,7 +56,7 @@ class Guardian:
             self._say(f"the broker died (status {status}); starting another one in {pause:g} s")
             self._sleep(min(pause, LONGEST_PAUSE))
         self._state.forget()
-        os.close(lock)
+        os.close(self._lock)
         return 0 if self._stopping or status == 0 else 1
 
     def _run_broker(self) -> int:
@@ -65,7 +66,7 @@ class Guardian:
             broker = subprocess.Popen(
                 [sys.executable, "-m", "llmbol_core.distributed.broker"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self._state.root, env=environment(self._state.root),
+                cwd=self._state.root, env=environment(self._state.root) | as_parent(),
             )  # fmt: skip
         finally:
             os.close(log)
@@ -100,16 +101,17 @@ class Guardian:
             self._stopping = True
 
     def _say(self, text: str) -> None:
-        log = self._state.open_log("guardian")
-        os.write(log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
-        os.close(log)
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        # Standard error may be a user's terminal, which nobody wants to be told this.
+        with suppress(OSError), open(self._state.open_log("guardian"), "wb", 0) as log:
+            log.write(line.encode())
 
 
 def main() -> int:
-    """Be the guardian of the state directory named on the command line."""
-    state = StateDirectory(Path(sys.argv[1]))
+    """Be the guardian of the state directory and with the lock named on the command line."""
+    state, lock = StateDirectory(Path(sys.argv[1])), int(sys.argv[2])
     try:
-        return Guardian(state, lease="--lease" in sys.argv[2:]).run()
+        return Guardian(state, lock, lease="--lease" in sys.argv[3:]).run()
     except LlmbolError as error:
         os.write(2, f"{error}\n".encode())
         return 1

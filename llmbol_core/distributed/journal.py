@@ -1,7 +1,8 @@
 """The journal: gathers what is to be written down and commits it together.
 
 Whoever must not go on before something is on disk waits for it here. Changes that the disk refuses
-are kept and tried again; new tasks that it refuses are refused themselves.
+are kept and tried again; new tasks that it refuses are refused themselves. Nobody is kept waiting
+for a disk that stays full: after some seconds a result without a place is a failure, and is told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from llmbol_core.distributed.ledger import Ledger
-from llmbol_core.distributed.task import Change, State, TaskRecord
+from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
 from llmbol_core.errors import LlmbolError
 
 log = logging.getLogger("llmbol.journal")
@@ -20,6 +21,8 @@ GROUP_SECONDS = 0.002
 """How long commits are apart at least."""
 AGAIN_SECONDS = 0.5
 """When to try again what the disk refused."""
+GIVE_UP_SECONDS = 3.0
+"""How long the disk may refuse before the ends of tasks are told without being on it."""
 
 
 class Journal:
@@ -30,6 +33,9 @@ class Journal:
         self._new: list[tuple[Sequence[TaskRecord], asyncio.Future[None]]] = []
         self._changes: list[Change] = []
         self._wake = asyncio.Event()
+        self._refused_since: float | None = None
+        self.unsaved: dict[str, Change] = {}
+        """Ends of tasks that were told but are not on disk."""
 
     async def add(self, records: Sequence[TaskRecord]) -> None:
         """Return when these new tasks, and all that came before, are on disk."""
@@ -60,14 +66,27 @@ class Journal:
         try:
             await asyncio.to_thread(self._ledger.commit, records, changes)
         except LlmbolError as error:
-            log.error("not written, trying again: %s", error)
-            self._changes = changes + self._changes
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._wake.set)
             for _, future in new:
                 if not future.done():
                     future.set_exception(error)
+            self._keep(changes, error)
             return
+        self._refused_since = None
         for _, future in new:
             if not future.done():
                 future.set_result(None)
+        for change in changes:
+            self.unsaved.pop(change.id, None)
         self._on_saved(changes)
+
+    def _keep(self, changes: list[Change], error: LlmbolError) -> None:
+        """Keep what the disk refused for another time; give up results that it refuses too long."""
+        log.error("not written, trying again: %s", error)
+        loop = asyncio.get_running_loop()
+        loop.call_later(AGAIN_SECONDS, self._wake.set)
+        self._refused_since = self._refused_since or loop.time()
+        if loop.time() - self._refused_since >= GIVE_UP_SECONDS:
+            changes = [c.lost(str(error)) if c.state in TERMINAL else c for c in changes]
+            self.unsaved |= {c.id: c for c in changes if c.state in TERMINAL}
+            self._on_saved(changes)
+        self._changes = changes + self._changes

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbol_core.distributed.task import TERMINAL, Change, State, Task, TaskRecord
-from llmbol_core.errors import ClusterError
+from llmbol_core.errors import ClusterError, FileError
 from llmbol_core.native.files import atomic_write
 
 INLINE = 1 << 16
@@ -64,7 +64,7 @@ class Ledger:
     """Durable records of tasks; any thread may write, one thread at a time may read."""
 
     def __init__(self, path: Path, results: Path) -> None:
-        self._results = results
+        self._path, self._results = path, results
         self._lock = threading.Lock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -75,7 +75,10 @@ class Ledger:
             # Readers do not wait for the disk while the writer does.
             self._reads = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
-            raise ClusterError(f"{path}: the ledger cannot be opened: {error}") from error
+            raise ClusterError(
+                f"{path}: the ledger cannot be opened: {error}; "
+                "move it away to start with an empty one"
+            ) from error
         self._seq = int(self._select("SELECT coalesce(max(seq), 0) FROM task")[0][0])
 
     def close(self) -> None:
@@ -92,7 +95,8 @@ class Ledger:
     def commit(self, new: Sequence[TaskRecord], changes: Iterable[Change]) -> None:
         """Write new tasks and changes in one transaction; on disk when this returns.
 
-        Raises ClusterError or FileError, with nothing written, if the disk does not take it.
+        Raises ClusterError, with nothing written, if the disk does not take it. A large result for
+        which alone there is no room is a failure of its task.
         """
         inserts = [_row(record) for record in new]
         updates = [self._update(change) for change in changes]
@@ -109,7 +113,7 @@ class Ledger:
 
     def recover(self) -> list[TaskRecord]:
         """Return the tasks that have not ended, in order; those that ran count an interruption."""
-        with self._lock, closing(self._db.cursor()) as cursor:
+        with self._lock, self._readable(), closing(self._db.cursor()) as cursor:
             cursor.execute(
                 "UPDATE task SET state = ?, interruptions = interruptions + 1 WHERE state = ?",
                 (State.QUEUED, State.RUNNING),
@@ -119,13 +123,14 @@ class Ledger:
                 " FROM task WHERE state = ? ORDER BY seq",
                 (State.QUEUED,),
             ).fetchall()
-        return [
-            TaskRecord(
-                Task.from_json(json.loads(task)), seq, submitted, State.QUEUED, attempts,
-                interruptions, not_before=not_before, error=error,
-            )
-            for seq, task, submitted, attempts, interruptions, not_before, error in rows
-        ]  # fmt: skip
+        with self._readable():
+            return [
+                TaskRecord(
+                    Task.from_json(json.loads(task)), seq, submitted, State.QUEUED, attempts,
+                    interruptions, not_before=not_before, error=error,
+                )
+                for seq, task, submitted, attempts, interruptions, not_before, error in rows
+            ]  # fmt: skip
 
     def task(self, id: str) -> Task | None:
         """Return what was submitted under an id."""
@@ -155,15 +160,30 @@ class Ledger:
         return self._results / id if rows[0][0] is None else bytes(rows[0][0])
 
     def _select(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        return self._reads.execute(query, parameters).fetchall()
+        with self._readable():
+            return self._reads.execute(query, parameters).fetchall()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Have whatever is wrong with the database's content told in one way."""
+        try:
+            yield
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            raise ClusterError(
+                f"{self._path}: the ledger is damaged: {error}; "
+                "move it away to start with an empty one"
+            ) from error
 
     def _update(self, change: Change) -> tuple[Any, ...]:
         """Return the parameters of an update; a large result is on disk before them."""
         data: bytes | None = change.data or b""
         if change.data is not None and len(change.data) > INLINE:
-            with atomic_write(self._results / change.id) as file:
-                file.write(change.data)
-            data = None
+            try:
+                with atomic_write(self._results / change.id) as file:
+                    file.write(change.data)
+                data = None
+            except FileError as error:
+                change, data = change.lost(str(error)), b""
         return (
             change.state, change.attempts, change.interruptions, change.node, change.started,
             change.finished, change.not_before, change.error, data, change.id,

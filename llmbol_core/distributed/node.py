@@ -27,14 +27,20 @@ class ComputeNode:
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
 
     def __post_init__(self) -> None:
-        for word in (self.name, *self.capabilities):
-            if not NAME.fullmatch(word):
+        words: tuple[object, ...] = (self.name, *self.capabilities)
+        for word in words:
+            if not isinstance(word, str) or not NAME.fullmatch(word):
                 raise UsageError(
                     f"node {self.name!r}: {word!r} is no name: "
                     "expected letters, digits, '.', '_' and '-', at most 63"
                 )
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"node {self.name!r}: port {self.port} is not between 0 and 65535")
+        port: object = self.port
+        if not isinstance(port, int) or not 0 <= port <= 65535:
+            raise UsageError(
+                f"node {self.name!r}: port {port!r} is no whole number between 0 and 65535"
+            )
+        if not isinstance(self.host, str):
+            raise UsageError(f"node {self.name!r}: host {self.host!r} is no name of a machine")
 
     @property
     def address(self) -> str:
@@ -71,6 +77,10 @@ def create_compute_node(
     >>> create_compute_node("node1", "localhost", 8080, ["inference"]).capabilities
     ('inference',)
     """
+    if isinstance(capabilities, str) or not isinstance(capabilities, Iterable):
+        raise UsageError(
+            f"node {name!r}: capabilities {capabilities!r}: expected a list, such as ['inference']"
+        )
     return ComputeNode(name, host, port, tuple(capabilities) or DEFAULT_CAPABILITIES)
 
 
@@ -85,6 +95,8 @@ def local_nodes(
     if not 1 <= count <= 256:
         raise UsageError(f"{count} nodes: expected between 1 and 256")
     words = tuple(dict.fromkeys(capabilities))
+    if not words:
+        raise UsageError("nodes without a capability: expected words such as inference,training")
     return [ComputeNode(f"node-{i}", capabilities=words) for i in range(1, count + 1)]
 
 

@@ -15,12 +15,14 @@ from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.security import Role
 from llmbol_core.distributed.store import CHUNK
-from llmbol_core.distributed.task import Task, TaskRecord
+from llmbol_core.distributed.task import Task, TaskRecord, check_id
 from llmbol_core.errors import ClusterError, UsageError, nearest
 
 if TYPE_CHECKING:
     from llmbol_core.distributed.broker import Broker
 
+MAX_TASKS = 10_000
+"""Tasks that are listed at a time, at most."""
 MAX_WAIT = 60.0
 """Seconds that a request to wait is held before it is answered in any case."""
 
@@ -65,8 +67,11 @@ class Desk:
 
     async def tasks(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with the latest tasks."""
-        entries = self._broker.ledger.entries(int(arguments["limit"]))
-        return [asdict(self._entry(entry.id)) for entry in entries], b""
+        limit = int(arguments["limit"])
+        if not 1 <= limit <= MAX_TASKS:
+            raise UsageError(f"a list of tasks: expected a limit between 1 and {MAX_TASKS}")
+        entries = self._broker.ledger.entries(limit)
+        return [asdict(self._broker.latest(entry)) for entry in entries], b""
 
     async def cancel(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """End tasks; answer when that is on disk, with those that had not ended before."""
@@ -150,21 +155,10 @@ class Desk:
 
     def _entry(self, id: str) -> Entry:
         """Return how a task stands: running ones may be ahead of the ledger."""
-        entry = self._broker.ledger.entry(id)
+        entry = self._broker.ledger.entry(check_id(id))
         if entry is None:
             raise UsageError(f"no task {id!r} is known")
-        live = self._broker.dispatcher.tasks.get(id)
-        if live is None:
-            return entry
-        return replace_live(entry, live)
-
-
-def replace_live(entry: Entry, live: TaskRecord) -> Entry:
-    """Return the ledger's entry brought up to what the dispatcher knows."""
-    return Entry(
-        entry.id, entry.type, live.state, entry.priority, live.attempts, live.interruptions,
-        live.node, entry.submitted, live.started, live.finished, live.error,
-    )  # fmt: skip
+        return self._broker.latest(entry)
 
 
 def operations(desk: Desk) -> dict[str, Operation]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.security import Certificates, Role
-from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.distributed.state import StateDirectory, as_parent
 
 LOOPBACK = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -52,7 +52,7 @@ class NodeProcess:
         try:
             self._process = subprocess.Popen(
                 self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, env=os.environ | as_parent(),
             )  # fmt: skip
         finally:
             os.close(log)

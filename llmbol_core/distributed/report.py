@@ -71,7 +71,12 @@ class NodeStatus:
     """How many models the node has loaded."""
     heartbeat: float
     """Seconds since the node was last heard of."""
-    pid: int
+    pid: int | None
+
+    @classmethod
+    def starting(cls, node: ComputeNode) -> NodeStatus:
+        """Return the status of a node that does not serve yet."""
+        return cls(node.name, "starting", node.capabilities, 0, 0, 0, 0, 0, 0, 0, None)
 
 
 @dataclass(frozen=True, slots=True)

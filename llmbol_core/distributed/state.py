@@ -21,6 +21,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ from llmbol_core.errors import ClusterError, FileError, NoCluster
 from llmbol_core.native.files import atomic_write
 
 _PR_SET_PDEATHSIG = 1
+_PARENT = "LLMBOL_PARENT"
+_LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +153,17 @@ class StateDirectory:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         return os.open(self.log(name), flags, 0o600)
 
-    def log_tail(self, name: str) -> str:
-        """Return the last line of a log file that says something."""
+    def log_size(self, name: str) -> int:
+        """Return how many bytes a log file has."""
         try:
-            lines = self.log(name).read_text(errors="replace").split("\n")
+            return self.log(name).stat().st_size
+        except OSError:
+            return 0
+
+    def log_tail(self, name: str, start: int = 0) -> str:
+        """Return the last line of a log file that says something, from a byte of it on."""
+        try:
+            lines = self.log(name).read_bytes()[start:].decode(errors="replace").split("\n")
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -182,14 +192,25 @@ class StateDirectory:
             (self.root / "cluster.json").unlink()
 
     def hold(self) -> int:
-        """Take the lock for the life of this process; raises ClusterError if another has it."""
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take the lock and return its descriptor: held while a process has that open.
+
+        Raises ClusterError if another cluster has it.
+        """
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ClusterError(f"a cluster already runs in {self.root}") from None
-        return descriptor
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FileError.of(error, self.root / "lock") from error
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                # Who only looks whether it is held has it for a moment too.
+                time.sleep(_LOCK_PAUSE)
+        os.close(descriptor)
+        raise ClusterError(
+            f"a cluster already runs in {self.root}; look at it with: cluster status"
+        )
 
     def is_held(self) -> bool:
         """Return whether a guardian holds the lock."""
@@ -223,13 +244,19 @@ def write_private(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def as_parent() -> dict[str, str]:
+    """Return what to put into the environment of a child that is to die with this process."""
+    return {_PARENT: str(os.getpid())}
+
+
 def die_with_parent() -> None:
-    """Have the system kill this process when its parent dies, however that happens (Linux)."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    """Have the system kill this process when its parent dies, however that happens (Linux).
+
+    The parent says in the environment who it is: it may be dead before this is called.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.environ.get(_PARENT) != str(os.getppid()):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -10,8 +10,10 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from llmbol_core.errors import ClusterError, FileError
@@ -23,12 +25,29 @@ CHUNK = 1 << 20
 
 def hash_file(path: Path) -> tuple[str, int]:
     """Return the SHA-256 of a file, in hexadecimal, and its size in bytes."""
-    try:
-        with open(path, "rb") as file:
+    with open_regular(path) as file:
+        try:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return digest, file.tell()
+        except OSError as error:
+            raise FileError.of(error, path) from error
+        return digest, file.tell()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading that has an end: no device, no pipe, which might never have one.
+
+    Raises FileError saying what it is or why it cannot be read.
+    """
+    try:
+        # A pipe that nobody writes to would keep us waiting here already.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise FileError.of(error, path) from error
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise FileError(str(path), "is a directory" if stat.S_ISDIR(mode) else "not a regular file")
 
 
 class FileStore:
@@ -80,6 +99,8 @@ class FileStore:
             if last:
                 self._complete(partial, path)
         except OSError as error:
+            # What there is of it would fill a full disk for nothing.
+            partial.unlink(missing_ok=True)
             raise FileError.of(error, path) from error
 
     def fetch(self, sha256: str, read: Callable[[int], bytes]) -> Path:

@@ -90,10 +90,10 @@ STRATEGIES: dict[str, Strategy] = {
 DEFAULT = "least-loaded"
 
 
-def check_strategy(name: str) -> str:
+def check_strategy(name: object) -> str:
     """Return the name of a strategy, or raise UsageError saying which there are."""
-    if name not in STRATEGIES:
-        hint = nearest(name, STRATEGIES) or f": expected one of {', '.join(STRATEGIES)}"
+    if not isinstance(name, str) or name not in STRATEGIES:
+        hint = nearest(str(name), STRATEGIES) or f": expected one of {', '.join(STRATEGIES)}"
         raise UsageError(f"unknown strategy {name!r}{hint}")
     return name
 

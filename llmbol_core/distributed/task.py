@@ -44,6 +44,9 @@ class Event(StrEnum):
     """Somebody no longer wants it."""
 
 
+LARGEST = 2**31 - 1
+"""No priority and no number of retries is larger; the journey would not take any number."""
+
 TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
 
 # fmt: off
@@ -94,18 +97,29 @@ class Task:
     files: tuple[FileRef, ...] = ()
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.id):
-            raise UsageError(
-                f"task id {self.id!r}: expected letters, digits, '.', '_' and '-', at most 63"
-            )
+        check_id(self.id)
+        self._require(isinstance(self.type, str), "type", "a word, such as 'run'")
+        self._require(isinstance(self.payload, Mapping), "payload", "a dictionary of its fields")
+        self._require(
+            _is_whole(self.priority, -LARGEST), "priority",
+            f"a whole number between -{LARGEST} and {LARGEST}",
+        )  # fmt: skip
+        self._require(
+            self.max_retries is None or _is_whole(self.max_retries, 0), "number of retries",
+            f"a whole number between 0 and {LARGEST}",
+        )  # fmt: skip
+        self._require(
+            self.timeout is None or _is_duration(self.timeout), "time-out",
+            "a number of seconds, more than 0 and finite",
+        )  # fmt: skip
+        named = isinstance(self.capability, str | None)
+        self._require(named, "capability", "a word, such as 'inference'")
         if self.strategy is not None:
             check_strategy(self.strategy)
-        if self.max_retries is not None and self.max_retries < 0:
-            raise UsageError(f"task {self.id}: {self.max_retries} retries: expected 0 or more")
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise UsageError(
-                f"task {self.id}: a time-out of {self.timeout} s: expected more than 0"
-            )
+
+    def _require(self, good: bool, part: str, expected: str) -> None:
+        if not good:
+            raise UsageError(f"task {self.id}: its {part}: expected {expected}")
 
     def to_json(self) -> dict[str, Any]:
         """Return a packed task as what JSON knows."""
@@ -125,6 +139,25 @@ class Task:
     def from_json(cls, fields: Mapping[str, Any]) -> Task:
         """Return the task that ``to_json`` described."""
         return cls(**{**fields, "files": tuple(FileRef(*f) for f in fields["files"])})
+
+
+def check_id(id: object) -> str:
+    """Return a task's id, or raise UsageError saying what it may consist of."""
+    if isinstance(id, str) and NAME.fullmatch(id):
+        return id
+    shown = repr(id[:40] + "..." if isinstance(id, str) and len(id) > 40 else id)
+    raise UsageError(
+        f"task id {shown}: expected letters, digits, '.', '_' and '-', "
+        "a letter or digit first, 1 to 63 of them"
+    )
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
 
 
 def create_task(
@@ -180,6 +213,13 @@ class Change:
     error: str | None
     data: bytes | None = None
     """The result, with the change that ends the task."""
+
+    def lost(self, why: str) -> Change:
+        """Return the change to write down when there is no room for the result."""
+        if self.state is not State.DONE:
+            return replace(self, data=b"")
+        error = f"its result could not be written: {why}"
+        return replace(self, state=State.FAILED, error=error, data=b"")
 
 
 @dataclass(slots=True)

@@ -49,6 +49,9 @@ def _attempt(task: Task) -> Outcome:
             verdict = Verdict.FAILED
     except LlmbolError as problem:
         verdict, error = Verdict.FAILED, str(problem)
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        verdict, error = Verdict.ERROR, where + (problem.strerror or str(problem)).lower()
     except Exception as problem:  # noqa: BLE001 -- a bug in one task must not take others with it
         verdict, error = Verdict.ERROR, f"{type(problem).__name__}: {problem}"
     return Outcome(task.id, verdict, data, error, time.perf_counter() - start)

@@ -91,3 +91,13 @@ def test_a_ledger_that_is_none_is_refused(tmp_path):
     (tmp_path / "ledger.sqlite").write_bytes(b"something else entirely" * 100)
     with pytest.raises(ClusterError, match="cannot be opened"):
         Ledger(tmp_path / "ledger.sqlite", tmp_path)
+
+
+def test_a_damaged_ledger_is_told_in_one_way(tmp_path, ledger):
+    ledger.commit([record(ledger, "t")], [])
+    ledger._db.execute("UPDATE task SET task = 'no task'")
+    with pytest.raises(ClusterError, match=r"ledger\.sqlite: the ledger is damaged: "):
+        ledger.recover()
+    ledger._db.execute("DROP TABLE task")
+    with pytest.raises(ClusterError, match="the ledger is damaged: no such table"):
+        ledger.entries(1)

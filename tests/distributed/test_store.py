@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 
 import pytest
 
 from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
-from llmbol_core.errors import ClusterError
+from llmbol_core.errors import ClusterError, FileError
 
 DATA = bytes(range(256)) * 5000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -64,3 +66,15 @@ def test_only_hashes_are_names(store, name):
         store.path(name)
     with pytest.raises(ClusterError, match="known here"):
         store.read("0" * 64, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(os.mkfifo, "not a regular file"), (os.mkdir, "is a directory"), (len, "no such file")],
+)
+def test_only_what_has_an_end_is_read(tmp_path, make, what):
+    make(str(tmp_path / "x"))
+    with pytest.raises(FileError, match=what):
+        hash_file(tmp_path / "x")
+    with pytest.raises(FileError, match="/dev/zero: not a regular file"):
+        hash_file(Path("/dev/zero"))

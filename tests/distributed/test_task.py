@@ -53,7 +53,18 @@ def test_a_packed_task_survives_the_journey():
         ({"strategy": "rnadom"}, "did you mean 'random'"),
         ({"timeout": 0.0}, "more than 0"),
         ({"timeout": float("nan")}, "more than 0"),
-        ({"max_retries": -1}, "0 or more"),
+        ({"timeout": float("inf")}, "finite"),
+        ({"timeout": "soon"}, "task t: its time-out: expected a number of seconds"),
+        ({"max_retries": -1}, "between 0 and"),
+        ({"priority": 1 << 63}, "its priority: expected a whole number between"),
+        ({"priority": 10**5000}, "its priority: expected a whole number between"),
+        ({"priority": "1"}, "its priority: expected a whole number between"),
+        ({"payload": None}, "its payload: expected a dictionary"),
+        ({"strategy": 5}, "unknown strategy '?5"),
+        ({"type": 5}, "its type: expected a word"),
+        ({"id": "i" * 99}, r"task id 'i{40}\.\.\.'"),
+        ({"id": "a\nb"}, r"task id 'a\\nb'"),
+        ({"id": 5}, "task id 5"),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(options, message):
@@ -73,7 +84,11 @@ def test_backoff_grows_up_to_half_a_minute():
     [
         (("no de",), "'no de' is no name"),
         (("n", "localhost", 70000), "port 70000"),
+        (("n", "localhost", "80"), "port '80' is no whole number"),
+        (("n", None), "host None"),
         (("n", "localhost", 0, ["a b"]), "'a b' is no name"),
+        (("n", "localhost", 0, [1]), "1 is no name"),
+        (("n", "localhost", 0, "inference"), r"expected a list, such as \['inference'\]"),
     ],
 )
 def test_a_node_that_makes_no_sense_is_refused(arguments, message):
@@ -87,3 +102,5 @@ def test_nodes_are_on_this_machine():
         assert create_compute_node("n", "192.0.2.7").address
     with pytest.raises(UsageError, match="0 nodes"):
         local_nodes(0)
+    with pytest.raises(UsageError, match="without a capability"):
+        local_nodes(1, [])

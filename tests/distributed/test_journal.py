@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llmbol_core.distributed import journal as journal_module
+from llmbol_core.distributed.journal import Journal
+from llmbol_core.distributed.ledger import INLINE, Ledger
+from llmbol_core.distributed.task import Event, State, TaskRecord, create_task
+from llmbol_core.errors import ClusterError
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    (tmp_path / "results").mkdir()
+    made = Ledger(tmp_path / "ledger.sqlite", tmp_path / "results")
+    yield made
+    made.close()
+
+
+def record(ledger: Ledger, id: str) -> TaskRecord:
+    return TaskRecord(create_task(id, "probe", {"echo": id}), ledger.next_seq(), 100.0)
+
+
+def full(ledger: Ledger, pages: int) -> None:
+    """Have the database take so many pages more, as on a disk that is full."""
+    (count,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {count + pages}")
+
+
+def test_an_end_that_finds_no_room_is_told_as_a_failure(ledger, monkeypatch):
+    monkeypatch.setattr(journal_module, "GIVE_UP_SECONDS", 0.0)
+    told = []
+
+    async def story() -> None:
+        journal = Journal(ledger, told.extend)
+        journal_run = asyncio.create_task(journal.run())
+        one = record(ledger, "one")
+        await journal.add([one])
+        one.apply(Event.LAUNCH, 101.0)
+        one.apply(Event.FINISH, 102.0)
+        full(ledger, 0)
+        journal.note(one.change(b"x" * INLINE))
+        with pytest.raises(ClusterError, match="disk is full"):
+            await journal.add([record(ledger, f"new-{n}") for n in range(200)])
+        assert [(change.id, change.state) for change in told] == [("one", State.FAILED)]
+        assert journal.unsaved["one"].error.startswith("its result could not be written: ")
+        full(ledger, 100)
+        await journal.add([record(ledger, "later")])
+        assert not journal.unsaved
+        journal_run.cancel()
+
+    asyncio.run(story())
+    assert ledger.entry("one").state == "failed"
+    assert "disk is full" in ledger.entry("one").error
+
+
+def test_a_large_result_without_room_fails_alone(ledger, tmp_path):
+    one, other = record(ledger, "one"), record(ledger, "other")
+    ledger.commit([one, other], [])
+    for each in (one, other):
+        each.apply(Event.LAUNCH, 101.0)
+        each.apply(Event.FINISH, 102.0)
+    (tmp_path / "results").rmdir()
+    ledger.commit([], [one.change(b"x" * (INLINE + 1)), other.change(b"small")])
+    assert (ledger.entry("one").state, ledger.data("one")) == ("failed", b"")
+    assert "no such file or directory" in ledger.entry("one").error
+    assert (ledger.entry("other").state, ledger.data("other")) == ("done", b"small")
