@@ -11,7 +11,7 @@ from functools import partial
 
 from llmbol_cli import render
 from llmbol_cli.program import Program, standard_streams
-from llmbol_core.errors import LlmbolError, UsageError, nearest
+from llmbol_core.errors import Deadlock, LimitError, LlmbolError, UsageError, nearest
 from llmbol_core.vm.debugger import Catch, Debugger, Way
 from llmbol_core.vm.exceptions import Level
 from llmbol_core.vm.inspection import Inspector
@@ -74,7 +74,7 @@ class Console:
             debugger.inspector = Inspector(machine, self._program.read)
             try:
                 outcome = self._program.run(machine)
-            except LlmbolError as error:
+            except (LimitError, Deadlock) as error:
                 render.show(f"the program was stopped: {error}")
                 return 1
         value = "" if outcome.value is None else f" and left {outcome.value}"

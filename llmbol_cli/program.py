@@ -63,11 +63,11 @@ class Program:
 
     def attempt(self, machine: InfernoVM) -> tuple[int, LlmbolError | None]:
         """Run it and return its status, and what stopped it before it ended, if anything did."""
-        from llmbol_core.errors import LlmbolError
+        from llmbol_core.errors import Deadlock, LimitError
 
         try:
             return self.run(machine).status, None
-        except LlmbolError as error:
+        except (LimitError, Deadlock) as error:
             return 1, error
 
     def read(self, path: str) -> bytes | None:

@@ -79,6 +79,7 @@ class Debugger(Observer):
         self._numbers = 0
         self._pending: str | None = "start"
         self._is_stopped = False
+        self._runs: Process | None = None
 
     # What the observed engine tells
 
@@ -124,7 +125,7 @@ class Debugger(Observer):
             self._pending = "interrupted"
 
     def _stop(self, process: Process, reason: str) -> None:
-        self.process, self._is_stopped = process, True
+        self.process, self._runs, self._is_stopped = process, process, True
         self._goal = _Goal(Way.CONTINUE)
         try:
             self._on_stop(reason)
@@ -160,7 +161,10 @@ class Debugger(Observer):
 
     def go(self, way: Way, count: int = 1) -> None:
         """Go on when ``on_stop`` returns; several steps are one after the other."""
-        self._goal = self._aim(self.stopped, way, count)
+        process = self.stopped
+        # Another process that is ready comes to its instruction first, and has not run it then.
+        comes_first = process is not self._runs and not process.waits_for
+        self._goal = self._aim(process, way, count + (comes_first and way in (Way.STEP, Way.NEXT)))
 
     def _aim(self, process: Process, way: Way, count: int) -> _Goal:
         frames = [level.frame for level in self.inspector.levels(process)]
@@ -277,7 +281,7 @@ def _is_source(name: str) -> bool:
 
 def _present(current: LoadedModule | None) -> LoadedModule:
     if current is None:
-        raise UsageError("the program does not run: name the module, as in Module.function")
+        raise UsageError("the program does not run: name the module, as in Module:function")
     return current
 
 

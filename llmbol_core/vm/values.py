@@ -26,7 +26,6 @@ from llmbol_core.vm.layout import (
     Adt,
     Field,
     Fixed,
-    Pick,
     Reference,
     Tuple,
     Type,
@@ -141,11 +140,10 @@ class Values:
     def _record(self, kind: Adt, address: int, depth: int) -> str:
         name, fields = kind.name, kind.fields
         if kind.picks:
-            picks: list[Pick] = list(kind.picks.values())
-            tag = self._heap.word(address)
-            if not 0 <= tag < len(picks):
+            tag, tags = self._heap.word(address), list(kind.picks)
+            if not 0 <= tag < len(tags):
                 return f"{name}.?"
-            name, fields = str(picks[tag]), picks[tag].fields
+            name, fields = f"{name}.{tags[tag]}", kind.picks[tags[tag]].fields
         return f"{name}({', '.join(self._fields(fields, address, depth, named=True))})"
 
     def _fields(self, fields: Iterable[Field], at: int, depth: int, named: bool) -> Iterable[str]:
