@@ -184,9 +184,9 @@ class MapTable(Container):
         """Return the layer's output for each member."""
         (layer,) = self.layers
         while len(self._copies) < len(x):
-            self._copies.append(_twin(layer))
+            self._copies.append(layer.clone())
         for copy in self._copies:
-            copy.training() if layer.train else copy.evaluate()
+            _share(layer, copy)
         return tuple(self.inside(0, c.forward, p) for c, p in zip(self._copies, x, strict=False))
 
     def update_grad_input(self, x: Data, grad_output: Data) -> Data:
@@ -254,10 +254,8 @@ def _added(first: Data, second: Data) -> Data:
     return first + second
 
 
-def _twin(layer: Module) -> Module:
-    """Return a copy of a layer that shares parameters, gradients, state and random numbers."""
-    twin = layer.clone()
-    for own, other in zip(layer.list_modules(), twin.list_modules(), strict=True):
-        shared = {name: getattr(own, name) for name in ("params", "grads", "buffers", "_stream")}
-        vars(other).update(shared)
-    return twin
+def _share(layer: Module, copy: Module) -> None:
+    """Let a copy of a layer use its parameters, gradients, state, random numbers and mode."""
+    for own, other in zip(layer.list_modules(), copy.list_modules(), strict=True):
+        names = ("params", "grads", "buffers", "_stream", "train")
+        vars(other).update({name: getattr(own, name) for name in names})
