@@ -111,7 +111,7 @@ def _layer(graph: Graph, step: Step) -> str:
 def _closeness(x: Array, y: Array) -> tuple[float, float]:
     """Return the relative difference of two arrays and the cosine of the angle between them."""
     a, b = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
-    size = float(np.linalg.norm(a))
-    gap, product = float(np.linalg.norm(a - b)), size * float(np.linalg.norm(b))
+    size, other, gap = (math.sqrt(float(np.square(v).sum())) for v in (a, b, a - b))
     relative = gap / size if size else (0.0 if gap == 0 else math.inf)
-    return relative, float(a @ b) / product if product else float(gap == 0)
+    cosine = float((a * b).sum()) / (size * other) if size and other else float(gap == 0)
+    return relative, cosine

@@ -47,6 +47,28 @@ def test_equals_the_engine_bit_for_bit(mlp, tmp_path, rng, kind, batch):
     assert done.stdout.decode() == format_rows(load_for_inference(source).run(samples))
 
 
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_folded_batch_norm_is_computed_once_in_the_program(tmp_path, rng, kind):
+    network = build_model("cnn", [4, 20]).conv1d(4, 8, 8).batch_norm(8).relu()
+    model = network.flatten().linear(104, 32).batch_norm(32).linear(32, 3).build()
+    for name, value in model.network.state().items():
+        if "running" in name:
+            value += rng.uniform(0.1, 1, value.shape).astype(np.float32)
+    paths = [str(tmp_path / name) for name in ("plain.gguf", "source.gguf", "program.dis")]
+    save(model, paths[0])
+    quantize_checkpoint(paths[0], paths[1], kind)
+    compile_file(paths[1], paths[2])
+    samples = rng.normal(size=(5, 4, 20)).astype(np.float32)
+    loaded = load_for_inference(paths[1])
+    done = answers(paths[2], samples, tmp_path)
+    assert done.stdout.decode() == format_rows(loaded.run(samples))
+    assert "batch_norm" not in {step.op for step in loaded.graph.steps}
+    expected = model.evaluate().forward(samples)
+    np.testing.assert_allclose(loaded.run(samples), expected, atol=1e-5 if kind == "F32" else 0.05)
+    forward = list_file(paths[1]).split("forward:")[1].split("init:")[0]
+    assert "sqrt" not in forward
+
+
 @pytest.mark.parametrize("cls", Module.table.values(), ids=Module.table)
 def test_every_layer_compiles(cls, tmp_path, rng):
     layer, shape = cls.example()

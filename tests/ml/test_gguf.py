@@ -418,6 +418,17 @@ def test_shards_that_do_not_belong_together(tmp_path):
         gguf.read(tmp_path / "alone.gguf")
 
 
+@pytest.mark.parametrize("key", ["split.no", "split.count", "split.tensors.count"])
+@pytest.mark.parametrize("value", ["x", [1, 2], np.array([0.5, 1]), 7])
+def test_odd_numbers_of_shards(tmp_path, key, value):
+    keys: dict[str, gguf.Value] = {"split.no": 0, "split.count": 2, "split.tensors.count": 2}
+    for i in range(2):
+        path = tmp_path / f"m-0000{i + 1}-of-00002.gguf"
+        gguf.write(path, {**keys, "split.no": i, key: value}, {f"t{i}": zeros((2,))})
+    with pytest.raises(GgufFormatError, match=r"must be a whole number|expected|tensors in all"):
+        gguf.read(path)
+
+
 def test_tensors_lie_in_order_without_gaps(tmp_path):
     """What ggml's reader demands: each offset is the sum of the padded sizes before it."""
     gguf.write(tmp_path / "x.gguf", METADATA, tensors())

@@ -20,7 +20,15 @@ _KEYS = ("split.no", "split.count", "split.tensors.count")
 
 def is_shard(file: GgufFile) -> bool:
     """Tell whether a file is one of several, by its metadata."""
-    return file.metadata.get("split.count", 0) not in (0, 1)
+    return _number(file, "split.count", 0) not in (0, 1)
+
+
+def _number(file: GgufFile, key: str, default: int) -> int:
+    """Return a whole number of the metadata."""
+    value = file.metadata.get(key, default)
+    if not isinstance(value, int):
+        raise GgufFormatError(file.path, 0, f"{key} must be a whole number, not {value!r}")
+    return value
 
 
 def shard_paths(path: str) -> list[str]:
@@ -38,7 +46,7 @@ def shard_paths(path: str) -> list[str]:
 
 def join(file: GgufFile, read: Callable[[str], GgufFile]) -> GgufFile:
     """Return a shard and all others of its model as one file, whose path is the first one's."""
-    count = file.metadata.get("split.count")
+    count = _number(file, "split.count", 0)
     paths = shard_paths(file.path)
     if len(paths) != count:
         name = os.path.basename(file.path)
@@ -49,7 +57,7 @@ def join(file: GgufFile, read: Callable[[str], GgufFile]) -> GgufFile:
     first = None
     for number, path in enumerate(paths):
         shard = file if path == file.path else read(path)
-        found = shard.metadata.get("split.no"), shard.metadata.get("split.count")
+        found = _number(shard, "split.no", -1), _number(shard, "split.count", 0)
         if found != (number, count):
             why = f"expected shard {number} of {count}, found {found[0]} of {found[1]}"
             raise GgufFormatError(path, 0, why)
@@ -64,7 +72,7 @@ def join(file: GgufFile, read: Callable[[str], GgufFile]) -> GgufFile:
 
 def _joined(first: GgufFile, tensors: dict[str, Tensor], extent: int) -> GgufFile:
     """Return the first shard with all tensors and without the keys that tell of shards."""
-    wanted = first.metadata.get("split.tensors.count", len(tensors))
+    wanted = _number(first, "split.tensors.count", len(tensors))
     if wanted != len(tensors):
         raise GgufFormatError(first.path, 0, f"{len(tensors)} tensors in all shards, not {wanted}")
     kept = [key for key in first.metadata if key not in _KEYS]
