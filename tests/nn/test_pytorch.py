@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from llmbol_core.nn.layers.pooling import AdaptiveAvgPool2d, AvgPool1d, AvgPool2
 from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN
 from llmbol_core.nn.layers.shape import Upsample
 
-ENCODER = {"feedforward": 12, "dropout": 0.0}
+ENCODER: dict[str, Any] = {"feedforward": 12, "dropout": 0.0}
 CASES = {
     "LSTM": LSTM(5, 4, num_layers=2, bidirectional=True),
     "GRU": GRU(5, 4, num_layers=2, bidirectional=True),
@@ -40,6 +41,11 @@ CASES = {
     "UPn": Upsample(2),
     "UPl": Upsample(3, "linear"),
 }
+
+
+def assert_close(got: Any, expected: np.ndarray) -> None:
+    """Hold float32 numbers against float32 numbers."""
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +73,9 @@ def test_outputs_and_gradients_are_pytorchs(name, stored):
     layer.load_state({key[2:]: value for key, value in case.items() if key.startswith("p/")})
     layer.zero_grad_parameters()
     x = (case["x0"], case["x1"]) if "x1" in case else case["x0"]
-    close = {"rtol": 2e-5, "atol": 1e-5}
-    np.testing.assert_allclose(layer.forward(x), case["y"], **close)
+    assert_close(layer.forward(x), case["y"])
     along = layer.backward(x, case["g"])
     for number, gradient in enumerate(along if isinstance(along, tuple) else (along,)):
-        np.testing.assert_allclose(gradient, case[f"dx{number}"], **close)
+        assert_close(gradient, case[f"dx{number}"])
     for key, gradient in layer.grads.items():
-        np.testing.assert_allclose(gradient, case[f"dp/{key}"], **close)
+        assert_close(gradient, case[f"dp/{key}"])
