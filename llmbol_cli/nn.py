@@ -52,7 +52,14 @@ def build(
 
 
 @app.command("eval")
-def evaluate(source: Checkpoint, data: Data = None, as_json: AsJson = False) -> None:
+def evaluate(
+    source: Checkpoint,
+    data: Data = None,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Show what each class was taken for.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Measure loss and accuracy on the held-out part of the data.
 
     Example: nn eval digits.gguf
@@ -61,7 +68,10 @@ def evaluate(source: Checkpoint, data: Data = None, as_json: AsJson = False) -> 
 
     with render.progress("evaluating") as progress:
         result = evaluate_file(source, data, progress)
-    render.show(result if as_json else result.table(), as_json)
+    if confusion and not as_json:
+        render.show(result.confusion())
+    else:
+        render.show(result if as_json else result.table(), as_json)
 
 
 @app.command()
@@ -92,6 +102,9 @@ def infer(
             "--output", "-o", metavar="FILE", help="Write a .npy instead.", callback=file_name
         ),
     ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tell latency, throughput and memory in the end.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the model's output for each sample, one line of tab-separated numbers each.
@@ -100,18 +113,21 @@ def infer(
     """
     from llmbol_core.native.files import check_target
     from llmbol_core.nn.checkpoint import load_for_inference
-    from llmbol_core.nn.infer import infer_parts, read_inputs, save_outputs
+    from llmbol_core.nn.infer import Stopwatch, infer_parts, read_inputs, save_outputs
 
     if output is not None:
         check_target(output, source)
     model = load_for_inference(source)
     stdin = sys.stdin.buffer.read() if inputs == "-" else None
     samples = read_inputs(model, "<stdin>" if inputs == "-" else inputs, stdin, array)
-    parts = infer_parts(model, samples)
+    clock = Stopwatch()
+    parts = clock.watch(infer_parts(model, samples))
     if output is not None:
         save_outputs(parts, len(samples), output)
     else:
         _show_outputs(model, parts, top_k, as_json)
+    if stats:
+        render.note(str(clock.stats()))
 
 
 def _show_outputs(

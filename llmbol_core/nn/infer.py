@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -66,6 +67,50 @@ def infer_parts(model: InferenceModel, samples: Array) -> Iterator[Array]:
     step = max(1, min(_MOST_SAMPLES, _PART // max(size, 1)))
     for start in range(0, max(len(samples), 1), step):
         yield model.run(samples[start : start + step])
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """What a run over a file took, without reading or writing it; times are of single parts."""
+
+    samples: int
+    parts: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    samples_per_s: float
+    peak_bytes: int | None
+    """The most memory that this process has had; None where the system does not tell."""
+
+    def __str__(self) -> str:
+        peak = "" if self.peak_bytes is None else f", peak {self.peak_bytes / 1e6:.0f} MB"
+        times = f"p50 {self.p50_ms:.2f}, p90 {self.p90_ms:.2f}, p99 {self.p99_ms:.2f} ms a part"
+        rate = f"{self.samples_per_s:.4g} samples/s"
+        return f"{self.samples} samples in {self.parts} parts: {times}, {rate}{peak}"
+
+
+class Stopwatch:
+    """Times the parts of a run while they are made."""
+
+    def __init__(self) -> None:
+        self.samples, self.times = 0, list[float]()
+
+    def watch(self, parts: Iterator[Array]) -> Iterator[Array]:
+        """Yield the same parts."""
+        start = time.perf_counter()
+        for part in parts:
+            self.times.append(time.perf_counter() - start)
+            self.samples += len(part)
+            yield part
+            start = time.perf_counter()
+
+    def stats(self) -> RunStats:
+        """Return what the parts so far took."""
+        from llmbol_core.nn.bench import peak_memory
+
+        p50, p90, p99 = (1000 * float(q) for q in np.quantile(self.times, (0.5, 0.9, 0.99)))
+        rate = self.samples / max(sum(self.times), 1e-9)
+        return RunStats(self.samples, len(self.times), p50, p90, p99, rate, peak_memory())
 
 
 def top_candidates(

@@ -165,6 +165,9 @@ def test_infer_goes_through_files_in_parts(nn, folder, tmp_path, monkeypatch):  
     assert nn("infer", net, x, "-o", tmp_path / "y.npy").code == 0
     rows = [[np.float32(word) for word in line.split("\t")] for line in whole.splitlines()]
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), rows)
+    said = nn("infer", net, x, "--stats")
+    assert said.out == whole
+    assert re.match(r"40 samples in 6 parts: p50 .* ms a part, .* samples/s, peak \d+ MB", said.err)
     top = json.loads(nn("infer", net, x, "--top-k", 1, "--json").out)
     assert [row["sample"] for row in top] == list(range(40))
 
