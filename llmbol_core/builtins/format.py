@@ -22,11 +22,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from llmbol_core.errors import Trap
 from llmbol_core.vm.conversion import real_to_string, rune_to_char, shortest_digits
+from llmbol_core.vm.traps import HEAP_FULL
 
 VERBS = frozenset("%qsEefgGdoxXcrH")
 _DEFAULT_PRECISION, _MOST_PRECISION = 6, 20
 _MOST_DIGITS = 66
+_HUGE = 1 << 31
+"""What a number in a directive is taken for if it has too many digits to be meant."""
+_MOST_REMEMBERED = 256
+"""Characters of a template that is worth remembering in pieces."""
 _OPTION = re.compile(r"(\.)|([- #+,uhl])|(\d+)|.", re.DOTALL | re.ASCII)
 
 
@@ -74,22 +80,34 @@ class Directive:
     is_big: bool
 
 
-def format_text(template: str, arguments: Arguments, error: str) -> str:
-    """Return a template with its directives replaced by arguments, and ``%r`` by the error."""
+def format_text(template: str, arguments: Arguments, error: str, room: int = _HUGE) -> str:
+    """Return a template with its directives replaced by arguments, and ``%r`` by the error.
+
+    A text of more characters than there is room for is the trap "out of memory: heap"; it is never
+    made, however wide a directive wants to be.
+    """
     parts = []
-    for piece in _pieces(template):
+    for piece in (_known_pieces if len(template) <= _MOST_REMEMBERED else _pieces)(template):
         if isinstance(piece, str):
-            parts.append(piece)
+            part = piece
         elif piece.verb == "%":
-            parts.append("%")
+            part = "%"
         elif piece.verb == "r":
-            parts.append(error)
+            part = error
         else:
-            parts.append(_expand(piece, arguments))
+            part = _expand(piece, arguments, room)
+        room -= len(part)
+        if room < 0:
+            raise Trap(HEAP_FULL)
+        parts.append(part)
     return "".join(parts)
 
 
 @lru_cache(maxsize=512)
+def _known_pieces(template: str) -> tuple[str | Directive, ...]:
+    return _pieces(template)
+
+
 def _pieces(template: str) -> tuple[str | Directive, ...]:
     """Split a template into literal text and directives."""
     pieces: list[str | Directive] = []
@@ -120,20 +138,26 @@ def _options(text: str) -> Options:
         elif number is None:
             return Options(flags, width, precision, has_width, text[found.start() :])
         elif has_width:
-            precision = int(number)
+            precision = _count(number)
         else:
             flags += "0" * number.startswith("0")
-            width = int(number)
+            width = _count(number)
             has_width = bool(width)
     return Options(flags, width, precision, has_width)
 
 
-def _expand(directive: Directive, arguments: Arguments) -> str:
+def _count(digits: str) -> int:
+    return int(digits) if len(digits) < 10 else _HUGE
+
+
+def _expand(directive: Directive, arguments: Arguments, room: int) -> str:
     """Return the text of one directive, having taken its arguments."""
     text = directive.options
     while "*" in text:
         text = text.replace("*", str(arguments.word()), 1)
     options, verb = _options(text), directive.verb
+    if options.width > room:
+        raise Trap(HEAP_FULL)
     value: str | int | float
     if verb in "sq":
         value = arguments.string().partition("\0")[0]

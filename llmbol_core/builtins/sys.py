@@ -34,7 +34,7 @@ _started = time.monotonic()
 
 
 def _formatted(call: HostCall, template: str, arguments: VarArguments) -> str:
-    return format_text(template, arguments, environment(call).error)
+    return format_text(template, arguments, environment(call).error, call.heap.limit)
 
 
 def encode_utf8(text: str) -> bytes:

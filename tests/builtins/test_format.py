@@ -5,6 +5,7 @@ import math
 import pytest
 
 from llmbol_core.builtins.format import format_text
+from llmbol_core.errors import Trap
 
 
 class Given:
@@ -76,3 +77,18 @@ def test_a_directive_that_ends_the_text_takes_no_argument():
 
 def test_wide_fields_of_zeros_are_bounded():
     assert len(format_text("%0500d", Given([1]), "")) < 80
+
+
+@pytest.mark.parametrize(
+    ("template", "values"),
+    [
+        ("%999999999d", [1]),
+        ("%99999999999999999999s", ["a"]),
+        ("%*d", [1 << 30, 1]),
+        ("%60s%60s", ["a", "b"]),
+        ("%s", ["x" * 101]),
+    ],
+)
+def test_what_is_too_long_is_not_made(template, values):
+    with pytest.raises(Trap, match="out of memory: heap"):
+        format_text(template, Given(values), "", 100)
