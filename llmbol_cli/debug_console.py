@@ -12,7 +12,7 @@ from functools import partial
 from llmbol_cli import render
 from llmbol_cli.program import Program, standard_streams
 from llmbol_core.errors import Deadlock, LimitError, LlmbolError, UsageError, nearest
-from llmbol_core.vm.debugger import Catch, Debugger, Way
+from llmbol_core.vm.debugger import Catch, Debugger, Way, is_number
 from llmbol_core.vm.exceptions import Level
 from llmbol_core.vm.inspection import Inspector
 from llmbol_core.vm.notation import format_instruction
@@ -291,7 +291,7 @@ def _place(inspector: Inspector, level: Level) -> str:
 
 
 def _number(text: str, what: str) -> int:
-    if not text.isdigit():
+    if not is_number(text):
         raise UsageError(f"expected {what}, found {text!r}")
     return int(text)
 

@@ -16,7 +16,6 @@ from llmbol_core.errors import Trap, UsageError, nearest
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.codemap import CodeMap
 from llmbol_core.vm.exceptions import find_handler
-from llmbol_core.vm.inspection import Inspector
 from llmbol_core.vm.loader import LoadedModule
 from llmbol_core.vm.observation import Observer
 from llmbol_core.vm.process import Process, Raised
@@ -63,14 +62,13 @@ class _Goal:
 
 
 class Debugger(Observer):
-    """Stops a machine. Set ``inspector`` before it runs; then ``on_stop`` is called with a reason.
+    """Stops a machine and calls ``on_stop`` with the reason, first before the first instruction.
 
-    It stops before the first instruction. ``process`` is the current one while it stands still.
+    ``process`` is the current one while the machine stands still.
     """
 
     def __init__(self, on_stop: Callable[[str], None]) -> None:
         self._on_stop = on_stop
-        self.inspector: Inspector
         self.process: Process | None = None
         self.breakpoints: list[Breakpoint] = []
         self.modules: list[LoadedModule] = []
@@ -240,11 +238,11 @@ class Debugger(Observer):
         """
         head, colon, rest = location.rpartition(":")
         if colon and (not head or _is_source(head)):
-            if not rest.isdigit():
+            if not is_number(rest):
                 raise UsageError(f"{rest!r} is no line number")
             return self._line(head, int(rest), current)
         module = self.module(head) if colon else _present(current)
-        if rest.isdigit():
+        if is_number(rest):
             return module, self._checked(module, int(rest))
         name, _, function = rest.partition(".")
         if function and any(name == other.module.name for other in self.modules):
@@ -272,6 +270,11 @@ class Debugger(Observer):
             if pcs:
                 return module, min(pcs)
         raise UsageError(_no_line(file, line, [code for _, code in maps]))
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number that counts something here."""
+    return text.isdecimal() and len(text) < 10
 
 
 def _is_source(name: str) -> bool:

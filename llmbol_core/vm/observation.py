@@ -16,6 +16,7 @@ from llmbol_core.vm.process import Process, Raised
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.inspection import Inspector
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.steps import Step
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 class Observer:
     """What is told about a program as it runs. While ``is_watching`` is false, nothing is."""
 
+    inspector: Inspector
+    """Looks into the machine; set before it runs."""
     is_watching = True
 
     def loaded(self, module: LoadedModule) -> None:

@@ -25,10 +25,10 @@ from llmbol_core.vm.module import Operand
 from llmbol_core.vm.process import TYPE
 from llmbol_core.vm.symbols import resolved
 
-_DIRECT = re.compile(r"(\d+)\((fp|mp)\)")
-_INDIRECT = re.compile(r"(\d+)\((\d+)\((fp|mp)\)\)")
+_DIRECT = re.compile(r"(\d{1,9})\((fp|mp)\)")
+_INDIRECT = re.compile(r"(\d{1,9})\((\d{1,9})\((fp|mp)\)\)")
 _NAME = re.compile(r"[^\W\d]\w*")
-_PART = re.compile(r"\.([^\W\d]\w*)|\[(\d+)\]")
+_PART = re.compile(r"\.([^\W\d]\w*)|\[(\d{1,9})\]")
 _ARGUMENTS = 32
 
 

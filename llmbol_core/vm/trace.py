@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from llmbol_core.errors import Trap, nearest
-from llmbol_core.vm.inspection import Access, Inspector
+from llmbol_core.vm.inspection import Access
 from llmbol_core.vm.isa import TYPES
 from llmbol_core.vm.notation import format_instruction
 from llmbol_core.vm.observation import Observer
@@ -60,8 +60,6 @@ class Tracer(Observer):
         limit: int | None = None,
     ) -> None:
         self._emit, self._wanted, self._limit = emit, function, limit
-        self.inspector: Inspector
-        """Of the machine; set before it runs."""
         self.records = 0
         self.is_watching = limit is None or limit > 0
         self._current: tuple[TraceRecord, list[Access]] | None = None

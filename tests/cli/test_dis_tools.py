@@ -23,7 +23,7 @@ def dis(tmp_path, monkeypatch, capsys):
     """Return a function that runs the command and returns its status and what it wrote."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str, script: str = "") -> tuple[int, str, str]:
+    def run(*words: str, script: str = ""):
         monkeypatch.setattr(sys, "argv", ["dis", *words])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(script.encode())))
         with pytest.raises(SystemExit) as ended:

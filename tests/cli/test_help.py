@@ -91,7 +91,8 @@ def test_examples_work_in_order(app, run, tmp_path, monkeypatch):
         result = run(words)
         assert (result.code, result.err) == (0, ""), example_of(name)
         if any("--json" in parameter.opts for parameter in command.params):
-            strict = run([*words, "--json"])
+            start = len(name.split())
+            strict = run([*words[:start], "--json", *words[start:]])
             assert (strict.code, strict.err) == (0, ""), example_of(name)
             json.loads(strict.out, parse_constant=pytest.fail)
 

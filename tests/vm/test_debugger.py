@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 
 from llmbol_core.errors import UsageError
 from llmbol_core.vm.debugger import Catch, Debugger, Way
-from llmbol_core.vm.places import Scope
+from llmbol_core.vm.places import Scope, Shown
 from tests.vm.observed import PICKS, watched
 from tests.vm.programs import assemble
 
@@ -132,7 +130,7 @@ def test_wrong_locations_are_refused(location, message):
 
 
 def test_source_lines():
-    seen = []
+    seen: list[Shown] = []
 
     def set_line(debugger):
         assert debugger.add_breakpoint("picks.b:40").pc == 35
@@ -171,7 +169,7 @@ def test_source_lines():
 
 
 def test_places_without_symbols():
-    seen = {}
+    seen: dict[str, str] = {}
 
     def look(debugger):
         scope = Scope(debugger.inspector, debugger.inspector.levels(debugger.stopped)[0])
@@ -278,17 +276,12 @@ def test_interrupt_stops_before_the_next_instruction():
         if len(stops) == 2:
             debugger.kill(1)
 
-    debugger = Debugger(stopped)
-    out = io.BytesIO()
-    with watched(debugger, out) as vm:
+    class Interrupted(Debugger):
+        def after(self, process):
+            self.interrupt()
+
+    debugger = Interrupted(stopped)
+    with watched(debugger) as vm:
         vm.load_module("test", assemble("again: jmp again\nret"))
-        before = debugger.before
-
-        def interrupting(process):
-            before(process)
-            if vm.scheduler.instructions == 0 and len(stops) == 1:
-                debugger.interrupt()
-
-        debugger.before = interrupting
         vm.execute("test", "main")
     assert stops == [("start", 0), ("interrupted", 0)]

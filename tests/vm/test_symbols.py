@@ -99,7 +99,10 @@ def test_compiler_and_module_agree():
     code = CodeMap(MODULE, symbols)
     for export in MODULE.exports:
         assert code.function(export.pc).name == export.name
-    expr = resolved(names["simp"].result.element)  # type: ignore[attr-defined]
+    result = names["simp"].result
+    assert isinstance(result, Reference)
+    expr = resolved(result.element)
+    assert isinstance(expr, Adt)
     assert list(expr.picks) == ["Num", "Var", "Bin", "Neg", "Abs"]
     assert expr.picks["Neg"].own == expr.picks["Abs"].own
     assert [(f.name, f.offset) for f in expr.picks["Bin"].fields] == [
