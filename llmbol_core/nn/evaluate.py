@@ -29,12 +29,19 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How many of a class's samples were recognized."""
+    """How a class was recognized: how many of its samples, the accuracy or recall, and the rest.
+
+    ``precision`` is the share of the answers with this class that were right, ``f1`` the
+    harmonic mean of both; ``answers`` counts its samples by the class they were taken for.
+    """
 
     label: str
     samples: int
     correct: int
     accuracy: float
+    precision: float
+    f1: float
+    answers: list[int]
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,16 @@ class Evaluation:
     loss: float
     accuracy: float | None
     classes: list[ClassScore]
+
+    def confusion(self) -> str:
+        """Return what the samples of each class were taken for, a row for each class."""
+        header = ["", *(score.label for score in self.classes)]
+        rows = [header, *([s.label, *map(str, s.answers)] for s in self.classes)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(f"{word:>{width}}" for word, width in zip(row, widths, strict=True))
+            for row in rows
+        )
 
     def table(self) -> list[EvaluationRow]:
         """Return one row per class and one for all samples, with the loss."""
@@ -157,14 +174,23 @@ def score(outputs: Array, targets: Array, model: Model, loss: Criterion) -> Eval
     value = loss.forward(outputs, targets)
     if not loss.classifies:
         return Evaluation(model.name, len(targets), value, None, [])
-    hits = outputs.argmax(axis=1) == targets
-    classes = []
-    for number in range(outputs.shape[1]):
-        own = hits[targets == number]
-        label = model.labels[number] if model.labels else str(number)
-        accuracy = float(own.mean()) if own.size else 0.0
-        classes.append(ClassScore(label, own.size, int(own.sum()), accuracy))
-    return Evaluation(model.name, len(targets), value, float(hits.mean()), classes)
+    answers, count = outputs.argmax(axis=1), outputs.shape[1]
+    confusion = np.bincount(targets * count + answers, minlength=count * count)
+    confusion = confusion.reshape(count, count)
+    classes = [_class_score(confusion, number, model) for number in range(count)]
+    accuracy = float((answers == targets).mean())
+    return Evaluation(model.name, len(targets), value, accuracy, classes)
+
+
+def _class_score(confusion: Array, number: int, model: Model) -> ClassScore:
+    """Return how one class was recognized, from the counts of samples by class and answer."""
+    row = confusion[number]
+    samples, correct, answered = int(row.sum()), int(row[number]), int(confusion[:, number].sum())
+    label = model.labels[number] if model.labels else str(number)
+    accuracy = correct / samples if samples else 0.0
+    precision = correct / answered if answered else 0.0
+    f1 = 2 * correct / (samples + answered) if correct else 0.0
+    return ClassScore(label, samples, correct, accuracy, precision, f1, row.tolist())
 
 
 def evaluate_file(

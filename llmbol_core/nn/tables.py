@@ -42,6 +42,8 @@ class ConcatTable(Branches):
 
     def output_shape(self, shape: Form) -> Form:
         """Return the layers' output shapes."""
+        if not self.layers:
+            raise ShapeError(self.label, "no layer inside")
         return tuple(self.shape_inside(index, shape) for index in range(len(self.layers)))
 
     def macs(self, shape: Form) -> int:

@@ -64,6 +64,11 @@ def test_build_train_eval_infer(nn, tmp_path):
     assert result["accuracy"] == run["accuracy"] > 0.7
     assert len(result["classes"]) == 10
     assert re.search(r"^all +360 ", nn("eval", model).out, re.MULTILINE)
+    nine = result["classes"][9]
+    assert (sum(nine["answers"]), nine["answers"][9]) == (nine["samples"], nine["correct"])
+    rows = [line.split() for line in nn("eval", model, "--confusion").out.splitlines()]
+    assert rows[0] == list("0123456789")
+    assert rows[10] == ["9", *map(str, nine["answers"])]
     assert nn("train", SPEC, "-o", tmp_path / "n.gguf", "--epochs", 1).out.startswith("model ")
 
 

@@ -168,11 +168,11 @@ def reference_by_roots(name: str, steps: int) -> np.ndarray:
     ],
 )
 def test_optimizers_follow_their_formulas(name, optimizer):
-    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 1e-6)):
+    for kind, tolerance in (("f8", 1e-12), ("f4", 1e-6)):
         optimizer.restart()
-        w = np.linspace(-1, 1, 7).astype(dtype)
+        w: np.ndarray = np.linspace(-1, 1, 7).astype(kind)
         for _ in range(100):
-            optimizer.step(w, dtype(0.3) * w)
+            optimizer.step(w, (0.3 * w).astype(kind))
         np.testing.assert_allclose(w, reference(name, 100), rtol=1e-5, atol=tolerance)
     assert optimizer.steps == 100
     optimizer.restart()

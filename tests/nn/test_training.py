@@ -110,7 +110,7 @@ def test_early_stopping_restores_the_best_weights(spec):
     losses = [epoch.loss for epoch in run.history]
     assert len(losses) < 60
     assert len(losses) == int(np.argmin(losses)) + 3
-    watched = model.train.loss.forward(model.forward(data.watched[0]), data.watched[1])
+    watched = trainer.settings.loss.forward(model.forward(data.watched[0]), data.watched[1])
     assert watched == pytest.approx(min(losses), rel=1e-6)
 
 
