@@ -155,7 +155,8 @@ def _expand(directive: Directive, arguments: Arguments, room: int) -> str:
     text = directive.options
     while "*" in text:
         text = text.replace("*", str(arguments.word()), 1)
-    options, verb = _options(text), directive.verb
+    read = _options if len(text) <= _MOST_REMEMBERED else _options.__wrapped__
+    options, verb = read(text), directive.verb
     if options.width > room:
         raise Trap(HEAP_FULL)
     value: str | int | float

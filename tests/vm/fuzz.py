@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import sys
 import time
 import traceback
@@ -29,6 +30,8 @@ HERE = Path(__file__).parent
 LIMITS = Limits(memory=1 << 20, threads=20, instructions=3000, seconds=2.0)
 SLOW = 10.0
 """Seconds after which a file counts as having hung."""
+HOST_MEMORY = 8 << 30
+"""Bytes of address space for a worker, of which a machine's arena takes half."""
 _BATCH = 200
 _EDGES = (0x00, 0x01, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF)
 
@@ -112,7 +115,7 @@ def fuzz(
     batches = [
         range(s, min(s + _BATCH, first + count)) for s in range(first, first + count, _BATCH)
     ]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=hold_memory) as pool:
         futures = [(pool.submit(try_seeds, files, seeds), seeds) for seeds in batches]
         for number, (future, seeds) in enumerate(futures, 1):
             try:
