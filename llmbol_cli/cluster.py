@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson
+from llmbol_cli.options import AsJson, size
 
 app = render.app("Run programs and models on compute nodes.")
 submit = render.app("Send a task to the cluster.")
@@ -17,9 +18,11 @@ Inputs = Annotated[
     list[str], typer.Option("--input", "-i", metavar="FILE", help="A file for it; repeatable.")
 ]
 Output = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result there.")
+    str | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the result there; - is stdout."),
 ]
 Priority = Annotated[int, typer.Option(help="Higher ones run first.")]
+Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that the program may use.")]
 Retries = Annotated[
     int | None,
     typer.Option(min=0, help="Attempts after the first one; the cluster's if not given."),
@@ -94,7 +97,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def tasks(
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the latest tasks, the last one first.
@@ -113,8 +116,27 @@ def result(id: Task, output: Output = None, as_json: AsJson = False) -> None:
 
     Example: cluster result first
     """
+    _check_output(output, as_json)
     with _client() as client:
         _deliver(client.result(id), output, as_json)
+
+
+@app.command()
+def wait(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of tasks.")],
+    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds to wait.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until tasks have ended and show how; exit 1 if one of them left no result.
+
+    Example: cluster wait first
+    """
+    from llmbol_core.distributed.report import TaskStatus
+
+    with _client() as client, render.progress("waiting") as progress:
+        ended = [TaskStatus.of(entry) for entry in client.wait(ids, timeout, progress)]
+    render.show(ended, as_json)
+    raise typer.Exit(any(task.state != "done" for task in ended))
 
 
 @app.command()
@@ -141,6 +163,7 @@ def run(
     priority: Priority = 0,
     retries: Retries = None,
     timeout: Timeout = None,
+    max_memory: Memory = "64M",
     capability: Capability = None,
     strategy: Strategy = None,
     id: TaskId = None,
@@ -151,9 +174,15 @@ def run(
 
     Example: cluster submit run digits.dis --input digits.npy --id first
     """
-    payload = {"program": program, "arguments": arguments or [], "inputs": inputs}
+    payload = {
+        "program": program,
+        "arguments": arguments or [],
+        "inputs": inputs,
+        "max_memory": size(max_memory),
+    }
     options = _options(priority, retries, timeout, capability, strategy)
-    _submit("run", id, payload, options, wait, output, as_json)
+    _check_output(output, as_json, program, *inputs)
+    _submit(_task("run", id, payload, options), wait, output, as_json)
 
 
 @submit.command()
@@ -178,7 +207,8 @@ def infer(
     """
     payload = {"model": model, "input": inputs}
     options = _options(priority, retries, timeout, capability, strategy)
-    _submit("inference", id, payload, options, wait, output, as_json)
+    _check_output(output, as_json, model, inputs)
+    _submit(_task("inference", id, payload, options), wait, output, as_json)
 
 
 def _client() -> Any:
@@ -206,19 +236,25 @@ def _options(
     }
 
 
-def _submit(
-    type: str,
-    id: str | None,
-    payload: dict[str, Any],
-    options: dict[str, Any],
-    wait: bool,
-    output: str | None,
-    as_json: bool,
-) -> None:
-    """Submit a task; wait for its result and deliver it, or print the id."""
+def _task(type: str, id: str | None, payload: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Return a task; one for which no id was chosen gets a new one."""
     from llmbol_core.distributed.task import create_task, new_id
 
-    task = create_task(id or new_id(type), type, payload, **options)
+    return create_task(new_id(type) if id is None else id, type, payload, **options)
+
+
+def _check_output(output: str | None, as_json: bool, *sources: str) -> None:
+    """Refuse, before anything is submitted, an output that could not be written in the end."""
+    from llmbol_core.native.files import check_target
+
+    if output == "-" and as_json:
+        raise typer.BadParameter("--json and --output - both write to standard output")
+    if output not in (None, "-"):
+        check_target(str(output), *filter(os.path.exists, sources))
+
+
+def _submit(task: Any, wait: bool, output: str | None, as_json: bool) -> None:
+    """Submit a task; wait for its result and deliver it, or print the id."""
     with _client() as client:
         client.submit([task])
         if not wait:
@@ -239,7 +275,9 @@ def _deliver(result: Any, output: str | None, as_json: bool) -> None:
     elif output is None:
         render.write_bytes(result.text)
     result.check()
-    if output is not None:
+    if output == "-":
+        render.write_bytes(result.data)
+    elif output is not None:
         with atomic_write(output) as file:
             file.write(result.data)
 

@@ -125,14 +125,34 @@ def _fields(
 
 
 def _pack_run(payload: Mapping[str, Any]) -> Packed:
-    program, arguments, inputs = _fields("run", payload, ("program",), ("arguments", "inputs"))
-    path = Path(program)
-    names = [_portable(str(name)) for name in inputs or ()]
+    program, arguments, inputs, memory = _fields(
+        "run", payload, ("program",), ("arguments", "inputs", "max_memory")
+    )
+    path = _path(program, "program")
+    paths = [_path(name, "input") for name in inputs or ()]
+    names = [_portable(str(name)) for name in paths]
     if len({*names, path.name}) <= len(names):
         raise UsageError("two of the files have the same name, which a program cannot tell apart")
     files = [Attachment("program", path.name, path)]
-    files += [Attachment("input", n, Path(i)) for n, i in zip(names, inputs or (), strict=True)]
-    return Packed({"arguments": [str(word) for word in arguments or ()]}, tuple(files))
+    files += [Attachment("input", name, path) for name, path in zip(names, paths, strict=True)]
+    plain: dict[str, Any] = {"arguments": [str(word) for word in arguments or ()]}
+    return Packed(plain | _limits(memory=memory), tuple(files))
+
+
+def _path(name: Any, what: str) -> Path:
+    """Return the path of a file that a payload names."""
+    if not isinstance(name, str | os.PathLike) or str(name) in ("", ".") or "\0" in str(name):
+        raise UsageError(f"{name!r} is no name of a file: expected the path of the {what}")
+    return Path(name)
+
+
+def _limits(**limits: Any) -> dict[str, dict[str, int]]:
+    """Return the part of a payload that holds a program's limits, those that were given."""
+    given = {name: n for name, n in limits.items() if n is not None}
+    for name, n in given.items():
+        if not isinstance(n, int) or not 0 < n < 1 << 63:
+            raise UsageError(f"a limit of {n!r} for {name}: expected a whole number above 0")
+    return {"limits": given} if given else {}
 
 
 def _portable(path: str) -> str:
@@ -155,7 +175,9 @@ def _run(received: Received) -> Answer:
         if (parent := os.path.dirname(name)) != "":
             os.makedirs(parent, exist_ok=True)
         _share(path, name)
-    result = deploy.run_file(program, [*received.payload["arguments"], *inputs], granted=inputs)
+    arguments = [*received.payload["arguments"], *inputs]
+    limits = deploy.Limits(**received.payload.get("limits", {}))
+    result = deploy.run_file(program, arguments, inputs, limits)
     if result.status == 0:
         return Answer(result.stdout)
     words = result.stderr.decode(errors="replace").strip()
@@ -175,13 +197,14 @@ def _share(path: Path, name: str) -> None:
 
 def _pack_inference(payload: Mapping[str, Any]) -> Packed:
     model, inputs = _fields("inference", payload, ("model", "input"))
+    path = _path(model, "model")
     if isinstance(inputs, str | os.PathLike):
-        x = Attachment("input", Path(inputs).name, Path(inputs))
+        x = Attachment("input", Path(inputs).name, _path(inputs, "input"))
     else:
         from llmbol_core.distributed.arrays import array_bytes
 
         x = Attachment("input", "input.npy", array_bytes(inputs))
-    return Packed({}, (Attachment("model", Path(model).name, Path(model)), x))
+    return Packed({}, (Attachment("model", path.name, path), x))
 
 
 def _infer(received: Received) -> Answer:
@@ -222,13 +245,9 @@ def _pack_execute(payload: Mapping[str, Any]) -> Packed:
         plain = json.loads(_encode(list(args)))
     except TypeError as error:
         raise UsageError(f"arguments for a cluster: {error}") from error
-    limits = {"max_memory": memory, "max_threads": threads}
+    limits = _limits(max_memory=memory, max_threads=threads)
     return Packed(
-        {
-            "entry": str(entry),
-            "args": plain,
-            "limits": {name: int(n) for name, n in limits.items() if n is not None},
-        },
+        {"entry": str(entry), "args": plain, **limits},
         (Attachment("module", "module.dis", content),),
     )
 
@@ -238,7 +257,7 @@ def _execute(received: Received) -> Answer:
 
     _, path = received.one("module")
     args = _decode(json.dumps(received.payload["args"]).encode())
-    with deploy.create_vm(**received.payload["limits"]) as vm:
+    with deploy.create_vm(**received.payload.get("limits", {})) as vm:
         vm.load_module("module", path)
         return Answer(_encode(vm.execute("module", received.payload["entry"], args)))
 

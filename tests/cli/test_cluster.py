@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from llmbol_core.builtins import signature_of
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task
@@ -52,9 +54,36 @@ def test_misuse_is_told_in_one_line(tmp_path):
     assert (ended.returncode, ended.stderr) == (
         1, "error: unknown strategy 'least-laoded' (did you mean 'least-loaded'?)\n",
     )  # fmt: skip
-    ended = cluster(str(tmp_path / "s"), "start", "--capabilities", "a b")
+    for words, why in (("a b", "'a b' is no name"), (" ,", "nodes without a capability")):
+        ended = cluster(str(tmp_path / "s"), "start", "--capabilities", words)
+        assert ended.returncode == 1
+        assert why in ended.stderr
+
+
+@pytest.mark.cluster
+def test_a_damaged_ledger_is_told_in_one_line(tmp_path):
+    directory = tmp_path / "s"
+    directory.mkdir(mode=0o700)
+    (directory / "ledger.sqlite").write_bytes(b"something else entirely" * 100)
+    ended = cluster(str(directory), "start", "--nodes", "1")
     assert ended.returncode == 1
-    assert "'a b' is no name" in ended.stderr
+    assert ended.stderr == (
+        f"error: the cluster did not start: {directory}/ledger.sqlite: the ledger cannot be "
+        "opened: file is not a database; move it away to start with an empty one\n"
+    )
+    assert eventually(lambda: not processes_of(StateDirectory(directory)), 3)
+
+
+@pytest.mark.cluster
+def test_one_of_two_starts_at_once_wins(tmp_path):
+    directory = str(tmp_path / "s")
+    with ThreadPoolExecutor() as pool:
+        one, other = pool.map(lambda _: cluster(directory, "start", "--nodes", "1"), range(2))
+    cluster(directory, "stop")
+    assert sorted([one.returncode, other.returncode]) == [0, 1]
+    assert one.stderr + other.stderr == (
+        f"error: a cluster already runs in {directory}; look at it with: cluster status\n"
+    )
 
 
 @pytest.mark.cluster
@@ -96,6 +125,55 @@ def test_results_and_tasks_are_shown(directory):
     assert cluster(directory, "result", "long").stderr == "error: task long: cancelled\n"
     table = cluster(directory, "tasks").stdout.splitlines()
     assert [line.split()[0] for line in table] == ["id", "long", "hello"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["tasks", "--limit", "9" * 23], "--limit"),
+        (["submit", "run", "p.dis", "--priority", "9" * 23], "its priority: expected"),
+        (["submit", "run", "/dev/zero"], "/dev/zero: not a regular file"),
+        (["submit", "run", ""], "expected the path of the program"),
+        (["submit", "run", "p.dis", "--id", ""], "task id ''"),
+        (["submit", "run", "p.dis", "--timeout", "nan"], "its time-out: expected"),
+        (["submit", "run", "p.dis", "--timeout", "inf"], "its time-out: expected"),
+        (["submit", "run", "p.dis", "-o", "none/y"], "none/y: no such file or directory"),
+        (["submit", "run", "p.dis", "-o", "-", "--json"], "both write to standard output"),
+        (["result", "hello", "-o", "none/y"], "none/y: no such file or directory"),
+        (["result", "x" * 500], "task id 'xxx"),
+        (["cancel", "a\nb"], "task id 'a\\nb'"),
+    ],
+)
+def test_what_makes_no_sense_is_told_at_once(directory, words, why):
+    ended = cluster(directory, *words)
+    assert ended.returncode != 0
+    assert why in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.cluster
+def test_results_go_where_they_are_wanted(directory):
+    assert cluster(directory, "result", "hello", "-o", "-").stdout == '{"a": [1, 2]}'
+    ended = cluster(directory, "wait", "hello", "long", "--json")
+    assert [task["state"] for task in json.loads(ended.stdout)] == ["done", "cancelled"]
+    assert ended.returncode == 1
+    assert cluster(directory, "wait", "hello").returncode == 0
+
+
+@pytest.mark.cluster
+def test_a_program_gets_the_memory_that_it_was_given(directory, tmp_path):
+    from llmbol_core.vm.objectfile import write_module
+    from llmbol_core.vm.stackcode import parse_source
+
+    source = ROOT / "specs" / "programs" / "hello.s"
+    program = tmp_path / "hello.dis"
+    program.write_bytes(write_module(parse_source(source.read_text(), str(source), signature_of)))
+    words = ["submit", "run", str(program), "--max-memory"]
+    assert cluster(directory, *words, "1M").stdout == "hello, world\n"
+    ended = cluster(directory, *words, "64")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "memory" in ended.stderr
 
 
 @pytest.mark.cluster

@@ -326,12 +326,27 @@ def test_many_threads_can_share_a_client(client):
 
 
 def test_a_dead_guardian_takes_everything_with_it_and_leaves_room_for_another(cluster):
-    os.kill(cluster.running().guardian.pid, signal.SIGKILL)
-    assert eventually(lambda: not processes_of(cluster), 10)
+    with Client(cluster) as client:
+        client.submit([probe("busy", 60)])
+        node_of(client, "busy")
+    running = cluster.running()
+    os.kill(running.guardian.pid, signal.SIGKILL)
+    os.kill(running.broker.pid, signal.SIGKILL)
+    assert eventually(lambda: not processes_of(cluster), 2)
     assert not cluster.is_held()
     control.start(cluster, Config(tuple(local_nodes(1))))
     with Client(cluster) as client:
         assert client.result("once").value == "once"
+
+
+@pytest.mark.parametrize("module", ["broker", "worker"])
+def test_a_process_whose_parent_died_before_it_looked_ends(module):
+    dead = subprocess.run(
+        [sys.executable, "-m", f"llmbol_core.distributed.{module}"],
+        env={**os.environ, "LLMBOL_PARENT": "4194305", "PYTHONPATH": str(ROOT)}, timeout=20,
+        check=False, stdin=subprocess.PIPE,
+    )  # fmt: skip
+    assert dead.returncode == -signal.SIGKILL
 
 
 def test_stop_leaves_nothing_behind(cluster):

@@ -40,6 +40,20 @@ def test_files_keep_the_names_that_the_program_was_given():
         JOBS["run"].pack({"program": "p.dis", "inputs": ["../x.npy", "/tmp/x.npy"]})
 
 
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        ({"program": ""}, "'' is no name of a file: expected the path of the program"),
+        ({"program": None}, "None is no name of a file"),
+        ({"program": "p", "inputs": ["a", ""]}, "expected the path of the input"),
+        ({"program": "p", "max_memory": 0}, "a limit of 0 for memory"),
+    ],
+)
+def test_payloads_that_make_no_sense_are_refused(payload, message):
+    with pytest.raises(UsageError, match=message):
+        JOBS["run"].pack(payload)
+
+
 def test_arrays_survive_the_journey():
     for value in ([[1, 2], [3, 4]], np.arange(6, dtype=np.float32).reshape(2, 3).T, 0.5):
         assert np.array_equal(array_of(array_bytes(value)), np.asarray(value, np.float32))
