@@ -8,6 +8,7 @@ same time. From then on a run allocates what it returns, and what an operation n
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +74,7 @@ class Engine:
         self._layout = _Layout(graph, self._steps, self._held)
         self._plan = self._layout.planned()
         self._workspaces: dict[int, list[Workspace]] = {}
+        self._lock = threading.Lock()
 
     def run(self, *inputs: ArrayLike) -> Array:
         """Return the graph's output for a batch, one input array for each graph input."""
@@ -86,8 +88,11 @@ class Engine:
         values = self._inputs(inputs)
         batch = len(values[self.graph.inputs[0].index]) if self.graph.inputs else 1
         workspaces = self._of_batch(batch)
-        # Several threads may run at a time: each takes a workspace and puts it back.
-        workspace = workspaces.pop() if workspaces else self._layout.workspace(batch)
+        try:
+            # Several threads may run at a time: each takes a workspace and puts it back.
+            workspace = workspaces.pop()
+        except IndexError:
+            workspace = self._layout.workspace(batch)
         with single_threaded_blas(), np.errstate(all="ignore"):
             for planned, out in zip(self._plan, workspace, strict=True):
                 _take(planned, values, out)
@@ -105,12 +110,12 @@ class Engine:
 
     def _of_batch(self, batch: int) -> list[Workspace]:
         """Return the free workspaces for a size of batch; forget those of an older size."""
-        if batch not in self._workspaces:
-            if self.graph.inputs:
+        with self._lock:
+            if batch not in self._workspaces:
                 self.graph.shapes(batch)
-            while len(self._workspaces) >= _BATCH_SIZES:
-                self._workspaces.pop(next(iter(self._workspaces)), None)
-        return self._workspaces.setdefault(batch, [])
+                while len(self._workspaces) >= _BATCH_SIZES:
+                    del self._workspaces[next(iter(self._workspaces))]
+            return self._workspaces.setdefault(batch, [])
 
     def _inputs(self, arrays: tuple[ArrayLike, ...]) -> dict[int, Array]:
         """Check the inputs and return them as float32 by value."""
