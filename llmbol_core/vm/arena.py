@@ -13,7 +13,7 @@ address behind the header, points to::
 
     -16  count of references    -12  kind or type    -8  size with the header    -4  work and flags
 
-Small blocks have free lists by exact size and are cut from chunks; larger ones and the chunks come
+Small blocks have free lists by size and are cut from chunks; larger ones and the chunks come
 from holes, which join when they touch. Every block's size is in its header, so that the heap can be
 walked from one end to the other. When memory is short the free small blocks become holes again.
 """
@@ -61,6 +61,11 @@ def _map(limit: int) -> mmap.mmap:
         return mmap.mmap(-1, min(HEAP + limit, SPAN))
 
 
+def _up(size: int, grain: int) -> int:
+    """Return a size rounded up to a multiple."""
+    return -(-size // grain) * grain
+
+
 class Arena:
     """The memory of one machine.
 
@@ -85,8 +90,7 @@ class Arena:
         self._hole_sizes: dict[int, int] = {}
         self._hole_bytes = 0
         self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
-        for size in range(0, SMALL + 1, _GRAIN):
-            self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
+        self._forget_free_blocks()
         if self.limit:
             self._add_hole(HEAP, self.limit)
 
@@ -171,16 +175,23 @@ class Arena:
 
     # Blocks
 
-    def allocate(self, size: int) -> int | None:
+    def allocate(self, size: int, is_record: bool = False, clears: bool = True) -> int | None:
         """Return the reference of a new block with room for so many bytes, all zero.
 
         Its count is 1 and its kind ``FREE`` until the caller sets it. None if memory is short.
+        Small records are kept apart by their exact size: one that is not cleared is the last of its
+        size that was freed, and still holds what that held, all but its first word.
         """
-        total = (size + HEADER + _GRAIN - 1) // _GRAIN * _GRAIN
-        total = max(total, HEADER + _GRAIN)
-        ref = self._small(total) if total <= SMALL else self._from_hole(total)
+        total = HEADER + _up(size, _GRAIN) if size else HEADER + _GRAIN
+        if total <= SMALL:
+            if is_record:
+                total = HEADER + max(_up(size, 4), 4)
+            ref = self._small(total)
+        else:
+            ref, clears = self._from_hole(total), True
         if ref is not None:
-            self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
+            if clears:
+                self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
             at = ref >> 2
             self.words[at - 4] = 1
             self.pointers[at - 2] = total
@@ -194,7 +205,7 @@ class Arena:
         if size > SMALL:
             self._add_hole(ref - HEADER, size)
             return
-        head = (FREE_LISTS + size // 4) >> 2
+        head = (FREE_LISTS + size) >> 2
         self.words[at - 3] = FREE
         self.pointers[at] = self.pointers[head]
         self.pointers[head] = ref
@@ -222,11 +233,14 @@ class Arena:
     def defragment(self) -> None:
         """Turn all free small blocks into holes again."""
         free = [(at, size) for at, size, is_free in self._walk() if is_free]
-        for size in range(0, SMALL + 1, _GRAIN):
-            self.pointers[(FREE_LISTS + size // 4) >> 2] = NIL
+        self._forget_free_blocks()
         self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
         for at, size in free:
             self._add_hole(at, size)
+
+    def _forget_free_blocks(self) -> None:
+        for size in range(0, SMALL + 1, 4):
+            self.pointers[(FREE_LISTS + size) >> 2] = NIL
 
     def _walk(self) -> Iterator[tuple[int, int, bool]]:
         """Yield address and size of every block and hole, and whether it is free.
@@ -237,25 +251,26 @@ class Arena:
         at, end = HEAP, HEAP + self.limit
         while at < end:
             index = at >> 2
-            size = self.pointers[index + 2]
-            if size < _GRAIN or size % _GRAIN or size > end - at:
+            size = _up(self.pointers[index + 2], _GRAIN)
+            if size < _GRAIN or size > end - at:
                 raise ValueError("a damaged block")
             yield at, size, self.words[index + 1] == FREE
             at += size
 
     def _small(self, total: int) -> int | None:
         """Take a small block from its free list or the chunk."""
-        head = (FREE_LISTS + total // 4) >> 2
+        head = (FREE_LISTS + total) >> 2
         ref = self.pointers[head]
         if ref != NIL:
             self.pointers[head] = self.pointers[ref >> 2]
             return ref
+        room = _up(total, _GRAIN)
         start = self.pointers[CHUNK >> 2]
-        if self.pointers[CHUNK_END >> 2] - start < total:
-            if not self._open_chunk(total):
+        if self.pointers[CHUNK_END >> 2] - start < room:
+            if not self._open_chunk(room):
                 return None
             start = self.pointers[CHUNK >> 2]
-        self.pointers[CHUNK >> 2] = start + total
+        self.pointers[CHUNK >> 2] = start + room
         return start + HEADER
 
     def _open_chunk(self, total: int) -> bool:

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter as Engine
 
 
-# Making objects; storage is always zero here, which plain new and newa do not promise
+# Making objects; the elements of arrays are always zero here, which plain newa does not promise
 
 
-@handler("new", "newz")
+@handler("new")
 def new(e: Engine, number: int) -> int:
-    """Return a record of a type."""
+    """Return a record of a type; what is no pointer may be what another one left behind."""
+    return e.heap.new_record(number, clears=False)
+
+
+@handler("newz")
+def newz(e: Engine, number: int) -> int:
+    """Return a record of a type, all zero or nil."""
     return e.heap.new_record(number)
 
 

@@ -175,12 +175,12 @@ class Heap(TypedArena):
 
     # Making objects
 
-    def new_object(self, kind: int, size: int) -> int:
-        """Return a new object of a kind with room for so many bytes, all zero."""
-        ref = self.allocate(size)
+    def new_object(self, kind: int, size: int, clears: bool = True) -> int:
+        """Return a new object of a kind with room for so many bytes, all zero if it clears them."""
+        ref = self.allocate(size, kind > STACK, clears)
         if ref is None:
             self._make_room()
-            ref = self.allocate(size)
+            ref = self.allocate(size, kind > STACK, clears)
             if ref is None:
                 raise Trap(traps.HEAP_FULL)
         self.words[(ref >> 2) - 3] = kind
@@ -202,11 +202,11 @@ class Heap(TypedArena):
         for offset in self.types[number].pointers:
             self.set_pointer(address + offset, NIL)
 
-    def new_record(self, type_: TypeDescriptor | int) -> int:
-        """Return a new record: its pointers are nil, everything else is zero."""
+    def new_record(self, type_: TypeDescriptor | int, clears: bool = True) -> int:
+        """Return a new record: its pointers are nil, everything else is zero if it clears that."""
         number = type_ if isinstance(type_, int) else self.type_number(type_)
         size, pointers = self.types[number]
-        ref = self.new_object(number, size)
+        ref = self.new_object(number, size, clears)
         for offset in pointers:
             self.pointers[(ref + offset) >> 2] = NIL
         return ref

@@ -8,7 +8,7 @@ from llmbol_core.vm.isa import TYPES, Mode
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.lowering import Lowerer, Place, lowering
 from llmbol_core.vm.jit.runtime import tag
-from llmbol_core.vm.objects import LIST, LIST_HEADER
+from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, LIST, LIST_HEADER
 
 _HEADER = tag("header")
 _SIZES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
@@ -87,6 +87,31 @@ def lena(out: Lowerer) -> None:
     out.store(out.target("d"), "W", length)
 
 
+@lowering("slicea")
+def slicea(out: Lowerer) -> None:
+    """Replace an array by some of its elements."""
+    start, end, place = out.read("s"), out.read("m"), out.target("d")
+    array = out.load(place, "A")
+    header = out.at(array)
+    length = out.value(f"load i32, ptr {header}, align 1{_HEADER}")
+    out.guard(out.value(f"icmp eq i32 {array}, -1"))
+    out.guard(out.value(f"icmp ugt i32 {end}, {length}"))
+    out.guard(out.value(f"icmp ugt i32 {start}, {end}"))
+    kind, owner, data = (
+        out.value(f"load i32, ptr {out.at(array, at)}, align 1{_HEADER}") for at in (4, 8, 12)
+    )
+    ref = _allocated(out, ARRAY_HEADER, str(ARRAY))
+    is_whole = out.value(f"icmp eq i32 {owner}, -1")
+    root = out.value(f"select i1 {is_whole}, i32 {array}, i32 {owner}")
+    out.emit(f"call void @retain(ptr %m, i32 {root})")
+    size = out.value(f"load i32, ptr {out.value(f'call ptr @map(ptr %s, i32 {kind})')}")
+    first = out.value(f"add i32 {data}, {out.value(f'mul i32 {start}, {size}')}")
+    words = (out.value(f"sub i32 {end}, {start}"), kind, root, first)
+    for at, value in enumerate(words):
+        out.emit(f"store i32 {value}, ptr {out.at(ref, 4 * at)}, align 1")
+    out.give(place, ref)
+
+
 # Making objects
 
 
@@ -98,21 +123,28 @@ def _type_number(out: Lowerer, number: int) -> str:
 def _allocated(out: Lowerer, size: int, kind: str) -> str:
     """Return a new block; leave if memory is short."""
     total = max((size + HEADER + 15) // 16 * 16, 2 * HEADER)
-    ref = out.value(f"call i32 @allocate(ptr %m, ptr %s, i32 {total}, i32 {kind})")
+    return _block(out, total, kind, clears=True)
+
+
+def _block(out: Lowerer, total: int, kind: str, clears: bool) -> str:
+    values = f"i32 {total}, i32 {kind}, i1 {str(clears).lower()}"
+    ref = out.value(f"call i32 @allocate(ptr %m, ptr %s, {values})")
     out.guard(out.value(f"icmp eq i32 {ref}, -1"))
     return ref
 
 
 @lowering("new", "newz")
 def new(out: Lowerer) -> None:
-    """Make a record of a type."""
+    """Make a record of a type, which has a block of its exact size."""
     number = out.instruction.source.value
     types = out.region.code.module.types
     if not 0 <= number < len(types) or types[number].size > SMALL - HEADER:
         out.guard("true")
         return
     place = out.target("d")
-    ref = _allocated(out, types[number].size, _type_number(out, number))
+    total = HEADER + max((types[number].size + 3) // 4 * 4, 4)
+    is_clear = out.instruction.op.mnemonic == "newz"
+    ref = _block(out, total, _type_number(out, number), is_clear)
     for offset in types[number].pointers:
         out.emit(f"store i32 -1, ptr {out.at(ref, offset)}, align 1")
     out.give(place, ref)

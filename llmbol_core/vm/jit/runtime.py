@@ -34,6 +34,13 @@ class State(IntEnum):
     """Table of machine code by the pc of its function; null where there is none."""
     MAPS = 10
     """Table by the heap's numbers: where size, count and offsets of the pointers are in it."""
+    HANDLE = 12
+    """The handle of the module whose code runs."""
+    LINKS = 13
+    """Table by the numbers in module handles: what their links lead to, or null. That is a count,
+    tables as in ``TYPES`` and ``FUNCTIONS``, and ``LINK_WORDS`` for each link: pc or ``LinkKind``,
+    type of frame, bytes of the frame on the stack."""
+    LINK_COUNT = 14
     SLOW = 11
     """The engine's function for what is done outside: (what, value) -> value."""
 
@@ -56,6 +63,16 @@ class Slow(IntEnum):
     FREE = 1
     ALLOCATE = 2
 
+
+class LinkKind(IntEnum):
+    """What stands in place of a pc."""
+
+    HOST = -1
+    """The interpreter calls it."""
+    SQUARE_ROOT = -2
+
+
+LINK_HEADER, LINK_WORDS = 3, 3
 
 HOST_STACK = 192 << 10
 """Bytes of the host's stack that one entry may use."""
@@ -84,6 +101,9 @@ _COUNT = tag("count")
 
 HELPERS = f"""
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare i32 @llvm.abs.i32(i32, i1)
+declare i32 @llvm.smax.i32(i32, i32)
+declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
 
@@ -133,6 +153,63 @@ define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
  ret i32 %v
 }}
 
+; What link i of a handle leads to, or null.
+define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
+ %number = call i32 @word(ptr %m, i32 %handle, i64 4)
+ %z = zext i32 %number to i64
+ %cp = getelementptr i64, ptr %s, i64 {State.LINK_COUNT:d}
+ %known = load i64, ptr %cp
+ %beyond = icmp uge i64 %z, %known
+ br i1 %beyond, label %none, label %numbered
+numbered:
+ %tp = getelementptr i64, ptr %s, i64 {State.LINKS:d}
+ %table = load ptr, ptr %tp
+ %rp = getelementptr ptr, ptr %table, i64 %z
+ %record = load ptr, ptr %rp
+ %missing = icmp eq ptr %record, null
+ br i1 %missing, label %none, label %there
+there:
+ %count = load i64, ptr %record
+ %iz = zext i32 %i to i64
+ %outside = icmp uge i64 %iz, %count
+ br i1 %outside, label %none, label %found
+found:
+ %at = mul i64 %iz, {LINK_WORDS}
+ %at1 = add i64 %at, {LINK_HEADER}
+ %link = getelementptr i64, ptr %record, i64 %at1
+ ret ptr %link
+none:
+ ret ptr null
+}}
+
+; Begin a frame of a type: its links and pointers are nil.
+define internal void @begin_frame(ptr %m, ptr %s, i32 %fp, i32 %type) noinline {{
+start:
+ call void @put(ptr %m, i32 %fp, i64 0, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 4, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 8, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 12, i32 %type)
+ call void @put(ptr %m, i32 %fp, i64 16, i32 -1)
+ %map = call ptr @map(ptr %s, i32 %type)
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %none = icmp eq i32 %n, 0
+ br i1 %none, label %out, label %pointer
+pointer:
+ %i = phi i32 [0, %start], [%i1, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %fp, %off
+ call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %out
+out:
+ ret void
+}}
+
 define internal void @retain(ptr %m, i32 %r) alwaysinline {{
  %nil = icmp eq i32 %r, -1
  br i1 %nil, label %out, label %do
@@ -176,8 +253,7 @@ host:
  ret void
 list:
  call void @put(ptr %m, i32 %r, i64 -12, i32 {FREE})
- %quarter = lshr i32 %size, 2
- %head = add i32 %quarter, {FREE_LISTS}
+ %head = add i32 %size, {FREE_LISTS}
  %first = call i32 @word(ptr %m, i32 %head, i64 0)
  call void @put(ptr %m, i32 %r, i64 0, i32 %first)
  call void @put(ptr %m, i32 %head, i64 0, i32 %r)
@@ -298,10 +374,9 @@ out:
  ret void
 }}
 
-; A new block of so many bytes with its header, or nil; what it holds is zero.
-define internal i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind) alwaysinline {{
- %quarter = lshr i32 %total, 2
- %head = add i32 %quarter, {FREE_LISTS}
+; A new block of so many bytes with its header, or nil; what it holds is zero if it is cleared.
+define internal i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind, i1 %clears) alwaysinline {{
+ %head = add i32 %total, {FREE_LISTS}
  %first = call i32 @word(ptr %m, i32 %head, i64 0)
  %none = icmp eq i32 %first, -1
  br i1 %none, label %cut, label %pop
@@ -321,7 +396,8 @@ made:
  call void @put(ptr %m, i32 %ref, i64 -4, i32 0)
  %p = call ptr @at(ptr %m, i32 %ref)
  %room = sub i32 %total, {HEADER}
- %roomz = zext i32 %room to i64
+ %cleared = select i1 %clears, i32 %room, i32 0
+ %roomz = zext i32 %cleared to i64
  call void @llvm.memset.p0.i64(ptr align 16 %p, i8 0, i64 %roomz, i1 false)
  br label %out
 out:
@@ -333,10 +409,12 @@ define internal i32 @cut(ptr %m, ptr %s, i32 %total) noinline {{
  %start = call i32 @word(ptr %m, i32 {CHUNK}, i64 0)
  %end = call i32 @word(ptr %m, i32 {CHUNK_END}, i64 0)
  %left = sub i32 %end, %start
- %fits = icmp uge i32 %left, %total
+ %up = add i32 %total, 15
+ %block = and i32 %up, -16
+ %fits = icmp uge i32 %left, %block
  br i1 %fits, label %take, label %host
 take:
- %behind = add i32 %start, %total
+ %behind = add i32 %start, %block
  call void @put(ptr %m, i32 {CHUNK}, i64 0, i32 %behind)
  %ref = add i32 %start, {HEADER}
  ret i32 %ref
@@ -360,7 +438,7 @@ small:
  %b = trunc i64 %bytes to i32
  %b1 = add i32 %b, {2 * HEADER + 15}
  %total = and i32 %b1, -16
- %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 {ARRAY})
+ %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 {ARRAY}, i1 true)
  %failed = icmp eq i32 %ref, -1
  br i1 %failed, label %fail, label %made
 made:
