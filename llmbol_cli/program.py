@@ -48,7 +48,8 @@ class Program:
         """Return a machine to run it on, with the reference engine unless another one is given."""
         from llmbol_core.builtins import HOST_MODULES
         from llmbol_core.vm.interpreter import Interpreter
-        from llmbol_core.vm.machine import InfernoVM, Limits
+        from llmbol_core.vm.limits import Limits
+        from llmbol_core.vm.machine import InfernoVM
         from llmbol_core.vm.namespace import Namespace
 
         given = self.arguments or []

@@ -32,6 +32,7 @@ from llmbol_core.vm.environment import Environment, Streams
 from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule
 from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
@@ -47,16 +48,6 @@ if TYPE_CHECKING:
 
 QUIET = "fail:"
 """How exceptions begin that end a process without a message."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a program may use; None is without limit. Memory in bytes, time in seconds."""
-
-    memory: int = 64 << 20
-    threads: int = 10_000
-    instructions: int | None = None
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)

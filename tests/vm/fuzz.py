@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import sys
 import time
 import traceback
@@ -23,7 +22,8 @@ from pathlib import Path
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LlmbolError
-from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
 
 HERE = Path(__file__).parent

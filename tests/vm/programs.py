@@ -5,7 +5,8 @@ from __future__ import annotations
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.limbo import signature
-from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import TypeDescriptor
 
 TYPES = """

@@ -6,7 +6,7 @@ import pytest
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.machine import Limits
+from llmbol_core.vm.limits import Limits
 from tests.vm.programs import run
 
 STRING = """

@@ -10,7 +10,8 @@ from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.inspection import Inspector
 from llmbol_core.vm.limbo import parse_declarations, parse_type
-from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.observation import Observer
 from llmbol_core.vm.values import Values

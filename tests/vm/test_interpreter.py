@@ -7,7 +7,7 @@ import pytest
 from llmbol_core.errors import LimitError, Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.isa import OPS
-from llmbol_core.vm.machine import Limits
+from llmbol_core.vm.limits import Limits
 from tests.vm.objects import DATA_DIRECTORY
 from tests.vm.programs import run
 

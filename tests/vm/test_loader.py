@@ -13,7 +13,8 @@ from llmbol_core.vm import payload
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.host import RESULT
-from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectfile import write_module
 from tests.vm.programs import assemble, host_module

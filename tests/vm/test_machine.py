@@ -14,7 +14,8 @@ from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock, LimitError, LinkError, LlmbolError, Trap
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.isa import OPS, Mode
-from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.objectfile import read_module
 from llmbol_core.vm.stackcode import BytecodeLoader

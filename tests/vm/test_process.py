@@ -9,7 +9,7 @@ import pytest
 from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.host import RESULT, Sleep, Work
-from llmbol_core.vm.machine import Limits
+from llmbol_core.vm.limits import Limits
 from tests.vm.programs import host_module, run
 
 LOAD_HOST = """

@@ -12,7 +12,8 @@ from llmbol_core.errors import LimitError, Trap, UsageError
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.jit.units import compile_module
-from llmbol_core.vm.machine import InfernoVM, Limits
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
 from tests.vm.objects import VECTORS
 from tests.vm.programs import assemble

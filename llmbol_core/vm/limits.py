@@ -1,0 +1,29 @@
+"""What a program may use of the machine that it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbol_core.errors import UsageError
+
+_UNITS = {"memory": "bytes", "threads": "processes", "instructions": "instructions"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use; None is without limit. Memory in bytes, time in seconds."""
+
+    memory: int = 64 << 20
+    threads: int = 10_000
+    instructions: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "threads", "instructions"):
+            value = getattr(self, name)
+            if name == "instructions" and value is None:
+                continue
+            if type(value) is not int or value < 1:
+                raise UsageError(f"a limit of {value!r} {_UNITS[name]}: expected a number from 1")
+        if self.seconds is not None and not self.seconds > 0:
+            raise UsageError(f"a limit of {self.seconds!r} seconds: expected more than 0")
