@@ -18,12 +18,14 @@ from llmbol_core.vm import handlers_control
 from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.handlers_control import SWITCH, YIELD
 from llmbol_core.vm.heaptypes import HeapType
-from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.host import HostModule
+from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.isa import Effect, Mode
-from llmbol_core.vm.jit.region import Code, Region
-from llmbol_core.vm.jit.runtime import Slow, State, Status
+from llmbol_core.vm.jit.region import Code, Region, frame_size
+from llmbol_core.vm.jit.runtime import LinkKind, Slow, State, Status
 from llmbol_core.vm.jit.units import CompileStats, code_of, compile_unit, unit_of
 from llmbol_core.vm.module import Instruction
+from llmbol_core.vm.objects import LINKS
 from llmbol_core.vm.process import TYPE
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ NATIVE_SLICE = 1 << 19
 """Instructions of machine code that a process may run before the next one's turn."""
 HOT = 400
 """How often a step runs in the interpreter before its function is compiled."""
+_ROOT_SIGNATURE = 0xA1D1FE48
+"""Of fn(x: real): real."""
+
 _Function = Callable[[int, int, int, int], int]
 
 
@@ -108,6 +113,8 @@ class JitEngine(Interpreter):
         self._state = array("q", bytes(8 * len(State)))
         self._state_address = self._state.buffer_info()[0]
         self._maps = array("I")
+        self._links = array("Q")
+        self._records: dict[int, array[int]] = {}
         self._mapped = 0
         self._native_left = self._native_used = 0
         self._error: BaseException | None = None
@@ -140,6 +147,8 @@ class JitEngine(Interpreter):
         state[State.BUDGET] = budget = self._native_left
         state[State.TOP], state[State.LIMIT], state[State.BASE] = stack.top, stack.limit, stack.base
         state[State.MP] = mp
+        state[State.HANDLE] = process.handle
+        state[State.LINKS], state[State.LINK_COUNT] = self._links.buffer_info()
         state[State.TYPES] = native.types.buffer_info()[0]
         state[State.FUNCTIONS] = native.table.buffer_info()[0]
         status = entry.function(self._base or 0, self._state_address, fp, entry.number)
@@ -154,6 +163,8 @@ class JitEngine(Interpreter):
         process.pc = pc = state[State.PC]
         process.fp = state[State.FP]
         stack.top = state[State.TOP]
+        if state[State.HANDLE] != process.handle:
+            self.enter_module(process, state[State.HANDLE])
         if status == Status.BUDGET:
             return YIELD
         if status == Status.INTERPRET:
@@ -195,6 +206,37 @@ class JitEngine(Interpreter):
         self._maps, self._mapped = maps, len(types)
         self._state[State.MAPS] = maps.buffer_info()[0]
 
+    # Links
+
+    def new_handle(self, data: int, linked: Linked) -> int:
+        """Return a module handle, whose links machine code then knows."""
+        ref = super().new_handle(data, linked)
+        if self._natives:
+            self._describe(self.heap.words[(ref + LINKS) >> 2])
+        return ref
+
+    def _forget(self, handle: int) -> None:
+        number = self.heap.words[(handle + LINKS) >> 2]
+        super()._forget(handle)
+        if number in self._records:
+            self._links[number] = 0
+            del self._records[number]
+
+    def _describe(self, number: int) -> None:
+        """Tell machine code what the links of a handle lead to."""
+        linked = self.linked[number]
+        tables = [0, 0]
+        if not isinstance(linked.module, HostModule):
+            native = self._native(linked.module)
+            tables = [native.types.buffer_info()[0], native.table.buffer_info()[0]]
+        record = array("q", [len(linked.links), *tables])
+        for link in linked.links:
+            size = frame_size(self.heap.types[link.type].size)
+            record.extend([_kind(link), link.type, size])
+        self._links.extend([0] * (number + 1 - len(self._links)))
+        self._links[number] = record.buffer_info()[0]
+        self._records[number] = record
+
     # Watching
 
     def install(self, module: LoadedModule, steps: list[Step], pc: int, step: Step) -> None:
@@ -229,9 +271,11 @@ class JitEngine(Interpreter):
     def heat(self, loaded: LoadedModule, pc: int, fp: int) -> bool:
         """Compile the function at a pc; false if it is not to be."""
         steps = loaded.steps
-        native = self._natives.get(loaded)
-        if native is None:
-            native = self._natives[loaded] = Native(loaded, code_of(loaded.module))
+        if not self._natives:
+            self._native(loaded)
+            for number in self.linked:
+                self._describe(number)
+        native = self._native(loaded)
         frame = self.heap.types[self.heap.word(fp + TYPE)]
         region = self._containing(native, pc) or _region(native.code, pc, frame)
         is_there = region.start in native.regions or self._compile(native, region)
@@ -245,6 +289,13 @@ class JitEngine(Interpreter):
         watch = steps[pc]
         if isinstance(watch, Watch):
             steps[pc] = watch.plain
+
+    def _native(self, loaded: LoadedModule) -> Native:
+        """Return what is compiled of a module, so far."""
+        native = self._natives.get(loaded)
+        if native is None:
+            native = self._natives[loaded] = Native(loaded, code_of(loaded.module))
+        return native
 
     @staticmethod
     def _containing(native: Native, pc: int) -> Region | None:
@@ -277,6 +328,14 @@ class JitEngine(Interpreter):
                 continue
             plain = present.plain if isinstance(present, Watch) else present
             steps[pc] = Entry(self, native, region, pc, plain)
+
+
+def _kind(link: Link) -> int:
+    """Return a link's pc, or what it is instead."""
+    if link.function is None:
+        return link.pc if link.pc >= 0 else LinkKind.HOST
+    is_root = link.function.signature == _ROOT_SIGNATURE and link.function.name == "sqrt"
+    return LinkKind.SQUARE_ROOT if is_root else LinkKind.HOST
 
 
 def _callable(address: int) -> _Function:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
 from llmbol_core.vm.jit.region import frame_size
-from llmbol_core.vm.jit.runtime import State, tag
-from llmbol_core.vm.process import CALLER, RETURN_PC, TYPE
+from llmbol_core.vm.jit.runtime import LinkKind, State, Status, tag
+from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
-_RESULT = 16
+_RESULT, _ARGUMENT = 16, 32
 _FRAME = tag("frame")
 
 
@@ -34,7 +34,10 @@ def case(out: Lowerer) -> None:
     out.emit(f"switch i32 {value}, label %{labels[table[-1][2]]} [{' '.join(cases)}]")
     for target, label in labels.items():
         out.begin(label)
-        out.go_to(target)
+        if 0 <= target < len(out.region.code.instructions):
+            out.go_to(target)
+        else:
+            out.leave(out.pc, Status.INTERPRET)
 
 
 @lowering("frame")
@@ -69,7 +72,10 @@ def call(out: Lowerer) -> None:
     size = frame_size(out.region.code.module.types[out.region.frame_made(out.pc)].size)
     end = out.value(f"add i32 {start}, {size}")
     out.guard(out.value(f"icmp ne i32 {end}, {out.value('load i32, ptr %top')}"))
-    function = f"@f{target}" if target in out.unit else _found(out, target)
+    function = f"@f{target}"
+    if target not in out.unit:
+        table = out.value(f"load ptr, ptr {out.state_word(State.FUNCTIONS)}")
+        function = _found(out, table, str(target))
     pointer = out.at(start)
     for offset, value in ((RETURN_PC, str(out.pc + 1)), (CALLER, "%fp")):
         slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
@@ -86,13 +92,128 @@ def _word(out: Lowerer, word: State) -> str:
     return out.value(f"load i32, ptr {out.state_word(word)}")
 
 
-def _found(out: Lowerer, target: int) -> str:
+def _found(out: Lowerer, table: str, target: str) -> str:
     """Return the code of a function that was compiled at another time; leave if there is none."""
-    table = out.value(f"load ptr, ptr {out.state_word(State.FUNCTIONS)}")
     slot = out.value(f"getelementptr ptr, ptr {table}, i64 {target}")
     function = out.value(f"load ptr, ptr {slot}")
     out.guard(out.value(f"icmp eq ptr {function}, null"))
     return function
+
+
+# Functions of other modules, or of this one through a handle
+
+
+class _Link:
+    """A link of a module handle: words of what is known of it."""
+
+    def __init__(self, out: Lowerer, handle: str, number: str) -> None:
+        out.guard(out.value(f"icmp eq i32 {handle}, -1"))
+        arguments = f"ptr %m, ptr %s, i32 {handle}, i32 {number}"
+        self._out, self._link = out, out.value(f"call ptr @link({arguments})")
+        out.guard(out.value(f"icmp eq ptr {self._link}, null"))
+        self.pc, self.type, self.size = (self._word(at) for at in range(3))
+
+    def _word(self, at: int) -> str:
+        out = self._out
+        return out.value(
+            f"load i64, ptr {out.value(f'getelementptr i64, ptr {self._link}, i64 {at}')}"
+        )
+
+
+@lowering("mframe")
+def mframe(out: Lowerer) -> None:
+    """Make a frame for a link."""
+    handle, number, place = out.read("s"), out.read("m"), out.target("d")
+    link = _Link(out, handle, number)
+    kind = out.value(f"trunc i64 {link.type} to i32")
+    out.guard(out.value(f"icmp eq i32 {kind}, 0"))
+    start = out.value("load i32, ptr %top")
+    top = out.value(f"add i32 {start}, {out.value(f'trunc i64 {link.size} to i32')}")
+    out.guard(out.value(f"icmp ugt i32 {top}, {_word(out, State.LIMIT)}"))
+    out.emit(f"call void @begin_frame(ptr %m, ptr %s, i32 {start}, i32 {kind})")
+    out.emit(f"store i32 {top}, ptr %top")
+    out.store(place, "K", start)
+
+
+@lowering("mcall")
+def mcall(out: Lowerer) -> None:
+    """Call what a link leads to, if there is code for it; the interpreter calls others."""
+    start, number, handle = out.read("s"), out.read("m"), out.read("d")
+    link = _Link(out, handle, number)
+    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4{_FRAME}")
+    out.guard(out.value(f"icmp ne i32 {made}, {out.value(f'trunc i64 {link.type} to i32')}"))
+    out.guard(out.value(f"icmp eq i32 {start}, {_word(out, State.BASE)}"))
+    end = out.value(f"add i32 {start}, {out.value(f'trunc i64 {link.size} to i32')}")
+    out.guard(out.value(f"icmp ne i32 {end}, {out.value('load i32, ptr %top')}"))
+    slots = out.region.results_of(out.pc)
+    out.spill(slots)
+    root, code = out.label(), out.label()
+    is_root = out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}")
+    out.branch(is_root, root, code)
+    out.begin(root)
+    _square_root(out, start)
+    out.reload(slots)
+    out.jump(f"b{out.pc + 1}")
+    out.begin(code)
+    out.guard(out.value(f"icmp slt i64 {link.pc}, 0"))
+    kept = _enter_link(out, start, handle, link.pc)
+    out.reload(slots)
+    back = out.label()
+    status = out.value("load i32, ptr %xstatus")
+    out.branch(out.value(f"icmp eq i32 {status}, 0"), back, "unwind")
+    out.begin(back)
+    for word, value in kept.items():
+        out.emit(f"store i64 {value}, ptr {out.state_word(word)}")
+    out.emit(f"store i32 {start}, ptr %top")
+    out.emit(f"call void @release(ptr %m, ptr %s, i32 {handle})")
+    out.jump(f"b{out.pc + 1}")
+
+
+def _square_root(out: Lowerer, start: str) -> None:
+    """Do what the host's function does for numbers that have a root."""
+    x = out.value(f"load double, ptr {out.at(start, _ARGUMENT)}, align 8")
+    out.guard(out.value(f"fcmp ult double {x}, 0.0"))
+    result = out.value(f"load i32, ptr {out.at(start, _RESULT)}, align 4")
+    out.guard(out.value(f"icmp eq i32 {result}, -1"))
+    root = out.value(f"call double @llvm.sqrt.f64(double {x})")
+    out.emit(f"store double {root}, ptr {out.at(result)}, align 1")
+    out.emit(f"store i32 {start}, ptr %top")
+
+
+_SWITCHED = (State.HANDLE, State.MP, State.TYPES, State.FUNCTIONS)
+
+
+def _enter_link(out: Lowerer, start: str, handle: str, target: str) -> dict[State, str]:
+    """Call a function of the module of a handle, whose state takes the place of this one's."""
+    number = out.value(f"load i32, ptr {out.at(handle, 4)}, align 4")
+    table = out.value(f"load ptr, ptr {out.state_word(State.LINKS)}")
+    wide = out.value(f"zext i32 {number} to i64")
+    where = out.value(f"getelementptr ptr, ptr {table}, i64 {wide}")
+    record = out.value(f"load ptr, ptr {where}")
+    types, functions = (
+        out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {record}, i64 {at}')}")
+        for at in (1, 2)
+    )
+    function = _found(out, out.value(f"inttoptr i64 {functions} to ptr"), target)
+    kept = {word: out.value(f"load i64, ptr {out.state_word(word)}") for word in _SWITCHED}
+    caller = out.value(f"trunc i64 {kept[State.HANDLE]} to i32")
+    pointer = out.at(start)
+    for offset, value in ((RETURN_PC, str(out.pc + 1)), (CALLER, "%fp"), (MODULE, caller)):
+        slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+        out.emit(f"store i32 {value}, ptr {slot}, align 4{_FRAME}")
+    out.emit(f"call void @retain(ptr %m, i32 {handle})")
+    data = out.value(f"load i32, ptr {out.at(handle)}, align 4")
+    new = (
+        out.value(f"zext i32 {handle} to i64"), out.value(f"zext i32 {data} to i64"),
+        types, functions,
+    )  # fmt: skip
+    for word, value in zip(_SWITCHED, new, strict=True):
+        out.emit(f"store i64 {value}, ptr {out.state_word(word)}")
+    out.save_budget()
+    status = out.value(f"call fastcc i32 {function}(ptr %m, ptr %s, i32 {start}, i32 0)")
+    out.load_budget()
+    out.emit(f"store i32 {status}, ptr %xstatus")
+    return kept
 
 
 @lowering("ret")

@@ -10,7 +10,7 @@ instruction that traps and before that has changed anything.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode, OperandRole
@@ -24,7 +24,7 @@ _ALIGN = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 _ENTRY_CHARGE = 16
 """Most instructions that entering a function counts as."""
 
-_LOWERED_IN = ("llmbol_core.vm.jit.lower_control", "llmbol_core.vm.jit.lower_heap")
+_LOWERED_IN = tuple(f"llmbol_core.vm.jit.lower_{what}" for what in ("control", "heap", "text"))
 """Where instructions are lowered that are not scalar."""
 
 Lowering = Callable[["Lowerer"], None]
@@ -96,9 +96,7 @@ class Lowerer(Emitter):
         self.emit("%mp = " + f"load i32, ptr {self.state_word(State.MP)}")
         self.emit("%d = call ptr @at(ptr %m, i32 %mp)")
         self.load_budget()
-        for offset, type_ in region.slots.items():
-            value = self.value(f"load {type_}, ptr {self.frame(offset)}, align 1{tag('frame')}")
-            self.emit(f"store {type_} {value}, ptr %s{offset}")
+        self.reload(region.slots)
         cases = " ".join(
             f"i32 {number}, label %e{pc}" for pc, number in region.entries.items() if number
         )
@@ -176,10 +174,22 @@ class Lowerer(Emitter):
         self.save_budget()
         self.jump("unwind")
         self.begin("unwind")
-        for offset, type_ in self.region.slots.items():
+        self.spill(self.region.slots)
+        self.emit(f"ret i32 {self.value('load i32, ptr %xstatus')}")
+
+    def spill(self, slots: Iterable[int]) -> None:
+        """Store slots in the frame."""
+        for offset in slots:
+            type_ = self.region.slots[offset]
             value = self.value(f"load {type_}, ptr %s{offset}")
             self.emit(f"store {type_} {value}, ptr {self.frame(offset)}, align 1{tag('frame')}")
-        self.emit(f"ret i32 {self.value('load i32, ptr %xstatus')}")
+
+    def reload(self, slots: Iterable[int]) -> None:
+        """Load slots from the frame."""
+        for offset in slots:
+            type_ = self.region.slots[offset]
+            value = self.value(f"load {type_}, ptr {self.frame(offset)}, align 1{tag('frame')}")
+            self.emit(f"store {type_} {value}, ptr %s{offset}")
 
     # State
 

@@ -30,9 +30,10 @@ UNKNOWN = 1 << 20
 _SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 
 NATIVE = frozenset({
-    "jmp", "case", "ret", "call", "frame", "movp", "tail", "lena", "lea", "new", "newz", "newa",
-    "newaz", "indx", "indw", "indf", "indb", "indl", "headb", "headw", "headf", "headl", "headp",
-    "consb", "consw", "consf", "consl", "consp", "runt", "eclr", "movpc",
+    "jmp", "case", "ret", "call", "frame", "mframe", "mcall", "movp", "movpc", "lea", "runt",
+    "new", "newz", "newa", "newaz", "slicea", "lena", "indx", "indw", "indf", "indb", "indl",
+    "headb", "headw", "headf", "headl", "headp", "tail", "eclr",
+    "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
 })  # fmt: skip
 """Instructions without a meaning in the table for which there is machine code."""
 
@@ -88,7 +89,10 @@ class Code:
         return ranges
 
     def table(self, pc: int) -> list[tuple[int, int, int]] | None:
-        """Return a case's (low, high, label), the default last; None if that is not certain."""
+        """Return a case's (low, high, label), the default last; None if that is not certain.
+
+        A default that is no instruction makes the case trap.
+        """
         operand = self.instructions[pc].destination
         if operand.mode is not Mode.MP:
             return None
@@ -104,8 +108,8 @@ class Code:
             rows.append((0, 0, words[end - 4]))
         except KeyError:
             return None
-        in_code = all(0 <= row[2] < len(self.instructions) for row in rows)
         ranges = rows[:-1]
+        in_code = all(0 <= row[2] < len(self.instructions) for row in ranges)
         is_sorted = all(low < high for low, high, _ in ranges) and all(
             before[1] <= behind[0] for before, behind in itertools.pairwise(ranges)
         )
@@ -247,11 +251,29 @@ class Region:
             for at in self.pcs[bisect.bisect(self.pcs, pc) :]:
                 following = self.code.instructions[at]
                 if following.op.effect is Effect.CALL and following.source == slot:
-                    if at not in self.native:
-                        # Nothing is in registers while the interpreter calls.
+                    if at not in self.native or following.op.mnemonic == "mcall":
+                        # Slots in registers go to memory and come back: see results_of.
                         return start, start
                     return start, start + self.code.result_size(following.destination.value)
         return start, self.frame.size
+
+    def results_of(self, pc: int) -> list[int]:
+        """Return the slots that what is called through a handle may find by its result's address.
+
+        How much it writes there is not known, so that these are all slots from there on.
+        """
+        frame = self.code.instructions[pc].source
+        starts = [self.frame.size]
+        for at in self.native:
+            instruction = self.code.instructions[at]
+            target = instruction.destination
+            is_for_call = target.mode is Mode.FP_INDIRECT and target.base == frame.value
+            is_own = instruction.source.mode is Mode.FP
+            if instruction.op.mnemonic == "lea" and is_for_call and is_own:
+                starts.append(instruction.source.value)
+        return [
+            offset for offset in self.slots if offset + _SIZES[self.slots[offset]] > min(starts)
+        ]
 
     def is_exposed(self, offset: int) -> bool:
         """Whether a slot may be reached by its address."""
