@@ -15,7 +15,6 @@ from llmbol_core.errors import Deadlock, LimitError, LlmbolError, UsageError, ne
 from llmbol_core.vm.debugger import Catch, Debugger, Way, is_number
 from llmbol_core.vm.exceptions import Level
 from llmbol_core.vm.inspection import Inspector
-from llmbol_core.vm.notation import format_instruction
 from llmbol_core.vm.observation import ObservedInterpreter
 from llmbol_core.vm.places import Scope
 
@@ -94,7 +93,7 @@ class Console:
         level = self._level()
         process = self._debugger.stopped
         place = _place(self._debugger.inspector, level)
-        instruction = format_instruction(level.module.module.instructions[level.pc])
+        instruction = self._debugger.inspector.code(level.module).text(level.pc)
         render.show(f"{reason}: process {process.pid} {place}: {instruction}")
 
     def _read_commands(self) -> None:
@@ -182,8 +181,8 @@ class Console:
         ):
             arrow = ">" if level and (module, at) == (level.module, level.pc) else " "
             source = code.source(at) or ""
-            text = format_instruction(module.module.instructions[at])
-            render.show(f"{arrow} {code.function(at).name:12} {at:5}  {text:36} {source}".rstrip())
+            function, text = code.function(at).name, code.text(at)
+            render.show(f"{arrow} {function:12} {at:5}  {text:36} {source}".rstrip())
 
     @command("step [COUNT]")
     def step(self, rest: str) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from llmbol_core.errors import UsageError, nearest
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.module import Module
+from llmbol_core.vm.notation import format_instruction
 from llmbol_core.vm.symbols import Source, SymbolFunction, Symbols
 
 _CALLS = {"call", "spawn"}
@@ -52,6 +53,11 @@ class CodeMap:
         """Return where an instruction comes from, if that is known."""
         known = self.symbols is not None and 0 <= pc < len(self.symbols.sources)
         return self.symbols.sources[pc] if known and self.symbols else None
+
+    def text(self, pc: int) -> str:
+        """Return an instruction as the disassembler writes it."""
+        in_code = 0 <= pc < len(self.module.instructions)
+        return format_instruction(self.module.instructions[pc]) if in_code else "no instruction"
 
     @cached_property
     def by_name(self) -> dict[str, CodeRange]:

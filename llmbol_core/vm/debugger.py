@@ -171,8 +171,8 @@ class Debugger(Observer):
 
     def _statement(self, process: Process) -> int:
         """Return the number of the statement that a process is in, or that of its instruction."""
-        symbols = self.inspector.code(process.module).symbols
-        return process.pc if symbols is None else symbols.statements[process.pc]
+        symbols, pc = self.inspector.code(process.module).symbols, process.pc
+        return symbols.statements[pc] if symbols and pc < len(symbols.statements) else pc
 
     @property
     def stopped(self) -> Process:

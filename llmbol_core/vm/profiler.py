@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.vm.inspection import Inspector
 from llmbol_core.vm.interpreter import Interpreter
-from llmbol_core.vm.notation import format_instruction
 from llmbol_core.vm.process import CALLER, Process
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class Profiler:
             code.function(pc).name,
             pc,
             None if source is None else str(source),
-            format_instruction(loaded.module.instructions[pc]),
+            code.text(pc),
             count,
             _percent(count, instructions),
         )

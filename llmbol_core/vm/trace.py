@@ -80,6 +80,8 @@ class Tracer(Observer):
         function = self.inspector.function(process).name
         if self._wanted not in (None, function, f"{module.name}.{function}"):
             return
+        if pc >= len(module.instructions):
+            return  # a program that was not verified may run off its end, which raises
         instruction = module.instructions[pc]
         text, value = format_instruction(instruction), self.inspector.value
         shown = [
