@@ -106,6 +106,11 @@ def try_seeds(files: list[bytes], seeds: range) -> tuple[Counter[str], list[str]
     return outcomes, wrong
 
 
+def hold_memory() -> None:
+    """Turn a file that takes the host's memory into an exception."""
+    resource.setrlimit(resource.RLIMIT_AS, (HOST_MEMORY, HOST_MEMORY))
+
+
 def fuzz(
     files: list[bytes], first: int, count: int, workers: int
 ) -> tuple[Counter[str], list[str]]:
