@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
 
 
+_MOST_SLICES = 1024
+
+
 class SplitTable(Module):
     """Turn an array into the table of its slices along an axis (the batch is axis 0)."""
 
@@ -40,6 +43,8 @@ class SplitTable(Module):
         at = self.axis - 1
         if len(shape) <= at:
             raise self.shape_error(f"an axis {self.axis}", shape)
+        if shape[at] > _MOST_SLICES:
+            raise self.shape_error(f"at most {_MOST_SLICES} slices", shape)
         return ((*shape[:at], *shape[at + 1 :]),) * shape[at]
 
     def details(self) -> str:

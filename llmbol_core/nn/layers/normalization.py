@@ -10,6 +10,7 @@ import numpy as np
 from llmbol_core.errors import UsageError
 from llmbol_core.ml.ops import OPS
 from llmbol_core.nn.declared import Fraction, Positive, Size
+from llmbol_core.nn.layers.composite import Composite
 from llmbol_core.nn.layers.operation import Operation
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.module import Array, Module, Shape
@@ -223,6 +224,50 @@ class GroupNorm(Operation):
     def details(self) -> str:
         """Return groups and features."""
         return f"({self.features} in {self.groups} groups)"
+
+
+class Normalize(Composite):
+    """Subtract known means and divide by known deviations: how inputs are brought to a scale.
+
+    One number serves all values; several serve the features on the first axis of a sample, such as
+    the colours of an image. They are part of the model and not trained.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.mean) != len(self.std) or not self.mean:
+            found = f"{len(self.mean)} means and {len(self.std)} deviations"
+            raise UsageError(f"Normalize.std: expected as many deviations as means, got {found}")
+
+    @classmethod
+    def example(cls) -> tuple[Module, Shape]:
+        """Normalize 3 features of 2 values each."""
+        return cls((0.5, 0.4, -0.3), (0.2, 0.5, 2.0)), (3, 2)
+
+    def initial_buffers(self) -> dict[str, Array]:
+        """Return means and deviations."""
+        return {"mean": np.array(self.mean, np.float32), "std": np.array(self.std, np.float32)}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the input's shape if it has the features on its first axis."""
+        if len(self.mean) > 1 and shape[:1] != (len(self.mean),):
+            raise self.shape_error(f"{len(self.mean)} features first", shape)
+        return shape
+
+    def macs(self, shape: Shape) -> int:
+        """Return one multiplication with addition for each value."""
+        return math.prod(shape)
+
+    def lower(self, graph: Scope, x: Value) -> Value:
+        """Emit a subtraction and a division."""
+        beside = (len(self.mean), *(1,) * max(0, len(x.shape) - 2))
+        mean, std = (
+            graph.op("reshape", graph.weight(name), shape=beside) for name in ("mean", "std")
+        )
+        return graph.op("div", graph.op("sub", x, mean), std)
 
 
 class RowNorm(Operation, abstract=True):

@@ -6,10 +6,10 @@ direction from the end carry the suffix ``_reverse``. The states start at zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.nn.declared import Fraction, Size
+from llmbol_core.nn.declared import Fraction, Range, Size
 from llmbol_core.nn.layers.composite import Composite
 from llmbol_core.nn.layers.operation import uniform_parameters
 from llmbol_core.nn.lowering import Scope
@@ -18,6 +18,9 @@ from llmbol_core.nn.randomness import Stream
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
+
+
+Depth = Annotated[int, Range(1, 1000)]
 
 
 class Recurrent(Composite, abstract=True):
@@ -31,7 +34,7 @@ class Recurrent(Composite, abstract=True):
     gates: ClassVar[int]
     input_size: Size
     hidden_size: Size
-    num_layers: Size = 1
+    num_layers: Depth = 1
     bias: bool = True
     bidirectional: bool = False
     dropout: Fraction = 0.0
