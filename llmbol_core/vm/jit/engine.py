@@ -42,6 +42,9 @@ HOT = 400
 _ROOT_SIGNATURE = 0xA1D1FE48
 """Of fn(x: real): real."""
 
+_TRIAL, _WORTH = 512, 8
+"""Entries after which to judge one, and instructions that machine code must run for each."""
+
 _Function = Callable[[int, int, int, int], int]
 
 
@@ -78,7 +81,7 @@ class Watch:
 class Entry:
     """A step that enters machine code."""
 
-    __slots__ = ("engine", "function", "native", "number", "pc", "plain", "size")
+    __slots__ = ("engine", "function", "left", "native", "number", "pc", "plain", "size", "used")
 
     def __init__(
         self, engine: JitEngine, native: Native, region: Region, pc: int, plain: Step
@@ -87,6 +90,7 @@ class Entry:
         self.function = native.functions[region.start]
         self.number = region.entries[pc]
         self.size = region.size if self.number == 0 else 0
+        self.left, self.used = _TRIAL, 0
 
     def __call__(self, fp: int, mp: int) -> int:
         """Enter the machine code, unless the interpreter is to run this instruction."""
@@ -155,6 +159,10 @@ class JitEngine(Interpreter):
         used = budget - state[State.BUDGET]
         self._native_left -= used
         self._native_used += used
+        entry.used += used
+        entry.left -= 1
+        if not entry.left:
+            self._judge(entry)
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -170,6 +178,12 @@ class JitEngine(Interpreter):
         if status == Status.INTERPRET:
             self.bypass = pc
         return SWITCH
+
+    def _judge(self, entry: Entry) -> None:
+        """Give up an entry behind which machine code does too little."""
+        if self.threshold and entry.used < _TRIAL * _WORTH:
+            entry.native.loaded.steps[entry.pc] = entry.plain
+        entry.left, entry.used = _TRIAL, 0
 
     def _return(self, fp: int) -> int:
         """Drop the frame of the function that was entered; its references are released."""
@@ -279,7 +293,7 @@ class JitEngine(Interpreter):
         frame = self.heap.types[self.heap.word(fp + TYPE)]
         region = self._containing(native, pc) or _region(native.code, pc, frame)
         is_there = region.start in native.regions or self._compile(native, region)
-        if not is_there or pc not in region.entries:
+        if not is_there or not isinstance(steps[pc], Entry):
             self._unwatch(steps, pc)
             return False
         return True
