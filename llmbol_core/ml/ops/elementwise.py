@@ -78,6 +78,23 @@ def _relu(x: Array, out: Out = None) -> Array:
     return y
 
 
+def _relu6(x: Array, out: Out = None) -> Array:
+    return np.clip(x, 0, 6, out=out)
+
+
+def _hard_sigmoid(x: Array, out: Out = None) -> Array:
+    y = np.asarray(np.divide(x, 6, out=out))
+    y += 0.5
+    np.clip(y, 0, 1, out=y)
+    return y
+
+
+def _hard_swish(x: Array, out: Out = None) -> Array:
+    y = _hard_sigmoid(x, out)
+    y *= x
+    return y
+
+
 def _silu_slope(x: Array, y: Array) -> Array:
     s = _sigmoid(x)
     slope: Array = s * (1 + x * (1 - s))
@@ -122,15 +139,15 @@ _UNARY: tuple[tuple[str, Function, Slope, int, tuple[float, float], str], ...] =
     ("tanh",     np.tanh,                      lambda x, y: 1 - y * y,        10, (-2, 2), "Return the hyperbolic tangent."),
     ("sigmoid",  _sigmoid,                     lambda x, y: y * (1 - y),      10, (-3, 3), "Return 1 / (1 + exp(-x))."),
     ("relu",     _relu,                        lambda x, y: x > 0,             1, (-2, 2), "Replace negative values by zero."),
-    ("relu6",    lambda x: np.clip(x, 0, 6),   lambda x, y: _between(x, 0, 6), 2, (-2, 8), "Limit values to 0 ... 6."),
+    ("relu6",    _relu6,                       lambda x, y: _between(x, 0, 6), 2, (-2, 8), "Limit values to 0 ... 6."),
     ("gelu",     lambda x: 0.5 * x * _erfc(-x * _SQRT_HALF), _gelu_slope,     25, (-3, 3), "Multiply by the normal distribution function."),
     ("gelu_tanh", _gelu_tanh,                  _gelu_tanh_slope,              18, (-3, 3), "Approximate gelu by a hyperbolic tangent."),
     ("silu",     _silu,                        _silu_slope,                   11, (-3, 3), "Multiply by the sigmoid."),
     ("mish",     lambda x: x * np.tanh(_softplus(x)), _mish_slope,            30, (-3, 3), "Multiply by tanh of softplus."),
     ("log_sigmoid", lambda x: -_softplus(-x),  lambda x, y: _sigmoid(-x),     20, (-3, 3), "Return the logarithm of the sigmoid."),
     ("softsign", lambda x: x / (1 + np.abs(x)), lambda x, y: 1 / np.square(1 + np.abs(x)), 3, (-2, 2), "Return x / (1 + |x|)."),
-    ("hard_sigmoid", lambda x: np.clip(x / 6 + 0.5, 0, 1), lambda x, y: _between(x, -3, 3) / x.dtype.type(6), 4, (-4, 4), "Limit x / 6 + 1/2 to 0 ... 1."),
-    ("hard_swish", lambda x: x * np.clip(x / 6 + 0.5, 0, 1), lambda x, y: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)), 5, (-4, 4), "Multiply by the hard sigmoid."),
+    ("hard_sigmoid", _hard_sigmoid, lambda x, y: _between(x, -3, 3) / x.dtype.type(6), 4, (-4, 4), "Limit x / 6 + 1/2 to 0 ... 1."),
+    ("hard_swish", _hard_swish, lambda x, y: np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)), 5, (-4, 4), "Multiply by the hard sigmoid."),
 )
 # fmt: on
 
@@ -163,9 +180,11 @@ def _leaky_relu_gradient(g: Array, y: Array, x: Array, slope: float) -> tuple[Ar
 
 
 @op(same, per_output(2), sample((3, 5), slope=0.1), _leaky_relu_gradient)
-def leaky_relu(x: Array, slope: float = 0.01) -> Array:
+def leaky_relu(x: Array, slope: float = 0.01, out: Out = None) -> Array:
     """Multiply negative values by the slope."""
-    return np.where(x > 0, x, x * slope)
+    y = np.asarray(np.multiply(x, slope, out=out))
+    np.copyto(y, x, where=x > 0)
+    return y
 
 
 def _elu_gradient(g: Array, y: Array, x: Array, alpha: float) -> tuple[Array]:

@@ -195,10 +195,11 @@ def _group_norm_shape(x: Shape, *gains: Shape | None, groups: int, eps: float) -
     return x
 
 
-def _normal(x: Array, groups: int, eps: float) -> tuple[Array, Array]:
+def _normal(x: Array, groups: int, eps: float, out: Out = None) -> tuple[Array, Array]:
     """Return each group with mean 0 and variance 1, [N, groups, values], and what it took."""
     rows = x.reshape(len(x), groups, math.prod(x.shape[1:]) // groups)
-    normal: Array = rows - rows.mean(axis=-1, keepdims=True)
+    place = None if out is None else out.reshape(rows.shape)
+    normal: Array = np.subtract(rows, rows.mean(axis=-1, keepdims=True), out=place)
     rate = 1 / np.sqrt(np.square(normal).mean(axis=-1, keepdims=True) + x.dtype.type(eps))
     normal *= rate
     return normal, rate
@@ -230,12 +231,13 @@ def group_norm(
     bias: Array | None = None,
     groups: int = 1,
     eps: float = 1e-5,
+    out: Out = None,
 ) -> Array:
     """Bring each group of channels of each sample to mean 0 and variance 1, then scale and shift.
 
     With as many groups as channels this is instance normalization.
     """
-    y = _normal(x, groups, eps)[0].reshape(x.shape)
+    y = _normal(x, groups, eps, out)[0].reshape(x.shape)
     if weight is not None:
         y *= _channels(weight, x)
     if bias is not None:
