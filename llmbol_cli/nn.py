@@ -72,6 +72,8 @@ def evaluate(
         render.show(result.confusion())
     else:
         render.show(result if as_json else result.table(), as_json)
+    if result.metrics:
+        render.note("  ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()))
 
 
 @app.command()

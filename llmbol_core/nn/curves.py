@@ -30,7 +30,7 @@ def _span(series: list[list[float]]) -> tuple[float, float]:
 def curve_text(history: Sequence[Epoch], title: str) -> str:
     """Return the losses over the epochs as lines of text.
 
-    >>> curve_text([Epoch(1, 0.1, 2.0, 1.5, None)], "m").splitlines()[0]
+    >>> curve_text([Epoch(1, 0.1, 2.0, 1.5, None, {})], "m").splitlines()[0]
     'm: loss, * train, o watched'
     """
     series = _series(history)

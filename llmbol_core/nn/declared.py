@@ -182,6 +182,8 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(map(str, arguments))}"
     if origin in (tuple, list):
         family = member_type(hint)
+        if not family and typing.get_origin(arguments[0]) is Literal:
+            return f"a list of words out of {', '.join(typing.get_args(arguments[0]))}"
         members = family.family if family else describe(arguments[0]).split(" ", 1)[1]
         return f"a list of {_plural(members)}"
     if issubclass(hint, Declared):

@@ -21,6 +21,7 @@ from llmbol_core.nn.data import (
     read_samples,
     stratified_split,
 )
+from llmbol_core.nn.metrics import METRICS
 from llmbol_core.nn.model import Model, Training, conform
 from llmbol_core.nn.module import Array
 
@@ -53,6 +54,7 @@ class Evaluation:
     loss: float
     accuracy: float | None
     classes: list[ClassScore]
+    metrics: dict[str, float]
 
     def confusion(self) -> str:
         """Return what the samples of each class were taken for, a row for each class."""
@@ -172,14 +174,16 @@ def measure(
 def score(outputs: Array, targets: Array, model: Model, loss: Criterion) -> Evaluation:
     """Return the loss and, if that is one of classes, the accuracy in all and of each class."""
     value = loss.forward(outputs, targets)
+    names = training_of(model).metrics
+    metrics: dict[str, float] = {name: METRICS[name].measure(outputs, targets) for name in names}
     if not loss.classifies:
-        return Evaluation(model.name, len(targets), value, None, [])
+        return Evaluation(model.name, len(targets), value, None, [], metrics)
     answers, count = outputs.argmax(axis=1), outputs.shape[1]
     confusion = np.bincount(targets * count + answers, minlength=count * count)
     confusion = confusion.reshape(count, count)
     classes = [_class_score(confusion, number, model) for number in range(count)]
     accuracy = float((answers == targets).mean())
-    return Evaluation(model.name, len(targets), value, accuracy, classes)
+    return Evaluation(model.name, len(targets), value, accuracy, classes, metrics)
 
 
 def _class_score(confusion: Array, number: int, model: Model) -> ClassScore:

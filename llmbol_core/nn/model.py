@@ -29,6 +29,7 @@ from llmbol_core.nn.declared import (
     Size,
     convert,
 )
+from llmbol_core.nn.metrics import MetricName, check_metrics
 from llmbol_core.nn.module import Array, Form, Module, Shape, is_table
 from llmbol_core.nn.optim import Adam, Optimizer
 from llmbol_core.nn.schedules import Schedule
@@ -73,7 +74,10 @@ class EarlyStopping(Section):
 
 
 class Training(Section):
-    """How the model is trained; the data's path is relative to the file that says so."""
+    """How the model is trained; the data's path is relative to the file that says so.
+
+    ``metrics`` are measured beside the loss, after each epoch and by evaluation.
+    """
 
     data: Name
     inputs: Name = "inputs"
@@ -85,9 +89,14 @@ class Training(Section):
     clip_norm: Positive | None = None
     clip_value: Positive | None = None
     early_stopping: EarlyStopping | None = None
+    metrics: tuple[MetricName, ...] = ()
     epochs: Size = 10
     batch_size: Size = 32
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_metrics(self.metrics, self.loss.classifies)
 
 
 class Model(Section):

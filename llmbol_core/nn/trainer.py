@@ -35,6 +35,7 @@ class Epoch:
     train_loss: float
     loss: float
     accuracy: float | None
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Trainer:
         self.model.evaluate()
         fit = measure(self.model.forward, self.model, self.data.watched)
         rate, mean = settings.optimizer.rate, losses / len(self.inputs)
-        epoch = Epoch(number + 1, rate, mean, fit.loss, fit.accuracy)
+        epoch = Epoch(number + 1, rate, mean, fit.loss, fit.accuracy, fit.metrics)
         self.history.append(epoch)
         self._observe(epoch)
         return epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from llmbol_core.nn.checkpoint import load
 from llmbol_core.nn.criterions import CosineEmbedding
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import load_data
+from llmbol_core.nn.metrics import METRICS, MetricName
 from llmbol_core.nn.model import Input, Model, Training
 from llmbol_core.nn.optim import SGD
 from llmbol_core.nn.spec import parse_spec
@@ -126,3 +128,26 @@ def test_pairs_are_compared_by_their_cosine():
     assert run.history[-1].train_loss < run.history[0].train_loss
     assert run.accuracy is None
     json.dumps([epoch.__dict__ for epoch in run.history])
+
+
+def test_metrics_by_hand():
+    scores = np.array([[0.1, 0.7, 0.2, 0.0], [0.5, 0.2, 0.3, 0.0], [0.3, 0.2, 0.4, 0.1]])
+    classes = np.array([1, 1, 0])
+    values = {"accuracy": 1 / 3, "top_3": 1.0, "top_5": 1.0, "f1": (0 + 2 / 3) / 2}
+    for name, value in values.items():
+        assert METRICS[name].measure(scores, classes) == pytest.approx(value)
+    outputs, targets = np.array([[1.0], [2.0], [6.0]]), np.array([[1.0], [4.0], [4.0]])
+    for name, value in {"mae": 4 / 3, "rmse": (8 / 3) ** 0.5, "r2": 1 - 8 / 6}.items():
+        assert METRICS[name].measure(outputs, targets) == pytest.approx(value)
+    assert set(METRICS) == set(get_args(MetricName)) == {*values, "mae", "rmse", "r2"}
+
+
+def test_metrics_are_measured_in_every_epoch(spec, tmp_path):
+    text = SPEC.replace("epochs: 6", "epochs: 2\n  metrics: [accuracy, f1]")
+    run = train(parse_spec(text, spec).seeded(), load_data(parse_spec(text, spec)))
+    assert [set(epoch.metrics) for epoch in run.history] == [{"accuracy", "f1"}] * 2
+    assert run.history[0].metrics["accuracy"] == run.history[0].accuracy
+    with pytest.raises(LlmbolError, match="'mae' is none for classes: expected some of accuracy"):
+        parse_spec(text.replace("[accuracy, f1]", "[mae]"), spec)
+    with pytest.raises(LlmbolError, match="metrics: expected a list of words out of accuracy, to"):
+        parse_spec(text.replace("[accuracy, f1]", "[speed]"), spec)
