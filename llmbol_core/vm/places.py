@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from llmbol_core.errors import LlmbolError, Trap, UsageError, nearest
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.exceptions import Level
+from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.inspection import Inspector
 from llmbol_core.vm.isa import TYPES, Mode
 from llmbol_core.vm.layout import Adt, Field, Record, Reference, Type
@@ -51,7 +52,7 @@ class Scope:
         function = code.function(level.pc).symbol
         self._locals: dict[str, Field] = function.variables if function else {}
         self._globals = code.symbols.variables if code.symbols else {}
-        self._data = self._heap.pointer(level.handle)
+        self._data = _data(inspector, level)
 
     def show(self, text: str) -> Shown:
         """Return the value that a text means. Raises UsageError."""
@@ -70,8 +71,7 @@ class Scope:
         return list(self._slots())
 
     def _slots(self) -> Iterator[Shown]:
-        heap, frame = self._heap, self._level.frame
-        size, _ = heap.types[heap.word(frame + TYPE)]
+        size, _ = self._frame_type()
         for offset in range(_ARGUMENTS, size - 3, 4):
             yield self._show_place(f"{offset}(fp)", Operand(Mode.FP, offset), "")
 
@@ -92,13 +92,18 @@ class Scope:
 
     def _letter(self, operand: Operand) -> str:
         """Return P for a place that holds a reference, as far as is known, else W."""
-        heap = self._heap
+        types = self._level.module.types
         if operand.mode is Mode.FP:
-            number = heap.word(self._level.frame + TYPE)
+            known = self._frame_type()
         else:
-            descriptors = self._level.module.types
-            number = descriptors[0] if operand.mode is Mode.MP and descriptors else 0
-        return "P" if operand.value in heap.types[number].pointers else "W"
+            known = self._heap.types[types[0] if operand.mode is Mode.MP and types else 0]
+        return "P" if operand.value in known.pointers else "W"
+
+    def _frame_type(self) -> HeapType:
+        try:
+            return self._heap.types[self._heap.word(self._level.frame + TYPE)]
+        except ASTRAY:
+            raise UsageError("the frame is damaged") from None
 
     # Variables
 
@@ -165,6 +170,14 @@ class Scope:
             raise UsageError(f"{name} has {length} elements, no number {index}")
         size = self._heap.types[self._heap.word(ref + 4)].size
         return resolved(kind.element), self._heap.array_data(ref) + index * size
+
+
+def _data(inspector: Inspector, level: Level) -> int:
+    """Return where the module data of a frame's code begins."""
+    try:
+        return inspector.machine.heap.pointer(level.handle)
+    except ASTRAY:
+        return NIL
 
 
 def _operand(text: str) -> Operand | None:

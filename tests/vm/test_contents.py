@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.builtins.types import type_of
 from llmbol_core.deploy.contents import list_contents
 from llmbol_core.errors import FileError
+from llmbol_core.ml import gguf
+from llmbol_core.ml.tensor import Tensor
 from llmbol_core.vm import payload
 from llmbol_core.vm.contents import measure
 from llmbol_core.vm.dependencies import dependencies, loads
@@ -54,6 +57,17 @@ def test_contents_name_types_where_they_are_known():
         "ExceptionsUser.0.Empty", "'fail:*'", "ExceptionsUser.0.Parse", "'*'",
     ]  # fmt: skip
     assert (found.payload, found.tensors) == (None, ())
+
+
+def test_a_payload_in_gguf_shows_its_tensors(tmp_path):
+    gguf.write(tmp_path / "w.gguf", {}, {"w": Tensor.of(np.zeros((2, 3), np.float32))})
+    carried = (tmp_path / "w.gguf").read_bytes()
+    found = list_contents(b"".join(payload.attach(write_module(assemble("ret")), carried)), "m.dis")
+    assert found.payload is not None
+    assert vars(found.payload) == {"offset": 4096, "bytes": len(carried), "format": "GGUF"}
+    assert [vars(row) for row in found.tensors] == [
+        {"tensor": "w", "dtype": "F32", "shape": "2x3", "bytes": 24}
+    ]
 
 
 def test_types_by_signature():

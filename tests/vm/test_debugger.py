@@ -193,6 +193,19 @@ def test_places_without_symbols():
     }  # fmt: skip
 
 
+def test_damaged_frames_are_said_to_be_so():
+    def look(debugger):
+        level = debugger.inspector.levels(debugger.stopped)[0]
+        heap = debugger.inspector.machine.heap
+        number = heap.word(level.frame + 12)
+        heap.set_word(level.frame + 12, 1 << 20)
+        with pytest.raises(UsageError, match="the frame is damaged"):
+            Scope(debugger.inspector, level).variables()
+        heap.set_word(level.frame + 12, number)
+
+    debug(MODULE, look)
+
+
 CATCHES = """
     movw 0(32(fp)),56(fp)
     ret
