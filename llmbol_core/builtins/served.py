@@ -2,16 +2,21 @@
 
 Who reads such a file sends ``(offset, count, fid, reply)`` over the server's read channel and waits
 for ``(data, error)`` on the reply channel; who writes sends ``(offset, data, fid, reply)`` on the
-other and waits for ``(count, error)``. Each open of the file has its own fid. The file goes away
-with the server's FileIO. A server is not told when a reader closes the file.
+other and waits for ``(count, error)``. Each open of the file has its own fid. When it is closed
+the server receives a request with that fid and no reply channel, over both. The file goes away with
+the server's FileIO.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import count as numbers
 
+from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.host import Exchange
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
@@ -30,13 +35,15 @@ _WRITE_REPLY  = TypeDescriptor(-1, 8,  b"\x40")   # count, error
 class Server:
     """The channels of one served file, as long as the program keeps its FileIO."""
 
-    def __init__(self) -> None:
+    def __init__(self, heap: Heap, channels: Channels) -> None:
+        self._heap, self._channels = heap, channels
         self.reads = self.writes = NIL
         self.withdraw: Callable[[], None] = lambda: None
         self._fids = numbers(1)
 
-    def offer(self, heap: Heap) -> int:
+    def offer(self) -> int:
         """Return a new FileIO, whose record owns the channels."""
+        heap = self._heap
         ref = heap.new_handle(self, 0, _FILE_IO)
         self.reads = heap.new_channel(heap.type_number(_READ), 0)
         heap.give(ref, self.reads)
@@ -47,6 +54,16 @@ class Server:
     def open(self, path: str, mode: int) -> ServedFile:
         """Open the file once more."""
         return ServedFile(path, mode, self, next(self._fids))
+
+    def tell_closed(self, fid: int) -> None:
+        """Let the program know that one open of the file is over, unless memory is short."""
+        with suppress(Trap):
+            for channel, kind in ((self.reads, _READ), (self.writes, _WRITE)):
+                if channel != NIL:
+                    request = self._heap.new_record(kind)
+                    self._heap.set_word(request + 8, fid)
+                    release = partial(self._heap.release, request)
+                    self._channels.post(channel, request, release)
 
     def close(self) -> None:
         """Take the file away: the program has dropped its FileIO."""
@@ -60,6 +77,10 @@ class ServedFile(OpenFile):
     def __init__(self, path: str, mode: int, server: Server, fid: int) -> None:
         super().__init__(path, mode)
         self._server, self._fid = server, fid
+
+    def close(self) -> None:
+        """Tell the server."""
+        self._server.tell_closed(self._fid)
 
     def ask_to_read(self, heap: Heap, window: memoryview, offset: int | None) -> Exchange:
         """Ask the server for bytes; in the end the result is their number."""

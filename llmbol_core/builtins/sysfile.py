@@ -332,6 +332,6 @@ def file2chan(call: HostCall, directory: str, name: str) -> int:
     """Make a file that the program itself answers for, over the channels of a FileIO."""
     if not name or "/" in name:
         raise FileFault("file name syntax")
-    server = Server()
+    server = Server(call.heap, call.machine.engine.channels)
     server.withdraw = environment(call).namespace.serve(directory, name, server.open)
-    return server.offer(call.heap)
+    return server.offer()

@@ -41,10 +41,11 @@ class Offer:
 class Waiter:
     """A process and its offers; an alt's index is stored at the address ``result``.
 
-    When an offer was taken the process goes on, by ``resume`` if there is one.
+    When an offer was taken the process goes on, by ``resume`` if there is one. What is posted waits
+    for nobody's sake: there is no process.
     """
 
-    process: Process
+    process: Process | None
     offers: tuple[Offer, ...]
     result: int | None = None
     resume: Callable[[], None] | None = None
@@ -79,6 +80,14 @@ class Channels:
         """Do what is offered now and return true, or let the process wait for a partner."""
         return self._complete(offer) or self._wait(Waiter(process, (offer,), resume=resume))
 
+    def post(self, channel: int, address: int, done: Callable[[], None]) -> None:
+        """Send a value as soon as somebody receives; then, or if nobody ever can, call ``done``."""
+        offer = Offer(channel, True, address)
+        if self._complete(offer):
+            done()
+        else:
+            self._wait(Waiter(None, (offer,), resume=done))
+
     def alt(self, process: Process, table: int, result: int, waits: bool) -> bool:
         """Communicate over one of the channels of a table.
 
@@ -99,7 +108,8 @@ class Channels:
 
     def withdraw(self, waiter: Waiter) -> None:
         """Take back all offers of a process."""
-        waiter.process.waiter = None
+        if waiter.process is not None:
+            waiter.process.waiter = None
         for channel in {offer.channel for offer in waiter.offers}:
             queues = self._queues.get(channel)
             if queues is None:
@@ -156,10 +166,10 @@ class Channels:
         self._wake(waiter)
 
     def _wake(self, waiter: Waiter) -> None:
-        if waiter.resume is None:
-            self._ready(waiter.process)
-        else:
+        if waiter.resume is not None:
             waiter.resume()
+        elif waiter.process is not None:
+            self._ready(waiter.process)
 
     def _take(self, channel: int, sends: bool) -> tuple[Waiter, Offer]:
         """Take the oldest offer at a channel, and tell an alt which it was."""
@@ -203,7 +213,8 @@ class Channels:
     # Waiting
 
     def _wait(self, waiter: Waiter) -> bool:
-        waiter.process.waiter = waiter
+        if waiter.process is not None:
+            waiter.process.waiter = waiter
         for offer in waiter.offers:
             queue = self._queues.setdefault(offer.channel, _Queues()).of(offer.sends)
             if waiter not in queue:
@@ -215,6 +226,9 @@ class Channels:
         queues = self._queues.get(channel, _NOBODY)
         for waiter in [*queues.senders, *queues.receivers]:
             self.withdraw(waiter)
+            if waiter.process is None:
+                self._wake(waiter)
+                continue
             is_alt = waiter.result is not None
             waiter.process.fault = Trap(traps.ALT_HANGUP if is_alt else traps.CHANNEL_HANGUP)
             self._ready(waiter.process)

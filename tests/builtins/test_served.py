@@ -1,6 +1,6 @@
 """file2chan: a program that answers for a file of its own, with a client in another process.
 
-``data/served.dis`` is ``data/served.b`` compiled by Inferno's limbo.
+``data/NAME.dis`` is ``data/NAME.b`` compiled by Inferno's limbo; the expected output is Inferno's.
 """
 
 import io
@@ -22,10 +22,31 @@ stat 0 echo
 after 1
 """
 
+CLOSED = """\
+4 serv
+7 ed data
+0
+read closed 0 0
+write closed 1
+read closed 0 0
+done
+"""
+
+
+def output(tree, name):
+    """Return what a program of the data prints in a tree."""
+    out = io.BytesIO()
+    (tree / "chan").mkdir()
+    path = f"{name}.dis"
+    (tree / path).write_bytes((Path(__file__).parent / "data" / path).read_bytes())
+    with InfernoVM(HOST_MODULES, Namespace(tree), streams=Streams(stdout=out)) as vm:
+        vm.run(f"/{path}", [])
+    return out.getvalue().decode()
+
 
 def test_a_program_serves_a_file(tmp_path):
-    out = io.BytesIO()
-    (tmp_path / "served.dis").write_bytes((Path(__file__).parent / "data/served.dis").read_bytes())
-    vm = InfernoVM(HOST_MODULES, Namespace(tmp_path), streams=Streams(stdout=out))
-    vm.run("/served.dis", [])
-    assert out.getvalue().decode() == EXPECTED
+    assert output(tmp_path, "served") == EXPECTED
+
+
+def test_a_server_hears_that_a_file_is_closed(tmp_path):
+    assert output(tmp_path, "closed") == CLOSED
