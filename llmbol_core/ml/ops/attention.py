@@ -67,7 +67,8 @@ def rope(
     """Turn pairs of numbers of each row by its position: [..., positions, width].
 
     Pairs are neighbours (2i, 2i + 1) as in llama, or lie half of the width apart as in GPT-NeoX.
-    Only the first ``dims`` numbers turn, all with 0. Positions count from ``offset`` unless given.
+    Only the first ``dims`` numbers turn, all with 0. Without positions the rows count from 0;
+    ``offset`` is added in any case.
     """
     numbers = {"dims": dims, "base": base, "scale": scale, "neighbours": neighbours}
     return _rotated(x, _places(x, positions, offset), 1, numbers)
