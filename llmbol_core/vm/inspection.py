@@ -7,16 +7,16 @@ way to read them: ``read`` returns what a file beside a module holds, or None if
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from llmbol_core.errors import FormatError, Trap
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.codemap import CodeMap, CodeRange
 from llmbol_core.vm.exceptions import Level, levels
-from llmbol_core.vm.isa import Mode, OperandRole
-from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.isa import Mode
+from llmbol_core.vm.module import Operand
 from llmbol_core.vm.symbols import Symbols, read_symbols, symbol_path
 from llmbol_core.vm.values import Values
 
@@ -54,15 +54,6 @@ class StackLevel:
     pc: int
     source: str | None
     frame: int
-
-
-class Access(NamedTuple):
-    """An operand of an instruction: an immediate, or the value of a type at an address."""
-
-    place: str
-    letter: str
-    address: int | None
-    immediate: int
 
 
 class Inspector:
@@ -156,20 +147,6 @@ class Inspector:
         name, source = code.function(level.pc).name, _text(code.source(level.pc))
         return StackLevel(number, level.module.module.name, name, level.pc, source, level.frame)
 
-    # Operands
-
-    def accesses(self, process: Process, instruction: Instruction) -> Iterator[Access]:
-        """Yield the operands of an instruction that a process is about to run."""
-        for role in instruction.op.operands:
-            if role.place in "smd":
-                operand = _operand(instruction, role)
-                if operand.mode is Mode.IMMEDIATE:
-                    yield Access(role.place, role.type, None, operand.value)
-                else:
-                    address = self.address(operand, process.fp, process.mp)
-                    if address is not None:
-                        yield Access(role.place, role.type, address, 0)
-
     def address(self, operand: Operand, fp: int, mp: int) -> int | None:
         """Return where an operand lies, or None if it is absent or lies nowhere."""
         value, base = operand.value & _FIELD, operand.base & _FIELD
@@ -187,21 +164,6 @@ class Inspector:
         except ASTRAY:
             pass
         return None
-
-    def value(self, access: Access, depth: int = 0) -> str:
-        """Return the value of an operand."""
-        if access.address is None:
-            return str(access.immediate)
-        return self.values.of_letter(access.letter, access.address, depth)
-
-
-def _operand(instruction: Instruction, role: OperandRole) -> Operand:
-    """Return an operand; the destination stands in for a middle one that may be absent."""
-    operand = instruction.operand(role.place)
-    other = instruction.op.role("d")
-    if role.optional and operand.mode is Mode.NONE and other and other.type == role.type:
-        return instruction.destination
-    return operand
 
 
 def _pc(process: Process) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from llmbol_core.errors import Trap, nearest
-from llmbol_core.vm.inspection import Access
-from llmbol_core.vm.isa import TYPES
-from llmbol_core.vm.notation import format_instruction
+from llmbol_core.vm.isa import TYPES, Mode, OperandRole
+from llmbol_core.vm.loader import LoadedModule
+from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.notation import PLACES
 from llmbol_core.vm.observation import Observer
 from llmbol_core.vm.process import Process, Raised
 
@@ -46,6 +48,14 @@ class TraceRecord:
         return f"{place:<24} {self.instruction:<36} {read}{result}".rstrip()
 
 
+class _Plan(NamedTuple):
+    """What is the same whenever an instruction runs: its text, and the operands to show."""
+
+    function: str
+    text: str
+    operands: list[tuple[OperandRole, Operand]]
+
+
 class Tracer(Observer):
     """Gives ``emit`` a record of each instruction, or of those in one function.
 
@@ -62,7 +72,8 @@ class Tracer(Observer):
         self._emit, self._wanted, self._limit = emit, function, limit
         self.records = 0
         self.is_watching = limit is None or limit > 0
-        self._current: tuple[TraceRecord, list[Access]] | None = None
+        self._plans: dict[tuple[LoadedModule, int], _Plan | None] = {}
+        self._current: tuple[TraceRecord, list[tuple[OperandRole, int]]] | None = None
 
     @property
     def problems(self) -> list[str]:
@@ -76,23 +87,38 @@ class Tracer(Observer):
     def before(self, process: Process) -> None:
         """Take down where the process is and what its instruction reads."""
         self._current = None
-        module, pc = process.module.module, process.pc
-        function = self.inspector.function(process).name
-        if self._wanted not in (None, function, f"{module.name}.{function}"):
+        place = process.module, process.pc
+        if place not in self._plans:
+            self._plans[place] = self._plan(*place)
+        plan = self._plans[place]
+        if plan is None:
             return
-        if pc >= len(module.instructions):
-            return  # a program that was not verified may run off its end, which raises
-        instruction = module.instructions[pc]
-        text, value = format_instruction(instruction), self.inspector.value
-        shown = [
-            (access, instruction.op.role(access.place))
-            for access in self.inspector.accesses(process, instruction)
-            if TYPES[access.letter].kind not in _NAMED and access.address is not None
+        found = []
+        for role, operand in plan.operands:
+            address = self.inspector.address(operand, process.fp, process.mp)
+            if address is not None:
+                found.append((role, address))
+        value = self.inspector.values.of_letter
+        read = {role.place: value(role.type, at) for role, at in found if role.reads}
+        name = process.module.module.name
+        record = TraceRecord(process.pid, name, plan.function, process.pc, plan.text, read, {})
+        self._current = record, [(role, at) for role, at in found if role.writes]
+
+    def _plan(self, module: LoadedModule, pc: int) -> _Plan | None:
+        """Return what is the same whenever an instruction runs; None if it is not shown."""
+        code = self.inspector.code(module)
+        function = code.function(pc).name
+        if self._wanted not in (None, function, f"{module.module.name}.{function}"):
+            return None
+        if pc >= len(module.module.instructions):
+            return None  # a program that was not verified may run off its end, which raises
+        instruction = module.module.instructions[pc]
+        operands = [
+            (role, _operand(instruction, role))
+            for role in instruction.op.operands
+            if role.place in PLACES and TYPES[role.type].kind not in _NAMED
         ]
-        read = {access.place: value(access) for access, role in shown if role and role.reads}
-        writes = [access for access, role in shown if role and role.writes]
-        record = TraceRecord(process.pid, module.name, function, pc, text, read, {})
-        self._current = record, writes
+        return _Plan(function, code.text(pc), operands)
 
     def after(self, process: Process) -> None:
         """Emit the record with what the instruction has written."""
@@ -100,7 +126,8 @@ class Tracer(Observer):
             return
         record, writes = self._current
         self._current = None
-        written = {access.place: self.inspector.value(access) for access in writes}
+        value = self.inspector.values.of_letter
+        written = {role.place: value(role.type, at) for role, at in writes}
         self._emit(replace(record, written=written))
         self.records += 1
         self.is_watching = self.records != self._limit
@@ -110,3 +137,12 @@ class Tracer(Observer):
         if self._current is not None:
             record, _ = self._current
             self._current = replace(record, raised=error.name), []
+
+
+def _operand(instruction: Instruction, role: OperandRole) -> Operand:
+    """Return an operand; the destination stands in for a middle one that may be absent."""
+    operand = instruction.operand(role.place)
+    other = instruction.op.role("d")
+    if role.optional and operand.mode is Mode.NONE and other and other.type == role.type:
+        return instruction.destination
+    return operand
