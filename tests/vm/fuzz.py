@@ -1,6 +1,6 @@
 """Mutated object files through reader, verifier and a bounded run: nothing but clear errors.
 
-    python -m tests.vm.fuzz [--count N] [--seed S] [--corpus DIR ...]
+    python -m tests.vm.fuzz [--count N] [--seed S] [--corpus DIR ...] [--engines NAME ...]
 
 Each file is one of the corpus, damaged in a few places. Whatever it does, it may only end well or
 with an ``LlmbolError`` within its limits. Files are tried in worker processes, so that a crash of
@@ -11,6 +11,7 @@ one misbehaved. The same seed makes the same file.
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import resource
 import sys
@@ -22,7 +23,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from llmbol_core.builtins import HOST_MODULES
-from llmbol_core.errors import LlmbolError
+from llmbol_core.errors import Deadlock, LimitError, LlmbolError
+from llmbol_core.vm.engines import engine as engine_of
+from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
@@ -74,32 +77,49 @@ def mutated(files: list[bytes], seed: int) -> bytes:
     return bytes(data)
 
 
-def try_file(data: bytes) -> str:
-    """Take a file as far as it goes and say how far that was; raises what should not happen."""
+def try_file(data: bytes, engine: str = "interpreter") -> tuple[str, str]:
+    """Take a file as far as it goes; return how far, and what it said there.
+
+    Raises what should not happen.
+    """
     try:
         module = read_module(data, "mutated")
     except LlmbolError:
-        return "not read"
-    with InfernoVM(HOST_MODULES, limits=LIMITS) as machine:
+        return "not read", ""
+    out = io.BytesIO()
+    streams = Streams(io.BytesIO(), out, out)
+    made = engine_of(engine)
+    with InfernoVM(HOST_MODULES, limits=LIMITS, streams=streams, engine=made) as machine:
         try:
             machine.load_module("mutated", module)
         except LlmbolError:
-            return "refused"
+            return "refused", ""
         try:
             machine.execute("mutated", "init", [])
+        except (LimitError, Deadlock) as error:
+            # Where a limit strikes, and who waits then, is the engine's own affair.
+            return f"ran: {type(error).__name__}", ""
         except LlmbolError as error:
-            return f"ran: {type(error).__name__}"
-    return "ran to its end"
+            return f"ran: {type(error).__name__}", f"{error} {out.getvalue()!r}"
+    return "ran to its end", repr(out.getvalue())
 
 
-def try_seeds(files: list[bytes], seeds: range) -> tuple[Counter[str], list[str]]:
-    """Try a file for each seed; return what became of them, and the misbehaviour."""
+def try_seeds(
+    files: list[bytes], seeds: range, engines: tuple[str, ...] = ("interpreter",)
+) -> tuple[Counter[str], list[str]]:
+    """Try a file for each seed; return what became of them, and the misbehaviour.
+
+    Engines that do not agree misbehave; a program that has met a limit may have done more or less.
+    """
     outcomes: Counter[str] = Counter()
     wrong = []
     for seed in seeds:
         started = time.monotonic()
         try:
-            outcomes[try_file(mutated(files, seed))] += 1
+            ends = [try_file(mutated(files, seed), engine) for engine in engines]
+            outcomes[ends[0][0]] += 1
+            if len(set(ends)) > 1 and not any("Limit" in how for how, _ in ends):
+                wrong.append(f"seed {seed}: engines differ: {ends}")
         except Exception:  # noqa: BLE001 -- anything but an LlmbolError is what we look for
             wrong.append(f"seed {seed}: {traceback.format_exc()}")
         if time.monotonic() - started > SLOW:
@@ -113,21 +133,19 @@ def hold_memory() -> None:
 
 
 def fuzz(
-    files: list[bytes], first: int, count: int, workers: int
+    files: list[bytes], seeds: range, workers: int, engines: tuple[str, ...]
 ) -> tuple[Counter[str], list[str]]:
     """Try many files in worker processes; a worker that dies is misbehaviour too."""
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
-    batches = [
-        range(s, min(s + _BATCH, first + count)) for s in range(first, first + count, _BATCH)
-    ]
+    batches = [seeds[start : start + _BATCH] for start in range(0, len(seeds), _BATCH)]
     with ProcessPoolExecutor(workers, initializer=hold_memory) as pool:
-        futures = [(pool.submit(try_seeds, files, seeds), seeds) for seeds in batches]
-        for number, (future, seeds) in enumerate(futures, 1):
+        futures = [(pool.submit(try_seeds, files, batch, engines), batch) for batch in batches]
+        for number, (future, batch) in enumerate(futures, 1):
             try:
                 found, bad = future.result()
             except BrokenProcessPool:
-                wrong.append(f"seeds {seeds.start} to {seeds.stop}: a worker died")
+                wrong.append(f"seeds {batch.start} to {batch.stop}: a worker died")
                 break
             outcomes += found
             wrong += bad
@@ -142,10 +160,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", default=["interpreter"], help="compared if several")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[HERE / "data"])
     options = parser.parse_args()
     files = corpus(options.corpus)
-    outcomes, wrong = fuzz(files, options.seed, options.count, options.workers)
+    outcomes, wrong = fuzz(
+        files,
+        range(options.seed, options.seed + options.count),
+        options.workers,
+        tuple(options.engines),
+    )
     for what, number in outcomes.most_common():
         print(f"{number:9} {what}")
     print("\n".join(wrong[:20]))
