@@ -28,7 +28,7 @@ _HOMES = {
 
 _PACKAGES = ("builtins", "deploy", "distributed", "ml", "native", "nn", "vm")
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 -- the table is the list
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
