@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 
 import numpy as np
 
 from llmbol_core.errors import FileError, ModelError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.tensor import Tensor
-from llmbol_core.nn.model import Model
 from llmbol_core.nn.trainer import Snapshot, Trainer
 
 _KEY = "llmbol.training"
 _FREE = ("epochs", "data")
 """What may differ in the training section of the run that goes on."""
+_OTHER = {"spec": "another spec or seed", "data": "other data"}
 
 
 def resume_path(target: str) -> str:
@@ -30,7 +31,7 @@ def resume_path(target: str) -> str:
 def write_progress(trainer: Trainer, target: str) -> None:
     """Write down where training stands; the file appears complete or not at all."""
     snapshot = trainer.snapshot()
-    record = {"spec": _essence(trainer.model), "values": snapshot.values}
+    record = {**_identity(trainer), "values": snapshot.values}
     tensors = {name: Tensor(np.ascontiguousarray(a)) for name, a in snapshot.arrays.items()}
     metadata = {"general.architecture": "llmbol-training", _KEY: json.dumps(record)}
     gguf.write(resume_path(target), metadata, tensors)
@@ -39,7 +40,7 @@ def write_progress(trainer: Trainer, target: str) -> None:
 def take_up_progress(trainer: Trainer, target: str) -> bool:
     """Let a trainer go on where one for the same checkpoint stopped; return whether there was one.
 
-    A file that belongs to another spec is refused.
+    A file that belongs to another spec or other data is refused.
     """
     path = resume_path(target)
     if not os.path.exists(path):
@@ -47,9 +48,10 @@ def take_up_progress(trainer: Trainer, target: str) -> bool:
     file = gguf.read(path)
     try:
         record = json.loads(str(file.metadata.get(_KEY)))
-        if record["spec"] != _essence(trainer.model):
-            why = "it belongs to another spec or seed: train without --resume to start anew"
-            raise ModelError(path, why)
+        for what, value in _identity(trainer).items():
+            if record[what] != value:
+                why = f"it belongs to {_OTHER[what]}: train without --resume to start anew"
+                raise ModelError(path, why)
         arrays = {name: np.array(tensor.data) for name, tensor in file.tensors.items()}
         trainer.take_up(Snapshot(record["values"], arrays))
     except (ValueError, KeyError, TypeError) as error:
@@ -68,8 +70,11 @@ def forget_progress(target: str) -> None:
         raise FileError.of(error, path) from error
 
 
-def _essence(model: Model) -> dict[str, object]:
-    """Return what decides the weights: the spec without what may differ."""
-    config = json.loads(json.dumps(model.config()))
+def _identity(trainer: Trainer) -> dict[str, object]:
+    """Return what decides the weights: the spec without what may differ, and a sum of the data."""
+    config = json.loads(json.dumps(trainer.model.config()))
     config["train"] = {k: v for k, v in config["train"].items() if k not in _FREE}
-    return dict(config)
+    data = 0
+    for array in (trainer.data.train_inputs, trainer.data.train_targets):
+        data = zlib.crc32(np.ascontiguousarray(array).tobytes(), data)
+    return {"spec": config, "data": data}

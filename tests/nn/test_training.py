@@ -95,6 +95,10 @@ def test_resume_without_a_file_starts_and_with_another_spec_refuses(spec, tmp_pa
         train_file(spec, target, progress=interrupt, options=Options(keep_every=1))
     with pytest.raises(ModelError, match="belongs to another spec or seed"):
         train_file(spec, target, changes={"seed": 5}, options=Options(resume=True))
+    np.savez(tmp_path / "other.npz", inputs=np.eye(120, 8), targets=np.arange(120) % 3)
+    other = str(tmp_path / "other.npz")
+    with pytest.raises(ModelError, match="it belongs to other data"):
+        train_file(spec, target, other, options=Options(resume=True))
     with open(resume.resume_path(target), "r+b") as file:
         file.truncate(100)
     with pytest.raises(LlmbolError):
