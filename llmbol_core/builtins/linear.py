@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmbol_core.builtins import quicksort
+
 Row = Sequence[float]
 
 
@@ -78,10 +80,14 @@ def iamax(x: Row) -> int:
 
 
 def sort(x: Row, permutation: Sequence[int]) -> list[int]:
-    """Return the indices in ascending order of what they index; equals stay in order."""
+    """Return the indices in ascending order of what they index; equals as Inferno leaves them."""
     if any(not 0 <= i < len(x) for i in permutation):
         raise Mismatch
-    return sorted(permutation, key=lambda i: x[i])
+    if len({x[i] for i in permutation}) == len(permutation) and not any(map(math.isnan, x)):
+        return sorted(permutation, key=lambda i: x[i])
+    ordered = list(permutation)
+    quicksort.order(ordered, x)
+    return ordered
 
 
 @dataclass(frozen=True)

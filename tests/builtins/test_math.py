@@ -205,6 +205,12 @@ def test_sort_orders_the_permutation(call):
     assert call.items(order, "i") == [1, 3, 2, 0]
 
 
+def test_sort_leaves_equal_values_where_inferno_does(call):
+    order = call.array(WORD, range(14))
+    call("sort", [float(i % 3 == 0) for i in range(14)], order)
+    assert call.items(order, "i") == [13, 1, 2, 5, 7, 8, 10, 11, 4, 3, 0, 9, 6, 12]
+
+
 # fmt: off
 BYTES = [
     ("int",    WORD, "i", [1, -2, 1 << 30],    ">3i"),
