@@ -65,9 +65,10 @@ def _greatest_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple
     """Give each gradient to the first element of its window that is the greatest."""
     along, waiting = np.zeros_like(x), np.ones(y.shape, bool)
     for windows, sources in _parts(_axes(x.shape, **attributes)):
-        chosen = waiting[windows] & (x[sources] == y[windows])
-        along[sources] += np.where(chosen, g[windows], 0)
-        waiting[windows] &= ~chosen
+        chosen = x[sources] == y[windows]
+        chosen &= waiting[windows]
+        along[sources] += g[windows] * chosen
+        waiting[windows] ^= chosen
     return (along,)
 
 
