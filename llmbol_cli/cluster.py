@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, size
+from llmbol_cli.options import AsJson, duration, size
 
 app = render.app("Run programs and models on compute nodes.")
 submit = render.app("Send a task to the cluster.")
@@ -150,6 +150,22 @@ def cancel(id: Task, as_json: AsJson = False) -> None:
     with _client() as client:
         client.cancel([id])
         render.show(TaskStatus.of(client.result(id).entry), as_json)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="How long ago, such as 7d or 12h.")
+    ] = "7d",
+    as_json: AsJson = False,
+) -> None:
+    """Forget tasks that ended some time ago, with their results and the files nobody else uses.
+
+    Example: cluster prune --older-than 7d
+    """
+    seconds = duration(older_than)
+    with _client() as client:
+        render.show(client.prune(seconds), as_json)
 
 
 @submit.command()

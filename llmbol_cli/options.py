@@ -44,6 +44,18 @@ def numbers(text: str, option: str) -> list[int]:
     return [int(word) for word in words]
 
 
+def duration(text: str) -> float:
+    """Return the seconds that a time such as ``7d`` means.
+
+    >>> duration("7d"), duration("1.5h"), duration("30")
+    (604800.0, 5400.0, 30.0)
+    """
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not match:
+        raise UsageError(f"{text!r} is no time: expected a number with s, m, h or d, such as 7d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 def file_name(value: str | None) -> str | None:
     """Refuse ``-`` as the name of a file to write, which is a slip far more often than meant."""
     if value == "-":

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import signal
 import sys
 import time
@@ -208,7 +209,13 @@ class Broker:
     def _node_up(self, node: ComputeNode) -> None:
         self._perform(self.dispatcher.node_lost(node.name, self.now()))
         self.dispatcher.node_up(node)
+        self._spawn(self._warm_up(node.name))
         self.advance()
+
+    async def _warm_up(self, name: str) -> None:
+        """Have a node do nothing once: the first time takes it some 50 ms longer than others."""
+        with suppress(ClusterError):
+            await self._engine.run(run_batch, (), f"warm-up/{secrets.token_hex(8)}", name, 0)
 
     def _node_lost(self, name: str) -> None:
         if not self.stopping.is_set():

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Self
 from llmbol_core.distributed.jobs import Attachment, job
 from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
-from llmbol_core.distributed.report import ClusterStatus, TaskStatus
+from llmbol_core.distributed.report import ClusterStatus, Pruned, TaskStatus
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, hash_file, open_regular
@@ -143,6 +143,13 @@ class Client:
     def cancel(self, ids: Sequence[str]) -> list[str]:
         """End tasks; return those that had not ended before."""
         return [str(id) for id in self.call("cancel", {"ids": list(ids)})[0]]
+
+    def prune(self, seconds: float) -> Pruned:
+        """Have the cluster forget the tasks that ended so long ago, with their results and files.
+
+        An id that was forgotten may be used again.
+        """
+        return Pruned(**self.call("prune", {"seconds": seconds})[0])
 
     def status(self) -> ClusterStatus:
         """Return how the cluster is."""

@@ -38,7 +38,8 @@ VALUES(?, ?, ?, ?, 0, 0, ?, x'')"""
 _UPDATE = f"""
 UPDATE task SET state = ?, attempts = ?, interruptions = ?, node = coalesce(?, node), started = ?,
 finished = ?, not_before = ?, error = ?, data = ? WHERE id = ? AND state NOT IN {_ENDED}"""
-_COLUMNS = "id, task, state, attempts, interruptions, node, submitted, started, finished, error"
+_COLUMNS = """id, json_extract(task, '$.type'), state, json_extract(task, '$.priority'), attempts,
+interruptions, node, submitted, started, finished, error"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,26 @@ class Ledger:
                 for seq, task, submitted, attempts, interruptions, not_before, error in rows
             ]  # fmt: skip
 
+    def prune(self, before: float) -> list[str]:
+        """Forget the tasks that ended before a time, results and all; return their ids."""
+        condition = f"state IN {_ENDED} AND finished < ?"
+        with self._lock, self._readable():
+            rows = self._db.execute(
+                f"SELECT id, data IS NULL FROM task WHERE {condition}", [before]
+            )
+            gone = rows.fetchall()
+            self._db.execute(f"DELETE FROM task WHERE {condition}", [before])
+        for id, in_file in gone:
+            if in_file:
+                (self._results / id).unlink(missing_ok=True)
+        return [str(id) for id, _ in gone]
+
+    def hashes(self) -> set[str]:
+        """Return the content hashes of the files that tasks in the ledger use."""
+        with self._lock, self._readable():
+            tasks = self._db.execute("SELECT task FROM task").fetchall()
+            return {str(file[2]) for (task,) in tasks for file in json.loads(task)["files"]}
+
     def task(self, id: str) -> Task | None:
         """Return what was submitted under an id."""
         rows = self._select("SELECT task FROM task WHERE id = ?", id)
@@ -139,13 +160,18 @@ class Ledger:
 
     def entry(self, id: str) -> Entry | None:
         """Return how a task stands."""
-        rows = self._select(f"SELECT {_COLUMNS} FROM task WHERE id = ?", id)
-        return _entry(rows[0]) if rows else None
+        return self.find([id]).get(id)
+
+    def find(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Return how those of some tasks stand that there are, by their ids."""
+        condition = "id IN (SELECT value FROM json_each(?))"
+        rows = self._select(f"SELECT {_COLUMNS} FROM task WHERE {condition}", json.dumps(ids))
+        return {row[0]: Entry(*row) for row in rows}
 
     def entries(self, limit: int) -> list[Entry]:
         """Return the latest tasks, the last one first."""
         rows = self._select(f"SELECT {_COLUMNS} FROM task ORDER BY seq DESC LIMIT ?", limit)
-        return [_entry(row) for row in rows]
+        return [Entry(*row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Return how many tasks there are in each state."""
@@ -193,9 +219,3 @@ class Ledger:
 def _row(record: TaskRecord) -> tuple[Any, ...]:
     text = json.dumps(record.task.to_json(), separators=(",", ":"), sort_keys=True)
     return record.seq, record.task.id, text, record.state, record.submitted
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    task = json.loads(str(fields.pop("task")))
-    return Entry(type=task["type"], priority=task["priority"], **fields)

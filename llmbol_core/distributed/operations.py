@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from llmbol_core.distributed.door import Answer, Operation
 from llmbol_core.distributed.jobs import job
 from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.report import Pruned
 from llmbol_core.distributed.security import Role
 from llmbol_core.distributed.store import CHUNK
 from llmbol_core.distributed.task import Task, TaskRecord, check_id
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_TASKS = 10_000
 """Tasks that are listed at a time, at most."""
+SENT_SECONDS = 3600.0
+"""Files that were sent within this time are kept."""
 MAX_WAIT = 60.0
 """Seconds that a request to wait is held before it is answered in any case."""
 
@@ -49,12 +53,12 @@ class Desk:
     async def wait(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with how tasks stand when all have ended, or after some seconds."""
         ids = [str(id) for id in arguments["ids"]]
-        for id in ids:
-            self._entry(id)
-        ends = asyncio.gather(*(self._broker.ended(id) for id in ids))
+        self._entries(ids)
         with suppress(TimeoutError):
-            await asyncio.wait_for(ends, min(float(arguments["seconds"]), MAX_WAIT))
-        return [asdict(self._entry(id)) for id in ids], b""
+            async with asyncio.timeout(min(float(arguments["seconds"]), MAX_WAIT)):
+                for id in ids:
+                    await self._broker.ended(id)
+        return [asdict(entry) for entry in self._entries(ids)], b""
 
     async def result(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with how a task stands, and a piece of its result."""
@@ -76,11 +80,25 @@ class Desk:
     async def cancel(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """End tasks; answer when that is on disk, with those that had not ended before."""
         ids = [str(id) for id in arguments["ids"]]
-        for id in ids:
-            self._entry(id)
+        self._entries(ids)
         cancelled = self._broker.cancel(ids)
         await self._broker.journal.add(())
         return cancelled, b""
+
+    async def prune(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Forget what ended so many seconds ago, and the files that nobody needs since."""
+        now = time.time()
+        before = now - float(arguments["seconds"])
+        arriving = {file.sha256 for task, _ in self._arriving.values() for file in task.files}
+
+        def work() -> Pruned:
+            gone = self._broker.ledger.prune(before)
+            needed = self._broker.ledger.hashes() | arriving
+            # What was sent lately may belong to a task that is still to come.
+            files, size = self._broker.store.prune(needed, min(before, now - SENT_SECONDS))
+            return Pruned(len(gone), files, round(size / 1e6, 3))
+
+        return asdict(await asyncio.to_thread(work)), b""
 
     async def status(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with how everything is."""
@@ -155,10 +173,15 @@ class Desk:
 
     def _entry(self, id: str) -> Entry:
         """Return how a task stands: running ones may be ahead of the ledger."""
-        entry = self._broker.ledger.entry(check_id(id))
-        if entry is None:
-            raise UsageError(f"no task {id!r} is known")
-        return self._broker.latest(entry)
+        return self._entries([id])[0]
+
+    def _entries(self, ids: Sequence[str]) -> list[Entry]:
+        """Return how tasks stand; raises UsageError for an id that no task has."""
+        known = self._broker.ledger.find(ids)
+        for id in ids:
+            if id not in known:
+                raise UsageError(f"no task {check_id(id)!r} is known")
+        return [self._broker.latest(known[id]) for id in ids]
 
 
 def operations(desk: Desk) -> dict[str, Operation]:
@@ -172,6 +195,7 @@ def operations(desk: Desk) -> dict[str, Operation]:
         "result":    Operation(client, desk.result),
         "tasks":     Operation(client, desk.tasks),
         "cancel":    Operation(client, desk.cancel),
+        "prune":     Operation(client, desk.prune),
         "status":    Operation(client, desk.status),
         "add_node":  Operation(client, desk.add_node),
         "stop":      Operation(client, desk.stop),

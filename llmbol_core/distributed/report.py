@@ -116,6 +116,17 @@ class ClusterStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed because it was old."""
+
+    tasks: int
+    files: int
+    """Programs, models and inputs that no task uses any more."""
+    file_mb: float
+    """What these had, in units of 10**6 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """How a task stands, in a line."""
 

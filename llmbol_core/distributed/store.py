@@ -11,8 +11,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -123,6 +123,20 @@ class FileStore:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
+
+    def prune(self, needed: Set[str], before: float) -> tuple[int, int]:
+        """Remove what nobody needs and was not written since a time, in seconds since 1970.
+
+        Returns how many files that were and how many bytes they had.
+        """
+        count = size = 0
+        for path in self.directory.iterdir():
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if path.name not in needed and status.st_mtime < before:
+                    path.unlink()
+                    count, size = count + 1, size + status.st_size
+        return count, size
 
     def _complete(self, partial: Path, path: Path) -> None:
         with open(partial, "rb") as file:

@@ -186,6 +186,16 @@ def test_files_that_are_missing_are_named(directory):
 
 
 @pytest.mark.cluster
+def test_what_is_old_is_forgotten(directory):
+    nothing = json.loads(cluster(directory, "prune", "--older-than", "1d", "--json").stdout)
+    assert nothing == {"tasks": 0, "files": 0, "file_mb": 0.0}
+    assert "such as 7d" in cluster(directory, "prune", "--older-than", "soon").stderr
+    gone = json.loads(cluster(directory, "prune", "--older-than", "0s", "--json").stdout)
+    assert gone["tasks"] > 0
+    assert "no task 'hello' is known" in cluster(directory, "result", "hello").stderr
+
+
+@pytest.mark.cluster
 def test_stop_stops_everything(directory):
     assert cluster(directory, "stop").returncode == 0
     assert eventually(lambda: not processes_of(StateDirectory(Path(directory))), 1)

@@ -101,3 +101,15 @@ def test_a_damaged_ledger_is_told_in_one_way(tmp_path, ledger):
     ledger._db.execute("DROP TABLE task")
     with pytest.raises(ClusterError, match="the ledger is damaged: no such table"):
         ledger.entries(1)
+
+
+def test_what_ended_long_ago_can_be_forgotten(ledger, tmp_path):
+    old, waiting = record(ledger, "old"), record(ledger, "waiting")
+    ledger.commit([old, waiting], [])
+    run(ledger, old, b"x" * (INLINE + 1))
+    assert ledger.prune(102.0) == []
+    assert ledger.prune(102.5) == ["old"]
+    assert ledger.entry("old") is None
+    assert not list((tmp_path / "results").iterdir())
+    assert ledger.entry("waiting").state == "queued"
+    assert ledger.hashes() == set()

@@ -78,3 +78,13 @@ def test_only_what_has_an_end_is_read(tmp_path, make, what):
         hash_file(tmp_path / "x")
     with pytest.raises(FileError, match="/dev/zero: not a regular file"):
         hash_file(Path("/dev/zero"))
+
+
+def test_what_nobody_needs_is_removed_once_it_is_old(store):
+    other = hashlib.sha256(b"other").hexdigest()
+    store.add(SHA, iter([DATA]))
+    store.add(other, iter([b"other"]))
+    soon = store.path(SHA).stat().st_mtime + 1
+    assert store.prune({SHA}, soon - 3600) == (0, 0)
+    assert store.prune({SHA}, soon) == (1, 5)
+    assert (store.has(SHA), store.has(other)) == (True, False)
