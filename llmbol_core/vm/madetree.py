@@ -103,10 +103,12 @@ class MadeFile(MadeTree):
     def __init__(self, server: Server, withdraw: Callable[[], object]) -> None:
         self._server, self._withdraw = server, withdraw
 
+    def names(self, path: Path) -> list[str]:
+        """Raise what says that the tree is a file, with nothing behind it."""
+        raise missing() if path else no_directory()
+
     def open_file(self, text: str, path: Path, access: int) -> OpenFile:
         """Open the file."""
-        if path:
-            raise no_directory()
         return self._server(text, access)
 
     def create(self, text: str, path: Path, access: int, permission: int) -> OpenFile:

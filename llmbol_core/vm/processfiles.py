@@ -81,7 +81,7 @@ class ProcessFiles(MadeTree):
         files = ["ctl", "wait", *self._texts]
         if len(path) == 1:
             return files
-        if path[1] not in files:
+        if path[1] not in files or len(path) > 2:
             raise missing()
         raise no_directory()
 

@@ -175,9 +175,10 @@ class Scheduler:
             while self._sleepers and self._sleepers[0][0] <= now:
                 _, _, process, finish = heapq.heappop(self._sleepers)
                 self._go_on(process, lambda: None, finish)
-            self._look_again()
             while self._working and self._take(0.0):
                 pass
+            if self._look_again():
+                continue
             if self._ready or not (self._working or self._sleepers):
                 return
             moments = [self._sleepers[0][0]] if self._sleepers else []
@@ -201,13 +202,18 @@ class Scheduler:
             self._go_on(process, then, finish, is_first=True)
         return True
 
-    def _look_again(self) -> None:
-        """Let those go on for whom others have done what they waited for."""
-        for entry in [entry for entry in self._waiting if entry[1].ready()]:
+    def _look_again(self) -> bool:
+        """Let those go on for whom others have done what they waited for.
+
+        Return true if they then wait again and nobody is ready.
+        """
+        some = [entry for entry in self._waiting if entry[1].ready()]
+        for entry in some:
             process, wish, finish = entry
             if entry in self._waiting and wish.ready():
                 self._waiting.remove(entry)
                 self._go_on(process, wish.then, finish)
+        return bool(some) and not self._ready
 
     def _deadlock(self) -> Deadlock:
         return Deadlock(f"every process waits for another one{self._places()}")

@@ -59,7 +59,7 @@ class VariableFiles(MadeTree):
         variables = self._asking().variables
         if not path:
             return list(variables)
-        if path[0] not in variables:
+        if path[0] not in variables or len(path) > 1:
             raise missing()
         raise no_directory()
 
@@ -142,7 +142,7 @@ class DescriptorFiles(MadeTree):
 
     def _file(self, path: Path) -> tuple[int, bool]:
         """Return the number that a name stands for, and whether it is a control file."""
-        found = re.fullmatch(r"(0|[1-9]\d{0,5})(ctl)?", path[0])
+        found = re.fullmatch(r"(0|[1-9]\d{0,5})(ctl)?", "/".join(path))
         if not found or int(found[1]) not in self._asking().descriptors.numbers:
             raise missing()
         return int(found[1]), bool(found[2])

@@ -1,0 +1,121 @@
+"""What programs see of processes, variables and descriptors, and how they wait for one another.
+
+``data/processes.dis`` and ``data/waits.dis`` are compiled by Inferno's limbo from the sources
+beside them; ``data/processes.txt`` is what Inferno prints.
+"""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.errors import Deadlock
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.openfile import OREAD, OWRITE, FileFault
+
+DATA = Path(__file__).parent / "data"
+
+
+def run(tree, name, *arguments):
+    """Return what a program of the data prints in an empty tree."""
+    out = io.BytesIO()
+    (tree / "main.dis").write_bytes((DATA / f"{name}.dis").read_bytes())
+    with InfernoVM(HOST_MODULES, Namespace(tree), streams=Streams(stdout=out)) as vm:
+        vm.run("/main.dis", arguments)
+    return out.getvalue().decode()
+
+
+def test_processes_as_files(tmp_path):
+    # Which of two processes that hear of an exception prints first is left open.
+    expected = (DATA / "processes.txt").read_text()
+    assert sorted(run(tmp_path, "processes").splitlines()) == sorted(expected.splitlines())
+
+
+def test_writers_wait_for_readers(tmp_path):
+    assert run(tmp_path, "waits", "full") == "100000 written\n100000 read\n"
+
+
+def test_a_stream_ends_with_the_pipe_it_comes_from(tmp_path):
+    parts = "".join(f"part {i};" for i in range(5))
+    assert run(tmp_path, "waits", "stream") == f"{parts}\n35 streamed\n"
+
+
+def test_a_pipe_that_nobody_writes_to_is_a_deadlock(tmp_path):
+    with pytest.raises(Deadlock, match="waits for another end"):
+        run(tmp_path, "waits", "forever")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Return a machine with one process, which does not run."""
+    with InfernoVM(HOST_MODULES, Namespace(tmp_path)) as vm:
+        vm.load_module("w", DATA / "waits.dis")
+        vm.spawn("w", "init", ["w", "full"])
+        (vm.engine.process,) = vm.scheduler.processes.values()
+        yield vm
+
+
+# fmt: off
+CONTENTS = [
+    ("/prog/1/status",   "       1        1    inferno    0:00.0      ready     1K Waits[$Sys]"),
+    ("/prog/1/pgrp",     "          1 "),
+    ("/prog/1/ns",       "cd /\n"),
+    ("/prog/1/fd",       "/\n  0 r  c    0 (0000000000000000 0 00)     0        0 /dev/null\n"),
+    ("/prog/1/exception", ""),
+    ("#d/0ctl",          "  0 r  c    0 (0000000000000000 0 00)     0        0 /dev/null\n"),
+]
+REFUSED = [
+    ("/prog/1/ctl",  OREAD,  "permission denied"),
+    ("/prog/1/wait", OWRITE, "permission denied"),
+    ("/prog/1/pgrp", OWRITE, "permission denied"),
+    ("/prog/2/pgrp", OREAD,  "'/prog/2' file does not exist"),
+    ("/prog/1/none", OREAD,  "'/prog/1/none' does not exist"),
+    ("/prog/1/fd/x", OREAD,  "'/prog/1/fd' not a directory"),
+    ("/prog/1",      OWRITE, "file is a directory"),
+    ("/fd/0",        OWRITE, "inappropriate use of fd"),
+    ("/fd/01",       OREAD,  "'/fd/01' file does not exist"),
+    ("#Z/x",         OREAD,  "unknown device in # filename"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "text"), CONTENTS)
+def test_contents(machine, name, text):
+    found = machine.environment.namespace.open(name, OREAD).read(1000).decode()
+    assert found.startswith(text)
+
+
+@pytest.mark.parametrize(("name", "mode", "why"), REFUSED)
+def test_what_cannot_be_opened(machine, name, mode, why):
+    with pytest.raises(FileFault) as fault:
+        machine.environment.namespace.open(name, mode)
+    assert str(fault.value) == why
+
+
+def test_directories(machine):
+    space = machine.environment.namespace
+    assert [entry.name for entry in space.open("/prog", OREAD).entries()] == ["1"]
+    assert "status" in [entry.name for entry in space.open("#p/1", OREAD).entries()]
+    assert {"env", "fd", "prog"} <= {entry.name for entry in space.open("/", OREAD).entries()}
+    space.change_directory("/prog/1")
+    assert space.open("status", OREAD).path == "/prog/1/status"
+    with pytest.raises(FileFault, match="permission denied"):
+        space.from_here()
+
+
+def test_a_device_can_be_bound_elsewhere(machine):
+    space = machine.environment.namespace
+    space.bind("#p", "/fd", 0)
+    assert space.stat("/fd/1/pgrp").device_type == ord("p")
+    inner = space.from_here()
+    assert inner.stat("#p/1").name == "1"
+    with pytest.raises(FileFault, match="does not exist"):
+        inner.stat("/fd")
+
+
+def test_stack(machine):
+    text = machine.environment.namespace.open("/prog/1/stack", OREAD).read(100).decode()
+    assert text.split()[1::4] == ["00000000", str(DATA / "waits.dis")]
