@@ -7,6 +7,7 @@ chance and the outside world enter here.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -172,10 +173,11 @@ class Broker:
                     self._spawn(self._replace(node))
 
     async def _run(self, launch: Launch) -> None:
-        items = [record.task.to_json() for record in launch.records]
+        # As bytes: Dask would look for its own futures in everything else.
+        tasks = json.dumps([record.task.to_json() for record in launch.records]).encode()
         priority = launch.records[0].task.priority
         try:
-            outcomes = await self._engine.run(run_batch, items, launch.key, launch.node, priority)
+            outcomes = await self._engine.run(run_batch, tasks, launch.key, launch.node, priority)
         except ClusterError as error:
             self._perform(self.dispatcher.broken(launch.key, str(error), self.now()))
         else:
@@ -215,7 +217,7 @@ class Broker:
     async def _warm_up(self, name: str) -> None:
         """Have a node do nothing once: the first time takes it some 50 ms longer than others."""
         with suppress(ClusterError):
-            await self._engine.run(run_batch, (), f"warm-up/{secrets.token_hex(8)}", name, 0)
+            await self._engine.run(run_batch, b"[]", f"warm-up/{secrets.token_hex(8)}", name, 0)
 
     def _node_lost(self, name: str) -> None:
         if not self.stopping.is_set():

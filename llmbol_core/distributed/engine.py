@@ -14,7 +14,7 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -199,9 +199,9 @@ class Engine:
     # Tasks
 
     async def run(
-        self, function: Callable[..., Any], items: Sequence[Any], key: str, node: str, priority: int
+        self, function: Callable[..., Any], data: bytes, key: str, node: str, priority: int
     ) -> Any:
-        """Return what a function makes of some items on a node.
+        """Return what a function makes of some bytes on a node.
 
         Raises ClusterError if the node goes away meanwhile or nothing comes of it.
         """
@@ -209,7 +209,7 @@ class Engine:
         if address is None:
             raise ClusterError(f"node {node} is gone")
         future = self._client.submit(
-            function, items, key=key, workers=[address], allow_other_workers=False,
+            function, data, key=key, workers=[address], allow_other_workers=False,
             pure=False, retries=0, priority=priority,
         )  # fmt: skip
         try:

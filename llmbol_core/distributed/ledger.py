@@ -60,6 +60,10 @@ class Entry:
     finished: float | None
     error: str | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON knows; unlike ``asdict`` this copies nothing, which takes far longer."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class Ledger:
     """Durable records of tasks; any thread may write, one thread at a time may read."""

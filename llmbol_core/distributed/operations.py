@@ -58,7 +58,7 @@ class Desk:
             async with asyncio.timeout(min(float(arguments["seconds"]), MAX_WAIT)):
                 for id in ids:
                     await self._broker.ended(id)
-        return [asdict(entry) for entry in self._entries(ids)], b""
+        return [entry.to_json() for entry in self._entries(ids)], b""
 
     async def result(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with how a task stands, and a piece of its result."""
@@ -66,8 +66,8 @@ class Desk:
         entry = self._entry(id)
         data = self._broker.ledger.data(id)
         if isinstance(data, Path):
-            return asdict(entry), await asyncio.to_thread(_piece, data, offset)
-        return asdict(entry), data[offset : offset + CHUNK]
+            return entry.to_json(), await asyncio.to_thread(_piece, data, offset)
+        return entry.to_json(), data[offset : offset + CHUNK]
 
     async def tasks(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with the latest tasks."""
@@ -75,7 +75,7 @@ class Desk:
         if not 1 <= limit <= MAX_TASKS:
             raise UsageError(f"a list of tasks: expected a limit between 1 and {MAX_TASKS}")
         entries = self._broker.ledger.entries(limit)
-        return [asdict(self._broker.latest(entry)) for entry in entries], b""
+        return [self._broker.latest(entry).to_json() for entry in entries], b""
 
     async def cancel(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """End tasks; answer when that is on disk, with those that had not ended before."""

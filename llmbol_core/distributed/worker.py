@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,9 @@ def dask_setup(server: Any) -> None:
     engine.prepare_worker(server, lambda: {"pid": os.getpid(), "cached": _models.hashes})
 
 
-def run_batch(items: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """Run packed tasks one after the other; whatever goes wrong in one is its own outcome."""
-    return [_attempt(Task.from_json(item)) for item in items]
+def run_batch(tasks: bytes) -> list[Outcome]:
+    """Run tasks, a JSON list of them, in order; whatever goes wrong in one is its own outcome."""
+    return [_attempt(Task.from_json(fields)) for fields in json.loads(tasks)]
 
 
 def _attempt(task: Task) -> Outcome:

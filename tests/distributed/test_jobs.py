@@ -67,7 +67,7 @@ def test_one_bad_task_does_not_spoil_a_batch():
         Task("bad", "probe", {}),
         Task("good2", "probe", {"echo": None, "seconds": 0}),
     ]
-    outcomes = run_batch([task.to_json() for task in tasks])
+    outcomes = run_batch(json.dumps([task.to_json() for task in tasks]).encode())
     assert [outcome.verdict for outcome in outcomes] == [
         Verdict.DONE, Verdict.ERROR, Verdict.DONE,
     ]  # fmt: skip

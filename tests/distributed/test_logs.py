@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from llmbol_core.distributed.logs import LogLine, read_logs
+from llmbol_core.distributed.state import StateDirectory
+from llmbol_core.errors import UsageError
+
+
+@pytest.fixture
+def state(tmp_path):
+    made = StateDirectory(tmp_path / "s")
+    made.prepare()
+    made.log("broker").write_text("one\ntwo\nthree\nhalf a li")
+    made.log("node-1").write_text("hello\n")
+    return made
+
+
+def test_the_last_lines_of_all_or_some_processes_are_shown(state):
+    assert list(read_logs(state, [], 2)) == [
+        LogLine("broker", "two"), LogLine("broker", "three"), LogLine("node-1", "hello"),
+    ]  # fmt: skip
+    assert list(read_logs(state, ["node-1"], 0)) == []
+    with pytest.raises(UsageError, match=r"did you mean 'node-1'"):
+        list(read_logs(state, ["node1"], 1))
+
+
+def test_what_is_added_is_shown_once_it_is_a_line(state):
+    lines = read_logs(state, ["broker"], 1, follow=True)
+    assert next(lines).text == "three"
+    with open(state.log("broker"), "a") as file:
+        file.write("ne\nmore\n")
+    assert [line.text for line in itertools.islice(lines, 2)] == ["half a line", "more"]
+    state.log("broker").write_text("anew\n")
+    assert next(lines).text == "anew"
