@@ -141,6 +141,19 @@ app.add_typer(dis_tools.app)
 
 def main() -> None:
     """Run the command; a program whose reader goes away ends quietly, as programs in a pipe do."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    render.run(app)
+    with ended_by_closed_pipes():
+        render.run(app)
+
+
+@contextmanager
+def ended_by_closed_pipes() -> Iterator[None]:
+    """Let the block's process end when it writes to a pipe that nobody reads any more."""
+    number = getattr(signal, "SIGPIPE", None)  # not on every platform
+    if number is None:
+        yield
+        return
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
