@@ -188,7 +188,8 @@ class Heap(TypedArena):
 
     def tidy(self) -> None:
         """Look for cycles if the heap has grown much since that was last done."""
-        if self.used > 2 * self._used_after_tidying + _WORTH_TIDYING:
+        worth = max(_WORTH_TIDYING, self.limit // 8)
+        if self.used > 2 * self._used_after_tidying + worth:
             with suppress(*ASTRAY):
                 self._make_room()
             self._used_after_tidying = self.used

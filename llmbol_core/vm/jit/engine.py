@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from llmbol_core.vm.process import Process
     from llmbol_core.vm.steps import Step
 
-NATIVE_SLICE = 1 << 19
+NATIVE_SLICE = 1 << 21
 """Instructions of machine code that a process may run before the next one's turn."""
 HOT = 400
 """How often a step runs in the interpreter before its function is compiled."""
 _ROOT_SIGNATURE = 0xA1D1FE48
 """Of fn(x: real): real."""
 
-_TRIAL, _WORTH = 512, 8
+_TRIAL, _WORTH = 512, 24
 """Entries after which to judge one, and instructions that machine code must run for each."""
 
 _Function = Callable[[int, int, int, int], int]
@@ -159,10 +159,6 @@ class JitEngine(Interpreter):
         used = budget - state[State.BUDGET]
         self._native_left -= used
         self._native_used += used
-        entry.used += used
-        entry.left -= 1
-        if not entry.left:
-            self._judge(entry)
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -177,10 +173,15 @@ class JitEngine(Interpreter):
             return YIELD
         if status == Status.INTERPRET:
             self.bypass = pc
+            self._judge(entry, used)
         return SWITCH
 
-    def _judge(self, entry: Entry) -> None:
-        """Give up an entry behind which machine code does too little."""
+    def _judge(self, entry: Entry, used: int) -> None:
+        """Give up an entry behind which machine code does too little before it leaves again."""
+        entry.used += used
+        entry.left -= 1
+        if entry.left:
+            return
         if self.threshold and entry.used < _TRIAL * _WORTH:
             entry.native.loaded.steps[entry.pc] = entry.plain
         entry.left, entry.used = _TRIAL, 0
