@@ -153,6 +153,26 @@ def cancel(id: Task, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def logs(
+    processes: Annotated[
+        list[str] | None, typer.Argument(help="guardian, broker or nodes; all if none is named.")
+    ] = None,
+    lines: Annotated[int, typer.Option("-n", min=0, max=10_000, help="Lines of each.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what is added.")] = False,
+) -> None:
+    """Print the last lines of the logs of the cluster's processes.
+
+    Example: cluster logs broker -n 5
+    """
+    from llmbol_core.distributed.logs import read_logs
+    from llmbol_core.distributed.state import StateDirectory
+
+    for line in read_logs(StateDirectory.default(), processes or [], lines, follow=follow):
+        # Written at once: whoever follows wants to see it now.
+        render.write_bytes(f"{line.process}: {line.text}\n".encode())
+
+
+@app.command()
 def prune(
     older_than: Annotated[
         str, typer.Option(metavar="TIME", help="How long ago, such as 7d or 12h.")

@@ -186,6 +186,13 @@ def test_files_that_are_missing_are_named(directory):
 
 
 @pytest.mark.cluster
+def test_logs_are_shown(directory):
+    Path(directory, "logs", "node-1.log").write_text("first\nsecond\n")
+    assert cluster(directory, "logs", "node-1", "-n", "1").stdout == "node-1: second\n"
+    assert "did you mean 'broker'" in cluster(directory, "logs", "brokre").stderr
+
+
+@pytest.mark.cluster
 def test_what_is_old_is_forgotten(directory):
     nothing = json.loads(cluster(directory, "prune", "--older-than", "1d", "--json").stdout)
     assert nothing == {"tasks": 0, "files": 0, "file_mb": 0.0}
