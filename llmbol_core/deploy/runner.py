@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.vm import engines
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -34,13 +35,15 @@ def create_vm(
     namespace: Namespace | None = None,
     streams: Streams | None = None,
     verify: bool = True,
+    engine: str = "auto",
 ) -> InfernoVM:
     """Return a machine with the built-in modules; it can reach no file unless a namespace is given.
 
-    ``max_memory`` is in bytes; ``max_threads`` counts Dis processes that live at once.
+    ``max_memory`` is in bytes; ``max_threads`` counts Dis processes that live at once; ``engine``
+    is auto, interpreter or jit.
     """
     limits = Limits(max_memory, max_threads, max_instructions, max_seconds)
-    return InfernoVM(HOST_MODULES, namespace, limits, streams, verify)
+    return InfernoVM(HOST_MODULES, namespace, limits, streams, verify, engines.engine(engine))
 
 
 def run_file(

@@ -220,6 +220,7 @@ class JitEngine(Interpreter):
             maps.extend([size, len(pointers), *pointers])
         self._maps, self._mapped = maps, len(types)
         self._state[State.MAPS] = maps.buffer_info()[0]
+        self._state[State.MAP_COUNT] = len(types)
 
     # Links
 

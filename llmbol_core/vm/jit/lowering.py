@@ -17,7 +17,7 @@ from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.emitter import Emitter, constant, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.region import Region, operand_for
-from llmbol_core.vm.jit.runtime import HOST_STACK, State, Status, tag
+from llmbol_core.vm.jit.runtime import HOST_STACK, METADATA, State, Status, tag
 from llmbol_core.vm.module import Instruction, Operand
 
 _ALIGN = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
@@ -326,11 +326,11 @@ class Lowerer(Emitter):
 
 def unit_text(unit: dict[int, Region]) -> str:
     """Return the functions of regions that are compiled together, and how they are entered."""
-    from llmbol_core.vm.jit import expressions, runtime
+    from llmbol_core.vm.jit import expressions, helpers
 
     for module in _LOWERED_IN:
         importlib.import_module(module)
-    parts = [runtime.HELPERS, expressions.HELPERS, runtime.METADATA]
+    parts = [helpers.HELPERS, expressions.HELPERS, METADATA]
     for region in unit.values():
         parts.append(Lowerer(region, unit).text())
         parts.append(_entry(region.start))

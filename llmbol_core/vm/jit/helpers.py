@@ -1,0 +1,399 @@
+"""Helpers of compiled code in LLVM's language: counting, releasing, allocating, links, frames.
+
+Reference counts are changed inline; an object that loses its last reference is taken apart by
+``@last``, which follows lists, arrays and records with a work list threaded through the counts of
+the dying objects, and leaves what the host knows about (handles, modules, channels) and large
+blocks to the engine.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
+from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Slow, State, tag
+from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
+
+_COUNT = tag("count")
+
+HELPERS = f"""
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare i32 @llvm.abs.i32(i32, i1)
+declare i32 @llvm.smax.i32(i32, i32)
+declare double @llvm.sqrt.f64(double)
+declare i32 @llvm.usub.sat.i32(i32, i32)
+declare ptr @llvm.frameaddress.p0(i32)
+
+define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
+ %z = zext i32 %r to i64
+ %p = getelementptr i8, ptr %m, i64 %z
+ ret ptr %p
+}}
+
+define internal i32 @word(ptr %m, i32 %r, i64 %off) alwaysinline {{
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 %off
+ %v = load i32, ptr %q, align 4
+ ret i32 %v
+}}
+
+define internal void @put(ptr %m, i32 %r, i64 %off, i32 %v) alwaysinline {{
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 %off
+ store i32 %v, ptr %q, align 4
+ ret void
+}}
+
+define internal i32 @slow(ptr %s, i32 %what, i32 %v) noinline cold {{
+ %p = getelementptr i64, ptr %s, i64 {State.SLOW:d}
+ %f = load ptr, ptr %p
+ %r = call i32 %f(i32 %what, i32 %v)
+ ret i32 %r
+}}
+
+; Size, count and offsets of pointers of a type; those of type 0, none, if there is no such type.
+define internal ptr @map(ptr %s, i32 %type) alwaysinline {{
+ %cp = getelementptr i64, ptr %s, i64 {State.MAP_COUNT:d}
+ %count = load i32, ptr %cp
+ %known = icmp ult i32 %type, %count
+ %number = select i1 %known, i32 %type, i32 0
+ %p = getelementptr i64, ptr %s, i64 {State.MAPS:d}
+ %maps = load ptr, ptr %p
+ %z = zext i32 %number to i64
+ %q = getelementptr i32, ptr %maps, i64 %z
+ %i = load i32, ptr %q
+ %iz = zext i32 %i to i64
+ %r = getelementptr i32, ptr %maps, i64 %iz
+ ret ptr %r
+}}
+
+define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.TYPES:d}
+ %types = load ptr, ptr %p
+ %q = getelementptr i32, ptr %types, i64 %i
+ %v = load i32, ptr %q
+ ret i32 %v
+}}
+
+; What link i of a handle leads to, or null.
+define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
+ %number = call i32 @word(ptr %m, i32 %handle, i64 4)
+ %z = zext i32 %number to i64
+ %cp = getelementptr i64, ptr %s, i64 {State.LINK_COUNT:d}
+ %known = load i64, ptr %cp
+ %beyond = icmp uge i64 %z, %known
+ br i1 %beyond, label %none, label %numbered
+numbered:
+ %tp = getelementptr i64, ptr %s, i64 {State.LINKS:d}
+ %table = load ptr, ptr %tp
+ %rp = getelementptr ptr, ptr %table, i64 %z
+ %record = load ptr, ptr %rp
+ %missing = icmp eq ptr %record, null
+ br i1 %missing, label %none, label %there
+there:
+ %count = load i64, ptr %record
+ %iz = zext i32 %i to i64
+ %outside = icmp uge i64 %iz, %count
+ br i1 %outside, label %none, label %found
+found:
+ %at = mul i64 %iz, {LINK_WORDS}
+ %at1 = add i64 %at, {LINK_HEADER}
+ %link = getelementptr i64, ptr %record, i64 %at1
+ ret ptr %link
+none:
+ ret ptr null
+}}
+
+; Begin a frame of a type: its links and pointers are nil.
+define internal void @begin_frame(ptr %m, ptr %s, i32 %fp, i32 %type) noinline {{
+start:
+ call void @put(ptr %m, i32 %fp, i64 0, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 4, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 8, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 12, i32 %type)
+ call void @put(ptr %m, i32 %fp, i64 16, i32 -1)
+ %map = call ptr @map(ptr %s, i32 %type)
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %none = icmp eq i32 %n, 0
+ br i1 %none, label %out, label %pointer
+pointer:
+ %i = phi i32 [0, %start], [%i1, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %fp, %off
+ call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %out
+out:
+ ret void
+}}
+
+define internal void @retain(ptr %m, i32 %r) alwaysinline {{
+ %nil = icmp eq i32 %r, -1
+ br i1 %nil, label %out, label %do
+do:
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 -16
+ %c = load i32, ptr %q, align 4{_COUNT}
+ %c1 = add i32 %c, 1
+ store i32 %c1, ptr %q, align 4{_COUNT}
+ br label %out
+out:
+ ret void
+}}
+
+define internal void @release(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ %nil = icmp eq i32 %r, -1
+ br i1 %nil, label %out, label %do
+do:
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 -16
+ %c = load i32, ptr %q, align 4{_COUNT}
+ %last = icmp eq i32 %c, 1
+ br i1 %last, label %dead, label %dec
+dec:
+ %c1 = call i32 @llvm.usub.sat.i32(i32 %c, i32 1)
+ store i32 %c1, ptr %q, align 4{_COUNT}
+ br label %out
+dead:
+ call void @last(ptr %m, ptr %s, i32 %r)
+ br label %out
+out:
+ ret void
+}}
+
+define internal void @free(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ %size = call i32 @word(ptr %m, i32 %r, i64 -8)
+ %large = icmp ugt i32 %size, {SMALL}
+ br i1 %large, label %host, label %list
+host:
+ call i32 @slow(ptr %s, i32 {Slow.FREE:d}, i32 %r)
+ ret void
+list:
+ call void @put(ptr %m, i32 %r, i64 -12, i32 {FREE})
+ %head = add i32 %size, {FREE_LISTS}
+ %first = call i32 @word(ptr %m, i32 %head, i64 0)
+ call void @put(ptr %m, i32 %r, i64 0, i32 %first)
+ call void @put(ptr %m, i32 %head, i64 0, i32 %r)
+ ret void
+}}
+
+; One reference less to a child; if it was the last, the child joins the dying.
+define internal i32 @drop(ptr %m, i32 %r, i32 %dying) alwaysinline {{
+ %nil = icmp eq i32 %r, -1
+ br i1 %nil, label %out, label %do
+do:
+ %c = call i32 @word(ptr %m, i32 %r, i64 -16)
+ %last = icmp eq i32 %c, 1
+ br i1 %last, label %dead, label %dec
+dec:
+ %c1 = call i32 @llvm.usub.sat.i32(i32 %c, i32 1)
+ call void @put(ptr %m, i32 %r, i64 -16, i32 %c1)
+ br label %out
+dead:
+ call void @put(ptr %m, i32 %r, i64 -16, i32 %dying)
+ br label %out
+out:
+ %next = phi i32 [%dying, %0], [%dying, %dec], [%r, %dead]
+ ret i32 %next
+}}
+
+define internal void @last(ptr %m, ptr %s, i32 %first) noinline {{
+start:
+ call void @put(ptr %m, i32 %first, i64 -16, i32 0)
+ br label %next
+next:
+ %r = phi i32 [%first, %start], [%rest, %freed], [%other, %hosted]
+ %other = call i32 @word(ptr %m, i32 %r, i64 -16)
+ %kind = call i32 @word(ptr %m, i32 %r, i64 -12)
+ %work = call i32 @word(ptr %m, i32 %r, i64 -4)
+ %flag = and i32 %work, {HOSTED}
+ %ishosted = icmp ne i32 %flag, 0
+ br i1 %ishosted, label %host, label %kinds
+kinds:
+ switch i32 %kind, label %record [
+  i32 {STRING}, label %free
+  i32 {LIST}, label %list
+  i32 {ARRAY}, label %array
+  i32 {CHANNEL}, label %host
+  i32 {MODULE}, label %host
+ ]
+host:
+ call void @put(ptr %m, i32 %r, i64 -16, i32 1)
+ call i32 @slow(ptr %s, i32 {Slow.RELEASE:d}, i32 %r)
+ br label %hosted
+hosted:
+ %end0 = icmp eq i32 %other, 0
+ br i1 %end0, label %out, label %next
+list:
+ %tail = call i32 @word(ptr %m, i32 %r, i64 0)
+ %withtail = call i32 @drop(ptr %m, i32 %tail, i32 %other)
+ %ltype = call i32 @word(ptr %m, i32 %r, i64 4)
+ %lvalue = add i32 %r, 8
+ br label %values
+array:
+ %owner = call i32 @word(ptr %m, i32 %r, i64 8)
+ %isslice = icmp ne i32 %owner, -1
+ br i1 %isslice, label %slice, label %whole
+slice:
+ %withowner = call i32 @drop(ptr %m, i32 %owner, i32 %other)
+ br label %free
+whole:
+ %length = call i32 @word(ptr %m, i32 %r, i64 0)
+ %atype = call i32 @word(ptr %m, i32 %r, i64 4)
+ %adata = call i32 @word(ptr %m, i32 %r, i64 12)
+ %empty = icmp eq i32 %length, 0
+ br i1 %empty, label %free, label %values
+record:
+ br label %values
+values:
+ %type = phi i32 [%ltype, %list], [%atype, %whole], [%kind, %record]
+ %where0 = phi i32 [%lvalue, %list], [%adata, %whole], [%r, %record]
+ %count0 = phi i32 [1, %list], [%length, %whole], [1, %record]
+ %dying0 = phi i32 [%withtail, %list], [%other, %whole], [%other, %record]
+ %map = call ptr @map(ptr %s, i32 %type)
+ %size = load i32, ptr %map
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %none = icmp eq i32 %n, 0
+ br i1 %none, label %free, label %value
+value:
+ %where = phi i32 [%where0, %values], [%where1, %valued]
+ %count = phi i32 [%count0, %values], [%count1, %valued]
+ %dying1 = phi i32 [%dying0, %values], [%dying3, %valued]
+ br label %pointer
+pointer:
+ %i = phi i32 [0, %value], [%i1, %pointer]
+ %dying2 = phi i32 [%dying1, %value], [%dying3, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %where, %off
+ %child = call i32 @word(ptr %m, i32 %slot, i64 0)
+ %dying3 = call i32 @drop(ptr %m, i32 %child, i32 %dying2)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %valued
+valued:
+ %where1 = add i32 %where, %size
+ %count1 = sub i32 %count, 1
+ %again = icmp ne i32 %count1, 0
+ br i1 %again, label %value, label %free
+free:
+ %rest = phi i32 [%other, %kinds], [%withowner, %slice], [%other, %whole], [%dying0, %values],
+  [%dying3, %valued]
+ call void @free(ptr %m, ptr %s, i32 %r)
+ br label %freed
+freed:
+ %end = icmp eq i32 %rest, 0
+ br i1 %end, label %out, label %next
+out:
+ ret void
+}}
+
+; A new block of so many bytes with its header, or nil; what it holds is zero if it is cleared.
+define internal i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind, i1 %clears) alwaysinline {{
+ %head = add i32 %total, {FREE_LISTS}
+ %first = call i32 @word(ptr %m, i32 %head, i64 0)
+ %none = icmp eq i32 %first, -1
+ br i1 %none, label %cut, label %pop
+pop:
+ %second = call i32 @word(ptr %m, i32 %first, i64 0)
+ call void @put(ptr %m, i32 %head, i64 0, i32 %second)
+ br label %made
+cut:
+ %fresh = call i32 @cut(ptr %m, ptr %s, i32 %total)
+ %failed = icmp eq i32 %fresh, -1
+ br i1 %failed, label %out, label %made
+made:
+ %ref = phi i32 [%first, %pop], [%fresh, %cut]
+ call void @put(ptr %m, i32 %ref, i64 -16, i32 1)
+ call void @put(ptr %m, i32 %ref, i64 -12, i32 %kind)
+ call void @put(ptr %m, i32 %ref, i64 -8, i32 %total)
+ call void @put(ptr %m, i32 %ref, i64 -4, i32 0)
+ %p = call ptr @at(ptr %m, i32 %ref)
+ %room = sub i32 %total, {HEADER}
+ %cleared = select i1 %clears, i32 %room, i32 0
+ %roomz = zext i32 %cleared to i64
+ call void @llvm.memset.p0.i64(ptr align 16 %p, i8 0, i64 %roomz, i1 false)
+ br label %out
+out:
+ %r = phi i32 [%ref, %made], [-1, %cut]
+ ret i32 %r
+}}
+
+define internal i32 @cut(ptr %m, ptr %s, i32 %total) noinline {{
+ %start = call i32 @word(ptr %m, i32 {CHUNK}, i64 0)
+ %end = call i32 @word(ptr %m, i32 {CHUNK_END}, i64 0)
+ %left = sub i32 %end, %start
+ %up = add i32 %total, 15
+ %block = and i32 %up, -16
+ %fits = icmp uge i32 %left, %block
+ br i1 %fits, label %take, label %host
+take:
+ %behind = add i32 %start, %block
+ call void @put(ptr %m, i32 {CHUNK}, i64 0, i32 %behind)
+ %ref = add i32 %start, {HEADER}
+ ret i32 %ref
+host:
+ %r = call i32 @slow(ptr %s, i32 {Slow.ALLOCATE:d}, i32 %total)
+ ret i32 %r
+}}
+
+; A small array; nil if it is large or memory is short.
+define internal i32 @new_array(ptr %m, ptr %s, i32 %length, i32 %type) noinline {{
+ %map = call ptr @map(ptr %s, i32 %type)
+ %size = load i32, ptr %map
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %sizez = zext i32 %size to i64
+ %lengthz = zext i32 %length to i64
+ %bytes = mul i64 %sizez, %lengthz
+ %large = icmp ugt i64 %bytes, {SMALL - 2 * HEADER}
+ br i1 %large, label %fail, label %small
+small:
+ %b = trunc i64 %bytes to i32
+ %b1 = add i32 %b, {2 * HEADER + 15}
+ %total = and i32 %b1, -16
+ %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 {ARRAY}, i1 true)
+ %failed = icmp eq i32 %ref, -1
+ br i1 %failed, label %fail, label %made
+made:
+ call void @put(ptr %m, i32 %ref, i64 0, i32 %length)
+ call void @put(ptr %m, i32 %ref, i64 4, i32 %type)
+ call void @put(ptr %m, i32 %ref, i64 8, i32 -1)
+ %data = add i32 %ref, {HEADER}
+ call void @put(ptr %m, i32 %ref, i64 12, i32 %data)
+ %plain = icmp eq i32 %n, 0
+ %empty = icmp eq i32 %length, 0
+ %done = or i1 %plain, %empty
+ br i1 %done, label %out, label %element
+element:
+ %e = phi i32 [0, %made], [%e1, %filled]
+ %where = phi i32 [%data, %made], [%where1, %filled]
+ br label %pointer
+pointer:
+ %i = phi i32 [0, %element], [%i1, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %where, %off
+ call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %filled
+filled:
+ %e1 = add i32 %e, 1
+ %where1 = add i32 %where, %size
+ %again = icmp ult i32 %e1, %length
+ br i1 %again, label %element, label %out
+out:
+ ret i32 %ref
+fail:
+ ret i32 {NIL - (1 << 32)}
+}}
+"""
