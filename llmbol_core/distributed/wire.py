@@ -76,6 +76,8 @@ class Connection:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise NoCluster(f"nothing answers at {address}: {why}") from error
+        # The end of a request must not wait until its beginning was acknowledged.
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self._stream = context.wrap_socket(plain, server_hostname=server_name(Role.BROKER))
         except OSError as error:
