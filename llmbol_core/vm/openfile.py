@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat as modes
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ ESTREAM = "seek on a stream"
 OWNER = "inferno"
 _PIPE_LIMIT = 32 * 1024
 _CONTENTS_PART = 1 << 16
+_SHORT, _LONG = 0xFFFF, 0xFFFFFFFFFFFFFFFF
+_DIR = struct.Struct("<HIBIQIIIQ")
+"""What an entry has before its names: type, device, qid, mode, times and length."""
 
 
 class FileFault(Exception):
@@ -81,6 +85,24 @@ class Dir:
             length=0 if is_dir else found.st_size,
             device_type=ord("U"),
         )
+
+    def pack(self) -> bytes:
+        """Return the entry as 9P2000's stat message has it, which directories consist of."""
+        data = _DIR.pack(
+            self.device_type & _SHORT,
+            self.device & WORD,
+            self.qid_type,
+            self.qid_version & WORD,
+            self.qid_path & _LONG,
+            self.mode & WORD,
+            self.atime & WORD,
+            self.mtime & WORD,
+            self.length & _LONG,
+        )
+        for name in (self.name, self.uid, self.gid, self.muid):
+            text = name.encode(errors="replace")[:_SHORT]
+            data += len(text).to_bytes(2, "little") + text
+        return len(data).to_bytes(2, "little") + data
 
 
 class OpenFile:
@@ -230,12 +252,19 @@ class Directory(OpenFile):
         return found
 
     def read(self, count: int, offset: int | None = None) -> bytes:
-        """Refuse: directories are read by dirread."""
-        raise FileFault(EISDIR)
-
-    def write(self, data: bytes, offset: int | None = None) -> int:
-        """Refuse."""
-        raise FileFault(EISDIR)
+        """Return as many of the next entries as fit, packed; all over again at offset 0."""
+        if offset == 0:
+            self.offset = 0
+        if self.offset == 0:
+            self._entries = self._scan()
+        data = b""
+        for entry in self._entries[self.offset :]:
+            packed = entry.pack()
+            if len(data) + len(packed) > count:
+                break
+            data += packed
+            self.offset += 1
+        return data
 
     def seek(self, offset: int, whence: int) -> int:
         """Go back to the start, the only place one may seek to."""

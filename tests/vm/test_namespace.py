@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import stat as modes
+import struct
 
 import pytest
 
@@ -125,9 +126,22 @@ def test_directories(space):
     first = folder.entries()
     assert folder.seek(0, 0) == 0
     assert folder.entries() == first
-    assert fault(folder.read, 10) == "file is a directory"
+    assert fault(folder.write, b"x") == "inappropriate use of fd"
     assert fault(folder.seek, 1, 1) == "file is a directory"
     assert "not empty" in fault(space.remove, "/tmp/d")
+
+
+def test_directories_can_be_read_as_bytes(space, tree):
+    folder = space.open("/a", OREAD)
+    whole = folder.read(1000)
+    found = tree.joinpath("a/one").stat()
+    size, kind, device, qid_type, _, path, mode = struct.unpack_from("<HHIBIQI", whole)
+    assert (size, kind, device, qid_type) == (len(whole) - 2, ord("U"), 0, 0)
+    assert (path, mode) == (found.st_ino, found.st_mode & 0o777)
+    assert whole[33:] == struct.pack("<Q", found.st_size) + b"\3\0one" + b"\7\0inferno" * 2 + b"\0\0"
+    assert folder.read(1000) == b""
+    assert folder.read(10, 0) == b""
+    assert folder.read(1000, 0) == whole
 
 
 def test_wstat(space, tree):
