@@ -1,4 +1,4 @@
-"""The built-in modules of a Dis program: $Sys, $Math, $Ml and the digests of $Keyring and $Crypt.
+"""The built-in modules of a Dis program: $Sys, $Math, $Ml, $Loader, digests of $Keyring and $Crypt.
 
 Each is a file of its own, imported when a program first loads the module.
 """
@@ -24,6 +24,7 @@ _HOMES = {
     "$Ml":      "llmbol_core.builtins.ml",
     "$Keyring": "llmbol_core.builtins.digest",
     "$Crypt":   "llmbol_core.builtins.digest",
+    "$Loader":  "llmbol_core.builtins.loader",
 }
 # fmt: on
 
