@@ -100,7 +100,7 @@ class Heap(TypedArena):
         if self.words[at - 1] & HOSTED:
             value, charge = self._hosted.pop(ref)
             self.reserved -= charge
-            getattr(value, "close", _nothing)()
+            getattr(value, "close", lambda: None)()
         elif kind in self.finalizers:
             self.finalizers[kind](ref)
         self.free(ref)
@@ -386,7 +386,7 @@ class Heap(TypedArena):
     def close_handles(self) -> None:
         """Close what the host still keeps; the heap is used no more."""
         while self._hosted:
-            getattr(self._hosted.popitem()[1][0], "close", _nothing)()
+            getattr(self._hosted.popitem()[1][0], "close", lambda: None)()
 
     @property
     def objects(self) -> int:
@@ -395,7 +395,3 @@ class Heap(TypedArena):
             return sum(1 for ref in self.blocks() if self.type_of(ref) != STACK)
         except ASTRAY:
             return -1
-
-
-def _nothing() -> None:
-    """Close what needs no closing."""
