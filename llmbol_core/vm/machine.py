@@ -192,7 +192,8 @@ class InfernoVM:
         """Run a program from the file tree it was granted, or from a path of the host.
 
         Its ``init`` gets the path and the arguments. Stack code runs its ``main``. Exceptions that
-        end a process are reported on the program's standard error; the status is 1 after one.
+        end a process are reported on the program's standard error. The status is 1 after one, and
+        if the program itself fails; processes that it starts may fail quietly.
         """
         loaded = self._program(path, host)
         offered = {export.name: export for export in loaded.module.exports}
@@ -206,7 +207,8 @@ class InfernoVM:
             return Outcome(1)
         finally:
             self.heap.release(handle)
-        return Outcome(1 if self._failures else 0)
+        broken = [e for e in self._failures.values() if not e.name.startswith(QUIET)]
+        return Outcome(1 if broken else 0)
 
     def get_stats(self) -> VMStats:
         """Return what the machine holds and has done so far."""
