@@ -77,7 +77,9 @@ def test_what_could_never_run_is_refused_at_once(client):
 
 def test_a_killed_node_costs_a_moment_but_no_task(client):
     ids = client.submit([probe(f"kill-{i}", 0.8) for i in range(4)])
-    os.kill(node_of(client, "kill-0").pid, signal.SIGKILL)
+    pid = node_of(client, "kill-0").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     entries = client.wait(ids, 30)
     assert [entry.state for entry in entries] == [State.DONE] * 4
     assert entries[0].attempts + entries[0].interruptions == 1

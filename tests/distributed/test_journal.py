@@ -7,7 +7,7 @@ import pytest
 from llmbol_core.distributed import journal as journal_module
 from llmbol_core.distributed.journal import Journal
 from llmbol_core.distributed.ledger import INLINE, Ledger
-from llmbol_core.distributed.task import Event, State, TaskRecord, create_task
+from llmbol_core.distributed.task import Change, Event, State, TaskRecord, create_task
 from llmbol_core.errors import ClusterError
 
 
@@ -31,7 +31,7 @@ def full(ledger: Ledger, pages: int) -> None:
 
 def test_an_end_that_finds_no_room_is_told_as_a_failure(ledger, monkeypatch):
     monkeypatch.setattr(journal_module, "GIVE_UP_SECONDS", 0.0)
-    told = []
+    told: list[Change] = []
 
     async def story() -> None:
         journal = Journal(ledger, told.extend)
@@ -45,7 +45,7 @@ def test_an_end_that_finds_no_room_is_told_as_a_failure(ledger, monkeypatch):
         with pytest.raises(ClusterError, match="disk is full"):
             await journal.add([record(ledger, f"new-{n}") for n in range(200)])
         assert [(change.id, change.state) for change in told] == [("one", State.FAILED)]
-        assert journal.unsaved["one"].error.startswith("its result could not be written: ")
+        assert str(journal.unsaved["one"].error).startswith("its result could not be written: ")
         full(ledger, 100)
         await journal.add([record(ledger, "later")])
         assert not journal.unsaved

@@ -76,8 +76,9 @@ def ceil_mean(x, kernel, stride, padding, ceil=True, count_padding=True):
     return y
 
 
-def recurrent(x, w, u, b, c, kind, reverse):
+def recurrent(values, kind, reverse):
     """Go through one sequence after the other, gates by name."""
+    x, w, u, b, c = values
     y = np.zeros((*x.shape[:2], u.shape[1]))
     for n in range(len(x)):
         h = s = np.zeros(u.shape[1])
@@ -255,10 +256,10 @@ ORACLES: dict[str, Callable[..., Any]] = {
     "max_pool2d": lambda x, **a: pool(x, np.max, -np.inf, **a),
     "avg_pool1d": ceil_mean,
     "avg_pool2d": ceil_mean,
-    "lstm": lambda *values, reverse: recurrent(*values, "lstm", reverse),
-    "gru": lambda *values, reverse: recurrent(*values, "gru", reverse),
-    "rnn_tanh": lambda *values, reverse: recurrent(*values, "tanh", reverse),
-    "rnn_relu": lambda *values, reverse: recurrent(*values, "relu", reverse),
+    "lstm": lambda *values, reverse: recurrent(values, "lstm", reverse),
+    "gru": lambda *values, reverse: recurrent(values, "gru", reverse),
+    "rnn_tanh": lambda *values, reverse: recurrent(values, "tanh", reverse),
+    "rnn_relu": lambda *values, reverse: recurrent(values, "relu", reverse),
     "to_indices": lambda x: np.floor(x + 0.5),
     "get_rows": lambda table, i: np.array([[table[r] for r in row] for row in i]),
     "softmax": softmax,
