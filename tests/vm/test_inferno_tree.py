@@ -29,10 +29,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (ROOT / "dis").is_dir(), reason="INFERNO_ROOT names no Inferno tree"),
 ]
-SOURCES = [
-    *(Path(__file__).parent / "data").glob("*.b"),
-    *(Path(__file__).parents[1] / "builtins/data").glob("*.b"),
-]
+FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[1] / "builtins/data")
+CHANGED = {"loads"}
+"""Programs whose object files are not as the compiler wrote them."""
+SOURCES = [p for folder in FOLDERS for p in sorted(folder.glob("*.b")) if p.stem not in CHANGED]
 
 UNREADABLE = {"dis/sh/mk.dis", "dis/sh/shmk.dis"}
 UNLINKABLE = {"dis/wm/mpeg.dis", "dis/wm/qt.dis"}
