@@ -198,3 +198,10 @@ def test_great_tables_take_no_time() -> None:
     with pytest.raises(VerifyError, match="beyond the data"):
         verify_module(parse_assembly(text))
     assert time.perf_counter() - began < 1
+
+
+def test_data_that_claims_to_be_code_is_refused():
+    module = parse_assembly('ret module M desc $0,32 link -1,0,0,".mp"')
+    with pytest.raises(VerifyError, match=r"export '\.mp' has no frame"):
+        verify_module(module)
+    verify_module(parse_assembly('ret module M desc $0,32 link -1,-1,0,".mp"'))
