@@ -48,6 +48,8 @@ SMALL = 1024
 """The largest block, with its header, that has a free list."""
 _OVERRUN = 1 << 17
 """Bytes behind the 4 GiB that compiled code can reach from the highest address."""
+_UNDERRUN = 1 << 16
+"""Bytes before the arena, where the header of an object at a low address would be."""
 _CHUNK = 1 << 15
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -56,9 +58,9 @@ def _map(limit: int) -> mmap.mmap:
     """Reserve the address space, or as much memory as is allowed where that cannot be had."""
     try:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        return mmap.mmap(-1, (1 << 32) + _OVERRUN, flags=flags)
+        return mmap.mmap(-1, _UNDERRUN + (1 << 32) + _OVERRUN, flags=flags)
     except (AttributeError, OSError, OverflowError, ValueError):
-        return mmap.mmap(-1, min(HEAP + limit, SPAN))
+        return mmap.mmap(-1, _UNDERRUN + min(HEAP + limit, SPAN))
 
 
 def _up(size: int, grain: int) -> int:
@@ -77,7 +79,7 @@ class Arena:
     def __init__(self, limit: int) -> None:
         self._map = _map(limit)
         self.limit = min(limit, SPAN - HEAP) // _GRAIN * _GRAIN
-        self.bytes = memoryview(self._map)[: HEAP + self.limit]
+        self.bytes = memoryview(self._map)[_UNDERRUN : _UNDERRUN + HEAP + self.limit]
         self.words = self.bytes.cast("i")
         self.pointers = self.bytes.cast("I")
         self.bigs = self.bytes.cast("q")
@@ -99,7 +101,7 @@ class Arena:
         """The host's address of the arena, if all 32-bit addresses and a bit more are mapped."""
         if len(self._map) < 1 << 32:
             return None
-        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + _UNDERRUN
 
     # Typed access; addresses are in bytes and need not be aligned
 

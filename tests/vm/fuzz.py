@@ -2,17 +2,16 @@
 
     python -m tests.vm.fuzz [--count N] [--seed S] [--corpus DIR ...] [--engines NAME ...]
 
-Each file is one of the corpus, damaged in a few places. Whatever it does, it may only end well or
-with an ``LlmbolError`` within its limits. Files are tried in worker processes, so that a crash of
-the host is seen and named by its seed; the run prints what became of the files and exits with 1 if
-one misbehaved. The same seed makes the same file.
+Each file is one of the corpus, damaged in a few places (``mutations.py``). Whatever it does, it may
+only end well or with an ``LlmbolError`` within its limits. Files are tried in worker processes, so
+that a crash of the host is seen and named by its seed; the run prints what became of the files and
+exits with 1 if one misbehaved. The same seed makes the same file.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import random
 import resource
 import sys
 import time
@@ -29,6 +28,7 @@ from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
+from tests.vm.mutations import mutated
 
 HERE = Path(__file__).parent
 LIMITS = Limits(memory=1 << 20, threads=20, instructions=3000, seconds=2.0)
@@ -37,44 +37,12 @@ SLOW = 10.0
 HOST_MEMORY = 8 << 30
 """Bytes of address space for a worker, of which a machine's arena takes half."""
 _BATCH = 200
-_EDGES = (0x00, 0x01, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF)
 
 
 def corpus(folders: list[Path]) -> list[bytes]:
     """Return the object files below some folders, those that are not too long to try often."""
     files = sorted({path for folder in folders for path in folder.rglob("*.dis")})
     return [data for path in files if len(data := path.read_bytes()) < 20_000]
-
-
-def mutated(files: list[bytes], seed: int) -> bytes:
-    """Return one of the files with a few bytes changed, doubled, taken out or taken from another.
-
-    >>> mutated([b"abcdefgh"], 1) == mutated([b"abcdefgh"], 1)
-    True
-    """
-    chance = random.Random(seed)
-    data = bytearray(chance.choice(files))
-    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
-        at = chance.randrange(len(data)) if data else 0
-        kind = chance.randrange(7)
-        if kind == 0:
-            data[at : at + 1] = bytes([chance.choice(_EDGES)])
-        elif kind == 1:
-            data[at : at + 1] = bytes([data[at] ^ 1 << chance.randrange(8)]) if data else b""
-        elif kind == 2:
-            data[at : at + 1] = bytes([chance.randrange(256)])
-        elif kind == 3:
-            del data[at : at + chance.randrange(1, 9)]
-        elif kind == 4:
-            data[at:at] = data[at : at + chance.randrange(1, 9)]
-        elif kind == 5:
-            other = chance.choice(files)
-            start = chance.randrange(len(other))
-            piece = other[start : start + chance.randrange(1, 17)]
-            data[at : at + len(piece)] = piece
-        else:
-            del data[at:]
-    return bytes(data)
 
 
 def try_file(data: bytes, engine: str = "interpreter") -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The arena: no address leads out of it, blocks never overlap, the limit holds."""
 
+import ctypes
 import random
 
 import pytest
@@ -105,3 +106,14 @@ def test_several_arenas_share_nothing():
     one.set_word(HEAP, 5)
     assert two.word(HEAP) == 0
     assert one.bytes[HEAP] == 5
+
+
+def test_machine_code_can_reach_the_header_of_any_address():
+    arena = Arena(LIMIT)
+    if arena.base is None:
+        pytest.skip("the address space cannot be reserved here")
+    for address in (-16, -1, 0, HEAP, (1 << 32) - 1, (1 << 32) + (1 << 16)):
+        place = ctypes.c_ubyte.from_address(arena.base + address)
+        place.value = 7
+        assert place.value == 7
+    assert arena.byte(HEAP) == 7
