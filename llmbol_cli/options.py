@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmbol_core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from llmbol_core.distributed.client import Client
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -30,6 +33,23 @@ def size(text: str) -> int:
     if not match:
         raise UsageError(f"{text!r} is no size: expected a number with K, M or G, such as 64M")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a list such as ``inference,training``.
+
+    >>> words("inference, training")
+    ['inference', 'training']
+    """
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def connected() -> Client:
+    """Return a connection to the cluster of this user."""
+    from llmbol_core.distributed.client import Client
+    from llmbol_core.distributed.state import StateDirectory
+
+    return Client(StateDirectory.default())
 
 
 def numbers(text: str, option: str) -> list[int]:

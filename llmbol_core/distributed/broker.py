@@ -21,20 +21,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import llmbol_core
-from llmbol_core.distributed.dispatcher import Action, Dispatcher, Launch, Replace, Save
+from llmbol_core.distributed.actions import Action, Launch, Replace, Save
+from llmbol_core.distributed.dispatcher import Dispatcher
 from llmbol_core.distributed.door import Door
+from llmbol_core.distributed.fleet import Fleet
 from llmbol_core.distributed.journal import Journal
 from llmbol_core.distributed.ledger import Entry, Ledger
-from llmbol_core.distributed.node import ComputeNode, check_port
+from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.operations import Desk, operations
 from llmbol_core.distributed.processes import LOOPBACK, NodeProcess
-from llmbol_core.distributed.report import ClusterStatus, Config, NodeStatus
+from llmbol_core.distributed.report import ClusterStatus, Config
 from llmbol_core.distributed.security import Certificates
 from llmbol_core.distributed.state import Identity, Running, StateDirectory, die_with_parent
 from llmbol_core.distributed.store import FileStore
 from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
+from llmbol_core.distributed.telemetry import Telemetry
 from llmbol_core.distributed.worker import run_batch
-from llmbol_core.errors import ClusterError, FileError, LlmbolError, UsageError
+from llmbol_core.errors import ClusterError, FileError, LlmbolError
 
 if TYPE_CHECKING:
     from llmbol_core.distributed.engine import Engine
@@ -53,10 +56,12 @@ class Broker:
     """Everything that makes a cluster, in one process; ``serve`` is its life."""
 
     def __init__(self, state: StateDirectory, config: Config, engine: Engine) -> None:
-        self.state, self.config, self._engine = state, config, engine
+        self.state, self.config, self.engine = state, config, engine
         self.store = FileStore(state.files)
         self.ledger = Ledger(state.ledger, state.results)
         self.dispatcher = Dispatcher(random.random, self.config.strategy, self.config.max_retries)
+        self.telemetry = Telemetry()
+        self.fleet = Fleet(self)
         self.journal = Journal(self.ledger, self._saved)
         self.stopping = asyncio.Event()
         self._ended: dict[str, asyncio.Event] = {}
@@ -72,8 +77,8 @@ class Broker:
         self._address = await door.start(LOOPBACK)
         for record in self.ledger.recover():
             self.dispatcher.submit(record)
-        await self._engine.start(self._address, self._node_up, self._node_lost)
-        self._publish()
+        await self.engine.start(self._address, self._node_up, self._node_lost)
+        self.publish()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stopping.set)
@@ -81,7 +86,7 @@ class Broker:
         await self.stopping.wait()
         for task in (*loops, *self._work):
             task.cancel()
-        await self._engine.stop()
+        await self.engine.stop()
         await self.journal.flush()
         await door.stop()
         self.ledger.close()
@@ -110,15 +115,21 @@ class Broker:
         if id in self.dispatcher.tasks or id in self._ended:
             await self._ended.setdefault(id, asyncio.Event()).wait()
 
-    def add_node(self, node: ComputeNode) -> None:
-        """Start one more node, and again whenever the broker starts."""
-        check_port(node)
-        if any(node.name == other.name for other in self.config.nodes):
-            raise UsageError(f"a node named {node.name!r} is there already")
-        self.config = replace(self.config, nodes=(*self.config.nodes, node))
-        self.config.write(self.state.config)
-        self._engine.add_node(node)
-        self._publish()
+    def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration, now and whenever the broker starts."""
+        config.write(self.state.config)
+        self.config = config
+
+    def note(self, subject: str, what: str) -> None:
+        """Remember an event."""
+        self.telemetry.happened(self.now(), subject, what)
+
+    def lose(self, name: str, why: str) -> None:
+        """Go on without a node."""
+        if not self.stopping.is_set():
+            self.note(name, why)
+            self._perform(self.dispatcher.node_lost(name, self.now()))
+            self.advance()
 
     def latest(self, entry: Entry) -> Entry:
         """Return the ledger's entry brought up to what is not, or cannot be, on disk yet."""
@@ -142,7 +153,9 @@ class Broker:
             self.config.strategy,
             **counts,
             retries=self.dispatcher.retries,
-            nodes=self._node_status(),
+            throughput=self.telemetry.metrics(self.now()).rate,
+            overhead=round(100 * self.dispatcher.overhead(self.now()), 1),
+            nodes=self.fleet.status(),
         )
 
     def advance(self) -> None:
@@ -165,11 +178,14 @@ class Broker:
                 case Save(change):
                     if change.state in TERMINAL:
                         self._ended.setdefault(change.id, asyncio.Event())
+                        now = change.finished or 0.0
+                        self.telemetry.ended(now, now - change.submitted)
                     self.journal.note(change)
                 case Launch():
                     self._spawn(self._run(action))
                 case Replace(node, why):
                     log.warning("replacing node %s: %s", node, why)
+                    self.note(node, f"replaced: {why}")
                     self._spawn(self._replace(node))
 
     async def _run(self, launch: Launch) -> None:
@@ -177,7 +193,7 @@ class Broker:
         tasks = json.dumps([record.task.to_json() for record in launch.records]).encode()
         priority = launch.records[0].task.priority
         try:
-            outcomes = await self._engine.run(run_batch, tasks, launch.key, launch.node, priority)
+            outcomes = await self.engine.run(run_batch, tasks, launch.key, launch.node, priority)
         except ClusterError as error:
             self._perform(self.dispatcher.broken(launch.key, str(error), self.now()))
         else:
@@ -185,14 +201,14 @@ class Broker:
         self.advance()
 
     async def _replace(self, name: str) -> None:
-        await self._engine.kill(name)
+        await self.engine.kill(name)
         self._revive()
 
     def _revive(self) -> None:
         """Start processes for the nodes that lost theirs."""
         try:
-            if not self.stopping.is_set() and self._engine.revive():
-                self._publish()
+            if not self.stopping.is_set() and self.engine.revive():
+                self.publish()
         except (OSError, FileError) as error:
             # A full disk, say: it is tried again as long as the broker lives.
             log.error("nodes cannot be started: %s", error)
@@ -210,19 +226,20 @@ class Broker:
 
     def _node_up(self, node: ComputeNode) -> None:
         self._perform(self.dispatcher.node_lost(node.name, self.now()))
-        self.dispatcher.node_up(node)
+        self.dispatcher.node_up(node, cordoned=node.name in self.config.cordoned)
+        self.note(node.name, "up")
         self._spawn(self._warm_up(node.name))
         self.advance()
 
     async def _warm_up(self, name: str) -> None:
         """Have a node do nothing once: the first time takes it some 50 ms longer than others."""
         with suppress(ClusterError):
-            await self._engine.run(run_batch, b"[]", f"warm-up/{secrets.token_hex(8)}", name, 0)
+            await self.engine.run(run_batch, b"[]", f"warm-up/{secrets.token_hex(8)}", name, 0)
 
     def _node_lost(self, name: str) -> None:
         if not self.stopping.is_set():
-            self._perform(self.dispatcher.node_lost(name, self.now()))
-            self.advance()
+            if name in self.dispatcher.nodes:
+                self.lose(name, "lost")
             # The connection breaks a moment before the process is gone.
             asyncio.get_running_loop().call_later(REVIVE_SECONDS, self._revive)
 
@@ -230,7 +247,7 @@ class Broker:
         """Notice nodes that hang, and processes that died before anybody had heard of them."""
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
-            for name, vitals in self._engine.vitals().items():
+            for name, vitals in self.engine.vitals().items():
                 node = self.dispatcher.nodes.get(name)
                 if node is None:
                     continue
@@ -242,31 +259,14 @@ class Broker:
             self._revive()
             self.advance()
 
-    def _node_status(self) -> tuple[NodeStatus, ...]:
-        vitals = self._engine.vitals()
-        statuses = []
-        for node in self._engine.configured():
-            known, vital = self.dispatcher.nodes.get(node.name), vitals.get(node.name)
-            if known is None or vital is None or known.leaving:
-                row = NodeStatus.starting(node)
-            else:
-                row = NodeStatus(
-                    node.name, "up" if known.usable else "hung", node.capabilities,
-                    known.running, known.done, known.failed, vital.cpu,
-                    round(vital.memory / 1e6, 1), len(vital.cached), round(vital.age, 2),
-                    vital.pid,
-                )  # fmt: skip
-            statuses.append(row)
-        return tuple(statuses)
-
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Write down where the broker is and which processes belong to the cluster."""
         self.state.write(
             Running(
                 self._address,
                 Identity.of(os.getppid()),
                 Identity.of(os.getpid()),
-                self._engine.processes(),
+                self.engine.processes(),
                 llmbol_core.__version__,
             )
         )

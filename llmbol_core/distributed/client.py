@@ -20,6 +20,7 @@ from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, hash_file, open_regular
 from llmbol_core.distributed.task import TERMINAL, FileRef, State, Task
+from llmbol_core.distributed.telemetry import Metrics
 from llmbol_core.distributed.wire import Connection
 from llmbol_core.errors import ClusterError, FileError, NoCluster, TaskFailed
 
@@ -27,6 +28,8 @@ Progress = Callable[[int, int, str], None]
 
 PATIENCE = 20.0
 """Seconds to go on trying while the guardian starts another broker."""
+PAUSE_SECONDS = 5.0
+"""How long a cluster that is being drained starts no tasks, unless that is said again."""
 WAIT_SLICE = 10.0
 """Seconds that the broker holds a request to wait before it answers."""
 
@@ -159,9 +162,60 @@ class Client:
         """Start one more node."""
         self.call("add_node", {"node": node.to_json()})
 
-    def stop(self) -> None:
-        """Have the cluster stop; it takes a moment to."""
+    def remove_node(self, name: str) -> None:
+        """Stop a node for good; what it has goes to others."""
+        self.call("remove_node", {"node": name})
+
+    def cordon(self, name: str, cordoned: bool = True) -> None:
+        """Have a node get no more tasks, or tasks again."""
+        self.call("cordon", {"node": name, "cordoned": cordoned})
+
+    def drain(
+        self,
+        name: str,
+        timeout: float | None = None,
+        progress: Progress = lambda done, total, note: None,
+    ) -> None:
+        """Cordon a node and return when it has nothing left to do; ClusterError after the time."""
+        self.cordon(name)
+        self._until_idle(name, timeout, progress)
+
+    def metrics(self) -> Metrics:
+        """Return what the cluster did lately."""
+        return Metrics.from_json(self.call("metrics", {})[0])
+
+    def stop(
+        self,
+        drain: bool = False,
+        timeout: float | None = None,
+        progress: Progress = lambda done, total, note: None,
+    ) -> None:
+        """Have the cluster stop; it takes a moment to.
+
+        To drain it first, no more tasks begin and those that run are waited for; those that have
+        not begun do when the cluster is started again.
+        """
+        if drain:
+            self._until_idle(None, timeout, progress)
         self.call("stop", {})
+
+    def _until_idle(self, name: str | None, timeout: float | None, progress: Progress) -> None:
+        """Return when a node, or all, has nothing left to do."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        most = 0
+        while True:
+            if name is None:
+                # A lease: who dies while draining a cluster leaves it in service.
+                self.call("pause", {"seconds": PAUSE_SECONDS})
+            left = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
+            running = int(self.call("idle", {"node": name, "seconds": left})[0])
+            most = max(most, running)
+            progress(most - running, most, f"{running} tasks run")
+            if not running:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                where = "" if name is None else f" on node {name}"
+                raise ClusterError(f"{running} tasks still run{where} after {timeout:g} s")
 
     def call(self, name: str, arguments: dict[str, Any], body: bytes = b"") -> tuple[Any, bytes]:
         """Return the answer to a request; see ``operations`` for what there is."""

@@ -56,13 +56,24 @@ def run(state: StateDirectory, config: Config) -> None:
         raise failure.error()
 
 
-def stop(state: StateDirectory) -> None:
-    """Stop the cluster of a state directory; return when all its processes are gone."""
+def stop(
+    state: StateDirectory,
+    drain: bool = False,
+    timeout: float | None = None,
+    progress: Progress = lambda done, total, note: None,
+) -> None:
+    """Stop the cluster of a state directory; return when all its processes are gone.
+
+    See ``Client.stop`` for draining; when that takes longer than the time-out, in seconds, the
+    cluster is not stopped and goes on with what it has, and ClusterError is raised.
+    """
     running = state.running()
     try:
         with Client(state) as client:
-            client.stop()
+            client.stop(drain, timeout, progress)
     except ClusterError:
+        if drain:
+            raise
         # The broker does not answer; the guardian has means of its own.
         running.guardian.kill(signal.SIGTERM)
     if not _await(lambda: not state.is_held(), STOP_SECONDS):

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
+from llmbol_core.distributed.actions import Action, Launch, NodeRecord, Replace, Save
 from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.strategies import DEFAULT, Candidate, Need, choose
 from llmbol_core.distributed.task import (
     TERMINAL,
-    Change,
     Event,
     Outcome,
     State,
@@ -36,66 +35,10 @@ BATCH_TASKS = 64
 """... but no more than this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """Run these tasks on that node, one after the other."""
-
-    key: str
-    node: str
-    records: tuple[TaskRecord, ...]
-    started: float
-
-    @property
-    def deadline(self) -> float | None:
-        """When the launch has taken too long; only tasks that travel alone have a time-out."""
-        timeout = self.records[0].task.timeout
-        return None if timeout is None else self.started + timeout
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """End a node's process at once and start a new one."""
-
-    node: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Write down how a task stands."""
-
-    change: Change
-
-
 Kind = tuple[str, str]
 """Tasks of one kind take about as long: their type, and the content of their program or model."""
 KINDS = 10_000
 """How many kinds are remembered."""
-
-Action = Launch | Replace | Save
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """A node that is up: what it offers and what it works on."""
-
-    name: str
-    capabilities: frozenset[str]
-    slots: int = 1
-    launches: dict[str, Launch] = field(default_factory=dict)
-    usable: bool = True
-    """Whether it answers; one that does not gets no more tasks."""
-    leaving: bool = False
-    """Whether its process is being ended."""
-    done: int = 0
-    failed: int = 0
-    cpu: float = 0.0
-    cached: frozenset[str] = frozenset()
-
-    @property
-    def running(self) -> int:
-        """How many tasks the node has, running or waiting there."""
-        return sum(len(launch.records) for launch in self.launches.values())
 
 
 class Dispatcher:
@@ -111,6 +54,8 @@ class Dispatcher:
         self.tasks: dict[str, TaskRecord] = {}
         """The tasks that have not ended."""
         self.retries = 0
+        self.paused_until = 0.0
+        """Until when no more tasks are sent to nodes."""
         self._draw, self._strategy, self._max_retries = draw, strategy, max_retries
         self._ready: dict[str | None, list[tuple[int, int, TaskRecord]]] = {}
         self._delayed: list[tuple[float, int, TaskRecord]] = []
@@ -123,9 +68,10 @@ class Dispatcher:
         self.tasks[record.task.id] = record
         self._queue(record)
 
-    def node_up(self, node: ComputeNode) -> None:
+    def node_up(self, node: ComputeNode, *, cordoned: bool = False) -> None:
         """Take a node into service; one of the same name is forgotten."""
-        self.nodes[node.name] = NodeRecord(node.name, frozenset(node.capabilities))
+        capabilities = frozenset(node.capabilities)
+        self.nodes[node.name] = NodeRecord(node.name, capabilities, cordoned=cordoned)
 
     def node_lost(self, name: str, now: float) -> list[Action]:
         """Put what a dead node had back into the queue."""
@@ -145,8 +91,11 @@ class Dispatcher:
         if launch is None:
             return []
         node = self.nodes[launch.node]
+        if not node.launches:
+            node.occupied += now - node.since
         actions: list[Action] = []
         for record, outcome in zip(launch.records, outcomes, strict=True):
+            node.worked += outcome.seconds
             if record.state is not State.RUNNING:
                 continue
             self._learn(_kind(record), outcome.seconds)
@@ -205,7 +154,7 @@ class Dispatcher:
             if record.state is State.QUEUED:
                 self._push(record)
         actions: list[Action] = []
-        while (launch := self._place_one(now)) is not None:
+        while now >= self.paused_until and (launch := self._place_one(now)) is not None:
             actions.append(launch)
             actions += [Save(record.change()) for record in launch.records]
         return actions
@@ -213,9 +162,17 @@ class Dispatcher:
     def next_time(self) -> float | None:
         """Return when ``expire`` or ``place`` has something to do even if nothing happens."""
         times = [time for time, _, record in self._delayed[:1]]
+        times += [self.paused_until] if self._ready and self.paused_until else []
         for node in self.nodes.values():
             times += [d for launch in node.launches.values() if (d := launch.deadline) is not None]
         return min(times, default=None)
+
+    def overhead(self, now: float) -> float:
+        """Return the share of the time with tasks that nodes spent on anything but the tasks."""
+        nodes = self.nodes.values()
+        occupied = sum(n.occupied + (now - n.since if n.launches else 0) for n in nodes if n.worked)
+        worked = sum(node.worked for node in nodes)
+        return max(0.0, 1 - worked / occupied) if occupied else 0.0
 
     # Queue
 
@@ -253,6 +210,7 @@ class Dispatcher:
             if (
                 node.usable
                 and not node.leaving
+                and not node.cordoned
                 and len(node.launches) < room
                 and record.task.capability in (None, *node.capabilities)
             ):
@@ -272,7 +230,10 @@ class Dispatcher:
         for record in launch.records:
             record.apply(Event.LAUNCH, now)
             record.node = name
-        self.nodes[name].launches[launch.key] = launch
+        node = self.nodes[name]
+        if not node.launches:
+            node.since = now
+        node.launches[launch.key] = launch
         return launch
 
     def _batch(self, first: TaskRecord) -> list[TaskRecord]:

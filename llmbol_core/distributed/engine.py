@@ -154,6 +154,14 @@ class Engine:
         process.start()
         process.meet(self._meeting)
 
+    async def remove_node(self, name: str) -> None:
+        """Stop a node and start it no more."""
+        process = self._nodes[name]
+        process.terminate()
+        await asyncio.to_thread(process.join)
+        self._nodes.pop(name, None)
+        await self._forget(name)
+
     def revive(self) -> bool:
         """Start nodes anew whose process is dead; return whether there were any."""
         dead = [process for process in self._nodes.values() if process.is_due()]
@@ -190,11 +198,15 @@ class Engine:
 
     async def kill(self, name: str) -> None:
         """Kill a node's process, hung or not; return when nobody counts on it any more."""
-        process, address = self._nodes[name], self._addresses.get(name)
+        process = self._nodes[name]
         process.kill()
         await asyncio.to_thread(process.join)
+        await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        address = self._addresses.get(name)
         if address is not None:
-            await self._scheduler.remove_worker(address, stimulus_id="llmbol-kill")
+            await self._scheduler.remove_worker(address, stimulus_id="llmbol-gone")
 
     # Tasks
 

@@ -11,6 +11,7 @@ from typing import Any
 from llmbol_core.errors import UsageError
 
 DEFAULT_CAPABILITIES = ("inference", "training")
+MOST_NODES, MOST_THREADS = 256, 1024
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -25,6 +26,8 @@ class ComputeNode:
     host: str = "localhost"
     port: int = 0
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    threads: int = 1
+    """How many threads a task may use there."""
 
     def __post_init__(self) -> None:
         words: tuple[object, ...] = (self.name, *self.capabilities)
@@ -38,6 +41,11 @@ class ComputeNode:
         if not isinstance(port, int) or not 0 <= port <= 65535:
             raise UsageError(
                 f"node {self.name!r}: port {port!r} is no whole number between 0 and 65535"
+            )
+        threads: object = self.threads
+        if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+            raise UsageError(
+                f"node {self.name!r}: {threads!r} threads: expected 1 to {MOST_THREADS}"
             )
         if not isinstance(self.host, str):
             raise UsageError(f"node {self.name!r}: host {self.host!r} is no name of a machine")
@@ -85,19 +93,21 @@ def create_compute_node(
 
 
 def local_nodes(
-    count: int, capabilities: Iterable[str] = DEFAULT_CAPABILITIES
+    count: int, capabilities: Iterable[str] = DEFAULT_CAPABILITIES, threads: int = 1
 ) -> list[ComputeNode]:
     """Return ``count`` nodes on this machine, named node-1, node-2 and so on.
 
     >>> [node.name for node in local_nodes(2)]
     ['node-1', 'node-2']
     """
-    if not 1 <= count <= 256:
-        raise UsageError(f"{count} nodes: expected between 1 and 256")
+    if not 1 <= count <= MOST_NODES:
+        raise UsageError(f"{count} nodes: expected between 1 and {MOST_NODES}")
     words = tuple(dict.fromkeys(capabilities))
     if not words:
         raise UsageError("nodes without a capability: expected words such as inference,training")
-    return [ComputeNode(f"node-{i}", capabilities=words) for i in range(1, count + 1)]
+    return [
+        ComputeNode(f"node-{i}", capabilities=words, threads=threads) for i in range(1, count + 1)
+    ]
 
 
 def check_port(node: ComputeNode) -> None:

@@ -104,9 +104,35 @@ class Desk:
         """Answer with how everything is."""
         return self._broker.status().to_json(), b""
 
+    async def metrics(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with what the cluster did lately."""
+        return self._broker.telemetry.metrics(self._broker.now()).to_json(), b""
+
     async def add_node(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Start one more node."""
-        self._broker.add_node(ComputeNode.from_json(arguments["node"]))
+        self._broker.fleet.add(ComputeNode.from_json(arguments["node"]))
+        return None, b""
+
+    async def remove_node(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Stop a node for good."""
+        await self._broker.fleet.remove(str(arguments["node"]))
+        return None, b""
+
+    async def cordon(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Give a node no more tasks, or tasks again."""
+        self._broker.fleet.cordon(str(arguments["node"]), bool(arguments["cordoned"]))
+        return None, b""
+
+    async def idle(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with how many tasks a node, or all, has when it has none or after some seconds."""
+        seconds, name = min(float(arguments["seconds"]), MAX_WAIT), arguments.get("node")
+        return await self._broker.fleet.idle(name and str(name), seconds), b""
+
+    async def pause(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Start no more tasks for some seconds."""
+        seconds = min(float(arguments["seconds"]), MAX_WAIT)
+        self._broker.dispatcher.paused_until = self._broker.now() + seconds
+        self._broker.advance()
         return None, b""
 
     async def stop(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
@@ -163,7 +189,7 @@ class Desk:
     def _check(self, task: Task) -> None:
         """Refuse what could never run."""
         job(task.type)
-        offered = {c for node in self._broker.config.nodes for c in node.capabilities}
+        offered = self._broker.fleet.capabilities()
         if task.capability is not None and task.capability not in offered:
             hint = nearest(task.capability, offered)
             raise UsageError(f"no node offers the capability {task.capability!r}{hint}")
@@ -197,7 +223,12 @@ def operations(desk: Desk) -> dict[str, Operation]:
         "cancel":    Operation(client, desk.cancel),
         "prune":     Operation(client, desk.prune),
         "status":    Operation(client, desk.status),
+        "metrics":   Operation(client, desk.metrics),
         "add_node":  Operation(client, desk.add_node),
+        "remove_node": Operation(client, desk.remove_node),
+        "cordon":    Operation(client, desk.cordon),
+        "idle":      Operation(client, desk.idle),
+        "pause":     Operation(client, desk.pause),
         "stop":      Operation(client, desk.stop),
         "has":       Operation(client, desk.has),
         "put":       Operation(client, desk.put),

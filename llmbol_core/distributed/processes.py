@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.security import Certificates, Role
+from llmbol_core.distributed.settings import THREADS
 from llmbol_core.distributed.state import StateDirectory, as_parent
 
 LOOPBACK = "127.0.0.1"
@@ -52,7 +53,7 @@ class NodeProcess:
         try:
             self._process = subprocess.Popen(
                 self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True, env=os.environ | as_parent(),
+                start_new_session=True, env=self._environment(),
             )  # fmt: skip
         finally:
             os.close(log)
@@ -93,6 +94,10 @@ class NodeProcess:
             self._process.wait()
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _environment(self) -> dict[str, str]:
+        threads = dict.fromkeys(THREADS, str(self.node.threads))
+        return os.environ | as_parent() | threads
 
     def _command(self) -> list[str]:
         certificates = Certificates(self._state.tls)

@@ -23,6 +23,8 @@ class Config:
     nodes: tuple[ComputeNode, ...]
     strategy: str = DEFAULT
     max_retries: int = 3
+    cordoned: tuple[str, ...] = ()
+    """Names of nodes that get no tasks."""
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy)
@@ -38,6 +40,7 @@ class Config:
             "nodes": [node.to_json() for node in self.nodes],
             "strategy": self.strategy,
             "max_retries": self.max_retries,
+            "cordoned": list(self.cordoned),
         }
         write_private(path, json.dumps(fields, indent=1).encode())
 
@@ -47,7 +50,8 @@ class Config:
         try:
             fields = json.loads(read_bytes(path))
             nodes = tuple(ComputeNode.from_json(node) for node in fields["nodes"])
-            return cls(nodes, fields["strategy"], fields["max_retries"])
+            cordoned = tuple(map(str, fields.get("cordoned", ())))
+            return cls(nodes, fields["strategy"], fields["max_retries"], cordoned)
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(f"{path}: no configuration of a cluster: {error}") from error
 
@@ -58,7 +62,7 @@ class NodeStatus:
 
     name: str
     state: str
-    """up, starting (no process serves yet), or hung (it does not answer)."""
+    """up, cordoned (up, but gets no tasks), hung (does not answer) or starting (not there yet)."""
     capabilities: tuple[str, ...]
     running: int
     done: int
@@ -94,12 +98,16 @@ class ClusterStatus:
     failed: int
     cancelled: int
     retries: int
+    throughput: float
+    """Tasks per second that ended, over the last ten seconds."""
+    overhead: float
+    """Percent of the time in which nodes had tasks that was not the tasks' own."""
     nodes: tuple[NodeStatus, ...]
 
     @property
     def nodes_up(self) -> int:
         """How many nodes serve."""
-        return sum(node.state == "up" for node in self.nodes)
+        return sum(node.state in ("up", "cordoned") for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON knows."""

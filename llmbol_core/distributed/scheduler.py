@@ -169,4 +169,4 @@ def create_scheduler(strategy: str = DEFAULT, max_retries: int = 3) -> Scheduler
 def _unstarted(config: Config) -> ClusterStatus:
     """Return the status of a cluster whose first task has not come."""
     nodes = tuple(NodeStatus.starting(node) for node in config.nodes)
-    return ClusterStatus("", "", 0, config.strategy, 0, 0, 0, 0, 0, 0, nodes)
+    return ClusterStatus("", "", 0, config.strategy, 0, 0, 0, 0, 0, 0, 0, 0, nodes)

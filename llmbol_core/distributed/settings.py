@@ -39,6 +39,9 @@ SETTINGS: dict[str, object] = {
 }
 # fmt: on
 
+THREADS = ("LLMBOL_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that say how many threads a process may use: a node's are its own."""
+
 ROOT = Path(__file__).parent.parent.parent
 """The directory that the package is imported from."""
 
@@ -49,9 +52,6 @@ def environment(state: Path, inherited: Mapping[str, str] = os.environ) -> dict[
     for name, value in SETTINGS.items():
         key = "DASK_" + name.upper().replace(".", "__").replace("-", "_")
         variables[key] = value if isinstance(value, str) else repr(value)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        # One node, one core: there are as many nodes as the user wants busy.
-        variables.setdefault(name, "1")
     variables["LLMBOL_STATE"] = str(state)
     if Path(sysconfig.get_path("purelib")) != ROOT:
         path = variables.get("PYTHONPATH")

@@ -213,6 +213,7 @@ class Change:
     error: str | None
     data: bytes | None = None
     """The result, with the change that ends the task."""
+    submitted: float = 0.0
 
     def lost(self, why: str) -> Change:
         """Return the change to write down when there is no room for the result."""
@@ -264,7 +265,7 @@ class TaskRecord:
         """Return how the task stands now."""
         return Change(
             self.task.id, self.state, self.attempts, self.interruptions, self.node,
-            self.started, self.finished, self.not_before, self.error, data,
+            self.started, self.finished, self.not_before, self.error, data, self.submitted,
         )  # fmt: skip
 
 

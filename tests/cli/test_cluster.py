@@ -207,3 +207,24 @@ def test_stop_stops_everything(directory):
     assert cluster(directory, "stop").returncode == 0
     assert eventually(lambda: not processes_of(StateDirectory(Path(directory))), 1)
     assert cluster(directory, "stop").returncode == 1
+
+
+@pytest.mark.cluster
+def test_a_cluster_that_is_drained_ends_what_it_began_and_keeps_the_rest(tmp_path):
+    directory = str(tmp_path / "s")
+    assert cluster(directory, "start", "--nodes", "1").returncode == 0
+    with Client(StateDirectory(Path(directory))) as client:
+        tasks = [create_task(f"t{i}", "probe", {"seconds": 1.0, "echo": i}) for i in range(3)]
+        client.submit(tasks)
+        assert eventually(lambda: client.status().running == 1)
+    slow = cluster(directory, "stop", "--drain", "--timeout", "0.1")
+    assert (slow.returncode, slow.stderr) == (1, "error: 1 tasks still run after 0.1 s\n")
+    assert cluster(directory, "stop", "--drain").returncode == 0
+    assert cluster(directory, "start", "--nodes", "1", "--threads", "2").returncode == 0
+    listed = json.loads(cluster(directory, "tasks", "--json").stdout)
+    assert [(task["id"], task["interruptions"]) for task in listed][2:] == [("t0", 0)]
+    ended = json.loads(cluster(directory, "wait", "t0", "t1", "t2", "--json").stdout)
+    assert [task["state"] for task in ended] == ["done"] * 3
+    shown = cluster(directory, "nodes").stdout.splitlines()
+    assert shown[1].split()[:2] == ["node-1", "up"]
+    assert cluster(directory, "stop").returncode == 0

@@ -311,6 +311,49 @@ def test_nodes_can_be_added_while_it_runs(client):
         client.add_node(create_compute_node("extra"))
 
 
+def test_nodes_can_be_spared_emptied_and_removed(client):
+    assert all_up(client)
+    client.cordon("extra")
+    assert next(n for n in client.status().nodes if n.name == "extra").state == "cordoned"
+    client.submit([probe("spared", capability="training")])
+    client.submit([probe(f"busy-{i}", 0.4) for i in range(4)])
+    client.drain("node-1")
+    # What it had is done, and nothing new came.
+    (node,) = [n for n in client.status().nodes if n.name == "node-1"]
+    assert (node.state, node.running) == ("cordoned", 0)
+    assert client.result("spared").entry.state == State.QUEUED
+    client.cordon("node-1", False)
+    client.cordon("extra", False)
+    client.wait(["spared", *(f"busy-{i}" for i in range(4))], 20)
+    client.submit([probe("moved", 0.5, capability="training")])
+    assert node_of(client, "moved").name == "extra"
+    client.add_node(create_compute_node("other", capabilities=["training"]))
+    client.remove_node("extra")
+    assert [n.name for n in client.status().nodes] == ["node-1", "node-2", "other"]
+    assert client.wait(["moved"], 20)[0].node == "other"
+    with pytest.raises(UsageError, match="no node is named 'extr'"):
+        client.cordon("extr")
+    client.submit([probe("long", 30, capability="training")])
+    node_of(client, "long")
+    with pytest.raises(ClusterError, match="tasks still run on node other after 0"):
+        client.drain("other", 0.1)
+    client.cancel(["long"])
+    client.remove_node("other")
+    events = [(event.subject, event.what) for event in client.metrics().events]
+    assert ("extra", "cordoned") in events
+    assert ("extra", "removed") in events
+
+
+def test_what_happened_lately_is_told(client):
+    client.wait(client.submit([probe(f"lately-{i}") for i in range(50)]), 20)
+    assert eventually(lambda: sum(client.metrics().throughput) >= 50, 3)
+    metrics = client.metrics()
+    assert len(metrics.throughput) == 60
+    assert metrics.rate > 0
+    assert 0 < metrics.p50_ms <= metrics.p90_ms <= metrics.p99_ms
+    assert 0 <= client.status().overhead < 100
+
+
 def test_many_threads_can_share_a_client(client):
     answers = {}
 

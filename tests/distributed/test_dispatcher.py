@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbol_core.distributed.dispatcher import (
-    BATCH_TASKS,
-    Action,
-    Dispatcher,
-    Launch,
-    Replace,
-    Save,
-)
+from llmbol_core.distributed.actions import Action, Launch, Replace, Save
+from llmbol_core.distributed.dispatcher import BATCH_TASKS, Dispatcher
 from llmbol_core.distributed.node import create_compute_node
 from llmbol_core.distributed.task import (
     TERMINAL,
@@ -280,3 +274,12 @@ def test_whatever_happens_each_task_ends_once_and_none_is_forgotten(script):
         story.step("done")
     assert sorted(story.ended) == sorted(record.task.id for record in story.made)
     assert all(record.state in TERMINAL for record in story.made)
+
+
+def test_a_pause_ends_by_itself():
+    d = dispatcher("a")
+    d.paused_until = 5.0
+    submit(d, "t")
+    assert not ids(d.place(4.9))
+    assert d.next_time() == 5.0
+    assert ids(d.place(5.0)) == ["t"]
