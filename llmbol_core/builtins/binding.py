@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, TypeVar
 
@@ -63,6 +63,8 @@ Decode = Callable[[Heap, int], Any]
 """Reads the value at an address."""
 Encode = Callable[[Heap, int, Any], None]
 """Stores a value at an address, releasing what was there."""
+Direct = Callable[[HostCall], HostResult]
+"""A function that reads and writes the frame of its call itself."""
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 
 _ITEMS: dict[str, Literal["B", "i", "d", "q"]] = {"b": "B", "i": "i", "r": "d", "B": "q"}
@@ -159,6 +161,24 @@ class Binding:
 
         return bind
 
+    def direct(
+        self, declaration: str
+    ) -> Callable[[Callable[[Frame], Direct]], Callable[[Frame], Direct]]:
+        """Bind what makes a function of a frame's layout: it reads and writes the frame itself."""
+        name, _, text = declaration.partition(":")
+        kind = parse_type(text, self._scope)
+
+        def bind(make: Callable[[Frame], Direct]) -> Callable[[Frame], Direct]:
+            assert isinstance(kind, Function), f"{name} is no function"
+            layout = frame(kind)
+            descriptor = TypeDescriptor(-1, layout.size, layout.map)
+            run = make(layout)
+            self._functions[name] = HostFunction(name, type_signature(kind), descriptor, run)
+            self._types[name], self._declarations[name] = kind, text.strip()
+            return make
+
+        return bind
+
     @property
     def module(self) -> HostModule:
         """The module that a machine can be given."""
@@ -193,29 +213,12 @@ class Binding:
         rest = max((a.offset + a.type.size for a in layout.arguments), default=ARGUMENTS)
         encode = None if layout.result is NONE else self.encoder(layout.result)
 
-        def finish(call: HostCall, result: Any) -> None:
-            if encode is not None:
-                encode(call.heap, call.heap.pointer(call.frame + RESULT), result)
-
-        def settle(call: HostCall, result: Any) -> HostResult:
-            if isinstance(result, Pending):
-                then = result.then
-                return Work(result.run, lambda found: settle(call, then(found)))
-            if isinstance(result, Exchange | Until):
-                following = result.then
-                return replace(result, then=lambda: settle(call, following()))
-            if isinstance(result, Sleep):
-                finish(call, 0)
-                return result
-            finish(call, result)
-            return None
-
         def run(call: HostCall) -> HostResult:
             heap, at = call.heap, call.frame
             arguments = [decode(heap, at + offset) for decode, offset in plan]
             if has_varargs:
                 arguments.append(VarArguments(heap, at, rest))
-            return settle(call, implementation(call, *arguments))
+            return settle(implementation(call, *arguments), partial(_finish, encode, heap, at))
 
         return run
 
@@ -270,7 +273,7 @@ class Binding:
             return self._handled[element.name].encode
         if kind.kind in ("array", "list"):
             fill = self._array_maker(element) if kind.kind == "array" else self._list_maker(element)
-            return lambda heap, value: NIL if value is None else fill(heap, value)
+            return partial(_filled, fill)
         return lambda heap, value: NIL if value is None else int(value)
 
     def _array_maker(self, element: Type) -> Callable[[Heap, Any], int]:
@@ -298,6 +301,34 @@ class Binding:
             return ref
 
         return make
+
+
+def settle(result: Any, finish: Callable[[Any], None]) -> HostResult:
+    """Pass a function's result to ``finish``, once there is one; return what to wait for first."""
+    if isinstance(result, Pending):
+        then = result.then
+        return Work(result.run, lambda found: settle(then(found), finish))
+    if isinstance(result, Exchange | Until):
+        following = result.then
+        return replace(result, then=lambda: settle(following(), finish))
+    if isinstance(result, Sleep):
+        finish(0)
+        return result
+    finish(result)
+    return None
+
+
+def _filled(fill: Callable[[Heap, Any], int], heap: Heap, value: Any) -> int:
+    """Return a reference to an array or list of values; an int is one already."""
+    if isinstance(value, int):
+        return value
+    return NIL if value is None else fill(heap, value)
+
+
+def _finish(encode: Encode | None, heap: Heap, frame: int, result: Any) -> None:
+    """Store a result where the caller wants it."""
+    if encode is not None:
+        encode(heap, heap.pointer(frame + RESULT), result)
 
 
 def _array_decoder(item: Literal["B", "i", "d", "q"]) -> Decode:

@@ -114,7 +114,7 @@ def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Tra
         return 0
     file, window = _file(call, number), buffer[:count]
 
-    return _drive(_filling(call, file, window))
+    return drive(_filling(call, file, window))
 
 
 def _filling(call: HostCall, file: OpenFile, window: Buffer) -> Transfers:
@@ -149,7 +149,7 @@ def _read(call: HostCall, file: OpenFile, window: Buffer, offset: int | None) ->
     return Pending(lambda: file.read(count, offset), then)
 
 
-def _drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Transfer:
+def drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Transfer:
     """Do what a generator yields, one transfer after the other, and return what it returns."""
     try:
         while given is None or isinstance(given, int | FileFault):
@@ -163,12 +163,12 @@ def _drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Trans
 
     def then(*found: Any) -> Transfer:
         if found and isinstance(found[0], FileFault):
-            return _drive(steps, found[0])
+            return drive(steps, found[0])
         try:
             after = wish.then(*found)
         except FileFault as fault:
             after = fault
-        return _drive(steps, after)
+        return drive(steps, after)
 
     if isinstance(wish, Pending):
         return Pending(carried(wish.run), then)
@@ -226,7 +226,7 @@ def stream(call: HostCall, source: int, target: int, size: int) -> Transfer:
             environment(call).error = str(fault)
         return total
 
-    return _drive(steps())
+    return drive(steps())
 
 
 # What files are

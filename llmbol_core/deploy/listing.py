@@ -10,7 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from llmbol_core.builtins import built_in
-from llmbol_core.vm.layout import ARGUMENTS, Basic, Frame, Function, ModuleType, Type, frame
+from llmbol_core.vm.layout import (
+    ARGUMENTS,
+    INT,
+    STRING,
+    Basic,
+    Frame,
+    Function,
+    ModuleType,
+    Type,
+    frame,
+)
 from llmbol_core.vm.limbo import parse_declarations
 
 NIL = "nil(mp)"
@@ -21,22 +31,29 @@ class Routine:
     """A function of the module: its slots, in the order they were named, and its code."""
 
     def __init__(self, name: str, arguments: Sequence[str] = (), comment: str = "") -> None:
-        """Begin a function whose arguments are references."""
+        """Begin a function; its arguments are references, or words if ``:i`` follows the name."""
         self.name, self.comment = name, comment
         self.lines: list[str] = []
         self.slots: dict[str, int] = {}
         self.pointers: list[int] = []
         self.end = ARGUMENTS
         for argument in arguments:
-            self.slot(argument)
+            place, _, kind = argument.partition(":")
+            self.slot(place, kind or "p")
+        self.arguments = list(self.slots)
 
-    def slot(self, name: str, is_pointer: bool = True) -> str:
-        """Return the operand of a word of the frame, which exists from the first use on."""
+    def slot(self, name: str, kind: str = "p") -> str:
+        """Return the operand of a place in the frame, which exists from the first use on.
+
+        It holds a reference, a word (i) or a real (r).
+        """
         if name not in self.slots:
+            size = 8 if kind == "r" else 4
+            self.end = -(-self.end // size) * size
             self.slots[name] = self.end
-            if is_pointer:
+            if kind == "p":
                 self.pointers.append(self.end)
-            self.end += 4
+            self.end += size
         return f"{self.name}.{name}(fp)"
 
     def code(self, text: str, comment: str = "") -> None:
@@ -62,6 +79,10 @@ class Listing:
     exports: list[tuple[str, int]] = field(default_factory=list)
     call_types: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     """Frames of calls with a variable number of arguments: size and offsets of references."""
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Arrays of string by the name of the word that refers to them."""
+    words: list[str] = field(default_factory=list)
+    """Names of the words of module data that hold numbers, zero at first."""
     _interfaces: dict[str, ModuleType] = field(default_factory=dict)
 
     def routine(self, name: str, arguments: Sequence[str] = (), comment: str = "") -> Routine:
@@ -77,6 +98,17 @@ class Listing:
         """Return the operand of a new word of module data that holds a reference, nil at first."""
         self.pointers.append(name)
         return f"{name}(mp)"
+
+    def word(self, name: str) -> str:
+        """Return the operand of a word of module data, zero at first."""
+        if name not in self.words:
+            self.words.append(name)
+        return f"{name}(mp)"
+
+    def table(self, name: str, texts: Sequence[str]) -> str:
+        """Return the operand of a constant array of string."""
+        self.tables[name] = tuple(texts)
+        return self.pointer(name)
 
     def string(self, text: str) -> str:
         """Return the operand of a constant string."""
@@ -107,34 +139,37 @@ class Listing:
         arguments: Sequence[str | None],
         result: str | None = None,
         comment: str = "",
+        extra: str = "",
     ) -> None:
         """Call a built-in function such as ``Sys.open``; an argument of None stays nil.
 
-        Without a place for its result the function must return a word, which is forgotten.
+        Without a place for its result the function must return a word, which is forgotten. Of a
+        function that takes any number of arguments, ``extra`` are the types of those: i and s.
         """
         module, _, name = function.partition(".")
-        layout, place = self._link(module, name), routine.slot("call", is_pointer=False)
+        layout, place = self._link(module, name), routine.slot("call", "i")
         handle = f"{module.lower()}(mp)"
         fixed = [(part.type, part.offset) for part in layout.arguments]
         if layout.size:
             routine.code(f"mframe\t{handle},${function},{place}", comment)
         else:
-            fixed = self._spread(fixed, len(arguments))
+            fixed = self._spread(fixed, extra)
             routine.code(f"frame\t${self._call_type(fixed)},{place}", comment)
         for (kind, offset), argument in zip(fixed, arguments, strict=True):
             if argument is not None:
                 move = _MOVES[kind.letter] if isinstance(kind, Basic) else "movp"
                 routine.code(f"{move}\t{argument},{offset}({place})")
-        result = result or routine.slot("forgotten", is_pointer=False)
+        result = result or routine.slot("forgotten", "i")
         routine.code(f"lea\t{result},16({place})")
         routine.code(f"mcall\t{place},${function},{handle}")
 
     def invoke(self, routine: Routine, callee: Routine, arguments: Sequence[str] = ()) -> str:
         """Call a function of this module and return the operand of the frame that was used."""
-        place = routine.slot("call", is_pointer=False)
+        place = routine.slot("call", "i")
         routine.code(f"frame\t${_title(callee.name)},{place}")
-        for argument, name in zip(arguments, callee.slots, strict=False):
-            routine.code(f"movp\t{argument},{callee.name}.{name}({place})")
+        for argument, name in zip(arguments, callee.arguments, strict=True):
+            move = "movp" if callee.slots[name] in callee.pointers else "movw"
+            routine.code(f"{move}\t{argument},{callee.name}.{name}({place})")
         return place
 
     def number_list(self, routine: Routine, numbers: Sequence[int], name: str = "numbers") -> str:
@@ -158,15 +193,15 @@ class Listing:
         assert isinstance(function, Function)
         return frame(function)
 
-    def _spread(self, fixed: list[tuple[Type, int]], count: int) -> list[tuple[Type, int]]:
-        """Add strings to the arguments of a function that takes any number."""
+    def _spread(self, fixed: list[tuple[Type, int]], extra: str) -> list[tuple[Type, int]]:
+        """Add arguments to those of a function that takes any number."""
         end = fixed[-1][1] + 4
-        extra = [(fixed[-1][0], end + 4 * i) for i in range(count - len(fixed))]
-        return fixed + extra
+        kinds = {"i": INT, "s": STRING}
+        return fixed + [(kinds[letter], end + 4 * i) for i, letter in enumerate(extra)]
 
     def _call_type(self, fixed: Sequence[tuple[Type, int]]) -> str:
-        offsets = tuple(offset for _, offset in fixed)
-        row = (-(-(offsets[-1] + 4) // 8) * 8, offsets)
+        offsets = tuple(offset for kind, offset in fixed if kind is not INT)
+        row = (-(-(fixed[-1][1] + 4) // 8) * 8, offsets)
         if row not in self.call_types:
             self.call_types.append(row)
         return f"Call{self.call_types.index(row)}"
@@ -204,6 +239,8 @@ class Listing:
             yield f"\tdesc\t{_title(routine.name)},{size},({_joined(routine.pointers)})"
             for slot, offset in routine.slots.items():
                 yield f"{routine.name}.{slot} = {offset}"
+        yield "\tdesc\tMark,1,()"
+        yield "\tdesc\tText,4,(0)"
         for number, (size, offsets) in enumerate(self.call_types):
             yield f"\tdesc\tCall{number},{size},({_joined(offsets)})"
 
@@ -213,14 +250,21 @@ class Listing:
             yield f"{pointer} = {4 * number}"
         for text, pointer in self.strings.items():
             yield f"\tstring\t@mp+{pointer},{quoted(text)}"
-        yield f"ready = {4 * len(self.pointers)}"
-        yield "\tword\t@mp+ready,0"
+        for name, texts in self.tables.items():
+            yield f"\tarray\t@mp+{name},$Text,{len(texts)}"
+            yield f"\tindir\t@mp+{name},0"
+            for number, text in enumerate(texts):
+                yield f"\tstring\t@mp+{4 * number},{quoted(text)}"
+            yield "\tapop"
+        for number, name in enumerate(self.words, len(self.pointers)):
+            yield f"{name} = {4 * number}"
+            yield f"\tword\t@mp+{name},0"
         for number, value in enumerate(self.reals):
             yield f"real{number} = {self._reals_start() + 8 * number}"
             yield f"\treal\t@mp+real{number},{value!r}"
 
     def _reals_start(self) -> int:
-        return -(-(4 * len(self.pointers) + 4) // 8) * 8
+        return -(-4 * (len(self.pointers) + len(self.words)) // 8) * 8
 
     def _data_size(self) -> int:
         return self._reals_start() + 8 * len(self.reals)

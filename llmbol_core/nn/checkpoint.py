@@ -23,7 +23,8 @@ from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.gguf.format import MAGIC
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
-from llmbol_core.nn.model import Model, conform
+from llmbol_core.nn.data import conform
+from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import Array, Shape
 from llmbol_core.nn.spec import format_json_spec, parse_json_spec, read_spec
 

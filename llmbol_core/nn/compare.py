@@ -11,8 +11,8 @@ from llmbol_core.errors import UsageError
 from llmbol_core.ml.engine import Engine
 from llmbol_core.ml.graph import Graph, Step
 from llmbol_core.nn.checkpoint import InferenceModel, load_for_inference
+from llmbol_core.nn.data import conform
 from llmbol_core.nn.infer import infer_parts, read_inputs
-from llmbol_core.nn.model import conform
 from llmbol_core.nn.module import Array
 
 _MOST_SAMPLES = 256

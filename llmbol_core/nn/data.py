@@ -1,4 +1,4 @@
-"""Data for training and inference: arrays from .npy, .npz and .csv files, and the held-out split.
+"""Data for training and inference: arrays from .npy, .npz, .csv and JSON, and the held-out split.
 
 Nothing is ever unpickled, and no size that a file claims is trusted before it is compared with the
 bytes that are there.
@@ -6,12 +6,11 @@ bytes that are there.
 
 from __future__ import annotations
 
-import csv
 import io
+import json
 import math
 import os
 import re
-import reprlib
 import struct
 import zipfile
 import zlib
@@ -21,13 +20,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmbol_core.errors import DataFormatError, UsageError, nearest
+from llmbol_core.errors import DataFormatError, ShapeError, UsageError, nearest
 from llmbol_core.native.files import map_file, read_bytes
+from llmbol_core.nn.table import Table
 
 Array = npt.NDArray[Any]
 
-_NPY_MAGIC = b"\x93NUMPY"
-_ZIP_MAGIC = b"PK\x03\x04"
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LARGEST_ENTRY = 1 << 36
 # What the zipfile module lets through when an archive is damaged.
@@ -42,6 +42,10 @@ _ZIP_ERRORS = (
     ValueError,
 )
 _LONGEST_HEADER = 10_000
+_MARKED = 4096
+_PART = 1 << 22
+"""How many bytes of input are worked on at a time."""
+_MOST_SAMPLES = 1024
 _NPY_FIELDS = (
     re.compile(r"""['"]descr['"]\s*:\s*['"]([^'"]*)['"]"""),
     re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)"""),
@@ -70,32 +74,38 @@ class Dataset:
         return self.validation_inputs, self.validation_targets
 
 
-def read_arrays(path: str, data: bytes | None = None) -> dict[str, Array]:
+def read_arrays(
+    path: str, data: bytes | None = None, most: int = _LARGEST_ENTRY
+) -> dict[str, Array]:
     """Return the arrays of a file by name; a ``.npy`` has one, called ``""``.
 
     A ``.csv`` gives one array per column, named by its first line if a word of that is no number,
-    and otherwise by its position: ``"0"``, ``"1"``. Give the data if they are not in a file; the
-    format is told by their first bytes.
+    and otherwise by its position: ``"0"``, ``"1"``. JSON is nested lists of numbers, an object with
+    some of them by name, or a list of objects with a number for each column. Give the data if they
+    are not in a file; the format is told by their first bytes. Packed arrays that would take more
+    than ``most`` bytes are a MemoryError.
     """
     data = read_bytes(path) if data is None else data
-    if data.startswith(_NPY_MAGIC):
+    if data.startswith(NPY_MAGIC):
         return {"": parse_npy(data, path)}
-    if data.startswith(_ZIP_MAGIC):
-        return _parse_npz(data, path)
+    if data.startswith(ZIP_MAGIC):
+        return _parse_npz(data, path, most)
     if b"\0" in data[:4096] or os.path.splitext(path)[1] in (".npy", ".npz"):
-        raise DataFormatError(path, 0, "expected a .npy, .npz or .csv file")
+        raise DataFormatError(path, 0, "expected a .npy, .npz, .csv or .json file")
+    if is_json(data):
+        return _parse_json(data, path)
     return _parse_csv(data, path)
 
 
 def map_npy(path: str) -> Array | None:
     """Return the array of a ``.npy`` file, mapped and not read; None for a file of other kind."""
     data = map_file(path)
-    return parse_npy(data, path) if data[: len(_NPY_MAGIC)] == _NPY_MAGIC else None
+    return parse_npy(data, path) if data[: len(NPY_MAGIC)] == NPY_MAGIC else None
 
 
 def parse_npy(data: bytes | memoryview, path: str) -> Array:
     """Return the array that ``.npy`` bytes hold; a view of them."""
-    dtype, shape, order, start = _npy_header(bytes(data[: 12 + _LONGEST_HEADER]), path)
+    dtype, shape, order, start = npy_header(bytes(data[: 12 + _LONGEST_HEADER]), path)
     count = math.prod(shape)
     if (missing := start + count * dtype.itemsize - len(data)) > 0:
         why = f"cut short: {missing} bytes of an array of shape {list(shape)} are missing"
@@ -107,7 +117,7 @@ def parse_npy(data: bytes | memoryview, path: str) -> Array:
         raise DataFormatError(path, 8, f"no array has the shape {list(shape)}") from error
 
 
-def _npy_header(data: bytes, path: str) -> tuple[np.dtype[Any], tuple[int, ...], _Order, int]:
+def npy_header(data: bytes, path: str) -> tuple[np.dtype[Any], tuple[int, ...], _Order, int]:
     r"""Return element type, shape, order and where the elements start.
 
     The format (NumPy enhancement proposal 1): ``\x93NUMPY``, two bytes of version, the length of
@@ -128,7 +138,7 @@ def _npy_header(data: bytes, path: str) -> tuple[np.dtype[Any], tuple[int, ...],
     return np.dtype(code), shape, "F" if fortran == "True" else "C", start
 
 
-def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
+def _parse_npz(data: bytes, path: str, most: int) -> dict[str, Array]:
     """Return the arrays of a zip archive of ``.npy`` files."""
     arrays = {}
     try:
@@ -137,6 +147,9 @@ def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
                 if entry.compress_type not in _COMPRESSIONS or entry.file_size > _LARGEST_ENTRY:
                     why = f"{entry.filename!r} is packed in a way that no .npz uses"
                     raise DataFormatError(path, entry.header_offset, why)
+                most -= entry.file_size
+                if most < 0:
+                    raise MemoryError
                 name = entry.filename.removesuffix(".npy")
                 arrays[name] = parse_npy(archive.read(entry), f"{path}:{name}")
     except _ZIP_ERRORS as error:
@@ -148,61 +161,55 @@ def _parse_npz(data: bytes, path: str) -> dict[str, Array]:
 
 def _parse_csv(data: bytes, path: str) -> dict[str, Array]:
     """Return the columns of comma-separated numbers; whole-numbered columns become int64."""
-    rows = _csv_rows(data, path)
-    named = bool(rows) and not all(map(_is_number, rows[0]))
-    body = rows[named:]
-    if not body:
+    table = Table([data], path)
+    rows = np.array(list(table.rows()))
+    if not rows.size:
         raise DataFormatError(path, len(data), "no rows of numbers")
-    names = [word.strip() if named else str(i) for i, word in enumerate(rows[0])]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataFormatError(path, 0, f"two columns are called {twice!r}")
-    for number, row in enumerate(body, 1 + named):
-        if len(row) != len(names):
-            why = f"row {number} has {len(row)} values, expected {len(names)}"
-            raise DataFormatError(path, _row_offset(data, number), why)
-        if wrong := [word for word in row if not _is_number(word)]:
-            column, word = row.index(wrong[0]) + 1, reprlib.repr(wrong[0])
-            why = f"row {number}, column {column}: {word} is no number"
-            raise DataFormatError(path, _row_offset(data, number), why)
-    table = np.array([[float(word) for word in row] for row in body])
-    return {name: _whole(column) for name, column in zip(names, table.T, strict=True)}
+    return {name: _whole(column) for name, column in zip(table.names, rows.T, strict=True)}
 
 
-def _csv_rows(data: bytes, path: str) -> list[list[str]]:
-    """Return the words of each row that is not empty."""
+def is_json(data: bytes) -> bool:
+    """Tell whether bytes begin as JSON that holds samples does."""
+    return data[:_MARKED].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{")
+
+
+def _parse_json(data: bytes, path: str) -> dict[str, Array]:
+    """Return the arrays of a JSON text by name, a list's by the name ``""``."""
     try:
-        text = data.decode("utf-8-sig")
-        return [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        found = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataFormatError(path, error.start, "not UTF-8 text") from error
-    except csv.Error as error:
-        raise DataFormatError(path, 0, f"not comma-separated text: {error}") from error
+    except json.JSONDecodeError as error:
+        offset = len(error.doc[: error.pos].encode())
+        raise DataFormatError(path, offset, f"not JSON: {error.msg.lower()}") from error
+    except (RecursionError, ValueError) as error:
+        raise DataFormatError(path, 0, "JSON with too deep lists or too long numbers") from error
+    if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
+        if any(row.keys() != found[0].keys() for row in found):
+            raise DataFormatError(path, 0, "objects that have not the same names")
+        found = {name: [row[name] for row in found] for name in found[0]}
+    arrays = found if isinstance(found, dict) else {"": found}
+    if not arrays:
+        raise DataFormatError(path, 0, "an object without arrays")
+    return {name: _numbers(value, name, path) for name, value in arrays.items()}
+
+
+def _numbers(value: Any, name: str, path: str) -> Array:
+    """Return nested lists as an array."""
+    try:
+        array = np.asarray(value)
+    except (OverflowError, ValueError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biuf":
+        what = f"{name!r}: " * bool(name)
+        raise DataFormatError(path, 0, f"{what}expected numbers in lists of equal lengths")
+    return array
 
 
 def _whole(column: Array) -> Array:
     """Return a column as int64 if that loses nothing."""
     is_whole = np.isfinite(column).all() and (column == np.rint(column)).all()
     return column.astype(np.int64) if is_whole and abs(column).max() < 2**53 else column
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _row_offset(data: bytes, number: int) -> int:
-    """Return where a row that is not empty starts, counted from 1."""
-    offset = 0
-    for line in data.splitlines(keepends=True):
-        number -= bool(line.strip())
-        if number == 0:
-            break
-        offset += len(line)
-    return offset
 
 
 def _first_line(error: Exception) -> str:
@@ -292,3 +299,29 @@ def read_samples(
         why = f"{len(columns)} columns for a sample, the model takes {math.prod(shape)} values"
         raise UsageError(f"{path}: {why}")
     return np.stack(columns, axis=1).reshape(-1, *shape)
+
+
+def conform(x: Any, shape: tuple[int, ...], where: str) -> Array:
+    """Return numbers as a float32 batch ``[N, *shape]``; one sample becomes a batch of one."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "biuf":
+        raise ShapeError(where, f"expected numbers, got {array.dtype}")
+    if array.shape == shape:
+        array = array[None]
+    if array.shape[1:] != shape or array.ndim == 0:
+        wanted = ", ".join(map(str, shape))
+        why = f"expected input of shape [{wanted}] or [N, {wanted}], got {list(array.shape)}"
+        raise ShapeError(where, why)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def scaled(x: Array, factor: float) -> Array:
+    """Return float32 inputs times a factor."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return x if factor == 1.0 else x * np.float32(factor)
+
+
+def samples_at_a_time(size: int) -> int:
+    """Return how many samples of so many bytes each make a part of a long run."""
+    return max(1, min(_MOST_SAMPLES, _PART // max(size, 1)))

@@ -15,6 +15,7 @@ from llmbol_core.nn.checkpoint import load_for_inference
 from llmbol_core.nn.criterions import Criterion
 from llmbol_core.nn.data import (
     Dataset,
+    conform,
     pick,
     random_split,
     read_arrays,
@@ -22,7 +23,7 @@ from llmbol_core.nn.data import (
     stratified_split,
 )
 from llmbol_core.nn.metrics import METRICS
-from llmbol_core.nn.model import Model, Training, conform
+from llmbol_core.nn.model import Model, Training
 from llmbol_core.nn.module import Array
 
 _BATCH = 256

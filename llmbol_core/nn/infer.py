@@ -12,13 +12,15 @@ import numpy as np
 from llmbol_core.errors import UsageError
 from llmbol_core.native.files import atomic_write
 from llmbol_core.nn.checkpoint import InferenceModel
-from llmbol_core.nn.data import map_npy, pick_named, read_arrays, read_samples
-from llmbol_core.nn.model import conform
+from llmbol_core.nn.data import (
+    conform,
+    map_npy,
+    pick_named,
+    read_arrays,
+    read_samples,
+    samples_at_a_time,
+)
 from llmbol_core.nn.module import Array
-
-_PART = 1 << 22
-"""How many bytes of input are worked on at a time."""
-_MOST_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ def infer(
 
 def infer_parts(model: InferenceModel, samples: Array) -> Iterator[Array]:
     """Yield the outputs for a batch of any size, some samples at a time; at least one part."""
-    size = samples.dtype.itemsize * math.prod(samples.shape[1:])
-    step = max(1, min(_MOST_SAMPLES, _PART // max(size, 1)))
+    step = samples_at_a_time(samples.dtype.itemsize * math.prod(samples.shape[1:]))
     for start in range(0, max(len(samples), 1), step):
         yield model.run(samples[start : start + step])
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from llmbol_core.errors import ModelError, ShapeError, UsageError
+from llmbol_core.errors import ModelError, UsageError
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import Criterion, CrossEntropy
+from llmbol_core.nn.data import conform, scaled
 from llmbol_core.nn.declared import (
     Count,
     FieldError,
@@ -199,24 +200,3 @@ class Model(Section):
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.network!r}"
-
-
-def conform(x: Any, shape: Shape, where: str) -> Array:
-    """Return numbers as a float32 batch ``[N, *shape]``; one sample becomes a batch of one."""
-    array = np.asarray(x)
-    if array.dtype.kind not in "biuf":
-        raise ShapeError(where, f"expected numbers, got {array.dtype}")
-    if array.shape == shape:
-        array = array[None]
-    if array.shape[1:] != shape or array.ndim == 0:
-        wanted = ", ".join(map(str, shape))
-        why = f"expected input of shape [{wanted}] or [N, {wanted}], got {list(array.shape)}"
-        raise ShapeError(where, why)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def scaled(x: Array, factor: float) -> Array:
-    """Return float32 inputs times a factor."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        return x if factor == 1.0 else x * np.float32(factor)

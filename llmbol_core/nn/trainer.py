@@ -15,9 +15,9 @@ import numpy as np
 
 from llmbol_core.errors import ModelError
 from llmbol_core.ml.gguf.writer import Progress
-from llmbol_core.nn.data import Dataset
+from llmbol_core.nn.data import Dataset, scaled
 from llmbol_core.nn.evaluate import measure, training_of
-from llmbol_core.nn.model import Model, scaled
+from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import Array
 from llmbol_core.nn.optim import clip
 from llmbol_core.nn.randomness import ORDER_LANE, Stream

@@ -9,10 +9,20 @@ from llmbol_core.vm import traps
 from llmbol_core.vm.arena import Arena
 from llmbol_core.vm.module import TypeDescriptor
 
-BYTE, WORD, BIG, REAL, POINTER = range(8, 13)
-"""Numbers of the types that every machine has; smaller ones are kinds of objects."""
+BYTE, WORD, BIG, REAL, POINTER, HANDLE = range(8, 14)
+"""Numbers of the types that every machine has; smaller ones are kinds of objects.
 
-_BUILT_IN = {BYTE: (1, b""), WORD: (4, b""), BIG: (8, b""), REAL: (8, b""), POINTER: (4, b"\x80")}
+A HANDLE is a record of two words, for which the host keeps a value.
+"""
+
+_BUILT_IN = {
+    BYTE: (1, b""),
+    WORD: (4, b""),
+    BIG: (8, b""),
+    REAL: (8, b""),
+    POINTER: (4, b"\x80"),
+    HANDLE: (8, b""),
+}
 
 
 class HeapType(NamedTuple):

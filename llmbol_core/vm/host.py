@@ -8,6 +8,7 @@ what the process is to wait for while others go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,17 @@ class Exchange:
     sends: bool
     address: int
     then: Callable[[], Any]
+
+
+class Session(ExitStack):
+    """What built-in modules hold while processes run, and let go when those have stopped.
+
+    ``holders`` are the modules that have entered something.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holders: set[str] = set()
 
 
 Wish = Sleep | Work | Until | Exchange

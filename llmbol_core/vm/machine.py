@@ -30,7 +30,7 @@ from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.environment import Environment, Streams
 from llmbol_core.vm.groups import share
-from llmbol_core.vm.host import ARGUMENTS, HostModule
+from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.loader import LoadedModule, Loader
@@ -96,6 +96,7 @@ class InfernoVM:
         self._started = 0
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
+        self.session = Session()
         if self.environment.namespace.has_root:
             provide_system_files(self)
 
@@ -375,7 +376,8 @@ class InfernoVM:
         """Run until no process is left, within the limits."""
         seconds = self.limits.seconds
         until = None if seconds is None else time.monotonic() + seconds
-        self.scheduler.run(self.limits.instructions, until)
+        with Session() as self.session:
+            self.scheduler.run(self.limits.instructions, until)
 
 
 def _export(loaded: LoadedModule, name: str) -> Export:

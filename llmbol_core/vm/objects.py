@@ -48,7 +48,8 @@ class Heap(TypedArena):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._hosted: dict[int, tuple[Any, int]] = {}
+        self.hosted: dict[int, tuple[Any, int]] = {}
+        """What the host keeps for records, and the bytes that it is charged for."""
         self.finalizers: dict[int, Callable[[int], None]] = {}
         """What to call with a reference before an object of a kind is released."""
         self.collect: Callable[[], object] = lambda: None
@@ -98,7 +99,7 @@ class Heap(TypedArena):
         at = ref >> 2
         kind = self.words[at - 3]
         if self.words[at - 1] & HOSTED:
-            value, charge = self._hosted.pop(ref)
+            value, charge = self.hosted.pop(ref)
             self.reserved -= charge
             getattr(value, "close", lambda: None)()
         elif kind in self.finalizers:
@@ -369,12 +370,12 @@ class Heap(TypedArena):
                 self.release(ref)
                 raise Trap(traps.HEAP_FULL)
         self.words[(ref >> 2) - 1] = HOSTED
-        self._hosted[ref] = (value, charge)
+        self.hosted[ref] = (value, charge)
         return ref
 
     def handle(self, ref: int) -> Any:
         """Return the value that the host keeps for a record, or None if it keeps none."""
-        return self._hosted.get(ref, (None, 0))[0]
+        return self.hosted.get(ref, (None, 0))[0]
 
     def new_module(self, data: int, links: int) -> int:
         """Return a module handle for module data it takes over and the number of its links."""
@@ -385,8 +386,8 @@ class Heap(TypedArena):
 
     def close_handles(self) -> None:
         """Close what the host still keeps; the heap is used no more."""
-        while self._hosted:
-            getattr(self._hosted.popitem()[1][0], "close", lambda: None)()
+        while self.hosted:
+            getattr(self.hosted.popitem()[1][0], "close", lambda: None)()
 
     @property
     def objects(self) -> int:

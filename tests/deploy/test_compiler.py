@@ -106,13 +106,23 @@ def test_listing_assembles_to_the_same_module(mlp, tmp_path):
     assert again.instructions == module.instructions
 
 
-def test_memory_limit_holds(mlp, tmp_path, rng):
+def test_many_samples_are_taken_as_they_fit_the_memory(mlp, tmp_path, rng):
     program = str(tmp_path / "mlp.dis")
     compile_file(mlp, program)
-    samples = rng.normal(size=(50_000, 64)).astype(np.float32)
+    samples = rng.normal(size=(20_000, 64)).astype(np.float32)
     done = answers(program, samples, tmp_path, limits=deploy.Limits(memory=1 << 20))
-    assert done.status == 1
+    assert done.stdout.decode() == format_rows(load_for_inference(mlp).run(samples))
+
+
+def test_memory_limit_holds(tmp_path):
+    source, program = str(tmp_path / "wide.gguf"), str(tmp_path / "wide.dis")
+    save(build_model("wide", [4]).linear(4, 100_000).relu().linear(100_000, 2).build(), source)
+    compile_file(source, program)
+    samples = np.zeros((1, 4), np.float32)
+    done = answers(program, samples, tmp_path, limits=deploy.Limits(memory=1 << 18))
+    assert (done.status, done.stdout) == (1, b"")
     assert b"out of memory" in done.stderr
+    assert answers(program, samples, tmp_path).status == 0
 
 
 def test_only_granted_files_are_there(mlp, tmp_path):

@@ -25,10 +25,10 @@ from llmbol_core.ml.text import format_rows
 from llmbol_core.nn.builder import build_model
 from llmbol_core.nn.checkpoint import load, load_for_inference, open_model, save
 from llmbol_core.nn.containers import Sequential
-from llmbol_core.nn.data import Dataset
+from llmbol_core.nn.data import Dataset, conform
 from llmbol_core.nn.evaluate import evaluate, evaluate_file, load_data
 from llmbol_core.nn.infer import infer, save_outputs, top_candidates
-from llmbol_core.nn.model import Input, Model, Training, conform
+from llmbol_core.nn.model import Input, Model, Training
 from llmbol_core.nn.optim import SGD
 from llmbol_core.nn.quantize import quantize_checkpoint
 from llmbol_core.nn.spec import read_spec

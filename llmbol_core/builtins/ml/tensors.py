@@ -1,0 +1,215 @@
+"""Tensors as Dis programs hold them: references to arrays that the host keeps.
+
+The bytes of an array count against the machine's memory limit from before it is made until its last
+reference dies. What shares another's memory (a view of a tensor, of a Dis array, of the payload)
+costs nothing and keeps the other alive. A symbol stands for the result of an operation that has not
+been computed: it belongs to the trace of a network, see ``plans.py``.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmbol_core.builtins.binding import Binding, Pending
+from llmbol_core.errors import LlmbolError, Trap
+from llmbol_core.ml.tensor import Tensor
+from llmbol_core.native.threads import single_threaded_blas, thread_count
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.handles import new_handle
+from llmbol_core.vm.host import HostCall, Until
+from llmbol_core.vm.objects import Heap
+
+if TYPE_CHECKING:
+    from llmbol_core.builtins.ml.plans import Symbol
+
+NAME = "Ml"
+binding = Binding(
+    NAME,
+    """
+    FD: adt { fd: int; };
+    Tensor: adt { rank: int; size: int; };
+    Plan: adt { operations: int; weights: int; };
+    Samples: adt { count: int; taken: int; };
+    """,
+)
+
+FAILURES = (LlmbolError, ArithmeticError, LookupError, TypeError, ValueError)
+"""What operations raise for arguments that do not fit."""
+_MOST_WORD = 0x7FFFFFFF
+_OPERATIONS_INLINE = 50_000_000
+"""Calls that take more floating-point operations leave the machine's thread, so that its time limit
+and its other processes need not wait for them."""
+
+
+class Slot:
+    """What the host keeps for a ``ref Tensor``: its tensor, or else its symbol.
+
+    ``keeps`` is a reference to the object whose memory the tensor shares.
+    """
+
+    __slots__ = ("heap", "keeps", "name", "symbol", "tensor")
+
+    def __init__(self, tensor: Tensor | None, symbol: Symbol | None = None) -> None:
+        self.tensor, self.symbol = tensor, symbol
+        self.heap: Heap | None = None
+        self.keeps = NIL
+        self.name = ""
+        """Of a weight from the payload."""
+
+    def close(self) -> None:
+        """Let go of what the tensor needs; its last reference is gone."""
+        if self.symbol is not None:
+            self.symbol.trace.release()
+        if self.heap is not None:
+            self.heap.release(self.keeps)
+
+
+def fault(error: Exception, what: str = "") -> Trap:
+    """Return the exception that a program gets for what went wrong."""
+    if isinstance(error, Trap):
+        return error
+    if isinstance(error, MemoryError):
+        return Trap(traps.HEAP_FULL)
+    why = str(error) or type(error).__name__
+    return Trap(f"ml: {what}: {why}" if what and not why.startswith(what) else f"ml: {why}")
+
+
+def described(tensor: Tensor | None) -> str:
+    """Return a tensor's shape and storage type, as error texts give them."""
+    if tensor is None:
+        return "nil"
+    return f"{'x'.join(map(str, tensor.shape)) or 'scalar'} {tensor.dtype.name}"
+
+
+def slot_of(heap: Heap, ref: int) -> Slot | None:
+    """Return what the host keeps for a reference, None for nil. Raises Trap for other records."""
+    if ref == NIL:
+        return None
+    slot = heap.handle(ref)
+    if not isinstance(slot, Slot):
+        raise Trap("ml: no tensor: a ref Tensor comes from a function of $Ml")
+    return slot
+
+
+def tensor_of(heap: Heap, ref: int) -> Tensor:
+    """Return the tensor of a reference. Raises Trap for nil, for a symbol and for other records."""
+    slot = slot_of(heap, ref)
+    if slot is None:
+        raise Trap(traps.NIL_DEREFERENCE)
+    if slot.tensor is None:
+        raise Trap("ml: no numbers yet: the tensor stands for a result of the network being traced")
+    return slot.tensor
+
+
+binding.reference("Tensor", lambda heap, ref: ref, lambda heap, made: made)
+
+
+def register(heap: Heap, slot: Slot, shape: tuple[int, ...], size: int, charge: int) -> int:
+    """Return a new reference that stands for a slot; ``charge`` bytes count against the limit."""
+    return new_handle(heap, slot, charge, len(shape), min(size, _MOST_WORD))
+
+
+def keep(heap: Heap, tensor: Tensor) -> int:
+    """Return a reference to a tensor that owns its bytes."""
+    return register(heap, Slot(tensor), tensor.shape, tensor.size, tensor.nbytes)
+
+
+def keep_view(heap: Heap, tensor: Tensor, owner: int = NIL) -> int:
+    """Return a reference to a tensor that shares the memory of an object of the heap, if any."""
+    slot = Slot(tensor)
+    ref = register(heap, slot, tensor.shape, tensor.size, 0)
+    slot.heap, slot.keeps = heap, heap.retain(owner)
+    return ref
+
+
+def admit(heap: Heap, size: int) -> None:
+    """Raise the trap "out of memory: heap" unless so many bytes may still be taken."""
+    if size > heap.limit:
+        raise Trap(traps.HEAP_FULL)
+    if not heap.reserve(size):
+        heap.collect()
+        heap.defragment()
+        if not heap.reserve(size):
+            raise Trap(traps.HEAP_FULL)
+    heap.reserved -= size
+
+
+def begin(call: HostCall) -> None:
+    """Hold BLAS to one thread and NumPy's warnings back for as long as the machine runs."""
+    session = call.machine.session
+    if NAME not in session.holders:
+        session.holders.add(NAME)
+        session.enter_context(single_threaded_blas())
+        session.enter_context(np.errstate(all="ignore"))
+
+
+class _Jobs:
+    """The calls of one machine that work outside of its thread, and the bytes set aside for each.
+
+    A process may be ended while its call works; the bytes are given back when the call is over.
+    """
+
+    def __init__(self) -> None:
+        self.charges: dict[threading.Event, int] = {}
+
+    def settle(self, heap: Heap) -> None:
+        """Give back the bytes of calls that are over."""
+        for done in [done for done in self.charges if done.is_set()]:
+            heap.reserved -= self.charges.pop(done)
+
+
+_jobs: weakref.WeakKeyDictionary[Heap, _Jobs] = weakref.WeakKeyDictionary()
+
+
+def compute(
+    call: HostCall,
+    work: Callable[[], Tensor],
+    size: int,
+    operations: int,
+    finish: Callable[[Tensor], int],
+) -> Any:
+    """Compute a tensor of so many bytes at most and return what ``finish`` makes of it.
+
+    Raises Trap before anything is computed if the bytes are not to be had. What takes long is done
+    in another thread where a time limit or other processes make that matter.
+    """
+    heap = call.heap
+    admit(heap, size)
+    machine = call.machine
+    is_alone = machine.limits.seconds is None and len(machine.scheduler.processes) < 2
+    if operations < _OPERATIONS_INLINE or is_alone:
+        begin(call)
+        return finish(work())
+    jobs = _jobs.setdefault(heap, _Jobs())
+
+    def ready() -> bool:
+        jobs.settle(heap)
+        return len(jobs.charges) < thread_count()
+
+    def start() -> Pending:
+        admit(heap, size)
+        done = threading.Event()
+        heap.reserve(size)
+        jobs.charges[done] = size
+        return Pending(lambda: _outside(work, done), lambda tensor: settle(tensor))
+
+    def settle(tensor: Tensor) -> int:
+        jobs.settle(heap)
+        return finish(tensor)
+
+    return start() if ready() else Until(ready, start)
+
+
+def _outside(work: Callable[[], Tensor], done: threading.Event) -> Tensor:
+    """Compute in a thread of its own."""
+    try:
+        with single_threaded_blas(), np.errstate(all="ignore"):
+            return work()
+    finally:
+        done.set()

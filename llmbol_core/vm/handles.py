@@ -1,0 +1,51 @@
+"""Handles made and released many times a second, such as those of tensors.
+
+``new_handle`` does what ``Heap.new_handle`` does for a record of two words, whose block it takes
+from the free list without the general allocator where it can.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import FREE_LISTS, HEADER, NIL
+from llmbol_core.vm.heaptypes import HANDLE
+from llmbol_core.vm.objects import HOSTED, Heap
+
+_SIZE = HEADER + 8
+_HEAD = (FREE_LISTS + _SIZE) >> 2
+
+
+def new_handle(heap: Heap, value: object, charge: int, first: int, second: int) -> int:
+    """Return a record of two words for which the host keeps a value; see ``Heap.new_handle``."""
+    pointers = heap.pointers
+    ref = pointers[_HEAD]
+    if ref == NIL or not heap.reserve(charge):
+        ref = heap.new_handle(value, charge, HANDLE)
+        at = ref >> 2
+    else:
+        at = ref >> 2
+        pointers[_HEAD] = pointers[at]
+        pointers[at - 4] = 1
+        pointers[at - 3] = HANDLE
+        pointers[at - 2] = _SIZE
+        pointers[at - 1] = HOSTED
+        heap.hosted[ref] = (value, charge)
+    words = heap.words
+    words[at], words[at + 1] = first, second
+    return ref
+
+
+def replace(heap: Heap, address: int, ref: int) -> None:
+    """Store a reference that the caller owns, and release the one that was there, mostly the last.
+
+    The same as ``Heap.give`` for a place that holds a handle.
+    """
+    pointers = heap.pointers
+    old = pointers[address >> 2]
+    pointers[address >> 2] = ref
+    if old == NIL:
+        return
+    at = old >> 2
+    if pointers[at - 4] == 1 and pointers[at - 3] == HANDLE and pointers[at - 1] == HOSTED:
+        heap.discard(old)
+    else:
+        heap.release(old)
