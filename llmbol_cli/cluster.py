@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import cluster_nodes, cluster_submit, render
-from llmbol_cli.cluster_submit import Output, Strategy, check_output, deliver
+from llmbol_cli.cluster_output import check_output, deliver, deliver_parts
+from llmbol_cli.cluster_submit import Output, Strategy
 from llmbol_cli.options import AsJson, connected, duration, words
 
 app = render.app("Run programs and models on compute nodes.")
@@ -105,7 +106,11 @@ def result(id: Task, output: Output = None, as_json: AsJson = False) -> None:
     """
     check_output(output, as_json)
     with connected() as client:
-        deliver(client.result(id), output, as_json)
+        ids = client.expand([id])
+        if ids == [id]:
+            deliver(client.result(id), output, as_json)
+        else:
+            deliver_parts(map(client.result, ids), output, as_json)
 
 
 @app.command()
@@ -121,7 +126,9 @@ def wait(
     from llmbol_core.distributed.report import TaskStatus
 
     with connected() as client, render.progress("waiting") as progress:
-        ended = [TaskStatus.of(entry) for entry in client.wait(ids, timeout, progress)]
+        ended = [
+            TaskStatus.of(entry) for entry in client.wait(client.expand(ids), timeout, progress)
+        ]
     render.show(ended, as_json)
     raise typer.Exit(any(task.state != "done" for task in ended))
 
@@ -135,8 +142,10 @@ def cancel(id: Task, as_json: AsJson = False) -> None:
     from llmbol_core.distributed.report import TaskStatus
 
     with connected() as client:
-        client.cancel([id])
-        render.show(TaskStatus.of(client.result(id).entry), as_json)
+        ids = client.expand([id])
+        client.cancel(ids)
+        statuses = [TaskStatus.of(client.result(id).entry) for id in ids]
+        render.show(statuses[0] if ids == [id] else statuses, as_json)
 
 
 @app.command()

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmbol_cli import render
+from llmbol_cli.cluster_output import (
+    check_output,
+    deliver,
+    deliver_files,
+    deliver_parts,
+)
 from llmbol_cli.options import AsJson, connected, size
 
 app = render.app("Send a task to the cluster.")
@@ -75,7 +86,10 @@ def run(
 def infer(
     model: Annotated[str, typer.Argument(metavar="FILE", help="A .gguf checkpoint.")],
     inputs: Annotated[
-        str, typer.Option("--input", "-i", metavar="FILE", help="Samples: .npy, .npz or .csv.")
+        str,
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="Samples: .npy, .npz or .csv; - for stdin."
+        ),
     ],
     output: Output = None,
     priority: Priority = 0,
@@ -87,14 +101,117 @@ def infer(
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run a model on a node and print its outputs, or write them as .npy.
+    """Run a model on nodes, large inputs in pieces, and print its outputs or write them as .npy.
 
     Example: cluster submit infer digits.gguf --input digits.npy
     """
-    payload = {"model": model, "input": inputs}
     options = _options(priority, retries, timeout, capability, strategy)
     check_output(output, as_json, model, inputs)
-    _submit(_task("inference", id, payload, options), wait, output, as_json)
+    with _file(inputs) as path:
+        task = _task("inference", id, {"model": model, "input": path}, options)
+        pieces = _pieces(model, path)
+        if pieces is None:
+            _submit(task, wait, output, as_json)
+        else:
+            _submit_pieces(task, pieces, wait, output, as_json)
+
+
+@app.command("map")
+def map_files(
+    program: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Words for the program, before its file.")
+    ] = None,
+    inputs: Annotated[
+        list[str],
+        typer.Option("--inputs", metavar="PATTERN", help="Files such as 'data/*.csv'; repeatable."),
+    ] = [],  # noqa: B006 -- typer reads it, nobody changes it
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="PATH", help="A file, or a folder for one each."),
+    ] = None,
+    priority: Priority = 0,
+    retries: Retries = None,
+    timeout: Timeout = None,
+    max_memory: Memory = "64M",
+    capability: Capability = None,
+    strategy: Strategy = None,
+    id: TaskId = None,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a .dis program once for each of some files and print what it prints, in their order.
+
+    Example: cluster submit map digits.dis --inputs '*.npy'
+    """
+    from llmbol_core.distributed.splitting import map_tasks, matching
+
+    paths = matching(inputs)
+    if not paths:
+        raise typer.BadParameter("missing option '--inputs'")
+    payload = {
+        "program": program, "arguments": arguments or [], "max_memory": size(max_memory),
+    }  # fmt: skip
+    options = _options(priority, retries, timeout, capability, strategy)
+    to_folder = output is not None and (output.endswith(os.sep) or os.path.isdir(output))
+    if not to_folder:
+        check_output(output, as_json, program, *map(str, paths))
+    whole = _task("run", id, payload, options)
+    with connected() as client:
+        ids = client.submit(map_tasks(whole, paths))
+        if not wait:
+            _show_id(whole.id, as_json)
+            return
+        with render.progress("waiting") as progress:
+            client.wait(ids, progress=progress)
+        if to_folder:
+            deliver_files(map(client.result, ids), paths, str(output), as_json)
+        else:
+            deliver_parts(map(client.result, ids), output, as_json)
+
+
+@contextmanager
+def _file(name: str) -> Iterator[str]:
+    """Give the path of a file; standard input becomes one for as long as it is needed."""
+    if name != "-":
+        yield name
+        return
+    with tempfile.TemporaryDirectory(prefix="llmbol-") as folder:
+        path = Path(folder, "stdin")
+        with open(path, "wb") as file:
+            while piece := sys.stdin.buffer.read(1 << 20):
+                file.write(piece)
+        yield str(path)
+
+
+def _pieces(model: str, path: str) -> Any:
+    """Return the input in pieces if it is large."""
+    from llmbol_core.distributed.splitting import LARGE, pieces_of
+
+    if not os.path.isfile(path) or os.path.getsize(path) <= LARGE:
+        return None
+    from llmbol_core.nn.checkpoint import load_for_inference
+
+    return pieces_of(Path(path), load_for_inference(model).input_shape)
+
+
+def _submit_pieces(task: Any, pieces: Any, wait: bool, output: str | None, as_json: bool) -> None:
+    """Submit a task in pieces and deliver their results as they come, or print the id."""
+    from llmbol_core.distributed.splitting import inference_tasks, stream
+
+    tasks = inference_tasks(task, pieces)
+    with connected() as client, render.progress("working") as progress:
+        if wait:
+            deliver_parts(stream(client, tasks, pieces.count, progress), output, as_json)
+            return
+        for number, piece in enumerate(tasks, 1):
+            client.submit([piece])
+            progress(number, pieces.count, "pieces sent")
+    _show_id(task.id, as_json)
+
+
+def _show_id(id: str, as_json: bool) -> None:
+    render.show({"id": id} if as_json else id, as_json)
 
 
 def _options(
@@ -121,40 +238,13 @@ def _task(type: str, id: str | None, payload: dict[str, Any], options: dict[str,
     return create_task(new_id(type) if id is None else id, type, payload, **options)
 
 
-def check_output(output: str | None, as_json: bool, *sources: str) -> None:
-    """Refuse, before anything is submitted, an output that could not be written in the end."""
-    from llmbol_core.native.files import check_target
-
-    if output == "-" and as_json:
-        raise typer.BadParameter("--json and --output - both write to standard output")
-    if output not in (None, "-"):
-        check_target(str(output), *filter(os.path.exists, sources))
-
-
 def _submit(task: Any, wait: bool, output: str | None, as_json: bool) -> None:
     """Submit a task; wait for its result and deliver it, or print the id."""
     with connected() as client:
         client.submit([task])
         if not wait:
-            render.show({"id": task.id} if as_json else task.id, as_json)
+            _show_id(task.id, as_json)
             return
         with render.progress("waiting") as progress:
             client.wait([task.id], progress=progress)
         deliver(client.result(task.id), output, as_json)
-
-
-def deliver(result: Any, output: str | None, as_json: bool) -> None:
-    """Print or write a result; what a failed task left is shown before the failure."""
-    from llmbol_core.distributed.client import describe
-    from llmbol_core.native.files import atomic_write
-
-    if as_json:
-        render.show(describe(result), as_json)
-    elif output is None:
-        render.write_bytes(result.text)
-    result.check()
-    if output == "-":
-        render.write_bytes(result.data)
-    elif output is not None:
-        with atomic_write(output) as file:
-            file.write(result.data)

@@ -88,6 +88,7 @@ class Client:
     def __init__(self, state: StateDirectory, role: Role = Role.CLIENT) -> None:
         self._state, self._role = state, role
         self._idle: list[Connection] = []
+        self._hashes: dict[Path, tuple[tuple[int, ...], tuple[str, int]]] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -105,8 +106,7 @@ class Client:
 
     def submit(self, tasks: Sequence[Task]) -> list[str]:
         """Send tasks with their files; return their ids when the cluster has them on disk."""
-        hashes: dict[Path, tuple[str, int]] = {}
-        packed = [self._pack(task, hashes) for task in tasks]
+        packed = [self._pack(task) for task in tasks]
         answer = self.call("submit", {"tasks": [task.to_json() for task in packed]})[0]
         return [str(id) for id in answer["ids"]]
 
@@ -138,6 +138,14 @@ class Client:
             data += piece
             if len(piece) < CHUNK:
                 return Result(Entry(**fields), bytes(data))
+
+    def expand(self, ids: Sequence[str]) -> list[str]:
+        """Return ids of tasks, those of its members in place of a group's."""
+        return [str(id) for id in self.call("expand", {"ids": list(ids)})[0]]
+
+    def release(self, id: str) -> None:
+        """Have the cluster give up the inputs of a task that has ended."""
+        self.call("release", {"id": id})
 
     def tasks(self, limit: int = 100) -> list[Entry]:
         """Return the latest tasks, the last one first."""
@@ -256,21 +264,19 @@ class Client:
                 raise
             raise NoCluster(str(error)) from error
 
-    def _pack(self, task: Task, hashes: dict[Path, tuple[str, int]]) -> Task:
-        """Return a task ready to travel, its files sent; a file is read once for all tasks."""
+    def _pack(self, task: Task) -> Task:
+        """Return a task ready to travel, its files sent."""
         row = job(task.type)
         packed = row.pack(task.payload)
-        files = tuple(self._send(attachment, hashes) for attachment in packed.files)
+        files = tuple(self._send(attachment) for attachment in packed.files)
         capability = task.capability or row.capability
         return dataclasses.replace(task, payload=packed.payload, files=files, capability=capability)
 
-    def _send(self, attachment: Attachment, hashes: dict[Path, tuple[str, int]]) -> FileRef:
+    def _send(self, attachment: Attachment) -> FileRef:
         """Send a file unless the cluster has its content."""
         content = attachment.content
-        if isinstance(content, Path) and content in hashes:
-            return FileRef(attachment.role, attachment.name, *hashes[content])
         if isinstance(content, Path):
-            sha256, size = hashes[content] = hash_file(content)
+            sha256, size = self._hash(content)
         else:
             sha256, size = hashlib.sha256(content).hexdigest(), len(content)
         if not self.call("has", {"sha256": sha256})[0]:
@@ -278,6 +284,18 @@ class Client:
             with whole as file:
                 self._send_pieces(file, sha256, size)
         return FileRef(attachment.role, attachment.name, sha256, size)
+
+    def _hash(self, path: Path) -> tuple[str, int]:
+        """Return hash and size of a file, which is read again only if it was changed."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise FileError.of(error, path) from error
+        mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        known = self._hashes.get(path.absolute())
+        if known is None or known[0] != mark:
+            known = self._hashes[path.absolute()] = (mark, hash_file(path))
+        return known[1]
 
     def _send_pieces(self, file: BinaryIO, sha256: str, size: int) -> None:
         owner, offset = secrets.token_hex(8), 0

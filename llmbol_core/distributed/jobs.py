@@ -198,7 +198,9 @@ def _share(path: Path, name: str) -> None:
 def _pack_inference(payload: Mapping[str, Any]) -> Packed:
     model, inputs = _fields("inference", payload, ("model", "input"))
     path = _path(model, "model")
-    if isinstance(inputs, str | os.PathLike):
+    if isinstance(inputs, Attachment):
+        x = inputs
+    elif isinstance(inputs, str | os.PathLike):
         x = Attachment("input", Path(inputs).name, _path(inputs, "input"))
     else:
         from llmbol_core.distributed.arrays import array_bytes

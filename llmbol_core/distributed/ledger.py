@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS task(
     submitted REAL NOT NULL, started REAL, finished REAL, not_before REAL,
     error TEXT, data BLOB);
 CREATE INDEX IF NOT EXISTS task_state ON task(state, seq);
+CREATE TABLE IF NOT EXISTS member(seq INTEGER PRIMARY KEY, team TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS member_team ON member(team, seq);
 """
 _ENDED = "('" + "','".join(sorted(TERMINAL)) + "')"
 _INSERT = """
@@ -104,11 +106,13 @@ class Ledger:
         which alone there is no room is a failure of its task.
         """
         inserts = [_row(record) for record in new]
+        members = [(r.seq, r.task.group) for r in new if r.task.group is not None]
         updates = [self._update(change) for change in changes]
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany(_INSERT, inserts)
+                self._db.executemany("INSERT INTO member VALUES(?, ?)", members)
                 self._db.executemany(_UPDATE, updates)
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
@@ -146,6 +150,7 @@ class Ledger:
             )
             gone = rows.fetchall()
             self._db.execute(f"DELETE FROM task WHERE {condition}", [before])
+            self._db.execute("DELETE FROM member WHERE seq NOT IN (SELECT seq FROM task)")
         for id, in_file in gone:
             if in_file:
                 (self._results / id).unlink(missing_ok=True)
@@ -171,6 +176,11 @@ class Ledger:
         condition = "id IN (SELECT value FROM json_each(?))"
         rows = self._select(f"SELECT {_COLUMNS} FROM task WHERE {condition}", json.dumps(ids))
         return {row[0]: Entry(*row) for row in rows}
+
+    def members(self, group: str) -> list[str]:
+        """Return the ids of the tasks of a group, in order."""
+        query = "SELECT id FROM member JOIN task USING(seq) WHERE team = ? ORDER BY seq"
+        return [str(id) for (id,) in self._select(query, group)]
 
     def entries(self, limit: int) -> list[Entry]:
         """Return the latest tasks, the last one first."""

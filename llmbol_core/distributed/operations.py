@@ -37,6 +37,8 @@ class Desk:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._arriving: dict[str, tuple[Task, asyncio.Event]] = {}
+        self._promised: dict[str, float] = {}
+        """Files that somebody counts on, by hash, and since when."""
 
     async def submit(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Take tasks; answer when they are on disk. One that is there already is left alone."""
@@ -76,6 +78,26 @@ class Desk:
             raise UsageError(f"a list of tasks: expected a limit between 1 and {MAX_TASKS}")
         entries = self._broker.ledger.entries(limit)
         return [self._broker.latest(entry).to_json() for entry in entries], b""
+
+    async def expand(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer with ids of tasks, those of its members in place of a group's."""
+        ledger = self._broker.ledger
+        ids: list[str] = []
+        for id in map(str, arguments["ids"]):
+            members = [id] if ledger.task(id) is not None else ledger.members(id)
+            if not members:
+                raise UsageError(f"no task {check_id(id)!r} is known")
+            ids += members
+        return ids, b""
+
+    async def release(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Give up the inputs of a task that has ended, unless another task needs them."""
+        id = str(arguments["id"])
+        task = None if id in self._broker.dispatcher.tasks else self._broker.ledger.task(id)
+        for file in task.files if task is not None else ():
+            if file.role == "input" and not self._needs(file.sha256):
+                await asyncio.to_thread(self._broker.store.remove, file.sha256)
+        return None, b""
 
     async def cancel(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """End tasks; answer when that is on disk, with those that had not ended before."""
@@ -141,8 +163,11 @@ class Desk:
         return None, b""
 
     async def has(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
-        """Answer whether a file is in the store."""
-        return self._broker.store.has(str(arguments["sha256"])), b""
+        """Answer whether a file is in the store; if so it is there for a while yet."""
+        sha256 = str(arguments["sha256"])
+        if there := self._broker.store.has(sha256):
+            self._promised[sha256] = self._broker.now()
+        return there, b""
 
     async def put(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Take a piece of a file."""
@@ -186,6 +211,15 @@ class Desk:
             raise UsageError(f"a task {task.id!r} with other content was submitted before")
         return known is not None
 
+    def _needs(self, sha256: str) -> bool:
+        """Return whether a task that has not ended, or is to come, uses a file."""
+        limit = self._broker.now() - SENT_SECONDS
+        self._promised = {hash: time for hash, time in self._promised.items() if time > limit}
+        live = [record.task for record in self._broker.dispatcher.tasks.values()]
+        live += [task for task, _ in self._arriving.values()]
+        used = any(sha256 == file.sha256 for task in live for file in task.files)
+        return used or sha256 in self._promised
+
     def _check(self, task: Task) -> None:
         """Refuse what could never run."""
         job(task.type)
@@ -220,6 +254,7 @@ def operations(desk: Desk) -> dict[str, Operation]:
         "wait":      Operation(client, desk.wait),
         "result":    Operation(client, desk.result),
         "tasks":     Operation(client, desk.tasks),
+        "expand":    Operation(client, desk.expand),
         "cancel":    Operation(client, desk.cancel),
         "prune":     Operation(client, desk.prune),
         "status":    Operation(client, desk.status),
@@ -231,6 +266,7 @@ def operations(desk: Desk) -> dict[str, Operation]:
         "pause":     Operation(client, desk.pause),
         "stop":      Operation(client, desk.stop),
         "has":       Operation(client, desk.has),
+        "release":   Operation(client, desk.release),
         "put":       Operation(client, desk.put),
         "fetch":     Operation(both,   desk.fetch),
     }

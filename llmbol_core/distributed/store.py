@@ -113,6 +113,10 @@ class FileStore:
                 return path
             return self.add(sha256, _pieces(read))
 
+    def remove(self, sha256: str) -> None:
+        """Remove a file, if it is there."""
+        self.path(sha256).unlink(missing_ok=True)
+
     @contextmanager
     def _lock(self, sha256: str) -> Iterator[None]:
         """Hold the right to write one file against the other processes of this machine."""

@@ -95,9 +95,13 @@ class Task:
     timeout: float | None = None
     """Seconds that an attempt may take."""
     files: tuple[FileRef, ...] = ()
+    group: str | None = None
+    """What it is a part of: a name under which all its parts can be asked for."""
 
     def __post_init__(self) -> None:
         check_id(self.id)
+        if self.group is not None:
+            check_id(self.group)
         self._require(isinstance(self.type, str), "type", "a word, such as 'run'")
         self._require(isinstance(self.payload, Mapping), "payload", "a dictionary of its fields")
         self._require(
@@ -133,6 +137,7 @@ class Task:
             "max_retries": self.max_retries,
             "timeout": self.timeout,
             "files": [[f.role, f.name, f.sha256, f.size] for f in self.files],
+            "group": self.group,
         }
 
     @classmethod

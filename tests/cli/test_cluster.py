@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from llmbol_core import build_model
 from llmbol_core.builtins import signature_of
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task
+from llmbol_core.nn import checkpoint
 from tests.distributed.conftest import eventually, processes_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -228,3 +231,36 @@ def test_a_cluster_that_is_drained_ends_what_it_began_and_keeps_the_rest(tmp_pat
     shown = cluster(directory, "nodes").stdout.splitlines()
     assert shown[1].split()[:2] == ["node-1", "up"]
     assert cluster(directory, "stop").returncode == 0
+
+
+@pytest.mark.cluster
+def test_many_files_and_large_ones_are_worked_on_in_pieces(directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "specs" / "programs" / "hello.s", "hello.s")
+    tool = [sys.executable, "-c", "from llmbol_cli.dis import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*tool, "asm", "hello.s", "-o", "hello.dis"], check=True, env=environment)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        Path(name).write_text(name)
+    mapped = ("submit", "map", "hello.dis", "--inputs", "*.txt")
+    assert cluster(directory, "start").returncode == 0
+    printed = cluster(directory, *mapped, "--id", "greet")
+    assert (printed.stdout, printed.stderr) == ("hello, world\n" * 3, "")
+    assert cluster(directory, *mapped, "-o", "outs/").returncode == 0
+    assert Path("outs/b.txt.out").read_text() == "hello, world\n"
+    assert cluster(directory, "result", "greet").stdout == "hello, world\n" * 3
+    listed = cluster(directory, "wait", "greet").stdout
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == [
+        f"greet.{n}" for n in (1, 2, 3)
+    ]
+    nothing = cluster(directory, "submit", "map", "hello.dis", "--inputs", "*.csv")
+    assert (nothing.returncode, nothing.stderr) == (1, "error: no file matches '*.csv'\n")
+    checkpoint.save(build_model("small", [4]).linear(4, 3).relu().build(), "m.gguf")
+    x = np.random.default_rng(0).normal(size=(100_000, 4)).astype(np.float32)
+    np.save("x.npy", x)
+    asked = ("submit", "infer", "m.gguf", "--input", "x.npy", "--id", "x")
+    assert cluster(directory, *asked, "--no-wait").stdout == "x\n"
+    assert cluster(directory, *asked, "-o", "y.npy").returncode == 0
+    assert np.array_equal(np.load("y.npy"), checkpoint.load_for_inference("m.gguf").run(x))
+    assert cluster(directory, "result", "x", "-o", "z.npy").returncode == 0
+    assert Path("z.npy").read_bytes() == Path("y.npy").read_bytes()

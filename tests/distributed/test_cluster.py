@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.node import create_compute_node, local_nodes
 from llmbol_core.distributed.report import Config, NodeStatus
 from llmbol_core.distributed.security import Certificates, Role, issue
+from llmbol_core.distributed.splitting import inference_tasks, pieces_of, stream
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
 from llmbol_core.distributed.task import State, Task, create_task
@@ -170,6 +172,34 @@ def test_a_model_computes_there_what_it_computes_here(client, model):
     assert all(np.array_equal(client.result(e.id).value, expected) for e in entries)
     # The weights came once, by their content.
     assert FileStore(client._state.files).has(hash_file(model)[0])
+
+
+def test_a_large_input_is_worked_on_in_pieces_and_comes_back_in_order(client, model, tmp_path):
+    from llmbol_core.nn.checkpoint import load_for_inference
+
+    x = np.random.default_rng(0).normal(size=(150_000, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    whole = create_task("large", "inference", {"model": str(model), "input": tmp_path / "x.npy"})
+
+    def results() -> Any:
+        pieces = pieces_of(tmp_path / "x.npy", (4,))
+        assert pieces is not None
+        return [r.value for r in stream(client, inference_tasks(whole, pieces), pieces.count)]
+
+    expected = load_for_inference(str(model)).run(x)
+    assert np.array_equal(np.concatenate(results()), expected)
+    ids = client.expand(["large"])
+    assert ids == [f"large.{n}" for n in range(1, len(ids) + 1)]
+    ended = client.wait(ids)
+    # The inputs are gone, and asking again runs nothing again.
+    pieces = pieces_of(tmp_path / "x.npy", (4,))
+    assert pieces is not None
+    content = bytes(next(pieces.attachments).content)
+    assert not FileStore(client._state.files).has(hashlib.sha256(content).hexdigest())
+    assert np.array_equal(np.concatenate(results()), expected)
+    assert client.wait(ids) == ended
+    with pytest.raises(UsageError, match="no task 'larg' is known"):
+        client.expand(["larg"])
 
 
 def test_a_machine_runs_its_modules_on_the_cluster(client, cluster, monkeypatch):

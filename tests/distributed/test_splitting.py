@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbol_core.distributed.splitting import (
+    LARGE,
+    PIECE,
+    ArrayWriter,
+    inference_tasks,
+    map_tasks,
+    matching,
+    pieces_of,
+)
+from llmbol_core.distributed.task import Task
+from llmbol_core.errors import FileError, UsageError
+from llmbol_core.nn.data import parse_npy, read_arrays, read_samples, samples_at_a_time
+
+
+def contents(path: Path, sample: tuple[int, ...]) -> list[bytes]:
+    pieces = pieces_of(path, sample)
+    assert pieces is not None
+    found = [bytes(piece.content) for piece in pieces.attachments]
+    assert abs(len(found) - pieces.count) <= 1
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<f4", ">f8"])
+def test_rows_of_an_array_stay_in_order_and_as_they_are(tmp_path, dtype):
+    array = np.arange(3_000_000).reshape(-1, 4, 5).astype(dtype)
+    np.save(tmp_path / "x.npy", array)
+    parts = [parse_npy(data, "part") for data in contents(tmp_path / "x.npy", (4, 5))]
+    assert len(parts) > 1
+    assert all(part.dtype == array.dtype for part in parts)
+    assert np.array_equal(np.concatenate(parts), array)
+    # So that the same samples are computed together as without cuts.
+    step = samples_at_a_time(array[0].nbytes)
+    assert all(len(part) % step == 0 for part in parts[:-1])
+    assert all(part.nbytes <= PIECE for part in parts)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_rows_of_a_table_keep_the_names_of_their_columns(tmp_path, header):
+    rows = np.arange(240_000).reshape(-1, 3)
+    names = "a,b,c" if header else ""
+    np.savetxt(tmp_path / "x.csv", rows, "%d", ",", header=names, comments="")
+    if not header:
+        text = (tmp_path / "x.csv").read_bytes().lstrip(b"\n")
+        (tmp_path / "x.csv").write_bytes(text)
+    tables = [read_arrays("part", data) for data in contents(tmp_path / "x.csv", (3,))]
+    assert len(tables) > 1
+    parts = [read_samples(table, "x", "y", (3,), "part") for table in tables]
+    assert np.array_equal(np.concatenate(parts), rows)
+
+
+def test_what_is_small_or_no_batch_of_samples_is_not_cut(tmp_path):
+    np.save(tmp_path / "small.npy", np.zeros((10, 4)))
+    np.save(tmp_path / "one.npy", np.zeros((300, 1000)))
+    np.savez(tmp_path / "x.npz", x=np.zeros((300, 1000)))
+    (tmp_path / "odd.csv").write_bytes(b'"a\nb",c\n' + b"1,2\n" * LARGE)
+    for name, sample in (
+        ("small.npy", (4,)), ("one.npy", (300, 1000)), ("x.npz", (1000,)), ("odd.csv", (2,)),
+    ):  # fmt: skip
+        assert pieces_of(tmp_path / name, sample) is None
+    with pytest.raises(FileError, match="no such file"):
+        pieces_of(tmp_path / "none", (4,))
+    (tmp_path / "line").write_bytes(b"1\n" + b"1" * (17 << 20))
+    with pytest.raises(UsageError, match="is no row of numbers"):
+        contents(tmp_path / "line", (1,))
+
+
+def test_the_same_file_makes_the_same_tasks(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((100_000, 4), np.float32))
+    whole = Task("g", "inference", {"model": "m"}, priority=3)
+
+    def tasks() -> list[Any]:
+        pieces = pieces_of(tmp_path / "x.npy", (4,))
+        assert pieces is not None
+        return list(inference_tasks(whole, pieces))
+
+    assert tasks() == tasks()
+    assert [task.id for task in tasks()[:2]] == ["g.1", "g.2"]
+    assert {(task.group, task.priority) for task in tasks()} == {("g", 3)}
+
+
+def test_patterns_name_files_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.csv", "a.csv", "sub/c.csv", "[x].csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert matching(["b.csv", "*.csv"]) == [Path(n) for n in ("b.csv", "[x].csv", "a.csv")]
+    assert matching(["**/*.csv"])[-1] == Path("sub/c.csv")
+    assert matching(["[x].csv"]) == [Path("[x].csv")]
+    for nothing in ("*.npy", "sub", ""):
+        with pytest.raises(UsageError, match="no file matches"):
+            matching([nothing])
+    tasks = map_tasks(Task("m", "run", {"program": "p"}), matching(["*.csv"]))
+    assert tasks[1].payload == {"program": "p", "inputs": ["a.csv"]}
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5,), (7, 2, 3), (2, 1, 2, 1, 2)])
+def test_an_array_written_in_parts_is_the_file_that_numpy_writes(shape):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    written, expected = io.BytesIO(), io.BytesIO()
+    writer = ArrayWriter(written)
+    for start in range(0, max(len(array), 1), 2):
+        writer.write(array[start : start + 2])
+    writer.close()
+    np.save(expected, array)
+    assert written.getvalue() == expected.getvalue()
