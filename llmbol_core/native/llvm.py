@@ -15,7 +15,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from llmbol_core.errors import UsageError
-from llmbol_core.native.cpu import host_processor
+from llmbol_core.native.cpu import Processor, host_processor
 
 _SHORT_PASSES = ("always_inliner", "sroa", "simplify_cfg", "instruction_combine")
 _numbers = itertools.count()
@@ -28,20 +28,22 @@ class Library:
         self._resources, self.addresses = resources, addresses
 
 
-def compile_text(text: str, level: int = 2) -> bytes:
+def compile_text(text: str, level: int = 2, processor: Processor | None = None) -> bytes:
     """Return the object file for a module in LLVM's assembly language.
 
-    Level 2 is LLVM's O2; level 1 runs a few passes only, for code that is not worth more. Raises
-    UsageError with LLVM's words for text that is not well-formed.
+    Level 2 is LLVM's O2; level 1 runs a few passes only, for code that is not worth more; level 3
+    is level 2 for code whose vectors are written out. ``processor`` is what to compile for if not
+    for this one. Raises UsageError with LLVM's words for text that is not well-formed.
     """
-    machine = _target_machine(level)
+    machine = _target_machine(min(level, 2), processor or host_processor())
     try:
         module = llvm.parse_assembly(text)
         module.verify()
     except RuntimeError as error:
         raise UsageError(f"LLVM refuses the code: {error}") from error
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = True
+    options.loop_vectorization = options.slp_vectorization = level < 3
+    options.loop_unrolling = level < 3
     builder = llvm.create_pass_builder(machine, options)
     if level > 1:
         passes = builder.getModulePassManager()
@@ -70,10 +72,9 @@ def function(address: int, result: Any, *parameters: Any) -> Callable[..., Any]:
 
 
 @functools.cache
-def _target_machine(level: int) -> Any:
+def _target_machine(level: int, processor: Processor) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    processor = host_processor()
     return llvm.Target.from_triple(processor.triple).create_target_machine(
         cpu=processor.name,
         features=processor.features,
@@ -85,4 +86,4 @@ def _target_machine(level: int) -> Any:
 
 @functools.cache
 def _linker() -> Any:
-    return llvm.create_lljit_compiler(_target_machine(2))
+    return llvm.create_lljit_compiler(_target_machine(2, host_processor()))

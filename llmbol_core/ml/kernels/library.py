@@ -1,0 +1,118 @@
+"""Kernels as machine code: made once for a machine and instruction set, kept on disk, called.
+
+The key of an object is made from the bytes of all files of this package: what is on disk already is
+loaded without writing a line of code. Whoever needs a kernel asks ``target.target()`` first whether
+there is anything to run it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmbol_core.ml.kernels.target import Target, processor_for, target
+from llmbol_core.native import llvm
+from llmbol_core.native.cache import ObjectCache, key_of
+from llmbol_core.native.files import read_bytes
+from llmbol_core.native.team import team
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.declaration import Group, Kernel, Parameter
+
+
+class Operation:
+    """A kernel with its arguments, ready to be run any number of times."""
+
+    __slots__ = ("arguments", "kept", "words")
+
+    def __init__(self, words: tuple[int, int, int, int], arguments: Any, kept: Any) -> None:
+        self.words, self.arguments, self.kept = words, arguments, kept
+
+
+def operation(kernel: Kernel, items: int, arguments: Sequence[Any], chunk: int = 0) -> Operation:
+    """Bind a kernel to arguments: arrays, addresses or numbers, one for each parameter.
+
+    Arrays are kept alive. ``chunk`` is how many items a thread takes at a time; 0 is all of them.
+    """
+    packed = bytearray()
+    for parameter, argument in zip(kernel.parameters, arguments, strict=True):
+        packed += _word(parameter, argument)
+    held = ctypes.create_string_buffer(bytes(packed), max(8, len(packed)))
+    words = (address_of(kernel), ctypes.addressof(held), items, chunk or max(items, 1))
+    return Operation(words, held, arguments)
+
+
+def run(operations: Sequence[Operation]) -> None:
+    """Run operations one after the other, each by the whole team."""
+    Program(operations).run()
+
+
+class Program:
+    """Operations that run together, prepared once."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self.operations = list(operations)
+        flat = [word for made in self.operations for word in made.words]
+        self._list = (ctypes.c_int64 * max(1, len(flat)))(*flat)
+        self._address = ctypes.addressof(self._list)
+
+    def run(self) -> None:
+        """Run them one after the other, each by the whole team."""
+        team().run(self._address, len(self.operations))
+
+
+def _word(parameter: Parameter, argument: Any) -> bytes:
+    """Return one argument as the eight bytes that a kernel unpacks."""
+    if not parameter.is_pointer:
+        if parameter.kind.is_float:
+            return struct.pack("<f4x" if parameter.kind.bits == 32 else "<d", argument)
+        return struct.pack("<q", argument)
+    if isinstance(argument, np.ndarray):
+        return struct.pack("<Q", argument.__array_interface__["data"][0])
+    return struct.pack("<Q", argument or 0)
+
+
+def address_of(kernel: Kernel) -> int:
+    """Return where a kernel's machine code is, made now if it has to be."""
+    chosen = target()
+    if chosen is None:
+        raise RuntimeError("there is no instruction set to run kernels with")
+    address: int = _loaded(kernel.group, chosen).addresses[kernel.name]
+    return address
+
+
+@functools.cache
+def _loaded(group: Group, chosen: Target) -> Any:
+    """Return a group's machine code in memory."""
+    key, cache = key_of("kernels", group.name, chosen.name, _sources()), ObjectCache()
+    data = cache.get(key)
+    if data is None:
+        data = llvm.compile_text(text_of(group, chosen), 3, processor_for(chosen))
+        cache.put(key, data)
+    return llvm.load_object(data, group.kernels)
+
+
+def text_of(group: Group, chosen: Target) -> str:
+    """Return the code of a group in LLVM's assembly language."""
+    from llvmlite import ir
+
+    from llmbol_core.ml.kernels.builder import Builder
+
+    module = ir.Module(group.name)
+    for kernel in group.kernels.values():
+        Builder(module, kernel, chosen)
+    return str(module)
+
+
+@functools.cache
+def _sources() -> str:
+    """Return the text of this package, which all machine code depends on."""
+    folder = os.path.dirname(__file__)
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+    return "".join(read_bytes(os.path.join(folder, name)).decode() for name in names)
