@@ -59,7 +59,13 @@ def disasm(file: Object) -> None:
 
 
 @app.command()
-def verify(file: Object, as_json: AsJson = False) -> None:
+def verify(
+    file: Object,
+    key: Annotated[
+        str, typer.Option(metavar="KEY", help="Hold the signature against this key as well.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Prove that a .dis file keeps to its types and its memory, or say where it does not.
 
     Example: dis verify hello.dis
@@ -67,7 +73,43 @@ def verify(file: Object, as_json: AsJson = False) -> None:
     from llmbol_core.vm.objectfile import read_module
     from llmbol_core.vm.verifier import verify_module
 
-    render.show(verify_module(read_module(read_input(file), file)), as_json)
+    data = read_input(file)
+    if key:
+        from llmbol_core.deploy.security import requirement
+
+        requirement(key)(memoryview(data), file)
+    render.show(verify_module(read_module(data, file)), as_json)
+
+
+@app.command()
+def keygen(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The private key; KEY.pub is public.")],
+) -> None:
+    """Make a pair of Ed25519 keys: one to sign programs with, one to check them.
+
+    Example: dis keygen release.key
+    """
+    from llmbol_core.deploy.security import create_keys
+
+    render.show(f"{key}, {key}.pub: {create_keys(key)}")
+
+
+@app.command()
+def sign(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    key: Annotated[str, typer.Option(metavar="KEY", help="The private key.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="Where to write, if not FILE.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Sign a program, code and payload, so that any change can be noticed.
+
+    Example: dis sign hello.dis --key release.key
+    """
+    from llmbol_core.deploy.security import sign_file
+
+    render.show(sign_file(file, output or file, key), as_json)
 
 
 @app.command(context_settings=RUNS_PROGRAM)

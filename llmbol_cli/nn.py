@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from llmbol_cli import nn_tools, nn_train, render
-from llmbol_cli.options import MAX_SEED, AsJson, Data, ModelOrSpec, file_name, required
+from llmbol_cli.options import MAX_SEED, AsJson, Checkpoint, Data, ModelOrSpec, file_name, required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 app = render.app("Build, train, run and quantize neural networks.")
 
-Checkpoint = Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")]
 Output = Annotated[
     str,
     typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
@@ -92,7 +91,7 @@ def summary(source: ModelOrSpec, as_json: AsJson = False) -> None:
 def infer(
     source: Checkpoint,
     inputs: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Samples: .npy, .npz or .csv; - for stdin.")
+        str, typer.Argument(metavar="INPUT", help="Samples: .npy, .npz, .csv or JSON; - for stdin.")
     ],
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Show the labels of the K highest values.")

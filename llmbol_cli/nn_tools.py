@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, file_name, numbers, required
+from llmbol_cli.options import AsJson, Checkpoint, file_name, numbers, required
 
 app = render.app("Look at models, compare them, change how their weights are stored.")
 
-GgufFile = Annotated[str, typer.Argument(metavar="FILE.gguf", help="Any GGUF file.")]
-
+GgufFile = Annotated[
+    str, typer.Argument(metavar="FILE", help="Any GGUF file, or a compiled model.")
+]
 
 Output = Annotated[
     str | None,
@@ -64,6 +65,23 @@ def dequantize(
     render.show(report if as_json else report.table(), as_json)
 
 
+@app.command()
+def extract(
+    source: Annotated[str, typer.Argument(metavar="MODEL.dis", help="A compiled model.")],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
+    ],
+) -> None:
+    """Give back the checkpoint that a compiled model was made of.
+
+    Example: nn extract digits.dis -o again.gguf
+    """
+    from llmbol_core.nn.container import extract as extract_file
+
+    render.show(f"{output}: {extract_file(source, output)} bytes")
+
+
 @app.command("inspect")
 def inspect_model(
     source: GgufFile,
@@ -87,8 +105,8 @@ def inspect_model(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A.gguf", help="A checkpoint.")],
-    second: Annotated[str, typer.Argument(metavar="B.gguf", help="Another checkpoint.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A checkpoint or compiled model.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     inputs: Annotated[
         str, typer.Option("--input", metavar="FILE", help="Samples: .npy, .npz or .csv.")
     ],
@@ -106,7 +124,7 @@ def compare(
 
 @app.command()
 def bench(
-    source: Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")],
+    source: Checkpoint,
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Sizes of batches.")] = "1,16,256",
     seconds: Annotated[
         float, typer.Option(min=0.0, max=3600.0, help="How long to run each size.")

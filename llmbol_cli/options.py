@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-ModelOrSpec = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint or a YAML spec.")]
+ModelOrSpec = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, compiled model or spec.")
+]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, or a compiled model.")
+]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
 ]

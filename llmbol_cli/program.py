@@ -43,6 +43,9 @@ class Program:
     ] = None
     max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000
     timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None
+    require_signature: Annotated[
+        str, typer.Option(metavar="KEY", help="Run only what was signed with this key.")
+    ] = ""
 
     def machine(self, streams: Streams, engine: Callable[..., Any] | None = None) -> InfernoVM:
         """Return a machine to run it on, with the reference engine unless another one is given."""
@@ -56,7 +59,12 @@ class Program:
         tree = Namespace(self.root, self.write) if self.root else Namespace(granted=given)
         memory = size(self.max_memory)
         limits = Limits(memory, self.max_threads, self.max_instructions, self.timeout)
-        return InfernoVM(HOST_MODULES, tree, limits, streams, engine=engine or Interpreter)
+        machine = InfernoVM(HOST_MODULES, tree, limits, streams, engine=engine or Interpreter)
+        if self.require_signature:
+            from llmbol_core.deploy.security import requirement
+
+            machine.loader.check = requirement(self.require_signature)
+        return machine
 
     def run(self, machine: InfernoVM) -> Outcome:
         """Run it."""

@@ -11,6 +11,7 @@
     ├ FileError(path, why)         a file that cannot be read or written
     ├ LinkError(module, why)       a module or one of its imports that is missing or does not fit
     ├ VerifyError(module, pc, why) a program refused before it runs
+    ├ SignatureError(path, why)    a file that is not signed by whom it must be, or was changed
     ├ Trap(name, module, pc)       an exception that left a running program; name is Inferno's text
     ├ LimitError(limit, why)       a program stopped because it reached a limit given to it
     ├ Deadlock(why)                a program whose processes all wait for each other
@@ -119,6 +120,14 @@ class VerifyError(LlmbolError):
     def __init__(self, module: str, pc: int, why: str) -> None:
         self.module, self.pc, self.why = module, pc, why
         super().__init__(f"{module}: " + (f"pc {pc}: {why}" if pc >= 0 else why))
+
+
+class SignatureError(LlmbolError):
+    """A file that is not signed with the expected key, or that was changed after it was."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path, self.why = path, why
+        super().__init__(f"{path}: {why}")
 
 
 class Trap(LlmbolError):

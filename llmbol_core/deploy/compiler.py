@@ -13,6 +13,7 @@ the same bits in the same time.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from llmbol_core.builtins import signature_of
 from llmbol_core.deploy import program
 from llmbol_core.deploy.listing import NIL, Listing, Routine
 from llmbol_core.ml import gguf
+from llmbol_core.ml.gguf.shards import is_shard
 from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import atomic_write, check_target, map_file
 from llmbol_core.nn.checkpoint import InferenceModel, inference_model, model_of, tensors_of
+from llmbol_core.nn.container import carried
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.limbo import parse_declarations, signature
 from llmbol_core.vm.objectfile import write_module
@@ -49,7 +52,7 @@ class Compiled:
 def compile_file(source: str, output: str) -> Compiled:
     """Compile a checkpoint to a ``.dis`` file; the same checkpoint gives the same bytes."""
     check_target(output, source)
-    payload = map_file(source)
+    payload = _payload(source)
     text = _listing_of(payload, source)
     module = parse_assembly(text, f"<listing of {source}>", signature_of)
     code = write_module(module)
@@ -60,7 +63,17 @@ def compile_file(source: str, output: str) -> Compiled:
 
 def list_file(source: str) -> str:
     """Return the Dis assembly that a checkpoint compiles to."""
-    return _listing_of(map_file(source), source)
+    return _listing_of(_payload(source), source)
+
+
+def _payload(source: str) -> memoryview:
+    """Return the checkpoint's bytes; shards are joined."""
+    data = carried(map_file(source), source)
+    if not is_shard(gguf.read_buffer(data, source)):
+        return data
+    whole, joined = gguf.read(source), io.BytesIO()
+    gguf.write_stream(joined, whole.metadata, whole.tensors, whole.types)
+    return joined.getbuffer()
 
 
 def _listing_of(payload: memoryview, source: str) -> str:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmbol_core.errors import FileError, ModelError
+from llmbol_core.errors import ModelError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.dtypes import F32
-from llmbol_core.ml.gguf.format import MAGIC
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
+from llmbol_core.nn.container import is_container, read_container
 from llmbol_core.nn.data import conform
 from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import Array, Shape
@@ -58,7 +58,7 @@ def metadata(model: Model, path: str) -> dict[str, gguf.Value]:
 
 def load(path: str) -> Model:
     """Return the model of a checkpoint, ready to be trained on; its weights must be F32."""
-    file = gguf.read(path)
+    file = read_container(path)
     model = model_of(file)
     tensors = tensors_of(file, model)
     if packed := [name for name, tensor in tensors.items() if tensor.dtype is not F32]:
@@ -70,17 +70,8 @@ def load(path: str) -> Model:
 
 
 def open_model(path: str) -> Model:
-    """Return the model that a spec or a checkpoint describes, without reading any weights."""
-    return model_of(gguf.read(path)) if is_checkpoint(path) else read_spec(path)
-
-
-def is_checkpoint(path: str) -> bool:
-    """Tell a GGUF file from a spec by its first bytes."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError as error:
-        raise FileError.of(error, path) from error
+    """Return the model that a spec, a checkpoint or a compiled model describes; no weights."""
+    return model_of(read_container(path)) if is_container(path) else read_spec(path)
 
 
 def model_of(file: gguf.GgufFile) -> Model:
@@ -150,7 +141,7 @@ class InferenceModel:
 
 def load_for_inference(path: str) -> InferenceModel:
     """Return the model of a checkpoint, its weights mapped as they lie in the file."""
-    return inference_model(gguf.read(path))
+    return inference_model(read_container(path))
 
 
 def inference_model(file: gguf.GgufFile) -> InferenceModel:

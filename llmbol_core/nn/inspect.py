@@ -12,6 +12,7 @@ from llmbol_core.ml import gguf
 from llmbol_core.ml.codecs import DECODABLE
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
+from llmbol_core.nn.container import read_container
 
 BINS = 16
 """Bars of a histogram, from the least to the greatest weight."""
@@ -72,7 +73,7 @@ class Contents:
 
 def inspect_file(path: str) -> Contents:
     """Return what a GGUF file holds, without reading any weight."""
-    file = gguf.read(path)
+    file = read_container(path)
     tensors = file.tensors.values()
     parameters = sum(tensor.size for tensor in tensors)
     stored = sum(tensor.nbytes for tensor in tensors)
@@ -93,7 +94,7 @@ def inspect_file(path: str) -> Contents:
 
 def histograms(path: str) -> list[Histogram]:
     """Return how the weights of each tensor of a GGUF file lie."""
-    return [_histogram(name, tensor) for name, tensor in gguf.read(path).tensors.items()]
+    return [_histogram(name, tensor) for name, tensor in read_container(path).tensors.items()]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from llmbol_core.ml.quantization import (
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import check_target
 from llmbol_core.nn.checkpoint import SPEC_KEY, matrix_shape, metadata, model_of, tensors_of
+from llmbol_core.nn.container import read_container
 
 _FLOATS = (F32, F16, BF16)
 
@@ -129,7 +130,7 @@ class _Work:
     def __init__(self, source: str, target: str | None) -> None:
         if target is not None:
             check_target(target, source)
-        self.file, self.target = gguf.read(source), target
+        self.file, self.target = read_container(source), target
         self.is_ours = SPEC_KEY in self.file.metadata
         self.tensors: Mapping[str, Tensor] = self.file.tensors
         self.shapes: Mapping[str, Shape] = {}

@@ -14,7 +14,8 @@ from llmbol_core.errors import UsageError
 from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.native.files import check_target
 from llmbol_core.native.threads import single_threaded_blas
-from llmbol_core.nn.checkpoint import is_checkpoint, load, save
+from llmbol_core.nn.checkpoint import load, save
+from llmbol_core.nn.container import is_container
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import evaluate, load_data, training_of
 from llmbol_core.nn.model import Model
@@ -114,7 +115,7 @@ def train_file(
     target a checkpoint is replaced, and a spec gives ``NAME.gguf``. A run that is kept can be taken
     up after an interruption and gives the same weights, bit for bit.
     """
-    trained_before = is_checkpoint(source)
+    trained_before = is_container(source)
     model = (_loaded if trained_before else read_spec)(source, options.settings)
     settings = training_of(model)
     if target is None:

@@ -61,6 +61,8 @@ class Loader:
         self._host_modules, self._verify, self._report = host_modules, verify, report
         self._files: dict[str, tuple[Dir, LoadedModule]] = {}
         self.modules: list[LoadedModule] = []
+        self.check: Callable[[memoryview, str], None] = lambda data, path: None
+        """What a file must pass before it is read; raises what it says of one that does not."""
 
     def load(self, process: Process, path: str, number: int) -> int:
         """Return a handle of the module at a path, linked by one of the running one's lists."""
@@ -105,6 +107,7 @@ class Loader:
 
     def read(self, data: memoryview, path: str) -> LoadedModule:
         """Return the module that a whole file holds, and what the file carries behind it."""
+        self.check(data, path)
         module, _ = read_object(data, path)
         return self.take(module, path, payload.find(data, path))
 
