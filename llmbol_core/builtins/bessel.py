@@ -26,10 +26,10 @@ def jn(order: int, x: float) -> float:
     if math.isnan(x):
         return x
     n = abs(order)
-    sign = -1.0 if n % 2 and (order < 0) != (x < 0) else 1.0
+    sign = -1.0 if n % 2 and (order < 0) != (math.copysign(1.0, x) < 0) else 1.0
     x = abs(x)
     if x == 0 or math.isinf(x):
-        return sign if n == 0 and x == 0 else 0.0
+        return sign if n == 0 and x == 0 else math.copysign(0.0, sign)
     if x < _SMALL:
         return sign * _power(n, x / 2)
     if n > x and n * math.log(x / 2) - math.lgamma(n + 1) < _LEAST_LOGARITHM:
@@ -40,9 +40,11 @@ def jn(order: int, x: float) -> float:
 
 
 def yn(order: int, x: float) -> float:
-    """Return Y of an integer order at x: NaN for a negative x, minus infinity at 0."""
-    if math.isnan(x) or x < 0:
-        return math.nan
+    """Return Y of an integer order at x: undefined for a negative x, minus infinity at 0."""
+    if math.isnan(x):
+        return x
+    if x < 0:
+        return -math.nan
     n = abs(order)
     sign = -1.0 if n % 2 and order < 0 else 1.0
     if x == 0:

@@ -219,7 +219,8 @@ def _real(value: float, options: Options, verb: str) -> str:
         return real_to_string(value, mark)
     sign = "+" if "+" in options.flags else " " if " " in options.flags else "-"
     if not math.isfinite(value):
-        return sign.replace("-", "") * (math.copysign(1.0, value) > 0) + real_to_string(value)
+        point = "." * ("#" in options.flags)
+        return sign.strip("-") * (math.copysign(1.0, value) > 0) + real_to_string(value) + point
     precision = _DEFAULT_PRECISION if options.precision is None else options.precision
     precision = min(precision, _MOST_PRECISION)
     if verb in "gG" and precision == 0:

@@ -42,6 +42,8 @@ _MOST_ORDER = 1 << 20
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
 _WHOLE = 2.0**52
 """From here on every real is whole."""
+_UNDEFINED = -math.nan
+"""What an undefined operation gives on the 386: a NaN whose sign bit is set."""
 
 Reals = Any
 """An array of real as a memoryview of its items, or None for nil; so are ints and bytes."""
@@ -57,7 +59,7 @@ def _quiet(function: Callable[..., float]) -> Callable[..., float]:
         try:
             return function(*values)
         except ValueError:
-            return math.nan
+            return _UNDEFINED
         except OverflowError:
             return math.inf
 
@@ -82,6 +84,10 @@ def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
     return lambda x: math.copysign(function(x), x) if abs(x) < _WHOLE else x
 
 
+def _atan2(y: float, x: float) -> float:
+    return math.atan2(y, x) if x == x and y == y else x + y
+
+
 def _cbrt(x: float) -> float:
     root = math.cbrt(x)
     if root == 0 or not math.isfinite(root):
@@ -91,14 +97,16 @@ def _cbrt(x: float) -> float:
 
 def _pow(x: float, y: float) -> float:
     """Return x to the y; as in Inferno's library 1 to an infinite or undefined y is NaN."""
-    if (math.isnan(y) or (math.isinf(y) and abs(x) == 1)) and y != 0:
-        return math.nan
+    if math.isnan(y):
+        return y
+    if math.isinf(y) and abs(x) == 1:
+        return _UNDEFINED
     is_odd = math.isfinite(y) and abs(math.fmod(y, 2)) == 1
     try:
         return math.pow(x, y)
     except (OverflowError, ValueError) as error:
         if isinstance(error, ValueError) and x != 0:
-            return math.nan
+            return _UNDEFINED
         return math.copysign(math.inf, x) if is_odd else math.inf
 
 
@@ -117,7 +125,7 @@ _UNARY: dict[str, Callable[[float], float]] = {
     "y0":    lambda x: bessel.yn(0, x),                       "y1":    lambda x: bessel.yn(1, x),
 }
 _BINARY: dict[str, Callable[[float, float], float]] = {
-    "atan2(y, x)":     math.atan2,
+    "atan2(y, x)":     _atan2,
     "copysign(x, s)":  math.copysign,
     "fdim(x, y)":      lambda x, y: x - y if x > y else 0.0,
     "fmax(x, y)":      lambda x, y: x if x > y else y,
@@ -166,6 +174,8 @@ def ilogb(call: HostCall, x: float) -> int:
 @binding.function("lgamma: fn(x: real): (int, real)")
 def lgamma(call: HostCall, x: float) -> tuple[int, float]:
     """Return the sign of gamma(x) and the logarithm of its size."""
+    if not math.isfinite(x):
+        return 1, x * x
     if x <= 0 and x == math.floor(x):
         return (-1 if x == 0 and math.copysign(1.0, x) < 0 else 1), math.inf
     is_negative = x < 0 and math.floor(x) % 2 == 1

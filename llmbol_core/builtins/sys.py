@@ -21,7 +21,7 @@ from llmbol_core.vm.openfile import FileFault
 
 __all__ = ["binding"]
 
-NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP, NEWENV, FORKENV = 1, 2, 4, 8, 16, 64, 128
+NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP, NODEVS, NEWENV, FORKENV = (1 << n for n in range(8))
 STANDARD_OUTPUT = 1
 _ERROR_BYTES = 127
 _RUNE_ERROR = 0xFFFD
@@ -173,6 +173,8 @@ def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
         mine.namespace = mine.namespace.from_here()
     elif flags & FORKNS:
         mine.namespace = mine.namespace.fork()
+    if flags & NODEVS:
+        mine.namespace.is_without_devices = True
     if flags & NEWENV:
         mine.variables = {}
     elif flags & FORKENV:

@@ -113,11 +113,13 @@ def _convert(text: str, source: str, target: str) -> str:
 
 
 def divide(x: float, y: float) -> float:
-    """Divide reals as IEEE says."""
+    """Divide reals as IEEE says; what is undefined has the sign that the 386 gives it."""
     if y:
         return x / y
-    if x == 0.0 or math.isnan(x) or math.isnan(y):
-        return math.nan
+    if math.isnan(x):
+        return x
+    if x == 0.0:
+        return -math.nan
     return math.copysign(math.inf, x) * math.copysign(1.0, y)
 
 

@@ -23,8 +23,9 @@ from llmbol_core.vm.madetree import MadeFile, MadeTree, Server
 from llmbol_core.vm.openfile import (
     DMDIR,
     EBADARG,
+    EBADCHAR,
     EEXIST,
-    EISDIR,
+    ENOATTACH,
     ENOTDIR,
     ENOTEXIST,
     EPERM,
@@ -46,6 +47,8 @@ from llmbol_core.vm.openfile import (
 
 MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
 _DEVICE = "#"
+_PRIVATE_DEVICES = frozenset("|esDa")
+_FORBIDDEN = re.compile("[\0-\x1f\x7f]")
 _GONE = "does not exist"
 _MOUNTED = {"dev", "env", "fd", "net", "prog"}
 _STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
@@ -66,6 +69,8 @@ class Namespace:
         self.has_root = root is not None
         self.writable = writable and self.has_root
         self.directory: Path = ()
+        self.is_without_devices = False
+        """Whether no name may begin with a device that others can see too."""
         self._base: Path = ()
         """Where in the tree this namespace's root is."""
         self._mounts: dict[Path, list[Path]] = {}
@@ -92,6 +97,7 @@ class Namespace:
     def _bare(self) -> Namespace:
         other = Namespace()
         other._tree, other.has_root, other.writable = self._tree, self.has_root, self.writable
+        other.is_without_devices = self.is_without_devices
         return other
 
     def open(self, name: str, mode: int) -> OpenFile:
@@ -143,6 +149,8 @@ class Namespace:
     def wstat(self, name: str, entry: Dir) -> None:
         """Change name, mode, times and length to what an entry says; -1 and "" leave them."""
         place = self._place(name)
+        if _FORBIDDEN.search(entry.name) or "/" in entry.name:
+            raise _bad_character(entry.name)
         self._check_writable(not self._answered(place))
         with self._faults(name):
             if self._answered(place):
@@ -151,8 +159,8 @@ class Namespace:
             real = self._shown(place)[0]
             change(self._tree, real, entry)
             if entry.name and place and entry.name != place[-1]:
-                if "/" in entry.name or entry.name in (".", ".."):
-                    raise FileFault("bad character in file name")
+                if entry.name in (".", ".."):
+                    raise FileFault(EBADARG)
                 self._tree.rename(real, entry.name)
 
     def change_directory(self, name: str) -> None:
@@ -220,9 +228,14 @@ class Namespace:
 
     def _place(self, name: str) -> Path:
         """Return the path that a name means; a device's name starts nowhere else."""
+        if _FORBIDDEN.search(name):
+            raise _bad_character(name)
         place = clean(name, () if name.startswith(_DEVICE) else self.directory)
-        if place[:1] and place[0].startswith(_DEVICE) and place[:1] not in self._made:
-            raise FileFault("unknown device in # filename")
+        if place[:1] and place[0].startswith(_DEVICE):
+            if self.is_without_devices and place[0][1:2] not in _PRIVATE_DEVICES:
+                raise FileFault(ENOATTACH)
+            if place[:1] not in self._made:
+                raise FileFault("unknown device in # filename")
         return place
 
     def _answered(self, place: Path) -> tuple[MadeTree, Path] | None:
@@ -306,7 +319,7 @@ class Namespace:
         found = self._tree.status(real)
         if modes.S_ISDIR(found.st_mode):
             if access != OREAD or mode & OTRUNC:
-                raise FileFault(EISDIR)
+                raise FileFault(EPERM)
             self._tree.names(real)
             return Directory(
                 _text(place), _describe(place, found), lambda: self._list(place, union)
@@ -373,6 +386,11 @@ class Namespace:
             is_mounted = at[0] in _MOUNTED and len(at) == 1
             is_first = is_mounted or at in self._made or self._walk(at) in self._mounts
         return name, ENOTEXIST
+
+
+def _bad_character(name: str) -> FileFault:
+    quoted = "'" + name.replace("'", "''") + "'" if re.search(r"[\0- ']", name) else name
+    return FileFault(f"{EBADCHAR}: {quoted}")
 
 
 def _access(mode: int) -> int:

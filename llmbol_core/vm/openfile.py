@@ -16,6 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from llmbol_core.errors import Trap
+from llmbol_core.vm.traps import PIPE_CLOSED
+
 OREAD, OWRITE, ORDWR, OEXEC, OTRUNC, OCEXEC, ORCLOSE, OEXCL = 0, 1, 2, 3, 16, 32, 64, 0x1000
 DMDIR, DMAPPEND = 1 << 31, 1 << 30
 QTDIR = 0x80
@@ -25,6 +28,8 @@ EPERM = "permission denied"
 ENOTEXIST = "file does not exist"
 ENOTDIR = "not a directory"
 EISDIR = "file is a directory"
+EBADCHAR = "bad character in file name"
+ENOATTACH = "mount/attach disallowed"
 EEXIST = "file already exists"
 EBADARG = "bad arg in system call"
 EBADFD = "fd out of range or not open"
@@ -49,7 +54,7 @@ class FileFault(Exception):
         """Translate what the host said."""
         known = {FileNotFoundError: ENOTEXIST, PermissionError: EPERM, FileExistsError: EEXIST}
         known |= {IsADirectoryError: EISDIR, NotADirectoryError: ENOTDIR}
-        return cls(known.get(type(error)) or (error.strerror or str(error)).lower())
+        return cls(known.get(type(error)) or error.strerror or str(error))
 
 
 @dataclass(frozen=True)
@@ -329,7 +334,7 @@ class PipeEnd(OpenFile):
     """One end of a pipe: what is written to it is read at the other end.
 
     A read returns bytes of one write only. When an end closes, the other reads what is left and
-    then nothing, and its writes fail. Whoever reads or writes sees to it that the end is ready.
+    then nothing, and its writes trap. Whoever reads or writes sees to it that the end is ready.
     """
 
     is_stream = True
@@ -369,7 +374,7 @@ class PipeEnd(OpenFile):
 
     def _write(self, data: bytes, offset: int) -> int:
         if not self._out.is_open:
-            raise FileFault(EHUNGUP)
+            raise Trap(PIPE_CLOSED)
         if data:
             self._out.blocks.append(bytes(data))
             self._out.size += len(data)

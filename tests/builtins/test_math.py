@@ -307,3 +307,26 @@ BAD_PRODUCTS = [
 def test_gemm_refuses(call, arguments, why):
     with pytest.raises(Trap, match=why):
         call("gemm", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("sqrt", (-1.0,)),
+        ("acos", (2.0,)),
+        ("log", (-1.0,)),
+        ("fmod", (1.0, 0.0)),
+        ("pow", (-1.0, inf)),
+        ("yn", (2, -1.0)),
+    ],
+)
+def test_undefined_operations_have_the_sign_of_the_386(call, name, arguments):
+    value = call(name, *arguments)
+    assert math.isnan(value)
+    assert math.copysign(1.0, value) < 0
+
+
+def test_infinities_and_zeros_keep_to_the_library(call):
+    assert call("lgamma", -inf) == (1, inf)
+    assert math.copysign(1.0, call("j1", -0.0)) < 0
+    assert math.copysign(1.0, call("jn", -1, 0.0)) < 0
