@@ -1,16 +1,21 @@
 """Channels: sending, receiving, and waiting for one of several.
 
-Values that wait in a channel's buffer lie in the arena; who waits is kept here, by channel, in the
-order of arrival. A waiting process makes *offers*: one for send and recv, one for each channel of
-an alt. The first partner to come takes the oldest offer and completes it: it copies the value,
-stores the offer's index for alt, withdraws the other offers and makes the process ready.
+A process that cannot go on makes *offers*: one for send and recv, one for each channel of an alt.
+The first partner to come takes the oldest offer and completes it: it copies the value, stores the
+offer's index for alt, withdraws the other offers and makes the process ready.
+
+Values that wait in a channel's buffer lie in the arena. Offers lie in a table outside of it, which
+machine code shares; its rows are ``Field`` words. Those at one channel in one direction are a ring
+whose oldest row the channel names, 0 if there is none; those of one process are a list. Row 0 is
+none: it has the list of free rows, and the number that alternatives are chosen by.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
@@ -18,8 +23,37 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.objects import ARRAY, CHANNEL, CHANNEL_HEADER, Heap
 from llmbol_core.vm.process import Process
 
-_ENTRY = 8
-_MOST_ENTRIES = 1 << 16
+ALT_ENTRY = 8
+MOST_ENTRIES = 1 << 16
+SENDERS, RECEIVERS = 16, 20
+"""Where a channel names the oldest offer to send, and to receive."""
+
+
+class Field(IntEnum):
+    """Words of a row in the table of offers, 8 bytes each."""
+
+    NEXT = 0
+    """The next younger offer at the channel; behind the youngest, the oldest."""
+    PREVIOUS = 1
+    SIBLING = 2
+    """The next offer of the same process, or 0."""
+    CHANNEL = 3
+    ADDRESS = 4
+    INDEX = 5
+    POSITION = 6
+    SENDS = 7
+    RESULT = 8
+    """Where an alt's index is to be stored, or 0."""
+    PID = 9
+    """The process, or 0 for what is posted."""
+    RECORD = 10
+    """Where machine code finds the process; 0 if only Python can let it go on."""
+
+
+FREE, RANDOM = Field.NEXT, Field.PREVIOUS
+"""Words of row 0."""
+_SEED = 0x20342
+_ROW = len(Field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,48 +71,76 @@ class Offer:
     position: int = -1
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Waiter:
-    """A process and its offers; an alt's index is stored at the address ``result``.
-
-    When an offer was taken the process goes on, by ``resume`` if there is one. What is posted waits
-    for nobody's sake: there is no process.
-    """
-
-    process: Process | None
-    offers: tuple[Offer, ...]
-    result: int | None = None
-    resume: Callable[[], None] | None = None
-
-
-class _Queues:
-    """Who waits at one channel."""
+class Offers:
+    """The table of offers; ``words`` holds its rows one behind the other."""
 
     def __init__(self) -> None:
-        self.senders: deque[Waiter] = deque()
-        self.receivers: deque[Waiter] = deque()
+        self.words = array("q", bytes(8 * _ROW))
+        self.words[RANDOM] = _SEED
 
-    def of(self, sends: bool) -> deque[Waiter]:
-        return self.senders if sends else self.receivers
+    def __len__(self) -> int:
+        return len(self.words) // _ROW
 
+    def get(self, row: int, field: Field) -> int:
+        """Return a word of a row."""
+        return self.words[row * _ROW + field]
 
-_NOBODY = _Queues()
+    def put(self, row: int, field: Field, value: int) -> None:
+        """Store a word of a row."""
+        self.words[row * _ROW + field] = value
+
+    def new(self, values: Sequence[int]) -> int:
+        """Return a free row, filled from ``Field.SIBLING`` on."""
+        row = self.words[FREE]
+        if not row:
+            self.make_room()
+            row = self.words[FREE]
+        self.words[FREE] = self.get(row, Field.NEXT)
+        start = row * _ROW
+        self.words[start + Field.SIBLING : start + _ROW] = array("q", values)
+        return row
+
+    def free(self, row: int) -> None:
+        """Give a row back."""
+        self.put(row, Field.NEXT, self.words[FREE])
+        self.words[FREE] = row
+
+    def make_room(self) -> None:
+        """Double the table."""
+        count = len(self)
+        self.words.extend([0] * (count * _ROW))
+        for row in range(2 * count - 1, count - 1, -1):
+            self.free(row)
+
+    def random(self) -> int:
+        """Return the next number to choose by."""
+        self.words[RANDOM] = number = (self.words[RANDOM] * 1103515245 + 12345) & 0xFFFFFFFF
+        return number >> 8
 
 
 class Channels:
-    """The communication of one machine; ``ready`` is called with each process that may go on."""
+    """The communication of one machine.
 
-    def __init__(self, heap: Heap, ready: Callable[[Process], None]) -> None:
-        self._heap, self._ready = heap, ready
-        self._queues: dict[int, _Queues] = {}
-        self._random = 0x20342
+    ``find`` returns a process by its number; ``ready`` is called with each that may go on.
+    """
+
+    def __init__(
+        self, heap: Heap, find: Callable[[int], Process], ready: Callable[[Process], None]
+    ) -> None:
+        self._heap, self._find, self._ready = heap, find, ready
+        self.offers = Offers()
+        self._resume: dict[int, Callable[[], None]] = {}
+        """What lets go on who made an offer, where that is not just a process to make ready."""
         heap.finalizers[CHANNEL] = self._hang_up
 
     def communicate(
         self, process: Process, offer: Offer, resume: Callable[[], None] | None = None
     ) -> bool:
-        """Do what is offered now and return true, or let the process wait for a partner."""
-        return self._complete(offer) or self._wait(Waiter(process, (offer,), resume=resume))
+        """Do what is offered now and return true, or let the process wait for a partner.
+
+        It then goes on by ``resume``, if that is given.
+        """
+        return self._complete(offer) or self._wait(process, [offer], resume=resume)
 
     def post(self, channel: int, address: int, done: Callable[[], None]) -> None:
         """Send a value as soon as somebody receives; then, or if nobody ever can, call ``done``."""
@@ -86,7 +148,7 @@ class Channels:
         if self._complete(offer):
             done()
         else:
-            self._wait(Waiter(None, (offer,), resume=done))
+            self._wait(None, [offer], resume=done)
 
     def alt(self, process: Process, table: int, result: int, waits: bool) -> bool:
         """Communicate over one of the channels of a table.
@@ -96,39 +158,29 @@ class Channels:
         offers = self._read_table(table)
         able = [offer for offer in offers if self._is_ready(offer)]
         if able:
-            self._random = (self._random * 1103515245 + 12345) & 0xFFFFFFFF
-            chosen = able[(self._random >> 8) % len(able)]
+            chosen = able[self.offers.random() % len(able)]
             self._heap.set_word(result, chosen.index)
             return self._complete(chosen)
         if waits:
-            return self._wait(Waiter(process, tuple(offers), result))
+            return self._wait(process, offers, result)
         entries = self._heap.word(table) + self._heap.word(table + 4)
         self._heap.set_word(result, entries)
         return True
 
-    def withdraw(self, waiter: Waiter) -> None:
-        """Take back all offers of a process."""
-        if waiter.process is not None:
-            waiter.process.waiter = None
-        for channel in {offer.channel for offer in waiter.offers}:
-            queues = self._queues.get(channel)
-            if queues is None:
-                continue
-            for queue in (queues.senders, queues.receivers):
-                if waiter in queue:
-                    queue.remove(waiter)
-            if not queues.senders and not queues.receivers:
-                del self._queues[channel]
+    def withdraw(self, process: Process) -> None:
+        """Take back all that a process offers."""
+        first, process.offer = process.offer, 0
+        for row in self._siblings(first):
+            self._remove(row)
 
     # One communication
 
     def _is_ready(self, offer: Offer) -> bool:
-        queues = self._queues.get(offer.channel, _NOBODY)
         at = offer.channel >> 2
         capacity, count = self._heap.words[at + 1 : at + 3]
-        if offer.sends:
-            return bool(queues.receivers) or count < capacity
-        return bool(queues.senders) or count > 0
+        if self._oldest(offer.channel, not offer.sends):
+            return True
+        return count < capacity if offer.sends else count > 0
 
     def _complete(self, offer: Offer) -> bool:
         """Do what is offered if that can be done now."""
@@ -139,53 +191,61 @@ class Channels:
         if offer.sends:
             self._send(offer.channel, offer.address)
         else:
-            self._receive(offer.channel, self._destination(offer))
+            self._receive(offer.channel, self._destination(offer.address, offer.position))
         return True
 
     def _send(self, channel: int, address: int) -> None:
-        queues = self._queues.get(channel, _NOBODY)
-        if not queues.receivers:
+        row = self._oldest(channel, sends=False)
+        if not row:
             self._put(channel, address)
             return
-        waiter, taken = self._take(channel, sends=False)
-        number = self._heap.word(channel)
-        self._heap.copy_value(address, self._destination(taken), number)
-        self._wake(waiter)
+        get = self.offers.get
+        target = self._destination(get(row, Field.ADDRESS), get(row, Field.POSITION))
+        wake = self._take(row)
+        self._heap.copy_value(address, target, self._heap.word(channel))
+        wake()
 
     def _receive(self, channel: int, address: int) -> None:
         is_buffered = self._heap.word(channel + 8) > 0
         if is_buffered:
             self._get(channel, address)
-        if not self._queues.get(channel, _NOBODY).senders:
+        row = self._oldest(channel, sends=True)
+        if not row:
             return
-        waiter, taken = self._take(channel, sends=True)
+        source = self.offers.get(row, Field.ADDRESS)
+        wake = self._take(row)
         if is_buffered:
-            self._put(channel, taken.address)
+            self._put(channel, source)
         else:
-            self._heap.copy_value(taken.address, address, self._heap.word(channel))
-        self._wake(waiter)
+            self._heap.copy_value(source, address, self._heap.word(channel))
+        wake()
 
-    def _wake(self, waiter: Waiter) -> None:
-        if waiter.resume is not None:
-            waiter.resume()
-        elif waiter.process is not None:
-            self._ready(waiter.process)
+    def _take(self, row: int) -> Callable[[], None]:
+        """Take an offer, tell an alt which it was, and return what lets its maker go on."""
+        get = self.offers.get
+        result, index = get(row, Field.RESULT), get(row, Field.INDEX)
+        wake = self._withdrawn(row)
+        if result:
+            self._heap.set_word(result, index)
+        return wake
 
-    def _take(self, channel: int, sends: bool) -> tuple[Waiter, Offer]:
-        """Take the oldest offer at a channel, and tell an alt which it was."""
-        waiter = self._queues[channel].of(sends)[0]
-        taken = next(o for o in waiter.offers if o.channel == channel and o.sends == sends)
-        self.withdraw(waiter)
-        if waiter.result is not None:
-            self._heap.set_word(waiter.result, taken.index)
-        return waiter, taken
+    def _withdrawn(self, row: int) -> Callable[[], None]:
+        """Withdraw an offer and those that belong to it; return what lets their maker go on."""
+        pid, resume = self.offers.get(row, Field.PID), self._resume.get(row)
+        if not pid:
+            self._remove(row)
+            assert resume is not None
+            return resume
+        process = self._find(pid)
+        self.withdraw(process)
+        return resume or (lambda: self._ready(process))
 
-    def _destination(self, offer: Offer) -> int:
+    def _destination(self, address: int, position: int) -> int:
         """Return where a received value goes; an array's position is stored before it."""
-        if offer.position < 0:
-            return offer.address
-        self._heap.set_word(offer.address, offer.position)
-        return offer.address + 4
+        if position < 0:
+            return address
+        self._heap.set_word(address, position)
+        return address + 4
 
     def _put(self, channel: int, address: int) -> None:
         """Append a value to the buffer."""
@@ -212,36 +272,93 @@ class Channels:
 
     # Waiting
 
-    def _wait(self, waiter: Waiter) -> bool:
-        if waiter.process is not None:
-            waiter.process.waiter = waiter
-        for offer in waiter.offers:
-            queue = self._queues.setdefault(offer.channel, _Queues()).of(offer.sends)
-            if waiter not in queue:
-                queue.append(waiter)
+    def _wait(
+        self,
+        process: Process | None,
+        offers: Sequence[Offer],
+        result: int = 0,
+        resume: Callable[[], None] | None = None,
+    ) -> bool:
+        row, pid, record = 0, 0, 0
+        if process is not None:
+            pid, record = process.pid, 0 if resume else process.address
+        for offer in reversed(offers):
+            where = (offer.channel, offer.address, offer.index, offer.position, offer.sends)
+            row = self.offers.new((row, *where, result, pid, record))
+        for at in self._siblings(row):
+            self._append(at)
+        if process is not None:
+            process.offer = row
+        if resume is not None:
+            self._resume[row] = resume
         return False
+
+    def _siblings(self, row: int) -> Iterator[int]:
+        while row:
+            following = self.offers.get(row, Field.SIBLING)
+            yield row
+            row = following
+
+    def _oldest(self, channel: int, sends: bool) -> int:
+        """Return the oldest offer at a channel, or 0."""
+        row = self._heap.word(channel + (SENDERS if sends else RECEIVERS))
+        if row and self.offers.get(row, Field.CHANNEL) != channel:
+            raise IndexError("a damaged channel")
+        return row
+
+    def _head(self, row: int) -> int:
+        """Return where the oldest of an offer's ring is named."""
+        channel, sends = self.offers.get(row, Field.CHANNEL), self.offers.get(row, Field.SENDS)
+        return channel + (SENDERS if sends else RECEIVERS)
+
+    def _append(self, row: int) -> None:
+        """Put an offer behind the others at its channel."""
+        offers, head = self.offers, self._head(row)
+        first = self._heap.word(head)
+        if not first:
+            self._heap.set_word(head, row)
+            first = row
+            offers.put(row, Field.PREVIOUS, row)
+        last = offers.get(first, Field.PREVIOUS)
+        offers.put(last, Field.NEXT, row)
+        offers.put(row, Field.NEXT, first)
+        offers.put(row, Field.PREVIOUS, last)
+        offers.put(first, Field.PREVIOUS, row)
+
+    def _remove(self, row: int) -> None:
+        """Take an offer from its channel and free it."""
+        offers, head = self.offers, self._head(row)
+        before, behind = offers.get(row, Field.PREVIOUS), offers.get(row, Field.NEXT)
+        offers.put(before, Field.NEXT, behind)
+        offers.put(behind, Field.PREVIOUS, before)
+        if self._heap.word(head) == row:
+            self._heap.set_word(head, 0 if behind == row else behind)
+        self._resume.pop(row, None)
+        offers.free(row)
 
     def _hang_up(self, channel: int) -> None:
         """Raise an exception in whoever waits at a channel that is released."""
-        queues = self._queues.get(channel, _NOBODY)
-        for waiter in [*queues.senders, *queues.receivers]:
-            self.withdraw(waiter)
-            if waiter.process is None:
-                self._wake(waiter)
-                continue
-            is_alt = waiter.result is not None
-            waiter.process.fault = Trap(traps.ALT_HANGUP if is_alt else traps.CHANNEL_HANGUP)
-            self._ready(waiter.process)
+        for sends in (True, False):
+            while row := self._oldest(channel, sends):
+                is_alt = self.offers.get(row, Field.RESULT) != 0
+                pid = self.offers.get(row, Field.PID)
+                wake = self._withdrawn(row)
+                if pid:
+                    process = self._find(pid)
+                    process.fault = Trap(traps.ALT_HANGUP if is_alt else traps.CHANNEL_HANGUP)
+                    self._ready(process)
+                else:
+                    wake()
 
     def _read_table(self, table: int) -> list[Offer]:
         """Return the offers of an alt table: sends, then receives."""
         heap = self._heap
         sends, receives = heap.word(table), heap.word(table + 4)
-        if not (0 <= sends <= _MOST_ENTRIES and 0 <= receives <= _MOST_ENTRIES):
+        if not (0 <= sends <= MOST_ENTRIES and 0 <= receives <= MOST_ENTRIES):
             raise Trap(traps.BOUNDS)
         offers: list[Offer] = []
         for index in range(sends + receives):
-            entry = table + _ENTRY * (index + 1)
+            entry = table + ALT_ENTRY * (index + 1)
             channel, address = heap.pointer(entry), heap.pointer(entry + 4)
             if channel == NIL:
                 raise Trap(traps.NIL_DEREFERENCE)
@@ -261,5 +378,5 @@ class Channels:
         received = {offer.channel for offer in offers if not offer.sends}
         for offer in offers:
             is_both = offer.sends and offer.channel in received
-            if is_both and not self._queues.get(offer.channel, _NOBODY).receivers:
+            if is_both and not self._oldest(offer.channel, sends=False):
                 raise Trap(traps.ALT_BOTH_WAYS)

@@ -28,8 +28,7 @@ def members(machine: InfernoVM, process: Process) -> list[Process]:
 
 def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
     """Raise an exception in a process as soon as it runs again, whatever it waits for."""
-    if process.waiter is not None:
-        machine.engine.channels.withdraw(process.waiter)
+    machine.engine.channels.withdraw(process)
     process.fault = Trap(error)
     machine.scheduler.rouse(process)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmbol_core.vm.channels import Offer
 from llmbol_core.vm.handlers_control import STOP
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS
 from llmbol_core.vm.steps import Handler, handler
 
 if TYPE_CHECKING:
@@ -42,21 +43,21 @@ def newcmp(e: Engine, number: int, capacity: int) -> int:
 def send(e: Engine, address: int, channel: int, next_pc: int) -> int:
     """Send the value at an address."""
     done = e.channels.communicate(e.process, Offer(channel, True, address))
-    return next_pc if done else _wait(e, next_pc, "sends")
+    return next_pc if done else _wait(e, next_pc, SENDS)
 
 
 @handler("recv")
 def recv(e: Engine, channel: int, address: int, next_pc: int) -> int:
     """Receive a value at an address."""
     done = e.channels.communicate(e.process, Offer(channel, False, address))
-    return next_pc if done else _wait(e, next_pc, "receives")
+    return next_pc if done else _wait(e, next_pc, RECEIVES)
 
 
 @handler("alt", into=True)
 def alt(e: Engine, table: int, result: int, next_pc: int) -> int:
     """Communicate over one channel of a table; its index goes to the result."""
     done = e.channels.alt(e.process, table, result, waits=True)
-    return next_pc if done else _wait(e, next_pc, "waits in alt")
+    return next_pc if done else _wait(e, next_pc, IN_ALT)
 
 
 @handler("nbalt", into=True)

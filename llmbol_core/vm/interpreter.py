@@ -9,6 +9,8 @@ frame or the module return ``SWITCH``, those after which the process must stop r
 from __future__ import annotations
 
 import functools
+from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,14 +28,15 @@ from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import LINKS, MODULE
-from llmbol_core.vm.process import Process, Raised
+from llmbol_core.vm.process import Process, Raised, Stack
 from llmbol_core.vm.steps import Step, StepMaker
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.environment import Environment
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
-    from llmbol_core.vm.scheduler import Scheduler
+    from llmbol_core.vm.scheduler import ReadyQueue, Scheduler
 
 
 class Link(NamedTuple):
@@ -138,6 +141,16 @@ class Interpreter:
     def release_constants(self) -> None:
         """Free what was made in the arena for instructions."""
         self._maker.release_constants()
+
+    # Processes
+
+    def new_process(self, pid: int, group: int, environment: Environment, extent: int) -> Process:
+        """Return a process that has a stack of so many bytes and is nowhere yet."""
+        return Process(pid, group, environment, Stack(self.heap, extent))
+
+    def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
+        """Return an empty queue for those of some processes that are ready to run."""
+        return deque()
 
     # Modules
 

@@ -38,7 +38,7 @@ from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import FileFault
-from llmbol_core.vm.process import Process, Stack
+from llmbol_core.vm.process import Process
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 
@@ -88,7 +88,11 @@ class InfernoVM:
         self.environment = Environment.first(namespace or Namespace(), self.streams)
         self.heap = Heap(self.limits.memory)
         self.heap.collect = lambda: collect_cycles(self.heap)
-        channels = Channels(self.heap, lambda process: self.scheduler.make_ready(process))
+        channels = Channels(
+            self.heap,
+            lambda pid: self.scheduler.processes[pid],
+            lambda process: self.scheduler.make_ready(process),
+        )
         self.engine = engine(self, channels)
         self.scheduler = self.engine.scheduler = Scheduler(self.engine)
         self.loader = Loader(self.engine, host_modules or {}, verify, self._report)
@@ -248,7 +252,7 @@ class InfernoVM:
         self._started += 1
         pid = self._started
         group = parent.group if parent else pid
-        process = Process(pid, group, environment, Stack(self.heap, extent))
+        process = self.engine.new_process(pid, group, environment, extent)
         process.sharing = parent.sharing if parent else ""
         self.engine.enter_module(process, handle)
         return process
@@ -262,8 +266,7 @@ class InfernoVM:
         status = "killed" if process.is_killed else error.name if error is not None else ""
         share(self, process, status)
         message = f'{process.pid} "{place_of(process)}":{status}'
-        if process.waiter is not None:
-            self.engine.channels.withdraw(process.waiter)
+        self.engine.channels.withdraw(process)
         # What a program has damaged stays where it is, until the machine is closed.
         with suppress(Trap, *ASTRAY):
             process.stack.pop_above(0)

@@ -5,7 +5,8 @@ Each is a block of the arena whose header says its kind; what its reference poin
     STRING   0 length, then a byte for each character; if negative, -length 32-bit code points
     ARRAY    0 length   4 element type   8 owner or nil   12 address of the elements
     LIST     0 tail     4 element type   8 value
-    CHANNEL  0 element type   4 capacity   8 buffered values   12 index of the first   16 values
+    CHANNEL  0 element type   4 capacity   8 buffered values   12 index of the first
+             16, 20 who waits to send and to receive, see channels.py   24 values
     MODULE   0 module data    4 number of its links in a table outside
     others   a record: the kind is the number of its type, the header's work word may have HOSTED
 
@@ -30,7 +31,7 @@ FREE, STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(7)
 
 ARRAY_HEADER = 16
 LIST_HEADER = 8
-CHANNEL_HEADER = 16
+CHANNEL_HEADER = 24
 LINKS = 4
 HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""

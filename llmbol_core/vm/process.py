@@ -20,7 +20,6 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.objects import STACK, Heap
 
 if TYPE_CHECKING:
-    from llmbol_core.vm.channels import Waiter
     from llmbol_core.vm.environment import Environment
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.steps import Step
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 RETURN_PC, CALLER, MODULE, TYPE = 0, 4, 8, 12
 """Offsets of a frame's links."""
 LEAST_FRAME = 32
+SENDS, RECEIVES, IN_ALT = "sends", "receives", "waits in alt"
+"""What a process that waits at channels waits for."""
 
 _LEAST_EXTENT = 1024
 _MOST_EXTENT = 1 << 24
@@ -153,6 +154,9 @@ def _frame_size(size: int) -> int:
 class Process:
     """One thread of a program. ``pc`` and ``fp`` are up to date whenever another one runs."""
 
+    address = 0
+    """Where machine code finds what it needs of the process, if it runs processes."""
+
     def __init__(self, pid: int, group: int, environment: Environment, stack: Stack) -> None:
         self.pid, self.group, self.environment, self.stack = pid, group, environment, stack
         self.fp = 0
@@ -162,8 +166,8 @@ class Process:
         self.mp = NIL
         self.module: LoadedModule
         self.steps: list[Step] = []
-        self.waiter: Waiter | None = None
-        """What it waits for, if that is a channel."""
+        self.offer = 0
+        """The first of its offers while it waits at channels: see ``channels.py``."""
         self.waits_for = ""
         """What it waits for, in words; empty while it is ready or runs."""
         self.fault: Raised | Trap | None = None

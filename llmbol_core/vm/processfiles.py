@@ -17,6 +17,7 @@ from llmbol_core.vm.groups import SHARING, members
 from llmbol_core.vm.hosttree import Path
 from llmbol_core.vm.madetree import MadeTree, missing, no_directory
 from llmbol_core.vm.openfile import EPERM, OREAD, OWNER, OWRITE, FileFault, OpenFile
+from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS
 from llmbol_core.vm.systemfiles import (
     DescriptorFiles,
     VariableFiles,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 BUILT_IN = "$Sys"
 """Where a process is that waits for the host."""
 EXITED = "thread exited"
+STATES = {"": "ready", SENDS: "send", RECEIVES: "recv", IN_ALT: "alt"}
 _MOST_WAITING = 1024
 _KB = 1024
 _INSTRUCTION = 12
@@ -160,12 +162,7 @@ class ProcessFiles(MadeTree):
 
 def _state(process: Process) -> str:
     """Return what Inferno calls the state of a process."""
-    waiter = process.waiter
-    if waiter is None or waiter.resume is not None:
-        return "release" if process.waits_for else "ready"
-    if waiter.result is not None:
-        return "alt"
-    return "send" if waiter.offers[0].sends else "recv"
+    return STATES.get(process.waits_for, "release")
 
 
 def place_of(process: Process) -> str:

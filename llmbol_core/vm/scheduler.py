@@ -11,9 +11,8 @@ import heapq
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm.channels import Offer
@@ -31,6 +30,18 @@ _Then = Callable[[], HostResult]
 _Done = queue.SimpleQueue[tuple[Process, Work, _Then, Finish]]
 
 
+class ReadyQueue(Protocol):
+    """Processes that are ready to run, the next one first: what a deque of them can do."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, process: object, /) -> bool: ...
+    def append(self, process: Process, /) -> None: ...
+    def appendleft(self, process: Process, /) -> None: ...
+    def popleft(self) -> Process: ...
+    def remove(self, process: Process, /) -> None: ...
+    def clear(self) -> None: ...
+
+
 class Scheduler:
     """Runs the processes of one machine until the last one has ended."""
 
@@ -41,7 +52,7 @@ class Scheduler:
         """Instructions run so far."""
         self.left: int | None = None
         """Instructions that may still run, if that is limited."""
-        self._ready: deque[Process] = deque()
+        self._ready = engine.ready_queue(self.processes)
         self._sleepers: list[tuple[float, int, Process, Finish]] = []
         self._sleeps = 0
         self._waiting: list[tuple[Process, Until, Finish]] = []
@@ -153,7 +164,7 @@ class Scheduler:
             used, goes_on = self._engine.run(process, budget)
             self.instructions += used
             if goes_on:
-                self._ready.append(process)
+                self._ready.append(self._engine.process)
             self._slices += 1
             if self._slices % _SLICES_BETWEEN_COLLECTIONS == 0:
                 self._engine.heap.tidy()

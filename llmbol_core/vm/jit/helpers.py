@@ -9,7 +9,7 @@ blocks to the engine.
 from __future__ import annotations
 
 from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
-from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Slow, State, tag
+from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine, Slow, State, tag
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 
 _COUNT = tag("count")
@@ -21,6 +21,7 @@ declare i32 @llvm.smax.i32(i32, i32)
 declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
+declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 
 define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
  %z = zext i32 %r to i64
@@ -42,8 +43,16 @@ define internal void @put(ptr %m, i32 %r, i64 %off, i32 %v) alwaysinline {{
  ret void
 }}
 
+; A word that the processes share.
+define internal ptr @machine(ptr %s, i64 %word) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.MACHINE:d}
+ %machine = load ptr, ptr %p
+ %q = getelementptr i64, ptr %machine, i64 %word
+ ret ptr %q
+}}
+
 define internal i32 @slow(ptr %s, i32 %what, i32 %v) noinline cold {{
- %p = getelementptr i64, ptr %s, i64 {State.SLOW:d}
+ %p = call ptr @machine(ptr %s, i64 {Machine.SLOW:d})
  %f = load ptr, ptr %p
  %r = call i32 %f(i32 %what, i32 %v)
  ret i32 %r
@@ -51,11 +60,11 @@ define internal i32 @slow(ptr %s, i32 %what, i32 %v) noinline cold {{
 
 ; Size, count and offsets of pointers of a type; those of type 0, none, if there is no such type.
 define internal ptr @map(ptr %s, i32 %type) alwaysinline {{
- %cp = getelementptr i64, ptr %s, i64 {State.MAP_COUNT:d}
+ %cp = call ptr @machine(ptr %s, i64 {Machine.MAP_COUNT:d})
  %count = load i32, ptr %cp
  %known = icmp ult i32 %type, %count
  %number = select i1 %known, i32 %type, i32 0
- %p = getelementptr i64, ptr %s, i64 {State.MAPS:d}
+ %p = call ptr @machine(ptr %s, i64 {Machine.MAPS:d})
  %maps = load ptr, ptr %p
  %z = zext i32 %number to i64
  %q = getelementptr i32, ptr %maps, i64 %z
@@ -73,19 +82,24 @@ define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
  ret i32 %v
 }}
 
-; What link i of a handle leads to, or null.
-define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
+; What is known of a handle's module and links, or null.
+define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
  %number = call i32 @word(ptr %m, i32 %handle, i64 4)
  %z = zext i32 %number to i64
- %cp = getelementptr i64, ptr %s, i64 {State.LINK_COUNT:d}
+ %cp = call ptr @machine(ptr %s, i64 {Machine.LINK_COUNT:d})
  %known = load i64, ptr %cp
  %beyond = icmp uge i64 %z, %known
- br i1 %beyond, label %none, label %numbered
-numbered:
- %tp = getelementptr i64, ptr %s, i64 {State.LINKS:d}
+ %at = select i1 %beyond, i64 0, i64 %z
+ %tp = call ptr @machine(ptr %s, i64 {Machine.LINKS:d})
  %table = load ptr, ptr %tp
- %rp = getelementptr ptr, ptr %table, i64 %z
+ %rp = getelementptr ptr, ptr %table, i64 %at
  %record = load ptr, ptr %rp
+ ret ptr %record
+}}
+
+; What link i of a handle leads to, or null.
+define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
+ %record = call ptr @links_of(ptr %m, ptr %s, i32 %handle)
  %missing = icmp eq ptr %record, null
  br i1 %missing, label %none, label %there
 there:

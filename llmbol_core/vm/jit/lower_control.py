@@ -180,19 +180,15 @@ def _square_root(out: Lowerer, start: str) -> None:
     out.emit(f"store i32 {start}, ptr %top")
 
 
-_SWITCHED = (State.HANDLE, State.MP, State.TYPES, State.FUNCTIONS)
+_SWITCHED = (State.HANDLE, State.MP, State.TYPES, State.FUNCTIONS, State.CODE)
 
 
 def _enter_link(out: Lowerer, start: str, handle: str, target: str) -> dict[State, str]:
     """Call a function of the module of a handle, whose state takes the place of this one's."""
-    number = out.value(f"load i32, ptr {out.at(handle, 4)}, align 4")
-    table = out.value(f"load ptr, ptr {out.state_word(State.LINKS)}")
-    wide = out.value(f"zext i32 {number} to i64")
-    where = out.value(f"getelementptr ptr, ptr {table}, i64 {wide}")
-    record = out.value(f"load ptr, ptr {where}")
-    types, functions = (
+    record = out.value(f"call ptr @links_of(ptr %m, ptr %s, i32 {handle})")
+    types, functions, code = (
         out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {record}, i64 {at}')}")
-        for at in (1, 2)
+        for at in (1, 2, 3)
     )
     function = _found(out, out.value(f"inttoptr i64 {functions} to ptr"), target)
     kept = {word: out.value(f"load i64, ptr {out.state_word(word)}") for word in _SWITCHED}
@@ -205,7 +201,7 @@ def _enter_link(out: Lowerer, start: str, handle: str, target: str) -> dict[Stat
     data = out.value(f"load i32, ptr {out.at(handle)}, align 4")
     new = (
         out.value(f"zext i32 {handle} to i64"), out.value(f"zext i32 {data} to i64"),
-        types, functions,
+        types, functions, code,
     )  # fmt: skip
     for word, value in zip(_SWITCHED, new, strict=True):
         out.emit(f"store i64 {value}, ptr {out.state_word(word)}")

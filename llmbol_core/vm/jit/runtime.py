@@ -1,4 +1,9 @@
-"""What the engine and compiled code exchange: the state it is entered with, what it returns."""
+"""What the engine and machine code share: the records of processes, the words of the machine.
+
+A process's record is an array of 64-bit words outside of the arena, which machine code gets as %s;
+what all processes of a machine share lies behind its word ``MACHINE``. Python reads and writes the
+same words (``records.py``), so that nothing is copied when control passes from one to the other.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,10 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """Words of the state, 8 bytes each."""
+    """Words of a process's record, 8 bytes each."""
 
     BUDGET = 0
+    """Instructions that the process may still run in this slice."""
     PC = 1
     FP = 2
     TOP = 3
@@ -23,18 +29,80 @@ class State(IntEnum):
     """Table of the heap's numbers for the module's types."""
     FUNCTIONS = 9
     """Table of machine code by the pc of its function; null where there is none."""
-    MAPS = 10
-    """Table by the heap's numbers: where size, count and offsets of the pointers are in it."""
-    SLOW = 11
-    """The engine's function for what is done outside: (what, value) -> value."""
-    HANDLE = 12
+    HANDLE = 10
     """The handle of the module whose code runs."""
-    LINKS = 13
+    CODE = 11
+    """The module's instructions as the native interpreter reads them."""
+    MACHINE = 12
+    """Where the words of the machine are."""
+    PID = 13
+    FAULT = 14
+    """Whether something is to be raised when the process next runs."""
+    WAITS = 15
+    """What the process waits for: a number of ``Wait``."""
+    OFFER = 16
+    """The first of what it offers while it waits for channels."""
+    NEXT = 17
+    """The process behind this one among those that are ready: the address of its record, or 0."""
+    PREVIOUS = 18
+    IS_READY = 19
+    """Whether it is among them."""
+
+
+class Machine(IntEnum):
+    """Words that the processes of a machine share."""
+
+    MAPS = 0
+    """Table by the heap's numbers: where size, count and offsets of the pointers are in it."""
+    MAP_COUNT = 1
+    SLOW = 2
+    """The engine's function for what is done outside: (what, value) -> value."""
+    LINKS = 3
     """Table by the numbers in module handles: what their links lead to, or null. That is a count,
-    tables as in ``TYPES`` and ``FUNCTIONS``, and ``LINK_WORDS`` for each link: pc or ``LinkKind``,
-    type of frame, bytes of the frame on the stack."""
-    LINK_COUNT = 14
-    MAP_COUNT = 15
+    tables as in ``TYPES``, ``FUNCTIONS`` and ``CODE``, and ``LINK_WORDS`` for each link: pc or
+    ``LinkKind``, type of frame, bytes of the frame on the stack."""
+    LINK_COUNT = 4
+    CURRENT = 5
+    """The record of the process that runs, or 0."""
+    LEFT = 6
+    """Instructions that all processes together may run before the engine looks after the rest."""
+    GIVEN = 7
+    """What the process that runs was given of them."""
+    FIRST = 8
+    """The first of the processes that are ready: the address of its record, or 0."""
+    LAST = 9
+    OFFERS = 10
+    """Where the table of offers is: see ``channels.py``."""
+    OFFER_COUNT = 11
+    FREE_OFFER = 12
+    RANDOM = 13
+    """What alternatives are chosen by."""
+
+
+class Reason(IntEnum):
+    """Why the native interpreter returns to Python, with the process at an instruction."""
+
+    PYTHON = 0
+    """This instruction, or what is to be raised before it, is Python's business."""
+    DECODE = 1
+    """This instruction is not decoded yet."""
+    HOT = 2
+    """This instruction has run so often that its function is worth compiling."""
+    SPENT = 3
+    """The instructions that could be run before others than processes have their turn are run."""
+    IDLE = 4
+    """No process is ready."""
+
+
+class Wait(IntEnum):
+    """What a process waits for."""
+
+    NOTHING = 0
+    SEND = 1
+    RECEIVE = 2
+    ALT = 3
+    OTHER = 4
+    """What Python knows."""
 
 
 class Status(IntEnum):
@@ -64,7 +132,7 @@ class LinkKind(IntEnum):
     SQUARE_ROOT = -2
 
 
-LINK_HEADER, LINK_WORDS = 3, 3
+LINK_HEADER, LINK_WORDS = 4, 3
 
 HOST_STACK = 192 << 10
 """Bytes of the host's stack that one entry may use."""
