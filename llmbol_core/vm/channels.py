@@ -81,6 +81,11 @@ class Offers:
     def __len__(self) -> int:
         return len(self.words) // _ROW
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the table is, and how many rows it has."""
+        return self.words.buffer_info()[0], len(self)
+
     def get(self, row: int, field: Field) -> int:
         """Return a word of a row."""
         return self.words[row * _ROW + field]

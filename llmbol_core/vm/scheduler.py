@@ -35,11 +35,21 @@ class ReadyQueue(Protocol):
 
     def __len__(self) -> int: ...
     def __contains__(self, process: object, /) -> bool: ...
-    def append(self, process: Process, /) -> None: ...
-    def appendleft(self, process: Process, /) -> None: ...
-    def popleft(self) -> Process: ...
-    def remove(self, process: Process, /) -> None: ...
-    def clear(self) -> None: ...
+
+    def append(self, process: Process, /) -> None:
+        """Put a process behind the others."""
+
+    def appendleft(self, process: Process, /) -> None:
+        """Put a process before the others."""
+
+    def popleft(self) -> Process:
+        """Take out the first process."""
+
+    def remove(self, process: Process, /) -> None:
+        """Take out a process."""
+
+    def clear(self) -> None:
+        """Forget all of them."""
 
 
 class Scheduler:

@@ -98,6 +98,11 @@ class _Lowering:
         elif name not in ("eq", "ne"):
             how = f"icmp {'u' if TYPES[letter].kind == 'unsigned' else 's'}{name}"
         x, y = self.lower(left, letter), self.lower(right, letter)
+        if letter == "C":
+            function = "equal" if name in ("eq", "ne") else "order"
+            found = self._out.value(f"call i32 @{function}(ptr %m, ptr %s, i32 {x}, i32 {y})")
+            claim = {"eq": "ne", "ne": "eq"}.get(name, f"s{name}")
+            return self._out.value(f"icmp {claim} i32 {found}, 0")
         kind = "i1" if letter == "?" else llvm_type(letter)
         return self._out.value(f"{how} {kind} {x}, {y}")
 

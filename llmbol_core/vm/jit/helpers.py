@@ -1,4 +1,4 @@
-"""Helpers of compiled code in LLVM's language: counting, releasing, allocating, links, frames.
+"""Helpers of machine code in LLVM's language: counting, releasing, allocating.
 
 Reference counts are changed inline; an object that loses its last reference is taken apart by
 ``@last``, which follows lists, arrays and records with a work list threaded through the counts of
@@ -9,7 +9,8 @@ blocks to the engine.
 from __future__ import annotations
 
 from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
-from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine, Slow, State, tag
+from llmbol_core.vm.channels import RECEIVERS, SENDERS
+from llmbol_core.vm.jit.runtime import Machine, Slow, State, tag
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 
 _COUNT = tag("count")
@@ -18,6 +19,8 @@ HELPERS = f"""
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare i32 @llvm.abs.i32(i32, i1)
 declare i32 @llvm.smax.i32(i32, i32)
+declare i64 @llvm.smin.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
 declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
@@ -74,74 +77,18 @@ define internal ptr @map(ptr %s, i32 %type) alwaysinline {{
  ret ptr %r
 }}
 
+define internal i64 @type_map(ptr %m, ptr %s, i32 %type) alwaysinline {{
+ %p = call ptr @map(ptr %s, i32 %type)
+ %i = ptrtoint ptr %p to i64
+ ret i64 %i
+}}
+
 define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
  %p = getelementptr i64, ptr %s, i64 {State.TYPES:d}
  %types = load ptr, ptr %p
  %q = getelementptr i32, ptr %types, i64 %i
  %v = load i32, ptr %q
  ret i32 %v
-}}
-
-; What is known of a handle's module and links, or null.
-define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
- %number = call i32 @word(ptr %m, i32 %handle, i64 4)
- %z = zext i32 %number to i64
- %cp = call ptr @machine(ptr %s, i64 {Machine.LINK_COUNT:d})
- %known = load i64, ptr %cp
- %beyond = icmp uge i64 %z, %known
- %at = select i1 %beyond, i64 0, i64 %z
- %tp = call ptr @machine(ptr %s, i64 {Machine.LINKS:d})
- %table = load ptr, ptr %tp
- %rp = getelementptr ptr, ptr %table, i64 %at
- %record = load ptr, ptr %rp
- ret ptr %record
-}}
-
-; What link i of a handle leads to, or null.
-define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
- %record = call ptr @links_of(ptr %m, ptr %s, i32 %handle)
- %missing = icmp eq ptr %record, null
- br i1 %missing, label %none, label %there
-there:
- %count = load i64, ptr %record
- %iz = zext i32 %i to i64
- %outside = icmp uge i64 %iz, %count
- br i1 %outside, label %none, label %found
-found:
- %at = mul i64 %iz, {LINK_WORDS}
- %at1 = add i64 %at, {LINK_HEADER}
- %link = getelementptr i64, ptr %record, i64 %at1
- ret ptr %link
-none:
- ret ptr null
-}}
-
-; Begin a frame of a type: its links and pointers are nil.
-define internal void @begin_frame(ptr %m, ptr %s, i32 %fp, i32 %type) noinline {{
-start:
- call void @put(ptr %m, i32 %fp, i64 0, i32 0)
- call void @put(ptr %m, i32 %fp, i64 4, i32 0)
- call void @put(ptr %m, i32 %fp, i64 8, i32 0)
- call void @put(ptr %m, i32 %fp, i64 12, i32 %type)
- call void @put(ptr %m, i32 %fp, i64 16, i32 -1)
- %map = call ptr @map(ptr %s, i32 %type)
- %np = getelementptr i32, ptr %map, i64 1
- %n = load i32, ptr %np
- %none = icmp eq i32 %n, 0
- br i1 %none, label %out, label %pointer
-pointer:
- %i = phi i32 [0, %start], [%i1, %pointer]
- %iz = zext i32 %i to i64
- %op = getelementptr i32, ptr %np, i64 1
- %oq = getelementptr i32, ptr %op, i64 %iz
- %off = load i32, ptr %oq
- %slot = add i32 %fp, %off
- call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
- %i1 = add i32 %i, 1
- %more = icmp ult i32 %i1, %n
- br i1 %more, label %pointer, label %out
-out:
- ret void
 }}
 
 define internal void @retain(ptr %m, i32 %r) alwaysinline {{
@@ -195,7 +142,7 @@ list:
 }}
 
 ; One reference less to a child; if it was the last, the child joins the dying.
-define internal i32 @drop(ptr %m, i32 %r, i32 %dying) alwaysinline {{
+define internal i32 @drop(ptr %m, ptr %s, i32 %r, i32 %dying) alwaysinline {{
  %nil = icmp eq i32 %r, -1
  br i1 %nil, label %out, label %do
 do:
@@ -214,9 +161,15 @@ out:
  ret i32 %next
 }}
 
-define internal void @last(ptr %m, ptr %s, i32 %first) noinline {{
+define internal void @last(ptr %m, ptr %s, i32 %ref) noinline {{
+ call void @put(ptr %m, i32 %ref, i64 -16, i32 0)
+ call void @bury(ptr %m, ptr %s, i32 %ref)
+ ret void
+}}
+
+; Free the objects of a list that is threaded through their counts, and what only they keep.
+define internal void @bury(ptr %m, ptr %s, i32 %first) noinline {{
 start:
- call void @put(ptr %m, i32 %first, i64 -16, i32 0)
  br label %next
 next:
  %r = phi i32 [%first, %start], [%rest, %freed], [%other, %hosted]
@@ -231,7 +184,7 @@ kinds:
   i32 {STRING}, label %free
   i32 {LIST}, label %list
   i32 {ARRAY}, label %array
-  i32 {CHANNEL}, label %host
+  i32 {CHANNEL}, label %channel
   i32 {MODULE}, label %host
  ]
 host:
@@ -241,9 +194,17 @@ host:
 hosted:
  %end0 = icmp eq i32 %other, 0
  br i1 %end0, label %out, label %next
+channel:
+ %buffered = call i32 @word(ptr %m, i32 %r, i64 8)
+ %senders = call i32 @word(ptr %m, i32 %r, i64 {SENDERS})
+ %receivers = call i32 @word(ptr %m, i32 %r, i64 {RECEIVERS})
+ %waiting = or i32 %senders, %receivers
+ %used = or i32 %waiting, %buffered
+ %unused = icmp eq i32 %used, 0
+ br i1 %unused, label %free, label %host
 list:
  %tail = call i32 @word(ptr %m, i32 %r, i64 0)
- %withtail = call i32 @drop(ptr %m, i32 %tail, i32 %other)
+ %withtail = call i32 @drop(ptr %m, ptr %s, i32 %tail, i32 %other)
  %ltype = call i32 @word(ptr %m, i32 %r, i64 4)
  %lvalue = add i32 %r, 8
  br label %values
@@ -252,7 +213,7 @@ array:
  %isslice = icmp ne i32 %owner, -1
  br i1 %isslice, label %slice, label %whole
 slice:
- %withowner = call i32 @drop(ptr %m, i32 %owner, i32 %other)
+ %withowner = call i32 @drop(ptr %m, ptr %s, i32 %owner, i32 %other)
  br label %free
 whole:
  %length = call i32 @word(ptr %m, i32 %r, i64 0)
@@ -287,7 +248,7 @@ pointer:
  %off = load i32, ptr %oq
  %slot = add i32 %where, %off
  %child = call i32 @word(ptr %m, i32 %slot, i64 0)
- %dying3 = call i32 @drop(ptr %m, i32 %child, i32 %dying2)
+ %dying3 = call i32 @drop(ptr %m, ptr %s, i32 %child, i32 %dying2)
  %i1 = add i32 %i, 1
  %more = icmp ult i32 %i1, %n
  br i1 %more, label %pointer, label %valued
@@ -297,7 +258,8 @@ valued:
  %again = icmp ne i32 %count1, 0
  br i1 %again, label %value, label %free
 free:
- %rest = phi i32 [%other, %kinds], [%withowner, %slice], [%other, %whole], [%dying0, %values],
+ %rest = phi i32 [%other, %kinds], [%other, %channel],
+  [%withowner, %slice], [%other, %whole], [%dying0, %values],
   [%dying3, %valued]
  call void @free(ptr %m, ptr %s, i32 %r)
  br label %freed
@@ -355,6 +317,30 @@ take:
 host:
  %r = call i32 @slow(ptr %s, i32 {Slow.ALLOCATE:d}, i32 %total)
  ret i32 %r
+}}
+
+; A block of any size, which is not cleared, or nil.
+define internal i32 @new_block(ptr %m, ptr %s, i32 %total, i32 %kind) noinline {{
+ %large = icmp ugt i32 %total, {SMALL}
+ br i1 %large, label %host, label %small
+host:
+ %found = call i32 @slow(ptr %s, i32 {Slow.ALLOCATE:d}, i32 %total)
+ %failed = icmp eq i32 %found, -1
+ br i1 %failed, label %out, label %made
+made:
+ call void @put(ptr %m, i32 %found, i64 -12, i32 %kind)
+ br label %out
+small:
+ %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind, i1 false)
+ br label %out
+out:
+ %r = phi i32 [%found, %made], [-1, %host], [%ref, %small]
+ ret i32 %r
+}}
+
+define internal void @keep(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ call void @retain(ptr %m, i32 %r)
+ ret void
 }}
 
 ; A small array; nil if it is large or memory is short.

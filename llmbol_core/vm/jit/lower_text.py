@@ -1,12 +1,12 @@
-"""Machine code for the instructions on strings that need no new string.
+"""Machine code for the instructions on strings, and for conversions from and to them.
 
 Nil has length 0, since nothing lies at its address; characters are bytes unless that is negative.
 """
 
 from __future__ import annotations
 
-from llmbol_core.vm.arena import COUNT, HEADER, SIZE
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.emitter import llvm_type
+from llmbol_core.vm.jit.lowering import Lowerer, Place, lowering
 
 _DATA = 4
 
@@ -50,25 +50,70 @@ def indc(out: Lowerer) -> None:
     out.store(place, "W", out.value(f"phi i32 [{first}, %{narrow}], [{second}, %{wide}]"))
 
 
+def _call(out: Lowerer, function: str, *arguments: str, letter: str = "W") -> str:
+    """Return what a function of the runtime gives; the first argument has a type of its own."""
+    kinds = [llvm_type(letter)] + ["i32"] * (len(arguments) - 1)
+    passed = "".join(f", {kind} {value}" for kind, value in zip(kinds, arguments, strict=True))
+    return out.value(f"call i32 @{function}(ptr %m, ptr %s{passed})")
+
+
+def _new(out: Lowerer, place: Place, ref: str) -> None:
+    """Store what a function of the runtime has made, unless that is for Python to do."""
+    out.guard(out.value(f"icmp eq i32 {ref}, 0"))
+    out.give(place, ref)
+
+
 @lowering("insc")
 def insc(out: Lowerer) -> None:
-    """Replace or append a character where the string has room; the interpreter does the rest."""
+    """Replace or append a character."""
     code, index, place = out.read("s"), out.read("m"), out.target("d")
-    ref = out.load(place, "C")
-    out.guard(out.value(f"icmp eq i32 {ref}, -1"))
-    length = _length(out, ref)
-    count, size = (
-        out.value(f"load i32, ptr {out.at(ref, offset)}, align 1") for offset in (COUNT, SIZE)
-    )
-    out.guard(out.value(f"icmp ne i32 {count}, 1"))
-    out.guard(out.value(f"icmp slt i32 {length}, 0"))
-    out.guard(out.value(f"icmp ugt i32 {index}, {length}"))
-    out.guard(out.value(f"icmp ugt i32 {code}, 255"))
-    behind = out.value(f"add i32 {index}, {_DATA + HEADER + 1}")
-    out.guard(out.value(f"icmp ugt i32 {behind}, {size}"))
-    position = out.value(f"zext i32 {index} to i64")
-    where = out.value(f"getelementptr i8, ptr {out.at(ref, _DATA)}, i64 {position}")
-    out.emit(f"store i8 {out.value(f'trunc i32 {code} to i8')}, ptr {where}")
-    longer = out.value(f"add i32 {index}, 1")
-    new = out.value(f"call i32 @llvm.smax.i32(i32 {length}, i32 {longer})")
-    out.emit(f"store i32 {new}, ptr {out.at(ref)}, align 1")
+    _new(out, place, _call(out, "with_character", code, index, out.load(place, "C")))
+
+
+@lowering("addc")
+def addc(out: Lowerer) -> None:
+    """Store the concatenation of two strings."""
+    behind, before, place = out.read("s"), out.read("m"), out.target("d")
+    _new(out, place, _call(out, "concatenate", before, behind, out.load(place, "C")))
+
+
+@lowering("slicec")
+def slicec(out: Lowerer) -> None:
+    """Replace a string by a part of it."""
+    start, end, place = out.read("s"), out.read("m"), out.target("d")
+    _new(out, place, _call(out, "part", out.load(place, "C"), start, end))
+
+
+# Conversions
+
+
+@lowering("cvtca", "cvtac")
+def convert_bytes(out: Lowerer) -> None:
+    """Store a string's bytes, or the string that bytes hold."""
+    function = "to_bytes" if out.instruction.op.mnemonic == "cvtca" else "from_bytes"
+    ref, place = out.read("s"), out.target("d")
+    _new(out, place, _call(out, function, ref))
+
+
+@lowering("cvtwc", "cvtlc")
+def convert_number(out: Lowerer) -> None:
+    """Store an integer's decimal text."""
+    value, place = out.read("s"), out.target("d")
+    if out.instruction.op.mnemonic == "cvtwc":
+        value = out.value(f"sext i32 {value} to i64")
+    _new(out, place, _call(out, "decimal", value, letter="L"))
+
+
+@lowering("cvtcw", "cvtcl")
+def convert_text(out: Lowerer) -> None:
+    """Store the integer that a string begins with, if it is not too long to be sure of it."""
+    is_word = out.instruction.op.mnemonic == "cvtcw"
+    ref, place = out.read("s"), out.target("d")
+    end = _call(out, "digits_end", ref)
+    out.guard(out.value(f"icmp slt i32 {end}, 0"))
+    value = out.value(f"call i64 @leading_integer(ptr %m, ptr %s, i32 {ref}, i32 {end})")
+    if is_word:
+        for how, bound in (("smin", (1 << 31) - 1), ("smax", -(1 << 31))):
+            value = out.value(f"call i64 @llvm.{how}.i64(i64 {value}, i64 {bound})")
+        value = out.value(f"trunc i64 {value} to i32")
+    out.store(place, "W" if is_word else "L", value)

@@ -10,6 +10,7 @@ instruction that traps and before that has changed anything.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.emitter import Emitter, constant, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.region import Region, operand_for
-from llmbol_core.vm.jit.runtime import HOST_STACK, METADATA, State, Status, tag
+from llmbol_core.vm.jit.runtime import METADATA, State, Status, tag
 from llmbol_core.vm.module import Instruction, Operand
 
 _ALIGN = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
@@ -26,6 +27,10 @@ _ENTRY_CHARGE = 16
 
 _LOWERED_IN = tuple(f"llmbol_core.vm.jit.lower_{what}" for what in ("control", "heap", "text"))
 """Where instructions are lowered that are not scalar."""
+_RUNTIME_IN = tuple(
+    f"llmbol_core.vm.jit.{what}" for what in ("alternatives", "communication", "texts", "values")
+)
+"""Where functions of the runtime are written in Python."""
 
 Lowering = Callable[["Lowerer"], None]
 LOWERINGS: dict[str, Lowering] = {}
@@ -326,25 +331,46 @@ class Lowerer(Emitter):
 
 def unit_text(unit: dict[int, Region]) -> str:
     """Return the functions of regions that are compiled together, and how they are entered."""
-    from llmbol_core.vm.jit import expressions, helpers
-
-    for module in _LOWERED_IN:
-        importlib.import_module(module)
-    parts = [helpers.HELPERS, expressions.HELPERS, METADATA]
+    load_lowerings()
+    parts = []
     for region in unit.values():
         parts.append(Lowerer(region, unit).text())
         parts.append(_entry(region.start))
-    return "\n".join(parts)
+    return with_helpers(parts)
+
+
+def load_lowerings() -> None:
+    """Import what registers itself in ``LOWERINGS``."""
+    for module in _LOWERED_IN:
+        importlib.import_module(module)
+
+
+def with_helpers(parts: Iterable[str]) -> str:
+    """Return functions together with what they call of the runtime."""
+    from llmbol_core.vm.jit import expressions, helpers, linkage, source, translator
+
+    for module in _RUNTIME_IN:
+        importlib.import_module(module)
+    text = "\n".join([helpers.HELPERS, linkage.LINKAGE, expressions.HELPERS, METADATA, *parts])
+    called = {name for name in _CALL.findall(text) if name in source.FUNCTIONS}
+    return text + translator.texts(called)
+
+
+_CALL = re.compile(r"@(\w+)\(")
 
 
 def _entry(start: int) -> str:
-    """Return the function that the engine calls, which notes how much of its stack there is."""
-    return f"""define i32 @e{start}(ptr %m, ptr %s, i32 %fp, i32 %entry) {{
- %here = call ptr @llvm.frameaddress.p0(i32 0)
- %least = getelementptr i8, ptr %here, i64 -{HOST_STACK}
- %p = getelementptr i64, ptr %s, i64 {State.NATIVE_STACK:d}
- store ptr %least, ptr %p
+    """Return the function by which the native interpreter enters machine code."""
+    return f"""define i64 @o{start}(ptr %m, ptr %s, i32 %fp, i64 %q, i32 %entry) {{
+ %bp = getelementptr i64, ptr %s, i64 {State.BUDGET:d}
+ store i64 %q, ptr %bp
  %r = call fastcc i32 @f{start}(ptr %m, ptr %s, i32 %fp, i32 %entry)
- ret i32 %r
+ %returned = icmp eq i32 %r, 0
+ %left = load i64, ptr %bp
+ %z = zext i32 %r to i64
+ %sp = getelementptr i64, ptr %s, i64 {State.STATUS:d}
+ store i64 %z, ptr %sp
+ %result = select i1 %returned, i64 %left, i64 -1
+ ret i64 %result
 }}
 """

@@ -34,6 +34,7 @@ NATIVE = frozenset({
     "new", "newz", "newa", "newaz", "slicea", "lena", "indx", "indw", "indf", "indb", "indl",
     "headb", "headw", "headf", "headl", "headp", "tail", "eclr",
     "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
+    "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl",
 })  # fmt: skip
 """Instructions without a meaning in the table for which there is machine code."""
 
@@ -121,8 +122,7 @@ class Code:
         instruction = self.instructions[pc]
         op = instruction.op
         if op.meaning is not None:
-            is_label = op.effect is not Effect.BRANCH or _label(instruction) is not None
-            return is_label and all(letter != "C" for _, letter in op.reads)
+            return op.effect is not Effect.BRANCH or _label(instruction) is not None
         if op.mnemonic not in NATIVE:
             return False
         if op.mnemonic in ("jmp", "call"):

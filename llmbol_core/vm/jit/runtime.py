@@ -47,6 +47,8 @@ class State(IntEnum):
     PREVIOUS = 18
     IS_READY = 19
     """Whether it is among them."""
+    STATUS = 20
+    """Why machine code has left the process: a number of ``Status``."""
 
 
 class Machine(IntEnum):
@@ -74,9 +76,8 @@ class Machine(IntEnum):
     OFFERS = 10
     """Where the table of offers is: see ``channels.py``."""
     OFFER_COUNT = 11
-    FREE_OFFER = 12
-    RANDOM = 13
-    """What alternatives are chosen by."""
+    END = 12
+    """Where the memory ends that programs may use."""
 
 
 class Reason(IntEnum):
@@ -92,6 +93,8 @@ class Reason(IntEnum):
     """The instructions that could be run before others than processes have their turn are run."""
     IDLE = 4
     """No process is ready."""
+    RETURN = 5
+    """Machine code has returned from a function whose frame Python is to leave."""
 
 
 class Wait(IntEnum):

@@ -3,13 +3,14 @@
 A function marked ``@native`` is never called; its text is translated. What it can use::
 
     W[a] B[a] L[a]              word, byte, big at an address in the arena
-    host[p]                     big at an address outside of it, which must be known to be right
+    host[p] host_word[p]        big, word at an address outside of it, which must be right
     state[State.X]              a word of the running process     machine[Machine.X]  of the machine
     + - * & | ^ << >> // %      at the width of their operands; >>, // and % are unsigned
     == != < <= > >=             signed; below(x, y) is x < y without signs
     and or not, if, while       as ever; any number is true unless it is 0
     wide(x) extended(x) narrow(x)    to 64 bits, without and with the sign, and back to 32
-    move(to, from, size) fill(to, byte, size)    bytes in the arena
+    move(to, from, size) fill(to, byte, size)    bytes in the arena; values joined by commas are
+                                assigned one after the other
     other functions marked native, those of ``helpers.py`` declared with ``external``, constants
 
 Numbers have 32 bits (``Word``) or 64 (``Big``), as their annotations or the first values that they
@@ -19,30 +20,14 @@ running process, which calls pass on.
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
-from collections.abc import Callable, Iterable
-from functools import cached_property
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
-from llmbol_core.vm.jit.emitter import Emitter
-from llmbol_core.vm.jit.runtime import State
-
-Word = Big = int
+Word: TypeAlias = int
+Big: TypeAlias = int
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# fmt: off
 _TYPES = {"Word": "i32", "Big": "i64", "bool": "i1", "None": "void"}
-_OPERATORS: dict[type[ast.AST], str] = {
-    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
-    ast.BitXor: "xor", ast.LShift: "shl", ast.RShift: "lshr", ast.FloorDiv: "udiv", ast.Mod: "urem",
-}
-_COMPARISONS: dict[type[ast.AST], str] = {
-    ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge",
-}
-_MEMORIES = {"W": "i32", "B": "i8", "L": "i64"}
-# fmt: on
 
 
 class _Memory:
@@ -55,10 +40,11 @@ class _Memory:
         raise NotImplementedError
 
 
-W, B, L, host, state, machine = (_Memory() for _ in range(6))
+W, B, L, host, host_word, state, machine = (_Memory() for _ in range(7))
 
 
 def _intrinsic(*arguments: int) -> int:
+    """Stand for what calls of a name are translated to."""
     raise NotImplementedError
 
 
@@ -66,7 +52,7 @@ wide = extended = narrow = below = move = fill = _intrinsic
 
 
 class Function:
-    """One function of the runtime: its name, its types, its text, what it calls."""
+    """One function of the runtime: its name and its types."""
 
     def __init__(self, python: Callable[..., Any], attributes: str = "") -> None:
         self.python, self.name, self.attributes = python, python.__name__, attributes
@@ -74,24 +60,9 @@ class Function:
         self.result = _TYPES[notes.pop("return")]
         self.parameters = {name: _TYPES[note] for name, note in notes.items()}
 
-    @cached_property
-    def _translated(self) -> tuple[str, set[str]]:
-        translator = _Translator(self)
-        return translator.text(), translator.called
-
-    @property
-    def text(self) -> str:
-        """The function in LLVM's language."""
-        return self._translated[0]
-
-    @property
-    def called(self) -> set[str]:
-        """The names of the functions marked native that it calls."""
-        return self._translated[1]
-
 
 FUNCTIONS: dict[str, Function] = {}
-_EXTERNAL: dict[str, Function] = {}
+EXTERNAL: dict[str, Function] = {}
 
 
 def native(python: _F) -> _F:
@@ -108,312 +79,5 @@ def inlined(python: _F) -> _F:
 
 def external(python: _F) -> _F:
     """Declare a function whose text stands elsewhere."""
-    _EXTERNAL[python.__name__] = Function(python)
+    EXTERNAL[python.__name__] = Function(python)
     return python
-
-
-def texts(names: Iterable[str]) -> str:
-    """Return the text of functions and of all that they call."""
-    found: dict[str, str] = {}
-    work = sorted(names)
-    while work:
-        name = work.pop()
-        if name not in found:
-            function = FUNCTIONS[name]
-            found[name] = function.text
-            work += sorted(function.called)
-    return "\n".join(found[name] for name in sorted(found))
-
-
-class _Value(str):
-    """A value's name or, if it has no type yet, a constant."""
-
-    type: str
-
-    def __new__(cls, text: object, type_: str = "") -> _Value:
-        value = super().__new__(cls, text)
-        value.type = type_
-        return value
-
-
-class _Translator(Emitter):
-    """Translates one function."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-        source = textwrap.dedent(inspect.getsource(function.python))
-        self._globals = function.python.__globals__
-        self._variables = dict(function.parameters)
-        self._loops: list[tuple[str, str]] = []
-        self.called: set[str] = set()
-        tree = ast.parse(source).body[0]
-        assert isinstance(tree, ast.FunctionDef)
-        self._body = [s for s in tree.body if not _is_docstring(s)]
-        self._locals = {a.arg for a in tree.args.args} | {
-            node.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        }
-
-    def text(self) -> str:
-        """Return the whole function."""
-        function = self.function
-        for name in function.parameters:
-            self.emit(f"store {self._variables[name]} %p.{name}, ptr %{name}")
-        self._block(self._body)
-        if not self._is_closed():
-            self.emit("ret void" if function.result == "void" else "unreachable")
-        parameters = [f"{kind} %p.{name}" for name, kind in function.parameters.items()]
-        head = ", ".join(["ptr %m", "ptr %s", *parameters])
-        slots = [f" %{name} = alloca {kind}" for name, kind in self._variables.items()]
-        lines = [
-            f"define internal {function.result} @{function.name}({head}) {function.attributes} {{",
-            "start:", *slots, *self.lines, "}",
-        ]  # fmt: skip
-        return "\n".join(lines) + "\n"
-
-    def _is_closed(self) -> bool:
-        last = self.lines[-1].lstrip() if self.lines else ""
-        return last.startswith(("br ", "ret ", "unreachable"))
-
-    # Statements
-
-    def _block(self, body: list[ast.stmt]) -> None:
-        for statement in body:
-            self._statement(statement)
-
-    def _statement(self, node: ast.stmt) -> None:
-        if self._is_closed():
-            return
-        match node:
-            case ast.Assign(targets=[target], value=value):
-                self._assign(target, value)
-            case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
-                left = ast.Name(id=name, ctx=ast.Load())
-                self._assign(target, ast.BinOp(left=left, op=op, right=value))
-            case ast.If(test=test, body=body, orelse=other):
-                self._if(test, body, other)
-            case ast.While(test=test, body=body):
-                self._while(test, body)
-            case ast.Return(value=None):
-                self.emit("ret void")
-            case ast.Return(value=value):
-                assert value is not None
-                kind = self.function.result
-                self.emit(f"ret {kind} {self._typed(self._expression(value), kind)}")
-            case ast.Expr(value=value):
-                self._expression(value)
-            case ast.Break():
-                self.jump(self._loops[-1][1])
-            case ast.Continue():
-                self.jump(self._loops[-1][0])
-            case _:
-                raise TypeError(f"no code for {ast.unparse(node)}")
-
-    def _assign(self, target: ast.expr, node: ast.expr) -> None:
-        value = self._expression(node)
-        if isinstance(target, ast.Name):
-            kind = self._variables.setdefault(target.id, value.type or "i32")
-            self.emit(f"store {kind} {self._typed(value, kind)}, ptr %{target.id}")
-            return
-        assert isinstance(target, ast.Subscript)
-        kind, pointer = self._place(target)
-        if kind == "i8":
-            value = _Value(self.value(f"trunc i32 {self._typed(value, 'i32')} to i8"), "i8")
-        self.emit(f"store {kind} {self._typed(value, kind)}, ptr {pointer}, align 1")
-
-    def _if(self, test: ast.expr, body: list[ast.stmt], other: list[ast.stmt]) -> None:
-        yes, no, done = self.label(), self.label(), self.label()
-        self._test(test, yes, no)
-        for label, statements in ((yes, body), (no, other)):
-            self.begin(label)
-            self._block(statements)
-            if self.lines[-1] == f"{label}:" or not self._is_closed():
-                self.jump(done)
-        self.begin(done)
-
-    def _while(self, test: ast.expr, body: list[ast.stmt]) -> None:
-        head, inside, done = self.label(), self.label(), self.label()
-        self.jump(head)
-        self.begin(head)
-        self._test(test, inside, done)
-        self.begin(inside)
-        self._loops.append((head, done))
-        self._block(body)
-        self._loops.pop()
-        if not self._is_closed():
-            self.jump(head)
-        self.begin(done)
-
-    def _test(self, node: ast.expr, yes: str, no: str) -> None:
-        """Go to one of two blocks, looking at no more than is needed to know which."""
-        match node:
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                self._test(operand, no, yes)
-            case ast.BoolOp(op=joint, values=values):
-                for value in values[:-1]:
-                    following = self.label()
-                    is_and = isinstance(joint, ast.And)
-                    self._test(value, *((following, no) if is_and else (yes, following)))
-                    self.begin(following)
-                self._test(values[-1], yes, no)
-            case _:
-                value = self._expression(node)
-                kind = value.type or "i32"
-                claim = value if kind == "i1" else self.value(f"icmp ne {kind} {value}, 0")
-                self.branch(claim, yes, no)
-
-    # Expressions
-
-    def _expression(self, node: ast.expr) -> _Value:
-        known = self._constant(node)
-        if known is not None:
-            return _Value(known)
-        match node:
-            case ast.Name(id=name):
-                kind = self._variables[name]
-                return _Value(self.value(f"load {kind}, ptr %{name}"), kind)
-            case ast.BinOp(left=left, op=op, right=right):
-                x, y, kind = self._same(left, right)
-                return _Value(self.value(f"{_OPERATORS[type(op)]} {kind} {x}, {y}"), kind)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                value = self._expression(operand)
-                return _Value(self.value(f"sub {value.type} 0, {value}"), value.type)
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
-                x, y, kind = self._same(left, right)
-                return _Value(self.value(f"icmp {_COMPARISONS[type(op)]} {kind} {x}, {y}"), "i1")
-            case ast.IfExp(test=test, body=body, orelse=other):
-                return self._choice(test, body, other)
-            case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
-                return self._choice(node, ast.Constant(True), ast.Constant(False), "i1")
-            case ast.Subscript():
-                kind, pointer = self._place(node)
-                value = self.value(f"load {kind}, ptr {pointer}, align 1")
-                if kind == "i8":
-                    return _Value(self.value(f"zext i8 {value} to i32"), "i32")
-                return _Value(value, kind)
-            case ast.Call(func=ast.Name(id=name), args=arguments):
-                return self._call(name, arguments)
-        raise TypeError(f"no code for {ast.unparse(node)}")
-
-    def _constant(self, node: ast.expr) -> int | None:
-        """Return the value of an expression in which only constants occur."""
-        for part in ast.walk(node):
-            if isinstance(part, ast.Call | ast.Subscript | ast.IfExp | ast.Compare | ast.BoolOp):
-                return None
-            if isinstance(part, ast.Name) and part.id in self._locals:
-                return None
-        expression = ast.fix_missing_locations(ast.Expression(node))
-        return int(eval(compile(expression, "<constant>", "eval"), self._globals))
-
-    def _same(self, left: ast.expr, right: ast.expr) -> tuple[_Value, _Value, str]:
-        """Return two values, constants as the other's type, and their type."""
-        x, y = self._expression(left), self._expression(right)
-        kind = x.type or y.type or "i32"
-        return self._typed(x, kind), self._typed(y, kind), kind
-
-    def _typed(self, value: _Value, kind: str) -> _Value:
-        """Return a value that must have a type; a constant takes it on."""
-        if value.type == kind:
-            return value
-        if value.type:
-            raise TypeError(f"{self.function.name}: {value.type} where {kind} is wanted")
-        bits = int(kind[1:])
-        number = int(value) & ((1 << bits) - 1)
-        signed = number - (1 << bits) if bits > 1 and number >> (bits - 1) else number
-        return _Value(signed, kind)
-
-    def _choice(self, test: ast.expr, body: ast.expr, other: ast.expr, kind: str = "") -> _Value:
-        yes, no, done = self.label(), self.label(), self.label()
-        self._test(test, yes, no)
-        found = []
-        for label, node in ((yes, body), (no, other)):
-            self.begin(label)
-            value = self._expression(node)
-            kind = kind or value.type
-            found.append((value, self.block))
-            self.jump(done)
-        self.begin(done)
-        kind = kind or "i32"
-        parts = ", ".join(f"[{self._typed(value, kind)}, %{block}]" for value, block in found)
-        return _Value(self.value(f"phi {kind} {parts}"), kind)
-
-    def _place(self, node: ast.Subscript) -> tuple[str, str]:
-        """Return the type and the pointer that a subscript stands for."""
-        assert isinstance(node.value, ast.Name)
-        name, index = node.value.id, self._expression(node.slice)
-        if name in _MEMORIES:
-            return _MEMORIES[name], self._pointer(index)
-        if name == "host":
-            return "i64", self.value(f"inttoptr i64 {self._typed(index, 'i64')} to ptr")
-        base = "%s"
-        if name == "machine":
-            word = self.value(f"getelementptr i64, ptr %s, i64 {State.MACHINE:d}")
-            base = self.value(f"load ptr, ptr {word}")
-        return "i64", self.value(f"getelementptr i64, ptr {base}, i64 {self._typed(index, 'i64')}")
-
-    def _pointer(self, address: _Value) -> str:
-        return self.value(f"call ptr @at(ptr %m, i32 {self._typed(address, 'i32')})")
-
-    def _call(self, name: str, nodes: list[ast.expr]) -> _Value:
-        arguments = [self._expression(node) for node in nodes]
-        if name in _INTRINSICS:
-            return _INTRINSICS[name](self, *arguments)
-        function = FUNCTIONS.get(name) or _EXTERNAL[name]
-        if name in FUNCTIONS:
-            self.called.add(name)
-        kinds = function.parameters.values()
-        passed = [
-            f"{kind} {self._typed(value, kind)}"
-            for value, kind in zip(arguments, kinds, strict=True)
-        ]
-        call = f"call {function.result} @{name}({', '.join(['ptr %m', 'ptr %s', *passed])})"
-        if function.result == "void":
-            self.emit(call)
-            return _Value("")
-        return _Value(self.value(call), function.result)
-
-    # Intrinsics
-
-    def _cast(self, how: str, source: str, target: str, value: _Value) -> _Value:
-        text = f"{how} {source} {self._typed(value, source)} to {target}"
-        return _Value(self.value(text), target)
-
-    def _wide(self, value: _Value) -> _Value:
-        return self._cast("zext", "i32", "i64", value)
-
-    def _extended(self, value: _Value) -> _Value:
-        return self._cast("sext", "i32", "i64", value)
-
-    def _narrow(self, value: _Value) -> _Value:
-        return self._cast("trunc", "i64", "i32", value)
-
-    def _below(self, x: _Value, y: _Value) -> _Value:
-        kind = x.type or y.type
-        claim = f"icmp ult {kind} {self._typed(x, kind)}, {self._typed(y, kind)}"
-        return _Value(self.value(claim), "i1")
-
-    def _move(self, target: _Value, source: _Value, size: _Value) -> _Value:
-        pointers = f"ptr {self._pointer(target)}, ptr {self._pointer(source)}"
-        self.emit(f"call void @llvm.memmove.p0.p0.i64({pointers}, i64 {self._wide(size)}, i1 false)")
-        return _Value("")
-
-    def _fill(self, target: _Value, byte: _Value, size: _Value) -> _Value:
-        what = f"ptr {self._pointer(target)}, i8 {self._typed(byte, 'i8')}"
-        self.emit(f"call void @llvm.memset.p0.i64({what}, i64 {self._wide(size)}, i1 false)")
-        return _Value("")
-
-
-_INTRINSICS: dict[str, Callable[..., _Value]] = {
-    "wide": _Translator._wide,
-    "extended": _Translator._extended,
-    "narrow": _Translator._narrow,
-    "below": _Translator._below,
-    "move": _Translator._move,
-    "fill": _Translator._fill,
-}
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import random
 import struct
@@ -14,7 +15,6 @@ from llmbol_core.errors import Trap
 from llmbol_core.native import llvm
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, OPS, PARAMETERS, Effect, Mode
-from llmbol_core.vm.jit.engine import _callable
 from llmbol_core.vm.jit.lowering import LOWERINGS, unit_text
 from llmbol_core.vm.jit.region import NATIVE, Code, Region
 from llmbol_core.vm.jit.runtime import State, Status
@@ -58,9 +58,15 @@ def native():
         code += [instruction(op, mode), EXIT]
     shared = Code(Module("Test", tuple(code)), FRAME)
     unit = {2 + 2 * i: Region(shared, 2 + 2 * i, FRAME) for i in range(len(CASES))}
-    library = llvm.load_object(llvm.compile_text(unit_text(unit), 1), [f"e{pc}" for pc in unit])
-    functions = {name: _callable(address) for name, address in library.addresses.items()}
+    library = llvm.load_object(llvm.compile_text(unit_text(unit), 1), [f"o{pc}" for pc in unit])
+    functions = {name: entry(address) for name, address in library.addresses.items()}
     return library, functions
+
+
+def entry(address):
+    """Return a Python callable for how machine code is entered."""
+    pointer, word, big = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int64
+    return llvm.function(address, big, pointer, pointer, word, big, word)
 
 
 class Bench:
@@ -87,10 +93,10 @@ class Bench:
             return "trap"
 
     def enter(self, function):
-        self.state[State.BUDGET] = 1 << 20
         self.state[State.MP] = self.mp
-        status = function(self.heap.base, self.state.buffer_info()[0], self.fp, 0)
-        assert status == Status.INTERPRET
+        left = function(self.heap.base, self.state.buffer_info()[0], self.fp, 1 << 20, 0)
+        assert left < 0
+        assert self.state[State.STATUS] == Status.INTERPRET
         return self.state[State.PC]
 
 
@@ -130,7 +136,7 @@ def same(found, wanted, op):
 def test_scalar_instructions_agree(number, native):
     op, mode = CASES[number]
     pc = 2 + 2 * number
-    function = native[1][f"e{pc}"]
+    function = native[1][f"o{pc}"]
     bench, chance = Bench(), random.Random(number)
     what = instruction(op, mode)
     for _ in range(40):

@@ -1,0 +1,252 @@
+"""The native interpreter: runs decoded instructions, switches processes, enters machine code.
+
+Each opcode has one handler, a function of
+
+    %m the arena   %s the process's record   %ip the instruction (``decoded.py``)
+    %f the frame   %d the module data        %q how many instructions may still run
+
+that does the instruction's work and goes on with the next one's handler. What an instruction does
+is emitted by the same functions as for compiled regions; only where its operands are is looked up
+as it runs. A guard that fails hands the instruction to Python, before it has changed anything.
+
+What all this needs is in the record or in the machine's words whenever a handler leaves: the
+program counter, and how many instructions have run. The frame is there as soon as it changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+
+from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Op, OperandRole
+from llmbol_core.vm.jit import decoded
+from llmbol_core.vm.jit.dispatch import DISPATCH, HEAD
+from llmbol_core.vm.jit.emitter import Emitter, llvm_type
+from llmbol_core.vm.jit.expressions import lower_meaning
+from llmbol_core.vm.jit.lowering import LOWERINGS, Place, load_lowerings, with_helpers
+from llmbol_core.vm.jit.runtime import State, tag
+
+
+class ColdInstruction:
+    """What stands for an instruction whose operands are not known yet."""
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+
+
+class ColdLowerer(Emitter):
+    """Emits the handler of one opcode."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        self.instruction = ColdInstruction(op)
+        self._guards = False
+
+    def text(self) -> str:
+        """Return the whole function."""
+        op = self.instruction.op
+        self.lines.append("start:")
+        if op.meaning is not None:
+            self._lower_meaning()
+        else:
+            emit: Callable[..., None] = COLD.get(op.mnemonic) or LOWERINGS[op.mnemonic]
+            emit(self)
+        if not self.lines[-1].lstrip().startswith(("ret ", "br ", "unreachable")):
+            self.next()
+        if self._guards:
+            self.begin("x")
+            self.tail("@python")
+        body = "\n".join(self.lines)
+        return f"define internal fastcc i64 @op_{op.mnemonic}({HEAD}) {{\n{body}\n}}\n"
+
+    def _lower_meaning(self) -> None:
+        op = self.instruction.op
+        assert op.meaning is not None
+        values = {name: self._parameter(name) or self.read(name) for name, _ in op.reads}
+        if op.effect is not Effect.BRANCH:
+            target = self.target("d")
+            self.store(target, op.result, lower_meaning(op.meaning, op, values, self))
+            return
+        result = lower_meaning(op.meaning, op, values, self)
+        yes, no = self.label(), self.label()
+        self.branch(result, yes, no)
+        self.begin(yes)
+        self.go(self.read_label())
+        self.begin(no)
+
+    def _parameter(self, name: str) -> str:
+        if name not in PARAMETERS:
+            return ""
+        pointer = self.value(f"getelementptr i8, ptr %f, i64 {PARAMETERS[name]}")
+        return self.value(f"load i32, ptr {pointer}, align 4")
+
+    # Where control goes
+
+    def guard(self, condition: str) -> None:
+        """Leave the instruction to Python if a condition holds."""
+        self._guards = True
+        go_on = self.label()
+        self.branch(condition, "x", go_on, rare=True)
+        self.begin(go_on)
+
+    def tail(self, function: str, **changed: str) -> None:
+        """Go on in another function of the same kind, with some of the values changed."""
+        names = {name: changed.get(name, f"%{name}") for name in ("m", "s", "ip", "f", "d", "q")}
+        kinds = {"q": "i64"}
+        passed = ", ".join(f"{kinds.get(name, 'ptr')} {value}" for name, value in names.items())
+        result = self.value(f"musttail call fastcc i64 {function}({passed})")
+        self.emit(f"ret i64 {result}")
+
+    def next(self) -> None:
+        """Go on with the next instruction."""
+        self.go(self.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}"))
+
+    def go(self, ip: str, f: str = "%f", d: str = "%d") -> None:
+        """Go on with an instruction, this one being done."""
+        left = self.value("sub i64 %q, 1")
+        go_on, over = self.label(), self.label()
+        self.branch(self.value(f"icmp slt i64 {left}, 1"), over, go_on, rare=True)
+        self.begin(over)
+        self.tail("@slice_over", ip=ip, f=f, d=d, q=left)
+        self.begin(go_on)
+        self.run(ip, f=f, d=d, q=left)
+
+    def run(self, ip: str, at: int = decoded.HANDLER, **changed: str) -> None:
+        """Run the handler of an instruction."""
+        where = self.value(f"getelementptr i8, ptr {ip}, i64 {at}") if at else ip
+        self.tail(self.value(f"load ptr, ptr {where}"), ip=ip, **changed)
+
+    def choose(self, value: str, *labels: str) -> None:
+        """Go to the block with the number of a value; the last one is for all others."""
+        cases = " ".join(f"i32 {n}, label %{label}" for n, label in enumerate(labels[:-1]))
+        self.emit(f"switch i32 {value}, label %{labels[-1]} [{cases}]")
+
+    # Operands
+
+    def operand(self, role: OperandRole) -> int:
+        """Return the number of an operand."""
+        return "smd".index(role.place)
+
+    def _pointer(self, name: str) -> str:
+        """Return where the operand at a place lies; one behind nil is left to Python."""
+        where = f"ptr %m, ptr %ip, ptr %f, ptr %d, i64 {'smd'.index(name)}"
+        pointer = self.value(f"call ptr @operand({where})")
+        self.guard(self.value(f"icmp eq ptr {pointer}, null"))
+        return pointer
+
+    def read(self, name: str) -> str:
+        """Return the value of the operand at a place s, m or d."""
+        role = self.instruction.op.role(name)
+        assert role is not None
+        return self.load(Place(self._pointer(name), ""), role.type)
+
+    def target(self, name: str) -> Place:
+        """Return where the operand that is written lies."""
+        return Place(self._pointer(name), "")
+
+    def address(self, name: str) -> str:
+        """Return the address of the operand at a place."""
+        return self.address_of(self._pointer(name))
+
+    def address_of(self, pointer: str) -> str:
+        """Return the address in the arena that a pointer leads to."""
+        there = self.value(f"ptrtoint ptr {pointer} to i64")
+        start = self.value("ptrtoint ptr %m to i64")
+        return self.value(f"trunc i64 {self.value(f'sub i64 {there}, {start}')} to i32")
+
+    def read_label(self) -> str:
+        """Return the instruction that the destination is."""
+        field = self.value(f"getelementptr i8, ptr %ip, i64 {decoded.OPERANDS + 16}")
+        return self.value(f"load ptr, ptr {field}")
+
+    def load(self, place: Place, letter: str) -> str:
+        """Return the value at a place."""
+        return self.value(
+            f"load {llvm_type(letter)}, ptr {place.pointer}, align 1{tag(place.kind)}"
+        )
+
+    def store(self, place: Place, letter: str, value: str) -> None:
+        """Store a value at a place, without counting references."""
+        kind = tag(place.kind)
+        self.emit(f"store {llvm_type(letter)} {value}, ptr {place.pointer}, align 1{kind}")
+
+    def give(self, place: Place, ref: str) -> None:
+        """Store a reference that is counted already, and release the one that was there."""
+        old = self.load(place, "P")
+        self.store(place, "P", ref)
+        self.emit(f"call void @release(ptr %m, ptr %s, i32 {old})")
+
+    def at(self, address: str, offset: int = 0) -> str:
+        """Return the pointer for an address in the arena, and what is added to it."""
+        pointer = self.value(f"call ptr @at(ptr %m, i32 {address})")
+        return self.value(f"getelementptr i8, ptr {pointer}, i64 {offset}") if offset else pointer
+
+    def call(self, name: str, *arguments: str, result: str = "i32") -> str:
+        """Return what a function of the runtime gives for words."""
+        passed = "".join(f", i32 {argument}" for argument in arguments)
+        return self.value(f"call {result} @{name}(ptr %m, ptr %s{passed})")
+
+    # The record
+
+    def state_word(self, word: State) -> str:
+        """Return a pointer to a word of the record."""
+        return self.value(f"getelementptr i64, ptr %s, i64 {word:d}")
+
+    def get(self, word: State, kind: str = "i64") -> str:
+        """Return a word of the record."""
+        return self.value(f"load {kind}, ptr {self.state_word(word)}")
+
+    def set(self, word: State, value: str) -> None:
+        """Store a word of the record, given as 32 or, if it is a pointer, as 64 bits."""
+        self.emit(
+            f"store i64 {self.value(f'zext i32 {value} to i64')}, ptr {self.state_word(word)}"
+        )
+
+
+_Cold = Callable[[ColdLowerer], None]
+COLD: dict[str, _Cold] = {}
+"""What emits the handlers of instructions that a compiled region does differently."""
+
+
+def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
+    """Register a function as what emits the handlers of some instructions."""
+
+    def register(function: _Cold) -> _Cold:
+        for mnemonic in mnemonics:
+            COLD[mnemonic] = function
+        return function
+
+    return register
+
+
+_SPECIAL = ("python", "undecoded", "count", "enter")
+
+
+def handled() -> Iterator[Op]:
+    """Yield the opcodes that the native interpreter knows."""
+    load_lowerings()
+    for module in ("lower_cold", "lower_channel"):
+        importlib.import_module(f"llmbol_core.vm.jit.{module}")
+    for op in OPS:
+        if op.meaning is not None or op.mnemonic in COLD or op.mnemonic in LOWERINGS:
+            yield op
+
+
+def handler_names() -> list[str]:
+    """Return the names of the functions that decoded instructions lead to, in the table's order."""
+    return [*_SPECIAL, *(op.mnemonic for op in handled())]
+
+
+def interpreter_text() -> str:
+    """Return the whole interpreter in LLVM's language.
+
+    Its functions are ``run`` and ``handlers``, which stores the addresses of ``handler_names``.
+    """
+    parts = [DISPATCH, *(ColdLowerer(op).text() for op in handled())]
+    names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled())]
+    stores = "".join(
+        f" %p{n} = getelementptr ptr, ptr %t, i64 {n}\n store ptr @{name}, ptr %p{n}\n"
+        for n, name in enumerate(names)
+    )
+    parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
+    return with_helpers(parts)

@@ -1,0 +1,294 @@
+"""Channels and the run queue for machine code: what ``channels.py`` does, in its table of offers.
+
+A function here does all that an instruction asks for or nothing at all: then Python has to do it,
+because it traps, because a partner is not just a process, or because the table is full.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.channels import FREE, RECEIVERS, SENDERS, Field
+from llmbol_core.vm.jit.runtime import Machine, State, Wait
+from llmbol_core.vm.jit.source import (
+    Big,
+    W,
+    Word,
+    extended,
+    host,
+    inlined,
+    machine,
+    narrow,
+    native,
+    state,
+    wide,
+)
+from llmbol_core.vm.jit.values import clear_value, copy_value, release_value, type_size
+from llmbol_core.vm.objects import CHANNEL, CHANNEL_HEADER
+
+MUST_WAIT, DONE, PYTHON = 0, 1, 2
+"""What became of an instruction."""
+
+_ROW = 8 * len(Field)
+_WORD = 8
+
+
+# The table of offers
+
+
+@inlined
+def offer_at(row: Word) -> Big:
+    """Return the address of a row."""
+    return machine[Machine.OFFERS] + wide(row) * _ROW
+
+
+@native
+def oldest(channel: Word, sends: Word) -> Word:
+    """Return the oldest offer at a channel, 0 if there is none, -1 if this is no sound channel."""
+    if W[channel - 12] != CHANNEL:
+        return -1
+    row = W[channel + (SENDERS if sends else RECEIVERS)]
+    if row == 0:
+        return 0
+    if wide(row) >= machine[Machine.OFFER_COUNT]:
+        return -1
+    if host[offer_at(row) + _WORD * Field.CHANNEL] != wide(channel):
+        return -1
+    return row
+
+
+@native
+def append_offer(row: Word) -> None:
+    """Put an offer behind the others at its channel."""
+    at = offer_at(row)
+    sends = host[at + _WORD * Field.SENDS]
+    head = narrow(host[at + _WORD * Field.CHANNEL]) + (SENDERS if sends else RECEIVERS)
+    first = W[head]
+    if first == 0:
+        W[head] = row
+        first = row
+        host[at + _WORD * Field.PREVIOUS] = wide(row)
+    last = host[offer_at(first) + _WORD * Field.PREVIOUS]
+    host[offer_at(narrow(last)) + _WORD * Field.NEXT] = wide(row)
+    host[at + _WORD * Field.NEXT] = wide(first)
+    host[at + _WORD * Field.PREVIOUS] = last
+    host[offer_at(first) + _WORD * Field.PREVIOUS] = wide(row)
+
+
+@native
+def remove_offer(row: Word) -> None:
+    """Take an offer from its channel and free it."""
+    at = offer_at(row)
+    sends = host[at + _WORD * Field.SENDS]
+    head = narrow(host[at + _WORD * Field.CHANNEL]) + (SENDERS if sends else RECEIVERS)
+    before = narrow(host[at + _WORD * Field.PREVIOUS])
+    behind = narrow(host[at + _WORD * Field.NEXT])
+    host[offer_at(before) + _WORD * Field.NEXT] = wide(behind)
+    host[offer_at(behind) + _WORD * Field.PREVIOUS] = wide(before)
+    if W[head] == row:
+        W[head] = 0 if behind == row else behind
+    free = machine[Machine.OFFERS] + _WORD * FREE
+    host[at + _WORD * Field.NEXT] = host[free]
+    host[free] = wide(row)
+
+
+@native
+def make_offer(
+    channel: Word, sends: Word, address: Word, index: Word, position: Word, result: Word
+) -> Word:
+    """Let the running process offer something; false if the table is full."""
+    free = machine[Machine.OFFERS] + _WORD * FREE
+    row = narrow(host[free])
+    if row == 0:
+        return 0
+    at = offer_at(row)
+    host[free] = host[at + _WORD * Field.NEXT]
+    host[at + _WORD * Field.SIBLING] = state[State.OFFER]
+    host[at + _WORD * Field.CHANNEL] = wide(channel)
+    host[at + _WORD * Field.ADDRESS] = wide(address)
+    host[at + _WORD * Field.INDEX] = wide(index)
+    host[at + _WORD * Field.POSITION] = extended(position)
+    host[at + _WORD * Field.SENDS] = wide(sends)
+    host[at + _WORD * Field.RESULT] = wide(result)
+    host[at + _WORD * Field.PID] = state[State.PID]
+    host[at + _WORD * Field.RECORD] = own_record()
+    state[State.OFFER] = wide(row)
+    append_offer(row)
+    return 1
+
+
+@inlined
+def own_record() -> Big:
+    """Return the record of the running process."""
+    return machine[Machine.CURRENT]
+
+
+@native
+def withdraw_offers(record: Big) -> None:
+    """Take back all that a process offers."""
+    row = narrow(host[record + _WORD * State.OFFER])
+    host[record + _WORD * State.OFFER] = 0
+    while row:
+        following = narrow(host[offer_at(row) + _WORD * Field.SIBLING])
+        remove_offer(row)
+        row = following
+
+
+# The processes that are ready
+
+
+@native
+def make_ready(record: Big) -> None:
+    """Put a process behind those that are ready."""
+    last = machine[Machine.LAST]
+    host[record + _WORD * State.WAITS] = Wait.NOTHING
+    host[record + _WORD * State.IS_READY] = 1
+    host[record + _WORD * State.NEXT] = 0
+    host[record + _WORD * State.PREVIOUS] = last
+    if last:
+        host[last + _WORD * State.NEXT] = record
+    else:
+        machine[Machine.FIRST] = record
+    machine[Machine.LAST] = record
+
+
+@native
+def next_ready() -> Big:
+    """Take out the first of the processes that are ready; 0 if there is none."""
+    record = machine[Machine.FIRST]
+    if record:
+        behind = host[record + _WORD * State.NEXT]
+        machine[Machine.FIRST] = behind
+        if behind:
+            host[behind + _WORD * State.PREVIOUS] = 0
+        else:
+            machine[Machine.LAST] = 0
+        host[record + _WORD * State.IS_READY] = 0
+    machine[Machine.CURRENT] = record
+    return record
+
+
+# One communication
+
+
+@native
+def take_offer(row: Word) -> Big:
+    """Take an offer, tell an alt which it was, and return the record of who made it."""
+    at = offer_at(row)
+    result = narrow(host[at + _WORD * Field.RESULT])
+    index = narrow(host[at + _WORD * Field.INDEX])
+    record = host[at + _WORD * Field.RECORD]
+    withdraw_offers(record)
+    if result:
+        W[result] = index
+    return record
+
+
+@native
+def can_take(row: Word) -> Word:
+    """Whether an offer is one that can be taken here; so is none."""
+    if row == 0:
+        return 1
+    return 1 if row > 0 and host[offer_at(row) + _WORD * Field.RECORD] != 0 else 0
+
+
+@native
+def buffer_slot(channel: Word, number: Word) -> Word:
+    """Return where a value lies in a channel's buffer."""
+    return channel + CHANNEL_HEADER + number * type_size(W[channel])
+
+
+@native
+def put_value(channel: Word, address: Word) -> None:
+    """Append a value to the buffer."""
+    count = W[channel + 8]
+    slot = buffer_slot(channel, (W[channel + 12] + count) % W[channel + 4])
+    clear_value(slot, W[channel])
+    copy_value(address, slot, W[channel])
+    W[channel + 8] = count + 1
+
+
+@native
+def get_value(channel: Word, address: Word) -> None:
+    """Move the oldest value out of the buffer."""
+    first = W[channel + 12]
+    slot = buffer_slot(channel, first)
+    copy_value(slot, address, W[channel])
+    release_value(slot, W[channel])
+    W[channel + 8] = W[channel + 8] - 1
+    W[channel + 12] = (first + 1) % W[channel + 4]
+
+
+@native
+def send(channel: Word, address: Word) -> Word:
+    """Send a value, if that can be done now."""
+    if channel == NIL:
+        return PYTHON
+    row = oldest(channel, 0)
+    if not can_take(row):
+        return PYTHON
+    if row:
+        at = offer_at(row)
+        target = narrow(host[at + _WORD * Field.ADDRESS])
+        position = narrow(host[at + _WORD * Field.POSITION])
+        if position >= 0:
+            W[target] = position
+            target = target + 4
+        record = take_offer(row)
+        copy_value(address, target, W[channel])
+        make_ready(record)
+        return DONE
+    if W[channel + 8] < W[channel + 4]:
+        put_value(channel, address)
+        return DONE
+    return MUST_WAIT
+
+
+@native
+def receive(channel: Word, address: Word, position: Word) -> Word:
+    """Receive a value, if that can be done now; before it goes its position, if it has one."""
+    if channel == NIL:
+        return PYTHON
+    row = oldest(channel, 1)
+    if not can_take(row):
+        return PYTHON
+    count = W[channel + 8]
+    if row == 0 and count <= 0:
+        return MUST_WAIT
+    if position >= 0:
+        W[address] = position
+        address = address + 4
+    if count > 0:
+        get_value(channel, address)
+        # A value that was released may have been the last to keep somebody waiting.
+        row = oldest(channel, 1)
+    if row > 0 and can_take(row):
+        source = narrow(host[offer_at(row) + _WORD * Field.ADDRESS])
+        record = take_offer(row)
+        if count > 0:
+            put_value(channel, source)
+        else:
+            copy_value(source, address, W[channel])
+        make_ready(record)
+    return DONE
+
+
+@native
+def send_or_wait(channel: Word, address: Word) -> Word:
+    """Send a value now, or offer to."""
+    became = send(channel, address)
+    if became == MUST_WAIT:
+        if not make_offer(channel, 1, address, 0, -1, 0):
+            return PYTHON
+        state[State.WAITS] = Wait.SEND
+    return became
+
+
+@native
+def receive_or_wait(channel: Word, address: Word) -> Word:
+    """Receive a value now, or offer to."""
+    became = receive(channel, address, -1)
+    if became == MUST_WAIT:
+        if not make_offer(channel, 0, address, 0, -1, 0):
+            return PYTHON
+        state[State.WAITS] = Wait.RECEIVE
+    return became

@@ -1,0 +1,159 @@
+"""Instructions as the native interpreter reads them: 64 bytes each, decoded when first reached.
+
+::
+
+    0 its handler         what the interpreter calls; one of the special ones, or as below
+    8 its own handler     what does the instruction's work
+    16 machine code       where the instruction is an entry to a region, 24 the entry's number, and
+    56 bytes of the frame if the entry is the region's start, else 0
+    28 modes of s, m, d   one byte each; absent operands have none
+    32 s   40 m   48 d    offset and base, 4 bytes each, or an immediate of 8 bytes
+    60 a counter          how often the instruction may still run before it is worth compiling
+
+The 64 bytes before the first one begin with the number of instructions. Immediate labels are
+addresses of instructions, immediate types numbers of the heap.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from llmbol_core.vm.isa import TYPES, Effect, Mode, Op, OperandRole
+from llmbol_core.vm.module import Instruction, Operand
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.loader import LoadedModule
+
+SIZE = 64
+HANDLER, OWN, ENTRY, NUMBER, MODES, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 32, 56, 60
+"""Offsets of what an instruction holds."""
+_WORDS = SIZE // 8
+_OPERANDS = struct.Struct("=BBBxQQQ")
+_NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
+
+
+class DecodedCode:
+    """The instructions of one module; ``handlers`` are addresses by mnemonic and special name."""
+
+    def __init__(self, loaded: LoadedModule, handlers: Mapping[str, int], threshold: int) -> None:
+        self._loaded, self._handlers, self._threshold = loaded, handlers, threshold
+        self._instructions = loaded.module.instructions
+        first = handlers["undecoded"]
+        blank = array("Q", [first, first, *[0] * (_WORDS - 2)])
+        self._words = array("Q", [len(self._instructions), *[0] * (_WORDS - 1)])
+        self._words.extend(blank * len(self._instructions))
+        self.address = self._words.buffer_info()[0] + SIZE
+        """Where the first instruction is."""
+        self._bytes = memoryview(self._words).cast("B")[SIZE:]
+        self._watched: set[int] = set()
+        for export in loaded.module.exports:
+            self._watch(export.pc)
+
+    def decode(self, pc: int) -> None:
+        """Decode the instructions from one to where control surely goes elsewhere."""
+        while pc < len(self._instructions):
+            if self._word(pc, OWN) != self._handlers["undecoded"]:
+                return
+            self._decode(pc)
+            if self._instructions[pc].op.effect in (Effect.JUMP, Effect.RETURN, Effect.END):
+                return
+            pc += 1
+
+    def enter(self, pc: int, function: int, number: int, frame: int) -> None:
+        """Let an instruction be an entry to machine code."""
+        self._put(pc, HANDLER, self._handlers["enter"])
+        self._put(pc, ENTRY, function)
+        struct.pack_into("=i", self._bytes, pc * SIZE + NUMBER, number)
+        struct.pack_into("=i", self._bytes, pc * SIZE + FRAME, frame)
+
+    def unwatch(self, pc: int) -> None:
+        """Let an instruction be interpreted from now on, however often it runs."""
+        self._put(pc, HANDLER, self._word(pc, OWN))
+
+    def is_entry(self, pc: int) -> bool:
+        """Whether an instruction is an entry to machine code."""
+        return self._word(pc, HANDLER) == self._handlers["enter"]
+
+    def _word(self, pc: int, at: int) -> int:
+        return self._words[_WORDS * (pc + 1) + at // 8]
+
+    def _put(self, pc: int, at: int, value: int) -> None:
+        self._words[_WORDS * (pc + 1) + at // 8] = value
+
+    def _watch(self, pc: int) -> None:
+        """Count how often an instruction runs."""
+        if not 0 <= pc < len(self._instructions) or pc in self._watched:
+            return
+        self._watched.add(pc)
+        struct.pack_into("=i", self._bytes, pc * SIZE + COUNT, self._threshold)
+        plain = (self._handlers["undecoded"], self._word(pc, OWN))
+        if self._word(pc, HANDLER) in plain:
+            self._put(pc, HANDLER, self._handlers["count"])
+
+    def _decode(self, pc: int) -> None:
+        instruction = self._instructions[pc]
+        op = instruction.op
+        own = self._handlers["python"]
+        if op.mnemonic in self._handlers and self._is_usual(instruction):
+            own = self._handlers[op.mnemonic]
+            operands = [self._operand(op, instruction, place) for place in "smd"]
+            modes, values = zip(*operands, strict=True)
+            _OPERANDS.pack_into(self._bytes, pc * SIZE + MODES, *modes, *values)
+        if self._word(pc, HANDLER) == self._handlers["undecoded"]:
+            self._put(pc, HANDLER, own)
+        self._put(pc, OWN, own)
+        target = _watched(instruction, pc)
+        if target is not None:
+            self._watch(target)
+
+    def _operand(self, op: Op, instruction: Instruction, place: str) -> tuple[int, int]:
+        """Return the mode and the 8 bytes of an operand."""
+        role, operand = op.role(place), instruction.operand(place)
+        if role is None:
+            return Mode.IMMEDIATE, 0
+        if operand.mode in _NO_MODE:
+            other = op.role("d")
+            stands_in = other is not None and other.type == role.type
+            operand = instruction.destination if stands_in else Operand(Mode.IMMEDIATE, 0)
+        if operand.mode is Mode.IMMEDIATE:
+            return Mode.IMMEDIATE, self._immediate(role, operand.value) & ((1 << 64) - 1)
+        return operand.mode, (operand.value & 0xFFFF) | (operand.base & 0xFFFF) << 32
+
+    def _immediate(self, role: OperandRole, value: int) -> int:
+        if role.type == "D":
+            return self._loaded.types[value]
+        if role.type == "Q":
+            return self.address + SIZE * value
+        if TYPES[role.type].kind == "float":
+            layout = "d" if role.type == "F" else "f"
+            return int.from_bytes(struct.pack(f"={layout}", float(value)), "little")
+        return value
+
+    def _is_usual(self, instruction: Instruction) -> bool:
+        """Whether the operands are such as the native interpreter's handlers expect."""
+        limits = {"D": len(self._loaded.types), "Q": len(self._instructions)}
+        for role in instruction.op.operands:
+            if role.place not in "smd":
+                continue
+            operand = instruction.operand(role.place)
+            if operand.mode in _NO_MODE and not role.optional:
+                return False
+            is_immediate = operand.mode is Mode.IMMEDIATE
+            if is_immediate and (role.writes or role.is_storage):
+                return False
+            limit = limits.get(role.type) if role.reads else None
+            if limit is not None and not (is_immediate and 0 <= operand.value < limit):
+                return False
+        return True
+
+
+def _watched(instruction: Instruction, pc: int) -> int | None:
+    """Return where an instruction leads that should be watched: back, or into a function."""
+    label = instruction.destination
+    if label.mode is not Mode.IMMEDIATE or not instruction.op.has_label:
+        return None
+    calls = instruction.op.effect is Effect.CALL or instruction.op.mnemonic == "spawn"
+    return label.value if calls or label.value <= pc else None

@@ -1,0 +1,301 @@
+"""What the native interpreter does between instructions, in LLVM's language.
+
+All functions that take the values of ``HEAD`` call each other in place of returning, so that the
+host's stack does not grow. Whoever does return tells the engine why: a number of ``Reason``.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.jit import decoded
+from llmbol_core.vm.jit.runtime import HOST_STACK, Machine, Reason, State, Status
+from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
+
+HEAD = "ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q"
+"""Arena, record, instruction, frame, module data, and how many instructions may still run."""
+SLICE = 1 << 15
+"""Instructions that a process may run before the next one's turn."""
+
+DISPATCH = f"""
+; Where an operand lies, or null if that is behind nil.
+define internal ptr @operand(ptr %m, ptr %ip, ptr %f, ptr %d, i64 %number) alwaysinline {{
+ %at = getelementptr i8, ptr %ip, i64 {decoded.MODES}
+ %where = getelementptr i8, ptr %at, i64 %number
+ %mode = load i8, ptr %where
+ %fields = getelementptr i8, ptr %ip, i64 {decoded.OPERANDS}
+ %own = getelementptr i64, ptr %fields, i64 %number
+ %isframe = trunc i8 %mode to i1
+ %register = select i1 %isframe, ptr %f, ptr %d
+ %first = load i32, ptr %own
+ %offset = zext i32 %first to i64
+ %special = and i8 %mode, 6
+ %usual = icmp eq i8 %special, 0
+ br i1 %usual, label %direct, label %other
+direct:
+ %p = getelementptr i8, ptr %register, i64 %offset
+ ret ptr %p
+other:
+ %isown = icmp eq i8 %special, 2
+ br i1 %isown, label %immediate, label %indirect
+immediate:
+ ret ptr %own
+indirect:
+ %second = getelementptr i32, ptr %own, i64 1
+ %base = load i32, ptr %second
+ %basez = zext i32 %base to i64
+ %slot = getelementptr i8, ptr %register, i64 %basez
+ %ref = load i32, ptr %slot, align 1
+ %isnil = icmp eq i32 %ref, -1
+ %refz = zext i32 %ref to i64
+ %object = getelementptr i8, ptr %m, i64 %refz
+ %there = getelementptr i8, ptr %object, i64 %offset
+ %found = select i1 %isnil, ptr null, ptr %there
+ ret ptr %found
+}}
+
+; Note where the process is, and how much it has run.
+define internal void @save(ptr %s, ptr %ip, i64 %q) {{
+ %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
+ %code = load i64, ptr %cp
+ %at = ptrtoint ptr %ip to i64
+ %distance = sub i64 %at, %code
+ %pc = udiv i64 %distance, {decoded.SIZE}
+ %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
+ store i64 %pc, ptr %pp
+ %gp = call ptr @machine(ptr %s, i64 {Machine.GIVEN:d})
+ %given = load i64, ptr %gp
+ %used = sub i64 %given, %q
+ store i64 0, ptr %gp
+ %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
+ %left = load i64, ptr %lp
+ %rest = sub i64 %left, %used
+ store i64 %rest, ptr %lp
+ ret void
+}}
+
+define internal fastcc i64 @python({HEAD}) noinline {{
+ call void @save(ptr %s, ptr %ip, i64 %q)
+ ret i64 {Reason.PYTHON:d}
+}}
+
+define internal fastcc i64 @undecoded({HEAD}) noinline {{
+ call void @save(ptr %s, ptr %ip, i64 %q)
+ ret i64 {Reason.DECODE:d}
+}}
+
+; Let a process have its turn, which is in the record given as %s.
+define internal fastcc i64 @resume({HEAD}) noinline {{
+ %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
+ %left = load i64, ptr %lp
+ %spent = icmp slt i64 %left, 1
+ br i1 %spent, label %stop, label %look
+stop:
+ ret i64 {Reason.SPENT:d}
+look:
+ %fp = getelementptr i64, ptr %s, i64 {State.FAULT:d}
+ %fault = load i64, ptr %fp
+ %faulty = icmp ne i64 %fault, 0
+ br i1 %faulty, label %raise, label %go
+raise:
+ ret i64 {Reason.PYTHON:d}
+go:
+ %given = call i64 @llvm.smin.i64(i64 %left, i64 {SLICE})
+ %gp = call ptr @machine(ptr %s, i64 {Machine.GIVEN:d})
+ store i64 %given, ptr %gp
+ %r = musttail call fastcc i64 @continue(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %given)
+ ret i64 %r
+}}
+
+; Go on where the record says.
+define internal fastcc i64 @continue({HEAD}) noinline {{
+ %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
+ %pc = load i64, ptr %pp
+ %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
+ %code = load ptr, ptr %cp
+ %at = mul i64 %pc, {decoded.SIZE}
+ %next = getelementptr i8, ptr %code, i64 %at
+ %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
+ %fp = load i64, ptr %fpp
+ %frame = getelementptr i8, ptr %m, i64 %fp
+ %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
+ %mp = load i64, ptr %mpp
+ %data = getelementptr i8, ptr %m, i64 %mp
+ %h = load ptr, ptr %next
+ %r = musttail call fastcc i64 %h(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
+ ret i64 %r
+}}
+
+; Let the next process have its turn; the state of this one is saved.
+define internal fastcc i64 @switch({HEAD}) noinline {{
+ %record = call i64 @next_ready(ptr %m, ptr %s)
+ %none = icmp eq i64 %record, 0
+ br i1 %none, label %idle, label %go
+idle:
+ ret i64 {Reason.IDLE:d}
+go:
+ %next = inttoptr i64 %record to ptr
+ %r = musttail call fastcc i64 @resume(ptr %m, ptr %next, ptr %ip, ptr %f, ptr %d, i64 %q)
+ ret i64 %r
+}}
+
+; Let the next process have its turn, or this one again if there is no other.
+define internal fastcc i64 @slice_over({HEAD}) noinline {{
+ call void @save(ptr %s, ptr %ip, i64 %q)
+ %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
+ %left = load i64, ptr %lp
+ %spent = icmp slt i64 %left, 1
+ br i1 %spent, label %stop, label %look
+stop:
+ ret i64 {Reason.SPENT:d}
+look:
+ %own = ptrtoint ptr %s to i64
+ call void @make_ready(ptr %m, ptr %s, i64 %own)
+ %r = musttail call fastcc i64 @switch(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q)
+ ret i64 %r
+}}
+
+; Count how often an instruction runs.
+define internal fastcc i64 @count({HEAD}) noinline {{
+ %cp = getelementptr i8, ptr %ip, i64 {decoded.COUNT}
+ %count = load i32, ptr %cp
+ %less = sub i32 %count, 1
+ store i32 %less, ptr %cp
+ %hot = icmp slt i32 %less, 0
+ br i1 %hot, label %tell, label %go
+tell:
+ call void @save(ptr %s, ptr %ip, i64 %q)
+ ret i64 {Reason.HOT:d}
+go:
+ %own = getelementptr i8, ptr %ip, i64 {decoded.OWN}
+ %h = load ptr, ptr %own
+ %r = musttail call fastcc i64 %h(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q)
+ ret i64 %r
+}}
+
+; Enter machine code, and go on where it leaves the process.
+define internal fastcc i64 @enter({HEAD}) noinline {{
+ %sizep = getelementptr i8, ptr %ip, i64 {decoded.FRAME}
+ %size = load i32, ptr %sizep
+ %start = icmp ne i32 %size, 0
+ %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
+ %fp = load i32, ptr %fpp
+ %end = add i32 %fp, %size
+ %tp = getelementptr i64, ptr %s, i64 {State.TOP:d}
+ %top = load i32, ptr %tp
+ %differs = icmp ne i32 %end, %top
+ %refuses = and i1 %start, %differs
+ br i1 %refuses, label %interpret, label %native
+interpret:
+ %own = getelementptr i8, ptr %ip, i64 {decoded.OWN}
+ %h = load ptr, ptr %own
+ %i = musttail call fastcc i64 %h(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q)
+ ret i64 %i
+native:
+ %here = call ptr @llvm.frameaddress.p0(i32 0)
+ %least = getelementptr i8, ptr %here, i64 -{HOST_STACK}
+ %np = getelementptr i64, ptr %s, i64 {State.NATIVE_STACK:d}
+ store ptr %least, ptr %np
+ %ep = getelementptr i8, ptr %ip, i64 {decoded.ENTRY}
+ %entry = load ptr, ptr %ep
+ %numberp = getelementptr i8, ptr %ip, i64 {decoded.NUMBER}
+ %number = load i32, ptr %numberp
+ %left = call i64 %entry(ptr %m, ptr %s, i32 %fp, i64 %q, i32 %number)
+ %gone = icmp slt i64 %left, 0
+ br i1 %gone, label %elsewhere, label %returned
+returned:
+ %r = musttail call fastcc i64 @returned(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %left)
+ ret i64 %r
+elsewhere:
+ %bp = getelementptr i64, ptr %s, i64 {State.BUDGET:d}
+ %rest = load i64, ptr %bp
+ %e = musttail call fastcc i64 @left(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %rest)
+ ret i64 %e
+}}
+
+; Leave the function whose machine code has returned; it has released its references.
+define internal fastcc i64 @returned({HEAD}) noinline {{
+ %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
+ %fp = load i32, ptr %fpp
+ %caller = call i32 @word(ptr %m, i32 %fp, i64 {CALLER})
+ %handle = call i32 @word(ptr %m, i32 %fp, i64 {MODULE})
+ %pc = call i32 @word(ptr %m, i32 %fp, i64 {RETURN_PC})
+ %bp = getelementptr i64, ptr %s, i64 {State.BASE:d}
+ %base = load i32, ptr %bp
+ %first = icmp eq i32 %fp, %base
+ %last = icmp eq i32 %caller, 0
+ %stays = icmp eq i32 %handle, 0
+ %moves = xor i1 %stays, true
+ %rare0 = or i1 %first, %last
+ %rare = or i1 %rare0, %moves
+ br i1 %rare, label %tell, label %pop
+tell:
+ %kind = call i32 @word(ptr %m, i32 %fp, i64 {TYPE})
+ call void @clear_value(ptr %m, ptr %s, i32 %fp, i32 %kind)
+ %size = call i32 @frame_size(ptr %m, ptr %s, i32 %kind)
+ %top = add i32 %fp, %size
+ %topz = zext i32 %top to i64
+ %tp = getelementptr i64, ptr %s, i64 {State.TOP:d}
+ store i64 %topz, ptr %tp
+ call void @save(ptr %s, ptr %ip, i64 %q)
+ ret i64 {Reason.RETURN:d}
+pop:
+ %fpz = zext i32 %fp to i64
+ %tp2 = getelementptr i64, ptr %s, i64 {State.TOP:d}
+ store i64 %fpz, ptr %tp2
+ %callerz = zext i32 %caller to i64
+ store i64 %callerz, ptr %fpp
+ %pcz = zext i32 %pc to i64
+ %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
+ store i64 %pcz, ptr %pp
+ %stp = getelementptr i64, ptr %s, i64 {State.STATUS:d}
+ store i64 {Status.RETURNED:d}, ptr %stp
+ %r = musttail call fastcc i64 @left(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q)
+ ret i64 %r
+}}
+
+; Go on where machine code has left the process.
+define internal fastcc i64 @left({HEAD}) noinline {{
+ %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
+ %pc = load i64, ptr %pp
+ %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
+ %code = load ptr, ptr %cp
+ %at = mul i64 %pc, {decoded.SIZE}
+ %next = getelementptr i8, ptr %code, i64 %at
+ %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
+ %fp = load i64, ptr %fpp
+ %frame = getelementptr i8, ptr %m, i64 %fp
+ %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
+ %mp = load i64, ptr %mpp
+ %data = getelementptr i8, ptr %m, i64 %mp
+ %spent = icmp slt i64 %q, 1
+ br i1 %spent, label %over, label %look
+over:
+ %o = musttail call fastcc i64 @slice_over(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
+ ret i64 %o
+look:
+ %stp = getelementptr i64, ptr %s, i64 {State.STATUS:d}
+ %status = load i32, ptr %stp
+ switch i32 %status, label %go [i32 {Status.INTERPRET:d}, label %interpret
+  i32 {Status.BUDGET:d}, label %over]
+interpret:
+ %own = getelementptr i8, ptr %next, i64 {decoded.OWN}
+ %h = load ptr, ptr %own
+ %i = musttail call fastcc i64 %h(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
+ ret i64 %i
+go:
+ %g = load ptr, ptr %next
+ %r = musttail call fastcc i64 %g(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
+ ret i64 %r
+}}
+
+; What the engine calls: let the process have its turn or, if %next, the next one that is ready.
+define i64 @run(ptr %m, ptr %s, i32 %next) {{
+ %switch = icmp ne i32 %next, 0
+ br i1 %switch, label %other, label %this
+other:
+ %o = call fastcc i64 @switch(ptr %m, ptr %s, ptr null, ptr null, ptr null, i64 0)
+ ret i64 %o
+this:
+ %r = call fastcc i64 @resume(ptr %m, ptr %s, ptr null, ptr null, ptr null, i64 0)
+ ret i64 %r
+}}
+"""

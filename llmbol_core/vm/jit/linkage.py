@@ -1,0 +1,69 @@
+"""Helpers of machine code in LLVM's language: links of module handles, frames."""
+
+from __future__ import annotations
+
+from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine
+
+LINKAGE = f"""
+; What is known of a handle's module and links, or null.
+define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
+ %number = call i32 @word(ptr %m, i32 %handle, i64 4)
+ %z = zext i32 %number to i64
+ %cp = call ptr @machine(ptr %s, i64 {Machine.LINK_COUNT:d})
+ %known = load i64, ptr %cp
+ %beyond = icmp uge i64 %z, %known
+ %at = select i1 %beyond, i64 0, i64 %z
+ %tp = call ptr @machine(ptr %s, i64 {Machine.LINKS:d})
+ %table = load ptr, ptr %tp
+ %rp = getelementptr ptr, ptr %table, i64 %at
+ %record = load ptr, ptr %rp
+ ret ptr %record
+}}
+
+; What link i of a handle leads to, or null.
+define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
+ %record = call ptr @links_of(ptr %m, ptr %s, i32 %handle)
+ %missing = icmp eq ptr %record, null
+ br i1 %missing, label %none, label %there
+there:
+ %count = load i64, ptr %record
+ %iz = zext i32 %i to i64
+ %outside = icmp uge i64 %iz, %count
+ br i1 %outside, label %none, label %found
+found:
+ %at = mul i64 %iz, {LINK_WORDS}
+ %at1 = add i64 %at, {LINK_HEADER}
+ %link = getelementptr i64, ptr %record, i64 %at1
+ ret ptr %link
+none:
+ ret ptr null
+}}
+
+; Begin a frame of a type: its links and pointers are nil.
+define internal void @begin_frame(ptr %m, ptr %s, i32 %fp, i32 %type) noinline {{
+start:
+ call void @put(ptr %m, i32 %fp, i64 0, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 4, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 8, i32 0)
+ call void @put(ptr %m, i32 %fp, i64 12, i32 %type)
+ call void @put(ptr %m, i32 %fp, i64 16, i32 -1)
+ %map = call ptr @map(ptr %s, i32 %type)
+ %np = getelementptr i32, ptr %map, i64 1
+ %n = load i32, ptr %np
+ %none = icmp eq i32 %n, 0
+ br i1 %none, label %out, label %pointer
+pointer:
+ %i = phi i32 [0, %start], [%i1, %pointer]
+ %iz = zext i32 %i to i64
+ %op = getelementptr i32, ptr %np, i64 1
+ %oq = getelementptr i32, ptr %op, i64 %iz
+ %off = load i32, ptr %oq
+ %slot = add i32 %fp, %off
+ call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
+ %i1 = add i32 %i, 1
+ %more = icmp ult i32 %i1, %n
+ br i1 %more, label %pointer, label %out
+out:
+ ret void
+}}
+"""

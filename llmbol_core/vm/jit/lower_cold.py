@@ -1,0 +1,328 @@
+"""Handlers of the native interpreter for what compiled regions do in their own way, or not at all.
+
+Those are calls and returns, jumps through tables, and what works on storage.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import HEADER, NIL, SMALL
+from llmbol_core.vm.jit import decoded
+from llmbol_core.vm.jit.cold import ColdLowerer, cold
+from llmbol_core.vm.jit.lowering import Place
+from llmbol_core.vm.jit.runtime import State, tag
+from llmbol_core.vm.objects import LIST_HEADER
+from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
+
+_FRAME = tag("frame")
+_NIL = NIL - (1 << 32)
+
+
+# Addresses and objects
+
+
+@cold("lea")
+def lea(out: ColdLowerer) -> None:
+    """Store an address."""
+    out.store(out.target("d"), "E", out.address("s"))
+
+
+@cold("new", "newz")
+def new(out: ColdLowerer) -> None:
+    """Make a record, which has a block of its exact size."""
+    kind, place = out.read("s"), out.target("d")
+    size = out.call("type_size", kind)
+    out.guard(out.value(f"icmp ugt i32 {size}, {SMALL - HEADER}"))
+    room = out.value(f"and i32 {out.value(f'add i32 {size}, 3')}, -4")
+    least = out.value(f"call i32 @llvm.smax.i32(i32 {room}, i32 4)")
+    total = out.value(f"add i32 {least}, {HEADER}")
+    clears = str(out.instruction.op.mnemonic == "newz").lower()
+    values = f"i32 {total}, i32 {kind}, i1 {clears}"
+    ref = out.value(f"call i32 @allocate(ptr %m, ptr %s, {values})")
+    out.guard(out.value(f"icmp eq i32 {ref}, {_NIL}"))
+    out.emit(f"call void @clear_value(ptr %m, ptr %s, i32 {ref}, i32 {kind})")
+    out.give(place, ref)
+
+
+@cold("newa", "newaz")
+def newa(out: ColdLowerer) -> None:
+    """Make an array."""
+    length, kind, place = out.read("s"), out.read("m"), out.target("d")
+    out.guard(out.value(f"icmp slt i32 {length}, 0"))
+    ref = out.call("new_array", length, kind)
+    out.guard(out.value(f"icmp eq i32 {ref}, {_NIL}"))
+    out.give(place, ref)
+
+
+@cold("self")
+def self_(out: ColdLowerer) -> None:
+    """Store the handle of the module whose code runs."""
+    handle = out.get(State.HANDLE, "i32")
+    out.emit(f"call void @retain(ptr %m, i32 {handle})")
+    out.give(out.target("d"), handle)
+
+
+@cold("tcmp")
+def tcmp(out: ColdLowerer) -> None:
+    """Leave to Python unless an object is nil or has the same type as another."""
+    ref, like = out.read("s"), out.read("d")
+    kinds = [out.value(f"load i32, ptr {out.at(r, -12)}, align 4") for r in (ref, like)]
+    differs = out.value(f"icmp ne i32 {kinds[0]}, {kinds[1]}")
+    is_nil = out.value(f"icmp eq i32 {like}, {_NIL}")
+    wrong = out.value(f"or i1 {differs}, {is_nil}")
+    is_some = out.value(f"icmp ne i32 {ref}, {_NIL}")
+    out.guard(out.value(f"and i1 {wrong}, {is_some}"))
+
+
+# Copying; lists of what is more than a number
+
+
+def must(out: ColdLowerer, result: str) -> str:
+    """Leave to Python if a function of the runtime says so by 0."""
+    out.guard(out.value(f"icmp eq i32 {result}, 0"))
+    return result
+
+
+@cold("movm")
+def movm(out: ColdLowerer) -> None:
+    """Copy bytes."""
+    must(out, out.call("copy_bytes", out.address("s"), out.read("m"), out.address("d")))
+
+
+@cold("movmp")
+def movmp(out: ColdLowerer) -> None:
+    """Copy a value of a type."""
+    must(out, out.call("copy_typed", out.address("s"), out.read("m"), out.address("d")))
+
+
+def _head(out: ColdLowerer) -> str:
+    """Return the address of the first value of a list; leave if it is nil."""
+    ref = out.read("s")
+    out.guard(out.value(f"icmp eq i32 {ref}, {_NIL}"))
+    return out.value(f"add i32 {ref}, {LIST_HEADER}")
+
+
+@cold("headm")
+def headm(out: ColdLowerer) -> None:
+    """Copy bytes from the head of a list."""
+    must(out, out.call("copy_bytes", _head(out), out.read("m"), out.address("d")))
+
+
+@cold("headmp")
+def headmp(out: ColdLowerer) -> None:
+    """Copy the head of a list, a value of a type."""
+    must(out, out.call("copy_typed", _head(out), out.read("m"), out.address("d")))
+
+
+@cold("consmp")
+def consmp(out: ColdLowerer) -> None:
+    """Put a value of a type before a list."""
+    place = out.target("d")
+    tail = out.load(place, "I")
+    ref = must(out, out.call("new_value_node", out.address("s"), out.read("m"), tail))
+    out.store(place, "I", ref)
+
+
+@cold("lenl")
+def lenl(out: ColdLowerer) -> None:
+    """Store the length of a list."""
+    length = out.call("list_length", out.read("s"))
+    out.guard(out.value(f"icmp slt i32 {length}, 0"))
+    out.store(out.target("d"), "W", length)
+
+
+@cold("slicela")
+def slicela(out: ColdLowerer) -> None:
+    """Copy the elements of an array into another one."""
+    must(out, out.call("copy_elements", out.read("s"), out.read("m"), out.read("d")))
+
+
+# Jumps
+
+
+@cold("jmp")
+def jmp(out: ColdLowerer) -> None:
+    """Go to a label."""
+    out.go(out.read_label())
+
+
+def _to(out: ColdLowerer, pc: str, f: str = "%f", d: str = "%d") -> None:
+    """Go on at a pc that came from memory, if it is one."""
+    code = out.get(State.CODE, "ptr")
+    header = out.value(f"getelementptr i8, ptr {code}, i64 -{decoded.SIZE}")
+    count = out.value(f"load i32, ptr {header}")
+    out.guard(out.value(f"icmp uge i32 {pc}, {count}"))
+    out.go(_instruction(out, code, pc), f=f, d=d)
+
+
+def _instruction(out: ColdLowerer, code: str, pc: str) -> str:
+    at = out.value(f"mul i64 {out.value(f'zext i32 {pc} to i64')}, {decoded.SIZE}")
+    return out.value(f"getelementptr i8, ptr {code}, i64 {at}")
+
+
+@cold("goto")
+def goto(out: ColdLowerer) -> None:
+    """Go to an entry of a table."""
+    number, table = out.read("s"), out.address("d")
+    address = out.value(f"add i32 {table}, {out.value(f'shl i32 {number}, 2')}")
+    _to(out, out.value(f"load i32, ptr {out.at(address)}, align 1"))
+
+
+@cold("case")
+def case(out: ColdLowerer) -> None:
+    """Go where a table of ranges says."""
+    _to(out, out.call("case_of_word", out.read("s"), out.address("d")))
+
+
+@cold("casel")
+def casel(out: ColdLowerer) -> None:
+    """Go where a table of ranges of bigs says."""
+    value, table = out.read("s"), out.address("d")
+    _to(out, out.value(f"call i32 @case_of_big(ptr %m, ptr %s, i64 {value}, i32 {table})"))
+
+
+@cold("casec")
+def casec(out: ColdLowerer) -> None:
+    """Go where a table of strings says."""
+    _to(out, out.call("case_of_text", out.read("s"), out.address("d")))
+
+
+# Frames, calls, returns
+
+
+def _make_frame(out: ColdLowerer, kind: str, size: str, place: Place) -> None:
+    start = out.get(State.TOP, "i32")
+    top = out.value(f"add i32 {start}, {size}")
+    out.guard(out.value(f"icmp ugt i32 {top}, {out.get(State.LIMIT, 'i32')}"))
+    out.emit(f"call void @begin_frame(ptr %m, ptr %s, i32 {start}, i32 {kind})")
+    out.set(State.TOP, top)
+    out.store(place, "K", start)
+
+
+@cold("frame")
+def frame(out: ColdLowerer) -> None:
+    """Make a frame of a type; Python goes on with another piece of the stack if this is full."""
+    kind, place = out.read("s"), out.target("d")
+    _make_frame(out, kind, out.call("frame_size", kind), place)
+
+
+def _link(out: ColdLowerer, handle: str, number: str) -> list[str]:
+    """Return pc, type and size of the frame of a link, which must be known."""
+    out.guard(out.value(f"icmp eq i32 {handle}, {_NIL}"))
+    link = out.call("link", handle, number, result="ptr")
+    out.guard(out.value(f"icmp eq ptr {link}, null"))
+    words = [out.value(f"getelementptr i64, ptr {link}, i64 {at}") for at in range(3)]
+    return [out.value(f"load i32, ptr {word}") for word in words]
+
+
+@cold("mframe")
+def mframe(out: ColdLowerer) -> None:
+    """Make a frame for a link."""
+    handle, number, place = out.read("s"), out.read("m"), out.target("d")
+    _, kind, size = _link(out, handle, number)
+    out.guard(out.value(f"icmp eq i32 {kind}, 0"))
+    _make_frame(out, kind, size, place)
+
+
+def _own_frame(out: ColdLowerer) -> str:
+    """Return the address of the frame that runs."""
+    return out.address_of("%f")
+
+
+def _enter(out: ColdLowerer, start: str, caller: str) -> str:
+    """Let a frame be the one that runs, and return the pointer to it."""
+    code = out.value(f"ptrtoint ptr {out.get(State.CODE, 'ptr')} to i64")
+    distance = out.value(f"sub i64 {out.value('ptrtoint ptr %ip to i64')}, {code}")
+    pc = out.value(f"trunc i64 {out.value(f'udiv i64 {distance}, {decoded.SIZE}')} to i32")
+    words = {RETURN_PC: out.value(f"add i32 {pc}, 1"), CALLER: _own_frame(out), MODULE: caller}
+    for offset, value in words.items():
+        out.emit(f"store i32 {value}, ptr {out.at(start, offset)}, align 4")
+    out.set(State.FP, start)
+    return out.at(start)
+
+
+@cold("call")
+def call(out: ColdLowerer) -> None:
+    """Enter a function of the same module."""
+    f = _enter(out, out.read("s"), "0")
+    out.go(out.read_label(), f=f)
+
+
+_SWITCHED = (State.TYPES, State.FUNCTIONS, State.CODE)
+
+
+def _enter_module(out: ColdLowerer, handle: str, record: str) -> tuple[str, str]:
+    """Let the process run code of a handle; return pointers to its data and its code."""
+    data = out.value(f"load i32, ptr {out.at(handle)}, align 4")
+    out.set(State.HANDLE, handle)
+    out.set(State.MP, data)
+    word = ""
+    for at, name in enumerate(_SWITCHED, 1):
+        word = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {record}, i64 {at}')}")
+        out.emit(f"store i64 {word}, ptr {out.state_word(name)}")
+    return out.at(data), out.value(f"inttoptr i64 {word} to ptr")
+
+
+def _record(out: ColdLowerer, handle: str) -> str:
+    """Return what is known of a handle, which must be one of code."""
+    record = out.call("links_of", handle, result="ptr")
+    out.guard(out.value(f"icmp eq ptr {record}, null"))
+    word = out.value(f"getelementptr i64, ptr {record}, i64 {len(_SWITCHED)}")
+    out.guard(out.value(f"icmp eq i64 {out.value(f'load i64, ptr {word}')}, 0"))
+    return record
+
+
+@cold("mcall")
+def mcall(out: ColdLowerer) -> None:
+    """Enter a function of a module; Python calls those of the host."""
+    start, number, handle = out.read("s"), out.read("m"), out.read("d")
+    pc, kind, _ = _link(out, handle, number)
+    out.guard(out.value(f"icmp slt i32 {pc}, 0"))
+    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
+    out.guard(out.value(f"icmp ne i32 {made}, {kind}"))
+    record = _record(out, handle)
+    f = _enter(out, start, out.get(State.HANDLE, "i32"))
+    out.emit(f"call void @retain(ptr %m, i32 {handle})")
+    d, code = _enter_module(out, handle, record)
+    out.go(_instruction(out, code, pc), f=f, d=d)
+
+
+@cold("ret")
+def ret(out: ColdLowerer) -> None:
+    """Leave a function."""
+    start = _own_frame(out)
+    leave = _Leaving(out, start)
+    out.emit(f"call void @release_frame(ptr %m, ptr %s, i32 {start})")
+    leave.go()
+
+
+class _Leaving:
+    """Leaving a function: what must hold, then what is to be done."""
+
+    def __init__(self, out: ColdLowerer, start: str) -> None:
+        self.out, self.start = out, start
+        pc, caller, handle = (
+            out.value(f"load i32, ptr {out.at(start, at)}, align 4")
+            for at in (RETURN_PC, CALLER, MODULE)
+        )
+        self.pc, self.caller, self.handle = pc, caller, handle
+        out.guard(out.value(f"icmp eq i32 {caller}, 0"))
+        out.guard(out.value(f"icmp eq i32 {start}, {out.get(State.BASE, 'i32')}"))
+        self.is_same = out.value(f"icmp eq i32 {handle}, 0")
+        gone = out.get(State.HANDLE, "i32")
+        self.back = out.value(f"select i1 {self.is_same}, i32 {gone}, i32 {handle}")
+        self.gone, self.record = gone, _record(out, self.back)
+
+    def go(self) -> None:
+        """Drop the frame and go on in the caller."""
+        out = self.out
+        out.set(State.TOP, self.start)
+        out.set(State.FP, self.caller)
+        f = out.at(self.caller)
+        same, other = out.label(), out.label()
+        out.branch(self.is_same, same, other)
+        out.begin(same)
+        out.go(_instruction(out, out.get(State.CODE, "ptr"), self.pc), f=f)
+        out.begin(other)
+        d, code = _enter_module(out, self.handle, self.record)
+        out.emit(f"call void @release(ptr %m, ptr %s, i32 {self.gone})")
+        out.go(_instruction(out, code, self.pc), f=f, d=d)
