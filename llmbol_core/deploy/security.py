@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from llmbol_core.errors import FileError, SignatureError
 from llmbol_core.native.files import atomic_write, check_target, map_file, read_bytes
 from llmbol_core.vm import payload
+from llmbol_core.vm.magic import SMAGIC, encode_op
 from llmbol_core.vm.objectfile import read_object
-from llmbol_core.vm.objectwriter import SMAGIC, encode_op
 
 _CONTEXT = b"llmbol signed Dis object 1\0"
 _KIND = b"Ed25519\0"

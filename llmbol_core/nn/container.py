@@ -7,16 +7,14 @@ from llmbol_core.ml import gguf
 from llmbol_core.ml.gguf.format import MAGIC
 from llmbol_core.native.files import map_file
 from llmbol_core.vm import payload
-from llmbol_core.vm.objectwriter import SMAGIC, XMAGIC, encode_op
-
-_OBJECTS = (encode_op(XMAGIC), encode_op(SMAGIC))
+from llmbol_core.vm.magic import MAGICS, is_object
 
 
 def is_container(path: str) -> bool:
     """Tell a file with tensors from a spec by its first bytes."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) in (MAGIC, *_OBJECTS)
+            return file.read(len(MAGIC)) in (MAGIC, *MAGICS)
     except OSError as error:
         raise FileError.of(error, path) from error
 
@@ -27,14 +25,14 @@ def read_container(path: str) -> gguf.GgufFile:
     Raises ModelError for a program that carries no model, GgufFormatError for a damaged file.
     """
     data = map_file(path)
-    if data[:4] not in _OBJECTS:
+    if not is_object(data):
         return gguf.read(path)
     return gguf.read_buffer(carried(data, path), path)
 
 
 def carried(data: memoryview, path: str) -> memoryview:
     """Return the GGUF file in the bytes of one, or in those of a compiled model."""
-    if data[:4] not in _OBJECTS:
+    if not is_object(data):
         return data
     found = payload.find(data, path)
     if found is None or found[: len(MAGIC)] != MAGIC:
@@ -48,7 +46,7 @@ def extract(source: str, target: str) -> int:
 
     check_target(target, source)
     data = map_file(source)
-    if data[:4] not in _OBJECTS:
+    if not is_object(data):
         raise ModelError(source, "no compiled model: expected a .dis file from 'nn compile'")
     found = carried(data, source)
     with atomic_write(target) as file:

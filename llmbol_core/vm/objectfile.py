@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from llmbol_core.errors import DisFormatError
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
+from llmbol_core.vm.magic import OP_LIMIT, SMAGIC, XMAGIC, encode_op, is_object
 from llmbol_core.vm.module import (
     ABSENT,
     HASEXCEPT,
@@ -41,7 +42,7 @@ from llmbol_core.vm.module import (
     Operand,
     TypeDescriptor,
 )
-from llmbol_core.vm.objectwriter import OP_LIMIT, SMAGIC, XMAGIC, encode_op, write_module
+from llmbol_core.vm.objectwriter import write_module
 
 __all__ = [
     "DATA",
@@ -198,11 +199,6 @@ def read_object(data: bytes | memoryview, path: str = "<bytes>") -> tuple[Module
         source_path=_source(reader),
     )
     return module, reader.at
-
-
-def is_object(data: bytes | memoryview) -> bool:
-    """Whether the bytes begin as an object file does."""
-    return bytes(data[:4]) in (encode_op(XMAGIC), encode_op(SMAGIC))
 
 
 def _magic(reader: _Reader) -> bytes | None:

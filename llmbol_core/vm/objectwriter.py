@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from llmbol_core.vm.isa import MODES
+from llmbol_core.vm.magic import SMAGIC, XMAGIC, encode_op
 from llmbol_core.vm.module import (
     HASEXCEPT,
     HASLDT,
@@ -17,27 +18,7 @@ from llmbol_core.vm.module import (
     Operand,
 )
 
-XMAGIC = 819248
-SMAGIC = 923426
-OP_LIMIT = 1 << 29
-"""Ops lie in -OP_LIMIT ..< OP_LIMIT."""
-
 _UNSIGNED = struct.Struct(">I")
-
-
-def encode_op(value: int) -> bytes:
-    """Return the shortest form of an op.
-
-    >>> encode_op(5).hex(), encode_op(-65).hex(), encode_op(XMAGIC).hex()
-    ('05', 'bfbf', 'c00c8030')
-    """
-    if -64 <= value < 64:
-        return bytes((value & 0x7F,))
-    if -8192 <= value < 8192:
-        return (value & 0x3FFF | 0x8000).to_bytes(2, "big")
-    if -OP_LIMIT <= value < OP_LIMIT:
-        return (value & 0x3FFFFFFF | 0xC0000000).to_bytes(4, "big")
-    raise ValueError(f"{value} does not fit 30 bits")
 
 
 def write_module(module: Module) -> bytes:
