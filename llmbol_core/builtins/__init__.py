@@ -42,10 +42,11 @@ def signature_of(module: str, function: str) -> int:
     """Return the link signature of a built-in module's function. Raises LinkError."""
     if module not in _HOMES:
         raise LinkError(module, f"no such built-in module{nearest(module, _HOMES)}")
-    known = {f.name: f.signature for f in HOST_MODULES[module].functions}
-    if function not in known:
-        raise LinkError(module, f"no function {function!r}{nearest(function, known)}")
-    return known[function]
+    functions = HOST_MODULES[module].functions
+    found = functions.find(function)
+    if found is None:
+        raise LinkError(module, f"no function {function!r}{nearest(function, functions.names)}")
+    return found.signature
 
 
 class _HostModules(Mapping[str, "HostModule"]):

@@ -24,15 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from textwrap import dedent, indent
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.host import (
     RESULT,
     Exchange,
+    Functions,
     HostCall,
     HostFunction,
     HostModule,
@@ -114,6 +115,15 @@ class VarArguments:
         return self._frame + at
 
 
+class _Typed(NamedTuple):
+    """A function's type and what follows from it."""
+
+    kind: Function
+    layout: Frame
+    descriptor: TypeDescriptor
+    signature: int
+
+
 @dataclass(frozen=True)
 class Handled:
     """How references to an ADT pass: ``decode`` gets a reference, ``encode`` makes one."""
@@ -131,11 +141,10 @@ class Binding:
     def __init__(self, name: str, types: str = "") -> None:
         self.name = name
         self._text = types
-        self._scope = parse_declarations(types, f"${name}")
         self._handled: dict[str, Handled] = {}
-        self._functions: dict[str, HostFunction] = {}
+        self._makers: dict[str, Callable[[Frame, Function], Direct]] = {}
         self._declarations: dict[str, str] = {}
-        self._types: dict[str, Function] = {}
+        self._types: dict[str, _Typed] = {}
 
     def reference(
         self, adt: str, decode: Callable[[Heap, int], Any], encode: Callable[[Heap, Any], int]
@@ -148,15 +157,12 @@ class Binding:
 
         A method of an ADT is declared as ``Adt.method``, and in the ADT for the interface.
         """
-        names, _, text = declaration.partition(":")
-        kind = parse_type(text, self._scope)
 
         def bind(implementation: Implementation) -> Implementation:
-            assert isinstance(kind, Function), f"{names} is no function"
-            for name in names.replace(",", " ").split():
-                self._functions[name] = self._host_function(name, kind, implementation)
-                self._types[name] = kind
-                self._declarations[name] = text.strip()
+            self._declare(
+                declaration,
+                lambda layout, kind: self._runner(layout, kind.has_varargs, implementation),
+            )
             return implementation
 
         return bind
@@ -165,29 +171,47 @@ class Binding:
         self, declaration: str
     ) -> Callable[[Callable[[Frame], Direct]], Callable[[Frame], Direct]]:
         """Bind what makes a function of a frame's layout: it reads and writes the frame itself."""
-        name, _, text = declaration.partition(":")
-        kind = parse_type(text, self._scope)
 
         def bind(make: Callable[[Frame], Direct]) -> Callable[[Frame], Direct]:
-            assert isinstance(kind, Function), f"{name} is no function"
-            layout = frame(kind)
-            descriptor = TypeDescriptor(-1, layout.size, layout.map)
-            run = make(layout)
-            self._functions[name] = HostFunction(name, type_signature(kind), descriptor, run)
-            self._types[name], self._declarations[name] = kind, text.strip()
+            self._declare(declaration, lambda layout, kind: make(layout))
             return make
 
         return bind
 
+    def _declare(self, declaration: str, make: Callable[[Frame, Function], Direct]) -> None:
+        names, _, text = declaration.partition(":")
+        for name in names.replace(",", " ").split():
+            self._makers[name] = make
+            self._declarations[name] = text.strip()
+
     @property
     def module(self) -> HostModule:
         """The module that a machine can be given."""
-        functions = sorted(self._functions.items())
-        return HostModule(f"${self.name}", tuple(function for _, function in functions))
+        return HostModule(f"${self.name}", Functions(sorted(self._makers), self._made))
+
+    def _made(self, name: str) -> HostFunction:
+        """Return a function, whose declaration is looked at only now."""
+        typed = self._typed(self._declarations[name])
+        run = self._makers[name](typed.layout, typed.kind)
+        return HostFunction(name, typed.signature, typed.descriptor, run)
+
+    def _typed(self, text: str) -> _Typed:
+        """Return what follows from the text of a function's type."""
+        if text not in self._types:
+            kind = parse_type(text, self._scope)
+            assert isinstance(kind, Function), f"{text} is no function"
+            layout = frame(kind)
+            descriptor = TypeDescriptor(-1, layout.size, layout.map)
+            self._types[text] = _Typed(kind, layout, descriptor, type_signature(kind))
+        return self._types[text]
+
+    @cached_property
+    def _scope(self) -> dict[str, Type]:
+        return parse_declarations(self._text, f"${self.name}")
 
     def declared(self, name: str) -> Function:
         """Return the type that a function was declared with."""
-        return self._types[name]
+        return self._typed(self._declarations[name]).kind
 
     def interface(self) -> str:
         """Return the Limbo interface file of the module."""
@@ -196,14 +220,6 @@ class Binding:
         functions = [f"\t{name}:\t{text};\n" for name, text in members]
         head = f'{self.name}: module\n{{\n\tPATH:\tcon "${self.name}";\n\n'
         return head + types + "\n\n" * bool(types) + "".join(functions) + "};\n"
-
-    def _host_function(
-        self, name: str, kind: Function, implementation: Callable[..., Any]
-    ) -> HostFunction:
-        layout = frame(kind)
-        descriptor = TypeDescriptor(-1, layout.size, layout.map)
-        run = self._runner(layout, kind.has_varargs, implementation)
-        return HostFunction(name, type_signature(kind), descriptor, run)
 
     def _runner(
         self, layout: Frame, has_varargs: bool, implementation: Callable[..., Any]

@@ -7,7 +7,7 @@ what the process is to wait for while others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,9 +110,33 @@ class HostFunction:
     run: Callable[[HostCall], HostResult]
 
 
+class Functions(Sequence[HostFunction]):
+    """The functions of a module in the order of their names, each made when it is first wanted."""
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], HostFunction]) -> None:
+        self.names = names
+        self._make = make
+        self._made: dict[str, HostFunction] = {}
+
+    def find(self, name: str) -> HostFunction | None:
+        """Return the function of a name, None if there is none."""
+        if name not in self._made:
+            if name not in self.names:
+                return None
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the function at an index."""
+        return self.find(self.names[index])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(frozen=True)
 class HostModule:
     """A built-in module, such as ``$Sys``; its functions are in the order of their names."""
 
     name: str
-    functions: tuple[HostFunction, ...]
+    functions: Functions

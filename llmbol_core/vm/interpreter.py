@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,7 +52,7 @@ class Linked(NamedTuple):
 
     module: LoadedModule | HostModule
     links: tuple[Link, ...]
-    exports: tuple[Link, ...]
+    exports: Sequence[Link]
 
 
 class Interpreter:

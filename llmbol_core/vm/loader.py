@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
-from llmbol_core.vm.host import HostModule
+from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
 from llmbol_core.vm.objectfile import read_object
@@ -149,26 +149,17 @@ class Loader:
 
     def _link(self, target: LoadedModule | HostModule, imports: Sequence[Import]) -> Linked:
         """Resolve imports; raises FileFault with the text that the console shows too."""
-        if isinstance(target, HostModule):
-            name = target.name.removeprefix("$")
-            offered = [(f.name, f.signature) for f in target.functions]
-            number = self._heap.type_number
-            links = tuple(Link(0, number(f.frame), f) for f in target.functions)
-        else:
-            name = target.module.name
-            offered = [(e.name, e.signature) for e in target.module.exports]
-            links = target.exports
-        first = {found: at for at, (found, _) in reversed(list(enumerate(offered)))}
+        offered = _offered(target, self._heap)
         chosen = []
         for wanted in imports:
-            at = first.get(wanted.name, -1)
-            have = offered[at][1] if at >= 0 else 0
-            if at < 0 or have != wanted.signature:
-                text = f"link typecheck {name}->{wanted.name}() {have:x}/{wanted.signature:x}"
+            have, link = offered.find(wanted.name)
+            if link is None or have != wanted.signature:
+                words = f"{have:x}/{wanted.signature:x}"
+                text = f"link typecheck {offered.name}->{wanted.name}() {words}"
                 self._report(text)
                 raise FileFault(text)
-            chosen.append(links[at])
-        return Linked(target, tuple(chosen), links)
+            chosen.append(link)
+        return Linked(target, tuple(chosen), offered)
 
     # Module data
 
@@ -217,6 +208,54 @@ class Loader:
             heap.release(data)
             raise
         return data
+
+
+class _Offer(Sequence[Link]):
+    """What a built-in module offers, looked at function by function."""
+
+    def __init__(self, module: HostModule, heap: Heap) -> None:
+        self.name = module.name.removeprefix("$")
+        self._functions, self._heap = module.functions, heap
+
+    def find(self, name: str) -> tuple[int, Link | None]:
+        """Return signature and link of the function of a name."""
+        found = self._functions.find(name)
+        return (0, None) if found is None else (found.signature, self._link(found))
+
+    def _link(self, function: HostFunction) -> Link:
+        return Link(0, self._heap.type_number(function.frame), function)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the link of the function at an index."""
+        return self._link(self._functions[index])
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
+class _Exports(Sequence[Link]):
+    """What a loaded module exports; the first of a name counts."""
+
+    def __init__(self, loaded: LoadedModule) -> None:
+        self.name = loaded.module.name
+        self._links = loaded.exports
+        pairs = zip(loaded.module.exports, loaded.exports, strict=True)
+        self._found = {e.name: (e.signature, link) for e, link in reversed(list(pairs))}
+
+    def find(self, name: str) -> tuple[int, Link | None]:
+        """Return signature and link of what has a name."""
+        return self._found.get(name, (0, None))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the link at an index."""
+        return self._links[index]
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+
+def _offered(target: LoadedModule | HostModule, heap: Heap) -> _Offer | _Exports:
+    return _Offer(target, heap) if isinstance(target, HostModule) else _Exports(target)
 
 
 class _Initializer:

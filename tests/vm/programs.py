@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbol_core.vm.assembly import parse_assembly
-from llmbol_core.vm.host import HostFunction, HostModule
+from llmbol_core.vm.host import Functions, HostFunction, HostModule
 from llmbol_core.vm.limbo import signature
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -50,5 +50,5 @@ def host_module(name="$Host", **functions):
     """Return a module of functions fn(n: int): int, each given the call, as a machine wants it."""
     frame = TypeDescriptor(-1, 40)
     word = signature("fn(n: int): int")
-    made = [HostFunction(n, word, frame, run) for n, run in sorted(functions.items())]
-    return {name: HostModule(name, tuple(made))}
+    made = Functions(sorted(functions), lambda n: HostFunction(n, word, frame, functions[n]))
+    return {name: HostModule(name, made)}
