@@ -21,6 +21,7 @@ from llmbol_core.nn.declared import (
     member_type,
     required_fields,
 )
+from llmbol_core.nn.layers.graph import Held, Step
 from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import Module
 from llmbol_core.nn.optim import Optimizer
@@ -28,7 +29,7 @@ from llmbol_core.nn.schedules import Schedule
 
 Schema = dict[str, Any]
 
-_FAMILIES: tuple[type[Declared], ...] = (Module, Criterion, Optimizer, Schedule)
+_FAMILIES: tuple[type[Declared], ...] = (Module, Criterion, Optimizer, Schedule, Held, Step)
 _PLAIN: dict[Any, Schema] = {
     int: {"type": "integer"},
     float: {"type": "number"},

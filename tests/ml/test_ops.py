@@ -21,7 +21,7 @@ from tests.ml.test_quantization import vector
 # Operations without a gradient: their results are steps or places.
 STEPS = {
     *("sign", "floor", "ceil", "round", "equal", "less", "less_equal", "greater"),
-    *("greater_equal", "argmax", "argmin", "argsort", "top_k", "to_indices"),
+    *("greater_equal", "argmax", "argmin", "argsort", "top_k", "to_indices", "to_numbers"),
 }
 # Operations whose first axis is not the batch of independent samples in their example.
 MIXED = {"permute", "mul_mat", "get_rows", "where"}

@@ -23,6 +23,7 @@ from llmbol_core.ml.ops.table import (
 
 _SQRT_HALF = 0.7071067811865476
 _SQRT_2_PI = 0.7978845608028654
+_SQRT_PI_INVERSE = 0.5641895835477563
 
 
 def _sigmoid(x: Array, out: Out = None) -> Array:
@@ -142,6 +143,7 @@ _UNARY: tuple[tuple[str, Function, Slope, int, tuple[float, float], str], ...] =
     ("relu6",    _relu6,                       lambda x, y: _between(x, 0, 6), 2, (-2, 8), "Limit values to 0 ... 6."),
     ("gelu",     lambda x: 0.5 * x * _erfc(-x * _SQRT_HALF), _gelu_slope,     25, (-3, 3), "Multiply by the normal distribution function."),
     ("gelu_tanh", _gelu_tanh,                  _gelu_tanh_slope,              18, (-3, 3), "Approximate gelu by a hyperbolic tangent."),
+    ("erf",      lambda x: 1 - _erfc(x),       lambda x, y: 2 * _SQRT_PI_INVERSE * np.exp(-x * x), 24, (-3, 3), "Return the error function."),
     ("silu",     _silu,                        _silu_slope,                   11, (-3, 3), "Multiply by the sigmoid."),
     ("mish",     lambda x: x * np.tanh(_softplus(x)), _mish_slope,            30, (-3, 3), "Multiply by tanh of softplus."),
     ("log_sigmoid", lambda x: -_softplus(-x),  lambda x, y: _sigmoid(-x),     20, (-3, 3), "Return the logarithm of the sigmoid."),

@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import I32, Array, Ints, Out, Shape, axis_of, op, same, sample
+from llmbol_core.ml.ops.table import (
+    I32,
+    Array,
+    Indices,
+    Ints,
+    Out,
+    Shape,
+    axis_of,
+    op,
+    same,
+    sample,
+)
 
 
 def _free(output: Shape, *inputs: Shape | None, **attributes: Any) -> int:
@@ -204,3 +215,13 @@ def to_indices(x: Array) -> Array:
     """Round to whole numbers that can pick rows; what is none becomes -1."""
     whole = np.nan_to_num(np.rint(x), nan=-1, posinf=-1, neginf=-1)
     return whole.clip(-(2**31), 2**31 - 1 - 2**7).astype(np.int32)
+
+
+def _numbers_example(rng: np.random.Generator) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (rng.integers(-9, 9, (3, 5)),), {}
+
+
+@op(same, _free, _numbers_example)
+def to_numbers(x: Indices) -> Array:
+    """Return whole numbers as float32."""
+    return x.astype(np.float32)

@@ -181,10 +181,20 @@ def _attention_macs(output: Shape, query: Shape, key: Shape, value: Shape, *mask
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def _convolution_macs(output: Shape, x: Shape, weight: Shape, *bias: Shape) -> int:
+    return math.prod(output) * math.prod(weight[1:])
+
+
+def _spreading_macs(output: Shape, x: Shape, weight: Shape, *bias: Shape) -> int:
+    return math.prod(x) * math.prod(weight[1:])
+
+
 _MACS: dict[str, Callable[..., int]] = {
     "linear": lambda output, x, weight, *bias: math.prod(output) * weight[1],
     "matmul": lambda output, x, y: math.prod(output) * x[-1],
     "attention": _attention_macs,
+    **dict.fromkeys(("conv1d", "conv2d"), _convolution_macs),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _spreading_macs),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent_macs),
 }
 """Multiply-accumulates of the products, from the shapes of output and inputs."""
