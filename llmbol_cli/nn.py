@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from llmbol_cli import nn_tools, nn_train, render
+from llmbol_cli import nn_exchange, nn_tools, nn_train, render
 from llmbol_cli.options import MAX_SEED, AsJson, Checkpoint, Data, ModelOrSpec, file_name, required
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def demo(
 
 app.add_typer(nn_train.app)
 app.add_typer(nn_tools.app)
+app.add_typer(nn_exchange.app)
 
 
 def main() -> NoReturn:

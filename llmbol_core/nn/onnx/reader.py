@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from llmbol_core.errors import ModelError, UsageError, nearest
+from llmbol_core.nn.layers.graph import Graph
 from llmbol_core.nn.layers.shape import Identity
 from llmbol_core.nn.model import Input, Model
 from llmbol_core.nn.onnx import arithmetic as _arithmetic  # noqa: F401 -- fills the table
@@ -89,11 +90,22 @@ def import_document(
     tracer = reader.tracer
     result_name = Simplifier(tracer, result.name).run()
     lifted = lift(tracer, source.name, result_name)
+    scale, lifted = _scale(lifted)
     layers = [part.layer for part in lifted] or [Identity()]
-    model = Model(name, Input(source.shape[1:]), layers)
+    model = Model(name, Input(source.shape[1:], scale), layers)
     model.network.load_state(dict(_state(lifted)))
     others = tuple(other for other in outputs if other != chosen)
     return Imported(model.evaluate(), given, chosen, axis, others)
+
+
+def _scale(lifted: list[Lifted]) -> tuple[float, list[Lifted]]:
+    """Return the factor that all begins with, as the declared input has it, and what follows."""
+    first = lifted[0].layer if lifted else None
+    if isinstance(first, Graph) and len(first.steps) == 1 and first.steps[0].operation == "scale":
+        numbers = first.steps[0].attributes()
+        if numbers["offset"] == 0 and numbers["factor"] > 0:
+            return numbers["factor"], lifted[1:]
+    return 1.0, lifted
 
 
 def _state(lifted: list[Lifted]) -> Iterator[tuple[str, Any]]:
@@ -336,9 +348,9 @@ class _Reader:
                 arrays = ReferenceEvaluator(model).run(None, given)
         except Exception as error:
             raise Unsupported(f"what it computes from constants fails: {error}") from error
-        names = [x.name for x in operands if isinstance(x, Constant) and x.name]
-        is_same = node.op_type in _KEEPING and names
-        results = iter(Constant(np.asarray(a), names[0] if is_same else "") for a in arrays)
+        floats = [x for x in operands if isinstance(x, Constant) and x.name and not x.whole]
+        name = max(floats, key=lambda x: x.array.size).name if floats else ""
+        results = iter(Constant(np.asarray(a), name) for a in arrays)
         return tuple(next(results) if name else Constant(np.zeros(0)) for name in node.output)
 
     # Complaints.
@@ -356,13 +368,6 @@ class _Reader:
         if len(lines) == 1:
             return shown[0]
         return "\n  ".join([f"{len(lines)} nodes cannot be imported", *shown])
-
-
-_KEEPING = (
-    *("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast", "Flatten"),
-    *("DequantizeLinear", "Slice", "Concat", "Split", "Gather"),
-)
-"""Operators whose constant result still is the tensor that the file names."""
 
 
 def _attribute(attribute: Any) -> Any:

@@ -163,10 +163,3 @@ def _are_equal(one: Array, other: Array) -> bool:
 
 def _value(name: str, shape: Sequence[int]) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape[1:]])
-
-
-def export_model(model: InferenceModel) -> Document:
-    """Return a model as an ONNX document for batches of any size; its weights are float32."""
-    from llmbol_core.nn.onnx import product_exporters as _rows  # noqa: F401 -- fills the table
-
-    return Writer(model.graph, model.weights).write(model)

@@ -19,10 +19,10 @@ from llmbol_core.nn.layers.activation import Tanh
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.model import Input, Model
 from llmbol_core.nn.module import Module
-from llmbol_core.nn.onnx import product_exporters as _rows  # noqa: F401
 from llmbol_core.nn.onnx.agreement import compare_with_document
+from llmbol_core.nn.onnx.export import export_model
 from llmbol_core.nn.onnx.reader import Given, import_document
-from llmbol_core.nn.onnx.writer import EXPORTERS, Writer, export_model
+from llmbol_core.nn.onnx.writer import EXPORTERS, Writer
 from tests.nn.onnx.runtime import HAS_RUNTIME, run_onnx
 
 WEIGHTS = {
