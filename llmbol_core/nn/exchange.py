@@ -19,7 +19,8 @@ from llmbol_core.ml import gguf
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.native.files import atomic_write, check_target
 from llmbol_core.nn.checkpoint import expanded as expanded_model
-from llmbol_core.nn.checkpoint import freeze, is_checkpoint, load_for_inference, open_model, save
+from llmbol_core.nn.checkpoint import freeze, load_for_inference, open_model, save
+from llmbol_core.nn.container import is_container
 from llmbol_core.nn.data import read_arrays
 from llmbol_core.nn.matching import match_tensors
 from llmbol_core.nn.model import Model
@@ -148,7 +149,7 @@ def import_file(source: str, target: str, options: ImportOptions = ImportOptions
     if row is None:
         return _import_onnx(source, target, options)
     into = options.into
-    if into is None and row.name == "GGUF" and is_checkpoint(source):
+    if into is None and row.name == "GGUF" and is_container(source):
         into = source
     if into is None:
         why = f"{row.name} files hold weights alone: say with --into SPEC which model they are for"
