@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,10 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from llmbol_core.errors import DtypeError, ModelError, ShapeError, nearest
 from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
+from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.threads import single_threaded_blas
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.plan.parts import Native
 
 Array = NDArray[Any]
 Held = Array | Tensor | None
@@ -71,10 +75,24 @@ class Engine:
                 self._held.compute(step)
         done = {step.output.index for step in constant}
         self._steps = [step for step in graph.steps if step.output.index not in done]
+        self._native = self._lowered()
         self._layout = _Layout(graph, self._steps, self._held)
         self._plan = self._layout.planned()
         self._workspaces: dict[int, list[Workspace]] = {}
         self._lock = threading.Lock()
+
+    def _lowered(self) -> Native | None:
+        """Return the graph as kernels as far as there are any, None if there are none."""
+        chosen = target()
+        if chosen is None:
+            return None
+        from llmbol_core.ml.plan.parts import Native
+
+        def constant(value: Value) -> Held:
+            return self._held.value(value.index, packed=True) if value.index in self._held else None
+
+        native = Native(self.graph, self._steps, constant, chosen.lanes)
+        return native if native.parts else None
 
     def run(self, *inputs: ArrayLike) -> Array:
         """Return the graph's output for a batch, one input array for each graph input."""
@@ -87,6 +105,9 @@ class Engine:
         """Return all outputs of the graph for a batch."""
         values = self._inputs(inputs)
         batch = len(values[self.graph.inputs[0].index]) if self.graph.inputs else 1
+        if self._native is not None and batch:
+            self._native.run(values, batch, self._take_step)
+            return tuple(self._result(values, value) for value in self.graph.outputs)
         workspaces = self._of_batch(batch)
         try:
             # Several threads may run at a time: each takes a workspace and puts it back.
@@ -101,7 +122,24 @@ class Engine:
 
     def workspace_bytes(self, batch: int) -> int:
         """Return how many bytes the buffers for batches of this size take."""
+        if self._native is not None:
+            return self._native.bytes(batch)
         return self._layout.bytes(batch)
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes planning has made beyond the weights: packed and folded ones."""
+        return self._held.bytes + (self._native.kept_bytes if self._native is not None else 0)
+
+    def _take_step(self, step: Step, values: dict[int, Array]) -> None:
+        """Run a step that no kernel runs."""
+        given = [
+            values[value.index] if held is None else held
+            for value, held in zip(step.inputs, self._held.inputs(step), strict=True)
+        ]
+        with single_threaded_blas(), np.errstate(all="ignore"):
+            result = OPS[step.op].definition(*given, **step.attributes)
+        values[step.output.index] = np.asarray(result, order="C")
 
     def _result(self, values: dict[int, Array], value: Value) -> Array:
         if value.index in values:
@@ -173,6 +211,11 @@ class _Held:
             self.value(value.index, name.rstrip("?") in row.packed) if value.index in self else None
             for name, value in zip(row.inputs, step.inputs, strict=False)
         )
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes were made from the weights that were given."""
+        return sum(array.nbytes for array in self._expanded.values() if array.base is None)
 
     def compute(self, step: Step) -> None:
         """Run a step whose inputs are all held, and hold its result."""

@@ -1,0 +1,150 @@
+"""Products of float32 rows with packed weights, bias and limits of the result included.
+
+    packed   panels of two vectors of columns, then those of one vector for the columns left
+    result   min(max(x W^T + b, low), high)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmbol_core.ml.kernels.declaration import Group
+from llmbol_core.ml.kernels.kinds import f32, i64
+from llmbol_core.ml.kernels.tiles import (
+    accumulate,
+    greater_number,
+    lesser_number,
+    limited,
+    most_rows,
+    rows_in_turn,
+)
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+
+group = Group("gemm")
+
+
+class _Product:
+    """The code of one product: which rows, which columns, what of the depth at a time."""
+
+    def __init__(
+        self, k: Builder, x: Pointer, w: Pointer, bias: Pointer, out: Pointer,
+        stride: Value, pitch: Value, columns: Value, depth: Value, low: Value, high: Value,
+        block: Value,
+    ) -> None:  # fmt: skip
+        self.k, self.x, self.w, self.bias, self.out = k, x, w, bias, out
+        self.stride, self.pitch, self.columns, self.depth = stride, pitch, columns, depth
+        self.low, self.high, self.block = low, high, block
+
+    def write(self, first: Value, last: Value, begin: Value, end: Value) -> None:
+        """Write the code for rows first ... last and panels begin ... end."""
+        k = self.k
+        wide = self.columns // (2 * k.lanes)
+        few = last - first < 4
+        with k.either(few) as (yes, no):
+            with yes:
+                for size, count in ((1, 4), (2, 2), (3, 2)):
+                    with k.when((last - first).equals(size)):
+                        self._few(first, size, count, begin, lesser_number(k, end, wide))
+            with no:
+                for start in k.range(0, self.depth, self.block):
+                    length = lesser_number(k, self.depth - start, self.block)
+                    for panel in k.range(begin, lesser_number(k, end, wide)):
+                        rows_in_turn(
+                            k, first, last, most_rows(k),
+                            lambda row, n, s=start, d=length, p=panel: self._tile(row, n, 2, p, s, d),
+                        )  # fmt: skip
+        for panel in k.range(greater_number(k, begin, wide), end):
+            rows_in_turn(
+                k, first, last, most_rows(k),
+                lambda row, n, p=panel: self._narrow(row, n, p),
+            )  # fmt: skip
+
+    def _few(self, first: Value, size: int, count: int, begin: Value, end: Value) -> None:
+        """Write the code for very few rows: several panels at a time keep the machine busy."""
+        k = self.k
+        groups = (end - begin) // count
+        for i in k.range(groups):
+            self._tile(first, size, 2, begin + i * count, k.value(0, i64), self.depth, count)
+        for panel in k.range(begin + groups * count, end):
+            self._tile(first, size, 2, panel, k.value(0, i64), self.depth)
+
+    def _tile(
+        self, row: Value, size: int, vectors: int, panel: Value, start: Value, depth: Value,
+        count: int = 1,
+    ) -> None:  # fmt: skip
+        k, lanes = self.k, self.k.lanes
+        width = vectors * lanes
+        rows = [self.x.at((row + r) * self.stride + start) for r in range(size)]
+        panels = [
+            self.w.at(((panel + p) * self.depth + start) * width) for p in range(count)
+        ]
+        column = panel * width
+        places = [self.out.at((row + r) * self.pitch + column) for r in range(size)]
+        fresh = start.equals(0)
+        initial = [
+            [
+                k.select(fresh, self.bias.at(column).load(lanes * j, lanes), place.load(lanes * j, lanes))
+                for j in range(vectors * count)
+            ]
+            for place in places
+        ]
+        sums = accumulate(k, rows, panels, vectors, initial, depth)
+        last = (start + depth).equals(self.depth)
+        low = k.select(last, self.low, k.value(float("-inf"), f32))
+        high = k.select(last, self.high, k.value(float("inf"), f32))
+        for place, line in zip(places, sums, strict=True):
+            for j, value in enumerate(line):
+                place.store(limited(k, value, low, high), lanes * j)
+
+    def _narrow(self, row: Value, size: int, panel: Value) -> None:
+        """Write the code for a panel of one vector, some of whose columns may not exist."""
+        k, lanes = self.k, self.k.lanes
+        wide = self.columns // (2 * lanes)
+        column = (panel + wide) * lanes
+        rows = [self.x.at((row + r) * self.stride) for r in range(size)]
+        bias = self.bias.load(column, lanes)
+        panels = [self.w.at(column * self.depth)]
+        sums = accumulate(k, rows, panels, 1, [[bias]] * size, self.depth)
+        count = lesser_number(k, self.columns - column, k.value(lanes, i64))
+        for r, line in enumerate(sums):
+            place = self.out.at((row + r) * self.pitch + column)
+            place.store_some(limited(k, line[0], self.low, self.high), count)
+
+
+_PARAMETERS = (
+    "x:f32* w:f32* bias:f32* out:f32* stride:i64 pitch:i64 columns:i64 depth:i64 low:f32 high:f32"
+    " block:i64"
+)
+
+
+def panel_count(columns: int, lanes: int) -> int:
+    """Return how many panels weights of so many columns have."""
+    rest = columns % (2 * lanes)
+    return columns // (2 * lanes) + -(-rest // lanes)
+
+
+def _panels(k: Builder, columns: Value) -> Value:
+    rest = columns % (2 * k.lanes)
+    return columns // (2 * k.lanes) + (rest + (k.lanes - 1)) // k.lanes
+
+
+@group.kernel(_PARAMETERS)
+def product(
+    k: Builder, x: Pointer, w: Pointer, bias: Pointer, out: Pointer, stride: Value, pitch: Value,
+    columns: Value, depth: Value, low: Value, high: Value, block: Value,
+) -> None:  # fmt: skip
+    """Multiply rows, which are the items."""
+    made = _Product(k, x, w, bias, out, stride, pitch, columns, depth, low, high, block)
+    made.write(k.begin, k.end, k.value(0, i64), _panels(k, columns))
+
+
+@group.kernel("rows:i64 " + _PARAMETERS)
+def product_by_panels(
+    k: Builder, rows: Value, x: Pointer, w: Pointer, bias: Pointer, out: Pointer, stride: Value,
+    pitch: Value, columns: Value, depth: Value, low: Value, high: Value, block: Value,
+) -> None:  # fmt: skip
+    """Multiply so many rows; the items are panels."""
+    made = _Product(k, x, w, bias, out, stride, pitch, columns, depth, low, high, block)
+    made.write(k.value(0, i64), rows, k.begin, k.end)

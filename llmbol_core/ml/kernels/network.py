@@ -1,0 +1,111 @@
+"""The driver: chunks of a batch, each through a whole list of operations while it is in the cache.
+
+    arguments  records, bases, samples, chunk
+    records    for each thread the address of its record
+    record     patches, operations, then four words for each patch, three for each operation
+    patch      where an address is to be written, which base it starts from, bytes for each sample, and
+               bytes from the beginning of a sample
+    operation  function, its arguments, items for each sample
+
+An item of the driver is a chunk: so many samples, the last one what is left. Before the operations
+run, the addresses of inputs and outputs are moved to the samples of the chunk.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from llmbol_core.native import llvm
+from llmbol_core.native.cache import ObjectCache, key_of
+
+_TEXT = """
+define void @network(ptr %arguments, i64 %begin, i64 %end, i64 %thread) {
+start:
+ %records = load ptr, ptr %arguments
+ %p1 = getelementptr i64, ptr %arguments, i64 1
+ %p2 = getelementptr i64, ptr %arguments, i64 2
+ %p3 = getelementptr i64, ptr %arguments, i64 3
+ %bases = load ptr, ptr %p1
+ %samples = load i64, ptr %p2
+ %chunk = load i64, ptr %p3
+ %own = getelementptr ptr, ptr %records, i64 %thread
+ %record = load ptr, ptr %own
+ %patches = load i64, ptr %record
+ %r1 = getelementptr i64, ptr %record, i64 1
+ %operations = load i64, ptr %r1
+ %first = getelementptr i64, ptr %record, i64 2
+ %words = mul i64 %patches, 4
+ %list = getelementptr i64, ptr %first, i64 %words
+ %any = icmp slt i64 %begin, %end
+ br i1 %any, label %chunks, label %out
+chunks:
+ %c = phi i64 [ %begin, %start ], [ %c1, %done ]
+ %from = mul i64 %c, %chunk
+ %rest = sub i64 %samples, %from
+ %short = icmp slt i64 %rest, %chunk
+ %n = select i1 %short, i64 %rest, i64 %chunk
+ br label %patching
+patching:
+ %i = phi i64 [ 0, %chunks ], [ %i1, %patch ]
+ %more = icmp slt i64 %i, %patches
+ br i1 %more, label %patch, label %running
+patch:
+ %io = mul i64 %i, 4
+ %a0 = getelementptr i64, ptr %first, i64 %io
+ %a1 = getelementptr i64, ptr %a0, i64 1
+ %a2 = getelementptr i64, ptr %a0, i64 2
+ %a3 = getelementptr i64, ptr %a0, i64 3
+ %place = load ptr, ptr %a0
+ %which = load i64, ptr %a1
+ %bytes = load i64, ptr %a2
+ %basep = getelementptr i64, ptr %bases, i64 %which
+ %base = load i64, ptr %basep
+ %more.bytes = load i64, ptr %a3
+ %moved = mul i64 %from, %bytes
+ %offset = add i64 %moved, %more.bytes
+ %address = add i64 %base, %offset
+ store i64 %address, ptr %place
+ %i1 = add i64 %i, 1
+ br label %patching
+running:
+ %j = phi i64 [ 0, %patching ], [ %j1, %operation ]
+ %next = icmp slt i64 %j, %operations
+ br i1 %next, label %operation, label %done
+operation:
+ %jo = mul i64 %j, 3
+ %o0 = getelementptr i64, ptr %list, i64 %jo
+ %o1 = getelementptr i64, ptr %o0, i64 1
+ %o2 = getelementptr i64, ptr %o0, i64 2
+ %f = load ptr, ptr %o0
+ %a = load ptr, ptr %o1
+ %per = load i64, ptr %o2
+ %items = mul i64 %per, %n
+ call void %f(ptr %a, i64 0, i64 %items, i64 %thread)
+ %j1 = add i64 %j, 1
+ br label %running
+done:
+ %c1 = add i64 %c, 1
+ %left = icmp slt i64 %c1, %end
+ br i1 %left, label %chunks, label %out
+out:
+ ret void
+}
+"""
+
+
+@functools.cache
+def address() -> int:
+    """Return where the driver's machine code is, made now if it has to be."""
+    made: int = _library().addresses["network"]
+    return made
+
+
+@functools.cache
+def _library() -> Any:
+    cache, key = ObjectCache(), key_of("network", _TEXT)
+    data = cache.get(key)
+    if data is None:
+        data = llvm.compile_text(_TEXT)
+        cache.put(key, data)
+    return llvm.load_object(data, ["network"])

@@ -1,0 +1,111 @@
+"""Register tiles: rows of numbers times a packed panel of weights, the sums kept in registers.
+
+A panel holds some columns of a matrix [depth, columns], one row of them after another, so that a
+tile reads it from front to back. Each sum is one chain of fused multiply-adds over the depth from
+first to last, whatever the tile: a result does not depend on how rows and columns are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from llmbol_core.ml.kernels.kinds import i64
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+
+AHEAD = 1024
+"""How many numbers ahead of its use a panel is asked for."""
+
+
+def most_rows(k: Builder) -> int:
+    """Return how many rows of two vectors fit into the registers, with what else is needed."""
+    return 12 if k.lanes == 16 or k.target.architecture != "x86_64" else 6
+
+
+def accumulate(
+    k: Builder,
+    rows: Sequence[Pointer],
+    panels: Sequence[Pointer],
+    vectors: int,
+    start: Sequence[Sequence[Value]],
+    depth: Value | int,
+    pieces: Callable[[], Iterator[Value]] | None = None,
+    ahead: bool = True,
+) -> list[list[Value]]:
+    """Return ``start`` plus the products of rows and panels, [row][vector].
+
+    A panel has so many vectors in a row. With ``pieces`` the rows consist of parts of ``depth``
+    numbers that begin at these offsets; the panels go on from part to part. With ``ahead`` panels
+    are asked for before they are needed.
+    """
+    lanes, width = k.lanes, vectors * k.lanes
+    sums = [[k.variable(value) for value in line] for line in start]
+    done = k.variable(k.value(0, i64))
+
+    def multiply(offset: Value | int) -> None:
+        base = done.value
+        for i in k.range(depth):
+            column = [
+                panel.load((base + i) * width + lanes * j, lanes)
+                for panel in panels
+                for j in range(vectors)
+            ]
+            for panel in panels if ahead else ():
+                for j in range(vectors):
+                    panel.prefetch((base + i) * width + (lanes * j + AHEAD))
+            for row, line in zip(rows, sums, strict=True):
+                x = row.splat(i + offset, lanes)
+                for total, w in zip(line, column, strict=True):
+                    total.value = k.fma(x, w, total.value)
+        done.value = base + depth
+
+    if pieces is None:
+        multiply(0)
+    else:
+        for offset in pieces():
+            multiply(offset)
+    return [[total.value for total in line] for line in sums]
+
+
+def limited(k: Builder, x: Value, low: Value, high: Value) -> Value:
+    """Return x limited to low ... high; NaN stays."""
+    above = k.select(x < low, low.splat(x.lanes), x)
+    return k.select(above > high, high.splat(x.lanes), above)
+
+
+def rows_in_turn(
+    k: Builder, first: Value, last: Value, most: int, tile: Callable[[Value, int], None]
+) -> None:
+    """Write a loop over rows: ``tile(row, count)`` for counts that are as even as they can be."""
+    row = k.variable(first)
+    full = k.variable(last - first)
+    # As long as two more full tiles are needed take full ones; cut the rest in two even parts.
+    whole = (full.value - (most + 1)) // most
+    whole = k.select(full.value > 2 * most, whole, k.value(0, i64))
+    for _ in k.range(whole):
+        tile(row.value, most)
+        row.value = row.value + most
+    for _ in k.range(2):
+        left = last - row.value
+        count = k.select(left > most, (left + 1) // 2, left)
+        for size in range(1, most + 1):
+            with k.when(count.equals(size)):
+                tile(row.value, size)
+        row.value = row.value + count
+
+
+def greater(k: Builder, a: Value, b: Value) -> Value:
+    """Return the greater of two, NaN if either is."""
+    return k.select(a > b, a, k.select(a.equals(a), b, a))
+
+
+def lesser_number(k: Builder, a: Value, b: Value) -> Value:
+    """Return the lesser of two whole numbers."""
+    return k.select(a < b, a, b)
+
+
+def greater_number(k: Builder, a: Value, b: Value) -> Value:
+    """Return the greater of two whole numbers."""
+    return k.select(a > b, a, b)

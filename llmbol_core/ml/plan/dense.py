@@ -1,0 +1,179 @@
+"""Rules for products, views and operations on single values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.graph import Step, Value
+from llmbol_core.ml.kernels import elementwise, gemm
+from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.plan.emitter import Emitter, Unsupported
+from llmbol_core.ml.plan.packing import packed, padded
+from llmbol_core.ml.plan.rooms import Argument, At, Held, Room
+from llmbol_core.ml.plan.rules import rule
+
+Array = NDArray[Any]
+
+_DEPTH = 4096
+"""How much of the depth of a product is done at a time."""
+_NO_LIMITS = (-math.inf, math.inf)
+
+
+def limits_of(step: Step) -> tuple[float, float] | None:
+    """Return what an operation limits values to, None if it does something else."""
+    if step.op == "relu":
+        return 0.0, math.inf
+    if step.op == "relu6":
+        return 0.0, 6.0
+    if step.op == "clamp":
+        return step.attributes["low"], step.attributes["high"]
+    return None
+
+
+def following_limits(emitter: Emitter, step: Step) -> tuple[Step, tuple[float, float]]:
+    """Return the last step that a product can take along, and the limits of its result."""
+    user = emitter.sole_user(step.output)
+    limits = limits_of(user) if user is not None else None
+    return (step, _NO_LIMITS) if user is None or limits is None else (user, limits)
+
+
+@rule("linear")
+def linear(emitter: Emitter, step: Step) -> None:
+    """Multiply with a packed weight; limits come along."""
+    weight, bias = (*emitter.weights(step), None)[:2]
+    assert weight is not None
+    held = emitter.value(step.inputs[0])
+    if held.last is not None and len(held.shape) == 1:
+        weight = _reordered(weight, held)  # the order in which the channels lie
+        if not held.last.is_plain:
+            raise Unsupported
+    else:
+        held = emitter.rows(step.inputs[0])
+    end, limits = following_limits(emitter, step)
+    emitter.done.add(step.output.index)
+    out = emitter.fresh(end)
+    rows = math.prod(step.output.shape[1:-1])
+    product(emitter, held.room, out.room, rows, weight, bias, limits)
+
+
+def _reordered(weight: Array, held: Held) -> Array:
+    """Return a weight whose columns follow the channels at each position."""
+    assert held.last is not None
+    parts = weight.reshape(len(weight), held.last.channels, -1)
+    return np.ascontiguousarray(parts.swapaxes(1, 2)).reshape(weight.shape)
+
+
+def product(
+    emitter: Emitter,
+    x: Room,
+    out: Room,
+    rows: int,
+    weight: Array,
+    bias: Array | None,
+    limits: tuple[float, float] = _NO_LIMITS,
+) -> None:
+    """Emit out = x W^T + b for so many rows of each sample."""
+    columns, depth = weight.shape
+    lanes = emitter.lanes
+    w = emitter.keep(packed(weight, lanes))
+    b = emitter.keep(padded(bias, columns, lanes))
+    arguments: tuple[Argument, ...] = (
+        *(At(x), w, b, At(out), depth, columns, columns, depth),
+        *(float(limits[0]), float(limits[1]), min(max(depth, 1), _DEPTH)),
+    )
+    panels = gemm.panel_count(columns, lanes)
+
+    def inside(batch: int) -> tuple[Kernel, tuple[Argument, ...], int]:
+        if batch * rows > 4 * panels:
+            return gemm.product, arguments, batch * rows
+        return gemm.product_by_panels, (batch * rows, *arguments), panels
+
+    flops = rows * columns * depth
+    emitter.call(gemm.product, *arguments, items=rows, inside=inside, flops=flops)
+
+
+# ---- views ----
+
+
+@rule("flatten", "reshape", "squeeze", "unsqueeze")
+def view(emitter: Emitter, step: Step) -> None:
+    """Look at a value in another shape."""
+    held, shape = emitter.value(step.inputs[0]), step.output.shape[1:]
+    if math.prod(shape) != held.size:
+        raise Unsupported
+    if held.last is not None and (len(shape) != 1 or not held.last.is_plain):
+        held = emitter.rows(step.inputs[0])
+    emitter.put(step, Held(held.room, shape, held.last))
+
+
+# ---- single values ----
+
+
+@rule(*elementwise.UNARY)
+def unary(emitter: Emitter, step: Step) -> None:
+    """Apply a function to each number, however they lie."""
+    held = emitter.value(step.inputs[0])
+    if held.last is not None and not held.last.is_plain:
+        held = emitter.rows(step.inputs[0])
+    _, names = elementwise.UNARY[step.op]
+    numbers = [float(step.attributes[name]) for name in names]
+    a, b = (*numbers, 0.0, 0.0)[:2]
+    out = emitter.room(held.size)
+    kernel = elementwise.UNARY_KERNELS[step.op]
+    emitter.call(kernel, At(held.room), At(out), held.size, a, b)
+    emitter.put(step, Held(out, step.output.shape[1:], held.last))
+
+
+@rule(*elementwise.BINARY)
+def binary(emitter: Emitter, step: Step) -> None:
+    """Combine two values of a shape, or a value and a constant along its last axes."""
+    constants = [emitter.constant(value) for value in step.inputs]
+    if all(c is None for c in constants):
+        _pair(emitter, step)
+        return
+    swap = constants[0] is not None
+    value = step.inputs[1 if swap else 0]
+    other = constants[0 if swap else 1]
+    if not isinstance(other, np.ndarray) or value.shape[1:] != step.output.shape[1:]:
+        raise Unsupported
+    row = _row(value, other)
+    held, out = emitter.rows(value), emitter.fresh(step)
+    count = held.size // row.size
+    emitter.call(
+        elementwise.ROW_KERNELS[step.op],
+        *(At(held.room), emitter.keep(row), At(out.room), row.size, count, int(swap)),
+    )
+
+
+def _pair(emitter: Emitter, step: Step) -> None:
+    if len({value.shape[1:] for value in (*step.inputs, step.output)}) > 1:
+        raise Unsupported
+    first, second = (emitter.value(value) for value in step.inputs)
+    if first.last != second.last or (first.last is not None and not first.last.is_plain):
+        first, second = (emitter.rows(value) for value in step.inputs)
+    out = emitter.room(first.size)
+    arguments = (At(first.room), At(second.room), At(out), first.size)
+    emitter.call(elementwise.PAIR_KERNELS[step.op], *arguments)
+    emitter.put(step, Held(out, step.output.shape[1:], first.last))
+
+
+def _row(value: Value, constant: Array) -> Array:
+    """Return a constant as the row that repeats along a sample of a value."""
+    shape = constant.shape
+    if len(shape) == len(value.shape):
+        if shape[0] != 1:
+            raise Unsupported
+        shape = shape[1:]
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    sample = value.shape[1:]
+    if len(shape) > len(sample) or math.prod(shape) == 0:
+        raise Unsupported
+    # Axes of one number inside are spread; those in front repeat by themselves.
+    wanted = sample[len(sample) - len(shape) :]
+    spread = np.broadcast_to(constant.reshape(shape), wanted)
+    return np.ascontiguousarray(spread, np.float32).reshape(-1)

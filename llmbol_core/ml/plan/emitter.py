@@ -1,0 +1,144 @@
+"""Collects the operations that a part of a graph is lowered to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.graph import Graph, Step, Value
+from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.plan.rooms import Argument, At, Held, Last, Room
+
+Array = NDArray[Any]
+
+
+class Unsupported(Exception):
+    """There is no rule that lowers this step."""
+
+
+@dataclass
+class Call:
+    """One operation in machine code: so many items for each sample."""
+
+    kernel: Kernel
+    arguments: tuple[Argument, ...]
+    items: int
+    inside: Callable[[int], tuple[Kernel, tuple[Argument, ...], int]] | None = None
+    """For a batch that several threads share: from samples to kernel, arguments and all items."""
+    grain: int = 1
+    """The items that a thread takes together are a multiple of this."""
+    flops: int = 0
+    """For each sample."""
+
+    def rooms(self) -> list[Room]:
+        """Return the rooms that it reads or writes."""
+        return [a.room for a in self.arguments if isinstance(a, At)]
+
+
+@dataclass
+class Emitter:
+    """A part of a graph on its way to operations."""
+
+    graph: Graph
+    constant: Callable[[Value], Array | None]
+    """Returns what a value holds if no input changes it."""
+    lanes: int
+    calls: list[Call] = field(default_factory=list)
+    held: dict[int, Held] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
+    """The outputs of the steps that are lowered."""
+    kept_bytes: int = 0
+    """What packed weights take."""
+
+    def __post_init__(self) -> None:
+        self._users: dict[int, list[Step]] = {}
+        for step in self.graph.steps:
+            for value in step.inputs:
+                self._users.setdefault(value.index, []).append(step)
+        self._returned = {value.index for value in self.graph.outputs}
+        self._in_rows: dict[Room, Held] = {}
+
+    # ---- values ----
+
+    def value(self, value: Value) -> Held:
+        """Return a value that this part made, or take it in from outside."""
+        if value.index not in self.held:
+            if self.constant(value) is not None:
+                raise Unsupported
+            room = Room(math.prod(value.shape[1:]), external=len(self.inputs))
+            self.inputs.append(value)
+            self.held[value.index] = Held(room, value.shape[1:])
+        return self.held[value.index]
+
+    def rows(self, value: Value) -> Held:
+        """Return a value whose samples lie in rows, rearranged if they did not."""
+        held = self.value(value)
+        if held.last is None:
+            return held
+        if held.room not in self._in_rows:
+            from llmbol_core.ml.plan.layouts import to_rows
+
+            self._in_rows[held.room] = to_rows(self, held)
+        found = self._in_rows[held.room]
+        return Held(found.room, held.shape)
+
+    def put(self, step: Step, held: Held) -> None:
+        """Make a held value the result of a step."""
+        self.held[step.output.index] = held
+        self.done.add(step.output.index)
+
+    def room(self, size: int) -> Room:
+        """Return a new buffer."""
+        return Room(size)
+
+    def fresh(self, step: Step) -> Held:
+        """Return a new place in rows for the result of a step, and make it that."""
+        shape = step.output.shape[1:]
+        held = Held(self.room(math.prod(shape)), shape)
+        self.put(step, held)
+        return held
+
+    def users(self, value: Value) -> list[Step]:
+        """Return the steps that need a value."""
+        return self._users.get(value.index, [])
+
+    def sole_user(self, value: Value) -> Step | None:
+        """Return the only step that needs a value, None if there are others or none."""
+        users = self._users.get(value.index, [])
+        if value.index in self._returned or len(users) != 1:
+            return None
+        return users[0] if len(users[0].inputs) == 1 else None
+
+    def weights(self, step: Step, start: int = 1) -> list[Array | None]:
+        """Return the inputs of a step from one on, all of which must be known beforehand."""
+        found = [self.constant(value) for value in step.inputs[start:]]
+        if any(not isinstance(w, np.ndarray) for w in found):
+            raise Unsupported
+        return found
+
+    # ---- operations ----
+
+    def call(self, kernel: Kernel, *arguments: Argument, items: int = 1, **more: Any) -> None:
+        """Append an operation."""
+        self.calls.append(Call(kernel, arguments, items, **more))
+
+    def keep(self, array: Array) -> Array:
+        """Return an array that operations refer to, its bytes counted."""
+        self.kept_bytes += array.nbytes
+        return array
+
+    def last(self, value: Value) -> Held | None:
+        """Return a value if its channels lie together, else None."""
+        held = self.value(value)
+        return held if held.last is not None else None
+
+    @staticmethod
+    def plain(channels: int, sides: tuple[int, ...]) -> Last:
+        """Return how channels lie without a border."""
+        return Last(channels, sides, ((0, 0),) * len(sides))

@@ -1,0 +1,86 @@
+"""Where the values of a lowered graph live, and how a sample lies there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+Shape = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Room:
+    """A buffer of so many float32 for each sample of a chunk."""
+
+    size: int
+    external: int | None = None
+    """The number of the input or output of the network that it is, if any."""
+    is_kept: bool = False
+    """Whether it starts as zeros and is nobody else's: a border of zeros stays one."""
+    first: int = -1
+    last: int = -1
+    """The operations between which it is in use."""
+
+
+@dataclass(frozen=True)
+class Last:
+    """A sample whose channels lie together at each position, with a border of zeros around."""
+
+    channels: int
+    sides: Shape
+    border: tuple[tuple[int, int], ...]
+    """Before and after each side."""
+
+    @property
+    def full(self) -> Shape:
+        """The sides with their borders."""
+        return tuple(n + a + b for n, (a, b) in zip(self.sides, self.border, strict=True))
+
+    @property
+    def size(self) -> int:
+        """How many numbers a sample takes."""
+        return self.channels * math.prod(self.full)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is no border."""
+        return not any(map(any, self.border))
+
+    def strides(self) -> Shape:
+        """Return how many numbers lie between neighbours along each side."""
+        found = [self.channels]
+        for n in self.full[:0:-1]:
+            found.append(found[-1] * n)
+        return tuple(found[::-1])
+
+    @property
+    def start(self) -> int:
+        """Where the first position inside the border is."""
+        return sum(a * s for (a, _), s in zip(self.border, self.strides(), strict=True))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A value: where it is, its shape without the batch, and how it lies if not in rows."""
+
+    room: Room
+    shape: Shape
+    last: Last | None = None
+
+    @property
+    def size(self) -> int:
+        """How many numbers a sample has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class At:
+    """An address inside a room, as an argument of an operation."""
+
+    room: Room
+    offset: int = 0
+    """In numbers from the beginning of the first sample."""
+
+
+Argument = At | Any

@@ -1,0 +1,306 @@
+"""Rules for convolutions and pooling: channels together, windows by tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.graph import Step, Value
+from llmbol_core.ml.kernels import convolution
+from llmbol_core.ml.kernels.tiles import AHEAD
+from llmbol_core.ml.ops.sliding import Axis
+from llmbol_core.ml.plan.dense import limits_of
+from llmbol_core.ml.plan.emitter import Emitter, Unsupported
+from llmbol_core.ml.plan.layouts import to_last
+from llmbol_core.ml.plan.packing import aligned, packed, padded
+from llmbol_core.ml.plan.rooms import At, Held, Last
+from llmbol_core.ml.plan.rules import rule
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+def _several(value: int | Shape, rank: int) -> Shape:
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What a convolution takes along: limits, and a pooling whose windows do not overlap."""
+
+    step: Step
+    limits: tuple[float, float]
+    window: Shape
+
+
+def _ending(emitter: Emitter, step: Step, rank: int) -> _Ending:
+    """Return what follows a convolution, as far as it can be done at once."""
+    end, limits, window = step, (-math.inf, math.inf), (1,) * rank
+    limited = pooled = False
+    while (user := emitter.sole_user(end.output)) is not None:
+        found = limits_of(user)
+        if found is not None and not limited:
+            end, limits, limited = user, found, True
+        elif not pooled and _disjoint(user, rank) is not None:
+            end, window, pooled = user, _disjoint(user, rank) or window, True
+        else:
+            break
+    return _Ending(end, limits, window)
+
+
+def _disjoint(step: Step, rank: int) -> Shape | None:
+    """Return the windows of a max pooling that can be done with a convolution."""
+    if step.op != f"max_pool{rank}d":
+        return None
+    a = step.attributes
+    kernel = _several(a["kernel"], rank)
+    stride = tuple(s or n for s, n in zip(_several(a["stride"], rank), kernel, strict=True))
+    sides = step.inputs[0].shape[2:]
+    exact = not a["ceil"] or all(n % w == 0 for n, w in zip(sides, kernel, strict=True))
+    if stride != kernel or any(_several(a["padding"], rank)) or not exact:
+        return None
+    return kernel if math.prod(kernel) in convolution.CONVOLVE else None
+
+
+def _border(emitter: Emitter, value: Value, rank: int) -> tuple[tuple[int, int], ...]:
+    """Return the border that convolutions of a value want around it."""
+    borders = [(0, 0)] * rank
+    for user in emitter.users(value):
+        if user.op in ("conv1d", "conv2d") and user.inputs[0].index == value.index:
+            padding = _several(user.attributes["padding"], rank)
+            borders = [(max(a, p), max(b, p)) for (a, b), p in zip(borders, padding, strict=True)]
+    return tuple(borders)
+
+
+@rule("conv1d", "conv2d")
+def convolve(emitter: Emitter, step: Step) -> None:
+    """Convolve, limit and pool at once."""
+    weight, bias = (*emitter.weights(step), None)[:2]
+    assert weight is not None
+    rank = weight.ndim - 2
+    a = step.attributes
+    stride, padding, dilation = (
+        _several(a[name], rank) for name in ("stride", "padding", "dilation")
+    )
+    held = _input(emitter, step.inputs[0], padding)
+    assert held.last is not None
+    end = _ending(emitter, step, rank)
+    sides = end.step.output.shape[2:]
+    border = _border(emitter, end.step.output, rank)
+    last = Last(len(weight), sides, border)
+    rows = _starts(held.last, sides, end.window, stride, padding)
+    places = _places(last)
+    out = emitter.room(last.size)
+    out.is_kept = not last.is_plain
+    emitter.done.add(step.output.index)
+    for taken in _between(emitter, step, end.step):
+        emitter.done.add(taken.output.index)
+    emitter.put(end.step, Held(out, end.step.output.shape[1:], last))
+    work = _Work(emitter, held, last, At(out), rows, places, end.limits, math.prod(end.window))
+    kernel_sides, groups = weight.shape[2:], a["groups"]
+    if groups == held.last.channels == len(weight) and math.prod(end.window) == 1 and groups > 1:
+        work.depthwise(weight, bias, dilation)
+        return
+    size = len(weight) // groups
+    for group in range(groups):
+        part = slice(group * size, (group + 1) * size)
+        own = None if bias is None else bias[part]
+        work.group(group, weight[part], own, dilation, kernel_sides)
+
+
+def _between(emitter: Emitter, first: Step, last: Step) -> list[Step]:
+    """Return the steps from behind the first to the last."""
+    found = []
+    while first is not last:
+        user = emitter.sole_user(first.output)
+        assert user is not None
+        found.append(user)
+        first = user
+    return found
+
+
+def _input(emitter: Emitter, value: Value, padding: Shape) -> Held:
+    """Return a value with its channels together and at least this border."""
+    held = emitter.value(value)
+    if held.last is not None and held.shape != (held.last.channels, *held.last.sides):
+        held = emitter.rows(value)
+    last = held.last
+    if last is not None and all(
+        min(have) >= p for have, p in zip(last.border, padding, strict=True)
+    ):
+        return held
+    channels, *sides = held.shape
+    wanted = Last(channels, tuple(sides), tuple((p, p) for p in padding))
+    return to_last(emitter, held, wanted)
+
+
+def _starts(given: Last, sides: Shape, window: Shape, stride: Shape, padding: Shape) -> Array:
+    """Return where the windows of a sample begin: outputs in order, those of a pool together."""
+    start = np.array([given.start], np.int64)
+    axes = []
+    numbers = zip(sides, window, stride, padding, given.strides(), strict=True)
+    for count, size, step, pad, pitch in numbers:
+        place = (np.arange(count)[:, None] * size + np.arange(size)) * step - pad
+        axes.append(place * pitch)
+    rank = len(sides)
+    total = start.reshape((1,) * (2 * rank))
+    for axis, places in enumerate(axes):
+        shape = [1] * (2 * rank)
+        shape[axis], shape[rank + axis] = places.shape
+        total = total + places.reshape(shape)
+    return np.ascontiguousarray(total.reshape(-1))
+
+
+def _places(last: Last) -> Array:
+    """Return where the outputs of a sample go."""
+    grids = np.meshgrid(*(np.arange(n) for n in last.sides), indexing="ij")
+    total = np.full(last.sides, last.start, np.int64)
+    for grid, pitch in zip(grids, last.strides(), strict=True):
+        total = total + grid * pitch
+    return np.ascontiguousarray(total.reshape(-1))
+
+
+@dataclass
+class _Work:
+    """What all groups of a convolution have in common."""
+
+    emitter: Emitter
+    given: Held
+    made: Last
+    out: At
+    rows: Array
+    places: Array
+    limits: tuple[float, float]
+    pooled: int
+
+    def __post_init__(self) -> None:
+        self.emitter.keep(self.rows)
+        self.emitter.keep(self.places)
+
+    def group(
+        self, number: int, weight: Array, bias: Array | None, dilation: Shape, kernel: Shape
+    ) -> None:
+        """Emit the convolution of one group of channels."""
+        last = self.given.last
+        assert last is not None
+        emitter, channels = self.emitter, weight.shape[1]
+        length, offsets = _pieces(last, channels, kernel, dilation)
+        order = (0, *range(2, weight.ndim), 1)
+        matrix = np.ascontiguousarray(weight.transpose(order)).reshape(len(weight), -1)
+        w = emitter.keep(packed(matrix, emitter.lanes))
+        b = emitter.keep(padded(bias, len(weight), emitter.lanes))
+        outputs = len(self.places)
+        emitter.call(
+            convolution.CONVOLVE[self.pooled],
+            *(At(self.given.room), w, b, self.out, last.size, self.made.size, len(weight), length),
+            *(len(offsets), offsets, self.rows + number * channels),
+            *(self.places + number * len(weight), outputs, *map(float, self.limits)),
+            items=outputs,
+            grain=max(1, 12 // self.pooled),
+            flops=outputs * self.pooled * matrix.size,
+        )
+
+    def depthwise(self, weight: Array, bias: Array | None, dilation: Shape) -> None:
+        """Emit the convolution of each channel by itself."""
+        last = self.given.last
+        assert last is not None
+        _, offsets = _pieces(last, 1, weight.shape[2:], dilation)
+        count = len(weight)
+        w = aligned(weight.size + AHEAD)
+        w[: weight.size] = weight.reshape(count, -1).T.reshape(-1)
+        offsets = _all_offsets(last, weight.shape[2:], dilation)
+        self.emitter.keep(w)
+        self.emitter.call(
+            convolution.depthwise,
+            *(At(self.given.room), w, padded(bias, count, self.emitter.lanes), self.out),
+            *(last.size, self.made.size, count, len(offsets), offsets, self.rows, self.places),
+            *(len(self.places), *map(float, self.limits)),
+            items=len(self.places),
+            flops=len(self.places) * weight.size,
+        )
+
+
+def _all_offsets(last: Last, kernel: Shape, dilation: Shape) -> Array:
+    """Return where the positions of a window lie from its beginning."""
+    total = np.zeros((1,) * len(kernel), np.int64)
+    for axis, (count, step, pitch) in enumerate(
+        zip(kernel, dilation, last.strides(), strict=True)
+    ):
+        shape = [1] * len(kernel)
+        shape[axis] = count
+        total = total + (np.arange(count) * step * pitch).reshape(shape)
+    return np.ascontiguousarray(total.reshape(-1))
+
+
+def _pieces(last: Last, channels: int, kernel: Shape, dilation: Shape) -> tuple[int, Array]:
+    """Return how long the pieces of a window are and where they begin."""
+    offsets = _all_offsets(last, kernel, dilation)
+    length = channels
+    if channels == last.channels and dilation[-1] == 1:
+        length *= kernel[-1]
+        offsets = np.ascontiguousarray(offsets[:: kernel[-1]])
+    return length, offsets
+
+
+# ---- pooling ----
+
+
+@rule("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d")
+def pool(emitter: Emitter, step: Step) -> None:
+    """Reduce windows, the channels at each position together."""
+    a = step.attributes
+    rank = len(step.output.shape) - 2
+    kernel, stride, padding = (_several(a[n], rank) for n in ("kernel", "stride", "padding"))
+    held = _input(emitter, step.inputs[0], (0,) * rank)
+    last = held.last
+    assert last is not None
+    axes = [
+        Axis(n, size, by or size, pad, 1, a["ceil"])
+        for n, size, by, pad in zip(last.sides, kernel, stride, padding, strict=True)
+    ]
+    sides = tuple(axis.outputs for axis in axes)
+    if sides != step.output.shape[2:]:
+        raise Unsupported
+    is_mean = step.op.startswith("avg")
+    firsts, sources, divisors = _windows(axes, last, is_mean and a["count_padding"])
+    made = Last(last.channels, sides, _border(emitter, step.output, rank))
+    out = emitter.room(made.size)
+    out.is_kept = not made.is_plain
+    places = _places(made)
+    for table in (firsts, sources, divisors, places):
+        emitter.keep(table)
+    emitter.call(
+        convolution.pool,
+        *(At(held.room), At(out), last.size, made.size, last.channels, firsts, sources, places),
+        *(len(places), divisors, int(is_mean)),
+        items=len(places),
+        flops=len(sources) * last.channels,
+    )
+    emitter.put(step, Held(out, step.output.shape[1:], made))
+
+
+def _windows(axes: list[Axis], last: Last, count_padding: bool) -> tuple[Array, Array, Array]:
+    """Return for each window the places it covers, one list behind the other, and divisors."""
+    sides = [[_covered(axis, i) for i in range(axis.outputs)] for axis in axes]
+    firsts, sources, divisors = [0], [], []
+    for window in itertools.product(*sides):
+        spots = itertools.product(*(places for places, _ in window))
+        for spot in spots:
+            moved = sum(at * pitch for at, pitch in zip(spot, last.strides(), strict=True))
+            sources.append(last.start + moved)
+        full = math.prod(count for _, count in window)
+        divisors.append(full if count_padding else len(sources) - firsts[-1])
+        firsts.append(len(sources))
+    return np.array(firsts, np.int64), np.array(sources, np.int64), np.array(divisors, np.float32)
+
+
+def _covered(axis: Axis, number: int) -> tuple[range, int]:
+    """Return the positions that a window covers, and how many of them borders included."""
+    start = number * axis.stride - axis.padding
+    stop = min(start + axis.kernel, axis.length + axis.padding)
+    return range(max(start, 0), min(stop, axis.length)), stop - start
