@@ -9,6 +9,8 @@ Peers that cannot be imported are left out. A cell is the least time of a call i
 ``error`` is the greatest difference of our output from a peer's, relative to its greatest value.
 """
 
+# ruff: noqa: E501 -- the table has one model on a line or two
+
 from __future__ import annotations
 
 import argparse

@@ -28,7 +28,8 @@ from llmbol_core.ml.kernels.tiles import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("convolution")
 

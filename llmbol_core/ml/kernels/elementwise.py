@@ -4,17 +4,20 @@ Items are samples of ``size`` numbers. The numbers a and b are what an operation
 slope, alpha, limits, factor and offset.
 """
 
+# ruff: noqa: E501 -- the tables have one row for each operation
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
-from llmbol_core.ml.kernels.functions import erfc, exp, log1p_of_small, sigmoid, softplus, tanh
+from llmbol_core.ml.kernels.functions import erfc, exp, sigmoid, softplus, tanh
 from llmbol_core.ml.kernels.kinds import f32, i32
 
 if TYPE_CHECKING:
-    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("elementwise")
 _SQRT_HALF, _SQRT_2_PI = 0.7071067811865476, 0.7978845608028654
@@ -151,9 +154,7 @@ def write(k: Builder, out: Pointer, value: Value, index: Value, left: Value | No
 
 
 def _unary(name: str, function: Unary) -> Kernel:
-    def author(
-        k: Builder, x: Pointer, out: Pointer, size: Value, a: Value, b: Value
-    ) -> None:
+    def author(k: Builder, x: Pointer, out: Pointer, size: Value, a: Value, b: Value) -> None:
         first = k.begin * size
         x, out = x.at(first), out.at(first)
         a, b = a.splat(k.lanes), b.splat(k.lanes)
@@ -182,10 +183,10 @@ def _binary(name: str, function: Callable[[Any, Any, Any], Any]) -> tuple[Kernel
         for row in k.range(k.begin * count, k.end * count):
             given, made = x.at(row * size), out.at(row * size)
 
-            def step(i: Value, left: Value | None, x: Pointer = given, o: Pointer = made) -> None:
-                u, v = read(k, x, i, left), read(k, y, i, left)
+            def step(i: Value, left: Value | None) -> None:
+                u, v = read(k, given, i, left), read(k, y, i, left)
                 forward, backward = function(k, u, v), function(k, v, u)
-                write(k, o, k.select(swap.differs(0), backward, forward), i, left)
+                write(k, made, k.select(swap.differs(0), backward, forward), i, left)
 
             spread(k, size, step)
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from llmbol_core.ml.kernels.kinds import f32, i32
 
 if TYPE_CHECKING:
-    from llmbol_core.ml.kernels.vectors import Builder, Value
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Value
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
         5.0000001201e-1)  # fmt: skip
@@ -79,7 +80,10 @@ def log1p_of_small(k: Builder, x: Value) -> Value:
 
 def tanh(k: Builder, x: Value) -> Value:
     """Return the hyperbolic tangent."""
-    low, high = k.value(-7.90531110763549805, f32, x.lanes), k.value(7.90531110763549805, f32, x.lanes)
+    low, high = (
+        k.value(-7.90531110763549805, f32, x.lanes),
+        k.value(7.90531110763549805, f32, x.lanes),
+    )
     held = k.select(x < low, low, x)
     held = k.select(held > high, high, held)
     z = held * held

@@ -1,7 +1,7 @@
 """Products of float32 rows with packed weights, bias and limits of the result included.
 
-    packed   panels of two vectors of columns, then those of one vector for the columns left
-    result   min(max(x W^T + b, low), high)
+packed   panels of two vectors of columns, then those of one vector for the columns left
+result   min(max(x W^T + b, low), high)
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from llmbol_core.ml.kernels.tiles import (
 )
 
 if TYPE_CHECKING:
-    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("gemm")
 
@@ -53,12 +54,12 @@ class _Product:
                     for panel in k.range(begin, lesser_number(k, end, wide)):
                         rows_in_turn(
                             k, first, last, most_rows(k),
-                            lambda row, n, s=start, d=length, p=panel: self._tile(row, n, 2, p, s, d),
+                            lambda row, n: self._tile(row, n, 2, panel, start, length),
                         )  # fmt: skip
         for panel in k.range(greater_number(k, begin, wide), end):
             rows_in_turn(
                 k, first, last, most_rows(k),
-                lambda row, n, p=panel: self._narrow(row, n, p),
+                lambda row, n: self._narrow(row, n, panel),
             )  # fmt: skip
 
     def _few(self, first: Value, size: int, count: int, begin: Value, end: Value) -> None:
@@ -77,15 +78,15 @@ class _Product:
         k, lanes = self.k, self.k.lanes
         width = vectors * lanes
         rows = [self.x.at((row + r) * self.stride + start) for r in range(size)]
-        panels = [
-            self.w.at(((panel + p) * self.depth + start) * width) for p in range(count)
-        ]
+        panels = [self.w.at(((panel + p) * self.depth + start) * width) for p in range(count)]
         column = panel * width
         places = [self.out.at((row + r) * self.pitch + column) for r in range(size)]
         fresh = start.equals(0)
         initial = [
             [
-                k.select(fresh, self.bias.at(column).load(lanes * j, lanes), place.load(lanes * j, lanes))
+                k.select(
+                    fresh, self.bias.at(column).load(lanes * j, lanes), place.load(lanes * j, lanes)
+                )
                 for j in range(vectors * count)
             ]
             for place in places

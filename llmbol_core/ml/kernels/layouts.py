@@ -8,7 +8,8 @@ from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.elementwise import read, spread, write
 
 if TYPE_CHECKING:
-    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("layouts")
 
@@ -38,15 +39,13 @@ def move(
         for i in k.range(runs):
             given, made = source.at(starts.load(i)), target.at(places.load(i))
 
-            def step(j: Value, left: Value | None, a: Pointer = given, b: Pointer = made) -> None:
-                write(k, b, read(k, a, j, left), j, left)
+            def step(j: Value, left: Value | None) -> None:
+                write(k, made, read(k, given, j, left), j, left)
 
             spread(k, length, step)
 
 
-@group.kernel(
-    "x:f32* out:f32* x_sample:i64 out_sample:i64 count:i64 starts:i64* places:i64*"
-)
+@group.kernel("x:f32* out:f32* x_sample:i64 out_sample:i64 count:i64 starts:i64* places:i64*")
 def scatter(
     k: Builder, x: Pointer, out: Pointer, x_sample: Value, out_sample: Value, count: Value,
     starts: Pointer, places: Pointer,

@@ -3,8 +3,8 @@
     arguments  records, bases, samples, chunk
     records    for each thread the address of its record
     record     patches, operations, then four words for each patch, three for each operation
-    patch      where an address is to be written, which base it starts from, bytes for each sample, and
-               bytes from the beginning of a sample
+    patch      where an address is to be written, which base it starts from, bytes for each
+               sample, and bytes from the beginning of a sample
     operation  function, its arguments, items for each sample
 
 An item of the driver is a chunk: so many samples, the last one what is left. Before the operations

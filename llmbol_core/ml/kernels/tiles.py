@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from llmbol_core.ml.kernels.kinds import i64
 
 if TYPE_CHECKING:
-    from llmbol_core.ml.kernels.vectors import Builder, Pointer, Value
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 AHEAD = 1024
 """How many numbers ahead of its use a panel is asked for."""

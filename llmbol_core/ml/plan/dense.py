@@ -47,10 +47,8 @@ def linear(emitter: Emitter, step: Step) -> None:
     weight, bias = (*emitter.weights(step), None)[:2]
     assert weight is not None
     held = emitter.value(step.inputs[0])
-    if held.last is not None and len(held.shape) == 1:
-        weight = _reordered(weight, held)  # the order in which the channels lie
-        if not held.last.is_plain:
-            raise Unsupported
+    if len(held.shape) == 1 and held.is_dense:
+        weight = _reordered(weight, held)
     else:
         held = emitter.rows(step.inputs[0])
     end, limits = following_limits(emitter, step)
@@ -61,10 +59,12 @@ def linear(emitter: Emitter, step: Step) -> None:
 
 
 def _reordered(weight: Array, held: Held) -> Array:
-    """Return a weight whose columns follow the channels at each position."""
-    assert held.last is not None
-    parts = weight.reshape(len(weight), held.last.channels, -1)
-    return np.ascontiguousarray(parts.swapaxes(1, 2)).reshape(weight.shape)
+    """Return a weight whose columns stand in the order in which a sample lies."""
+    if held.order is None:
+        return weight
+    result = np.empty_like(weight)
+    result[:, held.order] = weight
+    return result
 
 
 def product(
@@ -81,6 +81,7 @@ def product(
     lanes = emitter.lanes
     w = emitter.keep(packed(weight, lanes))
     b = emitter.keep(padded(bias, columns, lanes))
+    emitter.lasting(-(-24 // max(rows, 1)))
     arguments: tuple[Argument, ...] = (
         *(At(x), w, b, At(out), depth, columns, columns, depth),
         *(float(limits[0]), float(limits[1]), min(max(depth, 1), _DEPTH)),
@@ -105,9 +106,10 @@ def view(emitter: Emitter, step: Step) -> None:
     held, shape = emitter.value(step.inputs[0]), step.output.shape[1:]
     if math.prod(shape) != held.size:
         raise Unsupported
-    if held.last is not None and (len(shape) != 1 or not held.last.is_plain):
-        held = emitter.rows(step.inputs[0])
-    emitter.put(step, Held(held.room, shape, held.last))
+    if held.in_rows:
+        emitter.put(step, Held(held.room, shape))
+    else:
+        emitter.put(step, Held(held.room, shape, order=held.places().reshape(shape)))
 
 
 # ---- single values ----
@@ -116,16 +118,14 @@ def view(emitter: Emitter, step: Step) -> None:
 @rule(*elementwise.UNARY)
 def unary(emitter: Emitter, step: Step) -> None:
     """Apply a function to each number, however they lie."""
-    held = emitter.value(step.inputs[0])
-    if held.last is not None and not held.last.is_plain:
-        held = emitter.rows(step.inputs[0])
+    held = emitter.dense(step.inputs[0])
     _, names = elementwise.UNARY[step.op]
     numbers = [float(step.attributes[name]) for name in names]
     a, b = (*numbers, 0.0, 0.0)[:2]
     out = emitter.room(held.size)
     kernel = elementwise.UNARY_KERNELS[step.op]
     emitter.call(kernel, At(held.room), At(out), held.size, a, b)
-    emitter.put(step, Held(out, step.output.shape[1:], held.last))
+    emitter.put(step, Held(out, held.shape, held.last, held.order))
 
 
 @rule(*elementwise.BINARY)
@@ -153,7 +153,8 @@ def _pair(emitter: Emitter, step: Step) -> None:
     if len({value.shape[1:] for value in (*step.inputs, step.output)}) > 1:
         raise Unsupported
     first, second = (emitter.value(value) for value in step.inputs)
-    if first.last != second.last or (first.last is not None and not first.last.is_plain):
+    alike = first.last == second.last and first.is_dense and second.is_dense
+    if not alike or first.order is not None or second.order is not None:
         first, second = (emitter.rows(value) for value in step.inputs)
     out = emitter.room(first.size)
     arguments = (At(first.room), At(second.room), At(out), first.size)

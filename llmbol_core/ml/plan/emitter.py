@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml.graph import Graph, Step, Value
+from llmbol_core.ml.kernels import layouts
 from llmbol_core.ml.kernels.declaration import Kernel
-from llmbol_core.ml.plan.rooms import Argument, At, Held, Last, Room
+from llmbol_core.ml.plan.rooms import Argument, At, Held, Room
 
 Array = NDArray[Any]
 
@@ -55,6 +56,8 @@ class Emitter:
     """The outputs of the steps that are lowered."""
     kept_bytes: int = 0
     """What packed weights take."""
+    least: int = 1
+    """How many samples a chunk should have at least."""
 
     def __post_init__(self) -> None:
         self._users: dict[int, list[Step]] = {}
@@ -62,7 +65,7 @@ class Emitter:
             for value in step.inputs:
                 self._users.setdefault(value.index, []).append(step)
         self._returned = {value.index for value in self.graph.outputs}
-        self._in_rows: dict[Room, Held] = {}
+        self._in_rows: dict[int, Held] = {}
 
     # ---- values ----
 
@@ -79,14 +82,16 @@ class Emitter:
     def rows(self, value: Value) -> Held:
         """Return a value whose samples lie in rows, rearranged if they did not."""
         held = self.value(value)
-        if held.last is None:
+        if held.in_rows:
             return held
-        if held.room not in self._in_rows:
-            from llmbol_core.ml.plan.layouts import to_rows
+        if value.index not in self._in_rows:
+            self._in_rows[value.index] = in_rows(self, held)
+        return self._in_rows[value.index]
 
-            self._in_rows[held.room] = to_rows(self, held)
-        found = self._in_rows[held.room]
-        return Held(found.room, held.shape)
+    def dense(self, value: Value) -> Held:
+        """Return a value that fills its room, in any order."""
+        held = self.value(value)
+        return held if held.is_dense else self.rows(value)
 
     def put(self, step: Step, held: Held) -> None:
         """Make a held value the result of a step."""
@@ -133,12 +138,37 @@ class Emitter:
         self.kept_bytes += array.nbytes
         return array
 
-    def last(self, value: Value) -> Held | None:
-        """Return a value if its channels lie together, else None."""
-        held = self.value(value)
-        return held if held.last is not None else None
+    def lasting(self, samples: int) -> None:
+        """Ask for chunks of at least so many samples, where batches are as large."""
+        self.least = max(self.least, samples)
 
-    @staticmethod
-    def plain(channels: int, sides: tuple[int, ...]) -> Last:
-        """Return how channels lie without a border."""
-        return Last(channels, sides, ((0, 0),) * len(sides))
+
+def in_rows(emitter: Emitter, held: Held) -> Held:
+    """Emit what brings a value into rows."""
+    room = emitter.room(held.size)
+    rearrange(emitter, held.room, room, held.places(), np.arange(held.size))
+    return Held(room, held.shape)
+
+
+def rearrange(emitter: Emitter, source: Room, target: Room, starts: Array, places: Array) -> None:
+    """Emit copies of all numbers of a sample from starts to places; long runs go together."""
+    starts, places = starts.reshape(-1), places.reshape(-1)
+    order = np.argsort(places, kind="stable")
+    starts, places = starts[order], places[order]
+    length = _run_length(starts, places)
+    tables = [emitter.keep(np.ascontiguousarray(a[::length])) for a in (starts, places)]
+    count = len(tables[0])
+    given = (At(source), At(target), source.size, target.size, count)
+    if length > 1:
+        emitter.call(layouts.move, *given, length, *tables)
+    else:
+        emitter.call(layouts.scatter, *given, *tables)
+
+
+def _run_length(starts: Array, places: Array) -> int:
+    """Return how many neighbours always move together."""
+    if len(starts) < 2:
+        return 1
+    breaks = (np.diff(starts) != 1) | (np.diff(places) != 1)
+    ends = np.flatnonzero(breaks) + 1
+    return int(np.gcd.reduce(np.append(ends, len(starts))))

@@ -2,98 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml.graph import Step
-from llmbol_core.ml.kernels import layouts
-from llmbol_core.ml.plan.emitter import Emitter, Unsupported
-from llmbol_core.ml.plan.rooms import At, Held, Last, Room
+from llmbol_core.ml.plan.emitter import Emitter, Unsupported, rearrange
+from llmbol_core.ml.plan.rooms import Held, Last
 from llmbol_core.ml.plan.rules import rule
 
 Array = NDArray[Any]
 
 
-def indices(shape: tuple[int, ...]) -> Array:
-    """Return where each number of a sample in rows lies."""
-    return np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.int64).reshape(shape)
-
-
-def places_last(last: Last) -> Array:
-    """Return where each number lies if channels lie together: [channels, sides]."""
-    place = np.full((1,) * (len(last.sides) + 1), last.start, np.int64)
-    for axis, (count, stride) in enumerate(zip(last.sides, last.strides(), strict=True)):
-        shape = [1] * (len(last.sides) + 1)
-        shape[axis + 1] = count
-        place = place + (np.arange(count) * stride).reshape(shape)
-    channels = np.arange(last.channels).reshape(-1, *(1,) * len(last.sides))
-    return place + channels
-
-
-def rearrange(
-    emitter: Emitter, source: Room, target: Room, starts: Array, places: Array
-) -> None:
-    """Emit copies of all numbers of a sample from starts to places; long runs go together."""
-    starts, places = starts.reshape(-1), places.reshape(-1)
-    order = np.argsort(places, kind="stable")
-    starts, places = starts[order], places[order]
-    length = _run_length(starts, places)
-    if length > 1:
-        starts, places = (np.ascontiguousarray(a[::length]) for a in (starts, places))
-        kernel, numbers = layouts.move, (len(starts), length)
-    else:
-        kernel, numbers = layouts.scatter, (len(starts),)
-    tables = (emitter.keep(starts), emitter.keep(places))
-    emitter.call(kernel, At(source), At(target), source.size, target.size, *numbers, *tables)
-
-
-def _run_length(starts: Array, places: Array) -> int:
-    """Return how many neighbours always move together."""
-    if len(starts) < 2:
-        return 1
-    breaks = (np.diff(starts) != 1) | (np.diff(places) != 1)
-    ends = np.flatnonzero(breaks) + 1
-    if not len(ends):
-        return len(starts)
-    return int(np.gcd.reduce(np.append(ends, len(starts))))
-
-
-def to_rows(emitter: Emitter, held: Held) -> Held:
-    """Return a value in rows whose channels lay together."""
-    assert held.last is not None
-    shape = (held.last.channels, *held.last.sides)
-    room = emitter.room(held.size)
-    rearrange(emitter, held.room, room, places_last(held.last), indices(shape))
-    return Held(room, shape)
-
-
 def to_last(emitter: Emitter, held: Held, last: Last) -> Held:
     """Return a value [channels, sides] with its channels together and a border of zeros."""
-    if last.channels == 1 and last.is_plain and held.last is None:
+    if last.channels == 1 and last.is_plain and held.in_rows:
         return Held(held.room, held.shape, last)
-    given = indices(held.shape) if held.last is None else places_last(held.last)
     room = emitter.room(last.size)
     room.is_kept = not last.is_plain
-    rearrange(emitter, held.room, room, given, places_last(last))
+    rearrange(emitter, held.room, room, held.places(), last.places())
     return Held(room, held.shape, last)
 
 
-# ---- operations ----
+def _moved(emitter: Emitter, step: Step, order: Callable[[Array], Array]) -> None:
+    """Note where an operation finds its numbers: ``order`` does it to an array of a batch.
 
-
-def _moved(emitter: Emitter, step: Step, order: Any) -> None:
-    """Emit an operation that takes each number from somewhere: ``order`` does it to an array."""
+    Nothing is moved before somebody needs the result in rows.
+    """
     held = emitter.value(step.inputs[0])
-    if held.last is not None and held.shape != (held.last.channels, *held.last.sides):
-        held = emitter.rows(step.inputs[0])
-    places = indices(held.shape) if held.last is None else places_last(held.last)
-    starts = np.ascontiguousarray(order(places[None])[0])
-    if starts.shape != step.output.shape[1:]:
+    places = np.ascontiguousarray(order(held.places()[None])[0])
+    if places.shape != step.output.shape[1:]:
         raise Unsupported
-    out = emitter.fresh(step)
-    rearrange(emitter, held.room, out.room, starts, indices(out.shape))
+    emitter.put(step, Held(held.room, places.shape, order=places))
 
 
 @rule("permute")
@@ -142,9 +84,8 @@ def concat(emitter: Emitter, step: Step) -> None:
     axis = step.attributes["axis"] % len(step.output.shape)
     if axis == 0 or any(emitter.constant(value) is not None for value in step.inputs):
         raise Unsupported
-    helds = [emitter.rows(value) for value in step.inputs]
+    helds = [emitter.value(value) for value in step.inputs]
     out = emitter.fresh(step)
-    places = indices(out.shape)
     cut = helds[0].shape[axis - 1]
-    for held, part in zip(helds, np.split(places, [cut], axis - 1), strict=True):
-        rearrange(emitter, held.room, out.room, indices(held.shape), part)
+    for held, part in zip(helds, np.split(out.places(), [cut], axis - 1), strict=True):
+        rearrange(emitter, held.room, out.room, held.places(), part)

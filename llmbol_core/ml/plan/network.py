@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Lowered:
     def __init__(self, emitter: Emitter, outputs: Sequence[tuple[Room, tuple[int, ...]]]) -> None:
         self.calls = [call for call in emitter.calls if not _is_empty(call)]
         self.inputs = emitter.inputs
-        self.kept_bytes = emitter.kept_bytes
+        self.kept_bytes, self.least = emitter.kept_bytes, emitter.least
         self.output_shapes = [shape for _, shape in outputs]
         self._externals = len(self.inputs) + len(outputs)
         for number, (room, _) in enumerate(outputs):
@@ -56,7 +57,8 @@ class Lowered:
                 room.first = number if room.first < 0 else room.first
                 room.last = number
                 rooms[room] = None
-        self.own = [room for room in rooms if room.external is None]
+        self.scratch = [room for room in rooms if room.is_scratch]
+        self.own = [room for room in rooms if room.external is None and not room.is_scratch]
         self.offsets: dict[Room, int] = {}
         placed: list[Room] = []
         for room in sorted(self.own, key=lambda room: -room.size):
@@ -81,6 +83,7 @@ class Lowered:
         weights = self.kept_bytes
         whole = max(1, 4 * (self.size + sum(math.prod(v.shape[1:]) for v in self.inputs)))
         fits = max(1, _CACHE // whole)
+        fits = max(fits, self.least)
         if weights > _HEAVY:
             fits = max(fits, 96)
         share = -(-batch // threads)
@@ -92,7 +95,8 @@ class Lowered:
         together = self.together(batch, threads)
         chunk = batch if together else self.chunk(batch, threads)
         arenas = 1 if together else max(1, min(threads, -(-batch // max(chunk, 1))))
-        return 4 * arenas * (self.size * max(chunk, 1) + _PAD * (len(self.own) + 1) + 16)
+        scratch = sum(room.size for room in self.scratch) * threads
+        return 4 * (arenas * self.size * max(chunk, 1) + scratch)
 
     def together(self, batch: int, threads: int) -> bool:
         """Return whether the threads share each operation instead of the batch."""
@@ -122,6 +126,7 @@ class Bound:
         self.chunk = max(chunk, 1)
         self.bytes = 0
         self._patches: list[tuple[int, int, int]] = []
+        self._scratch = {room: self._numbers(room.size * threads) for room in lowered.scratch}
         if self.together:
             self._words = self._bind_together(threads)
             self._length = len(lowered.calls)
@@ -133,14 +138,13 @@ class Bound:
 
     def _start(self, threads: int) -> None:
         if self._length == 1 and self._words[2] <= self._words[3]:
-            function = _ENTRY(self._words[0])
-            arguments, items = self._words[1], self._words[2]
-            self._go = lambda: function(arguments, 0, items, 0)
+            self._go: Callable[[], Any] = partial(
+                _ENTRY(self._words[0]), self._words[1], 0, self._words[2], 0
+            )
             return
         from llmbol_core.native.team import team
 
-        place = ctypes.addressof(self._words)
-        self._go = lambda: team().run(place, self._length)
+        self._go = partial(team().run, ctypes.addressof(self._words), self._length)
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute outputs from inputs: contiguous float32 arrays of this batch."""
@@ -157,13 +161,16 @@ class Bound:
     def _memory(self) -> dict[Room, int]:
         """Return the addresses of all own rooms in new memory for a chunk."""
         lowered = self.lowered
-        size = lowered.size * self.chunk + _PAD * (len(lowered.own) + 1)
-        memory = np.zeros(size + 16, np.float32)
+        start = self._numbers(lowered.size * self.chunk)
+        own = {room: start + 4 * lowered.offsets[room] * self.chunk for room in lowered.own}
+        return own | self._scratch
+
+    def _numbers(self, count: int) -> int:
+        """Return the address of so many zeros."""
+        memory = np.zeros(count + _PAD + 16, np.float32)
         self._kept.append(memory)
         self.bytes += memory.nbytes
-        start = memory.ctypes.data
-        start += -start % 64
-        return {room: start + 4 * lowered.offsets[room] * self.chunk for room in lowered.own}
+        return memory.ctypes.data + -memory.ctypes.data % 64
 
     def _arguments(self, call: Call, given: Sequence[Any], memory: dict[Room, int]) -> int:
         """Return where a call's arguments lie; note what must be patched for each chunk."""
@@ -177,7 +184,9 @@ class Bound:
                     packed[i] = memory[room] + 4 * argument.offset
                 else:
                     stride = 0 if self.together else 4 * room.size
-                    self._patched.append((place + 8 * i, room.external, stride, 4 * argument.offset))
+                    self._patched.append(
+                        (place + 8 * i, room.external, stride, 4 * argument.offset)
+                    )
             else:
                 packed[i] = _word(argument)
                 self._kept.append(argument)

@@ -13,7 +13,7 @@ from llmbol_core.errors import LlmbolError
 from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels import layouts as moves
-from llmbol_core.ml.plan import dense, layouts, sliding  # noqa: F401 -- they fill the table
+from llmbol_core.ml.plan import dense, layouts, rows, sequences, sliding  # noqa: F401 -- they fill the table
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
 from llmbol_core.ml.plan.network import Bound, Lowered
 from llmbol_core.ml.plan.rooms import At, Room
@@ -69,13 +69,11 @@ class Part:
 class Native:
     """A graph as parts, with the steps between them."""
 
-    def __init__(
-        self, graph: Graph, steps: Sequence[Step], constant: Constant, lanes: int
-    ) -> None:
+    def __init__(self, graph: Graph, steps: Sequence[Step], constant: Constant, lanes: int) -> None:
         """Lower what can be lowered; ``parts`` is empty if that is nothing."""
         found = cut(graph, steps, constant, lanes, thread_count())
         self.parts = [part for part in found if isinstance(part, Part)]
-        self._order = found
+        self.order = found
         self.kept_bytes = sum(part.lowered.kept_bytes for part in self.parts)
 
     def run(
@@ -85,7 +83,7 @@ class Native:
         otherwise: Callable[[Step, dict[int, Array]], None],
     ) -> None:
         """Add all values that are needed to those given."""
-        for part in self._order:
+        for part in self.order:
             if isinstance(part, Part):
                 results = part.run([values[i] for i in part.inputs], batch)
                 values.update(zip(part.outputs, results, strict=True))
@@ -158,7 +156,8 @@ def _part(graph: Graph, steps: Sequence[Step], emitter: Emitter, threads: int) -
     outputs = [
         step.output
         for step in steps
-        if step.output.index in needed and step.output.index in emitter.held
+        if step.output.index in needed
+        and step.output.index in emitter.held
         and step.output.index in emitter.done
     ]
     taken: set[Room] = set()
@@ -172,4 +171,3 @@ def _part(graph: Graph, steps: Sequence[Step], emitter: Emitter, threads: int) -
         taken.add(room)
         rooms.append((room, held.shape))
     return Part(Lowered(emitter, rooms), outputs, threads)
-

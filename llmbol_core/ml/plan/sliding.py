@@ -127,8 +127,6 @@ def _between(emitter: Emitter, first: Step, last: Step) -> list[Step]:
 def _input(emitter: Emitter, value: Value, padding: Shape) -> Held:
     """Return a value with its channels together and at least this border."""
     held = emitter.value(value)
-    if held.last is not None and held.shape != (held.last.channels, *held.last.sides):
-        held = emitter.rows(value)
     last = held.last
     if last is not None and all(
         min(have) >= p for have, p in zip(last.border, padding, strict=True)
@@ -228,9 +226,7 @@ class _Work:
 def _all_offsets(last: Last, kernel: Shape, dilation: Shape) -> Array:
     """Return where the positions of a window lie from its beginning."""
     total = np.zeros((1,) * len(kernel), np.int64)
-    for axis, (count, step, pitch) in enumerate(
-        zip(kernel, dilation, last.strides(), strict=True)
-    ):
+    for axis, (count, step, pitch) in enumerate(zip(kernel, dilation, last.strides(), strict=True)):
         shape = [1] * len(kernel)
         shape[axis] = count
         total = total + (np.arange(count) * step * pitch).reshape(shape)

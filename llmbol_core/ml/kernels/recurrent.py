@@ -1,0 +1,132 @@
+"""Recurrent layers over a sequence: products, gates and states in one go.
+
+Hidden units are taken in groups of a vector. The gates of a group stand side by side: in the
+projected inputs as they are given and in the packed weights [groups, depth, gates, lanes]. Sums of
+all gates of a group stay in registers until they have become a state.
+
+    lstm  gates input, forget, cell, output:  c' = s(f) c + s(i) tanh(g);  h' = s(o) tanh(c')
+    gru   gates reset, update, new:           n = tanh(x + s(r) h);  h' = (1 - s(z)) n + s(z) h
+    rnn   h' = tanh(x + h), or relu
+
+The sigmoid s(x) is tanh(x / 2) / 2 + 1/2, with an absolute error of 1e-7.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.ml.kernels.declaration import Group, Kernel
+from llmbol_core.ml.kernels.functions import tanh
+from llmbol_core.ml.kernels.kinds import f32, i64
+from llmbol_core.ml.kernels.tiles import accumulate, lesser_number, most_rows, rows_in_turn
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
+
+group = Group("recurrent")
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+_PARAMETERS = (
+    "px:f32* w:f32* extra:f32* out:f32* states:f32* carry:f32* steps:i64 size:i64 reverse:i64"
+)
+
+
+def _sigmoid(k: Builder, x: Value) -> Value:
+    return k.fma(tanh(k, x * 0.5), k.value(0.5, f32, x.lanes), k.value(0.5, f32, x.lanes))
+
+
+class _Layer:
+    """The code of one kind of layer; items are samples.
+
+    px      [N, T, groups * gates * lanes] projections with all biases but ``extra``
+    out     [N, T, size]
+    states  [N, 2, groups * lanes] the states of this step and the one before
+    carry   [N, groups * lanes] an LSTM's cells
+    """
+
+    def __init__(
+        self, k: Builder, kind: str, px: Pointer, w: Pointer, extra: Pointer, out: Pointer,
+        states: Pointer, carry: Pointer, steps: Value, size: Value, reverse: Value,
+    ) -> None:  # fmt: skip
+        self.k, self.kind, self.gates = k, kind, GATES[kind]
+        self.px, self.w, self.extra, self.out = px, w, extra, out
+        self.states, self.carry = states, carry
+        self.steps, self.size, self.reverse = steps, size, reverse
+        self.groups = (size + (k.lanes - 1)) // k.lanes
+        self.pitch = self.groups * k.lanes
+
+    def write(self) -> None:
+        """Write the code for all items."""
+        k = self.k
+        self._clear()
+        most = max(1, 2 * most_rows(k) // self.gates) if self.gates > 1 else most_rows(k)
+        for step in k.range(self.steps):
+            at = k.select(self.reverse.differs(0), self.steps - 1 - step, step)
+            now = (step + 1) % 2
+            for unit in k.range(self.groups):
+                rows_in_turn(
+                    k, k.begin, k.end, most,
+                    lambda row, n: self._tile(row, n, unit, at, now),
+                )  # fmt: skip
+
+    def _clear(self) -> None:
+        k = self.k
+        zero = k.zeros(f32, k.lanes)
+        for i in k.range(k.begin * self.pitch * 2, k.end * self.pitch * 2, k.lanes):
+            self.states.store(zero, i)
+        if self.kind == "lstm":
+            for i in k.range(k.begin * self.pitch, k.end * self.pitch, k.lanes):
+                self.carry.store(zero, i)
+
+    def _tile(self, row: Value, count: int, unit: Value, at: Value, now: Value) -> None:
+        """Write the code for some samples and one group of units."""
+        k, lanes, gates = self.k, self.k.lanes, self.gates
+        before = 1 - now
+        old = [self.states.at(((row + r) * 2 + before) * self.pitch) for r in range(count)]
+        new = [self.states.at(((row + r) * 2 + now) * self.pitch) for r in range(count)]
+        width = self.pitch * gates
+        given = [
+            self.px.at(((row + r) * self.steps + at) * width + unit * (gates * lanes))
+            for r in range(count)
+        ]
+        start = [[p.load(g * lanes, lanes) for g in range(gates)] for p in given]
+        if self.kind == "gru":
+            for line in start:
+                line[2] = self.extra.load(unit * lanes, lanes)
+        weights = self.w.at(unit * (gates * lanes) * self.size)
+        sums = accumulate(k, old, [weights], gates, start, self.size)
+        left = lesser_number(k, self.size - unit * lanes, k.value(lanes, i64))
+        for r, line in enumerate(sums):
+            state = self._state(row + r, unit, line, given[r], old[r])
+            new[r].store(state, unit * lanes)
+            place = self.out.at(((row + r) * self.steps + at) * self.size)
+            place.store_some(state, left, unit * lanes)
+
+    def _state(self, row: Value, unit: Value, line: Any, given: Pointer, old: Pointer) -> Value:
+        k, lanes = self.k, self.k.lanes
+        if self.kind == "rnn_tanh":
+            return tanh(k, line[0])
+        if self.kind == "rnn_relu":
+            return k.select(line[0] < 0.0, k.zeros(f32, lanes), line[0])
+        if self.kind == "gru":
+            reset, update = _sigmoid(k, line[0]), _sigmoid(k, line[1])
+            fresh = tanh(k, k.fma(reset, line[2], given.load(2 * lanes, lanes)))
+            return k.fma(update, old.load(unit * lanes, lanes) - fresh, fresh)
+        cell = self.carry.at(row * self.pitch + unit * lanes)
+        kept = _sigmoid(k, line[1]) * cell.load(0, lanes)
+        now = k.fma(_sigmoid(k, line[0]), tanh(k, line[2]), kept)
+        cell.store(now)
+        return _sigmoid(k, line[3]) * tanh(k, now)
+
+
+def _kernel(kind: str) -> Kernel:
+    def author(k: Builder, *given: Any) -> None:
+        _Layer(k, kind, *given).write()
+
+    return group.kernel(_PARAMETERS, kind)(author)
+
+
+LAYERS = {kind: _kernel(kind) for kind in GATES}
+"""By the operation's name."""
