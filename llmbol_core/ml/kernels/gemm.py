@@ -65,7 +65,7 @@ class _Product:
     def _few(self, first: Value, size: int, count: int, begin: Value, end: Value) -> None:
         """Write the code for very few rows: several panels at a time keep the machine busy."""
         k = self.k
-        groups = (end - begin) // count
+        groups = greater_number(k, end - begin, k.value(0, i64)) // count
         for i in k.range(groups):
             self._tile(first, size, 2, begin + i * count, k.value(0, i64), self.depth, count)
         for panel in k.range(begin + groups * count, end):
