@@ -13,13 +13,11 @@ from llmbol_core.builtins import sysfile
 from llmbol_core.builtins.ml.samples import file_of
 from llmbol_core.builtins.ml.tensors import (
     FAILURES,
-    Slot,
     admit,
     binding,
     fault,
     keep,
     keep_view,
-    register,
     slot_of,
     tensor_of,
 )
@@ -55,9 +53,7 @@ def payload(call: HostCall, name: str) -> int:
         raise fault(error, "payload") from error
     if name not in tensors:
         raise Trap(f"ml: payload: no tensor {name!r}")
-    tensor, slot = tensors[name], Slot(tensors[name])
-    slot.name = name
-    return register(call.heap, slot, tensor.shape, tensor.size, 0)
+    return keep_view(call.heap, tensors[name], name=name)
 
 
 @binding.function("dequantize: fn(t: ref Tensor): ref Tensor")

@@ -21,6 +21,8 @@ from llmbol_core.builtins.ml import plans
 from llmbol_core.builtins.ml.scratch import scratch_bytes
 from llmbol_core.builtins.ml.tensors import (
     FAILURES,
+    NAME,
+    NOTHING,
     Slot,
     binding,
     compute,
@@ -28,15 +30,17 @@ from llmbol_core.builtins.ml.tensors import (
     fault,
     keep,
     keep_view,
+    kind_of,
     slot_of,
+    store,
 )
 from llmbol_core.errors import Trap
-from llmbol_core.ml.dtypes import F32
+from llmbol_core.ml.dtypes import F32, StorageType
 from llmbol_core.ml.ops import OPS, Op
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.handles import new_handle, replace
+from llmbol_core.vm.handles import replace
 from llmbol_core.vm.host import RESULT, HostCall, HostResult
 from llmbol_core.vm.layout import Field, Frame, Reference
 from llmbol_core.vm.objects import Heap
@@ -45,24 +49,28 @@ Array = NDArray[Any]
 _KINDS = {int: "int", bool: "int", float: "real", tuple: "list of int"}
 _MOST_KNOWN = 256
 """Kinds of calls of one operation that are remembered."""
-_INLINE = 2_000_000
-"""Floating-point operations of a call that is computed without further thought."""
+_INLINE, _SMALL = 2_000_000, 1 << 20
+"""Floating-point operations and bytes of calls that are computed without further thought."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Kind:
     """What is known of calls with inputs of certain shapes and types and certain attributes."""
 
     run: Callable[..., Array]
     converts: tuple[bool, ...]
     """Which inputs must be brought into the form that the operation takes."""
+    dtype: StorageType
+    result: int
+    """The kind of the result."""
     rank: int
     size: int
     bytes: int
     room: int
     """Bytes of the result and of what is needed meanwhile."""
     operations: int
-    is_quick: bool
+    is_quick: bool = False
+    """Whether nothing needs care: small, no conversion, a new array in rows each time."""
 
 
 def declaration(row: Op) -> str:
@@ -78,92 +86,135 @@ def declaration(row: Op) -> str:
 
 def _bind(row: Op) -> Callable[[Frame], Direct]:
     """Return what makes the function of an operation."""
-    count = len(row.inputs)
 
     def make(layout: Frame) -> Direct:
+        count = len(row.inputs)
         places = [part.offset >> 2 for part in layout.arguments[:count]]
-        attributes = _reader(row, layout.arguments[count:])
-        kinds: dict[Any, _Kind] = {}
-        result = RESULT >> 2
-
-        def run(call: HostCall) -> HostResult:
-            heap, frame = call.heap, call.frame
-            pointers, at = heap.pointers, frame >> 2
-            hosted = heap.hosted
-            key: list[Any] = []
-            values: list[Any] = []
-            try:
-                for place in places:
-                    ref = pointers[at + place]
-                    if ref == NIL:
-                        key.append(None)
-                        values.append(None)
-                        continue
-                    tensor = hosted[ref][0].tensor
-                    key.append(tensor.shape)
-                    key.append(tensor.dtype)
-                    values.append(tensor)
-                given = attributes(heap, frame) if attributes else ()
-                kind = kinds[(*key, given)]
-            except (KeyError, AttributeError):
-                return _first(call, row, places, attributes, kinds)
-            if (
-                not kind.is_quick
-                or kind.room > heap.limit - heap.used
-                or "Ml" not in call.machine.session.holders
-            ):
-                return _computed(call, row, kind, values, pointers[at + places[0]])
-            try:
-                array = kind.run(*_arrays(row, kind, values))
-            except (*FAILURES, MemoryError) as error:
-                raise _refusal(row, error, values) from error
-            slot = Slot(Tensor(array, row.dtype))
-            made = new_handle(heap, slot, kind.bytes, kind.rank, kind.size)
-            replace(heap, pointers[at + result], made)
-            return None
-
+        bound = _Bound(row, places, _reader(layout.arguments[count:]), {})
+        scope: dict[str, Any] = {
+            "kinds": bound.kinds,
+            "attributes": bound.attributes,
+            "first": bound.first,
+            "computed": bound.computed,
+            "refusal": partial(_refusal, row),
+            "store": store,
+            "NOTHING": NOTHING,
+            "FAILURES": (*FAILURES, MemoryError),
+        }
+        exec(_text(row, places), scope)
+        run: Direct = scope["run"]
         return run
 
     return make
 
 
-def _arrays(row: Op, kind: _Kind, values: Sequence[Any]) -> list[Any]:
+def _text(row: Op, places: Sequence[int]) -> str:
+    """Return the source of an operation's function, whose loops over inputs are rolled out."""
+    slots = ", ".join(f"s{i}" for i in range(len(places)))
+    lines = [
+        "def run(call):",
+        " heap = call.heap",
+        " P, hosted, at = heap.pointers, heap.hosted, call.frame >> 2",
+        " try:",
+    ]
+    for i, (name, place) in enumerate(zip(row.inputs, places, strict=True)):
+        if name.endswith("?"):
+            lines.append(f"  r = P[at + {place}]")
+            lines.append(f"  s{i} = NOTHING if r == {NIL} else hosted[r][0]")
+        else:
+            lines.append(f"  s{i} = hosted[P[at + {place}]][0]")
+    key = [f"s{i}.kind" for i in range(len(places))]
+    key += ["*attributes(heap, call.frame)"] if row.attributes else []
+    arrays = ", ".join(f"s{i}.array" for i in range(len(places)))
+    return "\n".join(
+        [
+            *lines,
+            f"  kind = kinds[{', '.join(key)}]",
+            " except (KeyError, AttributeError):",
+            "  return first(call)",
+            f" if not kind.is_quick or {NAME!r} not in call.machine.session.holders:",
+            f"  return computed(call, kind, [{slots}])",
+            " try:",
+            f"  array = kind.run({arrays})",
+            " except FAILURES as error:",
+            f"  raise refusal(error, [{slots}]) from error",
+            f" store(heap, P[at + {RESULT >> 2}], array, kind)",
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """An operation as a function: where its arguments lie, which kinds of calls are known."""
+
+    row: Op
+    places: Sequence[int]
+    attributes: Callable[[Heap, int], tuple[Any, ...]]
+    kinds: dict[Any, _Kind]
+
+    def first(self, call: HostCall) -> HostResult:
+        """Do a call of a kind that is not known, or one with symbols."""
+        heap, row = call.heap, self.row
+        refs = [heap.pointers[(call.frame >> 2) + place] for place in self.places]
+        slots = [slot_of(heap, ref) or NOTHING for ref in refs]
+        if any(slot is NOTHING for slot in slots[: row.required]):
+            raise Trap(traps.NIL_DEREFERENCE)
+        given = self.attributes(heap, call.frame)
+        named = {a.name: a.kind(value) for a, value in zip(row.attributes, given, strict=True)}
+        try:
+            if any(slot.symbol is not None for slot in slots):
+                made = plans.traced(heap, row, slots, refs, named)
+                replace(heap, heap.pointers[(call.frame + RESULT) >> 2], made)
+                return None
+            kind = _kind(row, [slot.tensor for slot in slots], named)
+        except (*FAILURES, MemoryError) as error:
+            raise _refusal(row, error, slots) from error
+        if len(self.kinds) >= _MOST_KNOWN:
+            self.kinds.clear()
+        key = (*(slot.kind for slot in slots), *given)
+        self.kinds[key if len(key) > 1 else key[0]] = kind
+        return self.computed(call, kind, slots)
+
+    def computed(self, call: HostCall, kind: _Kind, slots: Sequence[Slot]) -> HostResult:
+        """Compute a call by the careful way and store its result."""
+        row, heap = self.row, call.heap
+        source = heap.pointers[(call.frame >> 2) + self.places[0]]
+        address = heap.pointers[(call.frame + RESULT) >> 2]
+
+        def work() -> Tensor:
+            try:
+                found = kind.run(*_inputs(row, kind, slots))
+                array = np.asarray(found, order="C")
+                kind.is_quick = _is_quick(row, kind, found, slots)
+                return Tensor(array, row.dtype)
+            except (*FAILURES, MemoryError) as error:
+                raise _refusal(row, error, slots) from error
+
+        def finish(tensor: Tensor) -> int:
+            if row.is_view and np.may_share_memory(tensor.data, slots[0].array):
+                return keep_view(heap, tensor, source)
+            return keep(heap, tensor)
+
+        made = compute(call, work, kind.room, kind.operations, finish)
+        return settle(made, lambda ref: replace(heap, address, ref))
+
+
+def _inputs(row: Op, kind: _Kind, slots: Sequence[Slot]) -> list[Any]:
     """Return the inputs in the form that the operation takes."""
     return [
-        value if value is None else row.value(name, value) if converts else value.data
-        for name, value, converts in zip(row.inputs, values, kind.converts, strict=True)
+        row.value(name, slot.tensor) if converts else slot.array
+        for name, slot, converts in zip(row.inputs, slots, kind.converts, strict=True)
     ]
 
 
-def _first(
-    call: HostCall,
-    row: Op,
-    places: Sequence[int],
-    attributes: Callable[[Heap, int], tuple[Any, ...]] | None,
-    kinds: dict[Any, _Kind],
-) -> HostResult:
-    """Do a call of a kind that has not been seen, or one with symbols."""
-    heap = call.heap
-    refs = [heap.pointers[(call.frame >> 2) + place] for place in places]
-    slots = [slot_of(heap, ref) for ref in refs]
-    if any(slot is None for slot in slots[: row.required]):
-        raise Trap(traps.NIL_DEREFERENCE)
-    given = attributes(heap, call.frame) if attributes else ()
-    named = {a.name: a.kind(value) for a, value in zip(row.attributes, given, strict=True)}
-    tensors = [None if slot is None else slot.tensor for slot in slots]
-    try:
-        if any(slot is not None and slot.symbol is not None for slot in slots):
-            made = plans.traced(heap, row, slots, refs, named)
-            replace(heap, heap.pointers[(call.frame + RESULT) >> 2], made)
-            return None
-        kind = _kind(row, tensors, named)
-    except (*FAILURES, MemoryError) as error:
-        raise _refusal(row, error, tensors) from error
-    key = [part for t in tensors for part in ((None,) if t is None else (t.shape, t.dtype))]
-    if len(kinds) >= _MOST_KNOWN:
-        kinds.clear()
-    kinds[(*key, given)] = kind
-    return _computed(call, row, kind, tensors, refs[0])
+def _is_quick(row: Op, kind: _Kind, found: Any, slots: Sequence[Slot]) -> bool:
+    """Return whether calls of a kind, of which this is a result, need no care."""
+    if row.is_view or any(kind.converts) or kind.room > _SMALL or kind.operations > _INLINE:
+        return False
+    is_new = isinstance(found, np.ndarray) and found.flags.c_contiguous
+    is_new = is_new and found.dtype == row.dtype.layout
+    arrays = [slot.array for slot in slots if slot.array is not None]
+    return is_new and not any(np.may_share_memory(found, array) for array in arrays)
 
 
 def _kind(row: Op, tensors: Sequence[Tensor | None], attributes: dict[str, Any]) -> _Kind:
@@ -186,50 +237,26 @@ def _kind(row: Op, tensors: Sequence[Tensor | None], attributes: dict[str, Any])
         if tensor is not None and needed
     )
     room = size * width + scratch_bytes(row, output, shapes, attributes) + 2 * expanded
-    is_quick = operations < _INLINE and not row.is_view
-    run = partial(row.definition, **attributes)
-    return _Kind(run, converts, len(output), size, size * width, room, operations, is_quick)
+    run = partial(row.definition, **attributes) if attributes else row.definition
+    result = kind_of(output, row.dtype)
+    numbers = (len(output), size, size * width, room, operations)
+    return _Kind(run, converts, row.dtype, result, *numbers)
 
 
-def _computed(
-    call: HostCall, row: Op, kind: _Kind, tensors: Sequence[Tensor | None], source: int
-) -> HostResult:
-    """Compute a call by the careful way and store its result."""
-    heap, address = call.heap, call.heap.pointers[(call.frame + RESULT) >> 2]
-
-    def work() -> Tensor:
-        try:
-            array = kind.run(*_arrays(row, kind, tensors))
-            return Tensor(np.asarray(array, order="C"), row.dtype)
-        except (*FAILURES, MemoryError) as error:
-            raise _refusal(row, error, tensors) from error
-
-    def finish(tensor: Tensor) -> int:
-        first = tensors[0] if row.is_view else None
-        if first is not None and np.may_share_memory(tensor.data, first.data):
-            return keep_view(heap, tensor, source)
-        return keep(heap, tensor)
-
-    made = compute(call, work, kind.room, kind.operations, finish)
-    return settle(made, lambda ref: replace(heap, address, ref))
-
-
-def _refusal(row: Op, error: Exception, tensors: Sequence[Tensor | None]) -> Trap:
+def _refusal(row: Op, error: Exception, slots: Sequence[Slot]) -> Trap:
     """Return the exception for a call that an operation refuses: what it was, what it was given."""
     if isinstance(error, Trap | MemoryError):
         return fault(error)
     given = ", ".join(
-        f"{name.rstrip('?')} {described(tensor)}"
-        for name, tensor in zip(row.inputs, tensors, strict=True)
-        if tensor is not None
+        f"{name.rstrip('?')} {described(slot)}"
+        for name, slot in zip(row.inputs, slots, strict=True)
+        if slot is not NOTHING
     )
     return Trap(f"{fault(error, row.name).name}; given {given}")
 
 
-def _reader(row: Op, fields: Sequence[Field]) -> Callable[[Heap, int], tuple[Any, ...]] | None:
-    """Return what reads the attributes of a call from its frame; None if there are none."""
-    if not fields:
-        return None
+def _reader(fields: Sequence[Field]) -> Callable[[Heap, int], tuple[Any, ...]]:
+    """Return what reads the attributes of a call from its frame."""
     reads: list[tuple[Callable[[Heap, int], Any], int]] = []
     for part in fields:
         if isinstance(part.type, Reference):

@@ -21,6 +21,7 @@ import numpy as np
 from llmbol_core.builtins.ml.scratch import scratch_bytes
 from llmbol_core.builtins.ml.tensors import (
     FAILURES,
+    NOTHING,
     Slot,
     admit,
     binding,
@@ -28,7 +29,7 @@ from llmbol_core.builtins.ml.tensors import (
     described,
     fault,
     keep,
-    register,
+    keep_symbol,
     tensor_of,
 )
 from llmbol_core.errors import ShapeError, Trap
@@ -81,11 +82,12 @@ class Trace:
 
     def constant(self, slot: Slot, ref: int) -> Value:
         """Return the value that stands for a tensor, which becomes a weight."""
-        assert slot.tensor is not None
+        tensor = slot.tensor
+        assert tensor is not None
         if id(slot) not in self._values:
             name = slot.name if slot.name not in ("", *self.weights) else f"w{len(self.weights)}"
-            value = self.graph.weight(name, slot.tensor.shape)
-            self.weights[name] = slot.tensor
+            value = self.graph.weight(name, tensor.shape)
+            self.weights[name] = tensor
             self._kept.append(self.heap.retain(ref))
             self._values[id(slot)] = value
         return self._values[id(slot)]
@@ -119,24 +121,24 @@ class Symbol:
 
 def _symbol(trace: Trace, value: Value) -> int:
     """Return a reference to a symbol."""
-    ref = register(trace.heap, Slot(None, Symbol(trace, value)), value.shape, 0, 0)
+    ref = keep_symbol(trace.heap, Symbol(trace, value))
     trace.use()
     return ref
 
 
 def traced(
-    heap: Heap, row: Op, slots: Sequence[Slot | None], refs: Sequence[int], given: dict[str, Any]
+    heap: Heap, row: Op, slots: Sequence[Slot], refs: Sequence[int], given: dict[str, Any]
 ) -> int:
     """Note an operation with symbols among its inputs; return the symbol of its result.
 
     Raises ShapeError, DtypeError and Trap as computing it would.
     """
-    traces = {id(s.symbol.trace): s.symbol.trace for s in slots if s is not None and s.symbol}
+    traces = {id(s.symbol.trace): s.symbol.trace for s in slots if s.symbol}
     if len(traces) > 1:
         raise Trap(f"ml: {row.name}: symbols of {len(traces)} networks")
     (trace,) = traces.values()
-    present = [slot for slot in slots if slot is not None]
-    if any(slot is not None for slot in slots[len(present) :]):
+    present = [slot for slot in slots if slot is not NOTHING]
+    if any(slot is not NOTHING for slot in slots[len(present) :]):
         raise Trap(f"ml: {row.name}: an input before the last is nil")
     trace.charge()
     values = [

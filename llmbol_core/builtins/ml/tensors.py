@@ -8,6 +8,7 @@ been computed: it belongs to the trace of a network, see ``plans.py``.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,11 +18,12 @@ import numpy as np
 
 from llmbol_core.builtins.binding import Binding, Pending
 from llmbol_core.errors import LlmbolError, Trap
-from llmbol_core.ml.tensor import Tensor
+from llmbol_core.ml.dtypes import F32, StorageType
+from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.threads import single_threaded_blas, thread_count
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.handles import new_handle
+from llmbol_core.vm.handles import new_handle, replace
 from llmbol_core.vm.host import HostCall, Until
 from llmbol_core.vm.objects import Heap
 
@@ -48,19 +50,28 @@ and its other processes need not wait for them."""
 
 
 class Slot:
-    """What the host keeps for a ``ref Tensor``: its tensor, or else its symbol.
+    """What the host keeps for a ``ref Tensor``: an array and its storage type, or else a symbol.
 
-    ``keeps`` is a reference to the object whose memory the tensor shares.
+    ``kind`` is one number for all slots of a shape and a type. ``keeps`` is a reference to the
+    object whose memory the array shares.
     """
 
-    __slots__ = ("heap", "keeps", "name", "symbol", "tensor")
+    __slots__ = ("array", "dtype", "heap", "is_plain", "keeps", "kind", "name", "symbol")
 
-    def __init__(self, tensor: Tensor | None, symbol: Symbol | None = None) -> None:
-        self.tensor, self.symbol = tensor, symbol
+    def __init__(self, array: Any, dtype: StorageType, kind: int) -> None:
+        self.array, self.dtype, self.kind = array, dtype, kind
+        self.symbol: Symbol | None = None
         self.heap: Heap | None = None
         self.keeps = NIL
+        self.is_plain = True
+        """Whether there is nothing but the array to let go of."""
         self.name = ""
         """Of a weight from the payload."""
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The tensor, unless the slot is a symbol's."""
+        return None if self.array is None else Tensor(self.array, self.dtype)
 
     def close(self) -> None:
         """Let go of what the tensor needs; its last reference is gone."""
@@ -68,6 +79,25 @@ class Slot:
             self.symbol.trace.release()
         if self.heap is not None:
             self.heap.release(self.keeps)
+
+
+_kinds: dict[tuple[Shape, StorageType], int] = {}
+_numbers = itertools.count(1)
+_MOST_KINDS = 4096
+
+
+def kind_of(shape: Shape, dtype: StorageType) -> int:
+    """Return the number of a shape and a type, a new one if it has been forgotten."""
+    kind = _kinds.get((shape, dtype))
+    if kind is None:
+        if len(_kinds) >= _MOST_KINDS:
+            _kinds.clear()
+        kind = _kinds[shape, dtype] = next(_numbers)
+    return kind
+
+
+NOTHING = Slot(None, F32, 0)
+"""What stands for nil."""
 
 
 def fault(error: Exception, what: str = "") -> Trap:
@@ -80,11 +110,17 @@ def fault(error: Exception, what: str = "") -> Trap:
     return Trap(f"ml: {what}: {why}" if what and not why.startswith(what) else f"ml: {why}")
 
 
-def described(tensor: Tensor | None) -> str:
+def described(slot: Slot | Tensor) -> str:
     """Return a tensor's shape and storage type, as error texts give them."""
-    if tensor is None:
-        return "nil"
-    return f"{'x'.join(map(str, tensor.shape)) or 'scalar'} {tensor.dtype.name}"
+    if isinstance(slot, Slot) and slot.symbol is not None:
+        return f"{_times(slot.symbol.value.shape)} symbol"
+    tensor = slot.tensor if isinstance(slot, Slot) else slot
+    assert tensor is not None
+    return f"{_times(tensor.shape)} {tensor.dtype.name}"
+
+
+def _times(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "scalar"
 
 
 def slot_of(heap: Heap, ref: int) -> Slot | None:
@@ -102,30 +138,60 @@ def tensor_of(heap: Heap, ref: int) -> Tensor:
     slot = slot_of(heap, ref)
     if slot is None:
         raise Trap(traps.NIL_DEREFERENCE)
-    if slot.tensor is None:
+    if slot.array is None:
         raise Trap("ml: no numbers yet: the tensor stands for a result of the network being traced")
-    return slot.tensor
+    return Tensor(slot.array, slot.dtype)
 
 
 binding.reference("Tensor", lambda heap, ref: ref, lambda heap, made: made)
 
 
-def register(heap: Heap, slot: Slot, shape: tuple[int, ...], size: int, charge: int) -> int:
+def register(heap: Heap, slot: Slot, shape: Shape, size: int, charge: int) -> int:
     """Return a new reference that stands for a slot; ``charge`` bytes count against the limit."""
     return new_handle(heap, slot, charge, len(shape), min(size, _MOST_WORD))
 
 
 def keep(heap: Heap, tensor: Tensor) -> int:
     """Return a reference to a tensor that owns its bytes."""
-    return register(heap, Slot(tensor), tensor.shape, tensor.size, tensor.nbytes)
+    slot = Slot(tensor.data, tensor.dtype, kind_of(tensor.shape, tensor.dtype))
+    return register(heap, slot, tensor.shape, tensor.size, tensor.nbytes)
 
 
-def keep_view(heap: Heap, tensor: Tensor, owner: int = NIL) -> int:
+def keep_view(heap: Heap, tensor: Tensor, owner: int = NIL, name: str = "") -> int:
     """Return a reference to a tensor that shares the memory of an object of the heap, if any."""
-    slot = Slot(tensor)
+    slot = Slot(tensor.data, tensor.dtype, kind_of(tensor.shape, tensor.dtype))
+    slot.is_plain, slot.name = False, name
     ref = register(heap, slot, tensor.shape, tensor.size, 0)
     slot.heap, slot.keeps = heap, heap.retain(owner)
     return ref
+
+
+def keep_symbol(heap: Heap, symbol: Symbol) -> int:
+    """Return a reference to a symbol, which it takes over."""
+    slot = Slot(None, F32, -1)
+    slot.is_plain, slot.symbol = False, symbol
+    return register(heap, slot, symbol.value.shape, 0, 0)
+
+
+def store(heap: Heap, address: int, array: Any, kind: Any) -> None:
+    """Store a reference to a new array, of a result's kind; the one that was there is released.
+
+    A record that nobody else refers to is used again.
+    """
+    pointers = heap.pointers
+    old = pointers[address >> 2]
+    if old != NIL and pointers[(old >> 2) - 4] == 1:
+        slot, charge = heap.hosted.get(old, _NONE)
+        if charge == kind.bytes and slot.is_plain and type(slot) is Slot:
+            slot.array, slot.dtype, slot.kind = array, kind.dtype, kind.result
+            words = heap.words
+            words[old >> 2], words[(old >> 2) + 1] = kind.rank, kind.size
+            return
+    slot = Slot(array, kind.dtype, kind.result)
+    replace(heap, address, new_handle(heap, slot, kind.bytes, kind.rank, kind.size))
+
+
+_NONE = (None, -1)
 
 
 def admit(heap: Heap, size: int) -> None:
