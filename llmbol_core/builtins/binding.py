@@ -22,12 +22,15 @@ returns the result or the next thing to wait for.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.host import (
@@ -348,9 +351,16 @@ def _finish(encode: Encode | None, heap: Heap, frame: int, result: Any) -> None:
 
 
 def _array_decoder(item: Literal["B", "i", "d", "q"]) -> Decode:
+    size = struct.calcsize(item)
+
     def decode(heap: Heap, at: int) -> Any:
         ref = heap.pointer(at)
-        return None if ref == NIL else heap.array_bytes(ref).cast(item)
+        if ref == NIL:
+            return None
+        data = heap.array_bytes(ref)
+        if len(data) % size:
+            raise Trap(traps.TYPE_CHECK)
+        return data.cast(item)
 
     return decode
 

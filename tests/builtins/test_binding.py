@@ -4,7 +4,7 @@ import pytest
 
 from llmbol_core.builtins import HOST_MODULES, built_in, signature_of
 from llmbol_core.builtins.binding import Binding
-from llmbol_core.errors import LinkError
+from llmbol_core.errors import LinkError, Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import RESULT, HostCall
 from llmbol_core.vm.layout import ModuleType
@@ -189,3 +189,10 @@ def test_signatures_by_name():
         signature_of("$Sys", "slep")
     with pytest.raises(LinkError, match="no such built-in module"):
         signature_of("$Sis", "sleep")
+
+
+def test_arrays_of_other_elements_are_refused():
+    bound = Binding("Test", "")
+    bound.function("f: fn(x: array of real): int")(lambda call, values: len(values))
+    with pytest.raises(Trap, match="type check"):
+        run(bound, "f", lambda heap, base: heap.set_pointer(base + 32, heap.new_bytes(b"abc")))
