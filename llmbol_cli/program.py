@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from llmbol_core.errors import LlmbolError
     from llmbol_core.vm.environment import Streams
     from llmbol_core.vm.machine import InfernoVM, Outcome
+    from llmbol_core.vm.namespace import Namespace
 
 RUNS_PROGRAM = {"allow_interspersed_args": False}
 """Context settings of such a command: what follows the file belongs to the program."""
@@ -36,6 +38,12 @@ class Program:
     root: Annotated[
         str, typer.Option(metavar="DIR", help="The program's file tree; FILE is a path in it.")
     ] = ""
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", help="Look here for modules, too; in the tree, or on the host without."
+        ),
+    ] = None
     write: Annotated[bool, typer.Option(help="Let the program change its tree.")] = False
     max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory it may use.")] = "64M"
     max_instructions: Annotated[
@@ -46,6 +54,9 @@ class Program:
     require_signature: Annotated[
         str, typer.Option(metavar="KEY", help="Run only what was signed with this key.")
     ] = ""
+    verify: Annotated[
+        bool, typer.Option(help="Refuse programs and modules that cannot be verified.")
+    ] = True
 
     def machine(self, streams: Streams, engine: Callable[..., Any] | None = None) -> InfernoVM:
         """Return a machine to run it on, with the reference engine unless another one is given."""
@@ -55,16 +66,32 @@ class Program:
         from llmbol_core.vm.machine import InfernoVM
         from llmbol_core.vm.namespace import Namespace
 
-        given = self.arguments or []
-        tree = Namespace(self.root, self.write) if self.root else Namespace(granted=given)
+        tree = Namespace(self.root, self.write) if self.root else self._granted()
         memory = size(self.max_memory)
         limits = Limits(memory, self.max_threads, self.max_instructions, self.timeout)
-        machine = InfernoVM(HOST_MODULES, tree, limits, streams, engine=engine or Interpreter)
+        machine = InfernoVM(
+            HOST_MODULES, tree, limits, streams, self.verify, engine=engine or Interpreter
+        )
+        machine.loader.search = tuple(self.path or ())
         if self.require_signature:
             from llmbol_core.deploy.security import requirement
 
             machine.loader.check = requirement(self.require_signature)
         return machine
+
+    def _granted(self) -> Namespace:
+        """Return the files named as arguments, and the modules in the directories of the path."""
+        from llmbol_core.errors import FileError
+        from llmbol_core.vm.namespace import Namespace
+
+        modules: list[str] = []
+        for directory in self.path or ():
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError as error:
+                raise FileError.of(error, directory) from error
+            modules += [f"{directory}/{name}" for name in names if name.endswith(".dis")]
+        return Namespace(granted=[*(self.arguments or []), *modules])
 
     def run(self, machine: InfernoVM) -> Outcome:
         """Run it."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from llmbol_core.errors import FileError
-from llmbol_core.vm.openfile import WORD, Dir
+from llmbol_core.vm.openfile import EBADCHAR, WORD, Dir, FileFault
 
 Path = tuple[str, ...]
 
@@ -204,6 +204,16 @@ def clean(text: str, start: Path = ()) -> Path:
         elif name not in ("", "."):
             path.append(name)
     return tuple(path)
+
+
+def check_characters(name: str, forbidden: str = "") -> None:
+    """Refuse a name with control characters in it, or with others that are forbidden."""
+    if not any(c < " " or c == "\x7f" or c in forbidden for c in name):
+        return
+    quoted = (
+        "'" + name.replace("'", "''") + "'" if any(c <= " " or c == "'" for c in name) else name
+    )
+    raise FileFault(f"{EBADCHAR}: {quoted}")
 
 
 def _read_link(name: str, parent: int) -> str | None:

@@ -65,6 +65,7 @@ class Interpreter:
         """The process that runs."""
         self.linked: dict[int, Linked] = {}
         self._next_links = 1
+        self._spare_links: list[int] = []
         self._maker = StepMaker(self, self.heap)
         self.heap.finalizers[MODULE] = self._forget
 
@@ -156,10 +157,13 @@ class Interpreter:
 
     def new_handle(self, data: int, linked: Linked) -> int:
         """Return a module handle for module data, which it takes over."""
-        number = self._next_links
-        ref = self.heap.new_module(data, number)
-        self.linked[number] = linked
-        self._next_links += 1
+        if not self._spare_links:
+            self._spare_links.append(self._next_links)
+            self._next_links += 1
+        ref = self.heap.new_module(data, self._spare_links[-1])
+        self.linked[self._spare_links.pop()] = linked
+        if not isinstance(linked.module, HostModule):
+            linked.module.handles += 1
         return ref
 
     def linked_of(self, handle: int) -> Linked:
@@ -204,7 +208,16 @@ class Interpreter:
         self.heap.release(gone)
 
     def _forget(self, handle: int) -> None:
-        del self.linked[self.heap.words[(handle + LINKS) >> 2]]
+        number = self.heap.words[(handle + LINKS) >> 2]
+        module = self.linked.pop(number).module
+        self._spare_links.append(number)
+        if not isinstance(module, HostModule):
+            module.handles -= 1
+            if not module.handles:
+                self.machine.loader.rest(module)
+
+    def unload(self, module: LoadedModule) -> None:
+        """Drop what is kept of a module that no handle leads to and that nobody finds again."""
 
     # Calls
 

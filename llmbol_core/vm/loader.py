@@ -1,6 +1,7 @@
 """Loading: finding modules, making their data, linking imports to exports by name and signature.
 
-A file is read and verified once, and again if it changed. Each load makes module data of its own;
+A file is read and verified once, and again if it changed. Modules out of use are unloaded, but for
+the last few, which are kept for their next use. Each load makes module data of its own;
 ``$self`` shares what the running code uses. A name with ``$`` is a built-in module. What fails
 leaves nil, and the reason in the process's error string.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap
@@ -20,7 +22,7 @@ from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
 from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
-from llmbol_core.vm.openfile import OREAD, Dir, FileFault
+from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.steps import Step
 
 DATA_EXPORT = ".mp"
+_MOST_RESTING = 32
 
 
 class LoadedModule:
@@ -36,6 +39,8 @@ class LoadedModule:
 
     ``types`` are the heap's numbers for its types, ``data`` is its module data as loaded, which
     every instance copies, and ``payload`` what the file carries behind the object, if anything.
+    ``handles`` counts the module handles that lead to it; ``is_found`` is true of one that the
+    program found in its tree, whose file is known by ``path``.
     """
 
     def __init__(self, module: Module, path: str, carried: memoryview | None) -> None:
@@ -43,6 +48,8 @@ class LoadedModule:
         self.types: list[int] = []
         self.data = NIL
         self.is_verified = False
+        self.is_found = False
+        self.handles = 0
         self.steps: list[Step] = []
         self.exports: tuple[Link, ...] = ()
 
@@ -60,7 +67,11 @@ class Loader:
         self._engine, self._heap = engine, engine.heap
         self._host_modules, self._verify, self._report = host_modules, verify, report
         self._files: dict[str, tuple[Dir, LoadedModule]] = {}
+        self._resting: dict[LoadedModule, None] = {}
         self.modules: list[LoadedModule] = []
+        """Those that are in use."""
+        self.search: tuple[str, ...] = ()
+        """Directories where modules are looked for that are not where their name leads."""
         self.check: Callable[[memoryview, str], None] = lambda data, path: None
         """What a file must pass before it is read; raises what it says of one that does not."""
 
@@ -76,8 +87,7 @@ class Loader:
                 return self._engine.new_handle(self._heap.retain(process.mp), linked)
             if path.startswith("$"):
                 return self._engine.new_handle(NIL, self._link(self._built_in(path), imports))
-            found = self.find(process.environment.namespace, path)
-            return self.instance(found, imports)
+            return self._found(process, path, imports)
         except FileFault as error:
             process.environment.error = str(error)
         except LlmbolError as error:
@@ -86,6 +96,14 @@ class Loader:
             process.environment.error = str(error)
         return NIL
 
+    def _found(self, process: Process, path: str, imports: Sequence[Import]) -> int:
+        found = self.find(process.environment.namespace, path)
+        try:
+            return self.instance(found, imports)
+        finally:
+            if not found.handles:
+                self.rest(found)
+
     def instance(self, loaded: LoadedModule, imports: Sequence[Import] = ()) -> int:
         """Return a handle of a module with fresh module data."""
         linked = self._link(loaded, imports)
@@ -93,17 +111,52 @@ class Loader:
 
     def find(self, namespace: Namespace, path: str) -> LoadedModule:
         """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
-        file = namespace.open(path, OREAD)
+        path, file = self._open(namespace, path)
         try:
             stamp = file.stat()
             known = self._files.get(path)
             if known is not None and known[0] == stamp:
-                return known[1]
+                return self._wake(known[1])
             loaded = self.read(file.contents(), path)
         finally:
             file.close()
+        loaded.is_found = True
         self._files[path] = (stamp, loaded)
+        if known is not None and known[1] in self._resting:
+            self.forget(known[1])
         return loaded
+
+    def _open(self, namespace: Namespace, path: str) -> tuple[str, OpenFile]:
+        """Open a module's file where its name leads or, if that is relative, on the search path."""
+        try:
+            return path, namespace.open(path, OREAD)
+        except FileFault:
+            for directory in () if path.startswith(("/", "#")) else self.search:
+                with suppress(FileFault):
+                    return f"{directory}/{path}", namespace.open(f"{directory}/{path}", OREAD)
+            raise
+
+    def _wake(self, loaded: LoadedModule) -> LoadedModule:
+        if loaded in self._resting:
+            del self._resting[loaded]
+            self.modules.append(loaded)
+        return loaded
+
+    def rest(self, loaded: LoadedModule) -> None:
+        """Take note that a module is out of use; the last few files are kept for their next use."""
+        if not loaded.is_found or loaded not in self.modules:
+            return
+        self.modules.remove(loaded)
+        self._resting[loaded] = None
+        if self._files[loaded.path][1] is not loaded:
+            self.forget(loaded)
+        elif len(self._resting) > _MOST_RESTING:
+            self.forget(next(iter(self._resting)))
+
+    def tidy(self) -> None:
+        """Forget the modules that are out of use."""
+        for loaded in list(self._resting):
+            self.forget(loaded)
 
     def read(self, data: memoryview, path: str) -> LoadedModule:
         """Return the module that a whole file holds, and what the file carries behind it."""
@@ -130,15 +183,20 @@ class Loader:
 
     def forget(self, loaded: LoadedModule) -> None:
         """Forget a module of which no more instances are made; those there are stay."""
-        self.modules.remove(loaded)
+        if loaded in self._resting:
+            del self._resting[loaded]
+            self._engine.unload(loaded)
+        else:
+            self.modules.remove(loaded)
+        if loaded.is_found and self._files[loaded.path][1] is loaded:
+            del self._files[loaded.path]
         self._heap.release(loaded.data)
         loaded.data = NIL
 
     def release(self) -> None:
         """Forget all modules."""
-        for loaded in list(self.modules):
+        for loaded in [*self.modules, *self._resting]:
             self.forget(loaded)
-        self._files = {}
 
     # Linking
 

@@ -87,7 +87,7 @@ class InfernoVM:
         self.streams = streams or Streams()
         self.environment = Environment.first(namespace or Namespace(), self.streams)
         self.heap = Heap(self.limits.memory)
-        self.heap.collect = lambda: collect_cycles(self.heap)
+        self.heap.collect = self._collect
         channels = Channels(
             self.heap,
             lambda pid: self.scheduler.processes[pid],
@@ -280,6 +280,11 @@ class InfernoVM:
         for process in list(self.scheduler.processes.values()):
             self.end(process)
         self.scheduler.clear()
+
+    def _collect(self) -> None:
+        """Free what is not needed, because memory is short."""
+        self.loader.tidy()
+        collect_cycles(self.heap)
 
     def _report(self, text: str) -> None:
         """Tell something on the program's standard error."""

@@ -18,20 +18,25 @@ import stat as modes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from llmbol_core.vm.hosttree import GrantedFiles, HostTree, Path, Tree, change, clean
+from llmbol_core.vm.hosttree import (
+    GrantedFiles,
+    HostTree,
+    Path,
+    Tree,
+    change,
+    check_characters,
+    clean,
+)
 from llmbol_core.vm.madetree import MadeFile, MadeTree, Server
 from llmbol_core.vm.openfile import (
     DMDIR,
     EBADARG,
-    EBADCHAR,
     EEXIST,
     ENOATTACH,
     ENOTDIR,
     ENOTEXIST,
     EPERM,
-    OCEXEC,
     OEXCL,
-    OEXEC,
     ORCLOSE,
     ORDWR,
     OREAD,
@@ -43,12 +48,12 @@ from llmbol_core.vm.openfile import (
     FileFault,
     HostFile,
     OpenFile,
+    access_of,
 )
 
 MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
 _DEVICE = "#"
 _PRIVATE_DEVICES = frozenset("|esDa")
-_FORBIDDEN = re.compile("[\0-\x1f\x7f]")
 _GONE = "does not exist"
 _MOUNTED = {"dev", "env", "fd", "net", "prog"}
 _STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
@@ -102,7 +107,7 @@ class Namespace:
 
     def open(self, name: str, mode: int) -> OpenFile:
         """Open a file."""
-        access = _access(mode)
+        access = access_of(mode)
         place = self._place(name)
         with self._faults(name):
             if made := self._answered(place):
@@ -112,7 +117,7 @@ class Namespace:
 
     def create(self, name: str, mode: int, permission: int) -> OpenFile:
         """Create a file or, with DMDIR, a directory; truncate a file that exists."""
-        access = _access(mode & ~OEXCL)
+        access = access_of(mode & ~OEXCL)
         place = self._place(name)
         if not place:
             raise FileFault(EEXIST)
@@ -149,8 +154,7 @@ class Namespace:
     def wstat(self, name: str, entry: Dir) -> None:
         """Change name, mode, times and length to what an entry says; -1 and "" leave them."""
         place = self._place(name)
-        if _FORBIDDEN.search(entry.name) or "/" in entry.name:
-            raise _bad_character(entry.name)
+        check_characters(entry.name, "/")
         self._check_writable(not self._answered(place))
         with self._faults(name):
             if self._answered(place):
@@ -228,8 +232,7 @@ class Namespace:
 
     def _place(self, name: str) -> Path:
         """Return the path that a name means; a device's name starts nowhere else."""
-        if _FORBIDDEN.search(name):
-            raise _bad_character(name)
+        check_characters(name)
         place = clean(name, () if name.startswith(_DEVICE) else self.directory)
         if place[:1] and place[0].startswith(_DEVICE):
             if self.is_without_devices and place[0][1:2] not in _PRIVATE_DEVICES:
@@ -315,7 +318,7 @@ class Namespace:
 
     def _open(self, place: Path, union: list[Path], mode: int) -> OpenFile:
         """Open a file of the tree, or a directory, perhaps a union of several."""
-        real, access = union[0], _access(mode)
+        real, access = union[0], access_of(mode)
         found = self._tree.status(real)
         if modes.S_ISDIR(found.st_mode):
             if access != OREAD or mode & OTRUNC:
@@ -386,19 +389,6 @@ class Namespace:
             is_mounted = at[0] in _MOUNTED and len(at) == 1
             is_first = is_mounted or at in self._made or self._walk(at) in self._mounts
         return name, ENOTEXIST
-
-
-def _bad_character(name: str) -> FileFault:
-    quoted = "'" + name.replace("'", "''") + "'" if re.search(r"[\0- ']", name) else name
-    return FileFault(f"{EBADCHAR}: {quoted}")
-
-
-def _access(mode: int) -> int:
-    """Return how a file is to be opened: OREAD, OWRITE or ORDWR."""
-    access = mode & ~(OTRUNC | OCEXEC | ORCLOSE)
-    if access not in (OREAD, OWRITE, ORDWR, OEXEC):
-        raise FileFault(EBADARG)
-    return OREAD if access == OEXEC else access
 
 
 def _describe(place: Path, found: os.stat_result) -> Dir:

@@ -384,3 +384,11 @@ class PipeEnd(OpenFile):
 def name_of(path: str) -> str:
     """Return the last element of a path, ``/`` for the root."""
     return path.rstrip("/").rpartition("/")[2] or "/"
+
+
+def access_of(mode: int) -> int:
+    """Return how a file is to be opened: OREAD, OWRITE or ORDWR."""
+    access = mode & ~(OTRUNC | OCEXEC | ORCLOSE)
+    if access not in (OREAD, OWRITE, ORDWR, OEXEC):
+        raise FileFault(EBADARG)
+    return OREAD if access == OEXEC else access

@@ -141,3 +141,43 @@ def test_what_is_no_module_is_refused(tmp_path, data):
     result = invoke(path)
     assert result.exit_code == 1
     assert str(path) in str(result.exception)
+
+
+LIBRARY = """
+    ret
+    desc $0,8,(0)
+    desc $1,40,(32,36)
+    var @mp,8
+    module Library
+    link 1,0,0x4244b354,"init"
+    ldts @ldt,0
+"""
+LOAD = """
+    load 8(mp),$1,40(fp)
+    beqw 40(fp),$-1,done
+    movp 12(mp),8(mp)
+"""
+
+
+@pytest.mark.parametrize("has_root", [False, True])
+def test_modules_are_looked_for_on_the_path(tmp_path, has_root):
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "library.dis").write_bytes(write_module(parse_assembly(LIBRARY)))
+    more = 'string @mp+12,"found\\n"\nword @ldt+0,1\n'
+    more += 'ext @ldt+4,"fn(c: string, argv: list of string)","init"'
+    path = program(tmp_path, f"{LOAD}{PRINT}done:", "library.dis", more)
+    options = ["--root", tmp_path] if has_root else []
+    there, file = ("/modules", "/program.dis") if has_root else (folder, path)
+    assert invoke(*options, "--path", there, file).stdout == "found\n"
+    assert invoke(*options, file).stdout == ""
+    assert invoke("--path", tmp_path / "none", path).exit_code == 1
+
+
+def test_what_is_not_verified_runs_only_if_asked_to(tmp_path):
+    code = "movw $-1,32(fp)\nmovp 32(fp),8(mp)"
+    path = program(tmp_path, f"{code}\n{PRINT}", "never")
+    refused = invoke(path)
+    assert refused.exit_code == 1
+    assert "would be written over the pointer" in str(refused.exception)
+    assert invoke("--no-verify", path).exit_code == 0

@@ -10,6 +10,7 @@ import pytest
 
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap, VerifyError
 from llmbol_core.vm import payload
+from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.host import RESULT
@@ -204,3 +205,50 @@ def test_nothing_unverified_runs():
     module = assemble("movw $1,32(fp)\nret")
     with InfernoVM() as vm, pytest.raises(VerifyError):
         vm.load_module("main", module)
+
+
+def test_modules_out_of_use_are_unloaded(tree):
+    with InfernoVM(namespace=Namespace(tree)) as vm:
+        code = "load 20(mp),$0,0(mp)\nmovp 4(mp),0(mp)\nret"
+        vm.load_module("main", assemble(code, imports()))
+        vm.execute("main", "main")
+        assert vm.get_stats().modules == 1
+        first = vm.loader.find(vm.environment.namespace, "/lib.dis")
+        assert vm.get_stats().modules == 2
+        vm.loader.rest(first)
+        os.utime(tree / "lib.dis", (1, 1))
+        assert vm.loader.find(vm.environment.namespace, "/lib.dis") is not first
+        assert first.data == NIL
+        vm.heap.collect()
+
+
+def test_few_modules_are_kept_for_their_next_use(tree):
+    with InfernoVM(namespace=Namespace(tree)) as vm:
+        kept = []
+        for number in range(50):
+            (tree / f"{number}.dis").write_bytes((tree / "lib.dis").read_bytes())
+            found = vm.loader.find(vm.environment.namespace, f"/{number}.dis")
+            vm.loader.rest(found)
+            kept.append(found)
+        assert [found.data == NIL for found in kept] == [True] * 18 + [False] * 32
+        assert vm.loader.find(vm.environment.namespace, "/49.dis") is kept[-1]
+        vm.loader.rest(kept[-1])
+        vm.heap.collect()
+        assert vm.heap.objects == 0
+
+
+def test_relative_names_are_looked_for_on_the_search_path(tree):
+    (tree / "modules").mkdir()
+    (tree / "lib.dis").rename(tree / "modules" / "lib.dis")
+    code = "load 20(mp),$0,0(mp)\nbeqw 0(mp),$-1,none\nmovw $1,0(16(fp))\nret\n"
+    code += "none: movw $0,0(16(fp))\nret"
+    for search, path, is_there in [
+        ((), "lib.dis", 0),
+        (("/none", "/modules"), "lib.dis", 1),
+        (("modules",), "lib.dis", 1),
+        (("/modules",), "/lib.dis", 0),
+    ]:
+        with InfernoVM(namespace=Namespace(tree)) as vm:
+            vm.loader.search = search
+            vm.load_module("main", assemble(code, imports(path)))
+            assert vm.execute("main", "main") == is_there

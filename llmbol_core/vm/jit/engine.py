@@ -63,6 +63,7 @@ class JitEngine(Interpreter):
         self.compiler = Compiler()
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
+        self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
         self._mapped = 0
         self._links = array("Q", [0])
@@ -153,6 +154,8 @@ class JitEngine(Interpreter):
     def _enter(self, goes_on: bool) -> int:
         """Let native code run the current process, or else the next one; return why it stops."""
         words = self._words
+        while self._unloaded:
+            self._natives.pop(self._unloaded.pop(), None)
         if len(self.heap.types) != self._mapped:
             self._map_types()
         words[Machine.LINKS], words[Machine.LINK_COUNT] = self._links.buffer_info()
@@ -188,6 +191,10 @@ class JitEngine(Interpreter):
         return NIL
 
     # What native code knows of modules, types and links
+
+    def unload(self, module: LoadedModule) -> None:
+        """Drop what is compiled of a module, as soon as native code does not run."""
+        self._unloaded.append(module)
 
     def _native_of(self, loaded: LoadedModule) -> Native:
         """Return what native code has of a module, so far."""
