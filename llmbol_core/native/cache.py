@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from llmbol_core import __version__
 from llmbol_core.errors import FileError
-from llmbol_core.native.cpu import host_processor
+from llmbol_core.native.cpu import processor_identity
 from llmbol_core.native.files import atomic_write
 
 LIMIT = 256 << 20
@@ -48,7 +48,7 @@ def key_of(*parts: str) -> str:
 def _surroundings() -> tuple[str, ...]:
     import llvmlite
 
-    return (f"llvmlite {llvmlite.__version__}", f"llmbol {__version__}", *host_processor())
+    return (f"llvmlite {llvmlite.__version__}", f"llmbol {__version__}", *processor_identity())
 
 
 class ObjectCache:

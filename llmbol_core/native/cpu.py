@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from typing import NamedTuple
 
 
@@ -21,3 +22,27 @@ def host_processor() -> Processor:
 
     features = llvm.get_host_cpu_features().flatten()
     return Processor(llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
+
+
+_SHOWN = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part",
+          "Features")  # fmt: skip
+"""What Linux says of a processor that tells what code it can run."""
+
+
+@functools.cache
+def processor_identity() -> tuple[str, ...]:
+    """Return texts that are the same only where code made here runs; without a compiler if can be.
+
+    Two processes on one machine get the same.
+    """
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            lines = file.read(1 << 14).partition("\n\n")[0].splitlines()
+    except OSError:
+        return tuple(host_processor())
+    fields = dict(line.partition(":")[::2] for line in lines)
+    known = {name.strip(): value.strip() for name, value in fields.items()}
+    found = [known[name] for name in _SHOWN if name in known]
+    if not found:
+        return tuple(host_processor())
+    return (platform.system(), platform.machine(), *found)

@@ -1,31 +1,26 @@
-"""Machine code from LLVM's intermediate language: compile its text, load the object into memory.
+"""Machine code from LLVM's intermediate language: compile its text, load the object by LLVM.
 
 Text comes in, an object file's bytes come out; those can be kept (``cache.py``) and loaded by any
-process on the same kind of processor. Code made here refers to no symbol outside of itself.
+process on the same kind of processor. ``image.py`` loads them without LLVM where it can.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import llvmlite.binding as llvm
 
 from llmbol_core.errors import UsageError
 from llmbol_core.native.cpu import Processor, host_processor
+from llmbol_core.native.image import Library, function
+
+__all__ = ["Library", "compile_text", "function", "load_object"]
 
 _SHORT_PASSES = ("always_inliner", "sroa", "simplify_cfg", "instruction_combine")
 _numbers = itertools.count()
-
-
-class Library:
-    """Machine code in memory: callable as long as this object lives."""
-
-    def __init__(self, resources: Any, addresses: dict[str, int]) -> None:
-        self._resources, self.addresses = resources, addresses
 
 
 def compile_text(text: str, level: int = 2, processor: Processor | None = None) -> bytes:
@@ -64,11 +59,6 @@ def load_object(data: bytes, names: Iterable[str]) -> Library:
         builder.export_symbol(name)
     resources = builder.link(_linker(), f"llmbol{next(_numbers)}")
     return Library(resources, {name: resources[name] for name in wanted})
-
-
-def function(address: int, result: Any, *parameters: Any) -> Callable[..., Any]:
-    """Return a Python callable for machine code at an address, which keeps the GIL."""
-    return ctypes.PYFUNCTYPE(result, *parameters)(address)
 
 
 @functools.cache

@@ -249,4 +249,4 @@ def interpreter_text() -> str:
         for n, name in enumerate(names)
     )
     parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
-    return with_helpers(parts)
+    return with_helpers(*parts)

@@ -110,7 +110,7 @@ class JitEngine(Interpreter):
         on.
         """
         if self._native is None and not self._start():
-            return super().run(process, budget, one_stretch)
+            return super().run(process, min(budget, _WORTH_LOADING), one_stretch)
         left = self.scheduler.left
         total = STRETCH if left is None else min(STRETCH, left)
         self._words[Machine.LEFT] = total
@@ -137,12 +137,13 @@ class JitEngine(Interpreter):
 
     def _start(self) -> bool:
         """Get the native interpreter if it is worth it; return whether it is there."""
-        from llmbol_core.vm.jit.startup import native_interpreter
+        from llmbol_core.vm.jit.startup import STARTUP
 
         if self._base is None:
             return False
-        if not self.threshold or self.scheduler.instructions > _WORTH_LOADING:
-            self._native = native_interpreter(waits=not self.threshold)
+        ran = self.scheduler.instructions
+        if STARTUP.is_there or ran >= _WORTH_LOADING or not self.threshold:
+            self._native = STARTUP.get(waits=not self.threshold)
         if self._native is None:
             return False
         for process in self.scheduler.processes.values():
@@ -253,7 +254,7 @@ class JitEngine(Interpreter):
         self._records[number] = record
 
 
-_WORTH_LOADING = 1 << 14
+_WORTH_LOADING = 1 << 9
 """Instructions that a program runs before native code is looked for."""
 
 

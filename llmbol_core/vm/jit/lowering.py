@@ -330,13 +330,16 @@ class Lowerer(Emitter):
 
 
 def unit_text(unit: dict[int, Region]) -> str:
-    """Return the functions of regions that are compiled together, and how they are entered."""
+    """Return the functions of regions that are compiled together, and how they are entered.
+
+    What they call of the runtime is missing: see ``with_helpers``.
+    """
     load_lowerings()
     parts = []
     for region in unit.values():
         parts.append(Lowerer(region, unit).text())
         parts.append(_entry(region.start))
-    return with_helpers(parts)
+    return "\n".join(parts)
 
 
 def load_lowerings() -> None:
@@ -345,8 +348,8 @@ def load_lowerings() -> None:
         importlib.import_module(module)
 
 
-def with_helpers(parts: Iterable[str]) -> str:
-    """Return functions together with what they call of the runtime."""
+def with_helpers(*parts: str) -> str:
+    """Return the text of functions together with what they call of the runtime."""
     from llmbol_core.vm.jit import expressions, helpers, linkage, source, translator
 
     for module in _RUNTIME_IN:

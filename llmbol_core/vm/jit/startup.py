@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from llmbol_core.vm.jit.identity import digest
+
 
 class NativeInterpreter(NamedTuple):
     """The native interpreter: how it is run, and its handlers by the names of ``handler_names``."""
@@ -24,6 +26,11 @@ class _Startup:
         self._found: NativeInterpreter | None = None
         self._data: bytes | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the interpreter can be had at once."""
+        return self._found is not None
 
     def get(self, waits: bool) -> NativeInterpreter | None:
         """Return the interpreter; None if it is not there yet and the caller does not wait."""
@@ -48,14 +55,13 @@ class _Startup:
         self._data = _compiled()
 
 
-native_interpreter = _Startup().get
+STARTUP = _Startup()
 
 
 def _key() -> str:
     from llmbol_core.native.cache import key_of
-    from llmbol_core.vm.jit.cold import interpreter_text
 
-    return key_of(interpreter_text())
+    return key_of("interpreter", digest())
 
 
 def _cached() -> bytes | None:
@@ -65,23 +71,25 @@ def _cached() -> bytes | None:
 
 
 def _compiled() -> bytes:
+    """Return the names of the handlers, a line end, and the object."""
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
-    from llmbol_core.vm.jit.cold import interpreter_text
+    from llmbol_core.vm.jit.cold import handler_names, interpreter_text
 
-    data = llvm.compile_text(interpreter_text(), 1)
+    code = llvm.compile_text(interpreter_text(), 1)
+    data = " ".join(handler_names()).encode() + b"\n" + code
     ObjectCache().put(_key(), data)
     return data
 
 
 def _load(data: bytes) -> NativeInterpreter:
-    from llmbol_core.native import llvm
-    from llmbol_core.vm.jit.cold import handler_names
+    from llmbol_core.native import image
 
-    library = llvm.load_object(data, ["run", "handlers"])
-    names = handler_names()
+    line, _, code = data.partition(b"\n")
+    names = line.decode().split()
+    library = image.load_object(code, ["run", "handlers"])
     table = array("Q", bytes(8 * len(names)))
-    llvm.function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
+    image.function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    run = llvm.function(library.addresses["run"], number, pointer, pointer, ctypes.c_int32)
+    run = image.function(library.addresses["run"], number, pointer, pointer, ctypes.c_int32)
     return NativeInterpreter(run, dict(zip(names, table, strict=True)), library)

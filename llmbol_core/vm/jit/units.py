@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.vm.heaptypes import HeapType
+from llmbol_core.vm.jit.identity import digest
 from llmbol_core.vm.jit.region import Code, Region
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ def code_of(module: Module) -> Code:
 
 def compile_unit(unit: Unit, stats: CompileStats) -> Any:
     """Return the library with a unit's functions, by the names f<pc> and o<pc>."""
-    from llmbol_core.native import llvm
+    from llmbol_core.native import image
 
     began = time.perf_counter()
     data = _object(unit, stats)
-    library = llvm.load_object(data, [f"{letter}{pc}" for pc in unit for letter in "fo"])
+    library = image.load_object(data, [f"{letter}{pc}" for pc in unit for letter in "fo"])
     stats.functions += len(unit)
     stats.instructions += sum(len(region.pcs) for region in unit.values())
     stats.units += 1
@@ -91,17 +92,18 @@ def compile_unit(unit: Unit, stats: CompileStats) -> Any:
 
 def _object(unit: Unit, stats: CompileStats) -> bytes:
     """Return a unit's machine code, made now or kept from before."""
-    from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache, key_of
-    from llmbol_core.vm.jit.lowering import unit_text
+    from llmbol_core.vm.jit.lowering import unit_text, with_helpers
 
     text = unit_text(unit)
-    key, cache = key_of(str(_LEVEL), text), ObjectCache()
+    key, cache = key_of(str(_LEVEL), digest(), text), ObjectCache()
     data = cache.get(key)
     if data is not None:
         stats.cached += 1
         return data
-    data = llvm.compile_text(text, _LEVEL)
+    from llmbol_core.native import llvm
+
+    data = llvm.compile_text(with_helpers(text), _LEVEL)
     cache.put(key, data)
     return data
 

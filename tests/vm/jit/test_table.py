@@ -15,7 +15,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.native import llvm
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, OPS, PARAMETERS, Effect, Mode
-from llmbol_core.vm.jit.lowering import LOWERINGS, unit_text
+from llmbol_core.vm.jit.lowering import LOWERINGS, unit_text, with_helpers
 from llmbol_core.vm.jit.region import NATIVE, Code, Region
 from llmbol_core.vm.jit.runtime import State, Status
 from llmbol_core.vm.module import ABSENT, Instruction, Module, Operand
@@ -58,7 +58,9 @@ def native():
         code += [instruction(op, mode), EXIT]
     shared = Code(Module("Test", tuple(code)), FRAME)
     unit = {2 + 2 * i: Region(shared, 2 + 2 * i, FRAME) for i in range(len(CASES))}
-    library = llvm.load_object(llvm.compile_text(unit_text(unit), 1), [f"o{pc}" for pc in unit])
+    library = llvm.load_object(
+        llvm.compile_text(with_helpers(unit_text(unit)), 1), [f"o{pc}" for pc in unit]
+    )
     functions = {name: entry(address) for name, address in library.addresses.items()}
     return library, functions
 
