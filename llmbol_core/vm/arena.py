@@ -194,11 +194,25 @@ class Arena:
         if ref is not None:
             if clears:
                 self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
-            at = ref >> 2
-            self.words[at - 4] = 1
-            self.pointers[at - 2] = total
-            self.words[at - 1] = 0
+            self._begin(ref, total)
         return ref
+
+    def take(self, total: int) -> int | None:
+        """Return a block of so many bytes, a multiple of 16, that is not cleared, or None.
+
+        It is what ``allocate`` returns but for what it holds.
+        """
+        ref = self._small(total) if total <= SMALL else self._from_hole(total)
+        if ref is not None:
+            self._begin(ref, total)
+        return ref
+
+    def _begin(self, ref: int, total: int) -> None:
+        """Write the header of a new block."""
+        at = ref >> 2
+        self.words[at - 4] = 1
+        self.pointers[at - 2] = total
+        self.words[at - 1] = 0
 
     def free(self, ref: int) -> None:
         """Give a block back."""

@@ -22,7 +22,13 @@ from llmbol_core.vm.jit.source import (
     state,
     wide,
 )
-from llmbol_core.vm.jit.values import clear_value, copy_value, release_value, type_size
+from llmbol_core.vm.jit.values import (
+    clear_value,
+    copy_simple,
+    copy_value,
+    release_value,
+    type_size,
+)
 from llmbol_core.vm.objects import CHANNEL, CHANNEL_HEADER
 
 MUST_WAIT, DONE, PYTHON = 0, 1, 2
@@ -41,7 +47,7 @@ def offer_at(row: Word) -> Big:
     return machine[Machine.OFFERS] + wide(row) * _ROW
 
 
-@native
+@inlined
 def oldest(channel: Word, sends: Word) -> Word:
     """Return the oldest offer at a channel, 0 if there is none, -1 if this is no sound channel."""
     if W[channel - 12] != CHANNEL:
@@ -65,8 +71,9 @@ def append_offer(row: Word) -> None:
     first = W[head]
     if first == 0:
         W[head] = row
-        first = row
+        host[at + _WORD * Field.NEXT] = wide(row)
         host[at + _WORD * Field.PREVIOUS] = wide(row)
+        return
     last = host[offer_at(first) + _WORD * Field.PREVIOUS]
     host[offer_at(narrow(last)) + _WORD * Field.NEXT] = wide(row)
     host[at + _WORD * Field.NEXT] = wide(first)
@@ -80,12 +87,15 @@ def remove_offer(row: Word) -> None:
     at = offer_at(row)
     sends = host[at + _WORD * Field.SENDS]
     head = narrow(host[at + _WORD * Field.CHANNEL]) + (SENDERS if sends else RECEIVERS)
-    before = narrow(host[at + _WORD * Field.PREVIOUS])
     behind = narrow(host[at + _WORD * Field.NEXT])
-    host[offer_at(before) + _WORD * Field.NEXT] = wide(behind)
-    host[offer_at(behind) + _WORD * Field.PREVIOUS] = wide(before)
-    if W[head] == row:
-        W[head] = 0 if behind == row else behind
+    if behind == row:
+        W[head] = 0
+    else:
+        before = narrow(host[at + _WORD * Field.PREVIOUS])
+        host[offer_at(before) + _WORD * Field.NEXT] = wide(behind)
+        host[offer_at(behind) + _WORD * Field.PREVIOUS] = wide(before)
+        if W[head] == row:
+            W[head] = behind
     free = machine[Machine.OFFERS] + _WORD * FREE
     host[at + _WORD * Field.NEXT] = host[free]
     host[free] = wide(row)
@@ -183,7 +193,7 @@ def take_offer(row: Word) -> Big:
     return record
 
 
-@native
+@inlined
 def can_take(row: Word) -> Word:
     """Whether an offer is one that can be taken here; so is none."""
     if row == 0:
@@ -234,7 +244,7 @@ def send(channel: Word, address: Word) -> Word:
             W[target] = position
             target = target + 4
         record = take_offer(row)
-        copy_value(address, target, W[channel])
+        copy_simple(address, target, W[channel])
         make_ready(record)
         return DONE
     if W[channel + 8] < W[channel + 4]:
@@ -267,7 +277,7 @@ def receive(channel: Word, address: Word, position: Word) -> Word:
         if count > 0:
             put_value(channel, source)
         else:
-            copy_value(source, address, W[channel])
+            copy_simple(source, address, W[channel])
         make_ready(record)
     return DONE
 

@@ -182,7 +182,11 @@ define internal fastcc i64 @enter({HEAD}) noinline {{
  %tp = getelementptr i64, ptr %s, i64 {State.TOP:d}
  %top = load i32, ptr %tp
  %differs = icmp ne i32 %end, %top
- %refuses = and i1 %start, %differs
+ %misplaced = and i1 %start, %differs
+ %xp = call ptr @machine(ptr %s, i64 {Machine.EXACT:d})
+ %exact = load i64, ptr %xp
+ %counts = icmp ne i64 %exact, 0
+ %refuses = or i1 %misplaced, %counts
  br i1 %refuses, label %interpret, label %native
 interpret:
  %own = getelementptr i8, ptr %ip, i64 {decoded.OWN}

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm import handlers_control
-from llmbol_core.vm.arena import HEADER, NIL
+from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 STRETCH = 1 << 20
 """Instructions that are run before others than processes have their turn."""
+STEP = 1 << 13
+"""Instructions that machine code may run more than it was allowed."""
 PATIENCE = 4096
 """Instructions that Python runs before they do."""
 HOT = 2000
@@ -111,9 +113,7 @@ class JitEngine(Interpreter):
         """
         if self._native is None and not self._start():
             return super().run(process, min(budget, _WORTH_LOADING), one_stretch)
-        left = self.scheduler.left
-        total = STRETCH if left is None else min(STRETCH, left)
-        self._words[Machine.LEFT] = total
+        total = self._stretch()
         self.process = process
         self._words[Machine.CURRENT] = process.address
         goes_on, patience = True, PATIENCE
@@ -134,6 +134,19 @@ class JitEngine(Interpreter):
             patience -= 1
             if self._words[Machine.LEFT] <= 0 or not patience:
                 return total - self._words[Machine.LEFT], goes_on
+
+    def _stretch(self) -> int:
+        """Set how many instructions may run now, and return it.
+
+        Machine code counts in steps of its own, so that before the program's last ones it stops.
+        """
+        left, words = self.scheduler.left, self._words
+        words[Machine.EXACT] = left is not None and left <= 2 * STEP
+        total = STRETCH if left is None else min(STRETCH, left)
+        if left is not None and left > 2 * STEP:
+            total = min(STRETCH, left - STEP)
+        words[Machine.LEFT] = total
+        return total
 
     def _start(self) -> bool:
         """Get the native interpreter if it is worth it; return whether it is there."""
@@ -185,7 +198,7 @@ class JitEngine(Interpreter):
             elif what == Slow.FREE:
                 self.heap.free(value)
             else:
-                ref: int | None = self.heap.allocate(value - HEADER)
+                ref: int | None = self.heap.take(value)
                 return NIL if ref is None else ref
         except BaseException as error:  # noqa: BLE001 -- raised again by _enter
             self._error = error

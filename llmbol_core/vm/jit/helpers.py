@@ -14,6 +14,8 @@ from llmbol_core.vm.jit.runtime import Machine, Slow, State, tag
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 
 _COUNT = tag("count")
+LARGEST = 1 << 31
+"""The most bytes that machine code asks for at once."""
 
 HELPERS = f"""
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
@@ -343,7 +345,7 @@ define internal void @keep(ptr %m, ptr %s, i32 %r) alwaysinline {{
  ret void
 }}
 
-; A small array; nil if it is large or memory is short.
+; An array; nil if memory is short.
 define internal i32 @new_array(ptr %m, ptr %s, i32 %length, i32 %type) noinline {{
  %map = call ptr @map(ptr %s, i32 %type)
  %size = load i32, ptr %map
@@ -352,16 +354,19 @@ define internal i32 @new_array(ptr %m, ptr %s, i32 %length, i32 %type) noinline 
  %sizez = zext i32 %size to i64
  %lengthz = zext i32 %length to i64
  %bytes = mul i64 %sizez, %lengthz
- %large = icmp ugt i64 %bytes, {SMALL - 2 * HEADER}
- br i1 %large, label %fail, label %small
-small:
+ %large = icmp ugt i64 %bytes, {LARGEST}
+ br i1 %large, label %fail, label %fits
+fits:
  %b = trunc i64 %bytes to i32
  %b1 = add i32 %b, {2 * HEADER + 15}
  %total = and i32 %b1, -16
- %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 {ARRAY}, i1 true)
+ %ref = call i32 @new_block(ptr %m, ptr %s, i32 %total, i32 {ARRAY})
  %failed = icmp eq i32 %ref, -1
  br i1 %failed, label %fail, label %made
 made:
+ %first = add i32 %ref, {HEADER}
+ %content = call ptr @at(ptr %m, i32 %first)
+ call void @llvm.memset.p0.i64(ptr align 16 %content, i8 0, i64 %bytes, i1 false)
  call void @put(ptr %m, i32 %ref, i64 0, i32 %length)
  call void @put(ptr %m, i32 %ref, i64 4, i32 %type)
  call void @put(ptr %m, i32 %ref, i64 8, i32 -1)

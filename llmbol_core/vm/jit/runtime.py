@@ -78,6 +78,8 @@ class Machine(IntEnum):
     OFFER_COUNT = 11
     END = 12
     """Where the memory ends that programs may use."""
+    EXACT = 13
+    """Whether machine code is not to be entered, since it does not count each instruction."""
 
 
 class Reason(IntEnum):

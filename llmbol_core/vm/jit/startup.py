@@ -45,7 +45,7 @@ class _Startup:
             self._data = _cached()
             if self._data is not None:
                 return self._data
-            self._thread = threading.Thread(target=self._compile, daemon=True)
+            self._thread = threading.Thread(target=self._compile)
             self._thread.start()
         if waits:
             self._thread.join()
@@ -76,7 +76,7 @@ def _compiled() -> bytes:
     from llmbol_core.native.cache import ObjectCache
     from llmbol_core.vm.jit.cold import handler_names, interpreter_text
 
-    code = llvm.compile_text(interpreter_text(), 1)
+    code = llvm.compile_text(interpreter_text(), 0)
     data = " ".join(handler_names()).encode() + b"\n" + code
     ObjectCache().put(_key(), data)
     return data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
+from llmbol_core.vm.heaptypes import WORD
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
@@ -145,6 +146,15 @@ def release_frame(frame: Word) -> None:
     while i < count:
         release(W[frame + pointer_offset(number, i)])
         i += 1
+
+
+@inlined
+def copy_simple(source: Word, target: Word, number: Word) -> None:
+    """Copy a value, quickly if it is a word."""
+    if number == WORD:
+        W[target] = W[source]
+    else:
+        copy_value(source, target, number)
 
 
 @native
