@@ -14,8 +14,10 @@ import ctypes
 import functools
 import mmap
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
+
+from llmbol_core.native.library import Library
 
 _HEADER = struct.Struct("<4sBB10xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -30,13 +32,6 @@ class _Unknown(Exception):
     """Something in an object that is left to LLVM."""
 
 
-class Library:
-    """Machine code in memory: callable as long as this object lives."""
-
-    def __init__(self, resources: Any, addresses: dict[str, int]) -> None:
-        self._resources, self.addresses = resources, addresses
-
-
 def load_object(data: bytes, names: Iterable[str]) -> Library:
     """Load an object file and find functions in it by name."""
     wanted = list(names)
@@ -46,11 +41,6 @@ def load_object(data: bytes, names: Iterable[str]) -> Library:
         from llmbol_core.native import llvm
 
         return llvm.load_object(data, wanted)
-
-
-def function(address: int, result: Any, *parameters: Any) -> Callable[..., Any]:
-    """Return a Python callable for machine code at an address, which keeps the GIL."""
-    return ctypes.PYFUNCTYPE(result, *parameters)(address)
 
 
 class _Section(NamedTuple):

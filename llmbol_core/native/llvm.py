@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 
 from llmbol_core.errors import UsageError
 from llmbol_core.native.cpu import Processor, host_processor
-from llmbol_core.native.image import Library, function
+from llmbol_core.native.library import Library, function
 
 __all__ = ["Library", "compile_text", "function", "load_object"]
 

@@ -5,8 +5,10 @@ Nil has length 0, since nothing lies at its address; characters are bytes unless
 
 from __future__ import annotations
 
+from llmbol_core.vm.arena import COUNT, HEADER, SIZE
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.lowering import Lowerer, Place, lowering
+from llmbol_core.vm.jit.runtime import tag
 
 _DATA = 4
 
@@ -65,9 +67,36 @@ def _new(out: Lowerer, place: Place, ref: str) -> None:
 
 @lowering("insc")
 def insc(out: Lowerer) -> None:
-    """Replace or append a character."""
+    """Replace or append a character, here if the string is the place's own and has room."""
     code, index, place = out.read("s"), out.read("m"), out.target("d")
-    _new(out, place, _call(out, "with_character", code, index, out.load(place, "C")))
+    ref = out.load(place, "C")
+    length = _length(out, ref)
+    count, size = (out.value(f"load i32, ptr {out.at(ref, at)}, align 1") for at in (COUNT, SIZE))
+    behind = out.value(f"add i32 {index}, {_DATA + HEADER + 1}")
+    here, elsewhere, done = out.label(), out.label(), out.label()
+    for claim in (
+        f"icmp eq i32 {count}, 1",
+        f"icmp ule i32 {index}, {length}",
+        f"icmp sge i32 {length}, 0",
+        f"icmp ult i32 {code}, 256",
+        f"icmp ule i32 {behind}, {size}",
+    ):
+        go_on = out.label()
+        out.branch(out.value(claim), go_on, elsewhere)
+        out.begin(go_on)
+    out.jump(here)
+    out.begin(elsewhere)
+    _new(out, place, _call(out, "with_character", code, index, ref))
+    out.jump(done)
+    out.begin(here)
+    position = out.value(f"zext i32 {index} to i64")
+    where = out.value(f"getelementptr i8, ptr {out.at(ref, _DATA)}, i64 {position}")
+    out.emit(f"store i8 {out.value(f'trunc i32 {code} to i8')}, ptr {where}{tag('i8')}")
+    longer = out.value(f"add i32 {index}, 1")
+    new = out.value(f"call i32 @llvm.smax.i32(i32 {length}, i32 {longer})")
+    out.emit(f"store i32 {new}, ptr {out.at(ref)}, align 1")
+    out.jump(done)
+    out.begin(done)
 
 
 @lowering("addc")

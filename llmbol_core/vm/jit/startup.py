@@ -83,13 +83,14 @@ def _compiled() -> bytes:
 
 
 def _load(data: bytes) -> NativeInterpreter:
-    from llmbol_core.native import image
+    from llmbol_core.native.image import load_object
+    from llmbol_core.native.library import function
 
     line, _, code = data.partition(b"\n")
     names = line.decode().split()
-    library = image.load_object(code, ["run", "handlers"])
+    library = load_object(code, ["run", "handlers"])
     table = array("Q", bytes(8 * len(names)))
-    image.function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
+    function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    run = image.function(library.addresses["run"], number, pointer, pointer, ctypes.c_int32)
+    run = function(library.addresses["run"], number, pointer, pointer, ctypes.c_int32)
     return NativeInterpreter(run, dict(zip(names, table, strict=True)), library)

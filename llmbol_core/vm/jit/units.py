@@ -78,11 +78,11 @@ def code_of(module: Module) -> Code:
 
 def compile_unit(unit: Unit, stats: CompileStats) -> Any:
     """Return the library with a unit's functions, by the names f<pc> and o<pc>."""
-    from llmbol_core.native import image
+    from llmbol_core.native.image import load_object
 
     began = time.perf_counter()
     data = _object(unit, stats)
-    library = image.load_object(data, [f"{letter}{pc}" for pc in unit for letter in "fo"])
+    library = load_object(data, [f"{letter}{pc}" for pc in unit for letter in "fo"])
     stats.functions += len(unit)
     stats.instructions += sum(len(region.pcs) for region in unit.values())
     stats.units += 1
