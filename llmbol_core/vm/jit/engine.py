@@ -25,13 +25,18 @@ from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
 from llmbol_core.vm.jit.region import frame_size
 from llmbol_core.vm.jit.runtime import LinkKind, Machine, Reason, Slow, State
+from llmbol_core.vm.jit.startup import (
+    STARTUP,
+    WORTH_COMPILING,
+    WORTH_LOADING,
+    NativeInterpreter,
+)
 from llmbol_core.vm.objects import LINKS
 from llmbol_core.vm.process import TYPE
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
     from llmbol_core.vm.environment import Environment
-    from llmbol_core.vm.jit.startup import NativeInterpreter
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
@@ -112,7 +117,7 @@ class JitEngine(Interpreter):
         on.
         """
         if self._native is None and not self._start():
-            return super().run(process, min(budget, _WORTH_LOADING), one_stretch)
+            return super().run(process, min(budget, WORTH_LOADING), one_stretch)
         total = self._stretch()
         self.process = process
         self._words[Machine.CURRENT] = process.address
@@ -150,13 +155,10 @@ class JitEngine(Interpreter):
 
     def _start(self) -> bool:
         """Get the native interpreter if it is worth it; return whether it is there."""
-        from llmbol_core.vm.jit.startup import STARTUP
-
         if self._base is None:
             return False
-        ran = self.scheduler.instructions
-        if STARTUP.is_there or ran >= _WORTH_LOADING or not self.threshold:
-            self._native = STARTUP.get(waits=not self.threshold)
+        ran = self.scheduler.instructions if self.threshold else WORTH_COMPILING
+        self._native = STARTUP.get(ran)
         if self._native is None:
             return False
         for process in self.scheduler.processes.values():
@@ -265,10 +267,6 @@ class JitEngine(Interpreter):
         self._links.extend([0] * (number + 1 - len(self._links)))
         self._links[number] = record.buffer_info()[0]
         self._records[number] = record
-
-
-_WORTH_LOADING = 1 << 9
-"""Instructions that a program runs before native code is looked for."""
 
 
 def _kind(link: Link) -> int:

@@ -1,9 +1,8 @@
-"""Getting the native interpreter: from the cache, or compiled while Python runs the program."""
+"""Getting the native interpreter: from the cache, or compiled once for this kind of machine."""
 
 from __future__ import annotations
 
 import ctypes
-import threading
 from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,40 +18,31 @@ class NativeInterpreter(NamedTuple):
     library: Any
 
 
+WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 15
+"""Instructions that a program runs before the interpreter is looked for, and made if need be."""
+
+
 class _Startup:
-    """Makes the interpreter once for the whole program."""
+    """Gets the interpreter once for the whole of Python's process."""
 
     def __init__(self) -> None:
         self._found: NativeInterpreter | None = None
-        self._data: bytes | None = None
-        self._thread: threading.Thread | None = None
+        self._is_missing = False
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the interpreter can be had at once."""
-        return self._found is not None
+    def get(self, ran: int) -> NativeInterpreter | None:
+        """Return the interpreter, if that is worth it for a program that ran so many instructions.
 
-    def get(self, waits: bool) -> NativeInterpreter | None:
-        """Return the interpreter; None if it is not there yet and the caller does not wait."""
-        if self._found is None:
-            data = self._object(waits)
+        Making it takes a fifth of a second; another thread would take longer, as it would have to
+        wait for Python's lock again and again.
+        """
+        if self._found is None and ran >= WORTH_LOADING:
+            data = None if self._is_missing else _cached()
+            self._is_missing = data is None
+            if data is None and ran >= WORTH_COMPILING:
+                data = _compiled()
             if data is not None:
                 self._found = _load(data)
         return self._found
-
-    def _object(self, waits: bool) -> bytes | None:
-        if self._thread is None:
-            self._data = _cached()
-            if self._data is not None:
-                return self._data
-            self._thread = threading.Thread(target=self._compile)
-            self._thread.start()
-        if waits:
-            self._thread.join()
-        return self._data
-
-    def _compile(self) -> None:
-        self._data = _compiled()
 
 
 STARTUP = _Startup()
