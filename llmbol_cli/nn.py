@@ -76,14 +76,29 @@ def evaluate(
 
 
 @app.command()
-def summary(source: ModelOrSpec, as_json: AsJson = False) -> None:
-    """Show each layer's output shape, parameters and multiply-accumulates, and the totals.
+def summary(
+    source: ModelOrSpec,
+    depth: Annotated[int, typer.Option(min=1, help="How deep to go into containers.")] = 3,
+    graph: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw a diagram, .svg or .png.", callback=file_name),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show each layer's shapes, parameters, multiply-accumulates and memory, and the totals.
 
     Example: nn summary specs/digits-mlp.yaml
     """
+    from llmbol_core.native.files import check_target
     from llmbol_core.nn.checkpoint import open_model
 
-    result = open_model(source).summary()
+    model = open_model(source)
+    if graph is not None:
+        from llmbol_core.nn.diagram import write_diagram
+
+        check_target(graph, source)
+        write_diagram(model, graph)
+    result = model.summary(depth)
     render.show(result if as_json else result.table(), as_json)
 
 

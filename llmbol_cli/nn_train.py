@@ -84,7 +84,9 @@ def train(
     plot: Annotated[bool, typer.Option("--plot", help="Draw the learning curve.")] = False,
     curve: Annotated[
         str | None,
-        typer.Option(metavar="FILE.svg", help="Write the learning curve.", callback=file_name),
+        typer.Option(
+            metavar="FILE", help="Draw the learning curve, .svg or .png.", callback=file_name
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -94,9 +96,11 @@ def train(
     """
     from llmbol_core.native.files import check_target
     from llmbol_core.nn.curves import curve_text, write_curve
+    from llmbol_core.nn.drawing import check_ending
     from llmbol_core.nn.train import Options, train_file
 
     if curve is not None:
+        check_ending(curve)
         check_target(curve, source)
     with render.progress("training") as progress:
         changes = {"epochs": epochs, "seed": seed}

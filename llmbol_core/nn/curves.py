@@ -1,12 +1,11 @@
-"""Learning curves: the losses of a training's epochs as text for a terminal and as SVG."""
+"""Learning curves: the losses of a training's epochs as text for a terminal and as a picture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
-from llmbol_core.native.files import atomic_write
+from llmbol_core.nn.drawing import Line, Picture, Words
 from llmbol_core.nn.trainer import Epoch
 
 _WIDTH, _HEIGHT = 60, 12
@@ -51,33 +50,30 @@ def curve_text(history: Sequence[Epoch], title: str) -> str:
     return "\n".join(lines)
 
 
-def curve_svg(history: Sequence[Epoch], title: str) -> str:
-    """Return the losses over the epochs as an SVG picture."""
+def curve_picture(history: Sequence[Epoch], title: str) -> Picture:
+    """Return the losses over the epochs as a picture."""
     series = _series(history)
     low, high = _span(series)
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" width="640" height="360" font-size="12">',
-        '<rect width="640" height="360" fill="white"/>',
-        f'<text x="{_LEFT}" y="24" font-size="15">{escape(title)}: loss</text>',
-        f'<path d="M{_LEFT} {_TOP}v{_HIGH}h{_WIDE}" fill="none" stroke="black"/>',
-    ]
+    bottom = _TOP + _HIGH
+    picture = Picture(640, 360)
+    picture.add(Words(_LEFT, 24, f"{title}: loss", 15))
+    picture.add(Line(((_LEFT, _TOP), (_LEFT, bottom), (_LEFT + _WIDE, bottom))))
     for step in range(5):
         value, y = high - (high - low) * step / 4, _TOP + _HIGH * step / 4
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+        picture.add(Words(_LEFT - 6, y + 4, f"{value:.4g}", anchor="end"))
     for number in sorted({1, len(history)}):
-        x = _across(number - 1, len(history))
-        parts.append(f'<text x="{x:.1f}" y="{_TOP + _HIGH + 18}">{number}</text>')
+        picture.add(Words(_across(number - 1, len(history)), bottom + 18, str(number)))
     for values, (name, _), colour in zip(series, _MARKS, _COLOURS, strict=True):
-        points = " ".join(
-            f"{_across(i, len(values)):.1f},{_TOP + _HIGH * (high - value) / (high - low):.1f}"
+        points = tuple(
+            (_across(i, len(values)), _TOP + _HIGH * (high - value) / (high - low))
             for i, value in enumerate(values)
             if math.isfinite(value)
         )
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
         y = 24 + 16 * (name != _MARKS[0][0])
-        parts.append(f'<text x="{_LEFT + _WIDE - 50}" y="{y}" fill="{colour}">{name}</text>')
-    parts.append(f'<text x="{_LEFT + _WIDE / 2}" y="{_TOP + _HIGH + 36}">epoch</text>')
-    return "\n".join([*parts, "</svg>\n"])
+        picture.add(Line(points, colour, 1.5))
+        picture.add(Words(_LEFT + _WIDE - 50, y, name, colour=colour))
+    picture.add(Words(_LEFT + _WIDE / 2, bottom + 36, "epoch"))
+    return picture
 
 
 def _across(place: int, count: int) -> float:
@@ -86,6 +82,5 @@ def _across(place: int, count: int) -> float:
 
 
 def write_curve(history: Sequence[Epoch], title: str, path: str) -> None:
-    """Write the SVG picture to a file."""
-    with atomic_write(path) as file:
-        file.write(curve_svg(history, title).encode())
+    """Write the picture to a file, .svg or .png."""
+    curve_picture(history, title).write(path)

@@ -1,4 +1,4 @@
-"""Data for training and inference: arrays from .npy, .npz, .csv and JSON, and the held-out split.
+"""Data for training and inference: arrays from files, and the held-out split.
 
 Nothing is ever unpickled, and no size that a file claims is trusted before it is compared with the
 bytes that are there.
@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from llmbol_core.errors import DataFormatError, ShapeError, UsageError, nearest
 from llmbol_core.native.files import map_file, read_bytes
+from llmbol_core.nn.parquet import MAGIC as PARQUET_MAGIC
+from llmbol_core.nn.parquet import read_parquet
 from llmbol_core.nn.table import Table
 
 Array = npt.NDArray[Any]
@@ -81,7 +83,8 @@ def read_arrays(
 
     A ``.csv`` gives one array per column, named by its first line if a word of that is no number,
     and otherwise by its position: ``"0"``, ``"1"``. JSON is nested lists of numbers, an object with
-    some of them by name, or a list of objects with a number for each column. Give the data if they
+    some of them by name, or a list of objects with a number for each column. Parquet gives an array
+    per column. Give the data if they
     are not in a file; the format is told by their first bytes. Packed arrays that would take more
     than ``most`` bytes are a MemoryError.
     """
@@ -90,8 +93,10 @@ def read_arrays(
         return {"": parse_npy(data, path)}
     if data.startswith(ZIP_MAGIC):
         return _parse_npz(data, path, most)
-    if b"\0" in data[:4096] or os.path.splitext(path)[1] in (".npy", ".npz"):
-        raise DataFormatError(path, 0, "expected a .npy, .npz, .csv or .json file")
+    if data.startswith(PARQUET_MAGIC):
+        return read_parquet(data, path, most)
+    if b"\0" in data[:4096] or os.path.splitext(path)[1] in (".npy", ".npz", ".parquet"):
+        raise DataFormatError(path, 0, "expected a .npy, .npz, .csv, .json or .parquet file")
     if is_json(data):
         return _parse_json(data, path)
     return _parse_csv(data, path)

@@ -34,7 +34,7 @@ from llmbol_core.nn.metrics import MetricName, check_metrics
 from llmbol_core.nn.module import Array, Form, Module, Shape, is_table
 from llmbol_core.nn.optim import Adam, Optimizer
 from llmbol_core.nn.schedules import Schedule
-from llmbol_core.nn.summary import Summary, shown, summarize
+from llmbol_core.nn.summary import DEPTH, Summary, shown, summarize
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Graph
@@ -182,9 +182,9 @@ class Model(Section):
             self.train.seed = seed
         return self.reset(seed)
 
-    def summary(self) -> Summary:
-        """Return one row per layer with its output shape, parameters and cost, and the totals."""
-        return summarize(self.network, self.name, self.input.shape)
+    def summary(self, depth: int = DEPTH) -> Summary:
+        """Return one row per layer with its shapes, parameters and cost, and the totals."""
+        return summarize(self.network, self.name, self.input.shape, depth)
 
     def lower(self) -> Graph:
         """Return what the model does in evaluation mode as a graph over the operation table."""

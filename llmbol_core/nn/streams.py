@@ -24,6 +24,7 @@ from llmbol_core.nn.data import (
     read_arrays,
     read_samples,
 )
+from llmbol_core.nn.parquet import MAGIC as PARQUET_MAGIC
 from llmbol_core.nn.table import Table
 
 Array = npt.NDArray[Any]
@@ -88,7 +89,9 @@ class SampleStream:
             dtype, shape, order, start = npy_header(head, self._path)
             if order == "C" or len(shape) < 2:
                 return self._rows_of_npy(dtype, shape, start)
-        elif not (head.startswith(ZIP_MAGIC) or is_json(head) or b"\0" in head[:4096]):
+        elif not (
+            head.startswith((ZIP_MAGIC, PARQUET_MAGIC)) or is_json(head) or b"\0" in head[:4096]
+        ):
             return self._rows_of_table(targets)
         return self._whole(inputs, targets, room)
 

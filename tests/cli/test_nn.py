@@ -103,7 +103,7 @@ def test_summary_and_layers(nn, files):
     summary = json.loads(nn("summary", SPEC, "--json").out)
     assert summary == json.loads(nn("summary", files / "digits.gguf", "--json").out)
     assert (summary["parameters"], summary["macs"]) == (17610, 17216)
-    assert nn("summary", SPEC).out.splitlines()[-1].split() == ["total", "17610", "17216"]
+    assert nn("summary", SPEC).out.splitlines()[-1].split() == ["total", "17610", "17216", "3368"]
     names = [row["layer"] for row in json.loads(nn("layers", "--json").out)]
     assert {"Linear", "Conv1d", "BatchNorm", "Dropout", "Sequential", "Parallel"} <= set(names)
     assert "in_features   an integer of at least 1, required" in nn("layers", "Linear").out
