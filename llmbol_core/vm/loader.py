@@ -161,15 +161,22 @@ class Loader:
     def read(self, data: memoryview, path: str) -> LoadedModule:
         """Return the module that a whole file holds, and what the file carries behind it."""
         self.check(data, path)
-        module, _ = read_object(data, path)
-        return self.take(module, path, payload.find(data, path))
+        module, size = read_object(data, path)
+        self._prove(module, data[:size])
+        return self._ready(module, path, payload.find(data, path))
 
-    def take(self, module: Module, path: str, carried: memoryview | None = None) -> LoadedModule:
+    def take(self, module: Module, path: str) -> LoadedModule:
         """Verify a module and get it ready to run; raises VerifyError."""
-        if self._verify:
-            from llmbol_core.vm.verifier import verify_module
+        self._prove(module, None)
+        return self._ready(module, path, None)
 
-            verify_module(module)
+    def _prove(self, module: Module, content: memoryview | None) -> None:
+        if self._verify:
+            from llmbol_core.vm.proven import prove
+
+            prove(module, content)
+
+    def _ready(self, module: Module, path: str, carried: memoryview | None) -> LoadedModule:
         loaded = LoadedModule(module, path, carried)
         loaded.is_verified = self._verify
         loaded.types = [self._heap.type_number(t) for t in module.types]

@@ -5,21 +5,15 @@ Code on disk is found again by it, without making the text in LLVM's language th
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
+
+from llmbol_core.native.identity import text_of
 
 _READ = ("arena", "channels", "heaptypes", "isa", "objects", "process")
 """Modules of the virtual machine whose tables and constants machine code contains."""
 
 
-@functools.cache
 def digest() -> str:
     """Return the digest of the modules that emit machine code, and of those that they read."""
-    here = os.path.dirname(__file__)
-    own = sorted(name for name in os.listdir(here) if name.endswith(".py"))
-    found = hashlib.sha256()
-    for path in (*own, *(os.path.join("..", f"{name}.py") for name in _READ)):
-        with open(os.path.join(here, path), "rb") as file:
-            found.update(file.read())
-    return found.hexdigest()
+    others = tuple(os.path.join("..", f"{name}.py") for name in _READ)
+    return text_of(os.path.dirname(__file__), others)

@@ -1,0 +1,23 @@
+"""Digests of this package's own text: what is kept on disk holds for these versions only."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable
+
+
+@functools.cache
+def text_of(folder: str, others: tuple[str, ...] = ()) -> str:
+    """Return the digest of all modules in a folder, and of other files, by paths from there."""
+    own = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
+    return _digest(os.path.join(folder, name) for name in (*own, *others))
+
+
+def _digest(paths: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            found.update(file.read())
+    return found.hexdigest()
