@@ -101,6 +101,21 @@ class Engine:
             raise TypeError(f"the graph has {len(outputs)} outputs, not one")
         return outputs[0]
 
+    def function(self, other: Callable[[Any], Array]) -> Callable[[Any], Array]:
+        """Return a function of one array that is as fast as it can be.
+
+        What is no contiguous float32 array of a batch that comes often goes to ``other``, which
+        does the same with ``run``; as does everything if not all of the graph is in machine code.
+        """
+        from llmbol_core.native.entry import is_possible
+
+        part = None if self._native is None else self._native.whole
+        if part is None or len(self.graph.inputs) != 1 or not is_possible():
+            return other
+        from llmbol_core.ml.plan.function import Function
+
+        return Function(part, other).call
+
     def run_all(self, *inputs: ArrayLike) -> tuple[Array, ...]:
         """Return all outputs of the graph for a batch."""
         values = self._inputs(inputs)

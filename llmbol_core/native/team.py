@@ -255,7 +255,10 @@ def _text() -> str:
 
 
 class Team:
-    """Threads that work together; the one that calls ``run`` is the first of them."""
+    """Threads that work together; the one that calls ``run`` is the first of them.
+
+    In machine code ``run`` is the function at ``entry``, called with the team's address.
+    """
 
     def __init__(self, threads: int) -> None:
         """Start all threads but one; there are no others where the system has no POSIX threads."""
@@ -264,8 +267,9 @@ class Team:
         _states.append(memory)
         start = ctypes.addressof(memory)
         self.address = start + -start % 128
+        self.entry: int = code["run"]
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(
-            code["run"]
+            self.entry
         )
         self.threads = 1
         if threads > 1 and os.name == "posix":

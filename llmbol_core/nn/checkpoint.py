@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -134,9 +135,15 @@ class InferenceModel:
 
         return Engine(self.graph, self.weights)
 
-    def run(self, x: Any) -> Array:
-        """Return the outputs ``[N, ...]`` for a batch of inputs, or for one sample as a batch."""
-        return self.engine.run(conform(x, self.input_shape, self.name))
+    @cached_property
+    def run(self) -> Callable[[Any], Array]:
+        """A function of a batch of inputs, or one sample, to the outputs ``[N, ...]``."""
+        engine, shape, name = self.engine, self.input_shape, self.name
+
+        def run(x: Any) -> Array:
+            return engine.run(conform(x, shape, name))
+
+        return engine.function(run)
 
 
 def load_for_inference(path: str) -> InferenceModel:

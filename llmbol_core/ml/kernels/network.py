@@ -94,18 +94,51 @@ out:
 """
 
 
-@functools.cache
-def address() -> int:
-    """Return where the driver's machine code is, made now if it has to be."""
-    made: int = _library().addresses["network"]
+_PATCHES = """
+define void @patch(ptr %arguments, i64 %begin, i64 %end, i64 %thread) {
+ %p1 = getelementptr i64, ptr %arguments, i64 1
+ %p2 = getelementptr i64, ptr %arguments, i64 2
+ %bases = load ptr, ptr %arguments
+ %count = load i64, ptr %p1
+ br label %each
+each:
+ %i = phi i64 [ 0, %0 ], [ %i1, %one ]
+ %more = icmp slt i64 %i, %count
+ br i1 %more, label %one, label %out
+one:
+ %io = mul i64 %i, 3
+ %a0 = getelementptr i64, ptr %p2, i64 %io
+ %a1 = getelementptr i64, ptr %a0, i64 1
+ %a2 = getelementptr i64, ptr %a0, i64 2
+ %place = load ptr, ptr %a0
+ %which = load i64, ptr %a1
+ %bytes = load i64, ptr %a2
+ %basep = getelementptr i64, ptr %bases, i64 %which
+ %base = load i64, ptr %basep
+ %address = add i64 %base, %bytes
+ store i64 %address, ptr %place
+ %i1 = add i64 %i, 1
+ br label %each
+out:
+ ret void
+}
+"""
+"""An operation that moves addresses to the beginning of inputs and outputs: ``bases``, how many
+patches, and for each where an address is to be written, which base it starts from, and bytes."""
+
+
+def address(name: str) -> int:
+    """Return where the machine code of ``network`` or ``patch`` is, made now if it has to be."""
+    made: int = _library().addresses[name]
     return made
 
 
 @functools.cache
 def _library() -> Any:
-    cache, key = ObjectCache(), key_of("network", _TEXT)
+    text, cache = _TEXT + _PATCHES, ObjectCache()
+    key = key_of("network", text)
     data = cache.get(key)
     if data is None:
-        data = llvm.compile_text(_TEXT)
+        data = llvm.compile_text(text)
         cache.put(key, data)
-    return llvm.load_object(data, ["network"])
+    return llvm.load_object(data, ["network", "patch"])

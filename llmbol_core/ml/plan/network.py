@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,6 @@ _FEW = 1 << 17
 """Multiply-adds for which it is not worth it to wake another thread."""
 _PAD = 64
 """Numbers behind each buffer that may be read, not used."""
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 class Lowered:
@@ -43,7 +42,7 @@ class Lowered:
         self.inputs = emitter.inputs
         self.kept_bytes, self.least = emitter.kept_bytes, emitter.least
         self.output_shapes = [shape for _, shape in outputs]
-        self._externals = len(self.inputs) + len(outputs)
+        self.externals = len(self.inputs) + len(outputs)
         for number, (room, _) in enumerate(outputs):
             room.external = len(self.inputs) + number
         self._place()
@@ -115,45 +114,29 @@ def _is_empty(call: Call) -> bool:
 
 
 class Bound:
-    """A lowered part with buffers for batches of one size."""
+    """A lowered part with buffers for batches of one size; one call at a time may use it."""
 
     def __init__(self, lowered: Lowered, batch: int, threads: int) -> None:
-        self.lowered, self.batch = lowered, batch
+        self.lowered, self.batch, self._threads = lowered, batch, threads
         self._kept: list[Any] = []
-        self._bases = (ctypes.c_int64 * max(1, lowered._externals))()
-        self.together = lowered.together(batch, threads)
-        chunk = batch if self.together else lowered.chunk(batch, threads)
-        self.chunk = max(chunk, 1)
-        self.bytes = 0
-        self._patches: list[tuple[int, int, int]] = []
+        self._patched: list[tuple[int, int, int, int]] = []
+        self._bases = (ctypes.c_int64 * max(1, lowered.externals))()
         self._scratch = {room: self._numbers(room.size * threads) for room in lowered.scratch}
-        if self.together:
-            self._words = self._bind_together(threads)
-            self._length = len(lowered.calls)
-        else:
-            count = -(-batch // self.chunk)
-            self._words = self._bind_chunks(min(threads, max(count, 1)), threads, count)
-            self._length = 1
-        self._start(threads)
+        self.together = lowered.together(batch, threads)
+        self.chunk = max(1, batch if self.together else lowered.chunk(batch, threads))
+        self.words = self._shared() if self.together else self._chunked()
+        self._go = partial(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(self.words[0]),
+                           *self.words[1:])  # fmt: skip
 
-    def _start(self, threads: int) -> None:
-        if self._length == 1 and self._words[2] <= self._words[3]:
-            self._go: Callable[[], Any] = partial(
-                _ENTRY(self._words[0]), self._words[1], 0, self._words[2], 0
-            )
-            return
-        from llmbol_core.native.team import team
-
-        self._go = partial(team().run, ctypes.addressof(self._words), self._length)
+    @property
+    def bases(self) -> int:
+        """Where the addresses of inputs and outputs go before the words are run."""
+        return ctypes.addressof(self._bases)
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute outputs from inputs: contiguous float32 arrays of this batch."""
-        bases = self._bases
         for number, array in enumerate((*inputs, *outputs)):
-            bases[number] = array.ctypes.data
-        if self.together:
-            for place, base, offset in self._patches:
-                ctypes.c_int64.from_address(place).value = bases[base] + offset
+            self._bases[number] = array.ctypes.data
         self._go()
 
     # ---- binding ----
@@ -166,11 +149,16 @@ class Bound:
         return own | self._scratch
 
     def _numbers(self, count: int) -> int:
-        """Return the address of so many zeros."""
+        """Return the address of so many zeros, which begin with a cache line."""
         memory = np.zeros(count + _PAD + 16, np.float32)
         self._kept.append(memory)
-        self.bytes += memory.nbytes
-        return memory.ctypes.data + -memory.ctypes.data % 64
+        return int(memory.ctypes.data) + -int(memory.ctypes.data) % 64
+
+    def _words(self, numbers: Sequence[int]) -> int:
+        """Return the address of so many words."""
+        made = (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
+        self._kept.append(made)
+        return ctypes.addressof(made)
 
     def _arguments(self, call: Call, given: Sequence[Any], memory: dict[Room, int]) -> int:
         """Return where a call's arguments lie; note what must be patched for each chunk."""
@@ -192,39 +180,48 @@ class Bound:
                 self._kept.append(argument)
         return place
 
-    def _bind_chunks(self, arenas: int, threads: int, count: int) -> Any:
-        records = (ctypes.c_int64 * threads)()
-        self._kept.append(records)
-        for thread in range(threads):
-            memory, words = self._memory(), []
-            self._patched: list[tuple[int, int, int, int]] = []
-            for call in self.lowered.calls:
-                place = self._arguments(call, call.arguments, memory)
-                words += [address_of(call.kernel), place, call.items]
-            patches: list[int] = []
-            for patch in self._patched:
-                patches += patch
-            flat = [len(self._patched), len(self.lowered.calls), *patches, *words]
-            record = (ctypes.c_int64 * len(flat))(*flat)
-            self._kept.append(record)
-            records[thread] = ctypes.addressof(record)
-        numbers = (ctypes.addressof(records), ctypes.addressof(self._bases), self.batch, self.chunk)
-        arguments = (ctypes.c_int64 * 4)(*numbers)
-        self._kept.append(arguments)
-        return (ctypes.c_int64 * 4)(driver.address(), ctypes.addressof(arguments), count, 1)
+    def _chunked(self) -> tuple[int, int, int, int, int]:
+        """Return what to run for a batch in chunks: a function and four words."""
+        count = -(-self.batch // self.chunk)
+        threads = self._threads if count > 1 else 1
+        records = [self._record() for _ in range(threads)]
+        numbers = (self._words(records), self.bases, self.batch, self.chunk)
+        operation = (driver.address("network"), self._words(numbers), count, 1)
+        if threads == 1:
+            return (*operation[:2], 0, count, 0)
+        return self._by_team(operation)
 
-    def _bind_together(self, threads: int) -> Any:
-        memory, words = self._memory(), []
+    def _record(self) -> int:
+        """Return the address of a thread's list of operations, with buffers of its own."""
+        memory, words = self._memory(), list[int]()
+        self._patched = []
+        for call in self.lowered.calls:
+            place = self._arguments(call, call.arguments, memory)
+            words += [address_of(call.kernel), place, call.items]
+        patches = [number for patch in self._patched for number in patch]
+        return self._words([len(self._patched), len(self.lowered.calls), *patches, *words])
+
+    def _shared(self) -> tuple[int, int, int, int, int]:
+        """Return what to run for a batch whose operations are shared by the threads."""
+        memory, words = self._memory(), list[int]()
         self._patched = []
         for call in self.lowered.calls:
             kernel, given, items = call.kernel, call.arguments, call.items * self.batch
             if call.inside is not None:
                 kernel, given, items = call.inside(self.batch)
             place = self._arguments(call, given, memory)
-            share = -(-items // (threads * call.grain)) * call.grain
+            share = -(-items // (self._threads * call.grain)) * call.grain
             words += [address_of(kernel), place, items, max(1, share)]
-        self._patches = [(place, base, offset) for place, base, _, offset in self._patched]
-        return (ctypes.c_int64 * max(1, len(words)))(*words)
+        patches = [n for place, base, _, offset in self._patched for n in (place, base, offset)]
+        arguments = self._words([self.bases, len(self._patched), *patches])
+        return self._by_team((driver.address("patch"), arguments, 1, 1, *words))
+
+    def _by_team(self, operations: Sequence[int]) -> tuple[int, int, int, int, int]:
+        from llmbol_core.native.team import team
+
+        workers = team()
+        self._kept.append(workers)
+        return workers.entry, workers.address, self._words(operations), len(operations) // 4, 0
 
 
 def _word(argument: Any) -> int:

@@ -73,8 +73,20 @@ class Native:
         """Lower what can be lowered; ``parts`` is empty if that is nothing."""
         found = cut(graph, steps, constant, lanes, thread_count())
         self.parts = [part for part in found if isinstance(part, Part)]
-        self.order = found
+        self.order, self._graph = found, graph
         self.kept_bytes = sum(part.lowered.kept_bytes for part in self.parts)
+
+    @property
+    def whole(self) -> Part | None:
+        """The part that is all of a graph with one output, if there is one."""
+        only = self.order[0] if len(self.order) == 1 else None
+        return only if isinstance(only, Part) and self._is_all(only) else None
+
+    def _is_all(self, part: Part) -> bool:
+        graph = self._graph
+        return part.inputs == [v.index for v in graph.inputs] and part.outputs == [
+            v.index for v in graph.outputs
+        ]
 
     def run(
         self,
