@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
-from llmbol_core.ml.kernels.kinds import i64
+from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import (
     accumulate,
     greater,
@@ -184,3 +184,115 @@ def depthwise(
                 weight = w.at(piece * channels + c).load_some(left, k.lanes)
                 total.value = k.fma(value, weight, total.value)
             to.store_some(limited(k, total.value, low, high), left, c)
+
+
+class _Wide:
+    """The code of a convolution of few channels: a vector holds neighbouring positions of a row.
+
+    x        samples in rows: planes of rows, ``stride`` numbers between the rows of two outputs
+    offsets  where each number of a window lies from its beginning
+    w        [numbers of a window, columns]
+    """
+
+    def __init__(
+        self, k: Builder, tall: int, broad: int, x: Pointer, w: Pointer, bias: Pointer,
+        out: Pointer, x_sample: Value, out_sample: Value, columns: Value, depth: Value,
+        offsets: Pointer, stride: Value, lines: Value, width: Value, start: Value, pitch: Value,
+        low: Value, high: Value,
+    ) -> None:  # fmt: skip
+        self.k, self.tall, self.broad = k, tall, broad
+        self.x, self.w, self.bias, self.out = x, w, bias, out
+        self.x_sample, self.out_sample, self.columns = x_sample, out_sample, columns
+        self.depth, self.offsets, self.stride = depth, offsets, stride
+        self.lines, self.width, self.start, self.pitch = lines, width, start, pitch
+        self.low, self.high = low, high
+        self.room = k.room(f32, 4 * k.lanes)
+
+    def write(self) -> None:
+        """Write the code for all items: lines of outputs, counted on from sample to sample."""
+        k = self.k
+        span = 2 * k.lanes // self.broad
+        for item in k.items():
+            sample, line = item // self.lines, item % self.lines
+            x = self.x.at(sample * self.x_sample + line * (self.stride * self.tall))
+            out = self.out.at(sample * self.out_sample + self.start + line * self.pitch)
+            for place in k.range(0, self.width, span):
+                rows_in_turn(
+                    k, k.value(0, i64), self.columns, 4,
+                    lambda column, n: self._tile(x.at(place * self.broad), out, place, column, n),
+                )  # fmt: skip
+
+    def _tile(self, x: Pointer, out: Pointer, place: Value, column: Value, count: int) -> None:
+        """Write the code for two vectors of positions of a line and some columns."""
+        k, lanes = self.k, self.k.lanes
+        left = (self.width - place) * self.broad
+        counts = [lesser_number(k, left - lanes * j, k.value(lanes, i64)) for j in range(2)]
+        start = [self.bias.load(column + g).splat(lanes) for g in range(count)]
+        sums = [
+            [[k.variable(start[g]) for _ in range(2)] for g in range(count)]
+            for _ in range(self.tall)
+        ]
+        for i in k.range(self.depth):
+            given = x.at(self.offsets.load(i))
+            weights = [self.w.splat(i * self.columns + column + g, lanes) for g in range(count)]
+            for row, lines in enumerate(sums):
+                for j in range(2):
+                    value = given.at(self.stride * row).load_some(counts[j], lanes, lanes * j)
+                    for total, weight in zip(lines, weights, strict=True):
+                        total[j].value = k.fma(value, weight, total[j].value)
+        best = [[total[j].value for j in range(2)] for total in sums[0]]
+        for lines in sums[1:]:
+            best = [
+                [greater(k, a, b.value) for a, b in zip(pair, line, strict=True)]
+                for pair, line in zip(best, lines, strict=True)
+            ]
+        if self.broad == 2:
+            even, odd = range(0, 2 * lanes, 2), range(1, 2 * lanes, 2)
+            best = [[greater(k, a.shuffle(even, b), a.shuffle(odd, b))] for a, b in best]
+        span = len(best[0])
+        for j in range(span):
+            values = [limited(k, pair[j], self.low, self.high) for pair in best]
+            rest = self.width - place - lanes * j
+            self._store(values, lesser_number(k, rest, k.value(lanes, i64)),
+                        out.at((place + lanes * j) * self.columns + column))  # fmt: skip
+
+    def _store(self, values: list[Value], positions: Value, out: Pointer) -> None:
+        """Write the code that puts the columns of each position next to each other."""
+        k, lanes, count = self.k, self.k.lanes, len(values)
+        full = values + [values[0]] * (4 - count)
+        half = lanes // 2
+        for part in range(2):
+            pairs = [
+                lane for i in range(half) for lane in (part * half + i, lanes + part * half + i)
+            ]
+            first, second = full[0].shuffle(pairs, full[1]), full[2].shuffle(pairs, full[3])
+            for quarter in range(2):
+                at = [quarter * half + i for i in range(half)]
+                order = [
+                    lane
+                    for i in range(0, half, 2)
+                    for lane in (at[i], at[i + 1], lanes + at[i], lanes + at[i + 1])
+                ]
+                block = first.shuffle(order, second)
+                self.room.store(block, (part * 2 + quarter) * lanes)
+        for i in k.range(positions):
+            value = self.room.load(i * 4, 4)
+            if count == 4:
+                out.store(value, i * self.columns)
+            else:
+                out.store_some(value, k.value(count, i64), i * self.columns)
+
+
+def _wide(tall: int, broad: int) -> Kernel:
+    def author(k: Builder, *given: Any) -> None:
+        _Wide(k, tall, broad, *given).write()
+
+    parameters = (
+        "x:f32* w:f32* bias:f32* out:f32* x_sample:i64 out_sample:i64 columns:i64 depth:i64"
+        " offsets:i64* stride:i64 lines:i64 width:i64 start:i64 pitch:i64 low:f32 high:f32"
+    )
+    return group.kernel(parameters, f"convolve_wide{tall}{broad}")(author)
+
+
+CONVOLVE_WIDE = {pooled: _wide(*pooled) for pooled in ((1, 1), (2, 2), (1, 2))}
+"""By the height and width of the pooling windows."""

@@ -15,7 +15,7 @@ from llmbol_core.ml.kernels import convolution
 from llmbol_core.ml.kernels.tiles import AHEAD
 from llmbol_core.ml.ops.sliding import Axis
 from llmbol_core.ml.plan.dense import limits_of
-from llmbol_core.ml.plan.emitter import Emitter, Unsupported
+from llmbol_core.ml.plan.emitter import Emitter, Unsupported, rearrange
 from llmbol_core.ml.plan.layouts import to_last
 from llmbol_core.ml.plan.packing import aligned, packed, padded
 from llmbol_core.ml.plan.rooms import At, Held, Last
@@ -87,9 +87,12 @@ def convolve(emitter: Emitter, step: Step) -> None:
     stride, padding, dilation = (
         _several(a[name], rank) for name in ("stride", "padding", "dilation")
     )
+    end = _ending(emitter, step, rank)
+    if _is_wide(emitter, step, weight, end):
+        _convolve_wide(emitter, step, weight, bias, end)
+        return
     held = _input(emitter, step.inputs[0], padding)
     assert held.last is not None
-    end = _ending(emitter, step, rank)
     sides = end.step.output.shape[2:]
     border = _border(emitter, end.step.output, rank)
     last = Last(len(weight), sides, border)
@@ -97,10 +100,7 @@ def convolve(emitter: Emitter, step: Step) -> None:
     places = _places(last)
     out = emitter.room(last.size)
     out.is_kept = not last.is_plain
-    emitter.done.add(step.output.index)
-    for taken in _between(emitter, step, end.step):
-        emitter.done.add(taken.output.index)
-    emitter.put(end.step, Held(out, end.step.output.shape[1:], last))
+    _finish(emitter, step, end, Held(out, end.step.output.shape[1:], last))
     work = _Work(emitter, held, last, At(out), rows, places, end.limits, math.prod(end.window))
     kernel_sides, groups = weight.shape[2:], a["groups"]
     if groups == held.last.channels == len(weight) and math.prod(end.window) == 1 and groups > 1:
@@ -111,6 +111,81 @@ def convolve(emitter: Emitter, step: Step) -> None:
         part = slice(group * size, (group + 1) * size)
         own = None if bias is None else bias[part]
         work.group(group, weight[part], own, dilation, kernel_sides)
+
+
+def _finish(emitter: Emitter, step: Step, end: _Ending, held: Held) -> None:
+    """Note the result of a convolution and of what it took along."""
+    emitter.done.add(step.output.index)
+    for taken in _between(emitter, step, end.step):
+        emitter.done.add(taken.output.index)
+    emitter.put(end.step, held)
+
+
+def _is_wide(emitter: Emitter, step: Step, weight: Array, end: _Ending) -> bool:
+    """Return whether positions go into vectors rather than channels: there are few of these."""
+    held, rank = emitter.value(step.inputs[0]), weight.ndim - 2
+    a = step.attributes
+    window = ((1,) * (2 - rank) + end.window)[-2:]
+    if a["groups"] > 1 or _several(a["stride"], rank)[-1] != 1 or len(held.shape) != rank + 1:
+        return False
+    if held.shape[0] > 4 or window not in convolution.CONVOLVE_WIDE:
+        return False
+    width, lanes = end.step.output.shape[-1] * window[1], emitter.lanes
+    vectors = -(-width // (2 * lanes)) * 2
+    return 4 * vectors * len(weight) <= 3 * width * -(-len(weight) // lanes)
+
+
+def _convolve_wide(
+    emitter: Emitter, step: Step, weight: Array, bias: Array | None, end: _Ending
+) -> None:
+    """Emit a convolution of few channels, its input in rows."""
+    rank, a = weight.ndim - 2, step.attributes
+    stride, padding, dilation = (
+        _several(a[name], rank) for name in ("stride", "padding", "dilation")
+    )
+    held = _planes(emitter, step.inputs[0], padding)
+    channels, *sides = held.shape
+    # A plane is a value of one channel whose positions lie in rows.
+    plane = Last(1, tuple(sides), ((0, 0),) * rank)
+    kernel = _all_offsets(plane, weight.shape[2:], dilation)
+    offsets = (np.arange(channels)[:, None] * plane.size + kernel).reshape(-1)
+    out_sides = end.step.output.shape[2:]
+    last = Last(len(weight), out_sides, _border(emitter, end.step.output, rank))
+    out = emitter.room(last.size)
+    out.is_kept = not last.is_plain
+    _finish(emitter, step, end, Held(out, end.step.output.shape[1:], last))
+    matrix = np.ascontiguousarray(weight.reshape(len(weight), -1).T)
+    zeros = np.zeros(len(weight), np.float32)
+    window = ((1,) * (2 - rank) + end.window)[-2:]
+    lines = out_sides[0] if rank == 2 else 1
+    step_down = sides[1] * stride[0] if rank == 2 else 0
+    emitter.call(
+        convolution.CONVOLVE_WIDE[window],
+        *(At(held.room), emitter.keep(matrix), emitter.keep(zeros if bias is None else bias)),
+        *(At(out), held.size, last.size, len(weight), len(matrix), emitter.keep(offsets)),
+        *(step_down, lines, out_sides[-1], last.start, last.strides()[0] if rank == 2 else 0),
+        *map(float, end.limits),
+        items=lines,
+        flops=math.prod(out_sides) * math.prod(end.window) * matrix.size,
+    )
+
+
+def _planes(emitter: Emitter, value: Value, padding: Shape) -> Held:
+    """Return a value in rows with a border of zeros of its own."""
+    held = emitter.value(value)
+    if held.last is not None and held.last.channels > 1:
+        held = emitter.rows(value)
+    if not any(padding):
+        return held if held.in_rows else emitter.rows(value)
+    channels, *sides = held.shape
+    room_sides = tuple(n + 2 * p for n, p in zip(sides, padding, strict=True))
+    room = emitter.room(channels * math.prod(room_sides))
+    room.is_kept = True
+    inside = np.arange(room.size).reshape(channels, *room_sides)
+    for axis, (n, p) in enumerate(zip(sides, padding, strict=True)):
+        inside = inside.take(range(p, p + n), axis + 1)
+    rearrange(emitter, held.room, room, held.places(), inside)
+    return Held(room, (channels, *room_sides))
 
 
 def _between(emitter: Emitter, first: Step, last: Step) -> list[Step]:
