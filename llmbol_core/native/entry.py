@@ -10,13 +10,14 @@ are not as expected, and calls while another one is at work, go to a Python func
              result and where their lengths are; what to run with four words; whether others may run
 
 This relies on how CPython and NumPy lay out an array in memory, which their C interfaces promise;
-where that is not so (another Python, or one without the interpreter lock) there is no such function.
+where that is not so (another Python, or one without its lock) there is no such function.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -162,7 +163,7 @@ class _Record(np.ndarray[Any, Any]):
 
 
 class Entry:
-    """A function that runs machine code on arrays of one shape, and another function on the rest."""
+    """A function that runs machine code on arrays of one shape; the rest goes to another one."""
 
     def __init__(self, other: Callable[[Any], Array]) -> None:
         """Make the function; until it is told what to ``run``, the other one gets all calls."""
@@ -172,7 +173,7 @@ class Entry:
         self._record = np.zeros(_Word.SIZE, np.int64).view(_Record)
         self._record.owner = self  # the function refers to nothing else
         self._other, self._kept = other, list[Any]()
-        table = ctypes.cast(_interface(), ctypes.POINTER(ctypes.c_void_p))
+        table = ctypes.cast(_interface() or 0, ctypes.POINTER(ctypes.c_void_p))
         self._set(_Word.TYPE, id(np.ndarray))
         self._set(_Word.DESCRIPTOR, id(np.dtype(np.float32)))
         self._set(_Word.AXES, -1)
@@ -260,8 +261,7 @@ def is_possible() -> bool:
 @functools.cache
 def _interface() -> int | None:
     """Return the address of NumPy's C interface."""
-    import numpy._core._multiarray_umath as core
-
+    core = importlib.import_module("numpy._core._multiarray_umath")
     take = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )

@@ -29,6 +29,11 @@ def _several(value: int | Shape, rank: int) -> Shape:
     return (value,) * rank if isinstance(value, int) else tuple(value)
 
 
+def _two(window: Shape) -> tuple[int, int]:
+    """Return the height and width of a window."""
+    return (1, *window)[-2], window[-1]
+
+
 @dataclass(frozen=True)
 class _Ending:
     """What a convolution takes along: limits, and a pooling whose windows do not overlap."""
@@ -125,7 +130,7 @@ def _is_wide(emitter: Emitter, step: Step, weight: Array, end: _Ending) -> bool:
     """Return whether positions go into vectors rather than channels: there are few of these."""
     held, rank = emitter.value(step.inputs[0]), weight.ndim - 2
     a = step.attributes
-    window = ((1,) * (2 - rank) + end.window)[-2:]
+    window = _two(end.window)
     if a["groups"] > 1 or _several(a["stride"], rank)[-1] != 1 or len(held.shape) != rank + 1:
         return False
     if held.shape[0] > 4 or window not in convolution.CONVOLVE_WIDE:
@@ -156,7 +161,7 @@ def _convolve_wide(
     _finish(emitter, step, end, Held(out, end.step.output.shape[1:], last))
     matrix = np.ascontiguousarray(weight.reshape(len(weight), -1).T)
     zeros = np.zeros(len(weight), np.float32)
-    window = ((1,) * (2 - rank) + end.window)[-2:]
+    window = _two(end.window)
     lines = out_sides[0] if rank == 2 else 1
     step_down = sides[1] * stride[0] if rank == 2 else 0
     emitter.call(
