@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from llmbol_cli import cluster_nodes, cluster_submit, render
+from llmbol_cli import cluster_access, cluster_nodes, cluster_submit, render
 from llmbol_cli.cluster_output import check_output, deliver, deliver_parts
 from llmbol_cli.cluster_submit import Output, Strategy
 from llmbol_cli.options import AsJson, connected, duration, words
 
 app = render.app("Run programs and models on compute nodes.")
+app.add_typer(cluster_access.app)
 app.add_typer(cluster_nodes.app, name="nodes")
 app.add_typer(cluster_submit.app, name="submit")
 
@@ -20,13 +21,19 @@ Task = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 
 @app.command()
 def start(
-    nodes: Annotated[int, typer.Option(min=1, help="How many nodes.")] = 2,
+    nodes: Annotated[
+        int, typer.Option(min=0, help="How many nodes on this machine; others may join.")
+    ] = 2,
     capabilities: Annotated[
         str, typer.Option(help="What each of them offers.")
     ] = "inference,training",
     strategy: Strategy = None,
     retries: Annotated[int, typer.Option(min=0, help="Attempts after the first one.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Threads that a task may use.")] = 1,
+    listen: Annotated[
+        str,
+        typer.Option(metavar="HOST[:PORT]", help="Be reached by other machines at this address."),
+    ] = "",
     foreground: Annotated[
         bool, typer.Option("--foreground/--detach", help="Stay until stopped, or live on.")
     ] = False,
@@ -42,8 +49,8 @@ def start(
     from llmbol_core.distributed.state import StateDirectory
     from llmbol_core.distributed.strategies import DEFAULT
 
-    local = local_nodes(nodes, words(capabilities), threads)
-    config = Config(tuple(local), strategy or DEFAULT, retries)
+    local = local_nodes(nodes, words(capabilities), threads) if nodes else []
+    config = Config(tuple(local), strategy or DEFAULT, retries, listen=listen)
     state = StateDirectory.default()
     if foreground:
         control.run(state, config)

@@ -25,13 +25,15 @@ from llmbol_core.distributed.actions import Action, Launch, Replace, Save
 from llmbol_core.distributed.dispatcher import Dispatcher
 from llmbol_core.distributed.door import Door
 from llmbol_core.distributed.fleet import Fleet
+from llmbol_core.distributed.invitations import Invitations
 from llmbol_core.distributed.journal import Journal
 from llmbol_core.distributed.ledger import Entry, Ledger
 from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.operations import Desk, operations
-from llmbol_core.distributed.processes import LOOPBACK, NodeProcess
-from llmbol_core.distributed.report import ClusterStatus, Config
-from llmbol_core.distributed.security import Certificates
+from llmbol_core.distributed.processes import NodeProcess
+from llmbol_core.distributed.remotes import Remotes
+from llmbol_core.distributed.report import ClusterStatus, Config, place
+from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import Identity, Running, StateDirectory, die_with_parent
 from llmbol_core.distributed.store import FileStore
 from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
@@ -61,7 +63,8 @@ class Broker:
         self.ledger = Ledger(state.ledger, state.results)
         self.dispatcher = Dispatcher(random.random, self.config.strategy, self.config.max_retries)
         self.telemetry = Telemetry()
-        self.fleet = Fleet(self)
+        self.fleet, self.remotes = Fleet(self), Remotes(self)
+        self.invitations = Invitations(state)
         self.journal = Journal(self.ledger, self._saved)
         self.stopping = asyncio.Event()
         self._ended: dict[str, asyncio.Event] = {}
@@ -73,11 +76,15 @@ class Broker:
     async def serve(self) -> None:
         """Start everything, work until asked to stop, stop everything."""
         certificates = Certificates(self.state.tls)
-        door = Door(certificates, operations(Desk(self)))
-        self._address = await door.start(LOOPBACK)
+        door = self.door = Door(certificates, operations(Desk(self)), self.invitations.refusal)
+        host, port = place(self.config.listen)
+        self._address = await self._open(host, port)
         for record in self.ledger.recover():
             self.dispatcher.submit(record)
-        await self.engine.start(self._address, self._node_up, self._node_lost)
+        await self.engine.start(
+            self._address, self._node_up, self._node_lost, self.invitations.refusal,
+            port + 1 if port else 0,
+        )  # fmt: skip
         self.publish()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -91,6 +98,22 @@ class Broker:
         await door.stop()
         self.ledger.close()
         self.state.forget()
+
+    async def _open(self, host: str, port: int) -> str:
+        """Open the door, where it was before if nothing else is said and that can be."""
+        before = self.state.read()
+        if not port and before is not None and before.address.startswith(f"{host}:"):
+            with suppress(OSError):
+                return await self.door.start(host, int(before.address.rpartition(":")[2]))
+        try:
+            return await self.door.start(host, port)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise ClusterError(f"the broker cannot listen on {host}:{port}: {why}") from error
+
+    def refusal(self, invitation: str | None) -> str | None:
+        """Return why a node that came by an invitation may not stay, if so."""
+        return self.invitations.refusal(invitation, Role.NODE)
 
     def now(self) -> float:
         """Return seconds since 1970, never going back while the broker lives."""
@@ -257,6 +280,8 @@ class Broker:
                     why = f"no sign of life for {vitals.age:.1f} s"
                     self._perform(self.dispatcher.replace(name, why, self.now()))
             self._revive()
+            self.door.sweep()
+            await self.remotes.sweep()
             self.advance()
 
     def publish(self) -> None:

@@ -90,6 +90,7 @@ class Client:
         self._idle: list[Connection] = []
         self._hashes: dict[Path, tuple[tuple[int, ...], tuple[str, int]]] = {}
         self._lock = threading.Lock()
+        self._answered = False
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +233,7 @@ class Client:
             try:
                 return self._call_once(name, arguments, body)
             except NoCluster:
-                if time.monotonic() > deadline or not self._state.is_held():
+                if time.monotonic() > deadline or not self._is_expected():
                     raise
                 time.sleep(0.05)
 
@@ -253,16 +254,22 @@ class Client:
             raise
         with self._lock:
             self._idle.append(connection)
+        self._answered = True
         return answer
 
     def _connect(self) -> Connection:
-        running = self._state.running()
+        address = self._state.address()
         try:
-            return Connection(running.address, Certificates(self._state.tls), self._role)
+            return Connection(address, Certificates(self._state.tls), self._role)
         except ClusterError as error:
-            if running.broker.is_alive():
+            running = self._state.read()
+            if self._state.remote() or (running is not None and running.broker.is_alive()):
                 raise
             raise NoCluster(str(error)) from error
+
+    def _is_expected(self) -> bool:
+        """Return whether a broker that does not answer may do so soon."""
+        return self._state.is_held() or (self._state.remote() is not None and self._answered)
 
     def _pack(self, task: Task) -> Task:
         """Return a task ready to travel, its files sent."""

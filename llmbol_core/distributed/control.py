@@ -67,6 +67,10 @@ def stop(
     See ``Client.stop`` for draining; when that takes longer than the time-out, in seconds, the
     cluster is not stopped and goes on with what it has, and ClusterError is raised.
     """
+    if state.remote() is not None:
+        with Client(state) as client:
+            client.stop(drain, timeout, progress)
+        return
     running = state.running()
     try:
         with Client(state) as client:
@@ -132,6 +136,11 @@ def _prepare(state: StateDirectory, config: Config) -> int:
     Returns the lock's descriptor: who has none must not touch what is in the directory.
     """
     state.prepare()
+    if (remote := state.remote()) is not None:
+        raise ClusterError(
+            f"{state.root} is for the cluster at {remote}: set LLMBOL_STATE to another directory "
+            "or end that with: cluster connect --forget"
+        )
     lock = state.hold()
     try:
         for node in config.nodes:

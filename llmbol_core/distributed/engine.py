@@ -26,9 +26,11 @@ from distributed.node import ServerNode
 from distributed.security import Security
 from distributed.utils import NoOpAwaitable
 
+from llmbol_core.distributed.door import Refusal
 from llmbol_core.distributed.node import ComputeNode
-from llmbol_core.distributed.processes import LOOPBACK, NodeProcess
-from llmbol_core.distributed.security import Certificates, Role, role_of
+from llmbol_core.distributed.processes import NodeProcess
+from llmbol_core.distributed.remotes import RemoteNode
+from llmbol_core.distributed.security import Certificates, Role, invitation_of, role_of
 from llmbol_core.distributed.state import Identity, StateDirectory
 from llmbol_core.errors import ClusterError
 
@@ -59,18 +61,22 @@ class Vitals:
     """Content hashes of the models that it has loaded."""
 
 
-def admit(*roles: Role) -> None:
+def admit(*roles: Role, refusal: Refusal = lambda invitation, role: None) -> None:
     """Have the Dask servers that this process starts drop who comes without one of these roles.
+
+    So are those whose invitation is worth nothing.
 
     This happens before anything is read from the peer: what Dask reads it may unpickle.
     """
     accept = Server.handle_comm
 
     def handle_comm(self: Server, comm: Any) -> Any:
-        role = role_of(comm.extra_info.get("peercert"))
-        if role in roles:
+        certificate = comm.extra_info.get("peercert")
+        role = role_of(certificate)
+        why = refusal(invitation_of(certificate), role) if role in roles else f"role {role}"
+        if why is None:
             return accept(self, comm)
-        log.warning("refused a connection from %s: role %s", comm.peer_address, role)
+        log.warning("refused a connection from %s: %s", comm.peer_address, why)
         comm.abort()
         return NoOpAwaitable()
 
@@ -99,9 +105,10 @@ class Engine:
 
     def __init__(self, state: StateDirectory, nodes: Iterable[NodeProcess]) -> None:
         self._state = state
-        self._nodes = {process.node.name: process for process in nodes}
+        self._nodes: dict[str, NodeProcess | RemoteNode] = {p.node.name: p for p in nodes}
         self._addresses: dict[str, str] = {}
-        self._meeting = ""
+        self.meeting = ""
+        """Whom a node's process is to meet: a line of JSON."""
         self._security = _security(Certificates(state.tls))
 
     async def start(
@@ -109,15 +116,18 @@ class Engine:
         door: str,
         on_up: Callable[[ComputeNode], None],
         on_lost: Callable[[str], None],
+        refusal: Refusal = lambda invitation, role: None,
+        port: int = 0,
     ) -> None:
         """Start the scheduler, connect its client and have the nodes join.
 
-        The broker's own door is at the address given; it hears of nodes that come and go.
+        The broker's own door is at the address given, and the scheduler on the same host. It hears
+        of nodes that come and go, and says which invitations are worth nothing.
         """
         self._on_up, self._on_lost = on_up, on_lost
-        admit(Role.BROKER, Role.NODE)
+        admit(Role.BROKER, Role.NODE, refusal=refusal)
         self._scheduler = await Scheduler(
-            host=LOOPBACK, port=0, protocol="tls", security=self._security,
+            host=door.rpartition(":")[0], port=port, protocol="tls", security=self._security,
             dashboard=False,
         )  # fmt: skip
         handlers = self._scheduler.handlers
@@ -131,9 +141,9 @@ class Engine:
         _hurry(getattr(self._client, "scheduler_comm", None))
         for stream in self._scheduler.client_comms.values():
             _hurry(stream)
-        self._meeting = json.dumps({"scheduler": self._scheduler.address, "door": door})
+        self.meeting = json.dumps({"scheduler": self._scheduler.address, "door": door})
         for process in self._nodes.values():
-            process.meet(self._meeting)
+            process.meet(self.meeting)
         settle()
 
     async def stop(self) -> None:
@@ -152,7 +162,11 @@ class Engine:
         """Start one more node."""
         self._nodes[node.name] = process = NodeProcess(node, self._state)
         process.start()
-        process.meet(self._meeting)
+        process.meet(self.meeting)
+
+    def adopt(self, node: RemoteNode) -> None:
+        """Count on a node that is started elsewhere."""
+        self._nodes[node.node.name] = node
 
     async def remove_node(self, name: str) -> None:
         """Stop a node and start it no more."""
@@ -168,12 +182,13 @@ class Engine:
         for process in dead:
             log.warning("node %s has no process; starting one", process.node.name)
             process.start()
-            process.meet(self._meeting)
+            process.meet(self.meeting)
         return bool(dead)
 
     def processes(self) -> tuple[Identity, ...]:
-        """Return the processes of the nodes."""
-        return tuple(Identity.of(process.pid) for process in self._nodes.values())
+        """Return the processes of the nodes on this machine."""
+        pids = (process.pid for process in self._nodes.values())
+        return tuple(Identity.of(pid) for pid in pids if pid is not None)
 
     def configured(self) -> list[ComputeNode]:
         """Return the nodes that should be up."""
@@ -206,7 +221,10 @@ class Engine:
     async def _forget(self, name: str) -> None:
         address = self._addresses.get(name)
         if address is not None:
-            await self._scheduler.remove_worker(address, stimulus_id="llmbol-gone")
+            await self._drop(address)
+
+    async def _drop(self, address: str) -> None:
+        await self._scheduler.remove_worker(address, stimulus_id="llmbol-gone")
 
     # Tasks
 
@@ -244,6 +262,7 @@ class Engine:
         known = self._nodes.get(name)
         if known is None:
             log.warning("an unknown node joined: %s", name)
+            asyncio.ensure_future(self._drop(address))  # noqa: RUF006 -- nobody waits for it
             return
         self._addresses[name] = address
         self._on_up(known.node)

@@ -57,6 +57,7 @@ class Fleet:
         nodes = tuple(node for node in broker.config.nodes if node.name != name)
         cordoned = tuple(other for other in broker.config.cordoned if other != name)
         broker.reconfigure(replace(broker.config, nodes=nodes, cordoned=cordoned))
+        broker.remotes.forget(name)
         await broker.engine.remove_node(name)
         broker.lose(name, "removed")
         broker.publish()

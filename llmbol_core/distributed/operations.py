@@ -162,6 +162,27 @@ class Desk:
         asyncio.get_running_loop().call_later(0.01, self._broker.stopping.set)
         return None, b""
 
+    async def enroll(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer an invited node with a certificate of its own."""
+        invitation = str(arguments["invitation"])
+        return await asyncio.to_thread(self._broker.invitations.enroll, invitation), b""
+
+    async def join(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Take a node that runs elsewhere."""
+        node, agent = ComputeNode.from_json(arguments["node"]), str(arguments["agent"])
+        return self._broker.remotes.join(node, agent, arguments["invitation"]), b""
+
+    async def attend(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer an agent with the next order."""
+        name, agent = str(arguments["name"]), str(arguments["agent"])
+        seconds = min(float(arguments["seconds"]), MAX_WAIT)
+        return await self._broker.remotes.attend(name, agent, seconds), b""
+
+    async def leave(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Let go of a node that runs elsewhere."""
+        await self._broker.remotes.leave(str(arguments["name"]), str(arguments["agent"]))
+        return None, b""
+
     async def has(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer whether a file is in the store; if so it is there for a while yet."""
         sha256 = str(arguments["sha256"])
@@ -247,6 +268,7 @@ class Desk:
 def operations(desk: Desk) -> dict[str, Operation]:
     """Return the table of requests."""
     client, both = frozenset({Role.CLIENT}), frozenset({Role.CLIENT, Role.NODE})
+    node, invited = frozenset({Role.NODE}), frozenset({Role.INVITED})
     # fmt: off
     return {
         # request    who may ask       what answers
@@ -269,6 +291,10 @@ def operations(desk: Desk) -> dict[str, Operation]:
         "release":   Operation(client, desk.release),
         "put":       Operation(client, desk.put),
         "fetch":     Operation(both,   desk.fetch),
+        "enroll":    Operation(invited, desk.enroll),
+        "join":      Operation(node,   desk.join),
+        "attend":    Operation(node,   desk.attend),
+        "leave":     Operation(node,   desk.leave),
     }
     # fmt: on
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from llmbol_core.distributed.node import ComputeNode
@@ -30,18 +31,24 @@ _MODULE = "llmbol_core.distributed.worker"
 class NodeProcess:
     """A node and its process, if it has one."""
 
-    def __init__(self, node: ComputeNode, state: StateDirectory) -> None:
+    def __init__(
+        self,
+        node: ComputeNode,
+        state: StateDirectory,
+        address: str | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Prepare a node that listens on a numeric address: the node's own if None is given."""
         self.node = node
-        self._state = state
+        self._state, self._address, self._inherited = state, address, environment
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause = 0.0
 
     @property
-    def pid(self) -> int:
-        """The number of the process."""
-        assert self._process is not None
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The number of the process, once there is one."""
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start the process, in a session of its own so that it hears no key strokes."""
@@ -97,14 +104,14 @@ class NodeProcess:
 
     def _environment(self) -> dict[str, str]:
         threads = dict.fromkeys(THREADS, str(self.node.threads))
-        return os.environ | as_parent() | threads
+        return {**self._inherited, **as_parent(), **threads}
 
     def _command(self) -> list[str]:
         certificates = Certificates(self._state.tls)
         return [
             sys.executable, "-m", _MODULE,
             "--name", self.node.name, "--nthreads", "1", "--no-nanny",
-            "--protocol", "tls", "--host", self.node.address,
+            "--protocol", "tls", "--host", self._address or self.node.address,
             "--worker-port", str(self.node.port),
             "--no-dashboard",
             # Mapped files count as memory: Dask's own limit would kill nodes for large models.

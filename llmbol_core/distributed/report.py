@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.processes import LOOPBACK
 from llmbol_core.distributed.state import write_private
 from llmbol_core.distributed.strategies import DEFAULT, check_strategy
 from llmbol_core.errors import ClusterError, UsageError
@@ -25,6 +27,8 @@ class Config:
     max_retries: int = 3
     cordoned: tuple[str, ...] = ()
     """Names of nodes that get no tasks."""
+    listen: str = ""
+    """Where the broker listens, HOST or HOST:PORT; empty for the loopback."""
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy)
@@ -33,6 +37,7 @@ class Config:
         names = [node.name for node in self.nodes]
         if len(set(names)) < len(names):
             raise UsageError(f"two nodes with one name: {', '.join(names)}")
+        place(self.listen)
 
     def write(self, path: Path) -> None:
         """Write the configuration to a file."""
@@ -41,6 +46,7 @@ class Config:
             "strategy": self.strategy,
             "max_retries": self.max_retries,
             "cordoned": list(self.cordoned),
+            "listen": self.listen,
         }
         write_private(path, json.dumps(fields, indent=1).encode())
 
@@ -51,9 +57,31 @@ class Config:
             fields = json.loads(read_bytes(path))
             nodes = tuple(ComputeNode.from_json(node) for node in fields["nodes"])
             cordoned = tuple(map(str, fields.get("cordoned", ())))
-            return cls(nodes, fields["strategy"], fields["max_retries"], cordoned)
+            policy = fields["strategy"], fields["max_retries"]
+            return cls(nodes, *policy, cordoned, str(fields.get("listen", "")))
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(f"{path}: no configuration of a cluster: {error}") from error
+
+
+def place(text: str) -> tuple[str, int]:
+    """Return the numeric address and the port, 0 for any, that ``HOST:PORT`` stands for.
+
+    >>> place("127.0.0.1:8000"), place("")
+    (('127.0.0.1', 8000), ('127.0.0.1', 0))
+    """
+    if not text:
+        return LOOPBACK, 0
+    host, colon, port = text.partition(":")
+    good = port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65535
+    if not host or (colon and not good):
+        raise UsageError(f"{text!r} is no address: expected HOST or HOST:PORT, as in 10.0.0.5:7070")
+    try:
+        address = socket.gethostbyname(host)
+    except (OSError, UnicodeError):
+        raise UsageError(f"{text!r}: no machine is named {host!r}") from None
+    if address == "0.0.0.0":
+        raise UsageError(f"{text!r} is no one place: give the address that others reach this by")
+    return address, int(port or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,12 @@ class Role(StrEnum):
     BROKER = "broker"
     NODE = "node"
     CLIENT = "client"
+    INVITED = "invited-node"
+    """May ask for a node's certificate, and for nothing else."""
+
+
+OWN_ROLES = (Role.BROKER, Role.NODE, Role.CLIENT)
+"""Those that a cluster makes certificates for when it starts."""
 
 
 def server_name(role: Role) -> str:
@@ -40,10 +46,17 @@ def server_name(role: Role) -> str:
 
 def role_of(peercert: Mapping[str, Any] | None) -> Role | None:
     """Return the role in a peer's verified certificate, as ``ssl`` describes it."""
-    for (name, value), *_ in (peercert or {}).get("subject", ()):
-        if name == "commonName" and value in tuple(Role):
-            return Role(value)
-    return None
+    value = _subject(peercert).get("commonName")
+    return Role(value) if value in tuple(Role) else None
+
+
+def invitation_of(peercert: Mapping[str, Any] | None) -> str | None:
+    """Return the invitation that a peer's certificate came by, if it came by one."""
+    return _subject(peercert).get("organizationalUnitName")
+
+
+def _subject(peercert: Mapping[str, Any] | None) -> dict[str, str]:
+    return {name: value for ((name, value), *_) in (peercert or {}).get("subject", ())}
 
 
 class Certificates:
@@ -90,16 +103,23 @@ class Certificates:
             ) from error
         return context
 
+    def has_expired(self, role: Role) -> bool:
+        """Return whether a role's certificate is out of date."""
+        from cryptography import x509
+
+        certificate = x509.load_pem_x509_certificate(self.certificate(role).read_bytes())
+        return certificate.not_valid_after_utc <= dt.datetime.now(dt.UTC)
+
     def _good(self) -> bool:
         from cryptography import x509
 
         soon = dt.datetime.now(dt.UTC) + dt.timedelta(days=_RENEW_DAYS)
-        paths = [self.authority, *(self.certificate(role) for role in Role)]
+        paths = [self.authority, *(self.certificate(role) for role in OWN_ROLES)]
         try:
             certificates = [x509.load_pem_x509_certificate(path.read_bytes()) for path in paths]
         except (OSError, ValueError):
             return False
-        keys = all(self.key(role).is_file() for role in Role)
+        keys = all(self.key(role).is_file() for role in OWN_ROLES)
         return keys and all(one.not_valid_after_utc > soon for one in certificates)
 
 
@@ -114,14 +134,39 @@ def issue(directory: Path) -> Certificates:
     certificates = Certificates(directory)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _authority(authority_key)
-    for role in Role:
+    for role in OWN_ROLES:
         key = ec.generate_private_key(ec.SECP256R1())
         write_private(certificates.key(role), _key_bytes(key))
-        leaf = _leaf(role, key, authority, authority_key)
+        subject = _name(role)
+        leaf = _leaf(role, subject, key, authority, authority_key, CERTIFICATE_DAYS * 86400)
         write_private(certificates.certificate(role), _pem(leaf))
     write_private(directory / "authority-key.pem", _key_bytes(authority_key))
     write_private(certificates.authority, _pem(authority))
     return certificates
+
+
+def sign(
+    certificates: Certificates, role: Role, invitation: str, seconds: float
+) -> tuple[str, str]:
+    """Return a certificate for somebody invited, and its key, as PEM; good for some seconds.
+
+    Raises ClusterError if the authority's own key is not there or of no use.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    directory = certificates.directory
+    try:
+        authority = x509.load_pem_x509_certificate(certificates.authority.read_bytes())
+        authority_key = load_pem_private_key((directory / "authority-key.pem").read_bytes(), None)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ClusterError(f"{directory}: no authority to invite with: {why.lower()}") from error
+    assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = _leaf(role, _name(role, invitation), key, authority, authority_key, seconds)
+    return _pem(leaf).decode(), _key_bytes(key).decode()
 
 
 def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
@@ -135,7 +180,7 @@ def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
     )  # fmt: skip
     public = key.public_key()
     return (
-        _builder(name, name, key, AUTHORITY_DAYS)
+        _builder(name, name, key, AUTHORITY_DAYS * 86400)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
@@ -145,9 +190,11 @@ def _authority(key: EllipticCurvePrivateKey) -> x509.Certificate:
 
 def _leaf(
     role: Role,
+    subject: x509.Name,
     key: EllipticCurvePrivateKey,
     authority: x509.Certificate,
     authority_key: EllipticCurvePrivateKey,
+    seconds: float,
 ) -> x509.Certificate:
     """Return a role's certificate; clients cannot be servers."""
     from cryptography import x509
@@ -155,11 +202,11 @@ def _leaf(
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
-    if role is not Role.CLIENT:
+    if role in (Role.BROKER, Role.NODE):
         uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
     issuer = authority_key.public_key()
     return (
-        _builder(_name(role), authority.subject, key, CERTIFICATE_DAYS)
+        _builder(subject, authority.subject, key, seconds)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(
@@ -172,28 +219,31 @@ def _leaf(
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, seconds: float
 ) -> x509.CertificateBuilder:
     """Start a certificate; it counts from a few minutes ago, as clocks differ."""
     from cryptography import x509
 
-    start = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(days=days))
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(seconds=seconds))
     )
 
 
-def _name(text: str) -> x509.Name:
+def _name(text: str, unit: str | None = None) -> x509.Name:
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(text))])
+    names = {NameOID.COMMON_NAME: str(text)}
+    if unit is not None:
+        names[NameOID.ORGANIZATIONAL_UNIT_NAME] = unit
+    return x509.Name([x509.NameAttribute(kind, value) for kind, value in names.items()])
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

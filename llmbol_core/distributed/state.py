@@ -186,6 +186,25 @@ class StateDirectory:
             raise NoCluster(f"no cluster runs in {self.root}; start one with: cluster start")
         return running
 
+    def write_remote(self, data: bytes) -> None:
+        """Note that the cluster of this directory runs on another machine."""
+        write_private(self.root / "remote.json", data)
+
+    def forget_remote(self) -> None:
+        """Take back what ``write_remote`` noted."""
+        (self.root / "remote.json").unlink(missing_ok=True)
+
+    def remote(self) -> str | None:
+        """Return the address of the cluster on another machine, if this directory is for one."""
+        try:
+            return str(json.loads((self.root / "remote.json").read_bytes())["address"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def address(self) -> str:
+        """Return where the broker answers; raises NoCluster if there is none."""
+        return self.remote() or self.running().address
+
     def forget(self) -> None:
         """Take back what ``write`` published."""
         with suppress(FileNotFoundError):
@@ -235,11 +254,14 @@ class StateDirectory:
         self.forget()
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path | str, data: bytes) -> None:
     """Write a file that nobody else may read."""
-    if not path.exists():
+    if not os.path.exists(path):
         # What replaces a file keeps its mode.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise FileError.of(error, path) from error
     with atomic_write(path) as file:
         file.write(data)
 

@@ -41,9 +41,9 @@ def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
     return _SIZES.pack(len(text), len(body)) + text + body
 
 
-def greeting() -> bytes:
-    """Return the frame that a broker begins with."""
-    return pack({"protocol": PROTOCOL})
+def greeting(refusal: str | None = None) -> bytes:
+    """Return the frame that a broker begins with; it may be its last."""
+    return pack({"protocol": PROTOCOL} | ({"refused": refusal} if refusal else {}))
 
 
 def request(call: str, arguments: dict[str, Any], body: bytes = b"") -> bytes:
@@ -70,7 +70,7 @@ class Connection:
     def __init__(self, address: str, certificates: Certificates, role: Role) -> None:
         host, _, port = address.rpartition(":")
         context = certificates.client_context(role)
-        self._address = address
+        self._address, self._certificates, self._role = address, certificates, role
         try:
             plain = socket.create_connection((host, int(port)), CONNECT_SECONDS)
         except OSError as error:
@@ -88,6 +88,11 @@ class Connection:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def own_address(self) -> str:
+        """The numeric address of this end of the connection."""
+        return str(self._stream.getsockname()[0])
 
     def close(self) -> None:
         """Hang up."""
@@ -120,9 +125,13 @@ class Connection:
         except TimeoutError as error:
             raise NoCluster(f"the broker at {self._address} does not answer") from error
         except OSError as error:
+            expired = self._certificates.has_expired(self._role)
+            why = "it has expired" if expired else "it is from another cluster"
             raise ClusterError(
-                f"the broker at {self._address} refused the certificate: it is from another cluster"
+                f"the broker at {self._address} refused the certificate: {why}"
             ) from error
+        if "refused" in header:
+            raise ClusterError(f"the broker at {self._address} refused: {header['refused']}")
         if header.get("protocol") != PROTOCOL:
             raise ClusterError(
                 f"the broker speaks protocol {header.get('protocol')!r}, not {PROTOCOL}; "
