@@ -149,6 +149,7 @@ class Agent:
                     process.kill()
                     process.join()
                 if process.is_due():
+                    self._say(f"the process of node {node.name} ended; starting another one")
                     self._start(process, joined)
         finally:
             over.set()

@@ -108,7 +108,8 @@ class Engine:
         self._nodes: dict[str, NodeProcess | RemoteNode] = {p.node.name: p for p in nodes}
         self._addresses: dict[str, str] = {}
         self.meeting = ""
-        """Whom a node's process is to meet: a line of JSON."""
+        """Whom a node's process is to meet: a line of JSON, once that is known."""
+        self.ready = asyncio.Event()
         self._security = _security(Certificates(state.tls))
 
     async def start(
@@ -144,6 +145,7 @@ class Engine:
         self.meeting = json.dumps({"scheduler": self._scheduler.address, "door": door})
         for process in self._nodes.values():
             process.meet(self.meeting)
+        self.ready.set()
         settle()
 
     async def stop(self) -> None:

@@ -170,7 +170,7 @@ class Desk:
     async def join(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Take a node that runs elsewhere."""
         node, agent = ComputeNode.from_json(arguments["node"]), str(arguments["agent"])
-        return self._broker.remotes.join(node, agent, arguments["invitation"]), b""
+        return await self._broker.remotes.join(node, agent, arguments["invitation"]), b""
 
     async def attend(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer an agent with the next order."""

@@ -93,9 +93,11 @@ class Remotes:
         self._broker = broker
         self._nodes: dict[str, RemoteNode] = {}
 
-    def join(self, node: ComputeNode, agent: str, invitation: str | None) -> dict[str, str]:
+    async def join(self, node: ComputeNode, agent: str, invitation: str | None) -> dict[str, str]:
         """Take a node; answer with its name here and whom its process is to meet."""
         broker = self._broker
+        # The door opens a moment before there is somebody to meet.
+        await broker.engine.ready.wait()
         name = self._name(node.name, agent)
         known = self._nodes.get(name)
         if known is None:

@@ -29,7 +29,7 @@ def processes_of(state: StateDirectory) -> list[int]:
     return found
 
 
-def eventually(condition: Callable[[], object], seconds: float = 15.0) -> bool:
+def eventually(condition: Callable[[], object], seconds: float = 40.0) -> bool:
     """Return whether a condition comes true in some time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
