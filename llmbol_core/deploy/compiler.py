@@ -4,6 +4,7 @@
                        the outputs for each as ``nn infer`` does; --json and --top-k K
     forward(x)         the network: ref Tensor to ref Tensor, for other Dis modules to load
     labels()           what the outputs stand for: list of string
+    shape()            the shape of one sample of the input: list of int
     info()             name, input and output shape as JSON
 
 The first call of a function puts the network together, one call of ``$Ml`` for each operation of

@@ -22,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def add(out: Listing, model: InferenceModel, bind: Routine, forward: Routine) -> None:
-    """Add the functions init and labels and what they need."""
+    """Add the functions init, labels and shape and what they need."""
     _tables(out, model)
     rank = _rank(out, model)
     usage = _usage(out)
@@ -30,6 +30,7 @@ def add(out: Listing, model: InferenceModel, bind: Routine, forward: Routine) ->
     opened = _open(out)
     _init(out, model, [bind, options, opened, forward, rank])
     _labels(out)
+    _shape(out, model)
 
 
 def visible(text: str) -> str:
@@ -318,3 +319,11 @@ def _labels(out: Listing) -> None:
     labels.label("listed")
     labels.code(f"movp\t{found},0(16(fp))")
     labels.code("ret")
+
+
+def _shape(out: Listing, model: InferenceModel) -> None:
+    """Add the function that tells the shape of one sample."""
+    shape = out.routine("shape", comment="The shape of one sample of the input.")
+    out.export(shape, signature("fn(): list of int"))
+    shape.code(f"movp\t{out.number_list(shape, model.input_shape)},0(16(fp))")
+    shape.code("ret")
