@@ -19,8 +19,11 @@ import json
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from llmbol_core.builtins import signature_of
 from llmbol_core.deploy import program
+from llmbol_core.deploy.interface import FORWARD, INFO
 from llmbol_core.deploy.listing import NIL, Listing, Routine
 from llmbol_core.ml import gguf
 from llmbol_core.ml.gguf.shards import is_shard
@@ -28,14 +31,20 @@ from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import atomic_write, check_target, map_file
-from llmbol_core.nn.checkpoint import InferenceModel, inference_model, model_of, tensors_of
+from llmbol_core.nn.checkpoint import (
+    InferenceModel,
+    inference_model,
+    metadata,
+    model_of,
+    tensors_of,
+)
 from llmbol_core.nn.container import carried
+from llmbol_core.nn.model import Model
 from llmbol_core.vm.assembly import parse_assembly
-from llmbol_core.vm.limbo import parse_declarations, signature
+from llmbol_core.vm.module import Module
 from llmbol_core.vm.objectfile import write_module
 from llmbol_core.vm.payload import attach
-
-_FORWARD = "Tensor: adt { rank: int; size: int; }; forward: fn(x: ref Tensor): ref Tensor;"
+from llmbol_core.vm.signature import type_signature
 
 
 @dataclass(frozen=True)
@@ -53,13 +62,42 @@ class Compiled:
 def compile_file(source: str, output: str) -> Compiled:
     """Compile a checkpoint to a ``.dis`` file; the same checkpoint gives the same bytes."""
     check_target(output, source)
-    payload = _payload(source)
+    return _write(_payload(source), source, output)
+
+
+def compile_checkpoint(source: str, output: str | None) -> Compiled | bytes:
+    """Compile a checkpoint to a file, or return the file's bytes without a path."""
+    if output is not None:
+        return compile_file(source, output)
+    return b"".join(_compiled(_payload(source), source)[0])
+
+
+def compile_model(model: Model, output: str | None = None) -> Compiled | bytes:
+    """Compile a model in memory to a ``.dis`` file, or return the file's bytes without a path."""
+    payload = io.BytesIO()
+    state = model.network.state().items()
+    tensors = {name: Tensor(np.ascontiguousarray(value, np.float32)) for name, value in state}
+    gguf.write_stream(payload, metadata(model, output or "model.dis"), tensors)
+    if output is not None:
+        check_target(output)
+        return _write(payload.getbuffer(), model.name, output)
+    pieces, _ = _compiled(payload.getbuffer(), model.name)
+    return b"".join(pieces)
+
+
+def _compiled(payload: memoryview, source: str) -> tuple[list[bytes | memoryview], Module]:
+    """Return the pieces of the file that a checkpoint compiles to, and its module."""
     text = _listing_of(payload, source)
     module = parse_assembly(text, f"<listing of {source}>", signature_of)
-    code = write_module(module)
+    return list(attach(write_module(module), payload)), module
+
+
+def _write(payload: memoryview, source: str, output: str) -> Compiled:
+    pieces, module = _compiled(payload, source)
     with atomic_write(output) as out:
-        size = sum(out.write(piece) for piece in attach(code, payload))
-    return Compiled(output, module.name, len(module.instructions), len(code), len(payload), size)
+        size = sum(out.write(piece) for piece in pieces)
+    counts = (len(module.instructions), len(pieces[0]), len(payload), size)
+    return Compiled(output, module.name, *counts)
 
 
 def list_file(source: str) -> str:
@@ -90,9 +128,7 @@ def listing(model: InferenceModel, stored: dict[str, Tensor]) -> str:
     forward = _forward(out, bind)
     program.add(out, model, bind, forward)
     _info(out, model)
-    return out.text(
-        _module_name(model.name), f"{program.visible(model.name)}: {_described(model)}", "init"
-    )
+    return out.text(_module_name(model.name), f"{model.name}: {_described(model)}", "init")
 
 
 def _bind(out: Listing, model: InferenceModel, stored: dict[str, Tensor]) -> Routine:
@@ -152,7 +188,7 @@ def _take(out: Listing, bind: Routine, value: Value, tensor: Tensor, place: str)
 def _forward(out: Listing, bind: Routine) -> Routine:
     """Add the network as a function: one call of its plan."""
     forward = out.routine("forward", ["x"], "The network: a batch of inputs to a batch of outputs.")
-    out.export(forward, signature(parse_declarations(_FORWARD)["forward"]))
+    out.export(forward, type_signature(FORWARD))
     forward.code(f"call\t{out.invoke(forward, bind)},bind")
     out.call(forward, "Ml.run", ["plan(mp)", forward.slot("x")], forward.slot("y"))
     forward.code(f"movp\t{forward.slot('y')},0(16(fp))")
@@ -181,7 +217,7 @@ def _step(out: Listing, bind: Routine, step: Step, places: dict[int, str], place
 def _info(out: Listing, model: InferenceModel) -> None:
     """Add the function that describes the model."""
     routine = out.routine("info", comment="The model's name and shapes, as JSON.")
-    out.export(routine, signature("fn(): string"))
+    out.export(routine, type_signature(INFO))
     facts = {"name": model.name, "input": model.input_shape, "output": model.output_shape}
     routine.code(f"movp\t{out.string(json.dumps(facts))},0(16(fp))")
     routine.code("ret")

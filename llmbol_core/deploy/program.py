@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 
+from llmbol_core.deploy.interface import LABELS, SHAPE
 from llmbol_core.deploy.listing import NIL, Listing, Routine
 from llmbol_core.nn.checkpoint import InferenceModel
 from llmbol_core.vm.calling import INIT_SIGNATURE
-from llmbol_core.vm.limbo import signature
+from llmbol_core.vm.signature import type_signature
 
 _USAGE = "usage: [--json] [--top-k K] [FILE.npy | .npz | .csv | .json | -]"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def add(out: Listing, model: InferenceModel, bind: Routine, forward: Routine) -> None:
@@ -33,18 +32,9 @@ def add(out: Listing, model: InferenceModel, bind: Routine, forward: Routine) ->
     _shape(out, model)
 
 
-def visible(text: str) -> str:
-    r"""Return a text as one line: control characters as escapes.
-
-    >>> print(visible("a\tb"))
-    a\tb
-    """
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
-
-
 def _tables(out: Listing, model: InferenceModel) -> None:
-    """Add the labels as they are, as a line shows them, and as JSON."""
-    for name, form in (("names", str), ("shown", visible), ("quoted", json.dumps)):
+    """Add the labels as they are and as JSON."""
+    for name, form in (("names", str), ("quoted", json.dumps)):
         texts = [form(label) for label in model.labels]
         if texts:
             out.table(name, texts)
@@ -280,8 +270,8 @@ def _line(out: Listing, rank: Routine) -> None:
     out.call(rank, "Ml.numeral", [rank.slot("highest", "r"), "json(mp)"], text)
     rank.code("bnew\tjson(mp),$0,object")
     rank.code(f"cvtwc\t{best},{label}")
-    rank.code(f"beqw\tshown(mp),{NIL},unnamed")
-    rank.code(f"indw\tshown(mp),{place},{best}")
+    rank.code(f"beqw\tnames(mp),{NIL},unnamed")
+    rank.code(f"indw\tnames(mp),{place},{best}")
     rank.code(f"movp\t0({place}),{label}")
     rank.label("unnamed")
     line = out.string("%d\t%d\t%s\t%s\n")
@@ -307,7 +297,7 @@ def _line(out: Listing, rank: Routine) -> None:
 def _labels(out: Listing) -> None:
     """Add the function that tells what the outputs stand for."""
     labels = out.routine("labels", comment="What the outputs stand for.")
-    out.export(labels, signature("fn(): list of string"))
+    out.export(labels, type_signature(LABELS))
     found, i, place = labels.slot("list"), labels.slot("i", "i"), labels.slot("place", "i")
     labels.code(f"lena\tnames(mp),{i}")
     labels.label("label")
@@ -324,6 +314,6 @@ def _labels(out: Listing) -> None:
 def _shape(out: Listing, model: InferenceModel) -> None:
     """Add the function that tells the shape of one sample."""
     shape = out.routine("shape", comment="The shape of one sample of the input.")
-    out.export(shape, signature("fn(): list of int"))
+    out.export(shape, type_signature(SHAPE))
     shape.code(f"movp\t{out.number_list(shape, model.input_shape)},0(16(fp))")
     shape.code("ret")

@@ -9,6 +9,8 @@ could stand for are tried, with each likely result, until one has that signature
     bytes           array of byte
 
 A result comes back as int, float, str, bytes, list or tuple; a function without one gives None.
+References to ADTs pass as the numbers they are, where the function's type is given: borrowed as
+arguments, owned by the caller as results.
 """
 
 from __future__ import annotations
@@ -59,8 +61,16 @@ _RESULTS: tuple[Type, ...] = (
 )  # fmt: skip
 
 
-def function_type(module: str, export: Export, arguments: Sequence[Any]) -> Function:
-    """Return the type of an exported function, of those that take such arguments."""
+def function_type(
+    module: str, export: Export, arguments: Sequence[Any], kind: Function | None = None
+) -> Function:
+    """Return the type of an exported function: the one given, or one that takes such arguments."""
+    if kind is not None:
+        if type_signature(kind) != export.signature:
+            raise LinkError(
+                module, f"{export.name} (signature {export.signature:08x}) is no {kind}"
+            )
+        return kind
     if export.signature == INIT_SIGNATURE:
         return INIT
     for kinds in itertools.product(*(_types(value) for value in arguments)):
@@ -140,6 +150,8 @@ def store(heap: Heap, address: int, kind: Type, value: Any) -> None:
         _NUMBERS[kind].put(heap, address, value)
     elif kind is STRING:
         heap.give(address, heap.new_string(value or ""))
+    elif isinstance(kind, Reference) and kind.kind == "ref":
+        heap.assign(address, value)
     else:
         assert isinstance(kind, Reference)
         heap.give(address, _new(heap, kind, value))
@@ -176,6 +188,8 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
     if kind is STRING:
         return heap.string(ref)
     assert isinstance(kind, Reference)
+    if kind.kind == "ref":
+        return heap.retain(ref)
     if kind is _BYTES:
         return bytes(heap.array_bytes(ref))
     if kind.kind == "list":

@@ -139,13 +139,16 @@ class InfernoVM:
         self.heap.release(self._handles.pop(name))
         self.loader.forget(loaded)
 
-    def execute(self, name: str, entry: str, arguments: Sequence[Any] = ()) -> Any:
+    def execute(
+        self, name: str, entry: str, arguments: Sequence[Any] = (), kind: Function | None = None
+    ) -> Any:
         """Call an exported function of a loaded module and return its result.
 
-        ``init`` of an Inferno program takes the arguments as its argv. Raises LinkError, the Trap
-        that the function does not handle, LimitError and Deadlock.
+        ``init`` of an Inferno program takes the arguments as its argv. The function's type is found
+        by its signature unless it is given. Raises LinkError, the Trap that the function does not
+        handle, LimitError and Deadlock.
         """
-        handle, export, kind, values = self._callable(name, entry, arguments)
+        handle, export, kind, values = self._callable(name, entry, arguments, kind)
         return self._call(handle, export, kind, values)
 
     def spawn(self, name: str, entry: str, arguments: Sequence[Any] = ()) -> int:
@@ -336,14 +339,14 @@ class InfernoVM:
             self.heap.release(result)
 
     def _callable(
-        self, name: str, entry: str, arguments: Sequence[Any]
+        self, name: str, entry: str, arguments: Sequence[Any], kind: Function | None = None
     ) -> tuple[int, Export, Function, Sequence[Any]]:
         """Return a loaded module's handle, its function, the function's type and arguments."""
         from llmbol_core.vm.calling import INIT, function_type
 
         handle = self._handle(name)
         export = _export(self.engine.module_of(handle), entry)
-        kind = function_type(name, export, arguments)
+        kind = function_type(name, export, arguments, kind)
         return handle, export, kind, [None, list(arguments)] if kind is INIT else arguments
 
     def _handle(self, name: str) -> int:

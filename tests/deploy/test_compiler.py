@@ -94,7 +94,13 @@ def test_payload_is_the_checkpoint(mlp, tmp_path):
     payload = find(data, "mlp.dis")
     assert payload is not None
     assert payload == memoryview((tmp_path / "mlp.gguf").read_bytes())
-    assert {e.name for e in read_module(data).exports} == {"init", "forward", "labels", "info"}
+    assert {e.name for e in read_module(data).exports} == {
+        "init",
+        "forward",
+        "labels",
+        "shape",
+        "info",
+    }
 
 
 def test_listing_assembles_to_the_same_module(mlp, tmp_path):
