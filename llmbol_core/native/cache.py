@@ -51,6 +51,13 @@ def _surroundings() -> tuple[str, ...]:
     return (f"llvmlite {llvmlite.__version__}", f"llmbol {__version__}", *processor_identity())
 
 
+def is_private(path: str) -> bool:
+    """Return whether only this user can change a file."""
+    status = os.stat(path)
+    is_mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return is_mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 class ObjectCache:
     """Objects in one directory; ``limit`` bounds what they take together."""
 
@@ -61,7 +68,7 @@ class ObjectCache:
         """Return what was put under a key, or None if that is not there, whole and trustworthy."""
         path = self._path(key)
         try:
-            if not self._is_private(self.directory) or not self._is_private(path):
+            if not is_private(self.directory) or not is_private(path):
                 return None
             with open(path, "rb") as file:
                 data = file.read()
@@ -77,7 +84,7 @@ class ObjectCache:
         """Keep an object under a key; drop those not used for longest if there are too many."""
         try:
             os.makedirs(self.directory, 0o700, exist_ok=True)
-            if not self._is_private(self.directory):
+            if not is_private(self.directory):
                 return
             with atomic_write(self._path(key)) as file:
                 os.fchmod(file.fileno(), 0o600)
@@ -94,13 +101,6 @@ class ObjectCache:
 
     def _path(self, key: str) -> str:
         return os.path.join(self.directory, key + _SUFFIX)
-
-    @staticmethod
-    def _is_private(path: str) -> bool:
-        """Whether only this user can change a file."""
-        status = os.stat(path)
-        is_mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-        return is_mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
     def _entries(self) -> list[tuple[float, int, str]]:
         """Return time of last use, size and path of every object, the oldest first."""

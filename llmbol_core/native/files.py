@@ -21,6 +21,12 @@ from llmbol_core.errors import FileError
 Path = str | os.PathLike[str]
 
 
+class MappedFile(mmap.mmap):
+    """A file's bytes in memory, and which file it is: changed files are others."""
+
+    identity: tuple[int, ...] = ()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the place of ``path``, on disk, when the block ends well.
@@ -90,7 +96,9 @@ def map_file(path: Path) -> memoryview:
                 return memoryview(file.read())
             if status.st_size == 0:
                 return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            return memoryview(mapped)
     except OSError as error:
         raise FileError.of(error, path) from error
 

@@ -103,6 +103,10 @@ class Builder:
         with self.ir.if_else(condition.ir) as branches:
             yield branches
 
+    def in_order(self) -> None:
+        """Keep loads that follow behind what comes before, which saves registers."""
+        self.ir.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+
     def variable(self, initial: Value) -> Variable:
         """Return a variable that begins with a value."""
         return Variable(self, initial)
@@ -210,6 +214,22 @@ class Builder:
     def dot_signed(self, total: Value, a: Value, b: Value) -> Value:
         """Add products of signed bytes, four to each lane of int32; a is never -128."""
         return dots.dot_signed(self, total, a, b)
+
+    def pairs(self, unsigned: Value, signed: Value) -> Value:
+        """Return sums of two products of bytes in int16; there is ``maddubs``, and they fit."""
+        return dots.pairs(self, unsigned, signed)
+
+    def add_pairs(self, total: Value, pairs: Value) -> Value:
+        """Add two int16 to each lane of int32."""
+        return dots.add_pairs(self, total, pairs)
+
+    def lookup(self, table: Value, index: Value) -> Value:
+        """Look bytes up in a table of 16, by numbers below 16."""
+        return dots.lookup(self, table, index)
+
+    def half(self, x: Value) -> Value:
+        """Round float32 to what float16 can hold."""
+        return x.to(f16).to(f32)
 
     # ---- LLVM's intrinsic functions ----
 

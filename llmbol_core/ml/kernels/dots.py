@@ -16,6 +16,12 @@ _PAIRS = {
     8: ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
     4: ("llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
 }
+_SIGNS = {8: "llvm.x86.avx2.psign.b", 4: "llvm.x86.ssse3.psign.b.128"}
+_SHUFFLES = {
+    64: "llvm.x86.avx512.pshuf.b.512",
+    32: "llvm.x86.avx2.pshuf.b",
+    16: "llvm.x86.ssse3.pshuf.b.128",
+}
 
 
 def dot(k: Builder, total: Value, unsigned: Value, signed: Value, wide: bool) -> Value:
@@ -36,11 +42,25 @@ def dot_signed(k: Builder, total: Value, a: Value, b: Value) -> Value:
         return _sdot(k, total, a, b)
     if k.target.dot == "generic":
         return _generic(total, a.bits(i8), b)
-    negative = a.bits(i8) < 0
-    magnitude = k.select(negative, -a.bits(i8), a.bits(i8))
-    moved = k.select(negative, -b, b)
+    if total.lanes in _SIGNS:
+        name, lanes = _SIGNS[total.lanes], 4 * total.lanes
+        magnitude = k.intrinsic(name, i8, lanes, a, a)
+        moved = k.intrinsic(name, i8, lanes, b, a)
+    else:
+        negative = a.bits(i8) < 0
+        magnitude = k.select(negative, -a.bits(i8), a.bits(i8))
+        moved = k.select(negative, -b, b)
     multiply = _vnni if k.target.dot == "vnni" else _pairs
     return multiply(k, total, magnitude, moved)
+
+
+def lookup(k: Builder, table: Value, index: Value) -> Value:
+    """Look bytes up in a table of 16 bytes."""
+    lanes = index.lanes
+    if k.target.architecture.startswith("x86"):
+        repeated = table.shuffle([i % 16 for i in range(lanes)])
+        return k.intrinsic(_SHUFFLES[lanes], i8, lanes, repeated, index)
+    return k.intrinsic("llvm.aarch64.neon.tbl1.v16i8", i8, lanes, table, index)
 
 
 def _vnni(k: Builder, total: Value, unsigned: Value, signed: Value) -> Value:
@@ -49,10 +69,19 @@ def _vnni(k: Builder, total: Value, unsigned: Value, signed: Value) -> Value:
 
 def _pairs(k: Builder, total: Value, unsigned: Value, signed: Value) -> Value:
     """Add up two products in 16 bits, where they fit if the unsigned side stays below 129."""
-    first, second = _PAIRS[total.lanes]
-    words = 2 * total.lanes
-    pairs = k.intrinsic(first, i16, words, unsigned, signed)
-    return total + k.intrinsic(second, i32, total.lanes, pairs, k.value(1, i16, words))
+    return add_pairs(k, total, pairs(k, unsigned, signed))
+
+
+def pairs(k: Builder, unsigned: Value, signed: Value) -> Value:
+    """Return sums of two products of bytes."""
+    lanes = unsigned.lanes
+    return k.intrinsic(_PAIRS[lanes // 4][0], i16, lanes // 2, unsigned, signed)
+
+
+def add_pairs(k: Builder, total: Value, pairs: Value) -> Value:
+    """Add two of 16 bits to each of 32."""
+    ones = k.value(1, i16, pairs.lanes)
+    return total + k.intrinsic(_PAIRS[total.lanes][1], i32, total.lanes, pairs, ones)
 
 
 def _words(k: Builder, total: Value, unsigned: Value, signed: Value) -> Value:

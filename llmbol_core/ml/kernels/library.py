@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import os
 import struct
 from collections.abc import Sequence
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 class Operation:
     """A kernel with its arguments, ready to be run any number of times."""
 
-    __slots__ = ("arguments", "kept", "words")
+    __slots__ = ("_kept", "arguments", "words")
 
     def __init__(self, words: tuple[int, int, int, int], arguments: Any, kept: Any) -> None:
-        self.words, self.arguments, self.kept = words, arguments, kept
+        self.words, self._kept = words, kept
+        self.arguments = arguments
+        """The argument words, which may be changed between runs."""
 
 
 def operation(kernel: Kernel, items: int, arguments: Sequence[Any], chunk: int = 0) -> Operation:
@@ -43,7 +46,7 @@ def operation(kernel: Kernel, items: int, arguments: Sequence[Any], chunk: int =
     packed = bytearray()
     for parameter, argument in zip(kernel.parameters, arguments, strict=True):
         packed += _word(parameter, argument)
-    held = ctypes.create_string_buffer(bytes(packed), max(8, len(packed)))
+    held = (ctypes.c_int64 * max(1, len(arguments))).from_buffer(packed or bytearray(8))
     words = (address_of(kernel), ctypes.addressof(held), items, chunk or max(items, 1))
     return Operation(words, held, arguments)
 
@@ -76,6 +79,12 @@ def _word(parameter: Parameter, argument: Any) -> bytes:
     if isinstance(argument, np.ndarray):
         return struct.pack("<Q", argument.__array_interface__["data"][0])
     return struct.pack("<Q", argument or 0)
+
+
+@functools.cache
+def kernel_digest() -> str:
+    """Return what tells the code of all kernels from that of other versions."""
+    return hashlib.sha256(_sources().encode()).hexdigest()
 
 
 def address_of(kernel: Kernel) -> int:

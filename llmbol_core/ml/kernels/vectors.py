@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from llmbol_core.ml.kernels.kinds import Kind, f16, i1, i32
+from llmbol_core.ml.kernels.kinds import Kind, f16, i1, i32, i64
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -285,6 +285,10 @@ class Pointer:
         numbers = [ir.IntType(32)(n) for n in (0, level, 1)]
         address = self._address(index, self.kind.size)
         self.k.call("llvm.prefetch.p0", ir.VoidType(), [address, *numbers])
+
+    def address(self) -> Value:
+        """Return the place as a number; 0 is nowhere."""
+        return Value(self.k, self.k.ir.ptrtoint(self.ir, WORD), i64, 1)
 
     def _address(self, index: Value | int, size: int) -> Any:
         if isinstance(index, int):

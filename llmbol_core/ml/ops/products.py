@@ -58,11 +58,11 @@ def linear(x: Array, weight: Weights, bias: Array | None = None, out: Out = None
     """Multiply rows by a matrix [out, in] and add a bias: x W^T + b."""
     rows, place = _rows(x), None if out is None else _rows(out)
     if isinstance(weight, Tensor):
-        y = quantized_product(rows, weight, place)
+        y = quantized_product(rows, weight, place, bias)
     else:
         y = product(rows, weight.T, place)
-    if bias is not None:
-        y += bias
+        if bias is not None:
+            y += bias
     return y.reshape(*x.shape[:-1], y.shape[1])
 
 

@@ -19,13 +19,27 @@ _PART = 1 << 20
 """How many weights are unpacked at a time."""
 
 
-def quantized_product(x: Array, weight: Tensor, out: Out = None) -> Array:
-    """Return [M, K] times the transpose of quantized [N, K]; rows do not depend on each other.
+def quantized_product(
+    x: Array, weight: Tensor, out: Out = None, bias: Array | None = None
+) -> Array:
+    """Return [M, K] times the transpose of quantized [N, K], plus a bias [N].
 
-    Types without a product of integers (F16, BF16) are expanded and multiplied in float32.
+    Rows do not depend on each other. Types without a product of integers (F16, BF16) are expanded
+    and multiplied in float32. Where there are kernels for a type, they do the work.
     """
+    from llmbol_core.ml.packed import packed_weights
+
     output = np.empty((len(x), weight.shape[0]), np.float32) if out is None else out
     x = np.ascontiguousarray(x, np.float32)
+    packed = packed_weights(weight)
+    if packed is not None:
+        bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
+        return packed.product(x, output, bias)
+    return product_by_definition(x, weight, output, bias)
+
+
+def product_by_definition(x: Array, weight: Tensor, output: Array, bias: Array | None) -> Array:
+    """Compute a product with NumPy: what kernels are held to."""
     step = max(1, _PART // max(1, weight.shape[1]))
     multiply = _by_floats
     if weight.dtype.name in UNPACKABLE:
@@ -34,6 +48,8 @@ def quantized_product(x: Array, weight: Tensor, out: Out = None) -> Array:
         multiply = _by_super_blocks
     for start in range(0, weight.shape[0], step):
         output[:, start : start + step] = multiply(x, weight[start : start + step])
+    if bias is not None:
+        output += bias
     return output
 
 

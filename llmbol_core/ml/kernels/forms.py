@@ -1,0 +1,73 @@
+"""THE table of packed forms: how rows of quantized weights lie in memory for products.
+
+Rows are taken in groups of 16, the last one filled up with zeros. For each block of 32 columns a
+group has cells of 64 bytes, 16 rows by 4 consecutive columns, so that a vector register holds one
+row per lane and no sum ever crosses lanes:
+
+    bytes     8 cells; a byte is a weight
+    nibbles   4 cells; low halves are columns 0 to 15, high halves 16 to 31, as in GGML's blocks
+    fifths    nibbles, and then 8 words of 64 bits: the fifth bits of the weights of each cell
+
+Behind all of a tensor's cells lie its scales, float16, 16 for each group and block, and its minima
+likewise if it has any. All in all these are the bytes of GGML's blocks in another order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbol_core.ml.kernels.target import Target
+
+ROWS = 16
+"""Rows of a group."""
+BLOCK = 32
+"""Columns of a block."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one storage type is packed, and what its numbers mean."""
+
+    name: str
+    cells: str
+    zero: int
+    """The number that stands for a weight of 0: subtracted from all."""
+    has_minima: bool = False
+    levels: tuple[int, ...] = ()
+    """What the numbers mean if that is not themselves; signed."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes the cells of one group and block take."""
+        return {"bytes": 512, "nibbles": 256, "fifths": 320}[self.cells]
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether a number is a signed byte; the others are small and not negative."""
+        return self.cells == "bytes" or bool(self.levels)
+
+    @property
+    def most(self) -> int:
+        """The greatest number of one that is not signed."""
+        return 31 if self.cells == "fifths" else 15
+
+    def shift(self, target: Target) -> int:
+        """Return what to add to the weights so that an instruction set can multiply them."""
+        if not self.is_signed:
+            return self.zero
+        return 128 if target.dot == "vnni" else 0
+
+
+_IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+# fmt: off
+FORMS = {form.name: form for form in (
+    #     name      cells     zero  minima
+    Form("Q4_0",   "nibbles",  8),
+    Form("Q4_1",   "nibbles",  0,   True),
+    Form("Q5_0",   "fifths",  16),
+    Form("Q5_1",   "fifths",   0,   True),
+    Form("Q8_0",   "bytes",    0),
+    Form("IQ4_NL", "nibbles",  0,   False, _IQ4_NL),
+)}
+# fmt: on

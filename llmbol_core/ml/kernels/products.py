@@ -1,0 +1,311 @@
+"""Products of quantized activations with packed weights, [M, K] times [N, K] transposed.
+
+A result is a sum over blocks, in their order: the exact dot product of integers, scaled. Every row
+and column is summed in the same way whatever else is computed, so that results depend neither on
+the batch nor on threads. One kernel serves vectors and batches of any size; in it micro-kernels
+hold the sums of some rows and columns in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
+from llmbol_core.ml.kernels.forms import BLOCK, FORMS, ROWS, Form
+from llmbol_core.ml.kernels.kinds import f32, i1, i8, i16, i32, u8, u16, u32, u64
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value, Variable
+
+PARAMETERS = (
+    "cells:u8* scales:f16* minima:f16* levels:i8* d:f32* s:f32* start:i32* bias:f32* out:f32* "
+    "blocks:i64 columns:i64 rows:i64 stride:i64"
+)
+"""Packed weights; activations: levels [M, K], scales d, scaled sums s and starts of the integer
+sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of a row, M, N."""
+
+_COLUMNS, _FEW_COLUMNS = (6, 4, 2, 1), (4, 1)
+"""How many columns micro-kernels compute, for two vectors of rows and for one."""
+_AHEAD = 1024
+"""How many bytes ahead of use weights are asked for."""
+_COLUMNS_AT_A_TIME = 120
+"""Columns whose activations stay in the cache while all rows pass by."""
+
+
+class _Place(NamedTuple):
+    """A vector of rows: ``lanes`` rows of a group."""
+
+    group: Value
+    part: Value | int
+    """Which of the group's vectors."""
+
+
+class _Work(NamedTuple):
+    """The parameters as values."""
+
+    cells: Pointer
+    scales: Pointer
+    minima: Pointer
+    levels: Pointer
+    d: Pointer
+    s: Pointer
+    start: Pointer
+    bias: Pointer
+    out: Pointer
+    blocks: Value
+    columns: Value
+    rows: Value
+    stride: Value
+
+
+def _author(form: Form) -> Author:
+    """Return the author of the kernel for one form; an item is a group of rows."""
+
+    def write(k: Builder, *parameters: Pointer | Value) -> None:
+        work = _Work(*parameters)  # type: ignore[arg-type]
+        for first in k.range(0, work.columns, _COLUMNS_AT_A_TIME):
+            last = k.min(first + _COLUMNS_AT_A_TIME, work.columns)
+            paired = k.end - (k.end - k.begin) % 2
+            for group in k.range(k.begin, paired, 2):
+                _columns(k, form, work, [group, group + 1], first, last)
+            for group in k.range(paired, k.end):
+                _columns(k, form, work, [group], first, last)
+
+    return write
+
+
+def _columns(
+    k: Builder, form: Form, work: _Work, groups: Sequence[Value], first: Value, last: Value
+) -> None:
+    """Compute all columns of one or two groups, as many at a time as registers hold."""
+    parts = ROWS // k.lanes
+    start = k.variable(first)
+    if parts == 1:
+        places = [_Place(group, 0) for group in groups]
+        for count in _COLUMNS if len(groups) == 2 else _FEW_COLUMNS:
+            for column in k.range(start.value, last - (last - start.value) % count, count):
+                _tile(k, form, work, places, column, count)
+            start.value = last - (last - start.value) % count
+        return
+    # With fewer registers, of shorter vectors, some columns share one vector of rows.
+    for count in (4, 2):
+        stop = last - (last - start.value) % count
+        for column in k.range(start.value, stop, count):
+            for group in groups:
+                for part in k.range(parts):
+                    _tile(k, form, work, [_Place(group, part)], column, count)
+        start.value = stop
+    for column in k.range(start.value, last):
+        places = [_Place(group, part) for group in groups for part in range(parts)]
+        for few in (places[i : i + 4] for i in range(0, len(places), 4)):
+            _tile(k, form, work, few, column, 1)
+
+
+def _tile(
+    k: Builder, form: Form, work: _Work, places: Sequence[_Place], column: Value, count: int
+) -> None:
+    """Compute some rows by some columns, with all sums in registers."""
+    lanes = k.lanes
+    sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(count)] for _ in places]
+    lines = [(column + c) * work.blocks for c in range(count)]
+    levels = [work.levels.at(line * BLOCK) for line in lines]
+    cells = [work.cells.at(p.group * work.blocks * form.size + p.part * lanes * 4) for p in places]
+    for block in k.range(work.blocks):
+        here = [cell.at(block * form.size) for cell in cells]
+        if count == 1:
+            _fetch(form, places, here)
+        starts = [work.start.splat(line + block, lanes) for line in lines]
+        given = [level.at(block * BLOCK) for level in levels]
+        dots = _dots(k, form, here, places, given, starts)
+        at = [line + block for line in lines]
+        for place, row, totals in zip(places, dots, sums, strict=True):
+            scale = (place.group * work.blocks + block) * ROWS + place.part * lanes
+            _add_scaled(k, form, work, scale, at, row, totals)
+    for place, totals in zip(places, sums, strict=True):
+        _finish(k, work, place, column, [total.value for total in totals])
+
+
+def _fetch(form: Form, places: Sequence[_Place], cells: Sequence[Pointer]) -> None:
+    """Ask for cells ahead of their use, once for each group."""
+    for place, cell in zip(places, cells, strict=True):
+        if isinstance(place.part, int) and place.part == 0:
+            for line in range(0, form.size, 64):
+                cell.prefetch(_AHEAD + line)
+
+
+def _add_scaled(
+    k: Builder,
+    form: Form,
+    work: _Work,
+    scale: Value,
+    columns: Sequence[Value],
+    dots: Sequence[Value],
+    totals: Sequence[Variable],
+) -> None:
+    """Add one block's dot products of some rows, scaled, and what their minima bring."""
+    weight = work.scales.load(scale, k.lanes).to(f32)
+    for at, dot, total in zip(columns, dots, totals, strict=True):
+        factor = weight * work.d.splat(at, k.lanes)
+        total.value = k.fma(dot.to(f32), factor, total.value)
+    if form.has_minima:
+        low = work.minima.load(scale, k.lanes).to(f32)
+        for at, total in zip(columns, totals, strict=True):
+            total.value = k.fma(low, work.s.splat(at, k.lanes), total.value)
+
+
+def _finish(k: Builder, work: _Work, place: _Place, column: Value, totals: Sequence[Value]) -> None:
+    """Add the bias and store what rows there are."""
+    lanes = k.lanes
+    row = place.group * ROWS + place.part * lanes
+    room = k.room(f32, lanes * len(totals))
+    for number, total in enumerate(totals):
+        room.store(total, number * lanes)
+    has_bias = work.bias.address().differs(0)
+    for c in k.range(len(totals)):
+        result = k.variable(room.load(c * lanes, lanes))
+        target = (column + c) * work.stride + row
+        with k.either(row + lanes <= work.rows) as (whole, some):
+            with whole:
+                with k.when(has_bias):
+                    result.value += work.bias.load(row, lanes)
+                work.out.store(result.value, target)
+            with some:
+                left = k.max(work.rows - row, 0)
+                with k.when(has_bias):
+                    result.value += work.bias.load_some(left, lanes, row)
+                work.out.store_some(result.value, left, target)
+
+
+def _dots(
+    k: Builder,
+    form: Form,
+    cells: Sequence[Pointer],
+    places: Sequence[_Place],
+    levels: Sequence[Pointer],
+    starts: Sequence[Value],
+) -> list[list[Value]]:
+    """Return the exact dot products of one block for all rows and columns."""
+    sums = [[_Sum(k, form, start) for start in starts] for _ in places]
+    whole = form.cells == "bytes"
+    count = 8 if whole else 4
+    # Of 16 registers, unrolled code would be rearranged until they no longer suffice.
+    for j in range(count) if k.lanes == ROWS else k.range(count):
+        if k.lanes == ROWS and 1 < len(levels) < _COLUMNS[0]:
+            k.in_order()
+        weights = [_weights(k, form, cell, p, j) for cell, p in zip(cells, places, strict=True)]
+        for h in range(1 if whole else 2):
+            for c, level in enumerate(levels):
+                x = level.of(i32).splat(j + 4 * h, k.lanes).bits(i8)
+                for r in range(len(places)):
+                    sums[r][c].add(weights[r][h], x)
+        for row in sums:
+            for total in row:
+                total.end_cell()
+    return [[total.value() for total in row] for row in sums]
+
+
+def _weights(k: Builder, form: Form, cell: Pointer, place: _Place, j: Value | int) -> list[Value]:
+    """Return the weights of cell j, and of cell j + 4 where they share bytes."""
+    lanes = 4 * k.lanes
+    packed = cell.load(j * 64, lanes)
+    if form.cells == "bytes":
+        return [packed]
+    low, high = packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15
+    if form.levels:
+        shift = form.shift(k.target)
+        table = k.vector(i8, [v - 256 if (v := (level + shift) & 255) > 127 else v
+                              for level in form.levels])  # fmt: skip
+        return [k.lookup(table, low), k.lookup(table, high)]
+    if form.cells == "nibbles":
+        return [low, high]
+    kind = {64: u64, 32: u32, 16: u16}[lanes]
+    found = []
+    back = place.part * (lanes - lanes // 8)
+    for number, nibbles in ((j, low), (j + 4, high)):
+        bits = cell.bytes_on(number * 8 + 256 - back)
+        chosen = bits.of(kind).load().bits(i1)
+        found.append(nibbles | k.select(chosen, k.value(16, u8, lanes), 0))
+    return found
+
+
+class _Sum:
+    """A dot product of one block, as the instruction set makes it best."""
+
+    def __init__(self, k: Builder, form: Form, start: Value) -> None:
+        self._k, self._form = k, form
+        self._total = k.variable(start)
+        self._in_pairs = not form.is_signed and k.target.dot == "maddubs"
+        # Sums of two products fit into 16 bits; of these a whole block does, or half a block.
+        self._fits = form.most * 128 * BLOCK // 2 <= 32767
+        if self._in_pairs:
+            self._pairs = k.variable(k.zeros(i16, 2 * k.lanes))
+
+    def add(self, weights: Value, x: Value) -> None:
+        """Add the products of bytes."""
+        k, total = self._k, self._total
+        if self._form.shift(k.target) == 128:
+            total.value = k.dot(total.value, weights, x, wide=True)
+        elif self._form.is_signed:
+            total.value = k.dot_signed(total.value, weights.bits(i8), x)
+        elif self._in_pairs:
+            self._pairs.value += k.pairs(weights, x)
+        else:
+            total.value = k.dot(total.value, weights, x)
+
+    def end_cell(self) -> None:
+        """Tell that a cell of all columns is done."""
+        if self._in_pairs and not self._fits:
+            self._widen()
+            self._pairs.value = self._k.zeros(i16, 2 * self._k.lanes)
+
+    def _widen(self) -> None:
+        self._total.value = self._k.add_pairs(self._total.value, self._pairs.value)
+
+    def value(self) -> Value:
+        """Return the sum in int32."""
+        if self._in_pairs and self._fits:
+            self._widen()
+        return self._total.value
+
+
+def _kernel(form: Form) -> Kernel:
+    group = Group(f"product {form.name}")
+    return group.kernel(PARAMETERS, f"product_{form.name.lower()}")(_author(form))
+
+
+PRODUCTS = {name: _kernel(form) for name, form in FORMS.items()}
+"""The kernel of each packed form, by the name of the storage type."""
+
+# ---- activations ----
+
+ACTIVATIONS = Group("activations")
+
+
+@ACTIVATIONS.kernel("x:f32* levels:i8* d:f32* s:f32* start:i32* zero:i32")
+def quantize_activations(
+    k: Builder, x: Pointer, levels: Pointer, d: Pointer, s: Pointer, start: Pointer, zero: Value
+) -> None:
+    """Quantize blocks of 32 numbers to 8 bits, as ``codecs.encode_activations`` does.
+
+    d is the scale rounded to float16, s the rounded product of scale and sum of the levels, start
+    that sum times ``-zero``.
+    """
+    lanes = min(16, BLOCK // 2)
+    for block in k.items():
+        at = block * BLOCK
+        parts = [x.load(at + i, lanes) for i in range(0, BLOCK, lanes)]
+        greatest = k.max(*(k.abs(part) for part in parts)).max()
+        inverse = k.select(greatest.equals(0), k.zeros(f32), 127 / greatest)
+        finite = k.abs(inverse) < float("inf")
+        total = k.zeros(i32, lanes)
+        for i, part in enumerate(parts):
+            level = k.rint(part * inverse).to(i32)
+            level = k.select(finite.splat(lanes), level, -128)
+            levels.store(level, at + i * lanes)
+            total = total + level
+        scale, sums = greatest / 127, total.sum()
+        d.store(k.half(scale), block)
+        s.store(k.half(scale * sums.to(f32)), block)
+        start.store(-sums * zero, block)

@@ -1,0 +1,223 @@
+"""Weights packed for products: made once for a tensor, by machine code, and kept with it.
+
+The packed form of a large tensor of a mapped file is itself kept on disk and mapped, so that all
+processes share it and a later one finds it ready; the pages of the blocks that it was made from are
+given back. Other packed forms are arrays in memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.kernels.forms import BLOCK, FORMS, ROWS, Form
+from llmbol_core.ml.kernels.library import Operation, Program, kernel_digest
+from llmbol_core.ml.kernels.products import PRODUCTS, quantize_activations
+from llmbol_core.ml.kernels.repack import REPACKS
+from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.tensor import Tensor
+from llmbol_core.native.files import MappedFile
+from llmbol_core.native.shared import Write, kept
+from llmbol_core.native.team import team
+
+Array = NDArray[Any]
+
+_LARGE = 1 << 20
+"""Bytes from which a packed form is kept on disk."""
+_SLAB = 8 << 20
+"""Bytes that are packed at a time."""
+_SIZES = 4
+"""For how many sizes of batch plans are kept."""
+_LINE = 64
+
+
+class PackedWeights:
+    """A quantized matrix [N, K], ready for products."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        """Pack a tensor; its type must have a form, and this machine kernels."""
+        chosen = target()
+        assert chosen is not None
+        self.form = FORMS[tensor.dtype.name]
+        self.rows, self.columns = tensor.shape
+        self.blocks = self.columns // BLOCK
+        self.groups = -(-self.rows // ROWS)
+        self.shift = self.form.shift(chosen)
+        """What to subtract from the integers: ``start`` is minus this times their sum."""
+        self.kernel: Kernel = PRODUCTS[self.form.name]
+        packed, self.is_shared = _packed(tensor, self.form, self.groups * self.blocks, self.shift)
+        self.cells, self.scales, self.minima = _views(packed, self.form, self.groups * self.blocks)
+        self._plans: dict[int, list[_Plan]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the packed form takes."""
+        return sum(a.nbytes for a in (self.cells, self.scales, self.minima) if a is not None)
+
+    def product(self, x: Array, out: Array, bias: Array | None = None) -> Array:
+        """Put x W^T, plus a bias for each row of W, into out: [M, K] to [M, N], float32 in rows."""
+        if x.size == 0 or not out.size:
+            out[...] = 0 if bias is None else bias
+            return out
+        free = self._plans_for(len(x))
+        try:
+            plan = free.pop()
+        except IndexError:
+            plan = _Plan(self, len(x))
+        plan.run(x, out, bias)
+        free.append(plan)
+        return out
+
+    def _plans_for(self, batch: int) -> list[_Plan]:
+        """Return the free plans for batches of a size; forget those of an older one."""
+        found = self._plans.get(batch)
+        if found is None:
+            with self._lock:
+                while len(self._plans) >= _SIZES:
+                    del self._plans[next(iter(self._plans))]
+                found = self._plans.setdefault(batch, [])
+        return found
+
+
+class _Plan:
+    """A product of a batch of some size, with room for its activations in 8 bits."""
+
+    def __init__(self, weights: PackedWeights, batch: int) -> None:
+        blocks = batch * weights.blocks
+        levels = np.empty((batch, weights.columns), np.int8)
+        d, sums = np.empty((2, batch, weights.blocks), np.float32)
+        start = np.empty((batch, weights.blocks), np.int32)
+        threads = team().threads
+        self._first = quantize_activations.operation(
+            blocks, None, levels, d, sums, start, weights.shift, chunk=_share(blocks, 6, threads)
+        )
+        work = weights.blocks * (4 + 1.4 * (batch - 1))
+        self._second: Operation = weights.kernel.operation(
+            weights.groups,
+            *(weights.cells, weights.scales, weights.minima, levels, d, sums, start, None, None),
+            *(weights.blocks, batch, weights.rows, weights.rows),
+            chunk=_share(weights.groups, work, threads),
+        )
+        self._program = Program([self._first, self._second])
+
+    def run(self, x: Array, out: Array, bias: Array | None) -> None:
+        """Compute; all arrays are float32 in rows."""
+        self._first.arguments[0] = x.__array_interface__["data"][0]
+        self._second.arguments[7] = 0 if bias is None else bias.__array_interface__["data"][0]
+        self._second.arguments[8] = out.__array_interface__["data"][0]
+        self._program.run()
+
+
+def _share(items: int, nanoseconds: float, threads: int) -> int:
+    """Return how many items a thread takes at a time, an even number; 0 is all of them."""
+    if threads == 1 or items * nanoseconds < 12_000:
+        return 0
+    least = int(6_000 / nanoseconds)
+    return max(2, least + least % 2, -(-items // (8 * threads) // 2) * 2)
+
+
+def packed_weights(tensor: Tensor) -> PackedWeights | None:
+    """Return a tensor's packed form, made now if it has to be; None if there is none here."""
+    if tensor.packed is None and tensor.ndim == 2 and tensor.dtype.name in FORMS and tensor.size:
+        if target() is None:
+            return None
+        tensor.packed = PackedWeights(tensor)
+    if tensor.packed is not None and target() is None:
+        return None
+    packed: PackedWeights | None = tensor.packed
+    return packed
+
+
+# ---- packing ----
+
+
+def _views(packed: Array, form: Form, count: int) -> tuple[Array, Array, Array | None]:
+    """Return cells, scales and minima of so many groups and blocks within the packed bytes."""
+    end = count * form.size
+    scales = packed[end : end + 32 * count]
+    minima = packed[end + 32 * count : end + 64 * count] if form.has_minima else None
+    return packed[:end], scales, minima
+
+
+def _packed(tensor: Tensor, form: Form, count: int, shift: int) -> tuple[Array, bool]:
+    """Return a tensor's packed bytes, and whether other processes share them."""
+    size = count * (form.size + (64 if form.has_minima else 32))
+    source = _mapping_of(tensor.data)
+    if source is not None and size >= _LARGE:
+        mapping, offset = source
+        parts = (mapping.identity, offset, form.name, tensor.shape, shift, kernel_digest())
+        found = kept(parts, size, lambda write: _pack(tensor, form, write))
+        if found is not None:
+            return np.frombuffer(found, np.uint8), True
+    packed = _room(size)
+
+    def write(offset: int, data: memoryview) -> None:
+        packed[offset : offset + len(data)] = data
+
+    _pack(tensor, form, write)
+    return packed, False
+
+
+def _pack(tensor: Tensor, form: Form, write: Write) -> None:
+    """Pack group after group, some of them at a time, and give their mapped pages back."""
+    rows, blocks = tensor.data.shape
+    groups, threads = -(-rows // ROWS), team().threads
+    step = max(1, _SLAB // (blocks * form.size))
+    cells = _room(min(step, groups) * blocks * form.size)
+    scales = np.empty((2, min(step, groups) * blocks * ROWS), np.uint16)
+    data = np.ascontiguousarray(tensor.data)
+    for first in range(0, groups, step):
+        here = min(step, groups - first)
+        part = data[first * ROWS : (first + here) * ROWS]
+        count = here * blocks
+        REPACKS[form.name].run(
+            here,
+            *(part, cells, *scales, blocks, len(part)),
+            chunk=_share(here, blocks * 40, threads),
+        )
+        write(first * blocks * form.size, cells.data[: count * form.size])
+        start = groups * blocks * form.size
+        for number in range(2 if form.has_minima else 1):
+            offset = start + (number * groups + first) * blocks * 32
+            write(offset, scales[number, : count * ROWS].view(np.uint8).data)
+        release(part)
+
+
+def _room(size: int) -> Array:
+    """Return bytes that begin a cache line, in large pages if there are many."""
+    if size >= 2 * _SLAB and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, size)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(memory, np.uint8)
+    raw = np.empty(size + _LINE, np.uint8)
+    return raw[-raw.ctypes.data % _LINE :][:size]
+
+
+def _mapping_of(array: Array) -> tuple[MappedFile, int] | None:
+    """Return the mapped file that an array views, and where in it."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, MappedFile):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if owner is None:
+        return None
+    start = np.frombuffer(owner, np.uint8).ctypes.data
+    return owner, array.ctypes.data - start
+
+
+def release(array: Array) -> None:
+    """Give back the pages of a mapped file that an array views; they are read again if needed."""
+    source = _mapping_of(array)
+    if source is None or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    mapping, offset = source
+    page = mmap.PAGESIZE
+    first = -(-offset // page) * page
+    last = (offset + array.nbytes) // page * page
+    if last > first:
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)

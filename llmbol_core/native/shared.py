@@ -1,0 +1,104 @@
+"""Data made from files, kept on disk where every process of this user maps the same pages.
+
+    $LLMBOL_CACHE/shared/<key>    the bytes, nothing else
+
+What is kept can be made again at any time. It is believed only until the machine starts anew, as
+it is never waited for until the disk has it; the directory and its files must be this user's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+
+from llmbol_core.native.cache import default_directory, is_private
+
+_LIMIT = 16 << 30
+"""Bytes that all files take at most, and they leave as much of the disk free as they take."""
+
+Write = Callable[[int, memoryview], None]
+"""Puts bytes at an offset."""
+
+
+def kept(parts: tuple[object, ...], size: int, make: Callable[[Write], None]) -> memoryview | None:
+    """Return bytes that depend on these parts alone, mapped; made now unless they are there.
+
+    None if they cannot be kept here: no room, no right to write.
+    """
+    folder = os.path.join(default_directory(), "shared")
+    key = hashlib.sha256(repr((_boot(), *parts, size)).encode()).hexdigest()
+    path = os.path.join(folder, key)
+    with suppress(OSError):
+        return _mapped(folder, path, size)
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        if not is_private(folder) or not _has_room(folder, size):
+            return None
+        _make(path, size, make)
+        return _mapped(folder, path, size)
+    except OSError:
+        return None
+
+
+def _mapped(folder: str, path: str, size: int) -> memoryview:
+    """Map a file, or raise OSError if it is not there or not to be trusted."""
+    with open(path, "rb") as file:
+        whole = os.fstat(file.fileno()).st_size == size
+        if not (whole and is_private(folder) and is_private(path)):
+            raise OSError
+        os.utime(path)
+        return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+
+def _make(path: str, size: int, make: Callable[[Write], None]) -> None:
+    """Write a file, unless another process is the first to have done so."""
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.truncate(descriptor, size)
+
+        def write(offset: int, data: memoryview) -> None:
+            while data:
+                done = os.pwrite(descriptor, data, offset)
+                data, offset = data[done:], offset + done
+
+        make(write)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def _has_room(folder: str, size: int) -> bool:
+    """Make room for so many bytes by dropping what was not used for longest."""
+    entries = []
+    with os.scandir(folder) as files:
+        for file in files:
+            with suppress(OSError):
+                status = file.stat()
+                entries.append((status.st_mtime, status.st_size, file.path))
+    held = sum(entry[1] for entry in entries)
+    limit = min(_LIMIT, (shutil.disk_usage(folder).free + held) // 2)
+    for _, freed, path in sorted(entries):
+        if held + size <= limit:
+            break
+        with suppress(OSError):
+            os.unlink(path)
+            held -= freed
+    return held + size <= limit
+
+
+@functools.cache
+def _boot() -> str:
+    """Return what tells this run of the machine from all others."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+    return secrets.token_hex(16)

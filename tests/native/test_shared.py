@@ -1,0 +1,74 @@
+"""Data that processes share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from llmbol_core.native import shared
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    return tmp_path / "shared"
+
+
+def make(write):
+    write(3, memoryview(b"defg"))
+    write(0, memoryview(b"abc"))
+
+
+def never(write):
+    raise AssertionError("made twice")
+
+
+def test_bytes_are_made_once(folder):
+    assert bytes(shared.kept(("a", 1), 7, make) or b"") == b"abcdefg"
+    assert bytes(shared.kept(("a", 1), 7, never) or b"") == b"abcdefg"
+    assert bytes(shared.kept(("a", 2), 7, make) or b"") == b"abcdefg"
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_of_two_makers_the_first_wins(folder):
+    def slow(write):
+        assert shared.kept(("a",), 7, make) is not None
+        write(0, memoryview(b"0000000"))
+
+    assert bytes(shared.kept(("a",), 7, slow) or b"") == b"abcdefg"
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no permissions here")
+def test_files_that_others_can_write_are_not_believed(folder):
+    shared.kept(("a",), 7, make)
+    (path,) = folder.iterdir()
+    path.chmod(0o666)
+    assert shared.kept(("a",), 7, make) is None
+
+
+def test_a_file_of_another_length_is_not_believed(folder):
+    shared.kept(("a",), 7, make)
+    (path,) = folder.iterdir()
+    path.write_bytes(b"abc")
+    assert shared.kept(("a",), 7, make) is None
+
+
+def test_what_was_not_used_for_longest_makes_room(folder, monkeypatch):
+    monkeypatch.setattr(shared, "_LIMIT", 20)
+    for number, name in enumerate("abc"):
+        shared.kept((name,), 7, make)
+        for path in folder.iterdir():
+            os.utime(path, (number, number))
+    assert len(list(folder.iterdir())) == 2
+    assert shared.kept(("d",), 21, make) is None
+
+
+def test_a_failing_maker_leaves_nothing(folder):
+    def fail(write):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shared.kept(("a",), 7, fail)
+    assert not list(folder.iterdir())
