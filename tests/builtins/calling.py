@@ -52,11 +52,15 @@ class Caller:
             result = result.finish(result.run()) if isinstance(result, Work) else result.then()
         found = None
         if layout.result is not NONE:
-            found = bound.decoder(layout.result)(heap, address)
+            found = self.fetch(layout.result, address)
         for part in layout.arguments:
             for at in part.type.pointers():
                 heap.give(base + part.offset + at, NIL)
         return result if isinstance(result, Sleep) else found
+
+    def fetch(self, kind, address):
+        """Return the result at an address as a Python value."""
+        return self._binding.decoder(kind)(self.heap, address)
 
     def array(self, kind, values):
         """Return an array for an argument that the function writes to."""

@@ -1,9 +1,9 @@
 """How much memory operations need while they compute, beside their inputs and their result.
 
 The machine's limit counts it before a call, so that no program makes the host take more than it was
-given. Most operations need no more than a few arrays of their result's size; the table below names
-those that need more: the scores of an attention, the patches of a convolution, the gates of a
-recurrence, positions as 64-bit numbers.
+given. Most operations need no more than a few arrays of their result's size, some much less; the
+table below names these and those that need more: the scores of an attention, the patches of a
+convolution, the gates of a recurrence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def scratch_bytes(row: Op, output: Shape, shapes: Shapes, attributes: Mapping[st
     """Return an upper bound of the bytes that an operation needs meanwhile."""
     if row.is_view:
         return 0
-    rule = _RULES.get(row.name, _results)
+    rule = _RULES.get(row.name, _several)
     return rule(output, shapes, attributes)
 
 
@@ -31,9 +31,19 @@ def _size(shape: Shape | None) -> int:
     return 0 if shape is None else math.prod(shape)
 
 
-def _results(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
-    """Four more results and four times the first input, or half as many in float64."""
-    return 16 * (_size(output) + _size(shapes[0] if shapes else None))
+def _several(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
+    """Return the room for three more arrays as large as the result or the first input."""
+    return 12 * max(_size(output), _size(shapes[0] if shapes else None))
+
+
+def _little(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
+    """Return the room for a part of a row here, a flag for each number there."""
+    return 2 * max(_size(output), _size(shapes[0] if shapes else None))
+
+
+def _polynomial(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
+    """Return the room for terms in float64."""
+    return 56 * _size(output)
 
 
 def _scores(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
@@ -91,7 +101,18 @@ _PART, _PATCHES = 1 << 20, 1 << 22
 """Numbers that the definitions of products and of convolutions work on at a time."""
 
 # fmt: off
-_RULES: dict[str, Rule] = {
+_LITTLE = (
+    "neg", "abs", "sign", "floor", "ceil", "round", "square", "sqrt", "reciprocal", "exp",
+    "log", "sin", "cos", "tanh", "sigmoid", "relu", "relu6", "silu", "hard_sigmoid",
+    "hard_swish", "leaky_relu", "clamp", "scale", "add", "sub", "mul", "div", "power",
+    "maximum", "minimum", "equal", "less", "less_equal", "greater", "greater_equal",
+    "softmax", "batch_norm", "rms_norm", "l2_norm", "pad_reflect", "pad_replicate",
+    "pad_circular", "avg_pool1d", "avg_pool2d", "get_rows", "sum", "max", "min", "cumsum",
+    "concat", "pad", "repeat", "to_numbers",
+)
+_RULES: dict[str, Rule] = dict.fromkeys(_LITTLE, _little) | {
+    "gelu":              _polynomial,
+    "erf":               _polynomial,
     "attention":         _scores,
     "conv1d":            _patches,
     "conv2d":            _patches,
