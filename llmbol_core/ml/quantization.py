@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llmbol_core.errors import DtypeError, nearest
 from llmbol_core.ml.codecs import DECODABLE, ENCODERS, decode
+from llmbol_core.ml.conversion import compare_blocks, decode_blocks, encode_blocks
 from llmbol_core.ml.dtypes import F32, StorageType, storage_type
 from llmbol_core.ml.tensor import Tensor
 
@@ -33,13 +35,21 @@ def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
         x = _floats(array)
     encodable_type(kind)
     blocks = np.empty(kind.block_shape(x.shape), kind.layout)
+    if bad := encode_blocks(kind.name, x, blocks):
+        raise DtypeError(kind.name, _first_bad(x))
+    if bad is None:
+        _encode(kind, x, blocks)
+    return Tensor(blocks, kind)
+
+
+def _encode(kind: StorageType, x: NDArray[np.float32], blocks: NDArray[Any]) -> None:
+    """Fill blocks by definition."""
     rows, flat = x.reshape(-1, kind.elements), blocks.reshape(-1)
     encode = ENCODERS[kind.name]
     for part in _parts(len(flat), kind):
         if kind.is_blocked and not np.isfinite(rows[part]).all():
             raise DtypeError(kind.name, _first_bad(x))
         flat[part] = encode(kind.name, rows[part]).reshape(-1)
-    return Tensor(blocks, kind)
 
 
 def encodable_type(dtype: str | StorageType) -> StorageType:
@@ -61,8 +71,9 @@ def dequantize(tensor: Tensor) -> NDArray[np.float32]:
         raise DtypeError(kind.name, "the blocks of this type cannot be read yet")
     x = np.empty(tensor.shape, np.float32)
     rows, flat = x.reshape(-1, kind.elements), tensor.data.reshape(-1)
-    for part in _parts(len(flat), kind):
-        rows[part] = decode(kind.name, flat[part])
+    if not decode_blocks(kind.name, flat, x):
+        for part in _parts(len(flat), kind):
+            rows[part] = decode(kind.name, flat[part])
     return x
 
 
@@ -84,6 +95,9 @@ def quantization_error(original: ArrayLike | Tensor, stored: Tensor) -> Quantiza
     noise = signal = greatest = 0.0
     kind = stored.dtype
     before, blocks = x.reshape(-1, kind.elements), stored.data.reshape(-1)
+    measured = compare_blocks(kind.name, x, blocks)
+    if measured is not None:
+        return _error(*measured, x.size)
     for part in _parts(len(blocks), kind):
         after = dequantize(Tensor(blocks[part], kind)).reshape(-1)
         exact = before[part].reshape(-1).astype(np.float64)
@@ -91,8 +105,12 @@ def quantization_error(original: ArrayLike | Tensor, stored: Tensor) -> Quantiza
         noise += float(np.square(difference).sum())
         signal += float(np.square(exact).sum())
         greatest = max(greatest, float(np.abs(difference).max(initial=0)))
+    return _error(noise, signal, greatest, x.size)
+
+
+def _error(noise: float, signal: float, greatest: float, count: int) -> QuantizationError:
     ratio = 10 * math.log10(signal / noise) if noise and signal else math.inf
-    return QuantizationError(math.sqrt(noise / max(x.size, 1)), greatest, ratio)
+    return QuantizationError(math.sqrt(noise / max(count, 1)), greatest, ratio)
 
 
 def _floats(array: ArrayLike) -> NDArray[np.float32]:

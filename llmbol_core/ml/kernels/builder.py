@@ -204,6 +204,12 @@ class Builder:
         x, y = self.alike(a, b)
         return self.select(x._compare(sign, y), x, y)
 
+    def trailing_zeros(self, x: Value) -> Value:
+        """Return how many zeros an integer ends with."""
+        name = f"llvm.cttz.{suffix(x)}"
+        made = self.call(name, x.ir.type, [x.ir, ir.IntType(1)(0)])
+        return Value(self, made, x.kind, x.lanes)
+
     def dot(self, total: Value, unsigned: Value, signed: Value, wide: bool = False) -> Value:
         """Add products of bytes, four to each lane of int32: ``total`` + unsigned * signed.
 

@@ -1,0 +1,101 @@
+"""Encoders and decoders of blocks against their definition, on every instruction set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmbol_core.errors import DtypeError
+from llmbol_core.ml import conversion
+from llmbol_core.ml.codecs import ENCODERS, decode
+from llmbol_core.ml.dtypes import TYPES
+from llmbol_core.ml.kernels import blocks
+from llmbol_core.ml.quantization import dequantize, quantization_error, quantize
+from llmbol_core.ml.tensor import Tensor
+
+
+def samples():
+    """Return blocks of many kinds, by what they are."""
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(3000, 32))
+    powers = 10.0 ** rng.integers(-44, 38, (3000, 1))
+    zeros = rng.choice([0.0, -0.0], (300, 32))
+    few = rng.integers(-2, 3, (3000, 32))
+    halves = rng.integers(-254, 255, (3000, 32)) / 2
+    halves[:, 5] = 127
+    lonely = zeros.copy()
+    lonely[:, 7] = rng.normal(size=300) * 1e-41
+    groups = {"normal": normal, "magnitudes": normal * powers, "zeros": zeros, "few": few,
+              "halves": halves, "lonely": lonely, "large": normal * 1e37}  # fmt: skip
+    with np.errstate(over="ignore"):
+        found = {name: x.astype(np.float32) for name, x in groups.items()}
+    return {name: x[np.isfinite(x).all(axis=1)] for name, x in found.items()}
+
+
+SAMPLES = samples()
+
+
+@pytest.mark.parametrize("name", blocks.ENCODERS)
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_encoders_are_the_definition_bit_for_bit(target, name, sample):
+    x = np.ascontiguousarray(SAMPLES[sample])
+    made = np.zeros(len(x), TYPES[name].layout)
+    assert conversion.encode_blocks(name, x, made) == 0
+    with np.errstate(all="ignore"):
+        wanted = ENCODERS[name](name, x)
+    assert made.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("name", blocks.DECODERS)
+def test_decoders_are_the_definition_bit_for_bit(target, name):
+    kind = TYPES[name]
+    raw = np.random.default_rng(1).integers(0, 256, (5000, kind.block_bytes), dtype=np.uint8)
+    stored = raw.view(kind.layout)[:, 0]
+    found = np.zeros((5000, 32), np.float32)
+    assert conversion.decode_blocks(name, stored, found)
+    wanted = decode(name, stored)
+    number = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.isnan(found), ~number)
+    np.testing.assert_array_equal(found[number].view("u4"), wanted[number].view("u4"))
+
+
+@pytest.mark.parametrize("name", ["F16", "BF16"])
+def test_half_floats_are_widened(target, name):
+    bits = np.arange(1 << 16, dtype=np.uint16)[:-3]
+    tensor = Tensor(bits.view(TYPES[name].layout), name)
+    found, wanted = dequantize(tensor), decode(name, tensor.data)[:, 0]
+    number = ~np.isnan(wanted)
+    np.testing.assert_array_equal(found[number].view("u4"), wanted[number].view("u4"))
+    assert np.isnan(found[~number]).all()
+
+
+@pytest.mark.parametrize("name", blocks.ERRORS)
+def test_errors_are_measured(target, name, monkeypatch):
+    x = np.random.default_rng(2).normal(size=(130, 320)).astype(np.float32)
+    stored = Tensor(np.zeros((130, 10), TYPES[name].layout), name)
+    if name in blocks.ENCODERS:
+        stored = quantize(x, name)
+    found = quantization_error(x, stored)
+    monkeypatch.setenv("LLMBOL_KERNELS", "none")
+    wanted = quantization_error(x, stored)
+    assert found.root_mean_square == pytest.approx(wanted.root_mean_square, rel=1e-5)
+    assert found.signal_to_noise == pytest.approx(wanted.signal_to_noise, rel=1e-5)
+    assert found.maximum == pytest.approx(wanted.maximum, rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", blocks.ENCODERS)
+def test_numbers_that_are_not_finite_are_found(target, name, bad):
+    x = np.zeros((3, 64), np.float32)
+    x[1, 40] = bad
+    with pytest.raises(DtypeError, match=r"at \[1, 40\]"):
+        quantize(x, name)
+
+
+@pytest.mark.parametrize("name", blocks.ENCODERS)
+def test_all_instruction_sets_can_be_left_out(name, monkeypatch):
+    x = SAMPLES["normal"]
+    made = quantize(x, name)
+    monkeypatch.setenv("LLMBOL_KERNELS", "none")
+    assert quantize(x, name).tobytes() == made.tobytes()
+    assert dequantize(made).tobytes() == decode(name, made.data.reshape(-1)).tobytes()
