@@ -20,8 +20,8 @@ from llmbol_core.ml.kernels.library import Operation, Program, kernel_digest
 from llmbol_core.ml.kernels.products import PRODUCTS, quantize_activations
 from llmbol_core.ml.kernels.repack import REPACKS
 from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.mapped import mapping_of, release
 from llmbol_core.ml.tensor import Tensor
-from llmbol_core.native.files import MappedFile
 from llmbol_core.native.shared import Write, kept
 from llmbol_core.native.team import team
 
@@ -148,7 +148,7 @@ def _views(packed: Array, form: Form, count: int) -> tuple[Array, Array, Array |
 def _packed(tensor: Tensor, form: Form, count: int, shift: int) -> tuple[Array, bool]:
     """Return a tensor's packed bytes, and whether other processes share them."""
     size = count * (form.size + (64 if form.has_minima else 32))
-    source = _mapping_of(tensor.data)
+    source = mapping_of(tensor.data)
     if source is not None and size >= _LARGE:
         mapping, offset = source
         parts = (mapping.identity, offset, form.name, tensor.shape, shift, kernel_digest())
@@ -197,27 +197,3 @@ def _room(size: int) -> Array:
         return np.frombuffer(memory, np.uint8)
     raw = np.empty(size + _LINE, np.uint8)
     return raw[-raw.ctypes.data % _LINE :][:size]
-
-
-def _mapping_of(array: Array) -> tuple[MappedFile, int] | None:
-    """Return the mapped file that an array views, and where in it."""
-    owner: Any = array
-    while owner is not None and not isinstance(owner, MappedFile):
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-    if owner is None:
-        return None
-    start = np.frombuffer(owner, np.uint8).ctypes.data
-    return owner, array.ctypes.data - start
-
-
-def release(array: Array) -> None:
-    """Give back the pages of a mapped file that an array views; they are read again if needed."""
-    source = _mapping_of(array)
-    if source is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    mapping, offset = source
-    page = mmap.PAGESIZE
-    first = -(-offset // page) * page
-    last = (offset + array.nbytes) // page * page
-    if last > first:
-        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)

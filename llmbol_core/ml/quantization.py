@@ -14,10 +14,13 @@ from llmbol_core.errors import DtypeError, nearest
 from llmbol_core.ml.codecs import DECODABLE, ENCODERS, decode
 from llmbol_core.ml.conversion import compare_blocks, decode_blocks, encode_blocks
 from llmbol_core.ml.dtypes import F32, StorageType, storage_type
-from llmbol_core.ml.tensor import Tensor
+from llmbol_core.ml.mapped import release
+from llmbol_core.ml.tensor import Shape, Tensor
 
 _CHUNK = 1 << 16
 """How many weights are converted at a time: their temporaries stay in the processor's cache."""
+_SLAB = 1 << 22
+"""How many weights of a tensor are in memory at a time when it is converted in parts."""
 
 
 def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
@@ -33,23 +36,49 @@ def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
         x = dequantize(array)
     else:
         x = _floats(array)
-    encodable_type(kind)
+    return _encoded(x, encodable_type(kind), x.shape, 0)
+
+
+def convert(
+    tensor: Tensor, shape: Shape, kind: StorageType
+) -> Iterator[tuple[Tensor, QuantizationError | None]]:
+    """Yield a tensor in another type and shape, some rows at a time, each with its error.
+
+    The rows of both shapes are whole blocks. Types without blocks have no error to tell. The pages
+    of a mapped file are given back as soon as they were read.
+    """
+    width = tensor.shape[-1] if tensor.dtype.is_blocked else shape[-1] if shape else 1
+    data = np.ascontiguousarray(tensor.data).reshape(-1)
+    rows, blocks = tensor.size // max(1, width), width // tensor.dtype.elements
+    step = max(1, _SLAB // max(1, width))
+    for row in range(0, rows, step):
+        part = data[row * blocks : (row + step) * blocks]
+        x = dequantize(Tensor(part, tensor.dtype)).reshape(-1, width)
+        made = _encoded(x, kind, shape, row * width) if kind is not F32 else Tensor(x)
+        yield made, quantization_error(x, made) if kind.is_blocked else None
+        release(part)
+
+
+def _encoded(x: NDArray[np.float32], kind: StorageType, shape: Shape, start: int) -> Tensor:
+    """Return numbers in blocks; they are those from ``start`` on of a tensor of this shape."""
     blocks = np.empty(kind.block_shape(x.shape), kind.layout)
-    if bad := encode_blocks(kind.name, x, blocks):
-        raise DtypeError(kind.name, _first_bad(x))
+    bad = encode_blocks(kind.name, x, blocks)
     if bad is None:
-        _encode(kind, x, blocks)
+        bad = not _encode(kind, x, blocks)
+    if bad:
+        raise DtypeError(kind.name, _first_bad(x, shape, start))
     return Tensor(blocks, kind)
 
 
-def _encode(kind: StorageType, x: NDArray[np.float32], blocks: NDArray[Any]) -> None:
-    """Fill blocks by definition."""
+def _encode(kind: StorageType, x: NDArray[np.float32], blocks: NDArray[Any]) -> bool:
+    """Fill blocks by definition; return False if there are numbers that they cannot hold."""
     rows, flat = x.reshape(-1, kind.elements), blocks.reshape(-1)
     encode = ENCODERS[kind.name]
     for part in _parts(len(flat), kind):
         if kind.is_blocked and not np.isfinite(rows[part]).all():
-            raise DtypeError(kind.name, _first_bad(x))
+            return False
         flat[part] = encode(kind.name, rows[part]).reshape(-1)
+    return True
 
 
 def encodable_type(dtype: str | StorageType) -> StorageType:
@@ -125,8 +154,8 @@ def _parts(blocks: int, kind: StorageType) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _first_bad(x: NDArray[np.float32]) -> str:
-    """Say where the first value lies that is not finite."""
-    index = np.unravel_index(int((~np.isfinite(x)).argmax()), x.shape)
-    place = ", ".join(str(int(i)) for i in index)
-    return f"cannot hold {x[index]} (at [{place}]): a block needs finite numbers"
+def _first_bad(x: NDArray[np.float32], shape: Shape, start: int) -> str:
+    """Say where in a tensor of this shape the first value lies that is not finite."""
+    number = int((~np.isfinite(x)).argmax())
+    place = ", ".join(str(int(i)) for i in np.unravel_index(start + number, shape))
+    return f"cannot hold {x.reshape(-1)[number]} (at [{place}]): a block needs finite numbers"

@@ -1,31 +1,33 @@
 """Convert the weights of a GGUF file: matrices to a smaller storage type, or all to float32.
 
 Checkpoints of ours are converted with their spec, any other GGUF file with its metadata as it is.
-One tensor at a time is made and written, so that a file may be larger than memory.
+Some rows of one tensor are made and written at a time, so that a file may be larger than memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+import numpy as np
 
 from llmbol_core.errors import DtypeError, ModelError, UsageError, nearest
 from llmbol_core.ml import gguf
 from llmbol_core.ml.codecs import DECODABLE
 from llmbol_core.ml.dtypes import BF16, F16, F32, StorageType
 from llmbol_core.ml.gguf.writer import Progress
-from llmbol_core.ml.quantization import (
-    dequantize,
-    encodable_type,
-    quantization_error,
-    quantize,
-)
+from llmbol_core.ml.mapped import release
+from llmbol_core.ml.quantization import convert, encodable_type
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import check_target
 from llmbol_core.nn.checkpoint import SPEC_KEY, matrix_shape, metadata, model_of, tensors_of
 from llmbol_core.nn.container import read_container
 
+_PART = 1 << 24
+"""How many bytes of a tensor that stays as it is are written at a time."""
 _FLOATS = (F32, F16, BF16)
 
 # fmt: off
@@ -151,7 +153,8 @@ class _Work:
         if self.target is None:
             for done, (name, tensor) in enumerate(deferred.items()):
                 progress(done, len(deferred), name)
-                tensor.make()
+                parts = tensor.make()
+                deque([parts] if isinstance(parts, Tensor) else parts, 0)
         else:
             if not self.is_ours:
                 self.metadata["general.quantization_version"] = 2
@@ -168,18 +171,31 @@ def _deferred(
     """Return a tensor that is converted, and reported on, when its turn comes."""
     shape, kind, reason = planned
 
-    def make() -> Tensor:
-        made, rmse = tensor, 0.0
-        if not reason:
-            made = quantize(Tensor(dequantize(tensor).reshape(shape)), kind)
-            if kind is not F32:
-                before = dequantize(tensor).reshape(shape)
-                rmse = quantization_error(before, made).root_mean_square
-        row = (name, tensor.dtype.name, kind.name, tensor.nbytes, made.nbytes, rmse, reason)
-        reports.append(TensorReport(*row))
-        return made
+    def make() -> Iterator[Tensor]:
+        noise = 0.0
+        parts = _rows(tensor) if reason else convert(tensor, shape, kind)
+        try:
+            for part, error in parts:
+                if error is not None:
+                    noise += part.size * error.root_mean_square**2
+                yield part
+        except DtypeError as error:
+            raise DtypeError(name, str(error)) from error
+        row = (name, tensor.dtype.name, kind.name, tensor.nbytes, deferred.nbytes)
+        rmse = math.sqrt(noise / max(1, tensor.size))
+        reports.append(TensorReport(*row, rmse, reason))
 
-    return gguf.Deferred(kind, shape, make)
+    deferred = gguf.Deferred(kind, shape, make)
+    return deferred
+
+
+def _rows(tensor: Tensor) -> Iterator[tuple[Tensor, None]]:
+    """Yield a tensor as it is, in parts that are some megabytes each."""
+    data = np.ascontiguousarray(tensor.data).reshape(-1)
+    step = max(1, _PART // tensor.dtype.block_bytes)
+    for start in range(0, len(data), step):
+        yield Tensor(data[start : start + step], tensor.dtype), None
+        release(data[start : start + step])
 
 
 def _rule(text: str) -> tuple[str, StorageType]:

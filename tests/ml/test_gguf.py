@@ -94,10 +94,16 @@ def plain(value: object) -> object:
     return list(value) if isinstance(value, gguf.StringArray) else value
 
 
+def whole(tensor: Tensor | gguf.Deferred) -> Tensor:
+    made = tensor.make() if isinstance(tensor, gguf.Deferred) else tensor
+    assert isinstance(made, Tensor)
+    return made
+
+
 def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor | gguf.Deferred]) -> None:
     assert list(ours) == list(expected)
     for name, tensor in expected.items():
-        made = tensor.make() if isinstance(tensor, gguf.Deferred) else tensor
+        made = whole(tensor)
         assert (ours[name].dtype, ours[name].shape) == (made.dtype, made.shape)
         assert ours[name].tobytes() == made.tobytes()
 
@@ -149,7 +155,7 @@ def test_the_gguf_package_reads_ours(tmp_path, alignment):
     found = {k: f.contents() for k, f in reader.fields.items() if not k.startswith("GGUF.")}
     assert found == {k: plain(v) for k, v in metadata.items()}
     for tensor, (name, expected) in zip(reader.tensors, some.items(), strict=True):
-        made = expected.make() if isinstance(expected, gguf.Deferred) else expected
+        made = whole(expected)
         assert tensor.name == name
         assert tuple(int(n) for n in reversed(tensor.shape)) == made.shape
         assert tensor.tensor_type.value == made.dtype.number
@@ -348,10 +354,21 @@ def test_a_type_that_does_not_fit_is_refused():
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(b"old")
-    wrong = gguf.Deferred(zeros((4,)).dtype, (4,), lambda: zeros((5,)))
-    with pytest.raises(ValueError, match="not as announced"):
-        gguf.write(path, {}, {"t": wrong})
-    assert path.read_bytes() == b"old"
+    for make in (lambda: zeros((5,)), lambda: [zeros((2,))], lambda: [zeros((4,), "F16")]):
+        wrong = gguf.Deferred(zeros((4,)).dtype, (4,), make)
+        with pytest.raises(ValueError, match="not as announced"):
+            gguf.write(path, {}, {"t": wrong})
+        assert path.read_bytes() == b"old"
+
+
+def test_a_tensor_can_come_in_parts(tmp_path):
+    tensor = quantize(np.arange(320, dtype=np.float32).reshape(5, 64), "Q8_0")
+    parts = gguf.Deferred(
+        tensor.dtype, tensor.shape, lambda: (tensor[i : i + 2] for i in (0, 2, 4))
+    )
+    gguf.write(tmp_path / "a.gguf", {}, {"t": parts, "u": tensor})
+    found = gguf.read(tmp_path / "a.gguf").tensors
+    assert found["t"].tobytes() == found["u"].tobytes() == tensor.tobytes()
 
 
 def test_missing_file_and_path_in_errors(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any, BinaryIO
@@ -40,7 +40,8 @@ class Deferred:
 
     dtype: StorageType
     shape: Shape
-    make: Callable[[], Tensor]
+    make: Callable[[], Tensor | Iterable[Tensor]]
+    """Returns the tensor, or parts of it one after the other: some of its rows each."""
 
     @property
     def nbytes(self) -> int:
@@ -92,11 +93,18 @@ def write_stream(
     file.write(head)
     done = 0
     for name, tensor in tensors.items():
+        start = done
         progress(done, offset, name)
-        _write_data(file, name, tensor)
+        for part in _parts(name, tensor):
+            if done > start:
+                progress(done, offset, name)
+            file.write(part)
+            done += len(part)
+        if done != start + tensor.nbytes:
+            raise ValueError(f"tensor {name!r} was made of {done - start} bytes, not as announced")
         padding = -tensor.nbytes % alignment
         file.write(bytes(padding))
-        done += tensor.nbytes + padding
+        done += padding
     progress(offset, offset, "")
     return len(head) + offset
 
@@ -126,14 +134,17 @@ def _tensor_info(name: str, tensor: Tensor | Deferred, offset: int) -> bytes:
     return _string(name) + axes + lengths + Struct("<IQ").pack(tensor.dtype.number, offset)
 
 
-def _write_data(file: BinaryIO, name: str, tensor: Tensor | Deferred) -> None:
-    """Write a tensor's bytes without another copy of them."""
+def _parts(name: str, tensor: Tensor | Deferred) -> Iterator[memoryview]:
+    """Yield a tensor's bytes without another copy of them."""
     made = tensor.make() if isinstance(tensor, Deferred) else tensor
-    if (made.dtype, made.shape) != (tensor.dtype, tensor.shape):
+    if isinstance(made, Tensor) and made.shape != tensor.shape:
         raise ValueError(f"tensor {name!r} was made as {made}, not as announced")
-    data = np.ascontiguousarray(made.data).reshape(-1)
-    if data.size:
-        file.write(data.view(np.uint8).data)
+    for part in [made] if isinstance(made, Tensor) else made:
+        if part.dtype is not tensor.dtype:
+            raise ValueError(f"tensor {name!r} was made as {part}, not as announced")
+        data = np.ascontiguousarray(part.data).reshape(-1)
+        if data.size:
+            yield data.view(np.uint8).data
 
 
 def _encode_value(key: str, value: Any, kind: str) -> bytes:

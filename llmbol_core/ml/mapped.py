@@ -1,0 +1,38 @@
+"""Arrays that view mapped files: where they lie, and their pages given back."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.native.files import MappedFile
+
+
+def mapping_of(array: NDArray[Any]) -> tuple[MappedFile, int] | None:
+    """Return the mapped file that an array views, and at which byte it begins."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, MappedFile):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if owner is None:
+        return None
+    start = np.frombuffer(owner, np.uint8).ctypes.data
+    return owner, array.ctypes.data - start
+
+
+def release(array: NDArray[Any]) -> None:
+    """Give back the pages of a mapped file that an array views; they are read again if needed.
+
+    Does nothing to other arrays.
+    """
+    source = mapping_of(array)
+    if source is None or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    mapping, offset = source
+    page = mmap.PAGESIZE
+    first = -(-offset // page) * page
+    last = (offset + array.nbytes) // page * page
+    if last > first:
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
