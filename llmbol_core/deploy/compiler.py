@@ -142,7 +142,7 @@ def _bind(out: Listing, model: InferenceModel, stored: dict[str, Tensor]) -> Rou
     for module in out.imports:
         handle = out.load(bind, module)
         bind.code(f"bnew\t{handle},{NIL},has{module}")
-        bind.code(f"raise\t{out.string(f'fail: no ${module} here')}")
+        bind.code(f"raise\t{out.string(f'no module ${module} here')}")
         bind.label(f"has{module}")
     _network(out, bind, model, stored)
     out.call(bind, "Ml.plan", [bind.slot("x"), bind.slot("y")], plan)

@@ -59,7 +59,8 @@ def run_file(
     """
     out, err = io.BytesIO(), io.BytesIO()
     namespace, streams = Namespace(granted=granted), Streams(io.BytesIO(stdin), out, err)
-    with InfernoVM(HOST_MODULES, namespace, limits, streams) as machine:
+    engine = engines.engine("auto")
+    with InfernoVM(HOST_MODULES, namespace, limits, streams, engine=engine) as machine:
         outcome = machine.run(path, arguments, host=True)
     if outcome.value is not None:
         out.write(f"{outcome.value}\n".encode())

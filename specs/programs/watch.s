@@ -161,7 +161,7 @@ model = 12
 sysname = 16
 	string	@mp+mlname,"$Ml"
 mlname = 20
-	string	@mp+noml,"fail: no $Ml here"
+	string	@mp+noml,"no module $Ml here"
 noml = 24
 	string	@mp+failed,"fail:watch"
 failed = 28
