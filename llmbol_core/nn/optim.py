@@ -79,6 +79,9 @@ class SGD(Optimizer):
     def update(self, parameters: Array, gradients: Array) -> None:
         """Apply the formula of the class."""
         real = parameters.dtype.type
+        if fused(parameters, gradients) and (self.momentum or not self.weight_decay):
+            self._update_fused(parameters, gradients)
+            return
         buffer = self.vector("momentum", parameters) if self.momentum else parameters
         for w, gradient, b in _blocks(parameters, gradients, buffer):
             g = gradient
@@ -92,6 +95,20 @@ class SGD(Optimizer):
                     b += real(1 - self.dampening) * g
                 g = g + real(self.momentum) * b if self.nesterov else b
             w -= real(self.rate) * g
+
+    def _update_fused(self, parameters: Array, gradients: Array) -> None:
+        """Do the same in one pass."""
+        from llmbol_core.ml.kernels import optimizers
+
+        size, chunk = parameters.size, optimizers.CHUNK
+        if not self.momentum:
+            optimizers.descend.run(size, parameters, gradients, self.rate, chunk=chunk)
+            return
+        numbers = (self.rate, self.weight_decay, self.momentum, 1 - self.dampening)
+        flags = (int(self.steps == 1), int(self.nesterov))
+        buffer = self.vector("momentum", parameters)
+        given = (parameters, gradients, buffer, *numbers, *flags)
+        optimizers.momentum.run(size, *given, chunk=chunk)
 
 
 class Adam(Optimizer):
@@ -114,6 +131,14 @@ class Adam(Optimizer):
         rate = real(self.rate / (1 - self.beta1**self.steps))
         correction = real(1 / math.sqrt(1 - self.beta2**self.steps))
         mean, square = self.vector("mean", parameters), self.vector("square", parameters)
+        if fused(parameters, gradients):
+            from llmbol_core.ml.kernels import optimizers
+
+            numbers = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2)
+            more = (float(correction), self.eps, *self.decays())
+            given = (parameters, gradients, mean, square, float(rate), *numbers, *more)
+            optimizers.adam.run(parameters.size, *given, chunk=optimizers.CHUNK)
+            return
         for w, gradient, m, v in _blocks(parameters, gradients, mean, square):
             g = self.decayed(w, gradient)
             m *= beta1
@@ -127,6 +152,10 @@ class Adam(Optimizer):
             divisor *= rate
             w -= divisor
 
+    def decays(self) -> tuple[float, float]:
+        """Return how much of the weights is added to the gradient, and what they are scaled by."""
+        return self.weight_decay, 1.0
+
     def decayed(self, w: Array, g: Array) -> Array:
         """Return the gradient with weight decay, or decay the weights themselves."""
         return g + w.dtype.type(self.weight_decay) * w if self.weight_decay else g
@@ -136,6 +165,10 @@ class AdamW(Adam):
     """Adam with the weights themselves decayed: w *= 1 - lr * decay before each step."""
 
     weight_decay: NotNegative = 1e-2
+
+    def decays(self) -> tuple[float, float]:
+        """Return that nothing is added, and what the weights are scaled by."""
+        return 0.0, 1 - self.rate * self.weight_decay
 
     def decayed(self, w: Array, g: Array) -> Array:
         """Decay the weights in place; the gradient stays as it is."""
@@ -200,6 +233,15 @@ class Adagrad(Optimizer):
             g = gradient + real(self.weight_decay) * w if self.weight_decay else gradient
             s += g * g
             w -= rate * g / (np.sqrt(s) + real(self.eps))
+
+
+def fused(*vectors: Array) -> bool:
+    """Tell whether kernels can work on vectors: float32 in one piece, and instructions for it."""
+    if any(v.dtype != np.float32 or not v.flags.c_contiguous for v in vectors):
+        return False
+    from llmbol_core.ml.kernels.target import target
+
+    return target() is not None
 
 
 def clip(gradients: Array, norm: float | None = None, value: float | None = None) -> None:

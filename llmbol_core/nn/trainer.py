@@ -21,6 +21,7 @@ from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import Array
 from llmbol_core.nn.optim import clip
 from llmbol_core.nn.randomness import ORDER_LANE, Stream
+from llmbol_core.nn.stepper import Stepper, make_stepper
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Trainer:
         self.history: list[Epoch] = []
         self._best: tuple[int, float] = (0, math.inf)
         self._best_state: dict[str, Array] = {}
+        self._steppers: dict[int, Stepper | None] = {}
+        self._steppers_of: Array | None = None
 
     @property
     def done(self) -> bool:
@@ -106,17 +109,32 @@ class Trainer:
         """Take one step on one batch; return the batch's loss before it."""
         network, settings = self.model.network, self.settings
         parameters, gradients = network.get_parameters()
-        gradients.fill(0)
-        output = network.forward(x)
-        value = settings.loss.forward(output, targets)
+        stepper = self._stepper(len(x), parameters)
+        if stepper is not None:
+            value = stepper.step(x, targets)
+        else:
+            gradients.fill(0)
+            output = network.forward(x)
+            value = settings.loss.forward(output, targets)
         if not np.isfinite(value):
             rate = settings.optimizer.rate
             why = f"the loss became {value}: is a learning rate of {rate} too high?"
             raise ModelError(self.model.name, why)
-        network.backward(x, settings.loss.backward(output, targets))
+        if stepper is None:
+            network.backward(x, settings.loss.backward(output, targets))
         clip(gradients, settings.clip_norm, settings.clip_value)
         settings.optimizer.step(parameters, gradients)
         return value
+
+    def _stepper(self, batch: int, parameters: Array) -> Stepper | None:
+        """Return what takes steps with batches of this size in machine code, if anything does."""
+        if self._steppers_of is not parameters:
+            self._steppers, self._steppers_of = {}, parameters
+        if batch not in self._steppers:
+            network, loss = self.model.network, self.settings.loss
+            shape, dtype = self.model.input.shape, parameters.dtype
+            self._steppers[batch] = make_stepper(network, loss, shape, batch, dtype)
+        return self._steppers[batch]
 
     def _observe(self, epoch: Epoch) -> None:
         """Let schedule and early stopping see the watched loss."""

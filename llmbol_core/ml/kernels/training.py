@@ -1,0 +1,246 @@
+"""Kernels of training: pooling, batch norm, masks, other orders, and the loss.
+
+Positions of a batch are samples, lines and rows of channels, as in ``gradients``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmbol_core.ml.kernels.declaration import Group
+from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.functions import exp, log
+from llmbol_core.ml.kernels.gradients import transposed
+from llmbol_core.ml.kernels.kinds import f32, i64
+from llmbol_core.ml.kernels.rows import plus, reduced
+from llmbol_core.ml.kernels.tiles import greater, lesser_number
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
+
+group = Group("training")
+
+# ---- windows that lie side by side ----
+
+_POOL = (
+    "x:f32* x_sample:i64 x_line:i64 x_row:i64 y:f32* y_sample:i64 y_line:i64 y_row:i64 lines:i64"
+    " rows:i64 high:i64 wide:i64 channels:i64"
+)
+
+
+@group.kernel(_POOL)
+def pool(
+    k: Builder, x: Pointer, x_sample: Value, x_line: Value, x_row: Value, y: Pointer,
+    y_sample: Value, y_line: Value, y_row: Value, lines: Value, rows: Value, high: Value,
+    wide: Value, channels: Value,
+) -> None:  # fmt: skip
+    """Write the greatest value of each window; items are lines of windows."""
+    for item in k.items():
+        sample, line = item // lines, item % lines
+        source = x.at(sample * x_sample + line * high * x_line)
+        to = y.at(sample * y_sample + line * y_line)
+        for row in k.range(rows):
+            for c in k.range(0, channels, k.lanes):
+                left = lesser_number(k, channels - c, k.value(k.lanes, i64))
+                start = source.at(row * wide * x_row + c)
+                best = k.variable(start.load_some(left, k.lanes))
+                for i in k.range(high):
+                    for j in k.range(wide):
+                        value = start.load_some(left, k.lanes, i * x_line + j * x_row)
+                        best.value = greater(k, best.value, value)
+                to.store_some(best.value, left, row * y_row + c)
+
+
+@group.kernel(_POOL + " d:f32* d_sample:i64 d_line:i64 d_row:i64 g:f32* g_sample:i64 g_line:i64"
+              " g_row:i64 above:f32")  # fmt: skip
+def pool_gradient(
+    k: Builder, x: Pointer, x_sample: Value, x_line: Value, x_row: Value, y: Pointer,
+    y_sample: Value, y_line: Value, y_row: Value, lines: Value, rows: Value, high: Value,
+    wide: Value, channels: Value, d: Pointer, d_sample: Value, d_line: Value, d_row: Value,
+    g: Pointer, g_sample: Value, g_line: Value, g_row: Value, above: Value,
+) -> None:  # fmt: skip
+    """Give d to the first place of each window with the greatest value, if that is above a limit.
+
+    The places go to g, which has zeros elsewhere; items are lines of windows.
+    """
+    lanes = k.lanes
+    for item in k.items():
+        sample, line = item // lines, item % lines
+        source = x.at(sample * x_sample + line * high * x_line)
+        to = g.at(sample * g_sample + line * high * g_line)
+        reached = y.at(sample * y_sample + line * y_line)
+        given = d.at(sample * d_sample + line * d_line)
+        for row in k.range(rows):
+            for c in k.range(0, channels, lanes):
+                left = lesser_number(k, channels - c, k.value(lanes, i64))
+                best = reached.load_some(left, lanes, row * y_row + c)
+                gradient = given.load_some(left, lanes, row * d_row + c)
+                zero = k.zeros(f32, lanes)
+                free = k.variable(k.select(best > above.splat(lanes), gradient, zero))
+                for i in k.range(high):
+                    for j in k.range(wide):
+                        start = row * wide + j
+                        value = source.load_some(left, lanes, i * x_line + start * x_row + c)
+                        hit = value.equals(best)
+                        share = k.select(hit, free.value, zero)
+                        free.value = k.select(hit, zero, free.value)
+                        to.store_some(share, left, i * g_line + start * g_row + c)
+
+
+# ---- moving ----
+
+
+@group.kernel("x:f32* out:f32* table:i64*")
+def gather(k: Builder, x: Pointer, out: Pointer, table: Pointer) -> None:
+    """Write the numbers that a table names; they are the items."""
+    for item in k.items():
+        out.store(x.load(table.load(item)), item)
+
+
+@group.kernel(
+    "x:f32* x_sample:i64 x_row:i64 out:f32* out_sample:i64 out_row:i64 rows:i64 columns:i64"
+)
+def transpose(
+    k: Builder, x: Pointer, x_sample: Value, x_row: Value, out: Pointer, out_sample: Value,
+    out_row: Value, rows: Value, columns: Value,
+) -> None:  # fmt: skip
+    """Exchange rows and columns of each sample; items are samples."""
+    lanes = k.lanes
+    for sample in k.items():
+        source, to = x.at(sample * x_sample), out.at(sample * out_sample)
+        for i in k.range(0, rows, lanes):
+            down = lesser_number(k, rows - i, k.value(lanes, i64))
+            for j in k.range(0, columns, lanes):
+                across = lesser_number(k, columns - j, k.value(lanes, i64))
+                last = rows - 1
+                square = [
+                    source.at(lesser_number(k, i + r, last) * x_row + j).load_some(across, lanes)
+                    for r in range(lanes)
+                ]
+                for c, vector in enumerate(transposed(k, square)):
+                    with k.when(across > c):
+                        to.store_some(vector, down, (j + c) * out_row + i)
+
+
+@group.kernel("x:f32* mask:f32* out:f32* x_line:i64 mask_line:i64 out_line:i64 size:i64 sign:i64")
+def masked(
+    k: Builder, x: Pointer, mask: Pointer, out: Pointer, x_line: Value, mask_line: Value,
+    out_line: Value, size: Value, sign: Value,
+) -> None:  # fmt: skip
+    """Multiply by a mask, or with ``sign`` keep what stands where the mask is above 0."""
+    for item in k.items():
+        given, shown, made = x.at(item * x_line), mask.at(item * mask_line), out.at(item * out_line)
+
+        def step(i: Value, left: Value | None) -> None:
+            value, share = read(k, given, i, left), read(k, shown, i, left)
+            kept = k.select(share > 0.0, value, k.zeros(f32, k.lanes))
+            write(k, made, k.select(sign.differs(0), kept, value * share), i, left)
+
+        spread(k, size, step)
+
+
+# ---- batch norm over rows ----
+
+
+@group.kernel(
+    "x:f32* y:f32* normal:f32* rate:f32* weight:f32* bias:f32* mean:f32* variance:f32* rows:i64"
+    " columns:i64 eps:f32 momentum:f32 rest:f32 unbiased:f32 low:f32"
+)
+def batch_norm(
+    k: Builder, x: Pointer, y: Pointer, normal: Pointer, rate: Pointer, weight: Pointer,
+    bias: Pointer, mean: Pointer, variance: Pointer, rows: Value, columns: Value, eps: Value,
+    momentum: Value, rest: Value, unbiased: Value, low: Value,
+) -> None:  # fmt: skip
+    """Normalize columns, move the running values; items are vectors of columns."""
+    lanes = k.lanes
+    count = rows.to(f32).splat(lanes)
+    for item in k.items():
+        column = item * lanes
+        left = lesser_number(k, columns - column, k.value(lanes, i64))
+        total = k.variable(k.zeros(f32, lanes))
+        for row in k.range(rows):
+            total.value = total.value + x.load_some(left, lanes, row * columns + column)
+        middle = total.value / count
+        squares = k.variable(k.zeros(f32, lanes))
+        for row in k.range(rows):
+            distance = x.load_some(left, lanes, row * columns + column) - middle
+            squares.value = k.fma(distance, distance, squares.value)
+        spread_of = squares.value / count
+        root = 1.0 / k.sqrt(spread_of + eps)
+        rate.store_some(root, left, column)
+        for running, now in ((mean, middle), (variance, spread_of * unbiased)):
+            old = running.load_some(left, lanes, column)
+            running.store_some(old * rest + now * momentum, left, column)
+        gain, shift = weight.load_some(left, lanes, column), bias.load_some(left, lanes, column)
+        for row in k.range(rows):
+            place = row * columns + column
+            value = (x.load_some(left, lanes, place) - middle) * root
+            normal.store_some(value, left, place)
+            made = value * gain + shift
+            least = low.splat(lanes)
+            y.store_some(k.select(made < least, least, made), left, place)
+
+
+@group.kernel(
+    "d:f32* normal:f32* rate:f32* weight:f32* mask:f32* g:f32* along_weight:f32* along_bias:f32*"
+    " rows:i64 columns:i64 above:f32"
+)
+def batch_norm_gradient(
+    k: Builder, d: Pointer, normal: Pointer, rate: Pointer, weight: Pointer, mask: Pointer,
+    g: Pointer, along_weight: Pointer, along_bias: Pointer, rows: Value, columns: Value,
+    above: Value,
+) -> None:  # fmt: skip
+    """Write the gradients of input, weight and bias; d counts where the mask is above a limit."""
+    lanes = k.lanes
+    count = rows.to(f32).splat(lanes)
+    for item in k.items():
+        column = item * lanes
+        left = lesser_number(k, columns - column, k.value(lanes, i64))
+        limit = above.splat(lanes)
+        sums, products = k.variable(k.zeros(f32, lanes)), k.variable(k.zeros(f32, lanes))
+
+        def gradient(place: Value) -> Value:
+            shown = mask.load_some(left, lanes, place) > limit
+            return k.select(shown, d.load_some(left, lanes, place), k.zeros(f32, lanes))
+
+        for row in k.range(rows):
+            place = row * columns + column
+            value = gradient(place)
+            sums.value = sums.value + value
+            unit = normal.load_some(left, lanes, place)
+            products.value = k.fma(value, unit, products.value)
+        along_bias.store_some(sums.value, left, column)
+        along_weight.store_some(products.value, left, column)
+        factor = weight.load_some(left, lanes, column) * rate.load_some(left, lanes, column)
+        middle, slope = sums.value / count, products.value / count
+        for row in k.range(rows):
+            place = row * columns + column
+            unit = normal.load_some(left, lanes, place)
+            rest = (gradient(place) - middle) - unit * slope
+            g.store_some(rest * factor, left, place)
+
+
+# ---- loss ----
+
+
+@group.kernel("x:f32* classes:i64* g:f32* losses:f32* size:i64 share:f32")
+def cross_entropy(
+    k: Builder, x: Pointer, classes: Pointer, g: Pointer, losses: Pointer, size: Value,
+    share: Value,
+) -> None:  # fmt: skip
+    """Write each row's loss against its class, and the gradient times ``share``; items are rows."""
+    for row in k.items():
+        given, made = x.at(row * size), g.at(row * size)
+        top = reduced(k, given, size, float("-inf"), lambda a, b: greater(k, a, b))
+        total = reduced(k, given, size, 0.0, plus, lambda v, i, n: exp(k, v - top))
+        own = classes.load(row)
+        logarithm = log(k, total.splat(k.lanes)).lane(0)
+        losses.store(logarithm - (given.load(own) - top), row)
+        factor = share / total
+
+        def step(i: Value, left: Value | None) -> None:
+            write(k, made, exp(k, read(k, given, i, left) - top) * factor, i, left)
+
+        spread(k, size, step)
+        made.store(made.load(own) - share, own)

@@ -1,0 +1,376 @@
+"""Layers as stages of training in machine code: operations forward, operations backward.
+
+A stage reads its source's value and writes its result's; backward it reads the result's gradient,
+writes the gradients of its parameters and, if somebody needs it, its source's gradient. A source
+that is ``limited`` gets 0 where its value is not above 0: that is the gradient of the ReLU before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.kernels import gradients, layouts, training
+from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.kernels.target import target
+from llmbol_core.native.team import team
+from llmbol_core.nn.flows import Flow, Grid, room
+from llmbol_core.nn.layers.dropout import Dropout, draw_kept
+from llmbol_core.nn.layers.linear import Linear
+from llmbol_core.nn.layers.normalization import BatchNorm
+from llmbol_core.nn.layers.pooling import Pooling
+from llmbol_core.nn.module import Module
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.library import Operation
+
+Array = NDArray[Any]
+
+NO_LIMIT = float("-inf")
+_PARTS = 8
+"""Into how many chunks items that cost alike are cut for the team."""
+
+
+class Stage:
+    """Some operations, and what the host does before them."""
+
+    is_native = True
+
+    def __init__(self) -> None:
+        self.forward: list[Operation] = []
+        self.backward: list[Operation] = []
+        self._lanes = lanes()
+
+    def begin(self) -> None:
+        """Do what has to be done before each step; nothing by default."""
+
+    def add(self, where: list[Operation], kernel: Kernel, items: int, *arguments: Any) -> None:
+        """Append an operation whose items are cut into even chunks."""
+        chunk = max(1, -(-items // _PARTS))
+        where.append(kernel.operation(items, *arguments, chunk=chunk))
+
+    def add_panels(
+        self, where: list[Operation], kernel: Kernel, columns: int, *rest: Any, pieces: int = 1
+    ) -> None:
+        """Append an operation whose items are panels of two vectors of columns."""
+        items = pieces * -(-columns // (2 * self._lanes))
+        where.append(kernel.operation(items, *rest, chunk=1))
+
+    def add_sums(self, flow: Flow, out: Array) -> None:
+        """Append the sums of a gradient over all positions: that of a bias."""
+        grid = flow.gradient_grid
+        columns = grid.channels
+        sizes = (grid.samples, grid.lines, grid.rows, columns)
+        items = -(-columns // self._lanes)
+        given = (flow.gradients(), *grid.steps, out, *sizes)
+        self.backward.append(gradients.column_sums.operation(items, *given, chunk=1))
+
+
+def lanes() -> int:
+    """Return how many numbers a vector of this machine has."""
+    chosen = target()
+    assert chosen is not None
+    return chosen.lanes
+
+
+def scratch_for(depth: int) -> tuple[Array, int]:
+    """Return room in which each thread packs panels of this depth, and the numbers for each."""
+    share = depth * 2 * lanes() + 16
+    return room(share * team().threads), share
+
+
+def padded(count: int) -> Array:
+    """Return zeros for so many columns and what a panel has more."""
+    return room(-(-count // (2 * lanes())) * 2 * lanes())
+
+
+_NOTHING = np.zeros(16, np.float32)
+
+
+class LinearStage(Stage):
+    """A linear map of rows, with the ReLU behind it."""
+
+    def __init__(self, layer: Linear, source: Flow, result: Flow) -> None:
+        super().__init__()
+        rows, depth, columns = source.grid.rows, layer.in_features, layer.out_features
+        weight, bias = layer.params["weight"], padded(columns)
+        scratch, share = scratch_for(depth)
+        if layer.bias:
+            self.add(self.forward, layouts.copy, 1, layer.params["bias"], bias, columns)
+        low = 0.0 if result.limited else NO_LIMIT
+        self.add_panels(
+            self.forward, gradients.ROWS_PRODUCT[False], columns,
+            source.value, 0, 0, depth, 0, weight, 1, depth, result.value, 0, 0, columns, bias,
+            1, 1, rows, 1, depth, columns, low, _NOTHING, scratch, share,
+        )  # fmt: skip
+        g = result.gradient
+        self.add_panels(
+            self.backward, gradients.outer, depth,
+            g, 0, 0, columns, source.value, 0, 0, depth, 0, layer.grads["weight"], depth,
+            1, 1, rows, depth, columns,
+        )  # fmt: skip
+        if layer.bias:
+            self.add_sums(result, layer.grads["bias"])
+        if source.gradient is not None:
+            back, part = scratch_for(columns)
+            self.add_panels(
+                self.backward, gradients.ROWS_PRODUCT[source.limited], depth,
+                g, 0, 0, columns, 0, weight, depth, 1, source.gradient, 0, 0, depth, padded(depth),
+                1, 1, rows, 1, columns, depth, NO_LIMIT, source.value, back, part,
+            )  # fmt: skip
+
+
+class ConvolutionStage(Stage):
+    """A convolution of channels that lie together, with the ReLU behind it."""
+
+    def __init__(self, layer: Any, source: Flow, result: Flow) -> None:
+        super().__init__()
+        self.layer, self.source, self.result = layer, source, result
+        high = layer.kernel_size if source.grid.is_image else 1
+        self.pieces, self.depth = high, layer.kernel_size * layer.in_channels
+        outs, whole = layer.out_channels, self.pieces * self.depth
+        shape = (outs, layer.in_channels, high, layer.kernel_size)
+        self._order = np.arange(math.prod(shape)).reshape(shape)
+        kernels, bias = room(whole * outs), padded(outs)
+        scratch, share = scratch_for(whole)
+        self._rearranged(kernels, self._order.transpose(2, 3, 1, 0))
+        if layer.bias:
+            self.add(self.forward, layouts.copy, 1, layer.params["bias"], bias, outs)
+        x, y = source.grid, result.grid
+        low = 0.0 if result.limited else NO_LIMIT
+        self.add_panels(
+            self.forward, gradients.ROWS_PRODUCT[False], outs,
+            source.value, *self._windows(x), x.line, kernels, outs, 1, result.values(), *y.steps,
+            bias, y.samples, y.lines, y.rows, self.pieces, self.depth, outs, low, _NOTHING,
+            scratch, share,
+        )  # fmt: skip
+        self._weights_gradient(whole)
+        if layer.bias:
+            self.add_sums(result, layer.grads["bias"])
+        if source.gradient is not None:
+            self._source_gradient()
+
+    def _windows(self, grid: Grid) -> tuple[int, int, int]:
+        """Return the numbers from window to window: of samples, lines and rows."""
+        stride = self.layer.stride
+        return grid.sample, grid.line * stride, grid.row * stride
+
+    def _rearranged(self, out: Array, order: Array) -> None:
+        """Append the copy of the weights in another order of their axes."""
+        table = np.ascontiguousarray(order.reshape(-1))
+        self.add(self.forward, training.gather, len(table), self._weight(), out, table)
+
+    def _weight(self) -> Array:
+        return np.asarray(self.layer.params["weight"])
+
+    def _weights_gradient(self, whole: int) -> None:
+        """Append the products of windows with gradients, and their way back to the weights."""
+        outs, x, g = self.layer.out_channels, self.source.grid, self.result.gradient_grid
+        made = room(outs * whole)
+        self.add_panels(
+            self.backward, gradients.outer, self.depth,
+            self.result.gradients(), *g.steps, self.source.value, *self._windows(x), x.line,
+            made, whole, g.samples, g.lines, g.rows, self.depth, outs, pieces=self.pieces,
+        )  # fmt: skip
+        shape = (outs, *self._order.shape[2:], self.layer.in_channels)
+        table = np.arange(outs * whole).reshape(shape).transpose(0, 3, 1, 2).reshape(-1)
+        table = np.ascontiguousarray(table)
+        self.add(
+            self.backward, training.gather, len(table), made, self.layer.grads["weight"], table
+        )
+
+    def _source_gradient(self) -> None:
+        """Append the convolution of the bordered gradient with the kernels turned around."""
+        source, layer = self.source, self.layer
+        outs, ins = layer.out_channels, layer.in_channels
+        depth = layer.kernel_size * outs
+        turned = room(self.pieces * depth * ins)
+        self._rearranged(turned, self._order[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
+        g, to = self.result.gradient_grid, source.gradient_grid
+        scratch, share = scratch_for(self.pieces * depth)
+        alike = source.limited and source.grid.border == source.gradient_border
+        self.add_panels(
+            self.backward, gradients.ROWS_PRODUCT[alike], ins,
+            self.result.gradient, g.sample, g.line, g.row, g.line, turned, ins, 1,
+            source.gradients(), *to.steps, padded(ins), to.samples, to.lines, to.rows,
+            self.pieces, depth, ins, NO_LIMIT, source.values(), scratch, share,
+        )  # fmt: skip
+        if source.limited and not alike:
+            limit_gradient(self, source)
+
+
+def limit_gradient(stage: Stage, flow: Flow) -> None:
+    """Append what makes a gradient 0 where the value is not above 0."""
+    value, gradient = flow.grid, flow.gradient_grid
+    for sample in range(value.samples):
+        shown = flow.values()[sample * value.sample :]
+        given = flow.gradients()[sample * gradient.sample :]
+        lines = (gradient.line, value.line, gradient.line)
+        size = value.rows * value.channels
+        stage.add(
+            stage.backward, training.masked, value.lines, given, shown, given, *lines, size, 1
+        )
+
+
+class PoolStage(Stage):
+    """Greatest values of windows that lie side by side."""
+
+    def __init__(self, layer: Pooling, source: Flow, result: Flow) -> None:
+        super().__init__()
+        y = result.grid
+        high = layer.kernel_size if y.is_image else 1
+        shared = (
+            source.values(), *source.grid.steps, result.values(), *y.steps, y.lines, y.rows, high,
+            layer.kernel_size, y.channels,
+        )  # fmt: skip
+        items = y.samples * y.lines
+        self.add(self.forward, training.pool, items, *shared)
+        if source.gradient is not None:
+            given = (result.gradients(), *result.gradient_grid.steps)
+            to = (source.gradients(), *source.gradient_grid.steps)
+            above = 0.0 if source.limited else NO_LIMIT
+            self.add(self.backward, training.pool_gradient, items, *shared, *given, *to, above)
+
+
+class NormStage(Stage):
+    """Batch norm of vectors, with the ReLU behind it."""
+
+    def __init__(self, layer: BatchNorm, source: Flow, result: Flow, limits: bool) -> None:
+        super().__init__()
+        rows, columns = source.grid.rows, source.grid.channels
+        normal, rate = room(rows * columns), room(columns)
+        weights = (layer.params["weight"], layer.params["bias"])
+        running = (layer.buffers["running_mean"], layer.buffers["running_var"])
+        numbers = (layer.eps, layer.momentum, 1 - layer.momentum, rows / (rows - 1))
+        low = 0.0 if limits else NO_LIMIT
+        items = -(-columns // self._lanes)
+        self.forward.append(
+            training.batch_norm.operation(
+                items,
+                source.value,
+                result.value,
+                normal,
+                rate,
+                *weights,
+                *running,
+                rows,
+                columns,
+                *numbers,
+                low,
+                chunk=1,
+            )
+        )
+        gradient = source.gradient if source.gradient is not None else room(rows * columns)
+        grads = (layer.grads["weight"], layer.grads["bias"])
+        self.backward.append(
+            training.batch_norm_gradient.operation(
+                items,
+                result.gradient,
+                normal,
+                rate,
+                weights[0],
+                result.value,
+                gradient,
+                *grads,
+                rows,
+                columns,
+                low,
+                chunk=1,
+            )
+        )
+        if source.limited and source.gradient is not None:
+            limit_gradient(self, source)
+
+
+class DropoutStage(Stage):
+    """A mask that is drawn anew for each step."""
+
+    def __init__(self, layer: Dropout, source: Flow, result: Flow, batch: int) -> None:
+        super().__init__()
+        self.layer, self.shape = layer, (batch, *source.shape)
+        size = source.grid.size
+        self.mask = room(size)
+        rows, each = source.grid.rows, source.grid.channels
+        steps = (each, each, each, each, 0)
+        self.add(self.forward, training.masked, rows, source.value, self.mask, result.value, *steps)
+        if source.gradient is not None:
+            given = (result.gradient, self.mask, source.gradient)
+            self.add(self.backward, training.masked, rows, *given, *steps)
+            if source.limited:
+                limit_gradient(self, source)
+
+    def begin(self) -> None:
+        """Draw the mask."""
+        drawn = draw_kept(self.layer._stream, self.shape, self.layer.p, np.float32)
+        self.mask[...] = drawn.reshape(-1)
+
+
+class ToVector(Stage):
+    """Channels to PyTorch's order."""
+
+    def __init__(self, source: Flow, result: Flow) -> None:
+        super().__init__()
+        _exchange(self, self.forward, source.grid, source.value, result.value, out=False)
+        if source.gradient is not None:
+            grid = source.gradient_grid
+            _exchange(self, self.backward, grid, source.gradient, result.gradient, out=True)
+
+
+class ToChannels(Stage):
+    """PyTorch's order to channels that lie together."""
+
+    def __init__(self, source: Flow, result: Flow) -> None:
+        super().__init__()
+        _exchange(self, self.forward, result.grid, result.value, source.value, out=True)
+        if source.gradient is not None:
+            grid = result.gradient_grid
+            _exchange(self, self.backward, grid, result.gradient, source.gradient, out=False)
+
+
+def _exchange(
+    stage: Stage, where: list[Any], grid: Grid, together: Any, plain: Any, out: bool
+) -> None:
+    """Append a copy from channels that lie together to PyTorch's order, or with ``out`` back."""
+    size = grid.lines * grid.rows * grid.channels
+    if grid.border == 0 and size >= 1 << 10 and grid.channels > 1:
+        rows, columns = grid.lines * grid.rows, grid.channels
+        inner, outer = (together, grid.sample, columns), (plain, size, rows)
+        pair = (*outer, *inner, columns, rows) if out else (*inner, *outer, rows, columns)
+        stage.add(where, training.transpose, grid.samples, *pair)
+        return
+    places, ordered = grid.places(), np.arange(size)
+    source, to = (plain, together) if out else (together, plain)
+    steps = (size, grid.sample) if out else (grid.sample, size)
+    tables = (ordered, places) if out else (places, ordered)
+    stage.add(where, layouts.scatter, grid.samples, source, to, *steps, size, *tables)
+
+
+class HostStage(Stage):
+    """A layer that computes by itself, in NumPy."""
+
+    is_native = False
+
+    def __init__(self, layer: Module, source: Flow, result: Flow, batch: int) -> None:
+        super().__init__()
+        self.layer, self.source = layer, source
+        self._x = source.value.reshape(batch, *source.shape)
+        self._y = result.value.reshape(batch, *result.shape)
+        assert result.gradient is not None
+        self._g = result.gradient.reshape(batch, *result.shape)
+
+    def run_forward(self) -> None:
+        """Compute the result."""
+        self._y[...] = self.layer.forward(self._x)
+
+    def run_backward(self) -> None:
+        """Compute the gradients; those of the parameters begin at zero."""
+        self.layer.zero_grad_parameters()
+        gradient = self.layer.backward(self._x, self._g)
+        if self.source.gradient is not None:
+            to = self.source.gradient.reshape(self._x.shape)
+            to[...] = gradient
+            if self.source.limited:
+                to[self._x <= 0] = 0

@@ -1,0 +1,253 @@
+"""Training steps in machine code: forward, loss and backward as one list of operations.
+
+Made for layers in a row and a size of batch. A layer that has no stage computes by itself between
+the lists. The gradients come to lie in the network's own arrays, each bit the same for any number
+of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.kernels import training
+from llmbol_core.ml.kernels.library import Program
+from llmbol_core.ml.kernels.target import target
+from llmbol_core.nn.containers import Sequential
+from llmbol_core.nn.criterions import Criterion, CrossEntropy
+from llmbol_core.nn.flows import Flow, room
+from llmbol_core.nn.layers.activation import ReLU
+from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
+from llmbol_core.nn.layers.dropout import Dropout
+from llmbol_core.nn.layers.linear import Linear
+from llmbol_core.nn.layers.normalization import BatchNorm
+from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
+from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
+from llmbol_core.nn.module import Module, Shape, is_table
+from llmbol_core.nn.stages import (
+    ConvolutionStage,
+    DropoutStage,
+    HostStage,
+    LinearStage,
+    NormStage,
+    PoolStage,
+    Stage,
+    ToChannels,
+    ToVector,
+    limit_gradient,
+)
+
+Array = NDArray[Any]
+
+
+def make_stepper(
+    network: Sequential, loss: Criterion, shape: Shape, batch: int, dtype: Any
+) -> Stepper | None:
+    """Return what takes steps with batches of this size, or None if NumPy is to do it."""
+    if dtype != np.float32 or target() is None:
+        return None
+    layers = list(_flat(network))
+    if not any(isinstance(layer, Linear | Conv1d | Conv2d) for layer in layers):
+        return None
+    shapes: list[Any] = [shape]
+    for layer in layers:
+        shapes.append(layer.output_shape(shapes[-1]))
+        if is_table(shapes[-1]):
+            return None
+    return Stepper(layers, shapes, loss, batch)
+
+
+def _flat(network: Sequential) -> list[Module]:
+    """Return the layers in a row, those of a row inside in its place."""
+    found: list[Module] = []
+    for layer in network.layers:
+        found += _flat(layer) if type(layer) is Sequential else [layer]
+    return found
+
+
+class Stepper:
+    """Takes training steps: from a batch to its loss and to gradients."""
+
+    def __init__(
+        self, layers: Sequence[Module], shapes: Sequence[Shape], loss: Criterion, batch: int
+    ) -> None:
+        self.layers, self.shapes, self.batch, self.loss = layers, shapes, batch, loss
+        self.stages: list[Stage] = []
+        self.source = self.flow = Flow.vector(batch, shapes[0], needs=False)
+        at = 0
+        while at < len(layers):
+            at = self._stage(at)
+        self._to_vector()
+        self._losses = room(batch)
+        self._targets = np.zeros(batch, np.int64)
+        loss_stage = Stage()
+        self._plain = isinstance(loss, CrossEntropy) and not loss.label_smoothing
+        self._plain &= getattr(loss, "weights", None) is None and len(shapes[-1]) == 1
+        self._add_loss(loss_stage)
+        self._forward = _runs([*self.stages, loss_stage], "forward")
+        self._backward = _runs([loss_stage, *self.stages[::-1]], "backward")
+        self._loss_backward = loss_stage
+
+    # ---- stages ----
+
+    def _stage(self, at: int) -> int:
+        """Append the stage that begins with a layer; return the number of the next layer."""
+        layer, shape = self.layers[at], self.shapes[at + 1]
+        limits = at + 1 < len(self.layers) and type(self.layers[at + 1]) is ReLU
+        following = at + 1 + limits
+        if type(layer) is Linear:
+            self._linear(layer, shape, limits)
+        elif isinstance(layer, Conv1d | Conv2d) and self._takes(layer):
+            self._convolution(layer, shape, limits, following)
+        elif isinstance(layer, MaxPool1d | MaxPool2d) and self._pools(layer):
+            self._pool(layer, shape, at + 1)
+            return at + 1
+        elif isinstance(layer, BatchNorm) and len(shape) == 1 and self.batch > 1:
+            self._norm(layer, shape, limits)
+        elif isinstance(layer, Flatten | Reshape | Identity):
+            self._reshape(shape)
+            return at + 1
+        else:
+            self._other(layer, shape)
+            return at + 1
+        return following
+
+    def _linear(self, layer: Linear, shape: Shape, limits: bool) -> None:
+        source = self._to_vector()
+        result = Flow.vector(self.batch, shape, needs=True)
+        result.limited = limits
+        self._push(LinearStage(layer, source, result), result)
+
+    def _takes(self, layer: Any) -> bool:
+        """Tell whether a convolution has a stage here."""
+        simple = layer.groups == layer.dilation == 1 and layer.padding < layer.kernel_size
+        return simple and (layer.stride == 1 or self.flow.gradient is None)
+
+    def _convolution(self, layer: Any, shape: Shape, limits: bool, following: int) -> None:
+        source = self._to_channels(layer.padding)
+        outer = layer.kernel_size - 1 - layer.padding if source.gradient is not None else 0
+        border = self._border(following)
+        result = Flow.channels(self.batch, shape, True, border, outer)
+        result.limited = limits
+        self._push(ConvolutionStage(layer, source, result), result)
+
+    def _border(self, at: int) -> int:
+        """Return the border that the layer with a number wants around its source."""
+        layer = self.layers[at] if at < len(self.layers) else None
+        if isinstance(layer, Conv1d | Conv2d):
+            simple = layer.groups == layer.dilation == layer.stride == 1
+            return layer.padding if simple and layer.padding < layer.kernel_size else 0
+        return 0
+
+    def _pools(self, layer: Any) -> bool:
+        """Tell whether a pooling has a stage here: windows side by side, of channels together."""
+        side_by_side = layer.stride in (None, layer.kernel_size) and not layer.padding
+        fits = all(n % layer.kernel_size == 0 for n in self.flow.shape[1:])
+        return side_by_side and not self.flow.is_vector and (fits or not layer.ceil_mode)
+
+    def _pool(self, layer: Any, shape: Shape, following: int) -> None:
+        result = Flow.channels(self.batch, shape, True, self._border(following), 0)
+        self._push(PoolStage(layer, self.flow, result), result)
+
+    def _norm(self, layer: BatchNorm, shape: Shape, limits: bool) -> None:
+        source = self._to_vector()
+        result = Flow.vector(self.batch, shape, needs=True)
+        self._push(NormStage(layer, source, result, limits), result)
+
+    def _reshape(self, shape: Shape) -> None:
+        source = self._to_vector()
+        rows = Flow.vector(0, shape, needs=False).grid.channels
+        grid = type(source.grid)(1, 1, source.grid.size // rows, rows)
+        self.flow = Flow(shape, grid, source.value, source.gradient, limited=source.limited)
+
+    def _other(self, layer: Module, shape: Shape) -> None:
+        source = self._to_vector()
+        result = Flow.vector(self.batch, shape, needs=True)
+        if type(layer) is Dropout and layer.p:
+            stage: Stage = DropoutStage(layer, source, result, self.batch)
+        else:
+            stage = HostStage(layer, source, result, self.batch)
+        self._push(stage, result)
+
+    def _push(self, stage: Stage, result: Flow) -> None:
+        self.stages.append(stage)
+        self.flow = result
+
+    def _to_vector(self) -> Flow:
+        """Return what flows in PyTorch's order."""
+        source = self.flow
+        if not source.is_vector:
+            result = Flow.vector(self.batch, source.shape, source.gradient is not None)
+            result.limited, source.limited = source.limited, source.limited
+            self._push(ToVector(source, result), result)
+        return self.flow
+
+    def _to_channels(self, border: int) -> Flow:
+        """Return what flows with channels together and a border."""
+        source = self.flow
+        if source.is_vector or source.grid.border != border:
+            source = self._to_vector()
+            needs = source.gradient is not None
+            result = Flow.channels(self.batch, source.shape, needs, border, 0)
+            result.limited = source.limited
+            self._push(ToChannels(source, result), result)
+        return self.flow
+
+    def _add_loss(self, stage: Stage) -> None:
+        """Append the loss of the last flow and its gradient."""
+        flow = self.flow
+        if self._plain:
+            size, share = flow.grid.channels, 1 / self.batch
+            given = (flow.value, self._targets, flow.gradient, self._losses, size, share)
+            stage.add(stage.forward, training.cross_entropy, self.batch, *given)
+        if flow.limited:
+            limit_gradient(stage, flow)
+
+    # ---- steps ----
+
+    def step(self, x: Array, targets: Array) -> float:
+        """Return the loss of a batch, having written all gradients unless it is not finite."""
+        np.copyto(self.source.value.reshape(x.shape), x)
+        for stage in self.stages:
+            stage.begin()
+        if self._plain:
+            self.loss.check(self._output(), targets)
+            self._targets[...] = targets
+        for run in self._forward:
+            run()
+        if self._plain:
+            value = float(self._losses.sum(dtype=np.float64) / self.batch)
+        else:
+            value = self.loss.forward(self._output(), targets)
+        if np.isfinite(value):
+            if not self._plain:
+                assert self.flow.gradient is not None
+                gradient = self.loss.backward(self._output(), targets)
+                self.flow.gradient.reshape(gradient.shape)[...] = gradient
+            for run in self._backward:
+                run()
+        return value
+
+    def _output(self) -> Array:
+        """Return the output of the last layer."""
+        return self.flow.value.reshape(self.batch, *self.shapes[-1])
+
+
+def _runs(stages: Sequence[Stage], way: str) -> list[Callable[[], None]]:
+    """Return what to call for a way through the stages: lists of operations, and host's layers."""
+    runs: list[Callable[[], None]] = []
+    operations: list[Any] = []
+    for stage in stages:
+        if isinstance(stage, HostStage):
+            if operations:
+                runs.append(Program(operations).run)
+            runs.append(getattr(stage, f"run_{way}"))
+            operations = []
+        else:
+            operations += getattr(stage, way)
+    if operations:
+        runs.append(Program(operations).run)
+    return runs

@@ -1,0 +1,179 @@
+"""Training steps in machine code against the layers' own NumPy."""
+
+# ruff: noqa: E501 -- the table has one network on a line or two
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmbol_core.ml.kernels.target import target
+from llmbol_core.nn import tables as _tables  # noqa: F401
+from llmbol_core.nn.containers import Sequential
+from llmbol_core.nn.criterions import MSE, Criterion, CrossEntropy
+from llmbol_core.nn.layers.activation import GELU, ReLU, Tanh
+from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
+from llmbol_core.nn.layers.dropout import Dropout
+from llmbol_core.nn.layers.linear import Linear
+from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm2d
+from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
+from llmbol_core.nn.layers.recurrent import LSTM
+from llmbol_core.nn.layers.shape import Flatten, Identity, Permute, Reshape
+from llmbol_core.nn.module import Module
+from llmbol_core.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from llmbol_core.nn.stepper import make_stepper
+
+pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
+
+# fmt: off
+NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
+    "one linear": ((5,), [Linear(5, 3)]),
+    "odd sizes": ((37,), [Linear(37, 41), ReLU(), Linear(41, 33, bias=False), ReLU(), Linear(33, 7)]),
+    "wide": ((70,), [Linear(70, 130), ReLU(), Linear(130, 2)]),
+    "norm and dropout": ((19,), [Linear(19, 35), BatchNorm(35), ReLU(), Dropout(0.4), Linear(35, 35),
+                                 ReLU(), Dropout(0.3), BatchNorm(35, eps=1e-3, momentum=0.3), Linear(35, 4)]),
+    "nested": ((6,), [Sequential([Linear(6, 8), ReLU()]), Identity(), Sequential([Linear(8, 3)])]),
+    "sequence": ((4, 6), [Linear(6, 5), ReLU(), Flatten(), Linear(20, 3)]),
+    "others between": ((6,), [Linear(6, 8), Tanh(), Linear(8, 9), ReLU(), GELU(), Linear(9, 5), ReLU(),
+                              Reshape((5, 1)), Permute((2, 1)), Flatten(), Linear(5, 3)]),
+    "ends limited": ((6,), [Linear(6, 8), ReLU()]),
+    "sequence of states": ((4, 6), [LSTM(6, 5, sequence=False), Linear(5, 3)]),
+    "conv1d": ((2, 23), [Conv1d(2, 3, 3), ReLU(), MaxPool1d(2), Conv1d(3, 5, 4), MaxPool1d(3), Flatten(),
+                         Linear(10, 3)]),
+    "conv1d with borders": ((1, 20), [Conv1d(1, 18, 5, padding=2), ReLU(), MaxPool1d(2),
+                                      Conv1d(18, 35, 3, padding=1), ReLU(), MaxPool1d(2), Flatten(), Linear(175, 3)]),
+    "conv2d": ((1, 9, 8), [Conv2d(1, 4, 3), ReLU(), MaxPool2d(2), Conv2d(4, 6, 2), ReLU(), Flatten(), Linear(24, 3)]),
+    "conv2d with borders": ((3, 8, 8), [Conv2d(3, 5, 3, padding=1), ReLU(), MaxPool2d(2),
+                                        Conv2d(5, 33, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), Linear(132, 3)]),
+    "conv2d in a row": ((2, 6, 7), [Conv2d(2, 4, 3, padding=1), ReLU(), Conv2d(4, 5, 3, padding=2), ReLU(),
+                                    Conv2d(5, 3, 2, bias=False), Flatten(), Linear(3 * 7 * 8, 3)]),
+    "conv2d, stride and norm": ((2, 9, 9), [Conv2d(2, 4, 3, stride=2), BatchNorm2d(4), ReLU(),
+                                            Conv2d(4, 3, 2, stride=2), Flatten(), Linear(12, 3)]),
+    "grouped": ((4, 6, 6), [Conv2d(4, 6, 3, groups=2), ReLU(), MaxPool2d(2, padding=1), Flatten(), Linear(54, 3)]),
+    "reshaped": ((64,), [Reshape((1, 8, 8)), Conv2d(1, 3, 3), ReLU(), MaxPool2d(4), Flatten(), Linear(3, 3)]),
+    "pooling first": ((2, 8), [MaxPool1d(2), Conv1d(2, 3, 3), Flatten(), Linear(6, 3)]),
+    "large": ((1, 28, 28), [Conv2d(1, 32, 3), ReLU(), MaxPool2d(2), Conv2d(32, 64, 3), ReLU(), MaxPool2d(2),
+                            Flatten(), Linear(1600, 10)]),
+}
+# fmt: on
+
+
+def gradients(name: str, loss: Criterion, batch: int, native: bool) -> tuple[float, Any, Any]:
+    """Return the loss, the gradients and all values after one step."""
+    shape, layers = NETWORKS[name]
+    network = Sequential(layers).clone().reset(3).training()
+    network.seed_training(4)
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(batch, *shape)).astype(np.float32)
+    out = network.output_shape(shape)
+    targets = rng.integers(0, out[0], batch)
+    if not loss.classifies:
+        targets = rng.normal(size=(batch, *out)).astype(np.float32)
+    flat, grads = network.get_parameters()
+    if native:
+        stepper = make_stepper(network, loss, shape, batch, flat.dtype)
+        assert stepper is not None
+        grads.fill(np.nan)
+        value = stepper.step(x, targets)
+        network.seed_training(4)
+        for module, again in zip(network.list_modules(), _running(layers), strict=True):
+            for key, buffer in module.buffers.items():
+                buffer[...] = again[key]
+        grads.fill(np.nan)
+        assert stepper.step(x, targets) == value
+    else:
+        grads.fill(0)
+        value = loss.forward(network.forward(x), targets)
+        network.backward(x, loss.backward(network.output, targets))
+    return value, grads, network.state()
+
+
+def _running(layers: list[Module]) -> list[dict[str, np.ndarray]]:
+    """Return the buffers of a fresh network."""
+    return [m.initial_buffers() for m in Sequential(layers).list_modules()]
+
+
+@pytest.mark.parametrize("batch", [1, 6, 13])
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(label_smoothing=0.1), MSE()])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_those_of_the_layers(name, loss, batch):
+    value, got, state = gradients(name, loss, batch, native=True)
+    wanted, expected, after = gradients(name, loss, batch, native=False)
+    assert value == pytest.approx(wanted, rel=1e-5)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=2e-5 * scale)
+    for key, array in state.items():
+        np.testing.assert_allclose(array, after[key], rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_leaves_gradients_alone():
+    network = Sequential([Linear(3, 2)]).reset(1).training()
+    flat, grads = network.get_parameters()
+    stepper = make_stepper(network, CrossEntropy(), (3,), 4, flat.dtype)
+    assert stepper is not None
+    x = np.full((4, 3), np.inf, np.float32)
+    grads.fill(7)
+    assert not np.isfinite(stepper.step(x, np.zeros(4, np.int64)))
+    assert (grads == 7).all()
+
+
+def test_numpy_does_what_there_is_no_stage_for(monkeypatch):
+    network = Sequential([Linear(3, 2)])
+    assert make_stepper(network, CrossEntropy(), (3,), 4, np.dtype(np.float64)) is None
+    assert make_stepper(Sequential([Tanh()]), CrossEntropy(), (3,), 4, np.dtype("f4")) is None
+    monkeypatch.setenv("LLMBOL_KERNELS", "none")
+    assert make_stepper(network, CrossEntropy(), (3,), 4, np.dtype("f4")) is None
+
+
+OPTIMIZERS = [
+    *(SGD(lr=0.1), SGD(lr=0.1, momentum=0.9), SGD(lr=0.1, momentum=0.9, dampening=0.5)),
+    *(SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1), SGD(lr=0.1, weight_decay=0.1)),
+    *(Adam(lr=0.1), Adam(lr=0.1, beta1=0.5, weight_decay=0.1), AdamW(lr=0.1, weight_decay=0.2)),
+    *(RMSprop(), Adagrad()),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_optimizers_have_the_bits_of_numpy(optimizer: Optimizer, monkeypatch, rng):
+    size = 100_003
+    start, slopes = rng.normal(size=(2, size)).astype(np.float32)
+    results = []
+    for kernels in ("", "none"):
+        monkeypatch.setenv("LLMBOL_KERNELS", kernels)
+        optimizer.restart()
+        w = start.copy()
+        for step in range(4):
+            optimizer.step(w, slopes * np.float32(step - 1.5))
+        results.append(w)
+    np.testing.assert_array_equal(*results)
+
+
+SCRIPT = """
+import numpy as np
+from llmbol_core.nn.spec import read_spec
+from llmbol_core.nn.evaluate import load_data
+from llmbol_core.nn.train import train
+for name in ("digits-mlp", "digits-cnn"):
+    model = read_spec(f"specs/{name}.yaml", ["train.epochs=2"]).seeded()
+    train(model, load_data(model, None))
+    print(np.concatenate([v.ravel() for v in model.network.state().values()]).tobytes().hex())
+"""
+
+
+def test_weights_are_the_same_for_any_number_of_threads():
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env=os.environ | {"LLMBOL_THREADS": threads},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "3")
+    ]
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(outputs[0]) > 100_000
