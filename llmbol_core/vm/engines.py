@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,11 @@ def engine(name: str) -> Callable[[InfernoVM, Channels], Interpreter]:
         raise UsageError(f"unknown engine {name!r}{nearest(name, ENGINES)}")
     if name == "interpreter":
         return Interpreter
-    from llmbol_core.vm.jit.engine import HOT, JitEngine
+    from llmbol_core.vm.jit.engine import JitEngine
 
-    threshold = HOT if name == "auto" else 0
-    return lambda machine, channels: JitEngine(machine, channels, threshold)
+    if name == "auto":
+        return JitEngine
+    return functools.partial(JitEngine, threshold=0, at_once=True)
 
 
 def compiled_by(engine: Interpreter) -> CompileStats | None:

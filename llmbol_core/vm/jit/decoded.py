@@ -11,7 +11,8 @@
     60 a counter          how often the instruction may still run before it is worth compiling
 
 The 64 bytes before the first one begin with the number of instructions. Immediate labels are
-addresses of instructions, immediate types numbers of the heap.
+addresses of instructions, immediate types numbers of the heap. Of modules that are not verified
+Python runs every instruction.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class DecodedCode:
 
     def _watch(self, pc: int) -> None:
         """Count how often an instruction runs."""
-        if not 0 <= pc < len(self._instructions) or pc in self._watched:
+        is_one = 0 <= pc < len(self._instructions) and self._loaded.is_verified
+        if not is_one or pc in self._watched:
             return
         self._watched.add(pc)
         struct.pack_into("=i", self._bytes, pc * SIZE + COUNT, self._threshold)
@@ -97,7 +99,8 @@ class DecodedCode:
         instruction = self._instructions[pc]
         op = instruction.op
         own = self._handlers["python"]
-        if op.mnemonic in self._handlers and self._is_usual(instruction):
+        is_known = op.mnemonic in self._handlers and self._loaded.is_verified
+        if is_known and self._is_usual(instruction):
             own = self._handlers[op.mnemonic]
             operands = [self._operand(op, instruction, place) for place in "smd"]
             modes, values = zip(*operands, strict=True)

@@ -57,9 +57,15 @@ _ROOT_SIGNATURE = 0xA1D1FE48
 class JitEngine(Interpreter):
     """Runs processes of one machine in native code."""
 
-    def __init__(self, machine: InfernoVM, channels: Channels, threshold: int = HOT) -> None:
+    def __init__(
+        self,
+        machine: InfernoVM,
+        channels: Channels,
+        threshold: int = HOT,
+        at_once: bool = False,
+    ) -> None:
         super().__init__(machine, channels)
-        self.threshold = threshold
+        self.threshold, self.at_once = threshold, at_once
         self._base = self.heap.base
         self._words = array("q", bytes(8 * len(Machine)))
         self.machine_address = self._words.buffer_info()[0]
@@ -126,7 +132,8 @@ class JitEngine(Interpreter):
             reason = self._enter(goes_on)
             goes_on = True
             if reason == Reason.PYTHON:
-                used, goes_on = super().run(self.process, 1)
+                most = 1 if self.process.module.is_verified else WORTH_LOADING
+                used, goes_on = super().run(self.process, most)
                 self._words[Machine.LEFT] -= used
             elif reason == Reason.RETURN:
                 goes_on = handlers_control.ret(self, 0) != handlers_control.STOP
@@ -157,7 +164,7 @@ class JitEngine(Interpreter):
         """Get the native interpreter if it is worth it; return whether it is there."""
         if self._base is None:
             return False
-        ran = self.scheduler.instructions if self.threshold else WORTH_COMPILING
+        ran = WORTH_COMPILING if self.at_once else self.scheduler.instructions
         self._native = STARTUP.get(ran)
         if self._native is None:
             return False
