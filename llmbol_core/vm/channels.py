@@ -287,6 +287,8 @@ class Channels:
         row, pid, record = 0, 0, 0
         if process is not None:
             pid, record = process.pid, 0 if resume else process.address
+        for offer in offers:
+            self._oldest(offer.channel, offer.sends)
         for offer in reversed(offers):
             where = (offer.channel, offer.address, offer.index, offer.position, offer.sends)
             row = self.offers.new((row, *where, result, pid, record))
@@ -305,7 +307,9 @@ class Channels:
             row = following
 
     def _oldest(self, channel: int, sends: bool) -> int:
-        """Return the oldest offer at a channel, or 0."""
+        """Return the oldest offer at a channel, or 0; raises IndexError if it is damaged."""
+        if self._heap.type_of(channel) != CHANNEL:
+            raise IndexError("no channel")
         row = self._heap.word(channel + (SENDERS if sends else RECEIVERS))
         if row and self.offers.get(row, Field.CHANNEL) != channel:
             raise IndexError("a damaged channel")

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.channels import Offer
 from llmbol_core.vm.host import Exchange, HostResult, Sleep, Until, Wish, Work
 from llmbol_core.vm.interpreter import Interpreter
@@ -143,15 +145,15 @@ class Scheduler:
         after = None
         try:
             after = then()
-        except Trap as error:
-            process.fault = error
+        except (Trap, *ASTRAY) as error:
+            process.fault = _trap(error)
         if after is not None:
             self.wait(process, after, finish)
             return
         try:
             finish()
-        except Trap as error:
-            process.fault = error
+        except (Trap, *ASTRAY) as error:
+            process.fault = _trap(error)
         (self._ready.appendleft if is_first else self._ready.append)(process)
 
     def run(self, most: int | None, until: float | None) -> None:
@@ -243,6 +245,11 @@ class Scheduler:
         known = [f"; {p.place} {p.waits_for}" for p in self.processes.values()]
         more = len(known) - _PLACES_SHOWN
         return "".join(known[:_PLACES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _trap(error: Exception) -> Trap:
+    """Return a trap, or the trap for what happened in memory that a program has damaged."""
+    return error if isinstance(error, Trap) else Trap(traps.NIL_DEREFERENCE)
 
 
 def _raiser(error: BaseException) -> Callable[[], Any]:

@@ -76,6 +76,8 @@ class JitEngine(Interpreter):
         self.compiler = Compiler()
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
+        self.modules: dict[int, LoadedModule] = {}
+        """Modules by where native code has their instructions."""
         self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
         self._mapped = 0
@@ -106,12 +108,12 @@ class JitEngine(Interpreter):
         """Let a process run code of a module; native code then finds that too."""
         super().enter_module(process, handle)
         if self._native is not None:
-            self._place(process)
+            self._place(process, self.module_of(handle))
 
-    def _place(self, process: Process) -> None:
+    def _place(self, process: Process, module: LoadedModule) -> None:
         """Tell native code where the tables of a process's module are."""
         assert isinstance(process, NativeProcess)
-        native, record = self._native_of(self.module_of(process.handle)), process.record
+        native, record = self._native_of(module), process.record
         record[State.TYPES], record[State.FUNCTIONS], record[State.CODE] = native.tables
 
     # Running
@@ -169,7 +171,7 @@ class JitEngine(Interpreter):
         if self._native is None:
             return False
         for process in self.scheduler.processes.values():
-            self._place(process)
+            self._place(process, process.module)
         for number in self.linked:
             self._describe(number)
         return True
@@ -178,7 +180,9 @@ class JitEngine(Interpreter):
         """Let native code run the current process, or else the next one; return why it stops."""
         words = self._words
         while self._unloaded:
-            self._natives.pop(self._unloaded.pop(), None)
+            native = self._natives.pop(self._unloaded.pop(), None)
+            if native is not None:
+                del self.modules[native.decoded.address]
         if len(self.heap.types) != self._mapped:
             self._map_types()
         words[Machine.LINKS], words[Machine.LINK_COUNT] = self._links.buffer_info()
@@ -226,6 +230,7 @@ class JitEngine(Interpreter):
             assert self._native is not None
             native = Native(loaded, self._native.handlers, self.threshold)
             self._natives[loaded] = native
+            self.modules[native.decoded.address] = loaded
         return native
 
     def _heat(self, process: Process) -> None:

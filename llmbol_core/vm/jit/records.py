@@ -70,6 +70,7 @@ class NativeProcess(Process):
         self.address = self.record.buffer_info()[0]
         self._fault: Raised | Trap | None = None
         self._waits_for = ""
+        self._module: LoadedModule
         self.record[State.PID] = pid
         self.record[State.MACHINE] = engine.machine_address
         stack = NativeStack(engine.heap, extent, self.record)
@@ -97,16 +98,18 @@ class NativeProcess(Process):
 
     @property
     def module(self) -> LoadedModule:
-        """The module whose code runs, which the handle says."""
-        return self._engine.module_of(self.handle)
+        """The module whose code runs; native code says it by where the instructions are."""
+        code = self.record[State.CODE]
+        return self._engine.modules[code] if code else self._module
 
     @module.setter
-    def module(self, module: LoadedModule) -> None: ...
+    def module(self, module: LoadedModule) -> None:
+        self._module = module
 
     @property
     def steps(self) -> list[Step]:
         """The steps of its instructions."""
-        return self._engine.module_of(self.handle).steps
+        return self.module.steps
 
     @steps.setter
     def steps(self, steps: list[Step]) -> None: ...
