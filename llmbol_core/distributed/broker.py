@@ -187,10 +187,14 @@ class Broker:
             return
         now = self.now()
         self._perform(self.dispatcher.expire(now))
-        self._perform(self.dispatcher.place(now))
+        if not self.journal.refused:
+            # Results that there is no room for are better not made.
+            self._perform(self.dispatcher.place(now))
         if self._timer is not None:
             self._timer.cancel()
         due = self.dispatcher.next_time()
+        if self.journal.refused:
+            due = now + HEALTH_SECONDS
         if due is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.001, due - now), self.advance)

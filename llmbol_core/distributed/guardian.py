@@ -22,7 +22,7 @@ from llmbol_core.errors import LlmbolError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 """Seconds before a broker that died is started again; doubled each time ..."""
-HEALTHY_SECONDS = 30.0
+HEALTHY_SECONDS = 5.0
 """... unless it lived this long."""
 STOP_SECONDS = 15.0
 """How long a broker may take to stop."""

@@ -2,7 +2,7 @@
 
 Whoever must not go on before something is on disk waits for it here. Changes that the disk refuses
 are kept and tried again; new tasks that it refuses are refused themselves. Nobody is kept waiting
-for a disk that stays full: after some seconds a result without a place is a failure, and is told.
+for a disk that stays full: after a minute a result without a place is a failure, and is told.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from llmbol_core.distributed.ledger import Ledger
 from llmbol_core.distributed.task import TERMINAL, Change, State, TaskRecord
-from llmbol_core.errors import LlmbolError
+from llmbol_core.errors import ClusterError, LlmbolError
 
 log = logging.getLogger("llmbol.journal")
 
@@ -21,7 +21,7 @@ GROUP_SECONDS = 0.002
 """How long commits are apart at least."""
 AGAIN_SECONDS = 0.5
 """When to try again what the disk refused."""
-GIVE_UP_SECONDS = 3.0
+GIVE_UP_SECONDS = 60.0
 """How long the disk may refuse before the ends of tasks are told without being on it."""
 
 
@@ -36,6 +36,11 @@ class Journal:
         self._refused_since: float | None = None
         self.unsaved: dict[str, Change] = {}
         """Ends of tasks that were told but are not on disk."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the disk did not take what was to be written last."""
+        return self._refused_since is not None
 
     async def add(self, records: Sequence[TaskRecord]) -> None:
         """Return when these new tasks, and all that came before, are on disk."""
@@ -64,20 +69,25 @@ class Journal:
         changes, self._changes = self._changes, []
         records = [record for some, _ in new for record in some]
         try:
-            await asyncio.to_thread(self._ledger.commit, records, changes)
+            postponed = await asyncio.to_thread(self._ledger.commit, records, changes)
         except LlmbolError as error:
             for _, future in new:
                 if not future.done():
                     future.set_exception(error)
             self._keep(changes, error)
             return
-        self._refused_since = None
         for _, future in new:
             if not future.done():
                 future.set_result(None)
-        for change in changes:
+        late = {change.id for change in postponed}
+        saved = [change for change in changes if change.id not in late or change.data is None]
+        for change in saved:
             self.unsaved.pop(change.id, None)
-        self._on_saved(changes)
+        if postponed:
+            self._keep(postponed, ClusterError("no space left for a result"))
+        else:
+            self._refused_since = None
+        self._on_saved(saved)
 
     def _keep(self, changes: list[Change], error: LlmbolError) -> None:
         """Keep what the disk refused for another time; give up results that it refuses too long."""

@@ -6,7 +6,9 @@ whatever is reported later about a task that has ended changes nothing.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +35,7 @@ CREATE INDEX IF NOT EXISTS task_state ON task(state, seq);
 CREATE TABLE IF NOT EXISTS member(seq INTEGER PRIMARY KEY, team TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS member_team ON member(team, seq);
 """
+_NO_ROOM = {os.strerror(number).lower() for number in (errno.ENOSPC, errno.EDQUOT)}
 _ENDED = "('" + "','".join(sorted(TERMINAL)) + "')"
 _INSERT = """
 INSERT INTO task(seq, id, task, state, attempts, interruptions, submitted, data)
@@ -99,15 +102,21 @@ class Ledger:
         self._seq += 1
         return self._seq
 
-    def commit(self, new: Sequence[TaskRecord], changes: Iterable[Change]) -> None:
+    def commit(self, new: Sequence[TaskRecord], changes: Iterable[Change]) -> list[Change]:
         """Write new tasks and changes in one transaction; on disk when this returns.
 
-        Raises ClusterError, with nothing written, if the disk does not take it. A large result for
-        which alone there is no room is a failure of its task.
+        Raises ClusterError, with nothing written, if the disk does not take it. Returns the changes
+        with large results for which alone there is no room now; one that cannot be written for
+        another reason is a failure of its task.
         """
         inserts = [_row(record) for record in new]
         members = [(r.seq, r.task.group) for r in new if r.task.group is not None]
-        updates = [self._update(change) for change in changes]
+        updates, postponed = [], []
+        for change in changes:
+            try:
+                updates.append(self._update(change))
+            except FileError:
+                postponed.append(change)
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -119,6 +128,7 @@ class Ledger:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise ClusterError(f"the ledger cannot be written: {error}") from error
+        return postponed
 
     def recover(self) -> list[TaskRecord]:
         """Return the tasks that have not ended, in order; those that ran count an interruption."""
@@ -223,6 +233,8 @@ class Ledger:
                     file.write(change.data)
                 data = None
             except FileError as error:
+                if error.why in _NO_ROOM:
+                    raise
                 change, data = change.lost(str(error)), b""
         return (
             change.state, change.attempts, change.interruptions, change.node, change.started,

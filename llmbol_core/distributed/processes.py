@@ -22,7 +22,7 @@ from llmbol_core.distributed.state import StateDirectory, as_parent
 LOOPBACK = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds from one start of a node to the next; doubled each time ..."""
-HEALTHY_SECONDS = 30.0
+HEALTHY_SECONDS = 5.0
 """... unless it lived this long."""
 STOP_SECONDS = 2.0
 _MODULE = "llmbol_core.distributed.worker"

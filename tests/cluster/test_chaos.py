@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.chaos import FAULTS, run
+
+pytestmark = pytest.mark.cluster
+
+
+def test_nothing_is_lost_when_things_break():
+    tally = run(faults=8, seed=3, pause=0.5)
+    assert tally.good, "\n".join(tally.lines())
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_many_things_break():
+    tally = run(faults=60, seed=1, pause=0.7)
+    assert tally.good, "\n".join(tally.lines())
+    assert set(tally.faults) == set(FAULTS)
