@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmbol_core.distributed.settings import environment
-from llmbol_core.distributed.state import StateDirectory, as_parent
+from llmbol_core.distributed.state import StateDirectory, as_parent, bound_to_parent
 from llmbol_core.errors import LlmbolError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -67,6 +67,7 @@ class Guardian:
                 [sys.executable, "-m", "llmbol_core.distributed.broker"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self._state.root, env=environment(self._state.root) | as_parent(),
+                preexec_fn=bound_to_parent(),
             )  # fmt: skip
         finally:
             os.close(log)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.settings import THREADS
-from llmbol_core.distributed.state import StateDirectory, as_parent
+from llmbol_core.distributed.state import StateDirectory, as_parent, bound_to_parent
 
 LOOPBACK = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -60,7 +60,7 @@ class NodeProcess:
         try:
             self._process = subprocess.Popen(
                 self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True, env=self._environment(),
+                start_new_session=True, env=self._environment(), preexec_fn=bound_to_parent(),
             )  # fmt: skip
         finally:
             os.close(log)

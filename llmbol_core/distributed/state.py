@@ -22,7 +22,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -269,6 +269,22 @@ def write_private(path: Path | str, data: bytes) -> None:
 def as_parent() -> dict[str, str]:
     """Return what to put into the environment of a child that is to die with this process."""
     return {_PARENT: str(os.getpid())}
+
+
+def bound_to_parent() -> Callable[[], None]:
+    """Return what a child is to do between its birth and its program: die when we do (Linux).
+
+    A child that is stopped before its program could say so itself would outlive us.
+    """
+    parent, libc = os.getpid(), ctypes.CDLL(None, use_errno=True)
+
+    def bind() -> None:
+        if sys.platform == "linux":
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return bind
 
 
 def die_with_parent() -> None:

@@ -11,15 +11,24 @@ from llmbol_core.nn.declared import Fraction
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.module import Array, Module, Shape
 from llmbol_core.nn.randomness import Stream
+from llmbol_core.nn.sharing import current_share
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
 
 
 def draw_kept(stream: Stream, shape: Shape, p: float, dtype: Any) -> Array:
-    """Return 0 with probability p, else 1 / (1 - p)."""
+    """Return 0 with probability p, else 1 / (1 - p); of a shared batch, for the own rows."""
     threshold = np.uint32(min(round(p * 2**32), 2**32 - 1))
-    kept = stream.bits(math.prod(shape)).reshape(shape) >= threshold
+    share = current_share()
+    if share is None:
+        kept = stream.bits(math.prod(shape)).reshape(shape) >= threshold
+    else:
+        # Layers may have made several rows of one.
+        each = shape[0] // (share.stop - share.start)
+        whole = (share.total * each, *shape[1:])
+        drawn = stream.bits(math.prod(whole)).reshape(whole)
+        kept = drawn[share.start * each : share.stop * each] >= threshold
     factors: Array = np.multiply(kept, np.dtype(dtype).type(1 / (1 - p)), dtype=dtype)
     return factors
 

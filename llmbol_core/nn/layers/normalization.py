@@ -15,6 +15,7 @@ from llmbol_core.nn.layers.operation import Operation
 from llmbol_core.nn.lowering import Scope
 from llmbol_core.nn.module import Array, Module, Shape
 from llmbol_core.nn.randomness import Stream
+from llmbol_core.nn.sharing import current_share
 
 if TYPE_CHECKING:
     from llmbol_core.ml.graph import Value
@@ -84,14 +85,17 @@ class BatchNorm(Module):
     def update_output(self, x: Array) -> Array:
         """Return the normalized batch; in training also move the running values."""
         self.output_shape(x.shape[1:])
+        share = current_share()
         count = x.size // self.features
+        if share is not None:
+            count = count // len(x) * share.total
         self._by_batch = self.train and count > 1
         if not self._by_batch:
             return self._by_running_values(x)
         axes = self._axes(x)
-        mean = x.mean(axis=axes)
+        mean = _mean(x, axes, count)
         normal = x - self._broad(mean, x)
-        variance = np.square(normal).mean(axis=axes)
+        variance = _mean(np.square(normal), axes, count)
         self._move_running(mean, variance * x.dtype.type(count / (count - 1)))
         self._rate = 1 / np.sqrt(variance + x.dtype.type(self.eps))
         normal *= self._broad(self._rate, x)
@@ -113,9 +117,13 @@ class BatchNorm(Module):
         factor = self._broad(self.params["weight"] * self._rate, x)
         if not self._by_batch:
             return grad_output * factor
-        axes = self._axes(x)
-        grad = grad_output - grad_output.mean(axis=axes, keepdims=True)
-        grad -= self._normal * (grad_output * self._normal).mean(axis=axes, keepdims=True)
+        axes, share = self._axes(x), current_share()
+        count = x.size // self.features
+        if share is not None:
+            count = count // len(x) * share.total
+        grad = grad_output - self._broad(_mean(grad_output, axes, count), x)
+        along = _mean(grad_output * self._normal, axes, count)
+        grad -= self._normal * self._broad(along, x)
         return np.asarray(grad * factor)
 
     def acc_grad_parameters(self, x: Array, grad_output: Array, scale: float = 1.0) -> None:
@@ -145,6 +153,14 @@ class BatchNorm(Module):
         """Emit one ``batch_norm`` with the running values."""
         weights = ("weight", "bias", "running_mean", "running_var")
         return graph.op("batch_norm", x, *map(graph.weight, weights), eps=self.eps)
+
+
+def _mean(x: Array, axes: tuple[int, ...], count: int) -> Array:
+    """Return the means over the whole batch, which has so many values for each feature."""
+    share = current_share()
+    if share is None:
+        return np.asarray(x.mean(axis=axes))
+    return np.asarray(share.added(x.sum(axis=axes)) / x.dtype.type(count))
 
 
 class BatchNorm1d(BatchNorm):
