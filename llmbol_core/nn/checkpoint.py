@@ -158,7 +158,10 @@ def inference_model(file: gguf.GgufFile) -> InferenceModel:
 
 
 def freeze(model: Model) -> InferenceModel:
-    """Return a model in memory as one that only computes; it shares the weights."""
+    """Return a model in memory as one that only computes.
+
+    It shares the weights until it first runs; what becomes of them later does not matter to it.
+    """
     return _inference(model, {name: Tensor(v) for name, v in model.network.state().items()})
 
 

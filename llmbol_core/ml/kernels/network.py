@@ -2,10 +2,11 @@
 
     arguments  records, bases, samples, chunk
     records    for each thread the address of its record
-    record     patches, operations, then four words for each patch, three for each operation
+    record     patches, operations, then four words for each patch and each operation
     patch      where an address is to be written, which base it starts from, bytes for each
-               sample, and bytes from the beginning of a sample
-    operation  function, its arguments, items for each sample
+               sample, and bytes from the beginning of a sample; with a base of -1 the number of
+               samples in the chunk is written, times the first number plus the second
+    operation  function, its arguments, items for each sample, items in any case
 
 An item of the driver is a chunk: so many samples, the last one what is left. Before the operations
 run, the addresses of inputs and outputs are moved to the samples of the chunk.
@@ -59,10 +60,14 @@ patch:
  %place = load ptr, ptr %a0
  %which = load i64, ptr %a1
  %bytes = load i64, ptr %a2
- %basep = getelementptr i64, ptr %bases, i64 %which
- %base = load i64, ptr %basep
  %more.bytes = load i64, ptr %a3
- %moved = mul i64 %from, %bytes
+ %counts = icmp slt i64 %which, 0
+ %places = select i1 %counts, i64 0, i64 %which
+ %basep = getelementptr i64, ptr %bases, i64 %places
+ %found = load i64, ptr %basep
+ %base = select i1 %counts, i64 0, i64 %found
+ %times = select i1 %counts, i64 %n, i64 %from
+ %moved = mul i64 %times, %bytes
  %offset = add i64 %moved, %more.bytes
  %address = add i64 %base, %offset
  store i64 %address, ptr %place
@@ -73,14 +78,17 @@ running:
  %next = icmp slt i64 %j, %operations
  br i1 %next, label %operation, label %done
 operation:
- %jo = mul i64 %j, 3
+ %jo = mul i64 %j, 4
  %o0 = getelementptr i64, ptr %list, i64 %jo
  %o1 = getelementptr i64, ptr %o0, i64 1
  %o2 = getelementptr i64, ptr %o0, i64 2
+ %o3 = getelementptr i64, ptr %o0, i64 3
  %f = load ptr, ptr %o0
  %a = load ptr, ptr %o1
  %per = load i64, ptr %o2
- %items = mul i64 %per, %n
+ %fixed = load i64, ptr %o3
+ %varying = mul i64 %per, %n
+ %items = add i64 %varying, %fixed
  call void %f(ptr %a, i64 0, i64 %items, i64 %thread)
  %j1 = add i64 %j, 1
  br label %running

@@ -1,14 +1,16 @@
 """Matrix products whose rows do not depend on each other.
 
-A float32 BLAS computes a row of a product differently in batches of different sizes. Here products
-are cut into tiles of a fixed number of rows, the last one filled with zeros, so that a sample's
-result does not depend on what else is in the batch.
+Kernels sum each row of a product by itself. A float32 BLAS computes a row differently in batches of
+different sizes: where it has to do the work, products are cut into tiles of a fixed number of rows,
+the last one filled with zeros, so that a sample's result does not depend on how many others there
+are in the batch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.ops.table import Array, Out
 
 _TILE = 32
@@ -17,8 +19,17 @@ _TILE = 32
 
 def product(x: Array, y: Array, out: Out = None) -> Array:
     """Return [M, K] times [K, N]; each row of the result depends on its row of x alone."""
+    output = np.empty((len(x), y.shape[1]), x.dtype) if out is None else out
+    if x.dtype == y.dtype == output.dtype == np.float32 and target() is not None:
+        from llmbol_core.ml.matrices import multiply
+
+        return multiply(x, y, output)
+    return product_by_definition(x, y, output)
+
+
+def product_by_definition(x: Array, y: Array, output: Array) -> Array:
+    """Compute a product with NumPy: what kernels are held to."""
     rows, full = len(x), len(x) // _TILE * _TILE
-    output = np.empty((rows, y.shape[1]), x.dtype) if out is None else out
     if full:
         tiles = np.ascontiguousarray(x[:full]).reshape(-1, _TILE, x.shape[1])
         np.matmul(tiles, y, out=output[:full].reshape(-1, _TILE, y.shape[1]))

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.kernels import elementwise, gemm
 from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.kernels.products import quantize_activations
+from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
 from llmbol_core.ml.plan.packing import packed, padded
-from llmbol_core.ml.plan.rooms import Argument, At, Held, Room
+from llmbol_core.ml.plan.rooms import Argument, At, Held, Room, Samples
 from llmbol_core.ml.plan.rules import rule
+from llmbol_core.ml.tensor import Tensor
 
 Array = NDArray[Any]
 
@@ -44,18 +47,76 @@ def following_limits(emitter: Emitter, step: Step) -> tuple[Step, tuple[float, f
 @rule("linear")
 def linear(emitter: Emitter, step: Step) -> None:
     """Multiply with a packed weight; limits come along."""
-    weight, bias = (*emitter.weights(step), None)[:2]
-    assert weight is not None
-    held = emitter.value(step.inputs[0])
+    weight = emitter.constant(step.inputs[1])
+    bias = emitter.weights(step, 2)[0] if len(step.inputs) > 2 else None
+    _multiply(emitter, step, step.inputs[0], weight, bias)
+
+
+@rule("mul_mat")
+def mul_mat(emitter: Emitter, step: Step) -> None:
+    """Multiply with a packed weight that comes first."""
+    _multiply(emitter, step, step.inputs[1], emitter.constant(step.inputs[0]), None)
+
+
+@rule("matmul")
+def matmul(emitter: Emitter, step: Step) -> None:
+    """Multiply with a matrix that is known beforehand, as with its transpose's rows."""
+    weight = emitter.constant(step.inputs[1])
+    if not isinstance(weight, np.ndarray) or weight.ndim != 2:
+        raise Unsupported
+    _multiply(emitter, step, step.inputs[0], np.ascontiguousarray(weight.T), None)
+
+
+def _multiply(emitter: Emitter, step: Step, value: Value, weight: Any, bias: Array | None) -> None:
+    """Emit x W^T + b with float32 weights or with blocks."""
+    if emitter.constant(value) is not None:
+        raise Unsupported
+    rows = math.prod(step.output.shape[1:-1])
+    if isinstance(weight, Tensor):
+        _multiply_blocks(emitter, step, value, weight, bias)
+        return
+    if not isinstance(weight, np.ndarray):
+        raise Unsupported
+    held = emitter.value(value)
     if len(held.shape) == 1 and held.is_dense:
         weight = _reordered(weight, held)
     else:
-        held = emitter.rows(step.inputs[0])
+        held = emitter.rows(value)
     end, limits = following_limits(emitter, step)
     emitter.done.add(step.output.index)
     out = emitter.fresh(end)
-    rows = math.prod(step.output.shape[1:-1])
     product(emitter, held.room, out.room, rows, weight, bias, limits)
+
+
+def _multiply_blocks(
+    emitter: Emitter, step: Step, value: Value, weight: Tensor, bias: Array | None
+) -> None:
+    """Quantize rows and multiply integers, as ``PackedWeights.product`` does."""
+    packed = packed_weights(weight)
+    if packed is None:
+        raise Unsupported
+    held = emitter.rows(value)
+    rows = math.prod(step.output.shape[1:-1])
+    blocks = rows * packed.blocks
+    levels, d, s, start = (emitter.room(n) for n in (8 * blocks, blocks, blocks, blocks))
+    out = emitter.fresh(step)
+    activations = (At(levels), At(d), At(s), At(start))
+    emitter.call(
+        quantize_activations, At(held.room), *activations, packed.shift, items=blocks, grain=2
+    )
+    if not packed.is_shared:
+        emitter.kept_bytes += packed.nbytes
+    emitter.read_bytes += packed.nbytes
+    emitter.call(
+        packed.kernel,
+        *(packed.cells, packed.scales, packed.minima, *activations),
+        None if bias is None else emitter.keep(np.ascontiguousarray(bias, np.float32)),
+        *(At(out.room), packed.blocks, Samples(rows), packed.rows, packed.rows),
+        items=0,
+        fixed=packed.groups,
+        grain=2,
+        flops=rows * packed.rows * packed.columns // 4,
+    )
 
 
 def _reordered(weight: Array, held: Held) -> Array:
@@ -82,6 +143,7 @@ def product(
     w = emitter.keep(packed(weight, lanes))
     b = emitter.keep(padded(bias, columns, lanes))
     emitter.lasting(-(-24 // max(rows, 1)))
+    emitter.read_bytes += weight.nbytes
     arguments: tuple[Argument, ...] = (
         *(At(x), w, b, At(out), depth, columns, columns, depth),
         *(float(limits[0]), float(limits[1]), min(max(depth, 1), _DEPTH)),

@@ -35,6 +35,8 @@ class Call:
     """The items that a thread takes together are a multiple of this."""
     flops: int = 0
     """For each sample."""
+    fixed: int = 0
+    """Items in any case, beside those for each sample."""
 
     def rooms(self) -> list[Room]:
         """Return the rooms that it reads or writes."""
@@ -56,6 +58,8 @@ class Emitter:
     """The outputs of the steps that are lowered."""
     kept_bytes: int = 0
     """What packed weights take."""
+    read_bytes: int = 0
+    """What the weights of products take that are read for every chunk."""
     least: int = 1
     """How many samples a chunk should have at least."""
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from llmbol_core.ml.kernels import network as driver
 from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.plan.emitter import Call, Emitter
-from llmbol_core.ml.plan.rooms import At, Room
+from llmbol_core.ml.plan.rooms import At, Room, Samples
 
 Array = NDArray[Any]
 
@@ -40,7 +40,8 @@ class Lowered:
     def __init__(self, emitter: Emitter, outputs: Sequence[tuple[Room, tuple[int, ...]]]) -> None:
         self.calls = [call for call in emitter.calls if not _is_empty(call)]
         self.inputs = emitter.inputs
-        self.kept_bytes, self.least = emitter.kept_bytes, emitter.least
+        self.kept_bytes, self.read_bytes = emitter.kept_bytes, emitter.read_bytes
+        self.least = emitter.least
         self.output_shapes = [shape for _, shape in outputs]
         self.externals = len(self.inputs) + len(outputs)
         for number, (room, _) in enumerate(outputs):
@@ -79,11 +80,10 @@ class Lowered:
 
     def chunk(self, batch: int, threads: int) -> int:
         """Return how many samples go through the operations together."""
-        weights = self.kept_bytes
         whole = max(1, 4 * (self.size + sum(math.prod(v.shape[1:]) for v in self.inputs)))
         fits = max(1, _CACHE // whole)
         fits = max(fits, self.least)
-        if weights > _HEAVY:
+        if self.read_bytes > _HEAVY:
             fits = max(fits, 96)
         share = -(-batch // threads)
         count = max(1, -(-share // fits))
@@ -101,7 +101,7 @@ class Lowered:
         """Return whether the threads share each operation instead of the batch."""
         if threads == 1 or batch * self.flops < _FEW:
             return False
-        return batch < 4 * threads or (self.kept_bytes > _HEAVY and batch <= 128)
+        return batch < 4 * threads or (self.read_bytes > _HEAVY and batch <= 128)
 
 
 def _rounded(size: int) -> int:
@@ -110,7 +110,7 @@ def _rounded(size: int) -> int:
 
 
 def _is_empty(call: Call) -> bool:
-    return call.items == 0
+    return call.items + call.fixed == 0
 
 
 class Bound:
@@ -175,6 +175,10 @@ class Bound:
                     self._patched.append(
                         (place + 8 * i, room.external, stride, 4 * argument.offset)
                     )
+            elif isinstance(argument, Samples):
+                packed[i] = argument.times * self.batch
+                if not self.together:
+                    self._patched.append((place + 8 * i, -1, argument.times, 0))
             else:
                 packed[i] = _word(argument)
                 self._kept.append(argument)
@@ -197,7 +201,7 @@ class Bound:
         self._patched = []
         for call in self.lowered.calls:
             place = self._arguments(call, call.arguments, memory)
-            words += [address_of(call.kernel), place, call.items]
+            words += [address_of(call.kernel), place, call.items, call.fixed]
         patches = [number for patch in self._patched for number in patch]
         return self._words([len(self._patched), len(self.lowered.calls), *patches, *words])
 
@@ -206,7 +210,7 @@ class Bound:
         memory, words = self._memory(), list[int]()
         self._patched = []
         for call in self.lowered.calls:
-            kernel, given, items = call.kernel, call.arguments, call.items * self.batch
+            kernel, given, items = call.kernel, call.arguments, call.items * self.batch + call.fixed
             if call.inside is not None:
                 kernel, given, items = call.inside(self.batch)
             place = self._arguments(call, given, memory)
@@ -228,6 +232,8 @@ def _word(argument: Any) -> int:
     """Return an argument as a word: an address, a whole number, or a float32's bits."""
     if isinstance(argument, np.ndarray):
         return int(argument.ctypes.data)
+    if argument is None:
+        return 0
     if isinstance(argument, float):
         bits: int = struct.unpack("<i", struct.pack("<f", argument))[0]
         return bits

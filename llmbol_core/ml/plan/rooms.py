@@ -124,4 +124,11 @@ class At:
     """In numbers from the beginning of the first sample."""
 
 
-Argument = At | Any
+@dataclass(frozen=True)
+class Samples:
+    """How many samples there are in a chunk, times a number, as an argument of an operation."""
+
+    times: int = 1
+
+
+Argument = At | Samples | Any
