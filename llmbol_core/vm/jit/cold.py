@@ -23,7 +23,8 @@ from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH, HEAD
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
-from llmbol_core.vm.jit.lowering import LOWERINGS, Place, load_lowerings, with_helpers
+from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, with_helpers
+from llmbol_core.vm.jit.operands import Array, Place, array_at
 from llmbol_core.vm.jit.runtime import State, tag
 
 
@@ -139,6 +140,10 @@ class ColdLowerer(Emitter):
         role = self.instruction.op.role(name)
         assert role is not None
         return self.load(Place(self._pointer(name), ""), role.type)
+
+    def array(self, name: str) -> Array:
+        """Return the array that is read at a place."""
+        return array_at(self, self.at(self.read(name)))
 
     def target(self, name: str) -> Place:
         """Return where the operand that is written lies."""

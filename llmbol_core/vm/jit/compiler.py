@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.vm.jit.decoded import DecodedCode
-from llmbol_core.vm.jit.region import Code, Region
-from llmbol_core.vm.jit.units import CompileStats, code_of, compile_unit, unit_of
+from llmbol_core.vm.jit.region import Region
+from llmbol_core.vm.jit.units import CompileStats, Regions, code_of, compile_unit
 
 if TYPE_CHECKING:
     from llmbol_core.vm.heaptypes import HeapType
@@ -23,7 +23,7 @@ class Native:
     def __init__(self, loaded: LoadedModule, handlers: Mapping[str, int], threshold: int) -> None:
         self.decoded = DecodedCode(loaded, handlers, threshold)
         self.code = code_of(loaded.module)
-        self.regions: dict[int, Region] = {}
+        self.regions = Regions(self.code)
         self.libraries: list[Any] = []
         self._types = array("I", loaded.types or [0])
         self._functions = array("Q", bytes(8 * max(1, len(self.code.instructions))))
@@ -34,12 +34,14 @@ class Native:
         types, functions = self._types.buffer_info()[0], self._functions.buffer_info()[0]
         return types, functions, self.decoded.address
 
-    def install(self, region: Region, entry: int, function: int) -> None:
-        """Let machine code run a region, given where its two functions are."""
-        self.regions[region.start] = region
+    def install(self, region: Region, entries: dict[int, int], entry: int, function: int) -> None:
+        """Let machine code run a region, given where its two functions are.
+
+        ``entries`` are the numbers that ``entry`` takes, by pc.
+        """
         self._functions[region.start] = function
-        for pc, number in region.entries.items():
-            if not self.decoded.is_entry(pc):
+        for pc, number in entries.items():
+            if not self.decoded.is_entry(pc) or len(entries) > 1:
                 self.decoded.enter(pc, entry, number, 0 if number else region.size)
 
 
@@ -51,32 +53,18 @@ class Compiler:
 
     def hot(self, native: Native, pc: int, frame: HeapType) -> bool:
         """Compile the function at a pc, given its frame's layout; false if it is not to be."""
-        region = self._containing(native, pc) or _region(native.code, pc, frame)
-        return region.start in native.regions or self._compile(native, region)
-
-    @staticmethod
-    def _containing(native: Native, pc: int) -> Region | None:
-        """Return the compiled region that can be entered at a pc."""
-        for region in native.regions.values():
-            if pc in region.entries:
-                return region
-        return None
-
-    def _compile(self, native: Native, first: Region) -> bool:
-        """Compile a region and what it calls; false if it is too long."""
-        unit = unit_of(native.code, first)
+        if native.decoded.is_entry(pc):
+            return True
+        unit = native.regions.unit(native.regions.around(pc, frame))
         if unit is None:
             return False
         library = compile_unit(unit, self.stats)
         native.libraries.append(library)
-        for pc, region in unit.items():
-            if pc not in native.regions:
-                addresses = library.addresses
-                native.install(region, addresses[f"o{pc}"], addresses[f"f{pc}"])
+        addresses = library.addresses
+        for start, region in unit.regions.items():
+            function = addresses[f"f{start}"]
+            if unit.has_entries(start):
+                native.install(region, region.entries, addresses[f"o{start}"], function)
+            else:
+                native.install(region, {start: 0}, function, function)
         return True
-
-
-def _region(code: Code, pc: int, frame: HeapType) -> Region:
-    """Return the function that an instruction is part of, or what can be reached from there."""
-    region = Region(code, code.function(pc), frame)
-    return region if pc in region.entries else Region(code, pc, frame)

@@ -7,7 +7,7 @@ host's stack does not grow. Whoever does return tells the engine why: a number o
 from __future__ import annotations
 
 from llmbol_core.vm.jit import decoded
-from llmbol_core.vm.jit.runtime import HOST_STACK, Machine, Reason, State, Status
+from llmbol_core.vm.jit.runtime import HOST_STACK, LEAST_LEFT, Machine, Reason, State, Status
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 HEAD = "ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q"
@@ -203,7 +203,7 @@ native:
  %numberp = getelementptr i8, ptr %ip, i64 {decoded.NUMBER}
  %number = load i32, ptr %numberp
  %left = call i64 %entry(ptr %m, ptr %s, i32 %fp, i64 %q, i32 %number)
- %gone = icmp slt i64 %left, 0
+ %gone = icmp slt i64 %left, {LEAST_LEFT}
  br i1 %gone, label %elsewhere, label %returned
 returned:
  %r = musttail call fastcc i64 @returned(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %left)

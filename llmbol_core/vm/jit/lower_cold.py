@@ -8,7 +8,7 @@ from __future__ import annotations
 from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
-from llmbol_core.vm.jit.lowering import Place
+from llmbol_core.vm.jit.operands import Place
 from llmbol_core.vm.jit.runtime import State, tag
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from llmbol_core.vm.jit.lower_call import found, make_waiting
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.region import frame_size
-from llmbol_core.vm.jit.runtime import LinkKind, State, Status, tag
+from llmbol_core.vm.jit.runtime import LinkKind, State, tag
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 _RESULT, _ARGUMENT = 16, 32
@@ -37,67 +37,12 @@ def case(out: Lowerer) -> None:
         if 0 <= target < len(out.region.code.instructions):
             out.go_to(target)
         else:
-            out.leave(out.pc, Status.INTERPRET)
-
-
-@lowering("frame")
-def frame(out: Lowerer) -> None:
-    """Make a frame; the interpreter goes on with another piece of the stack if this one is full."""
-    number = out.instruction.source.value
-    types = out.region.code.module.types
-    if not 0 <= number < len(types):
-        out.guard("true")
-        return
-    place = out.target("d")
-    start = out.value("load i32, ptr %top")
-    top = out.value(f"add i32 {start}, {frame_size(types[number].size)}")
-    limit = out.value(f"load i32, ptr {out.state_word(State.LIMIT)}")
-    out.guard(out.value(f"icmp ugt i32 {top}, {limit}"))
-    kind = out.value(f"call i32 @type_number(ptr %s, i64 {number})")
-    pointer = out.at(start)
-    header = {0: "0", 4: "0", 8: "0", TYPE: kind, _RESULT: "-1"}
-    for offset, value in (header | dict.fromkeys(types[number].pointers, "-1")).items():
-        slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
-        out.emit(f"store i32 {value}, ptr {slot}, align 4{_FRAME}")
-    out.emit(f"store i32 {top}, ptr %top")
-    out.store(place, "K", start)
-
-
-@lowering("call")
-def call(out: Lowerer) -> None:
-    """Call a function of the module whose code there is; the interpreter calls others."""
-    target = out.instruction.destination.value
-    start = out.read("s")
-    out.guard(out.value(f"icmp eq i32 {start}, {_word(out, State.BASE)}"))
-    size = frame_size(out.region.code.module.types[out.region.frame_made(out.pc)].size)
-    end = out.value(f"add i32 {start}, {size}")
-    out.guard(out.value(f"icmp ne i32 {end}, {out.value('load i32, ptr %top')}"))
-    function = f"@f{target}"
-    if target not in out.unit:
-        table = out.value(f"load ptr, ptr {out.state_word(State.FUNCTIONS)}")
-        function = _found(out, table, str(target))
-    pointer = out.at(start)
-    for offset, value in ((RETURN_PC, str(out.pc + 1)), (CALLER, "%fp")):
-        slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
-        out.emit(f"store i32 {value}, ptr {slot}, align 4{_FRAME}")
-    out.save_budget()
-    status = out.value(f"call fastcc i32 {function}(ptr %m, ptr %s, i32 {start}, i32 0)")
-    out.load_budget()
-    out.emit(f"store i32 {start}, ptr %top")
-    out.emit(f"store i32 {status}, ptr %xstatus")
-    out.branch(out.value(f"icmp eq i32 {status}, 0"), f"b{out.pc + 1}", "unwind")
+            out.guard("true")
+            out.emit("unreachable")
 
 
 def _word(out: Lowerer, word: State) -> str:
     return out.value(f"load i32, ptr {out.state_word(word)}")
-
-
-def _found(out: Lowerer, table: str, target: str) -> str:
-    """Return the code of a function that was compiled at another time; leave if there is none."""
-    slot = out.value(f"getelementptr ptr, ptr {table}, i64 {target}")
-    function = out.value(f"load ptr, ptr {slot}")
-    out.guard(out.value(f"icmp eq ptr {function}, null"))
-    return function
 
 
 # Functions of other modules, or of this one through a handle
@@ -156,12 +101,9 @@ def mcall(out: Lowerer) -> None:
     out.jump(f"b{out.pc + 1}")
     out.begin(code)
     out.guard(out.value(f"icmp slt i64 {link.pc}, 0"))
-    kept = _enter_link(out, start, handle, link.pc)
+    kept, left = _enter_link(out, start, handle, link.pc)
     out.reload(slots)
-    back = out.label()
-    status = out.value("load i32, ptr %xstatus")
-    out.branch(out.value(f"icmp eq i32 {status}, 0"), back, "unwind")
-    out.begin(back)
+    out.unwind_if_left(left, lambda: make_waiting(out))
     for word, value in kept.items():
         out.emit(f"store i64 {value}, ptr {out.state_word(word)}")
     out.emit(f"store i32 {start}, ptr %top")
@@ -183,14 +125,14 @@ def _square_root(out: Lowerer, start: str) -> None:
 _SWITCHED = (State.HANDLE, State.MP, State.TYPES, State.FUNCTIONS, State.CODE)
 
 
-def _enter_link(out: Lowerer, start: str, handle: str, target: str) -> dict[State, str]:
+def _enter_link(out: Lowerer, start: str, handle: str, target: str) -> tuple[dict[State, str], str]:
     """Call a function of the module of a handle, whose state takes the place of this one's."""
     record = out.value(f"call ptr @links_of(ptr %m, ptr %s, i32 {handle})")
     types, functions, code = (
         out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {record}, i64 {at}')}")
         for at in (1, 2, 3)
     )
-    function = _found(out, out.value(f"inttoptr i64 {functions} to ptr"), target)
+    function = found(out, out.value(f"inttoptr i64 {functions} to ptr"), target)
     kept = {word: out.value(f"load i64, ptr {out.state_word(word)}") for word in _SWITCHED}
     caller = out.value(f"trunc i64 {kept[State.HANDLE]} to i32")
     pointer = out.at(start)
@@ -205,20 +147,6 @@ def _enter_link(out: Lowerer, start: str, handle: str, target: str) -> dict[Stat
     )  # fmt: skip
     for word, value in zip(_SWITCHED, new, strict=True):
         out.emit(f"store i64 {value}, ptr {out.state_word(word)}")
-    out.save_budget()
-    status = out.value(f"call fastcc i32 {function}(ptr %m, ptr %s, i32 {start}, i32 0)")
-    out.load_budget()
-    out.emit(f"store i32 {status}, ptr %xstatus")
-    return kept
-
-
-@lowering("ret")
-def ret(out: Lowerer) -> None:
-    """Release the frame's references and return; the caller drops the frame."""
-    region = out.region
-    for offset in region.frame.pointers:
-        slot = f"%s{offset}" if offset in region.slots else out.frame(offset)
-        ref = out.value(f"load i32, ptr {slot}, align 4")
-        out.emit(f"call void @release(ptr %m, ptr %s, i32 {ref})")
-    out.save_budget()
-    out.emit("ret i32 0")
+    left = out.value("load i64, ptr %q")
+    left = out.value(f"call i64 {function}(ptr %m, ptr %s, i32 {start}, i64 {left})")
+    return kept, left

@@ -6,7 +6,9 @@ from llmbol_core.vm.arena import HEADER, SMALL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.isa import TYPES, Mode
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.jit.lowering import Lowerer, Place, lowering
+from llmbol_core.vm.jit.lower_call import lea_for_result
+from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.operands import Place
 from llmbol_core.vm.jit.runtime import tag
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, LIST, LIST_HEADER
 
@@ -32,13 +34,14 @@ def movp(out: Lowerer) -> None:
 def lea(out: Lowerer) -> None:
     """Store an address."""
     operand = out.instruction.source
-    offset = operand.value & 0xFFFF
+    site = out.region.site_of(out.pc, out.instruction.destination)
     if operand.mode is Mode.IMMEDIATE:
         out.guard("true")
-        return
-    start = {Mode.FP: "%fp", Mode.MP: "%mp"}.get(operand.mode) or out.base(operand)
-    address = out.value(f"add i32 {start}, {offset}")
-    out.store(out.target("d"), "E", address)
+    elif site is not None:
+        lea_for_result(out, site)
+    else:
+        address = out.address(operand)
+        out.store(out.target("d"), "E", address)
 
 
 @lowering("movpc")
@@ -53,12 +56,9 @@ def movpc(out: Lowerer) -> None:
 
 def _element(out: Lowerer) -> tuple[str, str, str]:
     """Return a pointer to an array, the address of its data and an index, checked."""
-    array, index = out.read("s"), out.read("d")
-    header = out.at(array)
-    length = out.value(f"load i32, ptr {header}, align 1{_HEADER}")
-    out.guard(out.value(f"icmp uge i32 {index}, {length}"))
-    data = out.value(f"getelementptr i8, ptr {header}, i64 12")
-    return header, out.value(f"load i32, ptr {data}, align 1{_HEADER}"), index
+    array, index = out.array("s"), out.read("d")
+    out.guard(out.value(f"icmp uge i32 {index}, {array.length}"))
+    return array.header, array.data, index
 
 
 @lowering("indb", "indw", "indf", "indl")
@@ -83,8 +83,7 @@ def indx(out: Lowerer) -> None:
 @lowering("lena")
 def lena(out: Lowerer) -> None:
     """Store the length of an array."""
-    length = out.value(f"load i32, ptr {out.at(out.read('s'))}, align 1{_HEADER}")
-    out.store(out.target("d"), "W", length)
+    out.store(out.target("d"), "W", out.array("s").length)
 
 
 @lowering("slicea")

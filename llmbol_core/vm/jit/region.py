@@ -12,174 +12,44 @@ module data. That nothing writes to those tables is checked here.
 from __future__ import annotations
 
 import bisect
-import itertools
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode
+from llmbol_core.vm.jit.calls import (
+    RESULT,
+    Pending,
+    Results,
+    Site,
+    Sites,
+    operand_for,
+    pending_frames,
+    written_through,
+)
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.module import ABSENT, DataKind, Instruction, Module, Operand
+from llmbol_core.vm.jit.liveness import live_at_start
+from llmbol_core.vm.jit.modulecode import Code
+from llmbol_core.vm.module import Operand, TypeDescriptor
 from llmbol_core.vm.process import LEAST_FRAME
 
-RESULT = 16
-"""Where a frame has the address for the result."""
-UNKNOWN = 1 << 20
-_SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
-
-NATIVE = frozenset({
-    "jmp", "case", "ret", "call", "frame", "mframe", "mcall", "movp", "movpc", "lea", "runt",
-    "new", "newz", "newa", "newaz", "slicea", "lena", "indx", "indw", "indf", "indb", "indl",
-    "headb", "headw", "headf", "headl", "headp", "tail", "eclr",
-    "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
-    "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl",
-})  # fmt: skip
-"""Instructions without a meaning in the table for which there is machine code."""
-
-
-class Code:
-    """What several regions of one module share: label tables, what writes to module data."""
-
-    def __init__(self, module: Module, data: HeapType) -> None:
-        self.module, self.data = module, data
-        self.instructions = module.instructions
-        self._result_sizes: dict[int, int] = {}
-
-    def function(self, pc: int) -> int:
-        """Return where the function begins that an instruction may be part of."""
-        at = bisect.bisect(self._functions, pc)
-        return self._functions[at - 1] if at else pc
-
-    @cached_property
-    def _functions(self) -> list[int]:
-        found = {e.pc for e in self.module.exports}
-        for instruction in self.instructions:
-            if instruction.op.mnemonic in ("call", "spawn"):
-                found.add(_label(instruction) or 0)
-        return sorted(pc for pc in found if 0 <= pc < len(self.instructions))
-
-    @cached_property
-    def _words(self) -> dict[int, int]:
-        """The words of the module data as loaded, by offset."""
-        words: dict[int, int] = {}
-        depth = 0
-        for item in self.module.data:
-            if item.kind is DataKind.DIND:
-                depth += 1
-            elif item.kind is DataKind.DAPOP:
-                depth -= 1
-            elif item.kind is DataKind.DEFW and not depth:
-                for at, value in enumerate(struct.unpack(f">{item.count}i", item.payload)):
-                    words[item.offset + 4 * at] = value
-        return words
-
-    @cached_property
-    def _written(self) -> list[tuple[int, int]]:
-        """Ranges of the module data that instructions write to or take the address of."""
-        ranges = []
-        for instruction in self.instructions:
-            for role in instruction.op.operands:
-                if role.place not in "smd":
-                    continue
-                operand = instruction.operand(role.place)
-                if operand.mode is Mode.MP and (role.writes or role.type in "OXY"):
-                    size = TYPES[role.type].size or UNKNOWN
-                    ranges.append((operand.value, operand.value + size))
-        return ranges
-
-    def table(self, pc: int) -> list[tuple[int, int, int]] | None:
-        """Return a case's (low, high, label), the default last; None if that is not certain.
-
-        A default that is no instruction makes the case trap.
-        """
-        operand = self.instructions[pc].destination
-        if operand.mode is not Mode.MP:
-            return None
-        start = operand.value
-        count = self._words.get(start, -1)
-        end = start + 8 + 12 * count
-        if count < 0 or any(low < end and high > start for low, high in self._written):
-            return None
-        at = range(start + 4, end - 4, 12)
-        words = self._words
-        try:
-            rows = [(words[i], words[i + 4], words[i + 8]) for i in at]
-            rows.append((0, 0, words[end - 4]))
-        except KeyError:
-            return None
-        ranges = rows[:-1]
-        in_code = all(0 <= row[2] < len(self.instructions) for row in ranges)
-        is_sorted = all(low < high for low, high, _ in ranges) and all(
-            before[1] <= behind[0] for before, behind in itertools.pairwise(ranges)
-        )
-        small = sum(max(0, high - low) for low, high, _ in rows[:-1]) <= 4096
-        return rows if in_code and is_sorted and small else None
-
-    def is_native(self, pc: int) -> bool:
-        """Whether there is machine code for an instruction."""
-        instruction = self.instructions[pc]
-        op = instruction.op
-        if op.meaning is not None:
-            return op.effect is not Effect.BRANCH or _label(instruction) is not None
-        if op.mnemonic not in NATIVE:
-            return False
-        if op.mnemonic in ("jmp", "call"):
-            return _label(instruction) is not None
-        if op.mnemonic == "case":
-            return self.table(pc) is not None
-        return True
-
-    def result_size(self, start: int) -> int:
-        """Return how many bytes a function may write at the address for its result."""
-        if start not in self._result_sizes:
-            self._result_sizes[start] = self._find_result_size(start)
-        return self._result_sizes[start]
-
-    def _find_result_size(self, start: int) -> int:
-        size = 0
-        for pc in reachable(self, start):
-            instruction = self.instructions[pc]
-            for role in instruction.op.operands:
-                operand = instruction.operand(role.place) if role.place in "smd" else ABSENT
-                if operand.mode is Mode.FP and operand.value == RESULT:
-                    return UNKNOWN
-                if operand.mode is Mode.FP_INDIRECT and operand.base == RESULT:
-                    known = TYPES[role.type].size
-                    if not known or instruction.op.mnemonic == "lea":
-                        return UNKNOWN
-                    size = max(size, operand.value + known)
-        return size
-
-    def targets(self, pc: int) -> list[int]:
-        """Return where in the same function an instruction leads, the next one first."""
-        instruction = self.instructions[pc]
-        effect = instruction.op.effect
-        found = []
-        if effect not in (Effect.JUMP, Effect.RETURN, Effect.END):
-            found.append(pc + 1)
-        if effect is Effect.BRANCH or instruction.op.mnemonic == "jmp":
-            label = _label(instruction)
-            found += [label] if label is not None else []
-        elif instruction.op.mnemonic == "case":
-            found += sorted({row[2] for row in self.table(pc) or ()})
-        return [target for target in found if 0 <= target < len(self.instructions)]
-
-
-def _label(instruction: Instruction) -> int | None:
-    operand = instruction.destination
-    return operand.value if operand.mode is Mode.IMMEDIATE else None
+SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
+_INDEXED = frozenset({"indb", "indw", "indf", "indl", "lena", "indx"})
 
 
 class Region:
     """One function: its instructions in order, its entries, the slots kept in registers."""
 
-    def __init__(self, code: Code, start: int, frame: HeapType) -> None:
-        self.code, self.start, self.frame = code, start, frame
-        self.pcs = self._reachable()
+    def __init__(self, code: Code, start: int, frame: HeapType, results: Results) -> None:
+        self.code, self.start, self.frame, self.results = code, start, frame, results
+        self.pcs = code.reachable(start)
+        usual = {pc for pc in self.pcs if code.is_native(pc)}
+        before = pending_frames(code, self.pcs, start)
+        self.sites = Sites(code, before or {}, usual)
+        self.pending: dict[int, Pending] = before or dict.fromkeys(self.pcs, ())
         self._made = self._frames_made()
-        self.native = {pc for pc in self.pcs if self._is_native(pc)}
+        self.native = {pc for pc in usual if self._is_native(pc)}
         self.heads = {t for pc in self.pcs for t in code.targets(pc) if t <= pc}
         self.entries = self._entries()
         self._exposed = [self._exposure(pc) for pc in self.native if self._is_exposing(pc)]
@@ -191,27 +61,42 @@ class Region:
         """Bytes that the frame takes on the stack."""
         return frame_size(self.frame.size)
 
-    def _reachable(self) -> list[int]:
-        return reachable(self.code, self.start)
+    @property
+    def result(self) -> str:
+        """Type letter of the result if it is returned in a register, else nothing."""
+        return self.results.letter(self.start)
 
     def _is_native(self, pc: int) -> bool:
-        if not self.code.is_native(pc):
-            return False
         instruction = self.code.instructions[pc]
-        if instruction.op.mnemonic != "call":
+        if instruction.op.mnemonic != "call" or pc in self.sites.by_call:
             return True
         made = self._made.get(instruction.source, set())
         return len(made) == 1 and 0 <= min(made) < len(self.code.module.types)
 
     def _entries(self) -> dict[int, int]:
-        """Return the instructions at which the region can be entered, numbered."""
+        """Return the instructions at which the region can be entered, numbered.
+
+        None of them has a frame waiting that need not exist.
+        """
         behind = {
             pc + 1
             for pc in self.pcs
             if pc not in self.native or self.code.instructions[pc].op.effect is Effect.CALL
         }
         others = (self.heads | behind) & self.native - {self.start}
+        others = {pc for pc in others if not self.unmade(pc)}
         return {pc: number for number, pc in enumerate([self.start, *sorted(others)])}
+
+    @cached_property
+    def leaders(self) -> set[int]:
+        """The instructions that control comes to otherwise than from the one before."""
+        found = set(self.entries)
+        for pc in self.pcs:
+            effect = self.code.instructions[pc].op.effect
+            goes_on = effect in (Effect.NEXT, Effect.WAIT)
+            if pc not in self.native or not goes_on:
+                found.update(self.code.targets(pc))
+        return found & set(self.pcs)
 
     # Frames that the function makes for those it calls
 
@@ -226,7 +111,23 @@ class Region:
 
     def frame_made(self, pc: int) -> int:
         """Return the type of the frame that a native call enters."""
+        if pc in self.sites.by_call:
+            return self.sites.by_call[pc].type
         return min(self._made[self.code.instructions[pc].source])
+
+    def unmade(self, pc: int) -> list[Site]:
+        """Return the calls whose frames wait at an instruction without being in memory."""
+        by_frame = self.sites.by_frame
+        return [by_frame[made] for made in self.pending[pc] if made in by_frame]
+
+    def site_of(self, pc: int, operand: Operand) -> Site | None:
+        """Return the call in whose unmade frame an operand lies."""
+        if operand.mode is not Mode.FP_INDIRECT:
+            return None
+        for site in self.unmade(pc):
+            if site.slot.value == operand.base:
+                return site
+        return None
 
     def callees(self) -> Iterator[tuple[int, int]]:
         """Yield pc and type number of the frame of the functions that native calls enter."""
@@ -237,9 +138,14 @@ class Region:
     # Slots of the frame whose address the function takes
 
     def _is_exposing(self, pc: int) -> bool:
+        instruction = self.code.instructions[pc]
+        if instruction.op.mnemonic == "lea":
+            site = self.site_of(pc, instruction.destination)
+            if site is not None and self.results.letter(site.target):
+                return False
         return any(
-            role.is_storage and self.code.instructions[pc].operand(role.place).mode is Mode.FP
-            for role in self.code.instructions[pc].op.operands
+            role.is_storage and instruction.operand(role.place).mode is Mode.FP
+            for role in instruction.op.operands
         )
 
     def _exposure(self, pc: int) -> tuple[int, int]:
@@ -254,7 +160,7 @@ class Region:
                     if at not in self.native or following.op.mnemonic == "mcall":
                         # Slots in registers go to memory and come back: see results_of.
                         return start, start
-                    return start, start + self.code.result_size(following.destination.value)
+                    return start, start + written_through(self.code, following.destination.value)
         return start, self.frame.size
 
     def results_of(self, pc: int) -> list[int]:
@@ -271,9 +177,7 @@ class Region:
             is_own = instruction.source.mode is Mode.FP
             if instruction.op.mnemonic == "lea" and is_for_call and is_own:
                 starts.append(instruction.source.value)
-        return [
-            offset for offset in self.slots if offset + _SIZES[self.slots[offset]] > min(starts)
-        ]
+        return [offset for offset in self.slots if offset + SIZES[self.slots[offset]] > min(starts)]
 
     def is_exposed(self, offset: int) -> bool:
         """Whether a slot may be reached by its address."""
@@ -287,8 +191,8 @@ class Region:
         for pc in self.pcs:
             instruction = self.code.instructions[pc]
             for role in instruction.op.operands:
-                operand = operand_for(instruction, role.place) if role.place in "smd" else None
-                if role.writes and operand is not None and operand.mode is Mode.FP:
+                operand = operand_for(instruction, role.place)
+                if role.writes and operand.mode is Mode.FP:
                     is_element = role.type == "E" and instruction.op.mnemonic != "lea"
                     for at in range(operand.value, operand.value + (TYPES[role.type].size or 4), 4):
                         written[at] = written.get(at, True) and is_element
@@ -314,22 +218,32 @@ class Region:
         """
         uses: dict[int, set[str]] = defaultdict(set)
         for pc in self.native:
-            instruction = self.code.instructions[pc]
-            for role in instruction.op.operands:
-                if role.place in PARAMETERS:
-                    uses[PARAMETERS[role.place]].add("i32")
-                    continue
-                operand = operand_for(instruction, role.place)
-                if operand.mode is Mode.FP_INDIRECT:
-                    uses[operand.base].add("i32")
-                elif operand.mode is Mode.FP and not role.is_storage:
-                    uses[operand.value].add(llvm_type(role.type))
+            for offset, type_ in self._slots_used(pc):
+                uses[offset].add(type_)
         for offset in self.frame.pointers:
             uses[offset].add("i32")
         return self._without_overlaps(uses)
 
+    def _slots_used(self, pc: int) -> Iterator[tuple[int, str]]:
+        instruction = self.code.instructions[pc]
+        for role in instruction.op.operands:
+            if role.place in PARAMETERS:
+                yield PARAMETERS[role.place], "i32"
+                continue
+            operand = operand_for(instruction, role.place)
+            if operand.mode is Mode.FP_INDIRECT:
+                if self.site_of(pc, operand) is None:
+                    yield operand.base, "i32"
+            elif operand.mode is Mode.FP and not role.is_storage:
+                yield operand.value, llvm_type(role.type)
+        site = self.sites.by_call.get(pc)
+        if site is not None and site.address is not None and site.address.mode is Mode.FP:
+            letter = self.results.letter(site.target)
+            if letter:
+                yield site.address.value, llvm_type(letter)
+
     def _without_overlaps(self, uses: dict[int, set[str]]) -> dict[int, str]:
-        spans = [(at, at + max(_SIZES[t] for t in types)) for at, types in sorted(uses.items())]
+        spans = [(at, at + max(SIZES[t] for t in types)) for at, types in sorted(uses.items())]
         found = {}
         reach = 0
         for number, (start, end) in enumerate(spans):
@@ -340,16 +254,23 @@ class Region:
             reach = max(reach, end)
         return found
 
+    @cached_property
+    def arrays(self) -> set[int]:
+        """The slots in registers beside which length and data of their array are kept."""
+        found = set()
+        for pc in self.native:
+            instruction = self.code.instructions[pc]
+            source = instruction.source
+            if instruction.op.mnemonic in _INDEXED and source.mode is Mode.FP:
+                found.add(source.value)
+        return found & set(self.slots) & set(self.frame.pointers)
 
-def reachable(code: Code, start: int) -> list[int]:
-    """Return the instructions that a function at a pc can run, ascending."""
-    found, work = {start}, [start]
-    while work:
-        for target in code.targets(work.pop()):
-            if target not in found:
-                found.add(target)
-                work.append(target)
-    return sorted(found)
+    # What the function takes over from its caller
+
+    @cached_property
+    def parameters(self) -> tuple[int, ...]:
+        """The slots in registers that can be read before they are written, ascending."""
+        return tuple(sorted(live_at_start(self)))
 
 
 def frame_size(size: int) -> int:
@@ -357,10 +278,6 @@ def frame_size(size: int) -> int:
     return (max(size, LEAST_FRAME) + 7) & ~7
 
 
-def operand_for(instruction: Instruction, place: str) -> Operand:
-    """Return an operand; the destination stands in for an absent middle one."""
-    operand = instruction.operand(place)
-    if place == "m" and operand.mode is Mode.NONE:
-        role = instruction.op.role("m")
-        return instruction.destination if role is not None and role.optional else operand
-    return operand
+def heap_type(descriptor: TypeDescriptor) -> HeapType:
+    """Return a type of a module as the heap knows it."""
+    return HeapType(descriptor.size, descriptor.pointers)

@@ -121,6 +121,12 @@ class Status(IntEnum):
     """The host's stack is full: enter again."""
 
 
+LEFT = -(1 << 62)
+"""What machine code returns if the process has left it, instead of the instructions left."""
+LEAST_LEFT = -(1 << 30)
+"""Anything below it means that; a function may return with a few less than 0 left."""
+
+
 class Slow(IntEnum):
     """What the engine's function is asked for."""
 

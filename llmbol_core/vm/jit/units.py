@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.vm.heaptypes import HeapType
+from llmbol_core.vm.jit.calls import Results
 from llmbol_core.vm.jit.identity import digest
-from llmbol_core.vm.jit.region import Code, Region
+from llmbol_core.vm.jit.modulecode import Code
+from llmbol_core.vm.jit.region import Region, heap_type
+from llmbol_core.vm.jit.unit import Unit
 
 if TYPE_CHECKING:
     from llmbol_core.vm.module import Module
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
 _MOST_IN_UNIT = 1200
 _MOST_IN_REGION = 6000
 _LEVEL = 2
-
-Unit = dict[int, Region]
-"""Regions by where they start; the first is the one that was asked for."""
 
 
 @dataclass
@@ -46,33 +46,48 @@ class CompileStats:
         )
 
 
-def unit_of(code: Code, first: Region) -> Unit | None:
-    """Return a function and those it calls, nearest first; None if it is too long to compile."""
-    if len(first.pcs) > _MOST_IN_REGION:
-        return None
-    unit = {first.start: first}
-    work, size = [first], len(first.pcs)
-    while work:
-        for target, number in work.pop(0).callees():
-            if target in unit:
-                continue
-            region = Region(code, target, frame_type(code.module, number))
-            size += len(region.pcs)
-            if size > _MOST_IN_UNIT:
-                return unit
-            unit[target] = region
-            work.append(region)
-    return unit
+class Regions:
+    """The regions of one module, each made when it is first wanted."""
 
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self._results = Results(code)
+        self._known: dict[int, Region] = {}
 
-def frame_type(module: Module, number: int) -> HeapType:
-    """Return the layout of a type of a module."""
-    return HeapType(module.types[number].size, module.types[number].pointers)
+    def at(self, start: int, frame: HeapType) -> Region:
+        """Return the region that begins at a pc with a frame of a type."""
+        region = self._known.get(start)
+        if region is None or region.frame != frame:
+            region = self._known[start] = Region(self.code, start, frame, self._results)
+        return region
+
+    def around(self, pc: int, frame: HeapType) -> Region:
+        """Return the function that an instruction is part of, or what it leads to."""
+        region = self.at(self.code.function(pc), frame)
+        return region if pc in region.entries else self.at(pc, frame)
+
+    def unit(self, first: Region) -> Unit | None:
+        """Return a function and those it calls, nearest first; None if it is too long."""
+        if len(first.pcs) > _MOST_IN_REGION:
+            return None
+        found = {first.start: first}
+        work, size = [first], len(first.pcs)
+        while work:
+            for target, number in work.pop(0).callees():
+                if target in found:
+                    continue
+                region = self.at(target, heap_type(self.code.module.types[number]))
+                size += len(region.pcs)
+                if size > _MOST_IN_UNIT:
+                    return Unit(found)
+                found[target] = region
+                work.append(region)
+        return Unit(found)
 
 
 def code_of(module: Module) -> Code:
     """Return a module as regions see it."""
-    data = frame_type(module, 0) if module.types else HeapType(module.data_size, ())
+    data = heap_type(module.types[0]) if module.types else HeapType(module.data_size, ())
     return Code(module, data)
 
 
@@ -82,9 +97,9 @@ def compile_unit(unit: Unit, stats: CompileStats) -> Any:
 
     began = time.perf_counter()
     data = _object(unit, stats)
-    library = load_object(data, [f"{letter}{pc}" for pc in unit for letter in "fo"])
-    stats.functions += len(unit)
-    stats.instructions += sum(len(region.pcs) for region in unit.values())
+    library = load_object(data, unit.symbols)
+    stats.functions += len(unit.regions)
+    stats.instructions += sum(len(region.pcs) for region in unit.regions.values())
     stats.units += 1
     stats.seconds += time.perf_counter() - began
     return library
@@ -93,9 +108,9 @@ def compile_unit(unit: Unit, stats: CompileStats) -> Any:
 def _object(unit: Unit, stats: CompileStats) -> bytes:
     """Return a unit's machine code, made now or kept from before."""
     from llmbol_core.native.cache import ObjectCache, key_of
-    from llmbol_core.vm.jit.lowering import unit_text, with_helpers
+    from llmbol_core.vm.jit.lowering import with_helpers
 
-    text = unit_text(unit)
+    text = unit.text()
     key, cache = key_of(str(_LEVEL), digest(), text), ObjectCache()
     data = cache.get(key)
     if data is not None:
@@ -119,15 +134,15 @@ def compile_module(
     from llmbol_core.vm.verifier import verify_module
 
     verify_module(module)
-    code, stats = code_of(module), CompileStats()
+    regions, stats = Regions(code_of(module)), CompileStats()
     frames = {e.pc: e.type for e in module.exports if e.pc >= 0 and e.type >= 0}
     if module.has_entry:
         frames.setdefault(module.entry_pc, module.entry_type)
     work, done = list(frames), 0
     while done < len(work):
         start = work[done]
-        first = Region(code, start, frame_type(module, frames[start]))
-        unit = unit_of(code, first)
+        first = regions.at(start, heap_type(module.types[frames[start]]))
+        unit = regions.unit(first)
         if unit is not None:
             compile_unit(unit, stats)
         for target, number in first.callees():

@@ -15,9 +15,12 @@ from llmbol_core.errors import Trap
 from llmbol_core.native import llvm
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, OPS, PARAMETERS, Effect, Mode
-from llmbol_core.vm.jit.lowering import LOWERINGS, unit_text, with_helpers
-from llmbol_core.vm.jit.region import NATIVE, Code, Region
-from llmbol_core.vm.jit.runtime import State, Status
+from llmbol_core.vm.jit.calls import Results
+from llmbol_core.vm.jit.lowering import LOWERINGS, with_helpers
+from llmbol_core.vm.jit.modulecode import NATIVE, Code
+from llmbol_core.vm.jit.region import Region
+from llmbol_core.vm.jit.runtime import LEAST_LEFT, State, Status
+from llmbol_core.vm.jit.unit import Unit
 from llmbol_core.vm.module import ABSENT, Instruction, Module, Operand
 from llmbol_core.vm.objects import STACK, Heap
 from llmbol_core.vm.steps import StepMaker
@@ -57,10 +60,10 @@ def native():
     for op, mode in CASES:
         code += [instruction(op, mode), EXIT]
     shared = Code(Module("Test", tuple(code)), FRAME)
-    unit = {2 + 2 * i: Region(shared, 2 + 2 * i, FRAME) for i in range(len(CASES))}
-    library = llvm.load_object(
-        llvm.compile_text(with_helpers(unit_text(unit)), 1), [f"o{pc}" for pc in unit]
-    )
+    results, starts = Results(shared), [2 + 2 * number for number in range(len(CASES))]
+    unit = Unit({pc: Region(shared, pc, FRAME, results) for pc in starts})
+    names = [f"o{pc}" for pc in starts]
+    library = llvm.load_object(llvm.compile_text(with_helpers(unit.text()), 1), names)
     functions = {name: entry(address) for name, address in library.addresses.items()}
     return library, functions
 
@@ -96,8 +99,9 @@ class Bench:
 
     def enter(self, function):
         self.state[State.MP] = self.mp
+        self.state[State.TOP] = self.fp + FRAME.size
         left = function(self.heap.base, self.state.buffer_info()[0], self.fp, 1 << 20, 0)
-        assert left < 0
+        assert left < LEAST_LEFT
         assert self.state[State.STATUS] == Status.INTERPRET
         return self.state[State.PC]
 

@@ -1,0 +1,100 @@
+"""Which slots of a frame a function reads before it writes them: what callers must give it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode
+from llmbol_core.vm.jit.calls import RESULT, operand_for
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.jit.region import Region
+
+
+def live_at_start(region: Region) -> set[int]:
+    """Return the slots in registers whose first value matters.
+
+    Where a handler of exceptions or a jump through a table may go on, everything does.
+    """
+    slots = list(region.slots)
+    if _may_go_astray(region):
+        return set(slots)
+    bits = {offset: 1 << number for number, offset in enumerate(slots)}
+    uses, kills = {}, {}
+    for pc in region.pcs:
+        uses[pc], kills[pc] = _effects(region, pc, bits)
+    live = _flow(region, uses, kills)
+    found = {offset for offset in slots if live[region.start] & bits[offset]}
+    if region.result:
+        found.discard(RESULT)
+        if RESULT in bits and region.results.has_tails(region.start):
+            found.add(RESULT)
+    return found
+
+
+def _may_go_astray(region: Region) -> bool:
+    pcs = region.pcs
+    for handler in region.code.module.handlers:
+        if any(handler.pc1 <= pc < handler.pc2 for pc in pcs):
+            return True
+    instructions = region.code.instructions
+    return any(
+        pc not in region.native and instructions[pc].op.effect in (Effect.JUMP, Effect.BRANCH)
+        for pc in pcs
+    )
+
+
+def _flow(region: Region, uses: dict[int, int], kills: dict[int, int]) -> dict[int, int]:
+    """Return what is live before each instruction, as bits."""
+    origins: dict[int, list[int]] = defaultdict(list)
+    for pc in region.pcs:
+        for target in region.code.targets(pc):
+            origins[target].append(pc)
+    live = dict.fromkeys(region.pcs, 0)
+    work = list(region.pcs)
+    while work:
+        pc = work.pop()
+        after = 0
+        for target in region.code.targets(pc):
+            after |= live[target]
+        before = uses[pc] | (after & ~kills[pc])
+        if before != live[pc]:
+            live[pc] = before
+            work += origins[pc]
+    return live
+
+
+def _effects(region: Region, pc: int, bits: dict[int, int]) -> tuple[int, int]:
+    """Return what an instruction reads and what it writes, as bits."""
+    instruction = region.code.instructions[pc]
+    use = kill = 0
+    for role in instruction.op.operands:
+        if role.place in PARAMETERS:
+            use |= bits.get(PARAMETERS[role.place], 0)
+            continue
+        operand = operand_for(instruction, role.place)
+        if operand.mode is Mode.FP_INDIRECT:
+            if region.site_of(pc, operand) is None:
+                use |= bits.get(operand.base, 0)
+        elif operand.mode is Mode.FP and not role.is_storage:
+            own = bits.get(operand.value, 0)
+            kill |= 0 if role.reads else own
+            if role.reads and pc in region.native:
+                use |= own
+            elif role.reads:
+                use |= _touched(bits, operand.value, TYPES[role.type].size or 4)
+        elif operand.mode is Mode.FP and role.reads and pc not in region.native:
+            use |= _touched(bits, operand.value, region.frame.size)
+    site = region.sites.by_call.get(pc)
+    if site is not None and site.address is not None and site.address.mode is Mode.FP:
+        kill |= bits.get(site.address.value, 0)
+    return use, kill
+
+
+def _touched(bits: dict[int, int], start: int, size: int) -> int:
+    found = 0
+    for offset, bit in bits.items():
+        if start - 8 < offset < start + size:
+            found |= bit
+    return found
