@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Held = Array | Tensor | None
 
+_PRODUCTS = ("linear", "mul_mat")
 _BATCH_SIZES = 2
 """For how many sizes of batch workspaces are kept: a stream has full batches and a last one."""
 
@@ -75,6 +76,7 @@ class Engine:
                 self._held.compute(step)
         done = {step.output.index for step in constant}
         self._steps = [step for step in graph.steps if step.output.index not in done]
+        self._held.pack(self._steps)
         self._native = self._lowered()
         self._layout = _Layout(graph, self._steps, self._held)
         self._plan = self._layout.planned()
@@ -227,10 +229,22 @@ class _Held:
             for name, value in zip(row.inputs, step.inputs, strict=False)
         )
 
+    def pack(self, steps: list[Step]) -> None:
+        """Pack the quantized matrices that products read, so that no run has to."""
+        from llmbol_core.ml.packed import packed_weights
+
+        for step in steps:
+            for held in self.inputs(step) if step.op in _PRODUCTS else ():
+                if isinstance(held, Tensor):
+                    packed_weights(held)
+
     @property
     def bytes(self) -> int:
-        """How many bytes were made from the weights that were given."""
-        return sum(array.nbytes for array in self._expanded.values() if array.base is None)
+        """How many bytes were made from the weights that were given, and are not shared."""
+        packed = [tensor.packed for tensor in self._tensors.values() if tensor.packed is not None]
+        made = [array for array in self._expanded.values() if array.base is None]
+        own: int = sum(p.nbytes for p in packed if not p.is_shared)
+        return own + sum(x.nbytes for x in made)
 
     def compute(self, step: Step) -> None:
         """Run a step whose inputs are all held, and hold its result."""

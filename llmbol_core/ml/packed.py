@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import mmap
 import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ Array = NDArray[Any]
 
 _LARGE = 1 << 20
 """Bytes from which a packed form is kept on disk."""
-_SLAB = 8 << 20
+_SLAB = 2 << 20
 """Bytes that are packed at a time."""
 _SIZES = 4
 """For how many sizes of batch plans are kept."""
@@ -165,33 +167,42 @@ def _packed(tensor: Tensor, form: Form, count: int, shift: int) -> tuple[Array, 
 
 
 def _pack(tensor: Tensor, form: Form, write: Write) -> None:
-    """Pack group after group, some of them at a time, and give their mapped pages back."""
+    """Pack some groups after the other, and give their mapped pages back.
+
+    Each thread packs and writes groups of its own: fresh memory takes longer than packing.
+    """
     rows, blocks = tensor.data.shape
-    groups, threads = -(-rows // ROWS), team().threads
-    step = max(1, _SLAB // (blocks * form.size))
-    cells = _room(min(step, groups) * blocks * form.size)
-    scales = np.empty((2, min(step, groups) * blocks * ROWS), np.uint16)
+    groups = -(-rows // ROWS)
+    step = max(1, min(_SLAB // (blocks * form.size), groups))
     data = np.ascontiguousarray(tensor.data)
-    for first in range(0, groups, step):
+    firsts = range(0, groups, step)
+    local = threading.local()
+
+    def work(first: int) -> None:
+        if not hasattr(local, "room"):
+            local.room = _room(step * blocks * form.size), np.empty((2, step * blocks * 32), "u1")
+        cells, scales = local.room
         here = min(step, groups - first)
         part = data[first * ROWS : (first + here) * ROWS]
-        count = here * blocks
-        REPACKS[form.name].run(
-            here,
-            *(part, cells, *scales, blocks, len(part)),
-            chunk=_share(here, blocks * 40, threads),
-        )
-        write(first * blocks * form.size, cells.data[: count * form.size])
+        REPACKS[form.name].run(here, part, cells, *scales, blocks, len(part))
+        write(first * blocks * form.size, cells.data[: here * blocks * form.size])
         start = groups * blocks * form.size
         for number in range(2 if form.has_minima else 1):
             offset = start + (number * groups + first) * blocks * 32
-            write(offset, scales[number, : count * ROWS].view(np.uint8).data)
+            write(offset, scales[number, : here * blocks * 32].data)
         release(part)
+
+    threads = min(team().threads, len(firsts))
+    if threads < 2:
+        deque(map(work, firsts), 0)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        deque(pool.map(work, firsts), 0)
 
 
 def _room(size: int) -> Array:
     """Return bytes that begin a cache line, in large pages if there are many."""
-    if size >= 2 * _SLAB and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= 4 * _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory = mmap.mmap(-1, size)
         memory.madvise(mmap.MADV_HUGEPAGE)
         return np.frombuffer(memory, np.uint8)

@@ -16,6 +16,7 @@ import ctypes
 import functools
 import os
 import platform
+import threading
 from enum import IntEnum
 from typing import Any
 
@@ -308,10 +309,26 @@ _states: list[Any] = []
 """The states of all teams: helpers never end, so their team's state is never given up."""
 
 
-@functools.cache
 def team() -> Team:
     """Return this process's team, made on first use, of as many threads as there are to use."""
-    return Team(thread_count())
+    return _team or _make_team()
+
+
+_team: Team | None = None
+_lock = threading.Lock()
+
+
+def _make_team() -> Team:
+    global _team
+    with _lock:
+        if _team is None:
+            _team = Team(thread_count())
+        return _team
+
+
+def _forget_team() -> None:
+    global _team, _lock
+    _team, _lock = None, threading.Lock()
 
 
 @functools.cache
@@ -327,4 +344,4 @@ def _library() -> Any:
 
 if hasattr(os, "register_at_fork"):
     # A forked process has none of its parent's threads.
-    os.register_at_fork(after_in_child=team.cache_clear)
+    os.register_at_fork(after_in_child=_forget_team)

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import struct
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +93,12 @@ def address_of(kernel: Kernel) -> int:
     chosen = target()
     if chosen is None:
         raise RuntimeError("there is no instruction set to run kernels with")
-    address: int = _loaded(kernel.group, chosen).addresses[kernel.name]
+    with _lock:  # code that two threads load would be given up for one of them
+        address: int = _loaded(kernel.group, chosen).addresses[kernel.name]
     return address
+
+
+_lock = threading.Lock()
 
 
 @functools.cache
