@@ -105,12 +105,21 @@ go:
  ret i64 %r
 }}
 
-; Go on where the record says.
+; Go on where the record says; Python deals with a pc that is none.
 define internal fastcc i64 @continue({HEAD}) noinline {{
  %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
  %pc = load i64, ptr %pp
  %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
  %code = load ptr, ptr %cp
+ %head = getelementptr i8, ptr %code, i64 -{decoded.SIZE}
+ %count = load i64, ptr %head
+ %outside = icmp uge i64 %pc, %count
+ br i1 %outside, label %tell, label %go
+tell:
+ %gp = call ptr @machine(ptr %s, i64 {Machine.GIVEN:d})
+ store i64 0, ptr %gp
+ ret i64 {Reason.PYTHON:d}
+go:
  %at = mul i64 %pc, {decoded.SIZE}
  %next = getelementptr i8, ptr %code, i64 %at
  %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
