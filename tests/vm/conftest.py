@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from llmbol_core.vm.machine import InfernoVM
 ON_ALL = ("test_exceptions", "test_interpreter", "test_machine", "test_process", "test_vectors")
 """Modules whose tests hold for any engine."""
 
-ENGINES = {
+ENGINES: dict[str, Any] = {
     "reference": engine("interpreter"),
     "native": functools.partial(JitEngine, threshold=1 << 30, at_once=True),
     "compiled": engine("jit"),
