@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import cluster_access, cluster_nodes, cluster_submit, render
-from llmbol_cli.cluster_output import check_output, deliver, deliver_parts
+from llmbol_cli.cluster_output import (
+    check_output,
+    deliver,
+    deliver_parts,
+    deliver_run,
+    write_result,
+)
 from llmbol_cli.cluster_submit import Output, Strategy
 from llmbol_cli.options import AsJson, connected, duration, words
 
@@ -114,8 +120,13 @@ def result(id: Task, output: Output = None, as_json: AsJson = False) -> None:
     check_output(output, as_json)
     with connected() as client:
         ids = client.expand([id])
-        if ids == [id]:
-            deliver(client.result(id), output, as_json)
+        first = client.result(ids[0])
+        if first.entry.type == "train":
+            deliver_run(first, as_json)
+            if output is not None:
+                write_result(client.fetch(first.value["checkpoint"]), output)
+        elif ids == [id]:
+            deliver(first, output, as_json)
         else:
             deliver_parts(map(client.result, ids), output, as_json)
 

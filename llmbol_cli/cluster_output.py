@@ -32,18 +32,33 @@ def check_output(output: str | None, as_json: bool, *sources: str) -> None:
 def deliver(result: Any, output: str | None, as_json: bool) -> None:
     """Print or write a result; what a failed task left is shown before the failure."""
     from llmbol_core.distributed.client import describe
-    from llmbol_core.native.files import atomic_write
 
     if as_json:
         render.show(describe(result), as_json)
     elif output is None:
         render.write_bytes(result.text)
     result.check()
+    if output is not None:
+        write_result(result.data, output)
+
+
+def write_result(data: bytes, output: str) -> None:
+    """Write a result to a file, or to standard output for ``-``."""
+    from llmbol_core.native.files import atomic_write
+
     if output == "-":
-        render.write_bytes(result.data)
-    elif output is not None:
-        with atomic_write(output) as file:
-            file.write(result.data)
+        render.write_bytes(data)
+        return
+    with atomic_write(output) as file:
+        file.write(data)
+
+
+def deliver_run(result: Result, as_json: bool) -> None:
+    """Show how a training run went."""
+    from llmbol_core.nn.train import RunRow
+
+    row = RunRow(**result.value["run"])
+    render.show(row if as_json else [row], as_json)
 
 
 def deliver_parts(results: Iterable[Result], output: str | None, as_json: bool) -> None:

@@ -18,8 +18,9 @@ from llmbol_cli.cluster_output import (
     deliver,
     deliver_files,
     deliver_parts,
+    deliver_run,
 )
-from llmbol_cli.options import AsJson, connected, size
+from llmbol_cli.options import MAX_SEED, AsJson, Data, connected, file_name, size
 
 app = render.app("Send a task to the cluster.")
 
@@ -168,6 +169,65 @@ def map_files(
             deliver_files(map(client.result, ids), paths, str(output), as_json)
         else:
             deliver_parts(map(client.result, ids), output, as_json)
+
+
+@app.command()
+def train(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec, or a checkpoint.")],
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="How many share each batch; all if not given.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The checkpoint; else NAME.gguf.",
+            callback=file_name,
+        ),
+    ] = None,
+    data: Data = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the spec: train.batch_size=16."),
+    ] = None,
+    priority: Priority = 0,
+    retries: Retries = None,
+    capability: Capability = None,
+    strategy: Strategy = None,
+    id: TaskId = None,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on several nodes that share each batch; the result is that of one.
+
+    Example: cluster submit train digits-mlp.yaml --nodes 2 -o digits.gguf
+    """
+    from llmbol_core.distributed.training import Start, train_tasks
+
+    start = Start.read(
+        spec, data, {"epochs": epochs, "seed": seed}, tuple(settings or ())
+    )  # fmt: skip
+    target = output or f"{os.path.basename(start.model.name)}.gguf"
+    check_output(target, False, spec)
+    options = _options(priority, retries, None, capability, strategy)
+    with connected() as client:
+        members = nodes or max(1, sum("training" in n.capabilities for n in client.status().nodes))
+        ids = client.submit(train_tasks(_task("train", id, {}, options), start, members))
+        if not wait:
+            _show_id(ids[0].rpartition(".")[0], as_json)
+            return
+        with render.progress("training") as progress:
+            client.wait(ids, progress=progress)
+        result = client.result(ids[0])
+        if result.entry.state == "done":
+            start.write(client.fetch(result.value["checkpoint"]), target)
+    deliver_run(result, as_json)
 
 
 @contextmanager

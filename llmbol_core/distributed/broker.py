@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import llmbol_core
 from llmbol_core.distributed.actions import Action, Launch, Replace, Save
+from llmbol_core.distributed.coach import Coach
 from llmbol_core.distributed.dispatcher import Dispatcher
 from llmbol_core.distributed.door import Door
 from llmbol_core.distributed.fleet import Fleet
@@ -63,7 +64,7 @@ class Broker:
         self.ledger = Ledger(state.ledger, state.results)
         self.dispatcher = Dispatcher(random.random, self.config.strategy, self.config.max_retries)
         self.telemetry = Telemetry()
-        self.fleet, self.remotes = Fleet(self), Remotes(self)
+        self.fleet, self.remotes, self.coach = Fleet(self), Remotes(self), Coach(self)
         self.invitations = Invitations(state)
         self.journal = Journal(self.ledger, self._saved)
         self.stopping = asyncio.Event()
@@ -151,6 +152,7 @@ class Broker:
         """Go on without a node."""
         if not self.stopping.is_set():
             self.note(name, why)
+            self.coach.node_lost(name)
             self._perform(self.dispatcher.node_lost(name, self.now()))
             self.advance()
 
@@ -213,6 +215,7 @@ class Broker:
                 case Replace(node, why):
                     log.warning("replacing node %s: %s", node, why)
                     self.note(node, f"replaced: {why}")
+                    self.coach.node_lost(node)
                     self._spawn(self._replace(node))
 
     async def _run(self, launch: Launch) -> None:
@@ -225,6 +228,8 @@ class Broker:
             self._perform(self.dispatcher.broken(launch.key, str(error), self.now()))
         else:
             self._perform(self.dispatcher.ended(launch.key, outcomes, self.now()))
+        for record in launch.records:
+            self.coach.task_ended(record.task.id)
         self.advance()
 
     async def _replace(self, name: str) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from llmbol_core.distributed.jobs import Attachment, job
+from llmbol_core.distributed.jobs import job
 from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
+from llmbol_core.distributed.parcels import Attachment
 from llmbol_core.distributed.report import ClusterStatus, Pruned, TaskStatus
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory
@@ -147,6 +148,13 @@ class Client:
     def release(self, id: str) -> None:
         """Have the cluster give up the inputs of a task that has ended."""
         self.call("release", {"id": id})
+
+    def fetch(self, sha256: str) -> bytes:
+        """Return a file that the cluster has, by its hash."""
+        data = bytearray()
+        while piece := self.call("fetch", {"sha256": sha256, "offset": len(data)})[1]:
+            data += piece
+        return bytes(data)
 
     def tasks(self, limit: int = 100) -> list[Entry]:
         """Return the latest tasks, the last one first."""

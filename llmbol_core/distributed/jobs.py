@@ -14,82 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llmbol_core.distributed.parcels import Answer, Attachment, Packed, Received
 from llmbol_core.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from llmbol_core.nn.checkpoint import InferenceModel
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file to travel with a task: its part in it, the name it has there, and its content."""
-
-    role: str
-    name: str
-    content: Path | bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A payload ready to travel: what JSON knows, and files."""
-
-    payload: dict[str, Any]
-    files: tuple[Attachment, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """What a job gets on a node: the payload, the files, and somewhere to keep loaded models."""
-
-    payload: dict[str, Any]
-    files: tuple[tuple[str, str, Path], ...]
-    """Role, name and path of each."""
-    models: ModelCache
-
-    def one(self, role: str) -> tuple[str, Path]:
-        """Return the name and the path of the file with a role."""
-        return next((name, path) for its_role, name, path in self.files if its_role == role)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of a job; an error says that the job ended, but badly."""
-
-    data: bytes
-    error: str | None = None
-
-
-class ModelCache:
-    """The models that a node's process has loaded, by content hash, the latest last."""
-
-    def __init__(self, budget: int = 1 << 30) -> None:
-        self._budget = budget
-        self._models: dict[str, tuple[InferenceModel, int]] = {}
-
-    @property
-    def hashes(self) -> tuple[str, ...]:
-        """The content hashes of the models."""
-        return tuple(self._models)
-
-    def load(self, path: Path, name: str) -> InferenceModel:
-        """Return the model in a file of the store, loaded at most once while there is room.
-
-        Complaints about it use the name that its owner gave it.
-        """
-        from llmbol_core.ml import gguf
-        from llmbol_core.native.files import map_file
-        from llmbol_core.nn.checkpoint import inference_model
-
-        held = self._models.pop(path.name, None)
-        if held is None:
-            data = map_file(path)
-            held = inference_model(gguf.read_buffer(data, name)), len(data)
-        self._models[path.name] = held
-        while len(self._models) > 1 and sum(n for _, n in self._models.values()) > self._budget:
-            del self._models[next(iter(self._models))]
-        return held[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +219,30 @@ def _decode(data: bytes) -> Any:
     return json.loads(data, object_hook=untagged)
 
 
+# train: a member of a team
+
+
+def _pack_train(payload: Mapping[str, Any]) -> Packed:
+    from llmbol_core.distributed.training import Start
+
+    prepared = payload.get("packed")
+    if isinstance(prepared, Packed):
+        return prepared
+    spec, data = _fields("train", payload, ("spec",), ("data",))
+    path = _path(spec, "spec")
+    return Start.read(str(path), None if data is None else str(_path(data, "data"))).pack(1)
+
+
+def _train(received: Received) -> Answer:
+    from llmbol_core.distributed.training import run_member
+
+    return run_member(received)
+
+
+def _run_text(data: bytes) -> bytes:
+    return json.dumps(json.loads(data)["run"]).encode() + b"\n"
+
+
 # probe: nothing but the journey
 
 
@@ -313,6 +265,8 @@ JOBS: dict[str, Job] = {
                      "run a model on an array; the result is the array of outputs"),
     "execute":   Job(None,         _pack_execute,   _execute, _decode,           _with_newline,
                      "call a function of a .dis module; the result is what it returns"),
+    "train":     Job("training",  _pack_train,     _train,    json.loads,        _run_text,
+                     "train a model together with the other members of its group"),
     "probe":     Job(None,         _pack_probe,     _probe,   json.loads,        _with_newline,
                      "return what was sent, after some seconds: measures the journey"),
 }

@@ -115,7 +115,11 @@ class Desk:
 
         def work() -> Pruned:
             gone = self._broker.ledger.prune(before)
-            needed = self._broker.ledger.hashes() | arriving
+            ledger = self._broker.ledger
+            needed = ledger.hashes() | arriving
+            needed |= self._broker.coach.prune(
+                lambda name: ledger.members(name) or ledger.entry(name)
+            )
             # What was sent lately may belong to a task that is still to come.
             files, size = self._broker.store.prune(needed, min(before, now - SENT_SECONDS))
             return Pruned(len(gone), files, round(size / 1e6, 3))
@@ -182,6 +186,10 @@ class Desk:
         """Let go of a node that runs elsewhere."""
         await self._broker.remotes.leave(str(arguments["name"]), str(arguments["agent"]))
         return None, b""
+
+    async def team(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
+        """Answer a member of a team that trains together."""
+        return await self._broker.coach.answer(arguments, body)
 
     async def has(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer whether a file is in the store; if so it is there for a while yet."""
@@ -287,9 +295,10 @@ def operations(desk: Desk) -> dict[str, Operation]:
         "idle":      Operation(client, desk.idle),
         "pause":     Operation(client, desk.pause),
         "stop":      Operation(client, desk.stop),
-        "has":       Operation(client, desk.has),
+        "team":      Operation(node,   desk.team),
+        "has":       Operation(both, desk.has),
         "release":   Operation(client, desk.release),
-        "put":       Operation(client, desk.put),
+        "put":       Operation(both,   desk.put),
         "fetch":     Operation(both,   desk.fetch),
         "enroll":    Operation(invited, desk.enroll),
         "join":      Operation(node,   desk.join),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,9 @@ class NodeProcess:
         lived = now - self._started
         self._pause = 0.0 if lived > HEALTHY_SECONDS else self._pause * 2 or FIRST_PAUSE
         self._started = now
+        # What the one before had no time to tidy up.
+        for left in self._state.scratch.glob(f"task@{self.node.name}@*"):
+            shutil.rmtree(left, ignore_errors=True)
         log = self._state.open_log(self.node.name)
         try:
             self._process = subprocess.Popen(
@@ -104,7 +108,7 @@ class NodeProcess:
 
     def _environment(self) -> dict[str, str]:
         threads = dict.fromkeys(THREADS, str(self.node.threads))
-        return {**self._inherited, **as_parent(), **threads}
+        return {**self._inherited, **as_parent(), **threads, "LLMBOL_NODE": self.node.name}
 
     def _command(self) -> list[str]:
         certificates = Certificates(self._state.tls)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from llmbol_core.distributed.jobs import Attachment
+from llmbol_core.distributed.parcels import Attachment
 from llmbol_core.distributed.store import open_regular
 from llmbol_core.distributed.task import Task, check_id
 from llmbol_core.errors import FileError, UsageError

@@ -11,11 +11,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmbol_core.distributed.jobs import JOBS, Answer, ModelCache, Received
+from llmbol_core.distributed.jobs import JOBS
+from llmbol_core.distributed.parcels import Answer, ModelCache, Received
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory, die_with_parent
 from llmbol_core.distributed.store import FileStore
@@ -62,34 +65,52 @@ def _run(task: Task) -> Answer:
     store = FileStore(Path(os.environ.get("LLMBOL_FILES") or state.files))
     files = []
     for file in task.files:
-        with closing(_Broker(state, file.sha256)) as broker:
-            files.append((file.role, file.name, store.fetch(file.sha256, broker.read)))
-    received = Received(dict(task.payload), tuple(files), _models)
-    if not files:
-        return JOBS[task.type].run(received)
+        with closing(_Broker(state)) as broker:
+            path = store.fetch(file.sha256, partial(broker.read, file.sha256))
+            files.append((file.role, file.name, path))
+    with closing(_Broker(state)) as broker:
+        received = Received(
+            dict(task.payload), tuple(files), _models, broker.ask, task.id, task.group or task.id,
+            os.environ.get("LLMBOL_NODE", ""),
+        )  # fmt: skip
+        return (
+            _in_scratch(received, JOBS[task.type].run, state)
+            if files
+            else (JOBS[task.type].run(received))
+        )
+
+
+def _in_scratch(
+    received: Received, run: Callable[[Received], Answer], state: StateDirectory
+) -> Answer:
+    """Run a job in a directory of its own."""
     home = os.getcwd()
-    scratch = tempfile.mkdtemp(prefix="task-", dir=state.scratch)
+    scratch = tempfile.mkdtemp(prefix=f"task@{received.node}@", dir=state.scratch)
     try:
         os.chdir(scratch)
-        return JOBS[task.type].run(received)
+        return run(received)
     finally:
         os.chdir(home)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Broker:
-    """Reads pieces of one file from the broker; connects when the first one is wanted."""
+    """Asks the broker; connects when the first thing is wanted."""
 
-    def __init__(self, state: StateDirectory, sha256: str) -> None:
-        self._state, self._sha256 = state, sha256
+    def __init__(self, state: StateDirectory) -> None:
+        self._state = state
         self._connection: Connection | None = None
 
-    def read(self, offset: int) -> bytes:
-        """Return the piece at an offset; nothing at the end of the file."""
+    def read(self, sha256: str, offset: int) -> bytes:
+        """Return the piece of a file at an offset; nothing at the end of the file."""
+        return self.ask("fetch", {"sha256": sha256, "offset": offset}, b"")[1]
+
+    def ask(self, call: str, arguments: dict[str, Any], body: bytes) -> tuple[Any, bytes]:
+        """Return the answer to a request."""
         if self._connection is None:
             certificates = Certificates(self._state.tls)
             self._connection = Connection(os.environ["LLMBOL_DOOR"], certificates, Role.NODE)
-        return self._connection.call("fetch", {"sha256": self._sha256, "offset": offset})[1]
+        return self._connection.call(call, arguments, body)
 
     def close(self) -> None:
         """Hang up."""

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,8 @@ def test_files_travel_by_content_and_are_fetched_in_pieces(client, cluster, tmp_
     # A node on another machine has its own cache, and only the channel.
     (tmp_path / "cache").mkdir()
     os.environ["LLMBOL_DOOR"] = cluster.running().address
-    broker = _Broker(cluster, sha256)
-    fetched = FileStore(tmp_path / "cache").fetch(sha256, broker.read)
+    broker = _Broker(cluster)
+    fetched = FileStore(tmp_path / "cache").fetch(sha256, partial(broker.read, sha256))
     broker.close()
     del os.environ["LLMBOL_DOOR"]
     assert fetched.read_bytes() == path.read_bytes()
@@ -428,4 +429,4 @@ def test_stop_leaves_nothing_behind(cluster):
     control.stop(cluster)
     assert eventually(lambda: not processes_of(cluster), 1)
     assert cluster.read() is None
-    assert not list(Path(cluster.scratch).glob("task-*"))
+    assert not list(Path(cluster.scratch).glob("task@*"))
