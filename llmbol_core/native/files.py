@@ -91,16 +91,21 @@ def map_file(path: Path) -> memoryview:
     """
     try:
         with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return memoryview(file.read())
-            if status.st_size == 0:
-                return memoryview(b"")
-            mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
-            mapped.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            return memoryview(mapped)
+            return map_descriptor(file.fileno())
     except OSError as error:
         raise FileError.of(error, path) from error
+
+
+def map_descriptor(number: int) -> memoryview:
+    """Return the bytes of an open regular file, as ``map_file`` does. Raises OSError."""
+    status = os.fstat(number)
+    if status.st_size == 0:
+        return memoryview(b"")
+    mapped = MappedFile(number, 0, access=mmap.ACCESS_READ)
+    mapped.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return memoryview(mapped)
 
 
 def _mode_of_target(path: Path) -> int | None:

@@ -7,7 +7,6 @@ together with its offset, and closes when the last of them goes.
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat as modes
 import struct
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from llmbol_core.errors import Trap
+from llmbol_core.native.files import map_descriptor
 from llmbol_core.vm.traps import PIPE_CLOSED
 
 OREAD, OWRITE, ORDWR, OEXEC, OTRUNC, OCEXEC, ORCLOSE, OEXCL = 0, 1, 2, 3, 16, 32, 64, 0x1000
@@ -225,9 +225,7 @@ class HostFile(OpenFile):
     def contents(self) -> memoryview:
         """Map the whole file."""
         try:
-            if not os.fstat(self._host).st_size:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(self._host, 0, access=mmap.ACCESS_READ))
+            return map_descriptor(self._host)
         except OSError as error:
             raise FileFault.of(error) from error
 

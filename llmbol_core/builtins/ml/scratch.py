@@ -87,7 +87,7 @@ def _product(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> in
     """Rows in tiles; of a weight in blocks some rows at a time."""
     sizes = list(map(_size, shapes))
     largest = max(sizes)
-    return 16 * (min(_PART, largest) + _size(output)) + 8 * sum(sizes)
+    return 16 * (min(_PART, largest) + _size(output)) + 8 * (sum(sizes) - largest)
 
 
 def _resized(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
