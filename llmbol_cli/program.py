@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import io
 import os
@@ -125,11 +126,11 @@ def standard_streams(stdin: BinaryIO | None = None, stdout: BinaryIO | None = No
     return Streams(*streams)
 
 
-def takes_program(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments and options of ``Program`` in place of its first parameter."""
+@functools.cache
+def _parameters() -> tuple[inspect.Parameter, ...]:
+    """Return the fields of ``Program`` as parameters."""
     hints = typing.get_type_hints(Program, include_extras=True)
-    _, *others = inspect.signature(command, eval_str=True).parameters.values()
-    shared = [
+    return tuple(
         inspect.Parameter(
             f.name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -137,7 +138,13 @@ def takes_program(command: Callable[..., None]) -> Callable[..., None]:
             annotation=hints[f.name],
         )
         for f in dataclasses.fields(Program)
-    ]
+    )
+
+
+def takes_program(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and options of ``Program`` in place of its first parameter."""
+    shared = _parameters()
+    _, *others = inspect.signature(command, eval_str=True).parameters.values()
 
     def run(**given: Any) -> None:
         program = Program(**{p.name: given.pop(p.name) for p in shared})

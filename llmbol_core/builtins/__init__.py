@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import LinkError, nearest
@@ -57,7 +56,7 @@ class _HostModules(Mapping[str, "HostModule"]):
 
     def __getitem__(self, name: str) -> HostModule:
         if name not in self._made:
-            self._made[name] = replace(built_in(name).module, name=name)
+            self._made[name] = built_in(name).module._replace(name=name)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -329,7 +329,7 @@ def settle(result: Any, finish: Callable[[Any], None]) -> HostResult:
         return Work(result.run, lambda found: settle(then(found), finish))
     if isinstance(result, Exchange | Until):
         following = result.then
-        return replace(result, then=lambda: settle(following(), finish))
+        return result._replace(then=lambda: settle(following(), finish))
     if isinstance(result, Sleep):
         finish(0)
         return result

@@ -8,7 +8,7 @@ last reference to them dies.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from llmbol_core.builtins.binding import Binding, Implementation, Pending
@@ -144,7 +144,7 @@ def _guard(result: Any, fail: Callable[[FileFault], Any]) -> Any:
 
     if isinstance(result, Pending):
         return Pending(carried(result.run), then)
-    return replace(result, then=then) if isinstance(result, Exchange | Until) else result
+    return result._replace(then=then) if isinstance(result, Exchange | Until) else result
 
 
 def dir_fields(entry: Dir) -> tuple[Any, ...]:

@@ -8,7 +8,6 @@ are done when it is ready. Those of several steps are generators.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from llmbol_core.builtins.binding import Pending
@@ -172,7 +171,7 @@ def drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Transf
 
     if isinstance(wish, Pending):
         return Pending(carried(wish.run), then)
-    return replace(wish, then=then)
+    return wish._replace(then=then)
 
 
 @declare("write: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.vm.module import TypeDescriptor
 
@@ -26,15 +26,13 @@ RESULT = 16
 """Offset in a frame of the address where the result goes."""
 
 
-@dataclass(frozen=True)
-class Sleep:
+class Sleep(NamedTuple):
     """The process waits this long; others run meanwhile."""
 
     seconds: float
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """The process waits for something that takes its time; others run meanwhile.
 
     ``run`` is called in another thread and must not touch the machine. What it returns is passed
@@ -46,8 +44,7 @@ class Work:
     finish: Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
-class Until:
+class Until(NamedTuple):
     """The process waits for something that other processes do, and ``ready`` says whether it is so.
 
     Then ``then`` is called and may return the next thing to wait for.
@@ -57,8 +54,7 @@ class Until:
     then: Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(NamedTuple):
     """The process sends the value at an address over a channel, or receives one there.
 
     When that is done ``then`` is called and may return the next thing to wait for.
@@ -96,8 +92,7 @@ class HostCall:
     caller: LoadedModule | None
 
 
-@dataclass(frozen=True)
-class HostFunction:
+class HostFunction(NamedTuple):
     """One function: its link signature, the frame of its callers, and what it does.
 
     The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
@@ -134,8 +129,7 @@ class Functions(Sequence[HostFunction]):
         return len(self.names)
 
 
-@dataclass(frozen=True)
-class HostModule:
+class HostModule(NamedTuple):
     """A built-in module, such as ``$Sys``; its functions are in the order of their names."""
 
     name: str

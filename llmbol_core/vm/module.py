@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from llmbol_core.vm.isa import OPS, Mode, Op
 
@@ -27,8 +28,7 @@ HASEXCEPT = 0x20
 HASLDT = 0x40
 
 
-@dataclass(frozen=True, slots=True)
-class Operand:
+class Operand(NamedTuple):
     """One operand: ``value`` is an immediate or an offset, ``base`` the slot of an indirect mode.
 
     ``Operand(Mode.FP_INDIRECT, 4, 36)`` is ``4(36(fp))``: the slot at 36 of the frame holds a
@@ -43,8 +43,7 @@ class Operand:
 ABSENT = Operand(Mode.NONE)
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(NamedTuple):
     """An opcode and its three operands, of which each may be ``ABSENT``."""
 
     opcode: int
@@ -123,8 +122,7 @@ class Datum:
         return self.payload.decode(*NAMES)
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(NamedTuple):
     """A function that other modules can link to; ``.mp`` with pc -1 stands for exported data."""
 
     pc: int
@@ -133,8 +131,7 @@ class Export:
     name: str
 
 
-@dataclass(frozen=True)
-class Import:
+class Import(NamedTuple):
     """A function wanted from a module that ``load`` will name."""
 
     signature: int

@@ -11,17 +11,15 @@ import os
 
 from llmbol_core.vm.module import Module
 
-_WORTH_KEEPING = 2000
+_WORTH_KEEPING = 250
 """Instructions from which on a proof takes longer than finding it."""
 _PROVEN = b"proven"
 
 
 def prove(module: Module, content: memoryview | None) -> None:
     """Verify a module whose object file is these bytes, if known; raises VerifyError."""
-    from llmbol_core.vm.verifier import verify_module
-
     if content is None or len(module.instructions) < _WORTH_KEEPING:
-        verify_module(module)
+        _verify(module)
         return
     from llmbol_core.native.cache import ObjectCache, key_of
     from llmbol_core.native.identity import text_of
@@ -29,5 +27,11 @@ def prove(module: Module, content: memoryview | None) -> None:
     text = text_of(os.path.dirname(__file__))
     key, cache = key_of(_PROVEN.decode(), text, hashlib.sha256(content).hexdigest()), ObjectCache()
     if cache.get(key) != _PROVEN:
-        verify_module(module)
+        _verify(module)
         cache.put(key, _PROVEN)
+
+
+def _verify(module: Module) -> None:
+    from llmbol_core.vm.verifier import verify_module
+
+    verify_module(module)

@@ -83,10 +83,10 @@ def _instruction(module: Module, chance: random.Random) -> Module:
         return module
     kind = chance.randrange(6)
     if kind == 0:
-        code[at] = replace(code[at], opcode=chance.randrange(len(OPS)))
+        code[at] = code[at]._replace(opcode=chance.randrange(len(OPS)))
     elif kind == 1:
         alike = [op.number for op in OPS if len(op.operands) == len(code[at].op.operands)]
-        code[at] = replace(code[at], opcode=chance.choice(alike))
+        code[at] = code[at]._replace(opcode=chance.choice(alike))
     elif kind == 2:
         code[at] = chance.choice(code)
     elif kind == 3:
@@ -102,13 +102,13 @@ def _operand(instruction: Instruction, other: Instruction, chance: random.Random
     before: Operand = getattr(instruction, place)
     kind = chance.randrange(5)
     if kind == 0:
-        after = replace(before, value=max(before.value + chance.choice(_STEPS), -(1 << 15)))
+        after = before._replace(value=max(before.value + chance.choice(_STEPS), -(1 << 15)))
     elif kind == 1:
-        after = replace(before, value=chance.choice(_NUMBERS[1:-1]))
+        after = before._replace(value=chance.choice(_NUMBERS[1:-1]))
     elif kind == 2 and before.mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT):
-        after = replace(before, base=max(before.base + chance.choice(_STEPS), 0))
+        after = before._replace(base=max(before.base + chance.choice(_STEPS), 0))
     elif kind == 3:
-        after = replace(before, mode=chance.choice(list(Mode)))
+        after = before._replace(mode=chance.choice(list(Mode)))
     else:
         after = getattr(other, chance.choice(_PLACES))
     return Instruction(
@@ -161,7 +161,7 @@ def _link(module: Module, chance: random.Random) -> Module:
     at = chance.randrange(len(exports))
     known, value = exports[at], chance.randrange(2 + len(module.instructions))
     exports[at] = chance.choice(
-        (replace(known, pc=value), replace(known, type=value), replace(known, signature=value))
+        (known._replace(pc=value), known._replace(type=value), known._replace(signature=value))
     )
     return replace(module, exports=tuple(exports))
 

@@ -56,10 +56,12 @@ NAMES = st.one_of(
 def operands(place: str) -> st.SearchStrategy[Operand]:
     """Return any operand that an object file can hold at a place and the assembler can write."""
     if place == "m":
-        immediate = st.builds(Operand, st.just(Mode.IMMEDIATE), st.integers(-(2**15), 2**15 - 1))
-        slots = st.builds(Operand, st.sampled_from([Mode.FP, Mode.MP]), SMALL)
+        numbers, zero = st.integers(-(2**15), 2**15 - 1), st.just(0)
+        immediate = st.builds(Operand, st.just(Mode.IMMEDIATE), numbers, zero)
+        slots = st.builds(Operand, st.sampled_from([Mode.FP, Mode.MP]), SMALL, zero)
         return st.one_of(st.just(ABSENT), immediate, slots)
-    direct = st.builds(Operand, st.sampled_from([Mode.MP, Mode.FP, Mode.IMMEDIATE]), OP)
+    modes = st.sampled_from([Mode.MP, Mode.FP, Mode.IMMEDIATE])
+    direct = st.builds(Operand, modes, OP, st.just(0))
     behind = st.sampled_from([Mode.MP_INDIRECT, Mode.FP_INDIRECT])
     absent = st.sampled_from([ABSENT, Operand(Mode.NONE6), Operand(Mode.NONE7)])
     return st.one_of(absent, direct, st.builds(Operand, behind, SMALL, SMALL))

@@ -154,7 +154,7 @@ def damaged(module, rng):
         at = rng.randrange(len(code))
         place = rng.choice(["opcode", "source", "middle", "destination"])
         if place == "opcode":
-            code[at] = replace(code[at], opcode=rng.randrange(len(OPS)))
+            code[at] = code[at]._replace(opcode=rng.randrange(len(OPS)))
         else:
             modes = list(Mode)[:4] if place == "middle" else list(Mode)
             value = rng.choice([0, 4, 8, 32, 40, 65532, rng.randrange(1 << 16), -1])
