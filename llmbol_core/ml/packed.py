@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml.kernels.declaration import Kernel
-from llmbol_core.ml.kernels.forms import BLOCK, FORMS, ROWS, Form
+from llmbol_core.ml.kernels.forms import BLOCK, FORMS, GROUPS, ROWS, Form
 from llmbol_core.ml.kernels.library import Operation, Program, kernel_digest
 from llmbol_core.ml.kernels.products import PRODUCTS, quantize_activations
 from llmbol_core.ml.kernels.repack import REPACKS
@@ -33,6 +33,7 @@ _LARGE = 1 << 20
 """Bytes from which a packed form is kept on disk."""
 _SLAB = 2 << 20
 """Bytes that are packed at a time."""
+_PANEL = ROWS * GROUPS
 _SIZES = 4
 """For how many sizes of batch plans are kept."""
 _LINE = 64
@@ -48,19 +49,19 @@ class PackedWeights:
         self.form = FORMS[tensor.dtype.name]
         self.rows, self.columns = tensor.shape
         self.blocks = self.columns // BLOCK
-        self.groups = -(-self.rows // ROWS)
+        self.panels = -(-self.rows // _PANEL)
         self.shift = self.form.shift(chosen)
         """What to subtract from the integers: ``start`` is minus this times their sum."""
         self.kernel: Kernel = PRODUCTS[self.form.name]
-        packed, self.is_shared = _packed(tensor, self.form, self.groups * self.blocks, self.shift)
-        self.cells, self.scales, self.minima = _views(packed, self.form, self.groups * self.blocks)
+        size = self.panels * self.blocks * self.form.unit
+        self.data, self.is_shared = _packed(tensor, self.form, size, self.shift)
         self._plans: dict[int, list[_Plan]] = {}
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """How many bytes the packed form takes."""
-        return sum(a.nbytes for a in (self.cells, self.scales, self.minima) if a is not None)
+        return self.data.nbytes
 
     def product(self, x: Array, out: Array, bias: Array | None = None) -> Array:
         """Put x W^T, plus a bias for each row of W, into out: [M, K] to [M, N], float32 in rows."""
@@ -99,29 +100,28 @@ class _Plan:
         self._first = quantize_activations.operation(
             blocks, None, levels, d, sums, start, weights.shift, chunk=_share(blocks, 6, threads)
         )
-        work = weights.blocks * (4 + 1.4 * (batch - 1))
+        work = weights.blocks * (8 + 2.8 * (batch - 1))
         self._second: Operation = weights.kernel.operation(
-            weights.groups,
-            *(weights.cells, weights.scales, weights.minima, levels, d, sums, start, None, None),
+            weights.panels,
+            *(weights.data, levels, d, sums, start, None, None),
             *(weights.blocks, batch, weights.rows, weights.rows),
-            chunk=_share(weights.groups, work, threads),
+            chunk=_share(weights.panels, work, threads),
         )
         self._program = Program([self._first, self._second])
 
     def run(self, x: Array, out: Array, bias: Array | None) -> None:
         """Compute; all arrays are float32 in rows."""
         self._first.arguments[0] = x.__array_interface__["data"][0]
-        self._second.arguments[7] = 0 if bias is None else bias.__array_interface__["data"][0]
-        self._second.arguments[8] = out.__array_interface__["data"][0]
+        self._second.arguments[5] = 0 if bias is None else bias.__array_interface__["data"][0]
+        self._second.arguments[6] = out.__array_interface__["data"][0]
         self._program.run()
 
 
 def _share(items: int, nanoseconds: float, threads: int) -> int:
-    """Return how many items a thread takes at a time, an even number; 0 is all of them."""
+    """Return how many items a thread takes at a time; 0 is all of them."""
     if threads == 1 or items * nanoseconds < 12_000:
         return 0
-    least = int(6_000 / nanoseconds)
-    return max(2, least + least % 2, -(-items // (8 * threads) // 2) * 2)
+    return max(1, int(6_000 / nanoseconds), items // (8 * threads))
 
 
 def packed_weights(tensor: Tensor) -> PackedWeights | None:
@@ -139,17 +139,8 @@ def packed_weights(tensor: Tensor) -> PackedWeights | None:
 # ---- packing ----
 
 
-def _views(packed: Array, form: Form, count: int) -> tuple[Array, Array, Array | None]:
-    """Return cells, scales and minima of so many groups and blocks within the packed bytes."""
-    end = count * form.size
-    scales = packed[end : end + 32 * count]
-    minima = packed[end + 32 * count : end + 64 * count] if form.has_minima else None
-    return packed[:end], scales, minima
-
-
-def _packed(tensor: Tensor, form: Form, count: int, shift: int) -> tuple[Array, bool]:
+def _packed(tensor: Tensor, form: Form, size: int, shift: int) -> tuple[Array, bool]:
     """Return a tensor's packed bytes, and whether other processes share them."""
-    size = count * (form.size + (64 if form.has_minima else 32))
     source = mapping_of(tensor.data)
     if source is not None and size >= _LARGE:
         mapping, offset = source
@@ -167,29 +158,24 @@ def _packed(tensor: Tensor, form: Form, count: int, shift: int) -> tuple[Array, 
 
 
 def _pack(tensor: Tensor, form: Form, write: Write) -> None:
-    """Pack some groups after the other, and give their mapped pages back.
+    """Pack some panels after the other, and give their mapped pages back.
 
-    Each thread packs and writes groups of its own: fresh memory takes longer than packing.
+    Each thread packs and writes panels of its own: fresh memory takes longer than packing.
     """
     rows, blocks = tensor.data.shape
-    groups = -(-rows // ROWS)
-    step = max(1, min(_SLAB // (blocks * form.size), groups))
+    panels, size = -(-rows // _PANEL), blocks * form.unit
+    step = max(1, min(_SLAB // size, panels))
     data = np.ascontiguousarray(tensor.data)
-    firsts = range(0, groups, step)
+    firsts = range(0, panels, step)
     local = threading.local()
 
     def work(first: int) -> None:
         if not hasattr(local, "room"):
-            local.room = _room(step * blocks * form.size), np.empty((2, step * blocks * 32), "u1")
-        cells, scales = local.room
-        here = min(step, groups - first)
-        part = data[first * ROWS : (first + here) * ROWS]
-        REPACKS[form.name].run(here, part, cells, *scales, blocks, len(part))
-        write(first * blocks * form.size, cells.data[: here * blocks * form.size])
-        start = groups * blocks * form.size
-        for number in range(2 if form.has_minima else 1):
-            offset = start + (number * groups + first) * blocks * 32
-            write(offset, scales[number, : here * blocks * 32].data)
+            local.room = _room(step * size)
+        here = min(step, panels - first)
+        part = data[first * _PANEL : (first + here) * _PANEL]
+        REPACKS[form.name].run(here, part, local.room, blocks, len(part))
+        write(first * size, local.room.data[: here * size])
         release(part)
 
     threads = min(team().threads, len(firsts))

@@ -55,6 +55,8 @@ class Group:
     """Kernels that are compiled and kept together: those of one file."""
 
     name: str
+    home: str = ""
+    """Their file, if it is not one of this package's."""
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def kernel(self, parameters: str, name: str = "") -> Callable[[Author], Kernel]:

@@ -1,15 +1,20 @@
 """THE table of packed forms: how rows of quantized weights lie in memory for products.
 
-Rows are taken in groups of 16, the last one filled up with zeros. For each block of 32 columns a
-group has cells of 64 bytes, 16 rows by 4 consecutive columns, so that a vector register holds one
-row per lane and no sum ever crosses lanes:
+Rows are taken in panels of two groups of 16, the last one filled up with what does not matter. A
+panel is one stream, block of 32 columns after block:
+
+    scales    float16, 16 for each group
+    minima    likewise, if the type has them
+    cells     of the first group, then of the second
+
+A cell has 64 bytes, 16 rows by 4 consecutive columns, so that a vector register holds one row per
+lane and no sum ever crosses lanes:
 
     bytes     8 cells; a byte is a weight
     nibbles   4 cells; low halves are columns 0 to 15, high halves 16 to 31, as in GGML's blocks
     fifths    nibbles, and then 8 words of 64 bits: the fifth bits of the weights of each cell
 
-Behind all of a tensor's cells lie its scales, float16, 16 for each group and block, and its minima
-likewise if it has any. All in all these are the bytes of GGML's blocks in another order.
+All in all these are the bytes of GGML's blocks in another order.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ from llmbol_core.ml.kernels.target import Target
 
 ROWS = 16
 """Rows of a group."""
+GROUPS = 2
+"""Groups of a panel."""
 BLOCK = 32
 """Columns of a block."""
 
@@ -40,6 +47,16 @@ class Form:
     def size(self) -> int:
         """How many bytes the cells of one group and block take."""
         return {"bytes": 512, "nibbles": 256, "fifths": 320}[self.cells]
+
+    @property
+    def head(self) -> int:
+        """How many bytes scales and minima of one block take."""
+        return 2 * ROWS * GROUPS * (2 if self.has_minima else 1)
+
+    @property
+    def unit(self) -> int:
+        """How many bytes one block of a panel takes."""
+        return self.head + GROUPS * self.size
 
     @property
     def is_signed(self) -> bool:

@@ -104,7 +104,8 @@ _lock = threading.Lock()
 @functools.cache
 def _loaded(group: Group, chosen: Target) -> Any:
     """Return a group's machine code in memory."""
-    key, cache = key_of("kernels", group.name, chosen.name, _sources()), ObjectCache()
+    code = _sources() + (read_bytes(group.home).decode() if group.home else "")
+    key, cache = key_of("kernels", group.name, chosen.name, code), ObjectCache()
     data = cache.get(key)
     if data is None:
         data = llvm.compile_text(text_of(group, chosen), 3, processor_for(chosen))

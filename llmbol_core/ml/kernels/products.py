@@ -12,42 +12,44 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
-from llmbol_core.ml.kernels.forms import BLOCK, FORMS, ROWS, Form
-from llmbol_core.ml.kernels.kinds import f32, i1, i8, i16, i32, u8, u16, u32, u64
+from llmbol_core.ml.kernels.forms import BLOCK, FORMS, GROUPS, ROWS, Form
+from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, u8, u16, u32, u64
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
     from llmbol_core.ml.kernels.vectors import Pointer, Value, Variable
 
 PARAMETERS = (
-    "cells:u8* scales:f16* minima:f16* levels:i8* d:f32* s:f32* start:i32* bias:f32* out:f32* "
+    "packed:u8* levels:i8* d:f32* s:f32* start:i32* bias:f32* out:f32* "
     "blocks:i64 columns:i64 rows:i64 stride:i64"
 )
 """Packed weights; activations: levels [M, K], scales d, scaled sums s and starts of the integer
 sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of a row, M, N."""
 
-_COLUMNS, _FEW_COLUMNS = (6, 4, 2, 1), (4, 1)
-"""How many columns micro-kernels compute, for two vectors of rows and for one."""
-_AHEAD = 1024
-"""How many bytes ahead of use weights are asked for."""
+_COLUMNS = (6, 4, 2, 1)
+"""How many columns micro-kernels compute where vectors are as long as a group."""
+_AHEAD, _AHEAD_OF_BYTES = 6144, 3072
+"""How many bytes ahead of use weights are asked for; whole bytes are used up faster."""
 _COLUMNS_AT_A_TIME = 120
 """Columns whose activations stay in the cache while all rows pass by."""
 
 
 class _Place(NamedTuple):
-    """A vector of rows: ``lanes`` rows of a group."""
+    """A vector of rows: ``lanes`` rows of a group of a panel."""
 
-    group: Value
+    group: Value | int
     part: Value | int
     """Which of the group's vectors."""
+
+    def row(self, lanes: int) -> Value | int:
+        """Return its first row within the panel."""
+        return self.group * ROWS + self.part * lanes
 
 
 class _Work(NamedTuple):
     """The parameters as values."""
 
-    cells: Pointer
-    scales: Pointer
-    minima: Pointer
+    packed: Pointer
     levels: Pointer
     d: Pointer
     s: Pointer
@@ -61,104 +63,103 @@ class _Work(NamedTuple):
 
 
 def _author(form: Form) -> Author:
-    """Return the author of the kernel for one form; an item is a group of rows."""
+    """Return the author of the kernel for one form; an item is a panel."""
 
     def write(k: Builder, *parameters: Pointer | Value) -> None:
         work = _Work(*parameters)  # type: ignore[arg-type]
         for first in k.range(0, work.columns, _COLUMNS_AT_A_TIME):
             last = k.min(first + _COLUMNS_AT_A_TIME, work.columns)
-            paired = k.end - (k.end - k.begin) % 2
-            for group in k.range(k.begin, paired, 2):
-                _columns(k, form, work, [group, group + 1], first, last)
-            for group in k.range(paired, k.end):
-                _columns(k, form, work, [group], first, last)
+            for panel in k.items():
+                _columns(k, form, work, panel, first, last)
 
     return write
 
 
-def _columns(
-    k: Builder, form: Form, work: _Work, groups: Sequence[Value], first: Value, last: Value
-) -> None:
-    """Compute all columns of one or two groups, as many at a time as registers hold."""
+def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, last: Value) -> None:
+    """Compute all columns of a panel, as many at a time as registers hold."""
     parts = ROWS // k.lanes
     start = k.variable(first)
     if parts == 1:
-        places = [_Place(group, 0) for group in groups]
-        for count in _COLUMNS if len(groups) == 2 else _FEW_COLUMNS:
-            for column in k.range(start.value, last - (last - start.value) % count, count):
-                _tile(k, form, work, places, column, count)
-            start.value = last - (last - start.value) % count
+        for count in _COLUMNS:
+            stop = last - (last - start.value) % count
+            for column in k.range(start.value, stop, count):
+                _tile(k, form, work, panel, [_Place(0, 0), _Place(1, 0)], column, count)
+            start.value = stop
         return
     # With fewer registers, of shorter vectors, some columns share one vector of rows.
     for count in (4, 2):
         stop = last - (last - start.value) % count
         for column in k.range(start.value, stop, count):
-            for group in groups:
-                for part in k.range(parts):
-                    _tile(k, form, work, [_Place(group, part)], column, count)
+            for number in k.range(GROUPS * parts):
+                place = _Place(number // parts, number % parts)
+                _tile(k, form, work, panel, [place], column, count)
         start.value = stop
     for column in k.range(start.value, last):
-        places = [_Place(group, part) for group in groups for part in range(parts)]
-        for few in (places[i : i + 4] for i in range(0, len(places), 4)):
-            _tile(k, form, work, few, column, 1)
+        for group in k.range(GROUPS):
+            places = [_Place(group, part) for part in range(parts)]
+            _tile(k, form, work, panel, places, column, 1)
 
 
 def _tile(
-    k: Builder, form: Form, work: _Work, places: Sequence[_Place], column: Value, count: int
+    k: Builder,
+    form: Form,
+    work: _Work,
+    panel: Value,
+    places: Sequence[_Place],
+    column: Value,
+    count: int,
 ) -> None:
     """Compute some rows by some columns, with all sums in registers."""
     lanes = k.lanes
     sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(count)] for _ in places]
     lines = [(column + c) * work.blocks for c in range(count)]
     levels = [work.levels.at(line * BLOCK) for line in lines]
-    cells = [work.cells.at(p.group * work.blocks * form.size + p.part * lanes * 4) for p in places]
+    stream = work.packed.at(panel * work.blocks * form.unit)
     for block in k.range(work.blocks):
-        here = [cell.at(block * form.size) for cell in cells]
+        unit = stream.at(block * form.unit)
         if count == 1:
-            _fetch(form, places, here)
+            _fetch(form, unit)
         starts = [work.start.splat(line + block, lanes) for line in lines]
         given = [level.at(block * BLOCK) for level in levels]
-        dots = _dots(k, form, here, places, given, starts)
+        dots = _dots(k, form, unit, places, given, starts)
         at = [line + block for line in lines]
         for place, row, totals in zip(places, dots, sums, strict=True):
-            scale = (place.group * work.blocks + block) * ROWS + place.part * lanes
-            _add_scaled(k, form, work, scale, at, row, totals)
+            _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
     for place, totals in zip(places, sums, strict=True):
-        _finish(k, work, place, column, [total.value for total in totals])
+        first = panel * (ROWS * GROUPS) + place.row(lanes)
+        _finish(k, work, first, column, [total.value for total in totals])
 
 
-def _fetch(form: Form, places: Sequence[_Place], cells: Sequence[Pointer]) -> None:
-    """Ask for cells ahead of their use, once for each group."""
-    for place, cell in zip(places, cells, strict=True):
-        if isinstance(place.part, int) and place.part == 0:
-            for line in range(0, form.size, 64):
-                cell.prefetch(_AHEAD + line)
+def _fetch(form: Form, unit: Pointer) -> None:
+    """Ask for what comes after a block, ahead of its use."""
+    ahead = _AHEAD_OF_BYTES if form.cells == "bytes" else _AHEAD
+    for line in range(0, form.unit, 64):
+        unit.prefetch(ahead + line)
 
 
 def _add_scaled(
     k: Builder,
     form: Form,
     work: _Work,
-    scale: Value,
+    scales: Pointer,
     columns: Sequence[Value],
     dots: Sequence[Value],
     totals: Sequence[Variable],
 ) -> None:
     """Add one block's dot products of some rows, scaled, and what their minima bring."""
-    weight = work.scales.load(scale, k.lanes).to(f32)
+    weight = scales.load(0, k.lanes).to(f32)
     for at, dot, total in zip(columns, dots, totals, strict=True):
         factor = weight * work.d.splat(at, k.lanes)
         total.value = k.fma(dot.to(f32), factor, total.value)
     if form.has_minima:
-        low = work.minima.load(scale, k.lanes).to(f32)
+        low = scales.load(ROWS * GROUPS, k.lanes).to(f32)
         for at, total in zip(columns, totals, strict=True):
             total.value = k.fma(low, work.s.splat(at, k.lanes), total.value)
 
 
-def _finish(k: Builder, work: _Work, place: _Place, column: Value, totals: Sequence[Value]) -> None:
+def _finish(k: Builder, work: _Work, row: Value, column: Value, totals: Sequence[Value]) -> None:
     """Add the bias and store what rows there are."""
     lanes = k.lanes
-    row = place.group * ROWS + place.part * lanes
     room = k.room(f32, lanes * len(totals))
     for number, total in enumerate(totals):
         room.store(total, number * lanes)
@@ -181,7 +182,7 @@ def _finish(k: Builder, work: _Work, place: _Place, column: Value, totals: Seque
 def _dots(
     k: Builder,
     form: Form,
-    cells: Sequence[Pointer],
+    unit: Pointer,
     places: Sequence[_Place],
     levels: Sequence[Pointer],
     starts: Sequence[Value],
@@ -194,7 +195,7 @@ def _dots(
     for j in range(count) if k.lanes == ROWS else k.range(count):
         if k.lanes == ROWS and 1 < len(levels) < _COLUMNS[0]:
             k.in_order()
-        weights = [_weights(k, form, cell, p, j) for cell, p in zip(cells, places, strict=True)]
+        weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):
             for c, level in enumerate(levels):
                 x = level.of(i32).splat(j + 4 * h, k.lanes).bits(i8)
@@ -206,10 +207,11 @@ def _dots(
     return [[total.value() for total in row] for row in sums]
 
 
-def _weights(k: Builder, form: Form, cell: Pointer, place: _Place, j: Value | int) -> list[Value]:
+def _weights(k: Builder, form: Form, unit: Pointer, place: _Place, j: Value | int) -> list[Value]:
     """Return the weights of cell j, and of cell j + 4 where they share bytes."""
     lanes = 4 * k.lanes
-    packed = cell.load(j * 64, lanes)
+    cells = unit.at(place.group * form.size + form.head)
+    packed = cells.at(place.part * lanes).load(j * 64, lanes)
     if form.cells == "bytes":
         return [packed]
     low, high = packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15
@@ -222,9 +224,9 @@ def _weights(k: Builder, form: Form, cell: Pointer, place: _Place, j: Value | in
         return [low, high]
     kind = {64: u64, 32: u32, 16: u16}[lanes]
     found = []
-    back = place.part * (lanes - lanes // 8)
+    words = cells.at(place.part * (lanes // 8) + 256)
     for number, nibbles in ((j, low), (j + 4, high)):
-        bits = cell.bytes_on(number * 8 + 256 - back)
+        bits = words.at(number * 8)
         chosen = bits.of(kind).load().bits(i1)
         found.append(nibbles | k.select(chosen, k.value(16, u8, lanes), 0))
     return found

@@ -6,53 +6,48 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
-from llmbol_core.ml.kernels.forms import FORMS, ROWS, Form
+from llmbol_core.ml.kernels.forms import FORMS, GROUPS, ROWS, Form
 from llmbol_core.ml.kernels.kinds import i32, i64, u8, u16, u32, u64
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
-_PARAMETERS = "blocks:u8* cells:u8* scales:u16* minima:u16* count:i64 rows:i64"
-"""GGML's blocks [rows, count]; packed cells, scales and minima."""
+_PARAMETERS = "blocks:u8* packed:u8* count:i64 rows:i64"
+"""GGML's blocks [rows, count]; panels."""
 
 
 def _author(form: Form) -> Author:
-    """Return the author of the kernel for one form; an item is a group of rows."""
+    """Return the author of the kernel for one form; an item is a panel."""
     head = 4 if form.has_minima else 2
     fifths = 4 if form.cells == "fifths" else 0
     numbers = 32 if form.cells == "bytes" else 16
     size = head + fifths + numbers
 
-    def write(
-        k: Builder,
-        blocks: Pointer,
-        cells: Pointer,
-        scales: Pointer,
-        minima: Pointer,
-        count: Value,
-        rows: Value,
-    ) -> None:
-        for group in k.items():
-            # Behind the last row it stands in for those that are not there.
-            picked = [k.min(group * ROWS + r, rows - 1) for r in range(ROWS)]
-            starts = [blocks.at(row * count * size) for row in picked]
-            for block in k.range(count):
-                sources = [start.at(block * size) for start in starts]
-                number = group * count + block
-                for target, offset in [(scales, 0), (minima, 2)][: head // 2]:
-                    for r, source in enumerate(sources):
-                        value = source.bytes_on(offset).of(u16).load()
-                        target.store(value, number * ROWS + r)
-                target = cells.at(number * form.size)
-                bodies = [source.at(head + fifths).of(i32) for source in sources]
-                for j, cell in enumerate(_cells(bodies, numbers // 4)):
-                    stored = cell.bits(u8)
-                    if form.cells == "bytes" and form.shift(k.target):
-                        stored = stored ^ 0x80
-                    target.store(stored, 64 * j)
-                if fifths:
-                    _fifths(k, [source.at(head).of(u32) for source in sources], target)
+    def write(k: Builder, blocks: Pointer, packed: Pointer, count: Value, rows: Value) -> None:
+        for panel in k.items():
+            for group in k.range(GROUPS):
+                first = (panel * GROUPS + group) * ROWS
+                # Behind the last row it stands in for those that are not there.
+                picked = [k.min(first + r, rows - 1) for r in range(ROWS)]
+                starts = [blocks.at(row * count * size) for row in picked]
+                for block in k.range(count):
+                    sources = [start.at(block * size) for start in starts]
+                    unit = packed.at((panel * count + block) * form.unit)
+                    scales = unit.of(u16).at(group * ROWS)
+                    for number in range(head // 2):
+                        for r, source in enumerate(sources):
+                            value = source.of(u16).load(number)
+                            scales.store(value, number * ROWS * GROUPS + r)
+                    target = unit.at(group * form.size + form.head)
+                    bodies = [source.at(head + fifths).of(i32) for source in sources]
+                    for j, cell in enumerate(_cells(bodies, numbers // 4)):
+                        stored = cell.bits(u8)
+                        if form.cells == "bytes" and form.shift(k.target):
+                            stored = stored ^ 0x80
+                        target.store(stored, 64 * j)
+                    if fifths:
+                        _fifths(k, [source.at(head).of(u32) for source in sources], target)
 
     return write
 

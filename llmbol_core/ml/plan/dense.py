@@ -109,12 +109,12 @@ def _multiply_blocks(
     emitter.read_bytes += packed.nbytes
     emitter.call(
         packed.kernel,
-        *(packed.cells, packed.scales, packed.minima, *activations),
+        *(packed.data, *activations),
         None if bias is None else emitter.keep(np.ascontiguousarray(bias, np.float32)),
         *(At(out.room), packed.blocks, Samples(rows), packed.rows, packed.rows),
         items=0,
-        fixed=packed.groups,
-        grain=2,
+        fixed=packed.panels,
+        grain=1,
         flops=rows * packed.rows * packed.columns // 4,
     )
 

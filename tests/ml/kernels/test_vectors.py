@@ -12,7 +12,7 @@ from llmbol_core.ml.kernels.kinds import f16, f32, i8, i16, i32, i64, u8, u16, u
 from llmbol_core.ml.kernels.target import TARGETS
 from llmbol_core.ml.kernels.target import target as chosen_target
 
-GROUP = Group("test")
+GROUP = Group("test", __file__)
 
 
 @GROUP.kernel("x:f32* y:f32* out:f32* a:f32 n:i64")
