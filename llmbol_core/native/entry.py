@@ -65,20 +65,12 @@ _FLOAT, _NEW = 11, 93
 """The number of float32 among NumPy's types, and of PyArray_New in its C interface."""
 
 
-def _text() -> str:
-    """Return the function's code in LLVM's assembly language."""
-    words = "\n".join(
-        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
-        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
-        for word in _Word
-        if word not in (_Word.SIZE, _Word.BUSY)
-    )
-    return f"""
+_BODY = f"""
 define ptr @entry(ptr %self, ptr %x) {{
  %selfdata = getelementptr i8, ptr %self, i64 {_DATA}
  %record = load ptr, ptr %selfdata
  %at.busy = getelementptr i64, ptr %record, i64 {_Word.BUSY.value}
-{words}
+WORDS
  %xtypep = getelementptr i8, ptr %x, i64 8
  %xtype = load ptr, ptr %xtypep
  %isarray = icmp eq ptr %xtype, %type
@@ -154,6 +146,18 @@ else:
  ret ptr %z
 }}
 """
+"""The function in LLVM's assembly language; where it says WORDS it reads the record."""
+
+
+def _text() -> str:
+    """Return the code with a line for each word of a record."""
+    words = "\n".join(
+        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
+        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
+        for word in _Word
+        if word not in (_Word.SIZE, _Word.BUSY)
+    )
+    return _BODY.replace("WORDS", words)
 
 
 class _Record(np.ndarray[Any, Any]):
