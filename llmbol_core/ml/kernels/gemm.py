@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import (
+    AHEAD,
     accumulate,
     greater_number,
     lesser_number,
@@ -57,10 +58,17 @@ class _Product:
                             lambda row, n: self._tile(row, n, 2, panel, start, length),
                         )  # fmt: skip
         for panel in k.range(greater_number(k, begin, wide), end):
-            rows_in_turn(
-                k, first, last, most_rows(k),
-                lambda row, n: self._narrow(row, n, panel),
-            )  # fmt: skip
+            with k.either(self.depth >= DEEP) as (yes, no):
+                with yes:
+                    most = most_rows(k) // 2
+                    rows_in_turn(
+                        k, first, last, most, lambda row, n: self._narrow(row, n, panel, 4)
+                    )
+                with no:
+                    most = most_rows(k)
+                    rows_in_turn(
+                        k, first, last, most, lambda row, n: self._narrow(row, n, panel, 1)
+                    )
 
     def _few(self, first: Value, size: int, count: int, begin: Value, end: Value) -> None:
         """Write the code for very few rows: several panels at a time keep the machine busy."""
@@ -99,21 +107,50 @@ class _Product:
             for j, value in enumerate(line):
                 place.store(limited(k, value, low, high), lanes * j)
 
-    def _narrow(self, row: Value, size: int, panel: Value) -> None:
+    def _narrow(self, row: Value, size: int, panel: Value, chains: int) -> None:
         """Write the code for a panel of one vector, some of whose columns may not exist."""
         k, lanes = self.k, self.k.lanes
         wide = self.columns // (2 * lanes)
         column = (panel + wide) * lanes
         rows = [self.x.at((row + r) * self.stride) for r in range(size)]
-        bias = self.bias.load(column, lanes)
-        panels = [self.w.at(column * self.depth)]
-        sums = accumulate(k, rows, panels, 1, [[bias]] * size, self.depth)
+        weights, bias = self.w.at(column * self.depth), self.bias.load(column, lanes)
+        if chains > 1:
+            sums = self._chains(rows, weights, bias, chains)
+        else:
+            lines = accumulate(k, rows, [weights], 1, [[bias]] * size, self.depth)
+            sums = [line[0] for line in lines]
         count = lesser_number(k, self.columns - column, k.value(lanes, i64))
-        for r, line in enumerate(sums):
+        for r, value in enumerate(sums):
             place = self.out.at((row + r) * self.pitch + column)
-            place.store_some(limited(k, line[0], self.low, self.high), count)
+            place.store_some(limited(k, value, self.low, self.high), count)
+
+    def _chains(
+        self, rows: list[Pointer], weights: Pointer, bias: Value, chains: int
+    ) -> list[Value]:
+        """Write sums in several chains, the depth dealt out to them in turn, then added up."""
+        k, lanes = self.k, self.k.lanes
+        zero = k.zeros(f32, lanes)
+        sums = [[k.variable(zero if c else bias) for c in range(chains)] for _ in rows]
+
+        def step(i: Value, chain: int) -> None:
+            weight = weights.load(i * lanes, lanes)
+            weights.prefetch(i * lanes + AHEAD)
+            for row, totals in zip(rows, sums, strict=True):
+                total = totals[chain]
+                total.value = k.fma(row.splat(i, lanes), weight, total.value)
+
+        whole = self.depth // chains * chains
+        for i in k.range(0, whole, chains):
+            for chain in range(chains):
+                step(i + chain, chain)
+        for i in k.range(whole, self.depth):
+            step(i, 0)
+        values = [[total.value for total in totals] for totals in sums]
+        return [(a + b) + (c + d) for a, b, c, d in values]
 
 
+DEEP = 512
+"""The depth from which on a panel of one vector is summed in four chains."""
 _PARAMETERS = (
     "x:f32* w:f32* bias:f32* out:f32* stride:i64 pitch:i64 columns:i64 depth:i64 low:f32 high:f32"
     " block:i64"
