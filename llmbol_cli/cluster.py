@@ -87,13 +87,36 @@ def stop(
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew each second.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the nodes and how many tasks there are.
 
     Example: cluster status
     """
     with connected() as client:
-        render.show(client.status(), as_json)
+        if watch:
+            render.watch(client.status, as_json)
+        else:
+            render.show(client.status(), as_json)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(help="Where on this machine; 0: any free port.")] = 0,
+) -> None:
+    """Serve a page about the cluster, and Prometheus metrics, until interrupted.
+
+    Example: cluster dashboard --port 8787
+    """
+    from llmbol_core.distributed.dashboard import Dashboard
+
+    with connected() as client, render.interruptible():
+        client.status()
+        page = Dashboard(client, port)
+        render.show(page.url)
+        page.serve()
 
 
 @app.command()

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
@@ -23,6 +24,8 @@ import typer
 from llmbol_core.errors import LlmbolError, SourceError, SpecError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_STYLES = {"up": "green", "hung": "red", "starting": "yellow", "cordoned": "yellow"}
 
 Progress = Callable[[int, int, str], None]
 """What long work reports to: steps done, steps in all, a short note."""
@@ -99,6 +102,53 @@ def show(result: Any, as_json: bool = False) -> None:
         raise TypeError(f"no way to show a {type(result).__name__}")
     if text:
         print(text)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Take an interruption for the wish to end: it is how commands that go on for ever do."""
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        yield
+
+
+def watch(make: Callable[[], Any], as_json: bool = False, seconds: float = 1.0) -> None:
+    """Show a result again and again until interrupted: in place on a terminal, else below."""
+    with interruptible():
+        if as_json or not sys.stdout.isatty():
+            while True:
+                show(make(), as_json)
+                print(flush=True)
+                time.sleep(seconds)
+        from rich.live import Live
+
+        with Live(_panel(_plain(make())), screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(seconds)
+                live.update(_panel(_plain(make())), refresh=True)
+
+
+def _panel(fields: dict[str, Any]) -> Any:
+    """Return a result for a terminal: its figures in a row, its lists of rows as tables."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    words = {name: value for name, value in fields.items() if not isinstance(value, list)}
+    figures = Text("   ").join(
+        Text.assemble((f"{name} ", "dim"), (_cell(value), "bold")) for name, value in words.items()
+    )
+    tables = []
+    for rows in filter(_is_rows, fields.values()):
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for name, value in rows[0].items():
+            table.add_column(name, justify="right" if isinstance(value, int | float) else "left")
+        for row in rows:
+            table.add_row(
+                *(Text(_cell(value), _STYLES.get(str(value), "")) for value in row.values())
+            )
+        tables.append(table)
+    return Group(figures, Text(""), *tables)
 
 
 def note(text: str) -> None:

@@ -105,6 +105,11 @@ class NodeStatus:
     """Seconds since the node was last heard of."""
     pid: int | None
 
+    @property
+    def serves(self) -> bool:
+        """Whether its process answers."""
+        return self.state in ("up", "cordoned")
+
     @classmethod
     def starting(cls, node: ComputeNode) -> NodeStatus:
         """Return the status of a node that does not serve yet."""
@@ -135,7 +140,7 @@ class ClusterStatus:
     @property
     def nodes_up(self) -> int:
         """How many nodes serve."""
-        return sum(node.state in ("up", "cordoned") for node in self.nodes)
+        return sum(node.serves for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON knows."""

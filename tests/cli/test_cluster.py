@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +268,34 @@ def test_many_files_and_large_ones_are_worked_on_in_pieces(directory, tmp_path, 
     assert np.array_equal(np.load("y.npy"), checkpoint.load_for_inference("m.gguf").run(x))
     assert cluster(directory, "result", "x", "-o", "z.npy").returncode == 0
     assert Path("z.npy").read_bytes() == Path("y.npy").read_bytes()
+
+
+@pytest.mark.cluster
+def test_status_can_be_watched_on_a_terminal_and_off_it(directory):
+    cluster(directory, "start")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LLMBOL_STATE": directory}
+    environment |= {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+    with subprocess.Popen(
+        [*CLUSTER, "status", "--watch"], stdout=subprocess.PIPE, env=environment, text=True
+    ) as plain:
+        assert plain.stdout is not None
+        seen = [line.split() for line in itertools.islice(plain.stdout, 40)]
+        assert [words[0] for words in seen if words].count("node-1") >= 2
+        plain.send_signal(signal.SIGINT)
+        assert plain.wait(10) == 0
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [*CLUSTER, "status", "--watch"], stdout=follower, env=environment
+    ) as live:
+        os.close(follower)
+        shown = b""
+        while shown.count(b"node-2") < 2:
+            shown += os.read(leader, 4096)
+        live.send_signal(signal.SIGINT)
+        with suppress(OSError):
+            while os.read(leader, 4096):
+                pass
+        assert live.wait(10) == 0
+    os.close(leader)
+    # The terminal's other screen, which is left in the end.
+    assert b"\x1b[?1049h" in shown
