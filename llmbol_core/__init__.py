@@ -12,17 +12,18 @@ from typing import Any
 __version__ = "0.1.0"
 
 # fmt: off
-# name                    where it lives
+# name                       where it lives
 _HOMES = {
-    "BytecodeLoader":      "llmbol_core.vm.stackcode",
-    "create_vm":           "llmbol_core.distributed.vm",
-    "create_ml_module":    "llmbol_core.ml.api",
-    "Quantization":        "llmbol_core.ml.api",
-    "build_model":         "llmbol_core.nn.builder",
-    "create_compute_node": "llmbol_core.distributed.node",
-    "create_scheduler":    "llmbol_core.distributed.scheduler",
-    "create_task":         "llmbol_core.distributed.task",
-    "LlmbolError":         "llmbol_core.errors",
+    "BytecodeLoader":          "llmbol_core.vm.stackcode",
+    "create_vm":               "llmbol_core.distributed.vm",
+    "create_ml_module":        "llmbol_core.ml.api",
+    "Quantization":            "llmbol_core.ml.api",
+    "build_model":             "llmbol_core.nn.builder",
+    "create_compute_node":     "llmbol_core.distributed.node",
+    "create_scheduler":        "llmbol_core.distributed.scheduler",
+    "create_async_scheduler":  "llmbol_core.distributed.async_scheduler",
+    "create_task":             "llmbol_core.distributed.task",
+    "LlmbolError":             "llmbol_core.errors",
 }
 # fmt: on
 

@@ -122,8 +122,7 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = WAIT_SLICE if deadline is None else max(0.0, deadline - time.monotonic())
-            arguments = {"ids": list(ids), "seconds": min(left, WAIT_SLICE)}
-            entries = [Entry(**fields) for fields in self.call("wait", arguments)[0]]
+            entries = self.poll(ids, min(left, WAIT_SLICE))
             open_ones = [entry for entry in entries if entry.state not in TERMINAL]
             note = f"{open_ones[0].id} {open_ones[0].state}" if open_ones else ""
             progress(len(entries) - len(open_ones), len(entries), note)
@@ -131,6 +130,11 @@ class Client:
                 return entries
             if deadline is not None and time.monotonic() >= deadline:
                 raise ClusterError(f"task {note} after {timeout:g} s")
+
+    def poll(self, ids: Sequence[str], seconds: float) -> list[Entry]:
+        """Return how tasks stand when all have ended, or after some seconds."""
+        arguments = {"ids": list(ids), "seconds": seconds}
+        return [Entry(**fields) for fields in self.call("wait", arguments)[0]]
 
     def result(self, id: str) -> Result:
         """Return how a task stands and the bytes of its result, if it has ended."""

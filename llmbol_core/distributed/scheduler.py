@@ -22,6 +22,7 @@ from typing import Any, Self
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.control import OwnCluster
 from llmbol_core.distributed.jobs import job
+from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode, check_port
 from llmbol_core.distributed.report import ClusterStatus, Config, NodeStatus
 from llmbol_core.distributed.strategies import DEFAULT
@@ -109,6 +110,10 @@ class Scheduler:
         client = self._connected()
         client.wait(ids, timeout)
         return [client.result(id).value for id in ids]
+
+    def states(self, ids: Sequence[str], seconds: float = 0.0) -> list[Entry]:
+        """Return how tasks stand when all have ended, or after some seconds."""
+        return self._connected().poll(ids, seconds)
 
     def cancel_task(self, id: str) -> bool:
         """End a task; return whether it had not ended before."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -78,6 +80,18 @@ class DistributedVM:
             client.submit([task])
             client.wait([task.id])
             return client.result(task.id).value
+
+    async def execute_distributed_async(
+        self,
+        module: str,
+        entry: str,
+        args: Sequence[Any] = (),
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Any:
+        """Do what ``execute_distributed`` does without blocking the event loop."""
+        call = partial(self.execute_distributed, module, entry, args, priority, timeout)
+        return await asyncio.to_thread(call)
 
 
 @overload
