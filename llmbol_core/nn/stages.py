@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from llmbol_core.ml.kernels import gradients, layouts, training
 from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.kernels.tiles import rows_of
 from llmbol_core.native.team import team
 from llmbol_core.nn.flows import Flow, Grid, room
 from llmbol_core.nn.layers.dropout import Dropout, draw_kept
@@ -59,14 +60,22 @@ class Stage:
         items = pieces * -(-columns // (2 * self._lanes))
         where.append(kernel.operation(items, *rest, chunk=1))
 
-    def add_sums(self, flow: Flow, out: Array) -> None:
-        """Append the sums of a gradient over all positions: that of a bias."""
-        grid = flow.gradient_grid
-        columns = grid.channels
-        sizes = (grid.samples, grid.lines, grid.rows, columns)
-        items = -(-columns // self._lanes)
-        given = (flow.gradients(), *grid.steps, out, *sizes)
-        self.backward.append(gradients.column_sums.operation(items, *given, chunk=1))
+    def add_outer(
+        self, where: list[Operation], a: tuple[Any, ...], b: tuple[Any, ...], c: tuple[Any, ...],
+        positions: tuple[int, int, int], sizes: tuple[int, int, int], sums: Array | None,
+    ) -> None:  # fmt: skip
+        """Append the products of gradients a and values b, and the sums of a if they are wanted.
+
+        Sizes are pieces, depth and height.
+        """
+        chosen = target()
+        assert chosen is not None
+        threads = team().threads
+        plan = gradients.plan_outer(chosen.lanes, rows_of(chosen), threads, positions, sizes)
+        totals = padded(sizes[2]) if sums is None else sums
+        more = (totals, plan.group, plan.span, room(plan.room * threads), plan.room)
+        given = (*a, *b, *c, *positions, *sizes, *more)
+        where.append(gradients.outer.operation(plan.items, *given, chunk=1))
 
 
 def lanes() -> int:
@@ -106,14 +115,11 @@ class LinearStage(Stage):
             source.value, 0, 0, depth, 0, weight, 1, depth, result.value, 0, 0, columns, bias,
             1, 1, rows, 1, depth, columns, low, _NOTHING, scratch, share,
         )  # fmt: skip
-        g = result.gradient
-        self.add_panels(
-            self.backward, gradients.outer, depth,
-            g, 0, 0, columns, source.value, 0, 0, depth, 0, layer.grads["weight"], depth,
-            1, 1, rows, depth, columns,
+        g, bias_gradient = result.gradient, layer.grads["bias"] if layer.bias else None
+        self.add_outer(
+            self.backward, (g, 0, 0, columns), (source.value, 0, 0, depth, 0),
+            (layer.grads["weight"], depth), (1, 1, rows), (1, depth, columns), bias_gradient,
         )  # fmt: skip
-        if layer.bias:
-            self.add_sums(result, layer.grads["bias"])
         if source.gradient is not None:
             back, part = scratch_for(columns)
             self.add_panels(
@@ -148,8 +154,6 @@ class ConvolutionStage(Stage):
             scratch, share,
         )  # fmt: skip
         self._weights_gradient(whole)
-        if layer.bias:
-            self.add_sums(result, layer.grads["bias"])
         if source.gradient is not None:
             self._source_gradient()
 
@@ -169,11 +173,12 @@ class ConvolutionStage(Stage):
     def _weights_gradient(self, whole: int) -> None:
         """Append the products of windows with gradients, and their way back to the weights."""
         outs, x, g = self.layer.out_channels, self.source.grid, self.result.gradient_grid
-        made = room(outs * whole)
-        self.add_panels(
-            self.backward, gradients.outer, self.depth,
-            self.result.gradients(), *g.steps, self.source.value, *self._windows(x), x.line,
-            made, whole, g.samples, g.lines, g.rows, self.depth, outs, pieces=self.pieces,
+        made, layer = room(outs * whole), self.layer
+        self.add_outer(
+            self.backward, (self.result.gradients(), *g.steps),
+            (self.source.value, *self._windows(x), x.line), (made, whole),
+            (g.samples, g.lines, g.rows), (self.pieces, self.depth, outs),
+            layer.grads["bias"] if layer.bias else None,
         )  # fmt: skip
         shape = (outs, *self._order.shape[2:], self.layer.in_channels)
         table = np.arange(outs * whole).reshape(shape).transpose(0, 3, 1, 2).reshape(-1)

@@ -25,8 +25,10 @@ from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
+from llmbol_core.nn.layers.recurrent import LSTM
 from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
 from llmbol_core.nn.module import Module, Shape, is_table
+from llmbol_core.nn.recurrent_stage import RecurrentStage
 from llmbol_core.nn.stages import (
     ConvolutionStage,
     DropoutStage,
@@ -50,7 +52,7 @@ def make_stepper(
     if dtype != np.float32 or target() is None:
         return None
     layers = list(_flat(network))
-    if not any(isinstance(layer, Linear | Conv1d | Conv2d) for layer in layers):
+    if not any(isinstance(layer, Linear | Conv1d | Conv2d | LSTM) for layer in layers):
         return None
     shapes: list[Any] = [shape]
     for layer in layers:
@@ -107,6 +109,9 @@ class Stepper:
             return at + 1
         elif isinstance(layer, BatchNorm) and len(shape) == 1 and self.batch > 1:
             self._norm(layer, shape, limits)
+        elif type(layer) is LSTM and not (layer.dropout and layer.num_layers > 1):
+            self._recurrent(layer, shape)
+            return at + 1
         elif isinstance(layer, Flatten | Reshape | Identity):
             self._reshape(shape)
             return at + 1
@@ -156,6 +161,11 @@ class Stepper:
         source = self._to_vector()
         result = Flow.vector(self.batch, shape, needs=True)
         self._push(NormStage(layer, source, result, limits), result)
+
+    def _recurrent(self, layer: LSTM, shape: Shape) -> None:
+        source = self._to_vector()
+        result = Flow.vector(self.batch, shape, needs=True)
+        self._push(RecurrentStage(layer, source, result, self.batch), result)
 
     def _reshape(self, shape: Shape) -> None:
         source = self._to_vector()

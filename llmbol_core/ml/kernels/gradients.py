@@ -12,6 +12,7 @@ Every sum is one chain from first to last, whatever the number of threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
@@ -48,14 +49,18 @@ class _RowsProduct:
         self.g: dict[str, Any] = dict(zip(names, given, strict=True))
         self.panel: Pointer = self.g["scratch"].at(k.thread * self.g["room"])
         self.whole: Value = self.g["pieces"] * self.g["depth"]
+        self.adds = False
 
-    def write(self, masked: bool) -> None:
+    def write(self, masked: bool, added: bool) -> None:
         """Write the code for all items, which are panels."""
         k, g = self.k, self.g
         for item in k.items():
             column = item * self.width
             left = lesser_number(k, g["columns"] - column, k.value(self.width, i64))
-            self._pack(column, left)
+            if added:
+                self.panel = g["b"].at(column * self.whole)
+            else:
+                self.pack(column, left)
             for sample in k.range(g["samples"]):
                 for line in k.range(g["lines"]):
                     a = g["a"].at(sample * g["a_sample"] + line * g["a_line"])
@@ -67,7 +72,7 @@ class _RowsProduct:
                                                   column, left),
                     )  # fmt: skip
 
-    def _pack(self, column: Value, left: Value) -> None:
+    def pack(self, column: Value, left: Value) -> None:
         """Write the code that copies a panel of B to the thread's room."""
         k, g = self.k, self.g
         with k.either(g["b_col"].equals(1)) as (direct, across):
@@ -106,12 +111,17 @@ class _RowsProduct:
         k, g, lanes = self.k, self.g, self.k.lanes
         lines = [a.at((row + r) * g["a_row"]) for r in range(count)]
         bias = [g["bias"].load(column + j, lanes) for j in (0, lanes)]
+        start = [bias] * count
+        if self.adds:
+            start = [
+                [c.load_some(left - j, lanes, (row + r) * g["c_row"] + j) for j in (0, lanes)]
+                for r in range(count)
+            ]
 
         def pieces() -> Iterator[Value]:
             for piece in k.range(g["pieces"]):
                 yield piece * g["a_piece"]
 
-        start = [bias] * count
         sums = accumulate(k, lines, [self.panel], 2, start, g["depth"], pieces, ahead=False)
         low = g["low"].splat(lanes)
         for r, line in enumerate(sums):
@@ -137,7 +147,7 @@ def _names(parameters: str) -> list[str]:
 
 def _rows_product(masked: bool) -> Kernel:
     def author(k: Builder, *given: Any) -> None:
-        _RowsProduct(k, _names(_ROWS), given).write(masked)
+        _RowsProduct(k, _names(_ROWS), given).write(masked, False)
 
     return group.kernel(_ROWS, "rows_product_masked" if masked else "rows_product")(author)
 
@@ -145,88 +155,174 @@ def _rows_product(masked: bool) -> Kernel:
 ROWS_PRODUCT = {masked: _rows_product(masked) for masked in (False, True)}
 """By whether results are 0 where ``mask`` is not above 0. B is packed to room of each thread."""
 
+
+@group.kernel(_ROWS)
+def rows_product_added(k: Builder, *given: Any) -> None:
+    """Add to what C holds; B is packed already."""
+    made = _RowsProduct(k, _names(_ROWS), given)
+    made.adds = True
+    made.write(False, True)
+
+
+@group.kernel("b:f32* b_row:i64 b_col:i64 depth:i64 columns:i64 out:f32*")
+def pack(
+    k: Builder, b: Pointer, b_row: Value, b_col: Value, depth: Value, columns: Value, out: Pointer
+) -> None:
+    """Pack a matrix as panels of two vectors of columns, which are the items."""
+    names = ("b", "b_row", "b_col", "depth", "columns", "scratch", "room", "pieces")
+    made = _RowsProduct(
+        k, names, (b, b_row, b_col, depth, columns, out, k.value(0, i64), k.value(1, i64))
+    )
+    for item in k.items():
+        column = item * made.width
+        made.panel = out.at(column * depth)
+        made.pack(column, lesser_number(k, columns - column, k.value(made.width, i64)))
+
+
 _OUTER = (
     "a:f32* a_sample:i64 a_line:i64 a_row:i64 b:f32* b_sample:i64 b_line:i64 b_row:i64 b_piece:i64"
-    " c:f32* c_row:i64 samples:i64 lines:i64 rows:i64 depth:i64 height:i64"
+    " c:f32* c_row:i64 samples:i64 lines:i64 rows:i64 pieces:i64 depth:i64 height:i64 sums:f32*"
+    " group:i64 span:i64 scratch:f32* room:i64"
 )
+_PANELS = 16
+"""Panels of columns for which some columns of A are packed once."""
+_POSITIONS = 256
+"""How many positions are packed at a time, if samples are not larger."""
+_SPAN = 8
+_PACKED = 16
+"""Numbers from one packed position to the next; no tile has more rows."""
 
 
 class _Outer:
-    """The code of ``outer``: items are panels of columns, counted on from piece to piece."""
+    """The code of ``outer``: items are tiles of A's columns, each with blocks of panels of B."""
 
     def __init__(self, k: Builder, names: Sequence[str], given: Sequence[Any]) -> None:
         self.k, self.width = k, 2 * k.lanes
         self.g: dict[str, Any] = dict(zip(names, given, strict=True))
+        self.packed: Pointer = self.g["scratch"].at(k.thread * self.g["room"])
 
     def write(self) -> None:
         """Write the code for all items."""
         k, g = self.k, self.g
-        panels = (g["depth"] + (self.width - 1)) // self.width
+        most = most_rows(k)
+        self.tiles = (g["height"] + (most - 1)) // most
+        self.panels = (g["depth"] + (self.width - 1)) // self.width
+        every = self.panels * g["pieces"]
+        blocks = (every + (_PANELS - 1)) // _PANELS
         for item in k.items():
-            piece, column = item // panels, (item % panels) * self.width
-            left = lesser_number(k, g["depth"] - column, k.value(self.width, i64))
-            b = g["b"].at(piece * g["b_piece"] + column)
-            c = g["c"].at(piece * g["depth"] + column)
-            with k.either(left > k.lanes) as (wide, narrow):
-                with wide:
-                    self._rows(b, c, left, 2)
-                with narrow:
-                    self._rows(b, c, left, 1)
+            span, block = item // blocks * g["span"], item % blocks
+            until = lesser_number(k, span + g["span"], self.tiles)
+            last = lesser_number(k, (block + 1) * _PANELS, every)
+            for start in k.range(0, g["samples"], g["group"]):
+                stop = lesser_number(k, start + g["group"], g["samples"])
+                share = (stop - start) * g["lines"] * g["rows"] * _PACKED
+                for tile in k.range(span, until):
+                    packed = self.packed.at((tile - span) * share)
+                    self._pack(packed, start, stop, tile, block)
+                for panel in k.range(block * _PANELS, last):
+                    for tile in k.range(span, until):
+                        packed = self.packed.at((tile - span) * share)
+                        self._panel(packed, panel, start, stop, *self._columns(tile))
 
-    def _rows(self, b: Pointer, c: Pointer, left: Value, vectors: int) -> None:
-        k = self.k
-        most = most_rows(k) if vectors > 1 else most_rows(k) + 4
-        rows_in_turn(
-            k, k.value(0, i64), self.g["height"], most,
-            lambda i, n: self._tile(b, c, left, vectors, i, n),
-        )  # fmt: skip
+    def _columns(self, tile: Value) -> tuple[Value, Value]:
+        """Return the first of A's columns that a tile has, and how many."""
+        first = tile * self.g["height"] // self.tiles
+        return first, (tile + 1) * self.g["height"] // self.tiles - first
+
+    def _pack(self, packed: Pointer, start: Value, stop: Value, tile: Value, block: Value) -> None:
+        """Write the code that copies a tile's columns of A, and adds them up."""
+        k, g = self.k, self.g
+        first, count = self._columns(tile)
+        known = g["sums"].load_some(count, _PACKED, first)
+        total = k.variable(k.select(start.equals(0), k.zeros(f32, _PACKED), known))
+        place = k.variable(k.value(0, i64))
+        for sample in k.range(start, stop):
+            for line in k.range(g["lines"]):
+                source = g["a"].at(sample * g["a_sample"] + line * g["a_line"] + first)
+                for row in k.range(g["rows"]):
+                    value = source.load_some(count, _PACKED, row * g["a_row"])
+                    packed.store(value, place.value * _PACKED)
+                    total.value = total.value + value
+                    place.value = place.value + 1
+        with k.when(block.equals(0)):
+            g["sums"].store_some(total.value, count, first)
+
+    def _panel(
+        self, packed: Pointer, panel: Value, start: Value, stop: Value, first: Value, count: Value
+    ) -> None:
+        """Write the code for one panel of B and a tile's columns."""
+        k, g = self.k, self.g
+        piece, column = panel // self.panels, panel % self.panels * self.width
+        left = lesser_number(k, g["depth"] - column, k.value(self.width, i64))
+        b = g["b"].at(piece * g["b_piece"] + column)
+        c = g["c"].at(first * g["c_row"] + piece * g["depth"] + column)
+        for size in range(1, most_rows(k) + 1):
+            with k.when(count.equals(size)), k.either(left > k.lanes) as (wide, narrow):
+                with wide:
+                    self._tile(packed, b, c, left, 2, size, start, stop)
+                with narrow:
+                    self._tile(packed, b, c, left, 1, size, start, stop)
 
     def _tile(
-        self, b: Pointer, c: Pointer, left: Value, vectors: int, first: Value, count: int
-    ) -> None:
+        self, packed: Pointer, b: Pointer, c: Pointer, left: Value, vectors: int, count: int,
+        start: Value, stop: Value,
+    ) -> None:  # fmt: skip
         k, g, lanes = self.k, self.g, self.k.lanes
-        zero = k.zeros(f32, lanes)
-        sums = [[k.variable(zero) for _ in range(vectors)] for _ in range(count)]
-        for sample in k.range(g["samples"]):
+        fresh, zero = start.equals(0), k.zeros(f32, lanes)
+        counts = [left - j * lanes for j in range(vectors)]
+        sums = [
+            [
+                k.variable(k.select(fresh, zero, c.load_some(n, lanes, r * g["c_row"] + j * lanes)))
+                for j, n in enumerate(counts)
+            ]
+            for r in range(count)
+        ]
+        place = k.variable(k.value(0, i64))
+        for sample in k.range(start, stop):
             for line in k.range(g["lines"]):
-                left_row = g["a"].at(sample * g["a_sample"] + line * g["a_line"] + first)
-                right_row = b.at(sample * g["b_sample"] + line * g["b_line"])
+                source = b.at(sample * g["b_sample"] + line * g["b_line"])
                 for row in k.range(g["rows"]):
-                    given = right_row.at(row * g["b_row"])
-                    right = [given.load_some(left - j * lanes, lanes, j * lanes)
-                             for j in range(vectors)]  # fmt: skip
-                    scalars = left_row.at(row * g["a_row"])
+                    given = source.at(row * g["b_row"])
+                    right = [given.load_some(n, lanes, j * lanes) for j, n in enumerate(counts)]
+                    scalars = packed.at(place.value * _PACKED)
                     for r, totals in enumerate(sums):
                         x = scalars.splat(r, lanes)
                         for total, value in zip(totals, right, strict=True):
                             total.value = k.fma(x, value, total.value)
+                    place.value = place.value + 1
         for r, totals in enumerate(sums):
-            for j, total in enumerate(totals):
-                place = (first + r) * g["c_row"] + j * lanes
-                c.store_some(total.value, left - j * lanes, place)
+            for j, (total, n) in enumerate(zip(totals, counts, strict=True)):
+                c.store_some(total.value, n, r * g["c_row"] + j * lanes)
 
 
 @group.kernel(_OUTER)
 def outer(k: Builder, *given: Any) -> None:
-    """Multiply positions by positions: the gradient of weights."""
+    """Multiply positions by positions, and add up A: the gradients of weights and biases."""
     _Outer(k, _names(_OUTER), given).write()
 
 
-@group.kernel(
-    "x:f32* x_sample:i64 x_line:i64 x_row:i64 out:f32* samples:i64 lines:i64 rows:i64 columns:i64"
-)
-def column_sums(
-    k: Builder, x: Pointer, x_sample: Value, x_line: Value, x_row: Value, out: Pointer,
-    samples: Value, lines: Value, rows: Value, columns: Value,
-) -> None:  # fmt: skip
-    """Add up each column over all positions; items are vectors of columns."""
-    for item in k.items():
-        column = item * k.lanes
-        left = lesser_number(k, columns - column, k.value(k.lanes, i64))
-        total = k.variable(k.zeros(f32, k.lanes))
-        for sample in k.range(samples):
-            for line in k.range(lines):
-                start = x.at(sample * x_sample + line * x_line + column)
-                for row in k.range(rows):
-                    total.value = total.value + start.load_some(left, k.lanes, row * x_row)
-        out.store_some(total.value, left, column)
+@dataclass(frozen=True)
+class OuterPlan:
+    """How ``outer`` cuts its work: the results do not depend on it."""
+
+    items: int
+    group: int
+    """Samples that are packed at a time."""
+    span: int
+    """Tiles that are packed together, for which a panel is read once."""
+    room: int
+    """Numbers of room for a thread."""
+
+
+def plan_outer(
+    lanes: int, tile: int, threads: int, positions: tuple[int, int, int],
+    sizes: tuple[int, int, int],
+) -> OuterPlan:  # fmt: skip
+    """Return how to cut; ``tile`` is the rows of a tile, sizes are pieces, depth and height."""
+    samples, lines, rows = positions
+    pieces, depth, height = sizes
+    tiles = -(-height // tile)
+    blocks = -(-(-(-depth // (2 * lanes)) * pieces) // _PANELS)
+    group = min(samples, max(1, _POSITIONS // (lines * rows)))
+    span = max(1, min(_SPAN, tiles // (2 * threads))) if blocks < 2 * threads else min(_SPAN, tiles)
+    return OuterPlan(-(-tiles // span) * blocks, group, span, span * group * lines * rows * _PACKED)

@@ -14,6 +14,7 @@ from llmbol_core.ml.kernels.kinds import i64
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.target import Target
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 AHEAD = 1024
@@ -22,7 +23,12 @@ AHEAD = 1024
 
 def most_rows(k: Builder) -> int:
     """Return how many rows of two vectors fit into the registers, with what else is needed."""
-    return 12 if k.lanes == 16 or k.target.architecture != "x86_64" else 6
+    return rows_of(k.target)
+
+
+def rows_of(target: Target) -> int:
+    """Return how many rows of two vectors fit into the registers of an instruction set."""
+    return 12 if target.lanes == 16 or target.architecture != "x86_64" else 6
 
 
 def accumulate(
