@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Checkpoint, file_name, numbers, required
+from llmbol_cli.options import AsJson, Checkpoint, file_name, numbers, required, size
 
 app = render.app("Look at models, compare them, change how their weights are stored.")
 
@@ -30,6 +30,9 @@ def quantize(
         list[str] | None,
         typer.Option(metavar="PATTERN=TYPE", help="Another type for tensors of such names."),
     ] = None,
+    max_shard: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Split into files of at most this, as 2G.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +44,8 @@ def quantize(
 
     target = None if dry_run else required(output, "--output")
     with render.progress("quantizing") as progress:
-        report = quantize_checkpoint(source, target, to, progress, tensor_type or ())
+        limit = size(max_shard) if max_shard else None
+        report = quantize_checkpoint(source, target, to, progress, tensor_type or (), limit)
     render.show(report if as_json else report.table(), as_json)
 
 

@@ -75,17 +75,19 @@ def quantize_checkpoint(
     dtype: str,
     progress: Progress = lambda done, total, note: None,
     tensor_types: Sequence[str] = (),
+    shard_bytes: int | None = None,
 ) -> QuantizeReport:
     """Write a file whose weight matrices have another storage type; report on each tensor.
 
     ``tensor_types`` are rules ``pattern=type`` for tensors by name (``embed*=q8_0``); the first
     that fits wins over ``dtype``. In a checkpoint of ours a convolution's weight counts as a matrix
     with one row per output. A tensor whose rows do not divide into blocks, and every vector, stays
-    as it is. Without a target nothing is written, but the errors are measured.
+    as it is. Without a target nothing is written, but the errors are measured. With ``shard_bytes``
+    the file is split into several whose tensors take no more than that.
     """
     rules = [("*", encodable_type(dtype))]
     rules[:0] = [_rule(text) for text in tensor_types]
-    work = _Work(source, target)
+    work = _Work(source, target, shard_bytes)
     for (pattern, _), text in zip(rules, tensor_types, strict=False):
         if not any(fnmatchcase(name, pattern) for name in work.tensors):
             hint = nearest(pattern, work.tensors)
@@ -129,10 +131,11 @@ Plan = Callable[[str, Tensor], tuple[Shape, StorageType, str]]
 class _Work:
     """A file to convert, with the metadata of the new one."""
 
-    def __init__(self, source: str, target: str | None) -> None:
+    def __init__(self, source: str, target: str | None, shard_bytes: int | None = None) -> None:
         if target is not None:
             check_target(target, source)
         self.file, self.target = read_container(source), target
+        self._shard_bytes = shard_bytes
         self.is_ours = SPEC_KEY in self.file.metadata
         self.tensors: Mapping[str, Tensor] = self.file.tensors
         self.shapes: Mapping[str, Shape] = {}
@@ -160,9 +163,22 @@ class _Work:
                 self.metadata["general.quantization_version"] = 2
                 self.metadata["general.file_type"] = _FILE_TYPES.get(kind.name, 0)
             types = {k: v for k, v in self.file.types.items() if k in self.metadata}
-            gguf.write(self.target, self.metadata, deferred, types, progress)
+            self._write(deferred, types, progress)
         sums = [sum(t.nbytes for t in group.values()) for group in (self.tensors, deferred)]
         return QuantizeReport(self.target, kind.name, sums[0], sums[1], reports)
+
+    def _write(
+        self, deferred: Mapping[str, gguf.Deferred], types: Mapping[str, str], progress: Progress
+    ) -> None:
+        """Write the new file, or files: the first one's path becomes the target."""
+        assert self.target is not None
+        if self._shard_bytes is None:
+            gguf.write(self.target, self.metadata, deferred, types, progress)
+            return
+        sources = gguf.shard_paths(self.file.path) or [self.file.path]
+        self.target = gguf.write_shards(
+            self.target, self.metadata, deferred, self._shard_bytes, types, progress, sources
+        )[0]
 
 
 def _deferred(

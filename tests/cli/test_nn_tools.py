@@ -51,6 +51,15 @@ def test_types_by_pattern_and_dry_run(nn, folder, tmp_path):  # noqa: F811
     assert nn("quantize", folder / "net.gguf", "-t", "q4_0").code == 2
 
 
+def test_a_model_is_split_into_shards(nn, folder, tmp_path):  # noqa: F811
+    words = ["quantize", folder / "llama.gguf", "-t", "q8_0", "-o", tmp_path / "small.gguf"]
+    report = json.loads(nn(*words, "--max-shard", "1K", "--json").out)
+    assert report["path"].endswith("small-00001-of-00004.gguf")
+    whole = gguf.read(tmp_path / "small-00003-of-00004.gguf")
+    assert list(whole.tensors) == [row["tensor"] for row in report["tensors"]]
+    assert nn(*words, "--max-shard", "much").code == 1
+
+
 def test_any_gguf_file_can_be_quantized_and_expanded(nn, folder, tmp_path):  # noqa: F811
     small, back = tmp_path / "small.gguf", tmp_path / "back.gguf"
     report = json.loads(
@@ -156,11 +165,11 @@ def test_ops_are_those_of_the_table(nn):  # noqa: F811
 
 
 def test_infer_goes_through_files_in_parts(nn, folder, tmp_path, monkeypatch):  # noqa: F811
-    from llmbol_core.nn import infer
+    from llmbol_core.nn import data
 
     net, x = folder / "net.gguf", folder / "x.npy"
     whole = nn("infer", net, x).out
-    monkeypatch.setattr(infer, "_MOST_SAMPLES", 7)
+    monkeypatch.setattr(data, "_MOST_SAMPLES", 7)
     assert nn("infer", net, x).out == whole
     assert nn("infer", net, x, "-o", tmp_path / "y.npy").code == 0
     rows = [[np.float32(word) for word in line.split("\t")] for line in whole.splitlines()]

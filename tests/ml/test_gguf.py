@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbol_core.errors import FileError, GgufFormatError, ModelError
+from llmbol_core.errors import FileError, GgufFormatError, ModelError, UsageError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.dtypes import BY_NUMBER
 from llmbol_core.ml.quantization import quantize
@@ -433,6 +433,51 @@ def test_shards_that_do_not_belong_together(tmp_path):
     (tmp_path / "alone.gguf").write_bytes(data)
     with pytest.raises(GgufFormatError, match=r"one of 3 shards cannot be called 'alone\.gguf'"):
         gguf.read(tmp_path / "alone.gguf")
+
+
+def test_shards_are_written_as_llama_cpp_names_them(tmp_path):
+    keys: dict[str, gguf.Value] = {"general.architecture": "llama", "general.alignment": 64}
+    keys["words"] = ["a", "b"]
+    made = {f"t{i}": Tensor(np.full((i + 1, 32), i, np.float32)) for i in range(5)}
+    paths = gguf.write_shards(tmp_path / "big.gguf", keys, made, 3 * 128)
+    assert [p.rpartition("/")[2] for p in paths] == [
+        f"big-0000{n}-of-00004.gguf" for n in range(1, 5)
+    ]
+    whole = gguf.read(paths[2])
+    assert {k: plain(v) for k, v in whole.metadata.items()} == keys
+    assert whole.alignment == 64
+    assert_same(whole.tensors, dict(made))
+    first = theirs.GGUFReader(paths[0])
+    fields = {name: first.fields[name] for name in ("split.no", "split.count")}
+    assert [f.types for f in fields.values()] == [[theirs.GGUFValueType.UINT16]] * 2
+    assert [f.contents() for f in fields.values()] == [0, 4]
+    assert first.fields["split.tensors.count"].types == [theirs.GGUFValueType.INT32]
+    assert list(theirs.GGUFReader(paths[3]).fields)[-4:] == [
+        "general.alignment", "split.no", "split.count", "split.tensors.count"
+    ]  # fmt: skip
+
+
+def test_shards_do_not_take_the_place_of_what_is_read(tmp_path):
+    made = {f"t{i}": zeros((4, 32)) for i in range(2)}
+    paths = gguf.write_shards(tmp_path / "a.gguf", {}, made, 512)
+    with pytest.raises(FileError, match="this file is read"):
+        gguf.write_shards(tmp_path / "a.gguf", {}, made, 512, sources=paths[1:])
+
+
+def test_one_shard_is_a_file(tmp_path):
+    made = {"t": zeros((4, 32))}
+    (path,) = gguf.write_shards(tmp_path / "small.gguf", {}, made, 1 << 20)
+    assert path.endswith("/small.gguf")
+    assert not gguf.read(path).metadata
+    with pytest.raises(UsageError, match="at least one byte"):
+        gguf.write_shards(tmp_path / "small.gguf", {}, made, 0)
+
+
+def test_failing_shards_leave_nothing(tmp_path):
+    wrong = gguf.Deferred(zeros((4,)).dtype, (4,), lambda: zeros((5,)))
+    with pytest.raises(ValueError, match="not as announced"):
+        gguf.write_shards(tmp_path / "a.gguf", {}, {"s": zeros((4,)), "t": wrong}, 16)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("key", ["split.no", "split.count", "split.tensors.count"])

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from llmbol_core.ml.gguf.format import GgufFile, StringArray, Value
 from llmbol_core.ml.gguf.reader import read, read_buffer
+from llmbol_core.ml.gguf.shards import shard_paths
+from llmbol_core.ml.gguf.splitting import write_shards
 from llmbol_core.ml.gguf.writer import Deferred, write, write_stream
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "Value",
     "read",
     "read_buffer",
+    "shard_paths",
     "write",
+    "write_shards",
     "write_stream",
 ]

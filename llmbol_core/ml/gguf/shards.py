@@ -15,7 +15,8 @@ from llmbol_core.ml.gguf.format import GgufFile
 from llmbol_core.ml.tensor import Tensor
 
 _NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-_KEYS = ("split.no", "split.count", "split.tensors.count")
+SPLIT_TYPES = {"split.no": "uint16", "split.count": "uint16", "split.tensors.count": "int32"}
+"""The keys that tell of shards, with the types that llama.cpp wants."""
 
 
 def is_shard(file: GgufFile) -> bool:
@@ -75,7 +76,7 @@ def _joined(first: GgufFile, tensors: dict[str, Tensor], extent: int) -> GgufFil
     wanted = _number(first, "split.tensors.count", len(tensors))
     if wanted != len(tensors):
         raise GgufFormatError(first.path, 0, f"{len(tensors)} tensors in all shards, not {wanted}")
-    kept = [key for key in first.metadata if key not in _KEYS]
+    kept = [key for key in first.metadata if key not in SPLIT_TYPES]
     return GgufFile(
         first.path,
         first.version,
