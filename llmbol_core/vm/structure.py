@@ -96,6 +96,9 @@ def _layout(found: Structure, descriptor: TypeDescriptor) -> Layout:
     if bits != len(descriptor.pointers):
         why = f"the pointer map of type {descriptor.id} reaches beyond its {descriptor.size} bytes"
         raise found.fail(-1, why)
+    if descriptor.pointers and descriptor.size % WORD_SIZE:
+        why = f"type {descriptor.id} has pointers, but {descriptor.size} bytes are no whole words"
+        raise found.fail(-1, why)
     return Layout.of(descriptor)
 
 

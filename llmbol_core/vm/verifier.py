@@ -13,16 +13,20 @@ module data and in frames and objects whose type it saw made; operands outside o
 as addresses that are none; calls whose frame is not the one of the function; and jumps to anywhere
 but known labels.
 
-What it does not prove: the types behind pointers that come from elsewhere (parameters, fields,
-results), because no object file tells them, so that the first word of any such object may pass for
-the address in a module handle; how many bytes a callee writes as its result or a channel brings;
-that an address outlives what it points to; that the frame for a function of another module is the
-right one, which the linker must check. An engine must stay inside its memory without these.
+What is behind pointers that come from elsewhere (parameters, fields, results) no object file tells;
+there the module must agree with itself, across all its functions (``usage.py``).
+
+What it does not prove: what other modules pass and take; the variants of picks, so that the first
+word of any object may pass for a tag, or for the address in a module handle; how many bytes a
+function of another module writes as its result or a channel brings; that an address outlives what
+it points to; that the frame for a function of another module is the right one, which the linker
+must check. An engine must stay inside its memory without these.
 """
 
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,7 +34,8 @@ from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.module import Handler, Module
 from llmbol_core.vm.structure import Structure, check_frame, check_structure, table_targets
-from llmbol_core.vm.typeflow import State, Step
+from llmbol_core.vm.typeflow import RESULT, Kind, State, Step, Value
+from llmbol_core.vm.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,16 @@ def verify_module(module: Module) -> Verified:
     )
 
 
+_OBJECTS = {Kind.OBJECT, Kind.ORIGIN}
+_ADDRESSES = {Kind.OBJECT, Kind.ELSEWHERE}
+
+
 class _Flow:
     """Every way through the code: the frame and what is known of its slots at each instruction."""
 
     def __init__(self, found: Structure) -> None:
         self.found = found
+        self.usage = Usage(found)
         self.module = found.module
         self.code = found.module.instructions
         self.frames: dict[int, int] = {}
@@ -81,8 +91,9 @@ class _Flow:
         pending = list(self.module.handlers)
         while self.work:
             while self.work:
-                self._step(self.work.pop())
+                self._step(heapq.heappop(self.work))
             pending = self._enter_handlers(pending)
+        self.usage.settle()
 
     def _fail(self, pc: int, why: str) -> VerifyError:
         return self.found.fail(pc, why)
@@ -91,7 +102,13 @@ class _Flow:
         """Come to a function with a new frame of a type."""
         check_frame(self.found, origin, number)
         self.entries.setdefault(pc, number)
-        self._reach(pc, number, {}, origin)
+        origins = self.usage.origin
+        state = {
+            slot: Value(Kind.ORIGIN, origins("parameter", pc, slot))
+            for slot in self.found.layouts[number].pointers
+        }
+        state[RESULT] = Value(Kind.ORIGIN, origins("result", pc))
+        self._reach(pc, number, state, origin)
 
     def _reach(self, pc: int, number: int, state: State, origin: int) -> None:
         """Come to an instruction; look at it again if less is known than before."""
@@ -100,7 +117,7 @@ class _Flow:
             if pc >= len(self.code):
                 raise self._fail(origin, "the program runs beyond its last instruction")
             self.frames[pc], self.states[pc] = number, state
-            self.work.append(pc)
+            heapq.heappush(self.work, pc)
             return
         layouts = self.found.layouts
         if known != number and layouts[known] != layouts[number]:
@@ -109,10 +126,25 @@ class _Flow:
             )
         before = self.states[pc]
         if before and before is not state:
-            kept = {slot: value for slot, value in before.items() if state.get(slot) == value}
-            if len(kept) != len(before):
+            kept = self._joined(pc, layouts[number].pointers, before, state)
+            if kept != before:
                 self.states[pc] = kept
-                self.work.append(pc)
+                if pc not in self.work:
+                    heapq.heappush(self.work, pc)
+
+    def _joined(self, pc: int, pointers: frozenset[int], before: State, state: State) -> State:
+        """Return what is known where two ways meet."""
+        kept: State = {}
+        for slot, value in before.items():
+            other = state.get(slot)
+            if other is value or other == value:
+                kept[slot] = value
+            elif other and slot in pointers:
+                if {other.kind, value.kind} <= _OBJECTS:
+                    kept[slot] = Value(Kind.ORIGIN, self.usage.origin("join", pc, slot))
+            elif other and {other.kind, value.kind} <= _ADDRESSES:
+                kept[slot] = Value(Kind.ELSEWHERE)
+        return kept
 
     def _enter_handlers(self, pending: list[Handler]) -> list[Handler]:
         """Enter the handlers whose range was reached; return the others."""
@@ -145,7 +177,7 @@ class _Flow:
 
     def _step(self, pc: int) -> None:
         number = self.frames[pc]
-        step = Step(self.found, pc, number, self.states[pc])
+        step = Step(self.found, self.usage, pc, number, self.states[pc])
         step.check()
         state, op = step.after(), step.instruction.op
         if step.entered:

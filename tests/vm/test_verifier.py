@@ -68,8 +68,18 @@ GOOD = [
     "a: raise 0(mp)\n b: ret\n exception a,b,32,-1,0,0\n exctab *,b",
     "frame $2,40(fp)\n frame $1,40(fp)\n call 40(fp),f\n ret\n f: movw 60(fp),36(fp)\n ret",
     "movm 32(fp),$8,40(fp)\n ret",
+    # Pointers read as words, the nil that all types share, a pick, a slot that is used again.
+    "movp 4(32(fp)),48(fp)\n beqw 4(32(fp)),$-1,a\n a: ret",
+    "movp 0(mp),32(fp)\n lenc 32(fp),40(fp)\n movp 4(mp),32(fp)\n lena 32(fp),40(fp)\n ret",
+    "beqw 0(32(fp)),$1,a\n movp 4(32(fp)),48(fp)\n ret\n a: movw $1,4(32(fp))\n ret",
+    "lenc 32(fp),40(fp)\n movp 48(fp),32(fp)\n lena 32(fp),40(fp)\n ret",
+    (
+        "frame $2,40(fp)\n new $3,32(fp)\n movp 32(fp),32(40(fp))\n call 40(fp),f\n ret\n"
+        " f: movw $1,8(32(fp))\n ret"
+    ),
 ]
 
+RESULT = "frame $2,40(fp)\n lea {}(fp),16(40(fp))\n call 40(fp),f\n ret\n "
 BAD = [
     ("movw $1,32(fp)\n ret", "a word would be written over the pointer at 32"),
     ("movw $1,0(mp)\n ret", "a word would be written over the pointer at 0"),
@@ -77,6 +87,25 @@ BAD = [
     ("movb 40(fp),35(fp)\n ret", "a byte would be written over the pointer at 32"),
     ("lea 36(fp),32(fp)\n ret", "an address would be written over the pointer at 32"),
     ("movp 36(fp),32(fp)\n ret", "there is no pointer at 36"),
+    # What is behind pointers that come from elsewhere.
+    ("movp 4(32(fp)),48(fp)\n movw $1,4(32(fp))\n ret",
+     "4 behind the pointer holds a pointer at pc 0"),
+    ("movw $1,4(32(fp))\n movp 32(fp),48(fp)\n movp 4(48(fp)),48(fp)\n ret",
+     "4 behind the pointer holds a number at pc 0"),
+    ("movp 32(fp),0(mp)\n movl 8(mp),4(0(mp))\n movp 8(0(mp)),48(fp)\n ret",
+     "8 behind the pointer holds a number at pc 1"),
+    (("a: frame $2,40(fp)\n movp 32(fp),32(40(fp))\n call 40(fp),f\n movp 4(32(fp)),48(fp)\n ret\n"
+     " f: movw $1,4(32(fp))\n ret"), "4 behind the pointer holds a pointer at pc 3"),
+    (("frame $2,40(fp)\n new $3,32(fp)\n movp 32(fp),32(40(fp))\n call 40(fp),f\n ret\n"
+     " f: movw $1,4(32(fp))\n ret"), "an object of type 3 is passed; pc 5: a number at 4"),
+    (RESULT.format(44) + "f: movl 8(mp),0(16(fp))\n ret",
+     "the result goes to 44(fp); pc 4: a number at 44 lies over a pointer"),
+    (RESULT.format(41) + "f: movw $1,0(16(fp))\n ret",
+     "the result goes to 41(fp); pc 4: 4 bytes at 41 are not aligned"),
+    ("lenc 32(fp),40(fp)\n lena 32(fp),40(fp)\n ret", "the array is used as a string at pc 0"),
+    ("cvtwc 40(fp),32(fp)\n indw 32(fp),40(fp),$0\n ret", "the array is used as a string at pc 0"),
+    ("newa $3,$3,32(fp)\n indx 32(fp),40(fp),$1\n movw $7,4(40(fp))\n ret",
+     "a word would be written over the pointer at 4"),
     ("movp 32(fp),8(mp)\n ret", "there is no pointer at 8"),
     ("lenc 40(fp),44(fp)\n ret", "there is no pointer at 40"),
     ("movw 64(fp),40(fp)\n ret", "a word at 64 lies outside the 64 bytes there"),
@@ -172,6 +201,14 @@ def test_bad_modules_are_refused(text: str, why: str) -> None:
     with pytest.raises(VerifyError) as error:
         verify_module(parse_assembly(text))
     assert why in error.value.why
+
+
+def test_tuples_that_the_compiler_takes_from_the_wrong_places_are_refused() -> None:
+    data = (Path(__file__).parent / "refused" / "tuples.dis").read_bytes()
+    with pytest.raises(
+        VerifyError, match=r"pc 2: movp 20\(mp\),48\(fp\): there is no pointer at 48"
+    ):
+        verify_module(read_module(data))
 
 
 @given(modules())
