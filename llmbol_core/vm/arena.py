@@ -24,7 +24,7 @@ import bisect
 import ctypes
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 NIL = 0xFFFFFFFF
@@ -50,7 +50,7 @@ _OVERRUN = 1 << 17
 """Bytes behind the 4 GiB that compiled code can reach from the highest address."""
 _UNDERRUN = 1 << 16
 """Bytes before the arena, where the header of an object at a low address would be."""
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
@@ -92,6 +92,8 @@ class Arena:
         self._hole_sizes: dict[int, int] = {}
         self._hole_bytes = 0
         self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
+        self.settle: Callable[[], None] = lambda: None
+        """What takes back free blocks that others keep, before the heap is walked."""
         self._forget_free_blocks()
         if self.limit:
             self._add_hole(HEAP, self.limit)
@@ -197,16 +199,6 @@ class Arena:
             self._begin(ref, total)
         return ref
 
-    def take(self, total: int) -> int | None:
-        """Return a block of so many bytes, a multiple of 16, that is not cleared, or None.
-
-        It is what ``allocate`` returns but for what it holds.
-        """
-        ref = self._small(total) if total <= SMALL else self._from_hole(total)
-        if ref is not None:
-            self._begin(ref, total)
-        return ref
-
     def _begin(self, ref: int, total: int) -> None:
         """Write the header of a new block."""
         at = ref >> 2
@@ -263,6 +255,7 @@ class Arena:
 
         Raises ValueError where a program has damaged a header.
         """
+        self.settle()
         self._close_chunk()
         at, end = HEAP, HEAP + self.limit
         while at < end:

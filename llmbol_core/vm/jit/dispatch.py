@@ -151,7 +151,11 @@ define internal fastcc i64 @slice_over({HEAD}) noinline {{
  call void @save(ptr %s, ptr %ip, i64 %q)
  %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
  %left = load i64, ptr %lp
- %spent = icmp slt i64 %left, 1
+ %none = icmp slt i64 %left, 1
+ %fp = call ptr @machine(ptr %s, i64 {Machine.FUEL:d})
+ %fuel = load i64, ptr %fp
+ %burnt = icmp slt i64 %fuel, 1
+ %spent = or i1 %none, %burnt
  br i1 %spent, label %stop, label %look
 stop:
  ret i64 {Reason.SPENT:d}

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm import handlers_control
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import COUNT
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
 from llmbol_core.vm.jit.region import frame_size
-from llmbol_core.vm.jit.runtime import LinkKind, Machine, Reason, Slow, State
+from llmbol_core.vm.jit.runtime import MACHINE_WORDS, LinkKind, Machine, Reason, State
 from llmbol_core.vm.jit.startup import (
     STARTUP,
     WORTH_COMPILING,
@@ -46,6 +46,8 @@ STRETCH = 1 << 20
 """Instructions that are run before others than processes have their turn."""
 STEP = 1 << 13
 """Instructions that machine code may run more than it was allowed."""
+FUEL = 1 << 26
+"""Bytes that long instructions work on before they do."""
 PATIENCE = 4096
 """Instructions that Python runs before they do."""
 HOT = 2000
@@ -67,7 +69,7 @@ class JitEngine(Interpreter):
         super().__init__(machine, channels)
         self.threshold, self.at_once = threshold, at_once
         self._base = self.heap.base
-        self._words = array("q", bytes(8 * len(Machine)))
+        self._words = array("q", bytes(8 * MACHINE_WORDS))
         self.machine_address = self._words.buffer_info()[0]
         self._idle = array("q", bytes(8 * len(State)))
         """What stands for a process where none runs."""
@@ -83,11 +85,7 @@ class JitEngine(Interpreter):
         self._mapped = 0
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
-        self._error: BaseException | None = None
-        self._slow = ctypes.PYFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)(
-            self._on_slow
-        )
-        self._words[Machine.SLOW] = ctypes.cast(self._slow, ctypes.c_void_p).value or 0
+        self.heap.settle = self._take_back
 
     @property
     def compiled(self) -> CompileStats:
@@ -146,7 +144,8 @@ class JitEngine(Interpreter):
             else:
                 return total - self._words[Machine.LEFT], reason == Reason.SPENT
             patience -= 1
-            if self._words[Machine.LEFT] <= 0 or not patience:
+            words = self._words
+            if not patience or words[Machine.LEFT] <= 0 or words[Machine.FUEL] <= 0:
                 return total - self._words[Machine.LEFT], goes_on
 
     def _stretch(self) -> int:
@@ -159,7 +158,7 @@ class JitEngine(Interpreter):
         total = STRETCH if left is None else min(STRETCH, left)
         if left is not None and left > 2 * STEP:
             total = min(STRETCH, left - STEP)
-        words[Machine.LEFT] = total
+        words[Machine.LEFT], words[Machine.FUEL] = total, FUEL
         return total
 
     def _start(self) -> bool:
@@ -194,28 +193,31 @@ class JitEngine(Interpreter):
         current = words[Machine.CURRENT]
         if current and current != self.process.address:
             self.process = self._process_at(current)
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        if words[Machine.RELEASED] or words[Machine.FREED]:
+            self._release()
         return reason
 
     def _process_at(self, record: int) -> Process:
         pid = ctypes.c_int64.from_address(record + 8 * State.PID).value
         return self.scheduler.processes[pid]
 
-    def _on_slow(self, what: int, value: int) -> int:
-        """Do for native code what it cannot; what goes wrong is raised when it has returned."""
-        try:
-            if what == Slow.RELEASE:
-                self.heap.release(value)
-            elif what == Slow.FREE:
-                self.heap.free(value)
-            else:
-                ref: int | None = self.heap.take(value)
-                return NIL if ref is None else ref
-        except BaseException as error:  # noqa: BLE001 -- raised again by _enter
-            self._error = error
-        return NIL
+    def _release(self) -> None:
+        """Release and free what native code has left of that."""
+        words, pointers = self._words, self.heap.pointers
+        while ref := words[Machine.RELEASED]:
+            words[Machine.RELEASED] = pointers[(ref + COUNT) >> 2]
+            pointers[(ref + COUNT) >> 2] = 1
+            self.heap.release(ref)
+        while ref := words[Machine.FREED]:
+            words[Machine.FREED] = pointers[ref >> 2]
+            self.heap.free(ref)
+
+    def _take_back(self) -> None:
+        """Free the large blocks that native code keeps."""
+        for at in range(Machine.SPARE, MACHINE_WORDS):
+            ref, self._words[at] = self._words[at], 0
+            if ref:
+                self.heap.free(ref)
 
     # What native code knows of modules, types and links
 

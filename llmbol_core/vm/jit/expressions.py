@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from llmbol_core.vm.isa import CONVERSIONS, TYPES, Op, type_of
 from llmbol_core.vm.jit.emitter import Emitter, constant, llvm_type
+from llmbol_core.vm.jit.texts import UNKNOWN
 
 # fmt: off
 _INTEGER_OPERATORS: dict[type[ast.AST], str] = {
@@ -101,7 +102,8 @@ class _Lowering:
         if letter == "C":
             function = "equal" if name in ("eq", "ne") else "order"
             found = self._out.value(f"call i32 @{function}(ptr %m, ptr %s, i32 {x}, i32 {y})")
-            claim = {"eq": "ne", "ne": "eq"}.get(name, f"s{name}")
+            self._out.guard(self._out.value(f"icmp eq i32 {found}, {UNKNOWN}"))
+            claim = name if name in ("eq", "ne") else f"s{name}"
             return self._out.value(f"icmp {claim} i32 {found}, 0")
         kind = "i1" if letter == "?" else llvm_type(letter)
         return self._out.value(f"{how} {kind} {x}, {y}")

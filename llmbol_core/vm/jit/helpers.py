@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
-from llmbol_core.vm.jit.runtime import Machine, Slow, State, tag
+from llmbol_core.vm.jit.runtime import Machine, State, tag
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 
 _COUNT = tag("count")
@@ -54,13 +54,6 @@ define internal ptr @machine(ptr %s, i64 %word) alwaysinline {{
  %machine = load ptr, ptr %p
  %q = getelementptr i64, ptr %machine, i64 %word
  ret ptr %q
-}}
-
-define internal i32 @slow(ptr %s, i32 %what, i32 %v) noinline cold {{
- %p = call ptr @machine(ptr %s, i64 {Machine.SLOW:d})
- %f = load ptr, ptr %p
- %r = call i32 %f(i32 %what, i32 %v)
- ret i32 %r
 }}
 
 ; Size, count and offsets of pointers of a type; those of type 0, none, if there is no such type.
@@ -132,7 +125,7 @@ define internal void @free(ptr %m, ptr %s, i32 %r) alwaysinline {{
  %large = icmp ugt i32 %size, {SMALL}
  br i1 %large, label %host, label %list
 host:
- call i32 @slow(ptr %s, i32 {Slow.FREE:d}, i32 %r)
+ call void @free_large(ptr %m, ptr %s, i32 %r)
  ret void
 list:
  call void @put(ptr %m, i32 %r, i64 -12, i32 {FREE})
@@ -190,8 +183,7 @@ kinds:
   i32 {MODULE}, label %host
  ]
 host:
- call void @put(ptr %m, i32 %r, i64 -16, i32 1)
- call i32 @slow(ptr %s, i32 {Slow.RELEASE:d}, i32 %r)
+ call void @leave(ptr %m, ptr %s, i32 %r)
  br label %hosted
 hosted:
  %end0 = icmp eq i32 %other, 0
@@ -317,8 +309,7 @@ take:
  %ref = add i32 %start, {HEADER}
  ret i32 %ref
 host:
- %r = call i32 @slow(ptr %s, i32 {Slow.ALLOCATE:d}, i32 %total)
- ret i32 %r
+ ret i32 -1
 }}
 
 ; A block of any size, which is not cleared, or nil.
@@ -326,17 +317,13 @@ define internal i32 @new_block(ptr %m, ptr %s, i32 %total, i32 %kind) noinline {
  %large = icmp ugt i32 %total, {SMALL}
  br i1 %large, label %host, label %small
 host:
- %found = call i32 @slow(ptr %s, i32 {Slow.ALLOCATE:d}, i32 %total)
- %failed = icmp eq i32 %found, -1
- br i1 %failed, label %out, label %made
-made:
- call void @put(ptr %m, i32 %found, i64 -12, i32 %kind)
+ %found = call i32 @take_large(ptr %m, ptr %s, i32 %total, i32 %kind)
  br label %out
 small:
  %ref = call i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind, i1 false)
  br label %out
 out:
- %r = phi i32 [%found, %made], [-1, %host], [%ref, %small]
+ %r = phi i32 [%found, %host], [%ref, %small]
  ret i32 %r
 }}
 

@@ -30,7 +30,8 @@ _LOWERED_IN = tuple(
 )
 """Where instructions are lowered that are not scalar."""
 _RUNTIME_IN = tuple(
-    f"llmbol_core.vm.jit.{what}" for what in ("alternatives", "communication", "texts", "values")
+    f"llmbol_core.vm.jit.{what}"
+    for what in ("alternatives", "blocks", "communication", "texts", "values")
 )
 """Where functions of the runtime are written in Python."""
 

@@ -57,8 +57,8 @@ class Machine(IntEnum):
     MAPS = 0
     """Table by the heap's numbers: where size, count and offsets of the pointers are in it."""
     MAP_COUNT = 1
-    SLOW = 2
-    """The engine's function for what is done outside: (what, value) -> value."""
+    FUEL = 2
+    """Bytes that long instructions may still work on before the engine looks after the rest."""
     LINKS = 3
     """Table by the numbers in module handles: what their links lead to, or null. That is a count,
     tables as in ``TYPES``, ``FUNCTIONS`` and ``CODE``, and ``LINK_WORDS`` for each link: pc or
@@ -80,6 +80,19 @@ class Machine(IntEnum):
     """Where the memory ends that programs may use."""
     EXACT = 13
     """Whether machine code is not to be entered, since it does not count each instruction."""
+    RELEASED = 14
+    """Objects that Python is to release, linked through their counts."""
+    FREED = 15
+    """Large blocks that Python is to free, linked through their first words."""
+    TURN = 16
+    """Which of the blocks that are kept makes room for the next one."""
+    SPARE = 17
+    """The first of ``SPARES`` words with large free blocks, or 0."""
+
+
+SPARES = 16
+MACHINE_WORDS = len(Machine) - 1 + SPARES
+"""How many words there are in all."""
 
 
 class Reason(IntEnum):
@@ -125,14 +138,6 @@ LEFT = -(1 << 62)
 """What machine code returns if the process has left it, instead of the instructions left."""
 LEAST_LEFT = -(1 << 30)
 """Anything below it means that; a function may return with a few less than 0 left."""
-
-
-class Slow(IntEnum):
-    """What the engine's function is asked for."""
-
-    RELEASE = 0
-    FREE = 1
-    ALLOCATE = 2
 
 
 class LinkKind(IntEnum):

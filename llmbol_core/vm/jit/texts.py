@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import COUNT, HEADER, NIL, SIZE
 from llmbol_core.vm.heaptypes import BYTE
+from llmbol_core.vm.jit.blocks import spend
 from llmbol_core.vm.jit.source import (
     B,
     Big,
@@ -28,6 +29,7 @@ from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, STRING
 
 _DATA = 4
 _LONGEST = 1 << 28
+UNKNOWN = -(1 << 31)
 _LAST_CODE, _REPLACEMENT = 0x10FFFF, 0xFFFD
 _HIGH_BITS = 0x8080808080808080
 
@@ -95,7 +97,7 @@ def concatenate(before: Word, behind: Word, place: Word) -> Word:
         return ref
     first, new = length_of(before), length_of(before) + length_of(behind)
     is_wide = 1 if W[before] < 0 or W[behind] < 0 else 0
-    if below(_LONGEST, new):
+    if below(_LONGEST, new) or not spend(new - first):
         return 0
     if place == before and before != behind and can_hold(before, new, is_wide):
         W[before] = -new if is_wide else new
@@ -153,11 +155,16 @@ def with_character(code: Word, index: Word, ref: Word) -> Word:
 
 @native
 def order(x: Word, y: Word) -> Word:
-    """Compare strings: negative if the first comes before the second, 0 if they are equal."""
+    """Compare strings: negative if the first comes before the second, 0 if they are equal.
+
+    ``UNKNOWN`` if that takes so long that Python is to do it.
+    """
     if x == y:
         return 0
     first, second = length_of(x), length_of(y)
     common = first if first < second else second
+    if not spend(common):
+        return UNKNOWN
     i = 0
     if W[x] >= 0 and W[y] >= 0:
         while i + 8 <= common and L[x + _DATA + i] == L[y + _DATA + i]:
@@ -172,12 +179,12 @@ def order(x: Word, y: Word) -> Word:
 
 @native
 def equal(x: Word, y: Word) -> Word:
-    """Whether strings are equal."""
+    """Compare strings for being equal: 0 if they are, as ``order`` does."""
     if x == y:
-        return 1
-    if length_of(x) != length_of(y):
         return 0
-    return 1 if order(x, y) == 0 else 0
+    if length_of(x) != length_of(y):
+        return 1
+    return order(x, y)
 
 
 @native
@@ -189,9 +196,14 @@ def case_of_text(value: Word, table: Word) -> Word:
         middle = (low + high) >> 1
         entry = table + 4 + 12 * middle
         relation, last = order(value, W[entry]), W[entry + 4]
+        beyond = 1
+        if relation > 0 and last != NIL:
+            beyond = order(value, last)
+        if relation == UNKNOWN or beyond == UNKNOWN:
+            return -1
         if relation < 0:
             high = middle
-        elif relation > 0 and (last == NIL or order(value, last) > 0):
+        elif relation > 0 and beyond > 0:
             low = middle + 1
         else:
             return W[entry + 8]
@@ -203,8 +215,10 @@ def case_of_text(value: Word, table: Word) -> Word:
 
 @native
 def is_ascii(address: Word, size: Word) -> Word:
-    """Whether all of some bytes are below 128."""
+    """Whether all of some bytes are below 128, and there are not too many of them."""
     i = 0
+    if not spend(size):
+        return 0
     while i + 8 <= size:
         if (L[address + i] & _HIGH_BITS) != 0:
             return 0

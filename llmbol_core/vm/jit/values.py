@@ -9,6 +9,7 @@ from __future__ import annotations
 from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
 from llmbol_core.vm.heaptypes import WORD
+from llmbol_core.vm.jit.blocks import spend
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
@@ -27,7 +28,8 @@ from llmbol_core.vm.jit.source import (
 from llmbol_core.vm.objects import CHANNEL, CHANNEL_HEADER, LIST, LIST_HEADER
 from llmbol_core.vm.process import LEAST_FRAME, TYPE
 
-_LONGEST_LIST = 1 << 29
+_STRIDE = 1 << 12
+"""Nodes of a list between two looks at whether it is time to stop."""
 
 
 @external
@@ -160,7 +162,7 @@ def copy_simple(source: Word, target: Word, number: Word) -> None:
 @native
 def copy_bytes(source: Word, size: Word, target: Word) -> Word:
     """Copy bytes; false if there are not so many."""
-    if not is_inside(source, size) or not is_inside(target, size):
+    if not is_inside(source, size) or not is_inside(target, size) or not spend(size):
         return 0
     move(target, source, size)
     return 1
@@ -222,7 +224,7 @@ def list_length(ref: Word) -> Word:
     length = 0
     while ref != NIL:
         length += 1
-        if length > _LONGEST_LIST:
+        if (length & _STRIDE - 1) == 0 and not spend(8 * _STRIDE):
             return -1
         ref = W[ref]
     return length
@@ -272,6 +274,8 @@ def copy_elements(source: Word, start: Word, target: Word) -> Word:
     if wide(length) * wide(size) > machine[Machine.END]:
         return 0
     if not is_inside(begin, length * size) or not is_inside(end, length * size):
+        return 0
+    if not spend(length * size):
         return 0
     if pointer_count(number) == 0:
         move(end, begin, length * size)

@@ -9,6 +9,7 @@ import pytest
 from llmbol_core.errors import Deadlock, Trap
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.traps import HEAP_FULL
 from tests.vm.conftest import ENGINES
 from tests.vm.programs import assemble
 
@@ -124,6 +125,10 @@ def test_strings(seed):
     wanted, instructions = outcome("reference", module)
     for engine in others(seed):
         found, ran = outcome(engine, module)
+        if wanted[:1] == (HEAP_FULL,):
+            # Where that happens depends on how free memory is split.
+            assert found[:1] == wanted[:1]
+            continue
         assert found == wanted
         assert ran == instructions or engine == "compiled"
 
