@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import c_bool, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from ctypes import c_bool, c_int, c_int64, c_size_t, c_void_p
 from typing import Any
 
 import numpy as np
@@ -41,16 +41,10 @@ class Ggml:
             (base, "ggml_backend_alloc_ctx_tensors", c_void_p, c_void_p, c_void_p),
             (base, "ggml_backend_alloc_ctx_tensors_from_buft", c_void_p, c_void_p, c_void_p),
             (base, "ggml_backend_tensor_set", None, c_void_p, c_void_p, c_size_t, c_size_t),
-            (base, "ggml_backend_tensor_get", None, c_void_p, c_void_p, c_size_t, c_size_t),
             (base, "ggml_backend_graph_compute", c_int, c_void_p, c_void_p),
             (cpu, "ggml_backend_cpu_init", c_void_p),
             (cpu, "ggml_backend_cpu_set_n_threads", None, c_void_p, c_int),
             (cpu, _REPACK, c_void_p),
-            (base, "quantize_row_q4_0_ref", None, c_void_p, c_void_p, c_int64),
-            (base, "quantize_row_q8_0_ref", None, c_void_p, c_void_p, c_int64),
-            (cpu, "quantize_row_q8_0", None, c_void_p, c_void_p, c_int64),
-            (base, "dequantize_row_q4_0", None, c_void_p, c_void_p, c_int64),
-            (base, "dequantize_row_q8_0", None, c_void_p, c_void_p, c_int64),
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, parameters
@@ -63,11 +57,13 @@ class Ggml:
     def row_function(self, name: str) -> Callable[..., Any]:
         """Return a function that converts a run of weights: (from, to, count)."""
         library = self._cpu if name == "quantize_row_q8_0" else self._base
-        return getattr(library, name)  # type: ignore[no-any-return]
+        function = getattr(library, name)
+        function.restype, function.argtypes = None, (c_void_p, c_void_p, c_int64)
+        return function  # type: ignore[no-any-return]
 
     def product(
         self, weights: list[Tensor], x: np.ndarray[Any, Any], threads: int, repack: bool = True
-    ) -> Callable[[], np.ndarray[Any, Any]]:
+    ) -> Callable[[], None]:
         """Return a function that multiplies rows with each of the weights, one after the other.
 
         The weights lie in the layout that ggml's loader would give them.
@@ -94,18 +90,11 @@ class Ggml:
         base.ggml_backend_alloc_ctx_tensors(work, self._backend)
         x = np.ascontiguousarray(x, np.float32)
         base.ggml_backend_tensor_set(given, x.ctypes.data, 0, x.nbytes)
-        out = np.empty((len(x), rows), np.float32)
 
-        def run() -> np.ndarray[Any, Any]:
+        def run() -> None:
             self._cpu.ggml_backend_cpu_set_n_threads(self._backend, threads)
             base.ggml_backend_graph_compute(self._backend, graph)
-            return out
 
-        def read() -> np.ndarray[Any, Any]:
-            base.ggml_backend_tensor_get(results[-1], out.ctypes.data, 0, out.nbytes)
-            return out
-
-        run.read = read  # type: ignore[attr-defined]
         return run
 
 
@@ -113,6 +102,3 @@ def ggml() -> Ggml | None:
     """Return the peer, or None where no build of it is named."""
     directory = os.environ.get("LLMBOL_GGML")
     return Ggml(directory) if directory else None
-
-
-__all__ = ["Ggml", "c_char_p", "ggml"]

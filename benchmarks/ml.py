@@ -1,21 +1,23 @@
-"""The ML core beside NumPy and the gguf package, in one run: rates and ratios.
+"""The ML core beside ggml, NumPy and the gguf package, in one run: rates and ratios.
 
 Run on an idle machine: ``python -m benchmarks.ml [WORD ...]``; words choose rows by their names.
-Each side takes turns with its peer and the best of many runs counts. BLAS has one thread.
+Each side takes turns with its peer and the best of many runs counts. BLAS has one thread, the
+kernels and ggml have ``LLMBOL_THREADS``. ``LLMBOL_GGML`` names a build of ggml
+(``benchmarks.ggml``); for AVX2 only, set ``LLMBOL_KERNELS=avx2`` and name a build for that.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import gguf
 import numpy as np
 
+from benchmarks.quantized import batches, conversions, large_files, starts, vectors
+from benchmarks.rows import TITLE, Row
 from llmbol_core.ml import gguf as container
 from llmbol_core.ml import ops
 from llmbol_core.ml.engine import Engine
@@ -25,36 +27,7 @@ from llmbol_core.ml.kquants import K_TYPES
 from llmbol_core.ml.quantization import dequantize, quantize
 from llmbol_core.native.threads import single_threaded_blas
 
-Work = Callable[[], Any]
-SECONDS = 0.4
 WEIGHTS = 1 << 21
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison: how much work a run is, in which unit, by whom."""
-
-    name: str
-    amount: float
-    unit: str
-    ours: Work
-    peer: Work | None
-    peer_name: str
-
-
-def best(ours: Work, peer: Work | None) -> tuple[float, float | None]:
-    """Return the shortest time of each side; the sides take turns."""
-    sides = [ours] if peer is None else [ours, peer]
-    times: list[list[float]] = [[] for _ in sides]
-    for side in sides:
-        side()
-    end = time.perf_counter() + SECONDS * len(sides)
-    while len(times[0]) < 3 or time.perf_counter() < end:
-        for side, taken in zip(sides, times, strict=True):
-            start = time.perf_counter()
-            side()
-            taken.append(time.perf_counter() - start)
-    return min(times[0]), min(times[1]) if peer is not None else None
 
 
 def quantizing() -> Iterator[Row]:
@@ -161,16 +134,6 @@ def engines() -> Iterator[Row]:
         yield Row(f"engine x {batch}, folded", batch / 1e3, "k/s", ours, unfolded, "unfolded")
 
 
-def line(row: Row) -> str:
-    """Measure a row and return both rates and their ratio."""
-    ours, peer = best(row.ours, row.peer)
-    rate = f"{row.name:24} {row.amount / ours:10.4g}"
-    if peer is None:
-        return f"{rate} {'-':>10} {row.unit:6} {'-':>6}"
-    ratio = f"{peer / ours:6.2f}  {row.peer_name}"
-    return f"{rate} {row.amount / peer:10.4g} {row.unit:6} {ratio}"
-
-
 def files() -> Iterator[Row]:
     """Open a file with a vocabulary of 32,000 words, in files a second."""
     words = [f"word{i}" for i in range(32_000)]
@@ -188,16 +151,32 @@ def files() -> Iterator[Row]:
         yield Row("open 32,000 words", 1, "/s", ours, theirs, "gguf")
 
 
+FAMILIES = (
+    vectors,
+    batches,
+    conversions,
+    large_files,
+    starts,
+    quantizing,
+    products,
+    engines,
+    files,
+)
+
+
 def main() -> None:
-    """Print a line for each row: both rates and their ratio."""
+    """Print a line for each row: both rates, their ratio, and whether that is what we want."""
     words = sys.argv[1:]
-    print(f"{'':24} {'ours':>10} {'peer':>10} {'unit':6} {'ratio':>6}  peer")
+    names = [family.__name__ for family in FAMILIES]
+    print(TITLE)
     with single_threaded_blas():
-        for family in (quantizing, products, engines, files):
+        for family in FAMILIES:
+            if words and not {*words} - {*names} and family.__name__ not in words:
+                continue
             for row in family():
-                if words and not any(word in row.name for word in words):
+                if any(word not in names and word not in row.name for word in words):
                     continue
-                print(line(row), flush=True)
+                print(row.line(), flush=True)
 
 
 if __name__ == "__main__":

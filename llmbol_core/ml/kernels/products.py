@@ -86,18 +86,20 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
                 _tile(k, form, work, panel, [_Place(0, 0), _Place(1, 0)], column, count)
             start.value = stop
         return
-    # With fewer registers, of shorter vectors, some columns share one vector of rows.
-    for count in (4, 2):
+    # There are fewer registers, of shorter vectors; products of signed bytes need more of them.
+    for count in (2,) if form.is_signed else (4, 2):
         stop = last - (last - start.value) % count
         for column in k.range(start.value, stop, count):
-            for number in k.range(GROUPS * parts):
-                place = _Place(number // parts, number % parts)
-                _tile(k, form, work, panel, [place], column, count)
+            for number in k.range(GROUPS * parts // 2):
+                group, part = number * 2 // parts, number * 2 % parts
+                pair = [_Place(group, part), _Place(group, part + 1)]
+                _tile(k, form, work, panel, pair, column, count)
         start.value = stop
+    places = [_Place(group, part) for group in range(GROUPS) for part in range(parts)]
     for column in k.range(start.value, last):
-        for group in k.range(GROUPS):
-            places = [_Place(group, part) for part in range(parts)]
-            _tile(k, form, work, panel, places, column, 1)
+        for first_of_four in range(0, len(places), 4):
+            few = places[first_of_four : first_of_four + 4]
+            _tile(k, form, work, panel, few, column, 1)
 
 
 def _tile(

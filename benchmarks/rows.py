@@ -1,0 +1,89 @@
+"""One comparison of a benchmark: measured in turns, printed with what is wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Work = Callable[[], Any]
+SECONDS = 0.4
+TURN = 0.03
+
+TITLE = f"{'':28} {'ours':>10} {'peer':>10} {'unit':6} {'ratio':>6}  peer"
+
+
+@dataclass(frozen=True)
+class Row:
+    """How much work a run is, in which unit, by whom; and what is wanted."""
+
+    name: str
+    amount: float
+    unit: str
+    ours: Work | None
+    peer: Work | None = None
+    peer_name: str = ""
+    goal: float | None = None
+    """The least ratio of both rates."""
+    least: float | None = None
+    """The least rate of ours."""
+    most: float | None = None
+    """The most that an amount without work may be."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        amount: float,
+        unit: str,
+        most: float | None = None,
+        least: float | None = None,
+    ) -> Row:
+        """Return a row of something that was measured already."""
+        return cls(name, amount, unit, None, most=most, least=least)
+
+    def line(self) -> str:
+        """Measure, and return both rates, their ratio and the goal."""
+        if self.ours is None:
+            wanted = _verdict(self.amount, self.least, self.most)
+            return f"{self.name:28} {self.amount:10.4g} {'-':>10} {self.unit:6} {'-':>6}  {wanted}"
+        ours, peer = best(self.ours, self.peer)
+        rate = f"{self.name:28} {self.amount / ours:10.4g}"
+        wanted = _verdict(self.amount / ours, self.least)
+        if peer is None:
+            return f"{rate} {'-':>10} {self.unit:6} {'-':>6}  {wanted}".rstrip()
+        ratio, wanted = peer / ours, wanted or _verdict(peer / ours, self.goal)
+        theirs = f"{self.amount / peer:10.4g} {self.unit:6} {ratio:6.2f}"
+        return f"{rate} {theirs}  {self.peer_name:10} {wanted}".rstrip()
+
+
+def _verdict(found: float, least: float | None = None, most: float | None = None) -> str:
+    """Say whether a number is what it should be."""
+    if least is not None:
+        return f"at least {least:g}: {'yes' if found >= least else 'NO'}"
+    if most is not None:
+        return f"at most {most:g}: {'yes' if found <= most else 'NO'}"
+    return ""
+
+
+def best(ours: Work, peer: Work | None) -> tuple[float, float | None]:
+    """Return the shortest time of each side; they take turns, for some milliseconds each.
+
+    For as long threads that wait for work may still be busy with waiting.
+    """
+    sides = [ours] if peer is None else [ours, peer]
+    times: list[list[float]] = [[] for _ in sides]
+    for side in sides:
+        side()
+    end = time.perf_counter() + SECONDS * len(sides)
+    while len(times[0]) < 3 or time.perf_counter() < end:
+        for side, taken in zip(sides, times, strict=True):
+            start, stop = time.perf_counter(), 0.0
+            until = start + TURN
+            while stop < until:
+                side()
+                stop = time.perf_counter()
+                taken.append(stop - start)
+                start = stop
+    return min(times[0]), min(times[1]) if peer is not None else None
