@@ -1,4 +1,4 @@
-"""The built-in modules of a Dis program: $Sys, $Math, $Ml, $Loader, digests of $Keyring and $Crypt.
+"""The built-in modules of a Dis program: $Sys, $Math, $Ml, $Loader, $Keyring and $Crypt.
 
 Each is a file of its own, imported when a program first loads the module.
 """
@@ -21,8 +21,8 @@ _HOMES = {
     "$Sys":     "llmbol_core.builtins.sys",
     "$Math":    "llmbol_core.builtins.math",
     "$Ml":      "llmbol_core.builtins.ml",
-    "$Keyring": "llmbol_core.builtins.digest",
-    "$Crypt":   "llmbol_core.builtins.digest",
+    "$Keyring": "llmbol_core.builtins.security",
+    "$Crypt":   "llmbol_core.builtins.security",
     "$Loader":  "llmbol_core.builtins.loader",
 }
 # fmt: on

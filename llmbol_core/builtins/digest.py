@@ -1,8 +1,9 @@
 """The digests of $Keyring and $Crypt: md5 and the sha family, and authentication codes with them.
 
 A digest is taken in pieces: each call adds bytes to a state, a new one if it is given nil, and
-returns it; a call with an array for the digest stores it there. What else these modules have,
-ciphers, keys and certificates, is not here: a program that uses it does not link.
+returns it; a call with an array for the digest stores it there. Ciphers are in ``security.py``.
+What else these modules have, keys and certificates, is not here: a program that uses it does not
+link.
 """
 
 from __future__ import annotations
@@ -25,6 +26,18 @@ binding = Binding(
     DigestState: adt {
         x: int;
         copy: fn(d: self ref DigestState): ref DigestState;
+    };
+    AESstate: adt {
+        x: int;
+    };
+    DESstate: adt {
+        x: int;
+    };
+    IDEAstate: adt {
+        x: int;
+    };
+    RC4state: adt {
+        x: int;
     };
     """,
 )

@@ -1,0 +1,234 @@
+"""The ciphers of $Keyring and $Crypt: AES, DES, IDEA and RC4, beside the digests.
+
+A key is set up once, with the vector that chaining begins with; each call encrypts or decrypts
+bytes where they are. The state keeps the vector, so that a long text can be given in pieces. The
+modes are those of Inferno's library, see keyring-crypt(2): AES in CBC mode takes a rest that is no
+whole block, which it masks with the encrypted vector.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llmbol_core.builtins.digest import BAD_KEY, binding
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.module import TypeDescriptor
+
+BAD_VECTOR = "bad ivec"
+BAD_STATE = f"{traps.TYPE_CHECK}: bad encryption state"
+BAD_SIZE = "data not multiple of block size"
+_STATE = TypeDescriptor(-1, 4)
+_CHARGE = 512
+"""What a state counts for against the memory limit."""
+_MOST_SKIPPED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A block cipher: its state's name, its block in bytes, how it takes a key, its modes."""
+
+    name: str
+    block: int
+    keyed: Callable[[bytes], Any]
+    modes: tuple[str, ...]
+
+
+def _aes(key: bytes) -> Any:
+    if len(key) not in (16, 24, 32):
+        raise Trap(BAD_KEY)
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+
+    return AES(key)
+
+
+def _des(key: bytes) -> Any:
+    from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+
+    # With the same key three times it is DES itself.
+    return TripleDES(_first(key, 8) * 3)
+
+
+def _idea(key: bytes) -> Any:
+    from cryptography.hazmat.decrepit.ciphers.algorithms import IDEA
+
+    return IDEA(_first(key, 16))
+
+
+def _first(key: bytes, size: int) -> bytes:
+    if len(key) < size:
+        raise Trap(BAD_KEY)
+    return key[:size]
+
+
+ALGORITHMS = (
+    Algorithm("aes", 16, _aes, ("cbc",)),
+    Algorithm("des", 8, _des, ("ecb", "cbc")),
+    Algorithm("idea", 8, _idea, ("ecb", "cbc")),
+)
+
+
+class Chain:
+    """A key, and the vector that the next block is chained to."""
+
+    def __init__(self, algorithm: Algorithm, key: bytes, vector: bytes | None) -> None:
+        """Set up a key. Raises Trap if it or the vector do not fit the algorithm."""
+        if vector is not None and len(vector) < algorithm.block:
+            raise Trap(BAD_VECTOR)
+        self.algorithm = algorithm
+        self.vector = bytes(algorithm.block) if vector is None else vector[: algorithm.block]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._key = algorithm.keyed(key)
+
+    def ecb(self, data: bytes, decrypts: bool) -> bytes:
+        """Return data of whole blocks, each by itself."""
+        from cryptography.hazmat.primitives.ciphers.modes import ECB
+
+        return self._run(ECB(), data, decrypts)
+
+    def cbc(self, data: bytes, decrypts: bool) -> bytes:
+        """Return data chained to what went before."""
+        from cryptography.hazmat.primitives.ciphers.modes import CBC
+
+        block = self.algorithm.block
+        whole = len(data) // block * block
+        done = self._run(CBC(self.vector), data[:whole], decrypts)
+        if whole:
+            self.vector = (data[:whole] if decrypts else done)[-block:]
+        if rest := data[whole:]:
+            self.vector = self.ecb(self.vector, False)
+            done += bytes(a ^ b for a, b in zip(rest, self.vector, strict=False))
+        return done
+
+    def _run(self, mode: Any, data: bytes, decrypts: bool) -> bytes:
+        from cryptography.hazmat.primitives.ciphers import Cipher
+
+        cipher = Cipher(self._key, mode)
+        return bytes((cipher.decryptor() if decrypts else cipher.encryptor()).update(data))
+
+
+class Stream:
+    """RC4: a permutation that gives one byte after the other, and can be run backwards."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._box = list(range(256))
+        self._x = self._y = 0
+        j = 0
+        for i in range(256):
+            j = (j + self._box[i] + (seed[i % len(seed)] if seed else 0)) % 256
+            self._box[i], self._box[j] = self._box[j], self._box[i]
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes."""
+        box, taken = self._box, bytearray()
+        for _ in range(count):
+            self._x = (self._x + 1) % 256
+            first = box[self._x]
+            self._y = (self._y + first) % 256
+            second = box[self._y]
+            box[self._x], box[self._y] = second, first
+            taken.append(box[(first + second) % 256])
+        return bytes(taken)
+
+    def back(self, count: int) -> None:
+        """Go back by so many bytes."""
+        box = self._box
+        for _ in range(count):
+            box[self._x], box[self._y] = box[self._y], box[self._x]
+            self._y = (self._y - box[self._x]) % 256
+            self._x = (self._x - 1) % 256
+
+
+# The functions
+
+
+def _window(data: Any, count: int) -> Any:
+    if not 0 <= count <= len(data):
+        raise Trap(traps.BOUNDS)
+    return data[:count]
+
+
+def _state(call: HostCall, ref: int, kind: type, algorithm: object = None) -> Any:
+    if ref == NIL:
+        raise Trap(traps.NIL_DEREFERENCE)
+    found = call.heap.handle(ref)
+    if not isinstance(found, kind) or algorithm not in (None, getattr(found, "algorithm", None)):
+        raise Trap(BAD_STATE)
+    return found
+
+
+def _setup(algorithm: Algorithm) -> Callable[[HostCall, Any, Any], int]:
+    def setup(call: HostCall, key: Any, vector: Any) -> int:
+        if key is None:
+            raise Trap(BAD_KEY)
+        chain = Chain(algorithm, bytes(key), None if vector is None else bytes(vector))
+        return call.heap.new_handle(chain, _CHARGE, _STATE)
+
+    return setup
+
+
+def _mode(algorithm: Algorithm, mode: str) -> Callable[[HostCall, int, Any, int, int], None]:
+    takes_rest = algorithm.name == "aes"
+
+    def run(call: HostCall, state: int, data: Any, count: int, direction: int) -> None:
+        if data is None:
+            return
+        window = _window(data, count)
+        if count % algorithm.block and not takes_rest:
+            raise Trap(BAD_SIZE)
+        chain: Chain = _state(call, state, Chain, algorithm)
+        window[:] = getattr(chain, mode)(bytes(window), direction != 0)
+
+    return run
+
+
+for _algorithm in ALGORITHMS:
+    _type = f"{_algorithm.name.upper()}state"
+    binding.function(f"{_algorithm.name}setup: fn(key, ivec: array of byte): ref {_type}")(
+        _setup(_algorithm)
+    )
+    for _name in _algorithm.modes:
+        _head = f"{_algorithm.name}{_name}: fn(state: ref {_type}, buf: array of byte"
+        binding.function(f"{_head}, n: int, direction: int)")(_mode(_algorithm, _name))
+
+
+@binding.function("rc4setup: fn(seed: array of byte): ref RC4state")
+def rc4setup(call: HostCall, seed: Any) -> int:
+    """Return a new state, or nil for nil."""
+    if seed is None:
+        return NIL
+    return call.heap.new_handle(Stream(bytes(seed)), _CHARGE, _STATE)
+
+
+@binding.function("rc4: fn(state: ref RC4state, buf: array of byte, n: int)")
+def rc4(call: HostCall, state: int, data: Any, count: int) -> None:
+    """Encrypt bytes, or decrypt them."""
+    if data is None:
+        return
+    window = _window(data, count)
+    mask = _state(call, state, Stream).take(count)
+    window[:] = bytes(a ^ b for a, b in zip(window, mask, strict=True))
+
+
+@binding.function("rc4skip: fn(state: ref RC4state, n: int)")
+def rc4skip(call: HostCall, state: int, count: int) -> None:
+    """Pass over some bytes."""
+    _state(call, state, Stream).take(_few(count))
+
+
+@binding.function("rc4back: fn(state: ref RC4state, n: int)")
+def rc4back(call: HostCall, state: int, count: int) -> None:
+    """Go back by some bytes."""
+    _state(call, state, Stream).back(_few(count))
+
+
+def _few(count: int) -> int:
+    if count > _MOST_SKIPPED:
+        raise Trap(traps.BOUNDS)
+    return max(count, 0)
