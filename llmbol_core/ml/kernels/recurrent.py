@@ -58,20 +58,25 @@ class _Layer:
         self.pitch = self.groups * k.lanes
 
     def write(self) -> None:
-        """Write the code for all items."""
+        """Write the code for all steps of samples, which are the items."""
         k = self.k
-        self._clear()
-        most = max(1, 2 * most_rows(k) // self.gates) if self.gates > 1 else most_rows(k)
+        self.clear()
         for step in k.range(self.steps):
-            at = k.select(self.reverse.differs(0), self.steps - 1 - step, step)
-            now = (step + 1) % 2
-            for unit in k.range(self.groups):
-                rows_in_turn(
-                    k, k.begin, k.end, most,
-                    lambda row, n: self._tile(row, n, unit, at, now),
-                )  # fmt: skip
+            self.step(step, k.begin, k.end, k.value(0, i64), self.groups)
 
-    def _clear(self) -> None:
+    def step(self, step: Value, first: Value, last: Value, begin: Value, end: Value) -> None:
+        """Write the code for one step of some samples and groups of units."""
+        k = self.k
+        most = max(1, 2 * most_rows(k) // self.gates) if self.gates > 1 else most_rows(k)
+        at = k.select(self.reverse.differs(0), self.steps - 1 - step, step)
+        now = (step + 1) % 2
+        for unit in k.range(begin, end):
+            rows_in_turn(
+                k, first, last, most, lambda row, n: self._tile(row, n, unit, at, now)
+            )  # fmt: skip
+
+    def clear(self) -> None:
+        """Write the code that begins the states of samples, which are the items."""
         k = self.k
         zero = k.zeros(f32, k.lanes)
         for i in k.range(k.begin * self.pitch * 2, k.end * self.pitch * 2, k.lanes):
@@ -128,5 +133,24 @@ def _kernel(kind: str) -> Kernel:
     return group.kernel(_PARAMETERS, kind)(author)
 
 
+def _clear(kind: str) -> Kernel:
+    def author(k: Builder, *given: Any) -> None:
+        _Layer(k, kind, *given).clear()
+
+    return group.kernel(_PARAMETERS, f"{kind}_clear")(author)
+
+
+def _step(kind: str) -> Kernel:
+    def author(k: Builder, *given: Any) -> None:
+        *layer, step, rows = given
+        _Layer(k, kind, *layer).step(step, k.value(0, i64), rows, k.begin, k.end)
+
+    return group.kernel(f"{_PARAMETERS} step:i64 rows:i64", f"{kind}_step")(author)
+
+
 LAYERS = {kind: _kernel(kind) for kind in GATES}
-"""By the operation's name."""
+"""By the operation's name: all steps of samples."""
+CLEARS = {kind: _clear(kind) for kind in GATES}
+"""The beginning of what ``STEPS`` go on with; items are samples."""
+STEPS = {kind: _step(kind) for kind in GATES}
+"""One step of so many samples; items are groups of units."""

@@ -150,10 +150,10 @@ def product(
     )
     panels = gemm.panel_count(columns, lanes)
 
-    def inside(batch: int) -> tuple[Kernel, tuple[Argument, ...], int]:
+    def inside(batch: int) -> list[tuple[Kernel, tuple[Argument, ...], int]]:
         if batch * rows > 4 * panels:
-            return gemm.product, arguments, batch * rows
-        return gemm.product_by_panels, (batch * rows, *arguments), panels
+            return [(gemm.product, arguments, batch * rows)]
+        return [(gemm.product_by_panels, (batch * rows, *arguments), panels)]
 
     flops = rows * columns * depth
     emitter.call(gemm.product, *arguments, items=rows, inside=inside, flops=flops)

@@ -29,8 +29,8 @@ class Call:
     kernel: Kernel
     arguments: tuple[Argument, ...]
     items: int
-    inside: Callable[[int], tuple[Kernel, tuple[Argument, ...], int]] | None = None
-    """For a batch that several threads share: from samples to kernel, arguments and all items."""
+    inside: Callable[[int], list[tuple[Kernel, tuple[Argument, ...], int]]] | None = None
+    """For a batch that several threads share: from samples to kernels, arguments and all items."""
     grain: int = 1
     """The items that a thread takes together are a multiple of this."""
     flops: int = 0

@@ -160,7 +160,7 @@ class Bound:
         self._kept.append(made)
         return ctypes.addressof(made)
 
-    def _arguments(self, call: Call, given: Sequence[Any], memory: dict[Room, int]) -> int:
+    def _arguments(self, given: Sequence[Any], memory: dict[Room, int]) -> int:
         """Return where a call's arguments lie; note what must be patched for each chunk."""
         packed = (ctypes.c_int64 * max(1, len(given)))()
         self._kept.append(packed)
@@ -200,7 +200,7 @@ class Bound:
         memory, words = self._memory(), list[int]()
         self._patched = []
         for call in self.lowered.calls:
-            place = self._arguments(call, call.arguments, memory)
+            place = self._arguments(call.arguments, memory)
             words += [address_of(call.kernel), place, call.items, call.fixed]
         patches = [number for patch in self._patched for number in patch]
         return self._words([len(self._patched), len(self.lowered.calls), *patches, *words])
@@ -210,12 +210,12 @@ class Bound:
         memory, words = self._memory(), list[int]()
         self._patched = []
         for call in self.lowered.calls:
-            kernel, given, items = call.kernel, call.arguments, call.items * self.batch + call.fixed
-            if call.inside is not None:
-                kernel, given, items = call.inside(self.batch)
-            place = self._arguments(call, given, memory)
-            share = -(-items // (self._threads * call.grain)) * call.grain
-            words += [address_of(kernel), place, items, max(1, share)]
+            items = call.items * self.batch + call.fixed
+            several = [(call.kernel, call.arguments, items)]
+            for kernel, given, items in call.inside(self.batch) if call.inside else several:
+                place = self._arguments(given, memory)
+                share = -(-items // (self._threads * call.grain)) * call.grain
+                words += [address_of(kernel), place, items, max(1, share)]
         patches = [n for place, base, _, offset in self._patched for n in (place, base, offset)]
         arguments = self._words([self.bases, len(self._patched), *patches])
         return self._by_team((driver.address("patch"), arguments, 1, 1, *words))

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from llmbol_core.ml.graph import Step
 from llmbol_core.ml.kernels import attention, recurrent
+from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.tiles import AHEAD
 from llmbol_core.ml.plan.dense import product
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
 from llmbol_core.ml.plan.packing import aligned
-from llmbol_core.ml.plan.rooms import At, Held, Room
+from llmbol_core.ml.plan.rooms import Argument, At, Held, Room
 from llmbol_core.ml.plan.rules import rule
 
 Array = NDArray[Any]
@@ -49,13 +50,20 @@ def recur(emitter: Emitter, step: Step) -> None:
     states = emitter.room(2 * groups * lanes)
     carry = emitter.room(groups * lanes)
     emitter.lasting(48)
-    emitter.call(
-        recurrent.LAYERS[step.op],
+    arguments = (
         *(At(px), emitter.keep(_panels(weight_hh, gates, lanes))),
         *(emitter.keep(_grouped(extra[:, None], 1, lanes)[:, 0]), At(out.room), At(states)),
         *(At(carry), steps, size, int(step.attributes["reverse"])),
-        flops=steps * weight_hh.size,
     )
+
+    def inside(batch: int) -> list[tuple[Kernel, tuple[Argument, ...], int]]:
+        """Return the steps one by one, whose units the threads share."""
+        kernel = recurrent.STEPS[step.op]
+        clear = (recurrent.CLEARS[step.op], arguments, batch)
+        return [clear, *((kernel, (*arguments, t, batch), groups) for t in range(steps))]
+
+    layer = recurrent.LAYERS[step.op]
+    emitter.call(layer, *arguments, inside=inside, flops=steps * weight_hh.size)
 
 
 def _grouped(weight: Array, gates: int, lanes: int) -> Array:
