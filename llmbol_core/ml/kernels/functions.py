@@ -28,6 +28,7 @@ _TANH = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.1
          1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03)  # fmt: skip
 _TANH_BELOW = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03,
                4.89352518554385e-03)  # fmt: skip
+_TANH_END = 7.90531110763549805
 _ERFC = (0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418,
          0.37409196, 1.00002368, -1.26551223)  # fmt: skip
 
@@ -80,14 +81,17 @@ def log1p_of_small(k: Builder, x: Value) -> Value:
 
 def tanh(k: Builder, x: Value) -> Value:
     """Return the hyperbolic tangent."""
-    low, high = (
-        k.value(-7.90531110763549805, f32, x.lanes),
-        k.value(7.90531110763549805, f32, x.lanes),
-    )
-    held = k.select(x < low, low, x)
-    held = k.select(held > high, high, held)
+    above, below = tanh_parts(k, x)
+    return above / below
+
+
+def tanh_parts(k: Builder, x: Value) -> tuple[Value, Value]:
+    """Return numerator and denominator of the hyperbolic tangent."""
+    end = k.value(_TANH_END, f32, x.lanes)
+    held = k.select(x < -end, -end, x)
+    held = k.select(held > end, end, held)
     z = held * held
-    return held * polynomial(k, z, _TANH) / polynomial(k, z, _TANH_BELOW)
+    return held * polynomial(k, z, _TANH), polynomial(k, z, _TANH_BELOW)
 
 
 def sigmoid(k: Builder, x: Value) -> Value:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
-from llmbol_core.ml.kernels.functions import tanh
+from llmbol_core.ml.kernels.functions import tanh, tanh_parts
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import accumulate, lesser_number, most_rows, rows_in_turn
 
@@ -35,6 +35,12 @@ _PARAMETERS = (
 
 def _sigmoid(k: Builder, x: Value) -> Value:
     return k.fma(tanh(k, x * 0.5), k.value(0.5, f32, x.lanes), k.value(0.5, f32, x.lanes))
+
+
+def _sigmoid_parts(k: Builder, x: Value) -> tuple[Value, Value]:
+    """Return numerator and denominator of the sigmoid."""
+    above, below = tanh_parts(k, x * 0.5)
+    return above + below, below + below
 
 
 class _Layer:
@@ -97,6 +103,9 @@ class _Layer:
             for r in range(count)
         ]
         start = [[p.load(g * lanes, lanes) for g in range(gates)] for p in given]
+        for place in given:
+            for g in range(gates):
+                place.prefetch((gates + g) * lanes)  # the next group, or the next step
         if self.kind == "gru":
             for line in start:
                 line[2] = self.extra.load(unit * lanes, lanes)
@@ -120,10 +129,15 @@ class _Layer:
             fresh = tanh(k, k.fma(reset, line[2], given.load(2 * lanes, lanes)))
             return k.fma(update, old.load(unit * lanes, lanes) - fresh, fresh)
         cell = self.carry.at(row * self.pitch + unit * lanes)
-        kept = _sigmoid(k, line[1]) * cell.load(0, lanes)
-        now = k.fma(_sigmoid(k, line[0]), tanh(k, line[2]), kept)
+        # Quotients over one denominator: divisions are what takes time here.
+        (i, below_i), (f, below_f), (o, below_o) = (_sigmoid_parts(k, line[g]) for g in (0, 1, 3))
+        g, below_g = tanh_parts(k, line[2])
+        added, below = i * g, below_i * below_g
+        kept = f * cell.load(0, lanes)
+        now = k.fma(kept, below, added * below_f) / (below_f * below)
         cell.store(now)
-        return _sigmoid(k, line[3]) * tanh(k, now)
+        squashed, below_now = tanh_parts(k, now)
+        return o * squashed / (below_o * below_now)
 
 
 def _kernel(kind: str) -> Kernel:

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 _CACHE = 384 << 10
 """Bytes that the values of a chunk may take."""
-_HEAVY = 4 << 20
+_HEAVY = 3 << 20
 """Weights of so many bytes are read once for as many samples as they can be."""
 _FEW = 1 << 17
 """Multiply-adds for which it is not worth it to wake another thread."""
