@@ -137,10 +137,10 @@ class Chaos:
                 while not self._stop.is_set():
                     if len(self._open) < AHEAD:
                         number += self._submit(client, number)
-                    self._check(client, self._open[:50], 0.2)
+                    self._check(client, list(self._open), 0.2)
                 deadline = time.monotonic() + PATIENCE
                 while self._open and time.monotonic() < deadline:
-                    self._check(client, self._open[:200], 1.0)
+                    self._check(client, list(self._open), 1.0)
         except BaseException as error:  # noqa: BLE001 -- the other thread tells it
             self._failure = error
 
@@ -271,7 +271,8 @@ class Chaos:
             try:
                 control.start(self.state, self.config)
                 return
-            except ClusterError:
+            except ClusterError as error:
+                os.write(2, f"not started: {error}\n".encode())
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
