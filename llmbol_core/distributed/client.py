@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -19,7 +20,7 @@ from llmbol_core.distributed.parcels import Attachment
 from llmbol_core.distributed.report import ClusterStatus, Pruned, TaskStatus
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory
-from llmbol_core.distributed.store import CHUNK, hash_file, open_regular
+from llmbol_core.distributed.store import CHUNK, FileStore, hash_file, open_regular
 from llmbol_core.distributed.task import TERMINAL, FileRef, State, Task
 from llmbol_core.distributed.telemetry import Metrics
 from llmbol_core.distributed.wire import Connection
@@ -92,6 +93,9 @@ class Client:
         self._hashes: dict[Path, tuple[tuple[int, ...], tuple[str, int]]] = {}
         self._lock = threading.Lock()
         self._answered = False
+        self._store = FileStore(state.files) if state.remote() is None else None
+        self._sent: set[str] = set()
+        """Files that the cluster had when it was asked, or was sent, and keeps for a while."""
 
     def __enter__(self) -> Self:
         return self
@@ -108,8 +112,11 @@ class Client:
 
     def submit(self, tasks: Sequence[Task]) -> list[str]:
         """Send tasks with their files; return their ids when the cluster has them on disk."""
-        packed = [self._pack(task) for task in tasks]
-        answer = self.call("submit", {"tasks": [task.to_json() for task in packed]})[0]
+        return self.submit_packed([self.pack(task) for task in tasks])
+
+    def submit_packed(self, tasks: Sequence[Task]) -> list[str]:
+        """Send tasks whose files were sent; return their ids when the cluster has them on disk."""
+        answer = self.call("submit", {"tasks": [task.to_json() for task in tasks]})[0]
         return [str(id) for id in answer["ids"]]
 
     def wait(
@@ -149,9 +156,17 @@ class Client:
         """Return ids of tasks, those of its members in place of a group's."""
         return [str(id) for id in self.call("expand", {"ids": list(ids)})[0]]
 
-    def release(self, id: str) -> None:
-        """Have the cluster give up the inputs of a task that has ended."""
-        self.call("release", {"id": id})
+    def release(self, ids: Sequence[str]) -> None:
+        """Have the cluster give up the inputs of tasks that have ended."""
+        self.call("release", {"ids": list(ids)})
+
+    def ended(self, id: str) -> Result:
+        """Return how a task ended and what it left, when it has."""
+        (entry,) = self.wait([id])
+        if self._store is not None:
+            with suppress(OSError):
+                return Result(entry, (self._state.results / id).read_bytes())
+        return self.result(id)
 
     def fetch(self, sha256: str) -> bytes:
         """Return a file that the cluster has, by its hash."""
@@ -283,7 +298,7 @@ class Client:
         """Return whether a broker that does not answer may do so soon."""
         return self._state.is_held() or (self._state.remote() is not None and self._answered)
 
-    def _pack(self, task: Task) -> Task:
+    def pack(self, task: Task) -> Task:
         """Return a task ready to travel, its files sent."""
         row = job(task.type)
         packed = row.pack(task.payload)
@@ -298,10 +313,15 @@ class Client:
             sha256, size = self._hash(content)
         else:
             sha256, size = hashlib.sha256(content).hexdigest(), len(content)
-        if not self.call("has", {"sha256": sha256})[0]:
+        if self._store is not None and isinstance(content, bytes):
+            # Here is where the cluster looks.
+            self._store.keep(sha256, content)
+        elif sha256 not in self._sent and not self.call("has", {"sha256": sha256})[0]:
             whole = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)
             with whole as file:
                 self._send_pieces(file, sha256, size)
+        if isinstance(content, Path):
+            self._sent.add(sha256)
         return FileRef(attachment.role, attachment.name, sha256, size)
 
     def _hash(self, path: Path) -> tuple[str, int]:

@@ -91,12 +91,12 @@ class Desk:
         return ids, b""
 
     async def release(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
-        """Give up the inputs of a task that has ended, unless another task needs them."""
-        id = str(arguments["id"])
-        task = None if id in self._broker.dispatcher.tasks else self._broker.ledger.task(id)
-        for file in task.files if task is not None else ():
-            if file.role == "input" and not self._needs(file.sha256):
-                await asyncio.to_thread(self._broker.store.remove, file.sha256)
+        """Give up the inputs of tasks that have ended, unless other tasks need them."""
+        for id in map(str, arguments["ids"]):
+            task = None if id in self._broker.dispatcher.tasks else self._broker.ledger.task(id)
+            for file in task.files if task is not None else ():
+                if file.role == "input" and not self._needs(file.sha256):
+                    await asyncio.to_thread(self._broker.store.remove, file.sha256)
         return None, b""
 
     async def cancel(self, arguments: Mapping[str, Any], body: bytes) -> Answer:

@@ -11,8 +11,10 @@ import io
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -42,6 +44,10 @@ TEXT_STEP = 1024
 LONGEST_LINE = 16 << 20
 AHEAD = 3
 """How many pieces for each node are on their way."""
+PACKERS = 2
+"""How many pieces are made ready at the same time."""
+RELEASE_AFTER = 8
+"""After how many pieces their inputs are given up."""
 MOST_TASKS = 100_000
 
 
@@ -87,10 +93,11 @@ def _rows_in_piece(array: Array) -> int:
 def _array_pieces(array: Array, step: int, name: str) -> Iterator[Attachment]:
     """Yield rows of an array, so many at a time, as ``.npy`` bytes of the same element type."""
     for start in range(0, len(array), step):
-        stream = io.BytesIO()
         part = np.ascontiguousarray(array[start : start + step])
-        np.lib.format.write_array(stream, part, allow_pickle=False)
-        yield Attachment("input", f"{name} from sample {start}", stream.getvalue())
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(part))
+        content = b"".join((head.getvalue(), part.data.cast("B")))
+        yield Attachment("input", f"{name} from sample {start}", content)
 
 
 def _text_pieces(path: Path) -> Iterator[Attachment]:
@@ -154,27 +161,27 @@ def stream(
     What a task brought is given up on the cluster as soon as its result is here, so neither this
     program nor the cluster ever has more than some pieces of the input.
     """
-    ahead: deque[str] = deque()
     room = AHEAD * max(1, len(client.status().nodes)) + 1
-    done = 0
-    for task in tasks:
-        ahead += client.submit([task])
-        if len(ahead) >= room:
-            yield _next_result(client, ahead)
-            done += 1
-            progress(done, count, "pieces")
-    while ahead:
-        yield _next_result(client, ahead)
-        done += 1
-        progress(done, done + len(ahead), "pieces")
-
-
-def _next_result(client: Client, ahead: deque[str]) -> Result:
-    id = ahead.popleft()
-    client.wait([id])
-    result = client.result(id)
-    client.release(id)
-    return result
+    packing: deque[Future[Task]] = deque()
+    ahead: deque[str] = deque()
+    done: list[str] = []
+    with ThreadPoolExecutor(PACKERS, "llmbol-pack") as packers:
+        while True:
+            for task in islice(tasks, room - len(packing) - len(ahead)):
+                packing.append(packers.submit(client.pack, task))
+            ready = [packing.popleft() for _ in list(packing) if packing[0].done()]
+            if not ready and not ahead and packing:
+                ready = [packing.popleft()]
+            if ready:
+                ahead += client.submit_packed([future.result() for future in ready])
+            if not ahead:
+                break
+            yield client.ended(ahead[0])
+            done.append(ahead.popleft())
+            progress(len(done), max(count, len(done)), "pieces")
+            if len(done) % RELEASE_AFTER == 0:
+                client.release(done[-RELEASE_AFTER:])
+    client.release(done[len(done) // RELEASE_AFTER * RELEASE_AFTER :])
 
 
 def matching(patterns: Sequence[str]) -> list[Path]:

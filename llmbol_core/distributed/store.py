@@ -88,6 +88,14 @@ class FileStore:
                 raise ClusterError(f"file {sha256[:12]}... arrived damaged")
         return path
 
+    def keep(self, sha256: str, content: bytes) -> None:
+        """Store content whose hash was just taken."""
+        path = self.path(sha256)
+        if not path.is_file():
+            with atomic_write(path) as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(content)
+
     def append(self, sha256: str, owner: str, offset: int, chunk: bytes, *, last: bool) -> None:
         """Take the next piece of a file that its owner is sending; the last one completes it."""
         path = self.path(sha256)

@@ -292,7 +292,7 @@ def test_a_foreign_certificate_is_refused_in_plain_words(cluster, tmp_path):
 
 def test_a_role_may_do_what_its_row_says_and_no_more(cluster):
     connection = wire.Connection(cluster.running().address, Certificates(cluster.tls), Role.NODE)
-    for call in ("submit", "stop", "status", "put"):
+    for call in ("submit", "stop", "status", "cancel"):
         with pytest.raises(ClusterError, match="role node does not allow"):
             connection.call(call, {})
     with pytest.raises(UsageError, match=r"unknown request 'statsu' \(did you mean 'status'"):
