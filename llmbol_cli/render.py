@@ -83,7 +83,8 @@ def fail(error: LlmbolError) -> NoReturn:
         sys.stdout.flush()
     for mistake in (error, *(error.others if isinstance(error, SpecError) else ())):
         print(f"error: {_visible(str(mistake))}", file=sys.stderr)
-        if isinstance(mistake, SourceError) and mistake.excerpt and sys.stderr.isatty():
+        is_shown = isinstance(mistake, SpecError) or sys.stderr.isatty()
+        if isinstance(mistake, SourceError) and mistake.excerpt and is_shown:
             print(mistake.excerpt, file=sys.stderr)
     sys.exit(1)
 

@@ -60,7 +60,15 @@ def read_spec(path: str, settings: Sequence[str] = ()) -> Model:
 
 def parse_spec(text: str, path: str = "<spec>", settings: Sequence[str] = ()) -> Model:
     """Return the model that YAML text describes; its parameters are made on first use."""
-    return _read_model(expand(_changed(_compose(text, path), settings)), path)
+    repeated: list[SpecError] = []
+    root = _compose(text, path, repeated)
+    try:
+        model = _read_model(expand(_changed(root, settings)), path)
+    except SpecError as error:
+        raise together([*repeated, error]) from error
+    if repeated:
+        raise together(repeated)
+    return model
 
 
 def changed_model(model: Model, settings: Sequence[str], path: str) -> Model:
@@ -259,8 +267,8 @@ def _plain(node: Node, hint: Any) -> Any:
 # Text to nodes.
 
 
-def _compose(text: str, path: str) -> Node:
-    """Return the nodes of YAML text."""
+def _compose(text: str, path: str, repeated: list[SpecError] | None = None) -> Node:
+    """Return the nodes of YAML text; complaints about keys that come twice go to a list."""
     import yaml
 
     lines = tuple(text.splitlines())
@@ -285,7 +293,11 @@ def _compose(text: str, path: str) -> Node:
         loader.dispose()
     if root is None:
         raise SpecError(path, 1, 1, "an empty spec")
-    return _node_of_yaml(root, path, lines)
+    found = [] if repeated is None else repeated
+    made = _node_of_yaml(root, path, lines, found)
+    if repeated is None and found:
+        raise together(found)
+    return made
 
 
 def _goes_on(error: Any) -> bool:
@@ -311,8 +323,8 @@ def _composer(loader: Any) -> Any:
     return loader.get_single_node()
 
 
-def _node_of_yaml(root: Any, path: str, lines: tuple[str, ...]) -> Node:
-    """Turn a YAML node into ours; refuse keys that are no words, and duplicates."""
+def _node_of_yaml(root: Any, path: str, lines: tuple[str, ...], repeated: list[SpecError]) -> Node:
+    """Turn a YAML node into ours; refuse keys that are no words, note those that come twice."""
     mark = root.start_mark
 
     def made(value: Any, text: str | None = None) -> Node:
@@ -322,16 +334,17 @@ def _node_of_yaml(root: Any, path: str, lines: tuple[str, ...]) -> Node:
         is_plain = root.style is None
         return made(_scalar(root.value) if is_plain else root.value, root.value)
     if root.id == "sequence":
-        return made([_node_of_yaml(member, path, lines) for member in root.value])
+        return made([_node_of_yaml(m, path, lines, repeated) for m in root.value])
     pairs: dict[str, tuple[Node, Node]] = {}
     for key_node, value_node in root.value:
-        key = _node_of_yaml(key_node, path, lines)
+        key = _node_of_yaml(key_node, path, lines, repeated)
         if key.text is None:
             raise key.error("expected a word as key")
         if key.text in pairs:
             first = pairs[key.text][0].line
-            raise key.error(f"duplicate key {key.text!r}, first on line {first}")
-        pairs[key.text] = (key, _node_of_yaml(value_node, path, lines))
+            repeated.append(key.error(f"duplicate key {key.text!r}, first on line {first}"))
+            continue
+        pairs[key.text] = (key, _node_of_yaml(value_node, path, lines, repeated))
     return made(pairs)
 
 

@@ -156,15 +156,22 @@ def test_mistakes_are_one_clear_line(nn, files, arguments, said, monkeypatch):
     assert result.code == 1
     assert result.out == ""
     assert re.match(f"error: .*{said}", result.err)
-    assert result.err.count("\n") == 1
+    # A mistake in a spec is followed by its line and a caret under it.
+    complaint, *excerpt = result.err.splitlines()
+    assert len(excerpt) in (0, 2)
+    if excerpt:
+        column = int(complaint.split(":")[3])
+        assert excerpt[1] == " " * (4 + column - 1) + "^"
 
 
 def test_all_mistakes_of_a_spec_are_shown(nn, files):
     result = nn("check", files / "several.yaml")
     assert result.code == 1
     lines = result.err.splitlines()
-    assert len(lines) == 2
-    assert all(re.match(r"error: .*several.yaml:\d+:5: unknown layer 'RelLU'", x) for x in lines)
+    assert len(lines) == 6
+    for complaint, line, caret in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+        assert re.match(r"error: .*several.yaml:\d+:5: unknown layer 'RelLU'", complaint)
+        assert line.index("RelLU") == caret.index("^")
 
 
 def test_start_check_change_and_draw(nn, tmp_path, monkeypatch):
