@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from llmbol_core.builtins.binding import Direct, settle
 from llmbol_core.builtins.ml.scratch import scratch_bytes
 from llmbol_core.builtins.ml.tensors import (
     FAILURES,
     NOTHING,
+    OPERATIONS_INLINE,
     Slot,
     admit,
     binding,
@@ -30,17 +32,22 @@ from llmbol_core.builtins.ml.tensors import (
     fault,
     keep,
     keep_symbol,
+    kind_of,
+    store,
     tensor_of,
 )
 from llmbol_core.errors import ShapeError, Trap
+from llmbol_core.ml.dtypes import F32, StorageType
 from llmbol_core.ml.engine import Engine
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.ops import OPS, Op
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.handles import replace
 from llmbol_core.vm.heaptypes import HANDLE
-from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.host import RESULT, HostCall, HostResult
+from llmbol_core.vm.layout import Frame
 from llmbol_core.vm.objects import Heap
 
 _STEP_BYTES = 4096
@@ -159,6 +166,17 @@ class _Size:
     operations: int
 
 
+class _Known(NamedTuple):
+    """What a batch of a known kind gives."""
+
+    dtype: StorageType
+    result: int
+    rank: int
+    size: int
+    bytes: int
+    batch: int
+
+
 class Plan:
     """A network ready to run."""
 
@@ -166,6 +184,9 @@ class Plan:
         self._trace = trace
         self.engine = Engine(trace.network(output), trace.weights)
         self.input = trace.input
+        self.call = self.engine.function(self.engine.run)
+        self.known: dict[int, _Known] = {}
+        """What batches give, by their kind."""
         self._sizes: dict[int, _Size] = {}
         self._workspaces: dict[int, int] = {}
         trace.use()
@@ -213,10 +234,18 @@ class Plan:
             return
         heap, room = self._trace.heap, self.size(batch).workspace
         while len(self._workspaces) >= _SIZES:
-            heap.reserved -= self._workspaces.pop(next(iter(self._workspaces)))
+            gone = next(iter(self._workspaces))
+            heap.reserved -= self._workspaces.pop(gone)
+            self.known = {k: known for k, known in self.known.items() if known.batch != gone}
         admit(heap, room)
         heap.reserve(room)
         self._workspaces[batch] = room
+
+    def learn(self, x: Tensor, y: Any, size: _Size) -> None:
+        """Remember what batches of a kind give, if nothing speaks against running them at once."""
+        if size.operations < OPERATIONS_INLINE and x.dtype is F32 and y.flags.c_contiguous:
+            kind = kind_of(y.shape, F32)
+            self.known[kind_of(x.shape, F32)] = _Known(F32, kind, y.ndim, y.size, y.nbytes, len(x))
 
     def close(self) -> None:
         """Let go of it all; the last reference is gone."""
@@ -274,31 +303,57 @@ def _traced(heap: Heap, ref: int) -> Symbol:
     return slot.symbol
 
 
-@binding.function("run: fn(p: ref Plan, x: ref Tensor): ref Tensor")
-def run(call: HostCall, p: Plan, x: int) -> Any:
+@binding.direct("run: fn(p: ref Plan, x: ref Tensor): ref Tensor")
+def run(layout: Frame) -> Direct:
     """Return the outputs for a batch: the samples along the first axis."""
-    tensor, wanted = tensor_of(call.heap, x), p.input.shape[1:]
-    if tensor.shape[1:] != wanted or not tensor.ndim:
-        shape = "x".join(map(str, ("N", *wanted)))
+    plan_at, x_at = (part.offset >> 2 for part in layout.arguments)
+
+    def run(call: HostCall) -> HostResult:
+        heap, at = call.heap, call.frame >> 2
+        pointers, hosted = heap.pointers, heap.hosted
+        try:
+            plan = hosted[pointers[at + plan_at]][0]
+            slot = hosted[pointers[at + x_at]][0]
+            known = plan.known[slot.kind]
+        except (KeyError, AttributeError):
+            return _run(call, pointers[at + plan_at], pointers[at + x_at])
+        try:
+            array = plan.call(slot.array)
+        except (*FAILURES, MemoryError) as error:
+            raise fault(error, "run") from error
+        store(heap, pointers[at + (RESULT >> 2)], array, known)
+        return None
+
+    return run
+
+
+def _run(call: HostCall, p: int, x: int) -> HostResult:
+    """Run a batch of a kind that has not been seen, or one that takes long."""
+    heap, plan = call.heap, _plan(call.heap, p)
+    tensor, address = tensor_of(heap, x), heap.pointers[(call.frame + RESULT) >> 2]
+    if tensor.shape[1:] != plan.input.shape[1:] or not tensor.ndim:
+        shape = "x".join(map(str, ("N", *plan.input.shape[1:])))
         raise Trap(f"ml: run: expected a batch of shape {shape}, given {described(tensor)}")
-    batch = tensor.shape[0]
     try:
-        size = p.size(batch)
-        p.provide(batch)
+        size = plan.size(tensor.shape[0])
+        plan.provide(tensor.shape[0])
     except FAILURES as error:
         raise fault(error, "run") from error
 
     def work() -> Tensor:
         try:
-            found = p.engine.run(tensor)
+            found = plan.call(tensor.data) if tensor.dtype is F32 else plan.engine.run(tensor)
         except (*FAILURES, MemoryError) as error:
             raise fault(error, "run") from error
-        shares = tensor.data.size and np.may_share_memory(found, tensor.data)
-        return Tensor(found.copy() if shares else found)
+        if tensor.data.size and np.may_share_memory(found, tensor.data):
+            return Tensor(found.copy())
+        plan.learn(tensor, found, size)
+        return Tensor(found)
 
-    expanded = 0 if tensor.data.dtype == np.float32 else 4 * tensor.size
+    expanded = 0 if tensor.dtype is F32 else 4 * tensor.size
     room = size.result + size.scratch + expanded
-    return compute(call, work, room, size.operations, lambda made: keep(call.heap, made))
+    made = compute(call, work, room, size.operations, lambda tensor: keep(heap, tensor))
+    return settle(made, lambda ref: replace(heap, address, ref))
 
 
 def fitting(heap: Heap, plan: Plan, most: int, sample_bytes: int) -> int:

@@ -44,7 +44,7 @@ binding = Binding(
 FAILURES = (LlmbolError, ArithmeticError, LookupError, TypeError, ValueError)
 """What operations raise for arguments that do not fit."""
 _MOST_WORD = 0x7FFFFFFF
-_OPERATIONS_INLINE = 50_000_000
+OPERATIONS_INLINE = 50_000_000
 """Calls that take more floating-point operations leave the machine's thread, so that its time limit
 and its other processes need not wait for them."""
 
@@ -249,7 +249,7 @@ def compute(
     admit(heap, size)
     machine = call.machine
     is_alone = machine.limits.seconds is None and len(machine.scheduler.processes) < 2
-    if operations < _OPERATIONS_INLINE or is_alone:
+    if operations < OPERATIONS_INLINE or is_alone:
         begin(call)
         return finish(work())
     jobs = _jobs.setdefault(heap, _Jobs())
