@@ -95,6 +95,7 @@ UNARY: dict[str, tuple[Unary, tuple[str, ...]]] = {
     "sigmoid":      (lambda k, x, a, b: sigmoid(k, x),                         ()),
     "relu":         (lambda k, x, a, b: k.select(x < 0.0, k.value(0.0, f32, x.lanes), x), ()),
     "relu6":        (lambda k, x, a, b: _between(k, x, 0.0, 6.0),              ()),
+    "erf":          (lambda k, x, a, b: 1.0 - erfc(k, x),                      ()),
     "gelu":         (lambda k, x, a, b: x * 0.5 * erfc(k, x * -_SQRT_HALF),    ()),
     "gelu_tanh":    (_gelu_tanh,                                               ()),
     "silu":         (lambda k, x, a, b: x * sigmoid(k, x),                     ()),

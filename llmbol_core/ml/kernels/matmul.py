@@ -55,15 +55,16 @@ class _Multiply:
         self.width = 2 * k.lanes
         self.scratch = scratch.at(k.thread * scratch_size(k.lanes))
 
-    def write(self) -> None:
-        """Write the code for all items."""
+    def write(self, begin: Value, end: Value) -> None:
+        """Write the code for some panels."""
         k = self.k
+        self.begin, self.end = begin, end
         with k.either(self.rows <= FEW) as (yes, no):
             with yes:
                 self._few()
             with no:
-                for first in k.range(k.begin, k.end, PANELS):
-                    last = lesser_number(k, first + PANELS, k.end)
+                for first in k.range(begin, end, PANELS):
+                    last = lesser_number(k, first + PANELS, end)
                     for start in k.range(0, self.depth, DEPTH):
                         length = lesser_number(k, self.depth - start, k.value(DEPTH, i64))
                         self._block(first, last, start, length)
@@ -124,15 +125,15 @@ class _Multiply:
                 lanes = k.lanes if k.lanes > 8 or size < 3 else 1
                 vectors = max(1, count if lanes > 1 else count // 2)
                 span = vectors * k.lanes
-                end = lesser_number(k, k.end * self.width, self.columns)
-                for column in k.range(k.begin * self.width, end, span):
+                end = lesser_number(k, self.end * self.width, self.columns)
+                for column in k.range(self.begin * self.width, end, span):
                     self._strip(size, column, vectors, end)
 
     def _stream(self) -> None:
         """Write the code for one row: y goes by once, and the sums stay in the nearest cache."""
         k, lanes, end = self.k, self.k.lanes, self.columns
-        first = k.begin * self.width
-        last = lesser_number(k, k.end * self.width, end)
+        first = self.begin * self.width
+        last = lesser_number(k, self.end * self.width, end)
 
         def add(start: Value, count: int) -> None:
             factors = [self.x.splat(start + i, lanes) for i in range(count)]
@@ -180,7 +181,27 @@ class _Multiply:
 )
 def multiply(k: Builder, *given: Any) -> None:
     """Write x times y; items are panels of columns."""
-    _Multiply(k, *given).write()
+    _Multiply(k, *given).write(k.begin, k.end)
+
+
+@group.kernel(
+    "x:f32* y:f32* out:f32* scratch:f32* rows:i64 depth:i64 columns:i64 x_sample:i64 y_sample:i64"
+    " count:i64 x_starts:i64* y_starts:i64*"
+)
+def multiply_each(
+    k: Builder, x: Pointer, y: Pointer, out: Pointer, scratch: Pointer, rows: Value, depth: Value,
+    columns: Value, x_sample: Value, y_sample: Value, count: Value, x_starts: Pointer,
+    y_starts: Pointer,
+) -> None:  # fmt: skip
+    """Write products of ``count`` pairs of matrices in each sample; items are pairs."""
+    panels = (columns + (2 * k.lanes - 1)) // (2 * k.lanes)
+    for item in k.items():
+        sample, i = item // count, item % count
+        _Multiply(
+            k, x.at(sample * x_sample + x_starts.load(i)),
+            y.at(sample * y_sample + y_starts.load(i)), out.at(item * rows * columns), scratch,
+            rows, depth, columns, depth, columns, columns,
+        ).write(k.value(0, i64), panels)  # fmt: skip
 
 
 BAND = 144

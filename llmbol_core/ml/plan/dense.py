@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.kernels import elementwise, gemm
+from llmbol_core.ml.kernels import matmul as matmuls
 from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.products import quantize_activations
 from llmbol_core.ml.packed import packed_weights
@@ -62,9 +63,36 @@ def mul_mat(emitter: Emitter, step: Step) -> None:
 def matmul(emitter: Emitter, step: Step) -> None:
     """Multiply with a matrix that is known beforehand, as with its transpose's rows."""
     weight = emitter.constant(step.inputs[1])
+    if weight is None and emitter.constant(step.inputs[0]) is None:
+        _multiply_each(emitter, step)
+        return
     if not isinstance(weight, np.ndarray) or weight.ndim != 2:
         raise Unsupported
     _multiply(emitter, step, step.inputs[0], np.ascontiguousarray(weight.T), None)
+
+
+def _multiply_each(emitter: Emitter, step: Step) -> None:
+    """Emit products of matrices that both come with the batch; axes in front may repeat."""
+    x, y = (value.shape for value in step.inputs)
+    if min(len(x), len(y)) < 3 or len(x) != len(y):
+        raise Unsupported
+    helds = [emitter.rows(value) for value in step.inputs]
+    front = step.output.shape[1:-2]
+    starts = []
+    for held in helds:
+        size = math.prod(held.shape[-2:])
+        numbers = np.arange(math.prod(held.shape[:-2])).reshape(held.shape[:-2]) * size
+        starts.append(emitter.keep(np.ascontiguousarray(np.broadcast_to(numbers, front))))
+    scratch = Room(matmuls.scratch_size(emitter.lanes), is_scratch=True)
+    out, count = emitter.fresh(step), math.prod(front)
+    rows, columns = step.output.shape[-2:]
+    emitter.call(
+        matmuls.multiply_each,
+        *(At(helds[0].room), At(helds[1].room), At(out.room), At(scratch), rows, x[-1], columns),
+        *(helds[0].size, helds[1].size, count, *starts),
+        items=count,
+        flops=count * rows * columns * x[-1],
+    )
 
 
 def _multiply(emitter: Emitter, step: Step, value: Value, weight: Any, bias: Array | None) -> None:
@@ -187,6 +215,21 @@ def unary(emitter: Emitter, step: Step) -> None:
     out = emitter.room(held.size)
     kernel = elementwise.UNARY_KERNELS[step.op]
     emitter.call(kernel, At(held.room), At(out), held.size, a, b)
+    emitter.put(step, Held(out, held.shape, held.last, held.order))
+
+
+@rule("power")
+def power(emitter: Emitter, step: Step) -> None:
+    """Square values; other powers are left to the definition."""
+    exponent = emitter.constant(step.inputs[1])
+    if not isinstance(exponent, np.ndarray) or not (exponent == 2).all():
+        raise Unsupported
+    if step.inputs[0].shape[1:] != step.output.shape[1:]:
+        raise Unsupported
+    held = emitter.dense(step.inputs[0])
+    out = emitter.room(held.size)
+    kernel = elementwise.UNARY_KERNELS["square"]
+    emitter.call(kernel, At(held.room), At(out), held.size, 0.0, 0.0)
     emitter.put(step, Held(out, held.shape, held.last, held.order))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml.graph import Step
+from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported, rearrange
 from llmbol_core.ml.plan.rooms import Held, Last
 from llmbol_core.ml.plan.rules import rule
@@ -76,6 +78,29 @@ def repeat(emitter: Emitter, step: Step) -> None:
         raise Unsupported
     times = step.attributes["times"]
     _moved(emitter, step, lambda x: np.concatenate([x] * times, axis))
+
+
+@rule("pad_reflect", "pad_replicate", "pad_circular", "upsample_nearest")
+def spread(emitter: Emitter, step: Step) -> None:
+    """Take numbers from where the definition would take them."""
+    definition = OPS[step.op].definition
+    _moved(emitter, step, lambda x: definition(x, **step.attributes))
+
+
+@rule("pad")
+def pad(emitter: Emitter, step: Step) -> None:
+    """Put a sample into a room of zeros."""
+    a, shape = step.attributes, step.output.shape[1:]
+    axis = a["axis"] % (len(shape) + 1) - 1
+    if axis < 0 or a["value"]:
+        raise Unsupported
+    held = emitter.value(step.inputs[0])
+    room = emitter.room(math.prod(shape))
+    room.is_kept = True
+    inside = np.arange(room.size).reshape(shape)
+    inside = inside.take(range(a["before"], a["before"] + held.shape[axis]), axis)
+    rearrange(emitter, held.room, room, held.places(), inside)
+    emitter.put(step, Held(room, shape))
 
 
 @rule("concat")

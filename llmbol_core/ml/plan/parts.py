@@ -13,7 +13,7 @@ from llmbol_core.errors import LlmbolError
 from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels import layouts as moves
-from llmbol_core.ml.plan import dense, layouts, rows, sequences, sliding  # noqa: F401 -- they fill the table
+from llmbol_core.ml.plan import dense, layouts, pooling, rows, sequences, sliding  # noqa: F401 -- they fill the table
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
 from llmbol_core.ml.plan.network import Bound, Lowered
 from llmbol_core.ml.plan.rooms import At, Room

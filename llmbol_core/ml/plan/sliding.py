@@ -1,8 +1,7 @@
-"""Rules for convolutions and pooling: channels together, windows by tables."""
+"""Rules for convolutions: channels together, windows by tables."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.kernels import convolution
 from llmbol_core.ml.kernels.tiles import AHEAD
-from llmbol_core.ml.ops.sliding import Axis
 from llmbol_core.ml.plan.dense import limits_of
-from llmbol_core.ml.plan.emitter import Emitter, Unsupported, rearrange
+from llmbol_core.ml.plan.emitter import Emitter, rearrange
 from llmbol_core.ml.plan.layouts import to_last
 from llmbol_core.ml.plan.packing import aligned, packed, padded
 from llmbol_core.ml.plan.rooms import At, Held, Last
@@ -25,7 +23,8 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
-def _several(value: int | Shape, rank: int) -> Shape:
+def several(value: int | Shape, rank: int) -> Shape:
+    """Return a number for each axis."""
     return (value,) * rank if isinstance(value, int) else tuple(value)
 
 
@@ -63,21 +62,21 @@ def _disjoint(step: Step, rank: int) -> Shape | None:
     if step.op != f"max_pool{rank}d":
         return None
     a = step.attributes
-    kernel = _several(a["kernel"], rank)
-    stride = tuple(s or n for s, n in zip(_several(a["stride"], rank), kernel, strict=True))
+    kernel = several(a["kernel"], rank)
+    stride = tuple(s or n for s, n in zip(several(a["stride"], rank), kernel, strict=True))
     sides = step.inputs[0].shape[2:]
     exact = not a["ceil"] or all(n % w == 0 for n, w in zip(sides, kernel, strict=True))
-    if stride != kernel or any(_several(a["padding"], rank)) or not exact:
+    if stride != kernel or any(several(a["padding"], rank)) or not exact:
         return None
     return kernel if math.prod(kernel) in convolution.CONVOLVE else None
 
 
-def _border(emitter: Emitter, value: Value, rank: int) -> tuple[tuple[int, int], ...]:
+def border_for(emitter: Emitter, value: Value, rank: int) -> tuple[tuple[int, int], ...]:
     """Return the border that convolutions of a value want around it."""
     borders = [(0, 0)] * rank
     for user in emitter.users(value):
         if user.op in ("conv1d", "conv2d") and user.inputs[0].index == value.index:
-            padding = _several(user.attributes["padding"], rank)
+            padding = several(user.attributes["padding"], rank)
             borders = [(max(a, p), max(b, p)) for (a, b), p in zip(borders, padding, strict=True)]
     return tuple(borders)
 
@@ -90,19 +89,19 @@ def convolve(emitter: Emitter, step: Step) -> None:
     rank = weight.ndim - 2
     a = step.attributes
     stride, padding, dilation = (
-        _several(a[name], rank) for name in ("stride", "padding", "dilation")
+        several(a[name], rank) for name in ("stride", "padding", "dilation")
     )
     end = _ending(emitter, step, rank)
     if _is_wide(emitter, step, weight, end):
         _convolve_wide(emitter, step, weight, bias, end)
         return
-    held = _input(emitter, step.inputs[0], padding)
+    held = channels_last(emitter, step.inputs[0], padding)
     assert held.last is not None
     sides = end.step.output.shape[2:]
-    border = _border(emitter, end.step.output, rank)
+    border = border_for(emitter, end.step.output, rank)
     last = Last(len(weight), sides, border)
     rows = _starts(held.last, sides, end.window, stride, padding)
-    places = _places(last)
+    places = output_places(last)
     out = emitter.room(last.size)
     out.is_kept = not last.is_plain
     _finish(emitter, step, end, Held(out, end.step.output.shape[1:], last))
@@ -131,7 +130,7 @@ def _is_wide(emitter: Emitter, step: Step, weight: Array, end: _Ending) -> bool:
     held, rank = emitter.value(step.inputs[0]), weight.ndim - 2
     a = step.attributes
     window = _two(end.window)
-    if a["groups"] > 1 or _several(a["stride"], rank)[-1] != 1 or len(held.shape) != rank + 1:
+    if a["groups"] > 1 or several(a["stride"], rank)[-1] != 1 or len(held.shape) != rank + 1:
         return False
     if held.shape[0] > 4 or window not in convolution.CONVOLVE_WIDE:
         return False
@@ -146,7 +145,7 @@ def _convolve_wide(
     """Emit a convolution of few channels, its input in rows."""
     rank, a = weight.ndim - 2, step.attributes
     stride, padding, dilation = (
-        _several(a[name], rank) for name in ("stride", "padding", "dilation")
+        several(a[name], rank) for name in ("stride", "padding", "dilation")
     )
     held = _planes(emitter, step.inputs[0], padding)
     channels, *sides = held.shape
@@ -155,7 +154,7 @@ def _convolve_wide(
     kernel = _all_offsets(plane, weight.shape[2:], dilation)
     offsets = (np.arange(channels)[:, None] * plane.size + kernel).reshape(-1)
     out_sides = end.step.output.shape[2:]
-    last = Last(len(weight), out_sides, _border(emitter, end.step.output, rank))
+    last = Last(len(weight), out_sides, border_for(emitter, end.step.output, rank))
     out = emitter.room(last.size)
     out.is_kept = not last.is_plain
     _finish(emitter, step, end, Held(out, end.step.output.shape[1:], last))
@@ -204,7 +203,7 @@ def _between(emitter: Emitter, first: Step, last: Step) -> list[Step]:
     return found
 
 
-def _input(emitter: Emitter, value: Value, padding: Shape) -> Held:
+def channels_last(emitter: Emitter, value: Value, padding: Shape) -> Held:
     """Return a value with its channels together and at least this border."""
     held = emitter.value(value)
     last = held.last
@@ -234,7 +233,7 @@ def _starts(given: Last, sides: Shape, window: Shape, stride: Shape, padding: Sh
     return np.ascontiguousarray(total.reshape(-1))
 
 
-def _places(last: Last) -> Array:
+def output_places(last: Last) -> Array:
     """Return where the outputs of a sample go."""
     grids = np.meshgrid(*(np.arange(n) for n in last.sides), indexing="ij")
     total = np.full(last.sides, last.start, np.int64)
@@ -321,62 +320,3 @@ def _pieces(last: Last, channels: int, kernel: Shape, dilation: Shape) -> tuple[
         length *= kernel[-1]
         offsets = np.ascontiguousarray(offsets[:: kernel[-1]])
     return length, offsets
-
-
-# ---- pooling ----
-
-
-@rule("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d")
-def pool(emitter: Emitter, step: Step) -> None:
-    """Reduce windows, the channels at each position together."""
-    a = step.attributes
-    rank = len(step.output.shape) - 2
-    kernel, stride, padding = (_several(a[n], rank) for n in ("kernel", "stride", "padding"))
-    held = _input(emitter, step.inputs[0], (0,) * rank)
-    last = held.last
-    assert last is not None
-    axes = [
-        Axis(n, size, by or size, pad, 1, a["ceil"])
-        for n, size, by, pad in zip(last.sides, kernel, stride, padding, strict=True)
-    ]
-    sides = tuple(axis.outputs for axis in axes)
-    if sides != step.output.shape[2:]:
-        raise Unsupported
-    is_mean = step.op.startswith("avg")
-    firsts, sources, divisors = _windows(axes, last, is_mean and a["count_padding"])
-    made = Last(last.channels, sides, _border(emitter, step.output, rank))
-    out = emitter.room(made.size)
-    out.is_kept = not made.is_plain
-    places = _places(made)
-    for table in (firsts, sources, divisors, places):
-        emitter.keep(table)
-    emitter.call(
-        convolution.pool,
-        *(At(held.room), At(out), last.size, made.size, last.channels, firsts, sources, places),
-        *(len(places), divisors, int(is_mean)),
-        items=len(places),
-        flops=len(sources) * last.channels,
-    )
-    emitter.put(step, Held(out, step.output.shape[1:], made))
-
-
-def _windows(axes: list[Axis], last: Last, count_padding: bool) -> tuple[Array, Array, Array]:
-    """Return for each window the places it covers, one list behind the other, and divisors."""
-    sides = [[_covered(axis, i) for i in range(axis.outputs)] for axis in axes]
-    firsts, sources, divisors = [0], [], []
-    for window in itertools.product(*sides):
-        spots = itertools.product(*(places for places, _ in window))
-        for spot in spots:
-            moved = sum(at * pitch for at, pitch in zip(spot, last.strides(), strict=True))
-            sources.append(last.start + moved)
-        full = math.prod(count for _, count in window)
-        divisors.append(full if count_padding else len(sources) - firsts[-1])
-        firsts.append(len(sources))
-    return np.array(firsts, np.int64), np.array(sources, np.int64), np.array(divisors, np.float32)
-
-
-def _covered(axis: Axis, number: int) -> tuple[range, int]:
-    """Return the positions that a window covers, and how many of them borders included."""
-    start = number * axis.stride - axis.padding
-    stop = min(start + axis.kernel, axis.length + axis.padding)
-    return range(max(start, 0), min(stop, axis.length)), stop - start

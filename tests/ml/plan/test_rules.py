@@ -18,7 +18,7 @@ from llmbol_core.native.cpu import host_processor
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
 
-TOLERANCE = {"linear": 4e-6, "gelu": 4e-6, "mish": 2e-6, "exp": 2e-6}
+TOLERANCE = {"linear": 4e-6, "matmul": 4e-6, "gelu": 4e-6, "mish": 2e-6, "exp": 2e-6}
 """Where the error may be more than 1e-6 of the greatest value."""
 
 
@@ -68,16 +68,18 @@ def first_inputs(name: str) -> int:
     return 1
 
 
-@pytest.mark.parametrize("name", sorted(set(RULES) & set(OPS) - {"mul_mat", "matmul"}))
+@pytest.mark.parametrize("name", sorted(set(RULES) & set(OPS) - {"mul_mat", "matmul", "power"}))
 def test_every_rule_gives_what_the_definition_says(name, rng):
     example, attributes = OPS[name].example(rng)
     given = first_inputs(name)
     if name == "attention":
         example = example[:3]
-    if name in ("squeeze", "unsqueeze", "slice", "repeat"):
+    if name in ("squeeze", "unsqueeze", "slice", "repeat", "pad"):
         attributes = {"axis": 1} | attributes
     if name == "permute":
         attributes = {"axes": (0, 2, 1)}
+    if name == "pad":
+        attributes = attributes | {"value": 0.0}
     arrays, rest = batches(name, example, given, rng), example[given:]
     if name == "squeeze":
         arrays = [rng.normal(size=(11, 1, 4)).astype("f4")]
@@ -123,6 +125,23 @@ def test_products_with_known_matrices(rng):
     first, second = engine.run_all(x)
     np.testing.assert_allclose(first, x.astype("f8") @ w, atol=1e-4)
     assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("shapes", [((4, 7, 9), (4, 9, 5)), ((3, 40, 600), (1, 600, 70))])
+def test_products_of_values(shapes, rng):
+    arrays = [rng.normal(size=(11, *shape)).astype("f4") for shape in shapes]
+    graph, weights = graph_of("matmul", tuple(arrays), {}, 2)
+    engine = Engine(graph, weights)
+    assert lowered(engine) == [parts.Part]
+    check(engine, "matmul", arrays, (), {})
+
+
+def test_squares(rng):
+    x, two = rng.normal(size=(11, 3, 5)).astype("f4"), np.full((1,), 2, np.float32)
+    graph, weights = graph_of("power", (x, two), {}, 1)
+    engine = Engine(graph, weights)
+    assert lowered(engine) == [parts.Part]
+    check(engine, "power", [x], [two], {})
 
 
 @pytest.mark.parametrize("dtype", ["Q8_0", "Q4_0", "Q5_1"])
@@ -243,7 +262,7 @@ def test_nothing_but_finite_numbers_is_assumed(rng):
 def test_every_instruction_set_gives_the_same(chosen, monkeypatch, rng):
     monkeypatch.setenv("LLMBOL_KERNELS", chosen.name)
     test_convolutions_with_what_follows(CONVOLUTIONS[1], (1, 2), rng)
-    for name in sorted(set(RULES) & set(OPS) - {"mul_mat", "matmul"}):
+    for name in sorted(set(RULES) & set(OPS) - {"mul_mat", "matmul", "power"}):
         test_every_rule_gives_what_the_definition_says(name, rng)
     test_products_of_all_sizes(784, 130, rng)
     test_recurrent_layers("lstm", 40, False, rng)
