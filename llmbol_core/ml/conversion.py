@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.kquants import K_TYPES
 
 Array = NDArray[Any]
 
@@ -45,9 +46,14 @@ def decode_blocks(name: str, blocks: Array, x: Array) -> bool:
     if name in WIDENERS:
         WIDENERS[name].run(-(-x.size // 16), blocks, x, x.size, chunk=2 * _CHUNK)
         return True
-    if name not in DECODERS:
+    if name in DECODERS:
+        DECODERS[name].run(blocks.size, blocks, x, chunk=_CHUNK)
+        return True
+    if name not in K_TYPES:
         return False
-    DECODERS[name].run(blocks.size, blocks, x, chunk=_CHUNK)
+    from llmbol_core.ml.kernels.superblocks import SUPER_DECODERS
+
+    SUPER_DECODERS[name].run(blocks.size, blocks, x, chunk=_CHUNK // 8)
     return True
 
 

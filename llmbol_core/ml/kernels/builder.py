@@ -229,6 +229,10 @@ class Builder:
         """Add two int16 to each lane of int32."""
         return dots.add_pairs(self, total, pairs)
 
+    def add_products(self, total: Value, a: Value, b: Value) -> Value:
+        """Add products of int16, two to each lane of int32."""
+        return dots.add_products(self, total, a, b)
+
     def lookup(self, table: Value, index: Value) -> Value:
         """Look bytes up in a table of 16, by numbers below 16."""
         return dots.lookup(self, table, index)

@@ -103,3 +103,13 @@ def _generic(total: Value, a: Value, b: Value) -> Value:
     for start in range(4):
         total = total + product.shuffle(range(start, product.lanes, 4))
     return total
+
+
+def add_products(k: Builder, total: Value, a: Value, b: Value) -> Value:
+    """Add products of 16 bits, two to each lane."""
+    if k.target.dot in ("vnni", "maddubs"):
+        return total + k.intrinsic(_PAIRS[total.lanes][1], i32, total.lanes, a, b)
+    product = a.to(i32) * b.to(i32)
+    for start in range(2):
+        total = total + product.shuffle(range(start, product.lanes, 2))
+    return total

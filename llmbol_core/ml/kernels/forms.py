@@ -43,6 +43,9 @@ class Form:
     levels: tuple[int, ...] = ()
     """What the numbers mean if that is not themselves; signed."""
 
+    columns: int = BLOCK
+    """How many of a row's weights are scaled together."""
+
     @property
     def size(self) -> int:
         """How many bytes the cells of one group and block take."""

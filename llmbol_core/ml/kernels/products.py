@@ -129,7 +129,8 @@ def _tile(
             _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
     for place, totals in zip(places, sums, strict=True):
         first = panel * (ROWS * GROUPS) + place.row(lanes)
-        _finish(k, work, first, column, [total.value for total in totals])
+        values = [total.value for total in totals]
+        finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
 
 
 def _fetch(form: Form, unit: Pointer) -> None:
@@ -159,26 +160,35 @@ def _add_scaled(
             total.value = k.fma(low, work.s.splat(at, k.lanes), total.value)
 
 
-def _finish(k: Builder, work: _Work, row: Value, column: Value, totals: Sequence[Value]) -> None:
-    """Add the bias and store what rows there are."""
+def finish(
+    k: Builder,
+    bias: Pointer,
+    out: Pointer,
+    rows: Value,
+    stride: Value,
+    row: Value,
+    column: Value,
+    totals: Sequence[Value],
+) -> None:
+    """Add the bias and store what rows there are, from ``row`` on, of some columns."""
     lanes = k.lanes
     room = k.room(f32, lanes * len(totals))
     for number, total in enumerate(totals):
         room.store(total, number * lanes)
-    has_bias = work.bias.address().differs(0)
+    has_bias = bias.address().differs(0)
     for c in k.range(len(totals)):
         result = k.variable(room.load(c * lanes, lanes))
-        target = (column + c) * work.stride + row
-        with k.either(row + lanes <= work.rows) as (whole, some):
+        target = (column + c) * stride + row
+        with k.either(row + lanes <= rows) as (whole, some):
             with whole:
                 with k.when(has_bias):
-                    result.value += work.bias.load(row, lanes)
-                work.out.store(result.value, target)
+                    result.value += bias.load(row, lanes)
+                out.store(result.value, target)
             with some:
-                left = k.max(work.rows - row, 0)
+                left = k.max(rows - row, 0)
                 with k.when(has_bias):
-                    result.value += work.bias.load_some(left, lanes, row)
-                work.out.store_some(result.value, left, target)
+                    result.value += bias.load_some(left, lanes, row)
+                out.store_some(result.value, left, target)
 
 
 def _dots(

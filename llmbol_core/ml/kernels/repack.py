@@ -41,7 +41,7 @@ def _author(form: Form) -> Author:
                             scales.store(value, number * ROWS * GROUPS + r)
                     target = unit.at(group * form.size + form.head)
                     bodies = [source.at(head + fifths).of(i32) for source in sources]
-                    for j, cell in enumerate(_cells(bodies, numbers // 4)):
+                    for j, cell in enumerate(transposed_words(bodies, numbers // 4)):
                         stored = cell.bits(u8)
                         if form.cells == "bytes" and form.shift(k.target):
                             stored = stored ^ 0x80
@@ -52,7 +52,7 @@ def _author(form: Form) -> Author:
     return write
 
 
-def _cells(rows: Sequence[Pointer], words: int) -> list[Value]:
+def transposed_words(rows: Sequence[Pointer], words: int) -> list[Value]:
     """Return words of 4 bytes, 16 rows by so many, as one vector of 16 rows for each column."""
     together = ROWS // words
     vectors = []

@@ -12,6 +12,7 @@ from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.kernels import elementwise, gemm
 from llmbol_core.ml.kernels import matmul as matmuls
 from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.kernels.forms import Form
 from llmbol_core.ml.kernels.products import quantize_activations
 from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
@@ -121,7 +122,7 @@ def _multiply_blocks(
 ) -> None:
     """Quantize rows and multiply integers, as ``PackedWeights.product`` does."""
     packed = packed_weights(weight)
-    if packed is None:
+    if packed is None or not isinstance(packed.form, Form):
         raise Unsupported
     held = emitter.rows(value)
     rows = math.prod(step.output.shape[1:-1])

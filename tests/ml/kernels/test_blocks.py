@@ -10,6 +10,7 @@ from llmbol_core.ml import conversion
 from llmbol_core.ml.codecs import ENCODERS, decode
 from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.kernels import blocks
+from llmbol_core.ml.kernels.superblocks import SUPER_DECODERS
 from llmbol_core.ml.quantization import dequantize, quantization_error, quantize
 from llmbol_core.ml.tensor import Tensor
 
@@ -52,6 +53,19 @@ def test_decoders_are_the_definition_bit_for_bit(target, name):
     raw = np.random.default_rng(1).integers(0, 256, (5000, kind.block_bytes), dtype=np.uint8)
     stored = raw.view(kind.layout)[:, 0]
     found = np.zeros((5000, 32), np.float32)
+    assert conversion.decode_blocks(name, stored, found)
+    wanted = decode(name, stored)
+    number = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.isnan(found), ~number)
+    np.testing.assert_array_equal(found[number].view("u4"), wanted[number].view("u4"))
+
+
+@pytest.mark.parametrize("name", SUPER_DECODERS)
+def test_super_blocks_are_decoded_bit_for_bit(target, name):
+    kind = TYPES[name]
+    raw = np.random.default_rng(3).integers(0, 256, (1200, kind.block_bytes), dtype=np.uint8)
+    stored = raw.view(kind.layout)[:, 0]
+    found = np.zeros((1200, 256), np.float32)
     assert conversion.decode_blocks(name, stored, found)
     wanted = decode(name, stored)
     number = ~np.isnan(wanted)

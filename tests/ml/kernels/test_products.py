@@ -5,27 +5,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmbol_core.ml import gguf
+from llmbol_core.ml import gguf, kquants
 from llmbol_core.ml.codecs import encode_activations
 from llmbol_core.ml.dtypes import TYPES
+from llmbol_core.ml.kernels import blocks
 from llmbol_core.ml.kernels.forms import FORMS
 from llmbol_core.ml.kernels.products import quantize_activations
+from llmbol_core.ml.kernels.products_k import SUMS, quantize_activations_k
+from llmbol_core.ml.kernels.superblocks import SUPER_FORMS
 from llmbol_core.ml.ops.quantized import product_by_definition, quantized_product
 from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.quantization import quantize
 from llmbol_core.ml.tensor import Tensor
+from tests.ml.kernels.conftest import RUNNABLE
 
 RNG = np.random.default_rng
+
+TYPES_PACKED = [*FORMS, *SUPER_FORMS]
+FEW = ("Q8_0", "Q5_1", "Q6_K")
+"""What is tried on instruction sets that lie between others."""
+CASES = [
+    (target, name)
+    for target in RUNNABLE
+    for name in (TYPES_PACKED if target in ("avx512", "avx2", "generic") else FEW)
+]
 
 
 def weights(name, rows, columns, rng):
     """Return weights of a type, from all of its bit patterns if nothing can encode it."""
-    if name != "IQ4_NL":
+    if name in blocks.ENCODERS:
         return quantize(rng.normal(size=(rows, columns)).astype(np.float32), name)
     kind = TYPES[name]
-    blocks = rng.integers(0, 256, (rows, columns // 32 * kind.block_bytes), dtype=np.uint8)
-    found = blocks.view(kind.layout)
-    found["d"] = rng.normal(size=found.shape).astype(np.float16)
+    size = columns // kind.elements * kind.block_bytes
+    found = rng.integers(0, 256, (rows, size), dtype=np.uint8).view(kind.layout)
+    for field in {"d", "dmin"} & set(kind.layout.names or ()):
+        found[field] = rng.uniform(0.2, 1, size=found.shape).astype(np.float16)
     return Tensor(found, kind)
 
 
@@ -33,10 +47,11 @@ def by_definition(x, weight, bias=None):
     return product_by_definition(x, weight, np.empty((len(x), weight.shape[0]), np.float32), bias)
 
 
-@pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("size", [(1, 16, 32), (3, 33, 64), (7, 50, 96), (133, 70, 64)])
+@pytest.mark.parametrize(("target", "name"), CASES, indirect=["target"])
+@pytest.mark.parametrize("size", [(1, 16, 1), (3, 33, 2), (7, 50, 3), (133, 70, 2)])
 def test_products_are_those_of_the_definition(target, name, size):
     batch, rows, columns = size
+    columns *= TYPES[name].elements
     rng = RNG(rows)
     weight = weights(name, rows, columns, rng)
     x = rng.normal(size=(batch, columns)).astype(np.float32)
@@ -49,11 +64,11 @@ def test_products_are_those_of_the_definition(target, name, size):
     np.testing.assert_array_equal(quantized_product(x, weight, bias=bias), found + bias)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("target", "name"), CASES, indirect=["target"])
 def test_a_row_does_not_depend_on_the_batch(target, name):
     rng = RNG(5)
-    weight = weights(name, 83, 128, rng)
-    x = rng.normal(size=(19, 128)).astype(np.float32)
+    weight = weights(name, 83, 256, rng)
+    x = rng.normal(size=(19, 256)).astype(np.float32)
     whole = quantized_product(x, weight)
     for count in range(1, 12):
         part = quantized_product(np.ascontiguousarray(x[3 : 3 + count]), weight)
@@ -63,8 +78,7 @@ def test_a_row_does_not_depend_on_the_batch(target, name):
 @pytest.mark.parametrize("name", ["Q4_0", "Q8_0"])
 def test_extreme_integers_do_not_overflow(target, name):
     weight = quantize(np.tile(np.array([1, -1], np.float32), (32, 64)), name)
-    blocks = weight.data
-    blocks["qs"] = 0x0F if name == "Q4_0" else -128
+    weight.data["qs"] = 0x0F if name == "Q4_0" else -128
     x = np.tile(np.array([127, -127], np.float32), (9, 64))
     for rows in (x, np.abs(x), -np.abs(x)):
         wanted = by_definition(rows, weight)
@@ -86,6 +100,24 @@ def test_activations_are_quantized_as_by_definition(target):
     np.testing.assert_array_equal(d, wanted["d"].astype(np.float32))
     np.testing.assert_array_equal(s, wanted["s"].astype(np.float32))
     np.testing.assert_array_equal(start, -8 * wanted["qs"].sum(axis=1, dtype=np.int32))
+
+
+def test_activations_for_super_blocks_are_quantized_as_by_definition(target):
+    rng = RNG(11)
+    powers = 10.0 ** rng.integers(-44, 36, (200, 1))
+    x = (rng.normal(size=(200, 256)) * powers).astype(np.float32)
+    x[0], x[1], x[2, 17] = 0, -0.0, 1e38
+    x[3, 5], x[3, 200] = -1e38, 1e38
+    levels, d = np.zeros((200, 256), np.int8), np.zeros(200, np.float32)
+    sums = np.zeros((200, SUMS), np.int32)
+    quantize_activations_k.run(200, x, levels, d, sums)
+    wanted = kquants.encode_activations(x)
+    np.testing.assert_array_equal(levels, wanted["qs"])
+    np.testing.assert_array_equal(d, wanted["d"])
+    small = wanted["bsums"].astype(np.int16)
+    large = small.reshape(200, 8, 2).sum(axis=2, dtype=np.int16)
+    pairs = np.concatenate([large, small], axis=1).reshape(200, 6, 2, 2).swapaxes(2, 3)
+    np.testing.assert_array_equal(sums.view(np.int16).reshape(200, 24), pairs.reshape(200, 24))
 
 
 def test_without_kernels_nothing_is_packed(monkeypatch):

@@ -1,0 +1,263 @@
+"""The K types: super-blocks of 256 weights taken apart, decoded, and packed for products.
+
+A super-block of a row is taken apart into 256 numbers that are not negative, 8 or 16 scales and as
+many minima: weight = d * scale * (number - zero) - dmin * minimum. Packed, rows are taken in panels
+of two groups of 16, and a panel is one stream, super-block after super-block:
+
+    d         float16, 16 for each group; then dmin likewise, if the type has minima
+    scales    of the first group: words of 4 bytes, 4 scales of a row, 16 rows; then the next four
+    minima    likewise
+    cells     of 8 blocks of 32 columns, as ``forms`` has them: nibbles, then bits 4 and 5 of all
+              numbers, 8 words for each bit
+    ...       scales, minima and cells of the second group
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
+from llmbol_core.ml.kernels.forms import GROUPS, ROWS
+from llmbol_core.ml.kernels.kinds import f16, f32, i8, i32, i64, u8, u16, u32, u64
+from llmbol_core.ml.kernels.repack import transposed_words
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
+
+COLUMNS = 256
+"""Columns of a super-block."""
+BLOCKS = 8
+"""Blocks of 32 columns in it."""
+_RUN = 32
+_NIBBLES, _CRUMBS, _SIX = 0x0F0F0F0F, 0x03030303, 0x3F3F3F3F
+
+
+@dataclass(frozen=True)
+class SuperForm:
+    """How one K type is packed, and what its numbers mean."""
+
+    name: str
+    bytes: int
+    """Of a super-block of a row in GGML's layout."""
+    d: int
+    """Where d is in it; dmin follows, if the type has minima."""
+    parts: int
+    """How many scales there are."""
+    zero: int
+    """The number that stands for a weight of 0; 0 if there are minima."""
+    planes: int
+    """How many bits of a number there are above the lower four."""
+    has_minima: bool
+    columns: int = COLUMNS
+    """How many of a row's weights are scaled together."""
+
+    @property
+    def head(self) -> int:
+        """How many bytes d and dmin of a panel's super-block take."""
+        return 2 * ROWS * GROUPS * (2 if self.has_minima else 1)
+
+    @property
+    def lists(self) -> int:
+        """How many bytes the scales of a group take; minima take as many."""
+        return ROWS * self.parts
+
+    @property
+    def block(self) -> int:
+        """How many bytes the cells of a group's block of 32 columns take."""
+        return 256 + 64 * self.planes
+
+    @property
+    def group(self) -> int:
+        """How many bytes a group takes."""
+        return self.lists * (2 if self.has_minima else 1) + BLOCKS * self.block
+
+    @property
+    def unit(self) -> int:
+        """How many bytes a panel's super-block takes."""
+        return self.head + GROUPS * self.group
+
+
+# fmt: off
+SUPER_FORMS = {form.name: form for form in (
+    #         name    bytes   d  parts  zero  planes  minima
+    SuperForm("Q2_K",  84,   80,  16,     0,    0,    True),
+    SuperForm("Q3_K", 110,  108,  16,     4,    0,    False),
+    SuperForm("Q4_K", 144,    0,   8,     0,    0,    True),
+    SuperForm("Q5_K", 176,    0,   8,     0,    1,    True),
+    SuperForm("Q6_K", 210,  208,  16,    32,    2,    False),
+)}
+# fmt: on
+
+
+# ---- taking apart: (block, numbers [256], scales, minima) ----
+
+
+def _two_bits(k: Builder, qs: Pointer, numbers: Pointer) -> None:
+    """Store numbers of two bits: each run of 32 bytes holds four runs of 32, low bits first."""
+    for run in range(2):
+        packed = qs.load(_RUN * run, _RUN)
+        for part in range(4):
+            numbers.store((packed >> (2 * part)) & 3, 128 * run + _RUN * part)
+
+
+def _apart_2(k: Builder, block: Pointer, numbers: Pointer, scales: Pointer, low: Pointer) -> None:
+    _two_bits(k, block.at(16), numbers)
+    both = block.load(0, 16)
+    scales.store(both & 15)
+    low.store(both >> 4)
+
+
+def _apart_3(k: Builder, block: Pointer, numbers: Pointer, scales: Pointer, low: Pointer) -> None:
+    _two_bits(k, block.at(32), numbers)
+    mask = block.load(0, _RUN)
+    for run in range(BLOCKS):
+        third = ((mask >> run) & 1) << 2
+        numbers.store(numbers.load(_RUN * run, _RUN) | third, _RUN * run)
+    first, second, high = (block.at(96).of(u32).load(i) for i in range(3))
+    lower = (first, second, first >> 4, second >> 4)
+    for i, nibbles in enumerate(lower):
+        bits = ((high >> (2 * i)) & _CRUMBS) << 4
+        scales.of(u32).store((nibbles & _NIBBLES) | bits, i)
+    scales.store(scales.load(0, 16) - 32)
+
+
+def _six_bits(block: Pointer, scales: Pointer, low: Pointer) -> None:
+    """Store eight scales and eight minima that 12 bytes hold."""
+    first, second, mixed = (block.at(4).of(u32).load(i) for i in range(3))
+    for target, lower, upper in ((scales, first, mixed), (low, second, mixed >> 4)):
+        target.of(u32).store(lower & _SIX, 0)
+        target.of(u32).store((upper & _NIBBLES) | (((lower >> 6) & _CRUMBS) << 4), 1)
+
+
+def _apart_4(k: Builder, block: Pointer, numbers: Pointer, scales: Pointer, low: Pointer) -> None:
+    _six_bits(block, scales, low)
+    for run in range(4):
+        packed = block.load(16 + _RUN * run, _RUN)
+        numbers.store(packed & 15, 64 * run)
+        numbers.store(packed >> 4, 64 * run + _RUN)
+
+
+def _apart_5(k: Builder, block: Pointer, numbers: Pointer, scales: Pointer, low: Pointer) -> None:
+    _six_bits(block, scales, low)
+    high = block.load(16, _RUN)
+    for run in range(4):
+        packed = block.load(48 + _RUN * run, _RUN)
+        for half, nibbles in enumerate((packed & 15, packed >> 4)):
+            part = 2 * run + half
+            numbers.store(nibbles | (((high >> part) & 1) << 4), _RUN * part)
+
+
+def _apart_6(k: Builder, block: Pointer, numbers: Pointer, scales: Pointer, low: Pointer) -> None:
+    scales.store(block.load(192, 16))
+    for half in range(2):
+        ql = [block.load(64 * half + _RUN * i, _RUN) for i in range(2)]
+        high = block.load(128 + _RUN * half, _RUN)
+        for part, nibbles in enumerate((ql[0] & 15, ql[1] & 15, ql[0] >> 4, ql[1] >> 4)):
+            crumbs = ((high >> (2 * part)) & 3) << 4
+            numbers.store(nibbles | crumbs, 128 * half + _RUN * part)
+
+
+_APART: dict[str, Callable[..., None]] = {
+    "Q2_K": _apart_2, "Q3_K": _apart_3, "Q4_K": _apart_4, "Q5_K": _apart_5, "Q6_K": _apart_6,
+}  # fmt: skip
+
+
+# ---- decoding ----
+
+
+def _decoder(form: SuperForm) -> Author:
+    """Return the author of a decoder; an item is a super-block."""
+    width = COLUMNS // form.parts
+
+    def write(k: Builder, blocks: Pointer, x: Pointer) -> None:
+        numbers, scales, low = k.room(u8, COLUMNS), k.room(u8, 16), k.room(u8, 16)
+        for item in k.items():
+            block = blocks.at(item * form.bytes)
+            _APART[form.name](k, block, numbers, scales, low)
+            d = block.at(form.d).of(f16).load().to(f32)
+            for part in k.range(form.parts):
+                scale = d * scales.of(i8).load(part).to(f32)
+                for i in range(0, width, 16):
+                    at = part * width + i
+                    number = numbers.load(at, 16).to(i32) - form.zero
+                    weight = number.to(f32) * scale
+                    if form.has_minima:
+                        least = block.at(form.d).of(f16).load(1).to(f32)
+                        weight = weight - least * low.load(part).to(i32).to(f32)
+                    x.store(weight, item * COLUMNS + at)
+
+    return write
+
+
+DECODE_GROUP = Group("decode K")
+
+SUPER_DECODERS: dict[str, Kernel] = {
+    name: DECODE_GROUP.kernel("blocks:u8* x:f32*", f"decode_{name.lower()}")(_decoder(form))
+    for name, form in SUPER_FORMS.items()
+}
+"""(blocks, x [blocks, 256]) by storage type."""
+
+
+# ---- packing ----
+
+
+def _packer(form: SuperForm) -> Author:
+    """Return the author of a packer; an item is a panel."""
+
+    def write(k: Builder, blocks: Pointer, packed: Pointer, count: Value, rows: Value) -> None:
+        numbers = k.room(u8, ROWS * COLUMNS)
+        scales, low = k.room(u8, ROWS * 16), k.room(u8, ROWS * 16)
+        for panel in k.items():
+            for number in k.range(count):
+                unit = packed.at((panel * count + number) * form.unit)
+                for group in k.range(GROUPS):
+                    for row in k.range(ROWS):
+                        # Behind the last row it stands in for those that are not there.
+                        source = k.min((panel * GROUPS + group) * ROWS + row, rows - 1)
+                        block = blocks.at((source * count + number) * form.bytes)
+                        lists = scales.at(row * 16), low.at(row * 16)
+                        _APART[form.name](k, block, numbers.at(row * COLUMNS), *lists)
+                        for i in range(2 if form.has_minima else 1):
+                            value = block.at(form.d).of(u16).load(i)
+                            unit.of(u16).store(value, i * ROWS * GROUPS + group * ROWS + row)
+                    target = unit.at(group * form.group + form.head)
+                    _store_group(k, form, numbers, scales, low, target)
+
+    return write
+
+
+def _store_group(
+    k: Builder, form: SuperForm, numbers: Pointer, scales: Pointer, low: Pointer, target: Pointer
+) -> None:
+    """Store scales, minima and cells of 16 rows that were taken apart."""
+    at = 0
+    for source in (scales, low) if form.has_minima else (scales,):
+        for four in range(form.parts // 4):
+            for row in range(ROWS):
+                target.of(u32).store(source.of(u32).load(4 * row + four), at // 4 + row)
+            at += 4 * ROWS
+    for block in k.range(BLOCKS):
+        cells = target.at(block * form.block + at)
+        rows = [numbers.at(block * _RUN + row * COLUMNS) for row in range(ROWS)]
+        words = transposed_words([row.of(i32) for row in rows], 8)
+        for j in range(4):
+            first, second = (words[i].bits(u8) for i in (j, j + 4))
+            cells.store((first & 15) | ((second & 15) << 4), 64 * j)
+        for plane in range(form.planes):
+            for j, word in enumerate(words):
+                bits = ((word.bits(u8) >> (4 + plane)) & 1).differs(0).bits(u64)
+                cells.at(256 + 64 * plane).of(i64).store(bits.bits(i64), j)
+
+
+PACK_GROUP = Group("pack K")
+
+SUPER_PACKERS: dict[str, Kernel] = {
+    name: PACK_GROUP.kernel("blocks:u8* packed:u8* count:i64 rows:i64", f"pack_{name.lower()}")(
+        _packer(form)
+    )
+    for name, form in SUPER_FORMS.items()
+}
+"""(blocks [rows, count], panels, count, rows) by storage type."""
