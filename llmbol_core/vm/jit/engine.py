@@ -24,7 +24,7 @@ from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
 from llmbol_core.vm.jit.region import frame_size
-from llmbol_core.vm.jit.runtime import MACHINE_WORDS, LinkKind, Machine, Reason, State
+from llmbol_core.vm.jit.runtime import MACHINE_WORDS, LinkKind, Machine, Reason, State, few_pointers
 from llmbol_core.vm.jit.startup import (
     STARTUP,
     WORTH_COMPILING,
@@ -276,8 +276,9 @@ class JitEngine(Interpreter):
             tables = [*self._native_of(linked.module).tables]
         record = array("q", [len(linked.links), *tables])
         for link in linked.links:
-            size = frame_size(self.heap.types[link.type].size)
-            record.extend([_kind(link), link.type, size])
+            size, pointers = self.heap.types[link.type]
+            kind = _kind(link) if link.function or tables[0] else LinkKind.HOST
+            record.extend([kind, link.type, frame_size(size), few_pointers(pointers)])
         self._links.extend([0] * (number + 1 - len(self._links)))
         self._links[number] = record.buffer_info()[0]
         self._records[number] = record

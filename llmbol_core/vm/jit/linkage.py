@@ -21,7 +21,7 @@ define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
 }}
 
 ; What link i of a handle leads to, or null.
-define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) noinline {{
+define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) alwaysinline {{
  %record = call ptr @links_of(ptr %m, ptr %s, i32 %handle)
  %missing = icmp eq ptr %record, null
  br i1 %missing, label %none, label %there

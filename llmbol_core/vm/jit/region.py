@@ -62,6 +62,11 @@ class Region:
         return frame_size(self.frame.size)
 
     @property
+    def is_fragment(self) -> bool:
+        """Whether this begins in the middle of a function, where slots have their values."""
+        return self.code.function(self.start) != self.start
+
+    @property
     def result(self) -> str:
         """Type letter of the result if it is returned in a register, else nothing."""
         return self.results.letter(self.start)

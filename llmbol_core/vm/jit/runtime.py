@@ -62,7 +62,7 @@ class Machine(IntEnum):
     LINKS = 3
     """Table by the numbers in module handles: what their links lead to, or null. That is a count,
     tables as in ``TYPES``, ``FUNCTIONS`` and ``CODE``, and ``LINK_WORDS`` for each link: pc or
-    ``LinkKind``, type of frame, bytes of the frame on the stack."""
+    ``LinkKind``, type of frame, bytes of the frame on the stack, ``few_pointers`` of the frame."""
     LINK_COUNT = 4
     CURRENT = 5
     """The record of the process that runs, or 0."""
@@ -148,13 +148,15 @@ class LinkKind(IntEnum):
     SQUARE_ROOT = -2
 
 
-LINK_HEADER, LINK_WORDS = 4, 3
+LINK_HEADER, LINK_WORDS = 4, 4
+FEW_POINTERS = 4
+"""As many 16-bit offsets of pointers fit in a word of a link."""
 
 HOST_STACK = 192 << 10
 """Bytes of the host's stack that one entry may use."""
 
 TAGS = {"frame": 3, "data": 5, "header": 7, "count": 9, "i32": 11, "i64": 13, "double": 15,
-        "i8": 17, "i16": 19, "float": 21}  # fmt: skip
+        "i8": 17, "i16": 19, "float": 21, "table": 23}  # fmt: skip
 """Kinds of memory that do not overlap, by the number of their tags."""
 
 
@@ -172,3 +174,14 @@ def _metadata() -> str:
 
 
 METADATA = _metadata()
+
+
+def few_pointers(offsets: tuple[int, ...]) -> int:
+    """Return the offsets of a frame's pointers in one word, or 0 if they do not fit.
+
+    Where there are fewer the word for the result's address stands, which is nil at first too.
+    """
+    if len(offsets) > FEW_POINTERS or any(offset > 32767 for offset in offsets):
+        return 0
+    filled = [*offsets, *[16] * (FEW_POINTERS - len(offsets))]
+    return sum(offset << 16 * number for number, offset in enumerate(filled))

@@ -29,8 +29,12 @@ class Unit:
         return next(iter(self.regions.values()))
 
     def has_entries(self, start: int) -> bool:
-        """Whether a function can be entered elsewhere than at its start."""
-        return start == self.root.start or start not in self.by_values
+        """Whether a function can be entered elsewhere than at its start.
+
+        One without loops need not be: if the process leaves it, what remains is soon interpreted.
+        """
+        is_asked_for = start == self.root.start and (self.root.heads or self.root.is_fragment)
+        return bool(is_asked_for) or start not in self.by_values
 
     @property
     def symbols(self) -> list[str]:
@@ -44,16 +48,12 @@ class Unit:
 
     @cached_property
     def by_values(self) -> set[int]:
-        """The functions that can be called so: all but those that cannot pass a result on.
+        """The functions whose arguments and result are values.
 
-        A function whose result another one writes needs that to be called so too.
+        That is all but those that cannot pass a result on: a function whose result another one
+        writes needs that to be called so too.
         """
-        found = {
-            site.target
-            for region in self.regions.values()
-            for site in region.sites.by_frame.values()
-            if site.target in self.regions and self._fits(site)
-        }
+        found = {start for start, region in self.regions.items() if not region.is_fragment}
         while True:
             bad = {at for at in found if not all(map(found.__contains__, self._tails(at)))}
             if not bad:

@@ -9,7 +9,7 @@ process is, and "unwind" writes the slots back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.jit.calls import RESULT, Site
@@ -17,6 +17,7 @@ from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.operands import Operands, nothing
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.runtime import LEAST_LEFT, LEFT, State, Status, tag
+from llmbol_core.vm.module import Operand
 
 if TYPE_CHECKING:
     from llmbol_core.vm.jit.unit import Unit
@@ -33,6 +34,8 @@ class Ways(Operands):
         self.unit, self.by_values = unit, by_values
         self._left = _left_in_block(region)
         self._guarded: set[int] = set()
+        self.links: dict[Operand, tuple[Any, ...]] = {}
+        """What was looked up for frames in the slots they are in, for calls in the same stretch."""
 
     def _head(self) -> str:
         region = self.region

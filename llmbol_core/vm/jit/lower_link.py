@@ -1,0 +1,205 @@
+"""Machine code for calls through module handles: of other modules, and of references to functions.
+
+What a link leads to is looked up where the frame is made, and again at the call unless that follows
+in the same stretch of code; then it is enough that the operands are what they were.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.isa import Effect
+from llmbol_core.vm.jit.lower_call import found, make_waiting
+from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.runtime import FEW_POINTERS, LINK_HEADER, LINK_WORDS, LinkKind, State, tag
+from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
+
+_RESULT, _ARGUMENT = 16, 32
+_FRAME = tag("frame")
+
+
+def _word(out: Lowerer, word: State) -> str:
+    return out.value(f"load i32, ptr {out.state_word(word)}")
+
+
+class _Link:
+    """A link of a module handle: words of what is known of it."""
+
+    def __init__(self, out: Lowerer, record: str, link: str) -> None:
+        self._out, self.record, self.pointer = out, record, link
+        self.pc = self._word(0)
+        self.type, self.size = (out.value(f"trunc i64 {self._word(at)} to i32") for at in (1, 2))
+
+    def _word(self, at: int) -> str:
+        out = self._out
+        where = out.value(f"getelementptr i64, ptr {self.pointer}, i64 {at}")
+        return out.value(f"load i64, ptr {where}{tag('table')}")
+
+    @property
+    def pointers(self) -> str:
+        """Where the frame's first pointers are: as many 16-bit offsets as fit in the word."""
+        return self._word(3)
+
+
+def _look_up(out: Lowerer, handle: str, number: str) -> _Link:
+    out.guard(out.value(f"icmp eq i32 {handle}, -1"))
+    record = out.value(f"call ptr @links_of(ptr %m, ptr %s, i32 {handle})")
+    out.guard(out.value(f"icmp eq ptr {record}, null"))
+    count = out.value(f"load i32, ptr {record}{tag('table')}")
+    out.guard(out.value(f"icmp uge i32 {number}, {count}"))
+    at = out.value(f"mul i64 {out.value(f'zext i32 {number} to i64')}, {LINK_WORDS}")
+    at = out.value(f"add i64 {at}, {LINK_HEADER}")
+    return _Link(out, record, out.value(f"getelementptr i64, ptr {record}, i64 {at}"))
+
+
+def _call_in_sight(out: Lowerer) -> bool:
+    """Whether straight code leads from here to the call for which a frame is made."""
+    region = out.region
+    instructions, slot = region.code.instructions, out.instruction.destination
+    for pc in range(out.pc + 1, out.pc + 64):
+        if pc not in region.native or pc in region.leaders:
+            return False
+        following = instructions[pc]
+        if following.op.mnemonic == "mcall":
+            return following.source == slot
+        if following.op.effect is not Effect.NEXT:
+            return False
+    return False
+
+
+@lowering("mframe")
+def mframe(out: Lowerer) -> None:
+    """Make a frame for a link."""
+    handle, number, place = out.read("s"), out.read("m"), out.target("d")
+    link = _look_up(out, handle, number)
+    out.guard(out.value(f"icmp eq i32 {link.type}, 0"))
+    start = out.value("load i32, ptr %top")
+    top = out.value(f"add i32 {start}, {link.size}")
+    out.guard(out.value(f"icmp ugt i32 {top}, {_word(out, State.LIMIT)}"))
+    _begin_frame(out, link, start)
+    out.emit(f"store i32 {top}, ptr %top")
+    out.store(place, "K", start)
+    out.links.clear()
+    if _call_in_sight(out):
+        out.links[out.instruction.destination] = (link, handle, number, start)
+
+
+def _begin_frame(out: Lowerer, link: _Link, start: str) -> None:
+    """Begin a frame whose links and pointers are nil; few pointers are stored without a loop."""
+    pointer = out.at(start)
+    header = {0: "0", 4: "0", 8: "0", TYPE: link.type, _RESULT: "-1"}
+    for offset, value in header.items():
+        slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+        out.emit(f"store i32 {value}, ptr {slot}, align 4{_FRAME}")
+    offsets = link.pointers
+    many, few, begun = out.label(), out.label(), out.label()
+    out.branch(out.value(f"icmp eq i64 {offsets}, 0"), many, few, rare=True)
+    out.begin(many)
+    out.emit(f"call void @begin_frame(ptr %m, ptr %s, i32 {start}, i32 {link.type})")
+    out.jump(begun)
+    out.begin(few)
+    for at in range(FEW_POINTERS):
+        shifted = out.value(f"lshr i64 {offsets}, {16 * at}")
+        where = out.value(f"and i64 {shifted}, 65535")
+        slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {where}")
+        out.emit(f"store i32 -1, ptr {slot}, align 4{_FRAME}")
+    out.jump(begun)
+    out.begin(begun)
+
+
+@lowering("mcall")
+def mcall(out: Lowerer) -> None:
+    """Call what a link leads to, if there is code for it; the interpreter calls others."""
+    start, number, handle = out.read("s"), out.read("m"), out.read("d")
+    link = _checked_link(out, start, number, handle)
+    out.guard(out.value(f"icmp eq i32 {start}, {_word(out, State.BASE)}"))
+    slots = out.region.results_of(out.pc)
+    out.spill(slots)
+    code, root = out.label(), out.label()
+    is_code = out.value(f"icmp sge i64 {link.pc}, 0")
+    out.branch(is_code, code, root)
+    out.begin(root)
+    out.guard(out.value(f"icmp ne i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"))
+    _square_root(out, start)
+    out.reload(slots)
+    out.jump(f"b{out.pc + 1}")
+    out.begin(code)
+    _enter_link(out, start, handle, link, slots)
+    out.emit(f"store i32 {start}, ptr %top")
+    out.emit(f"call void @release(ptr %m, ptr %s, i32 {handle})")
+    out.jump(f"b{out.pc + 1}")
+
+
+def _checked_link(out: Lowerer, start: str, number: str, handle: str) -> _Link:
+    """Return the link of a call, whose frame must be the topmost, and one that the link expects."""
+    known = out.links.pop(out.instruction.source, None)
+    if known is not None:
+        link: _Link = known[0]
+        for was, now in zip(known[1:], (handle, number, start), strict=True):
+            out.guard(out.value(f"icmp ne i32 {was}, {now}"))
+        return link
+    link = _look_up(out, handle, number)
+    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4{_FRAME}")
+    out.guard(out.value(f"icmp ne i32 {made}, {link.type}"))
+    end = out.value(f"add i32 {start}, {link.size}")
+    out.guard(out.value(f"icmp ne i32 {end}, {out.value('load i32, ptr %top')}"))
+    return link
+
+
+def _square_root(out: Lowerer, start: str) -> None:
+    """Do what the host's function does for numbers that have a root."""
+    x = out.value(f"load double, ptr {out.at(start, _ARGUMENT)}, align 8")
+    out.guard(out.value(f"fcmp ult double {x}, 0.0"))
+    result = out.value(f"load i32, ptr {out.at(start, _RESULT)}, align 4")
+    out.guard(out.value(f"icmp eq i32 {result}, -1"))
+    root = out.value(f"call double @llvm.sqrt.f64(double {x})")
+    out.emit(f"store double {root}, ptr {out.at(result)}, align 1")
+    out.emit(f"store i32 {start}, ptr %top")
+
+
+_TABLES = (State.TYPES, State.FUNCTIONS, State.CODE)
+
+
+def _enter_link(out: Lowerer, start: str, handle: str, link: _Link, slots: list[int]) -> None:
+    """Call a function of the module of a handle, whose state takes the place of this one's.
+
+    Where code and data stay the same only the handle changes.
+    """
+    tables = [
+        out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {link.record}, i64 {at}')}")
+        for at in (1, 2, 3)
+    ]
+    function = found(out, out.value(f"inttoptr i64 {tables[1]} to ptr"), link.pc)
+    caller = out.value(f"load i64, ptr {out.state_word(State.HANDLE)}")
+    pointer = out.at(start)
+    module = out.value(f"trunc i64 {caller} to i32")
+    for offset, value in ((RETURN_PC, str(out.pc + 1)), (CALLER, "%fp"), (MODULE, module)):
+        slot = out.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+        out.emit(f"store i32 {value}, ptr {slot}, align 4{_FRAME}")
+    out.emit(f"call void @retain(ptr %m, i32 {handle})")
+    data = out.value(f"load i32, ptr {out.at(handle)}, align 4")
+    own = [out.value(f"load i64, ptr {out.state_word(word)}") for word in _TABLES]
+    same = out.value(f"icmp eq i64 {tables[2]}, {own[2]}")
+    same = out.value(f"and i1 {same}, {out.value(f'icmp eq i32 {data}, %mp')}")
+    _set(out, State.HANDLE, out.value(f"zext i32 {handle} to i64"))
+    _switch(out, same, tables, out.value(f"zext i32 {data} to i64"))
+    left = out.value("load i64, ptr %q")
+    left = out.value(f"call i64 {function}(ptr %m, ptr %s, i32 {start}, i64 {left})")
+    out.reload(slots)
+    out.unwind_if_left(left, lambda: make_waiting(out))
+    _set(out, State.HANDLE, caller)
+    _switch(out, same, own, out.value("zext i32 %mp to i64"))
+
+
+def _switch(out: Lowerer, same: str, tables: list[str], data: str) -> None:
+    """Tell the state whose code runs, unless that is the same."""
+    other, done = out.label(), out.label()
+    out.branch(same, done, other)
+    out.begin(other)
+    for word, value in zip(_TABLES, tables, strict=True):
+        _set(out, word, value)
+    _set(out, State.MP, data)
+    out.jump(done)
+    out.begin(done)
+
+
+def _set(out: Lowerer, word: State, value: str) -> None:
+    out.emit(f"store i64 {value}, ptr {out.state_word(word)}")
