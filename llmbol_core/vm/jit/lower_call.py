@@ -73,7 +73,7 @@ def call(out: Lowerer) -> None:
         _call_by_values(out, site)
     else:
         _call_through_memory(out, site)
-    out.jump(f"b{out.pc + 1}")
+    out.jump(out.block_of(out.pc + 1))
 
 
 def _word(out: Lowerer, word: State) -> str:

@@ -120,12 +120,12 @@ def mcall(out: Lowerer) -> None:
     out.guard(out.value(f"icmp ne i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"))
     _square_root(out, start)
     out.reload(slots)
-    out.jump(f"b{out.pc + 1}")
+    out.jump(out.block_of(out.pc + 1))
     out.begin(code)
     _enter_link(out, start, handle, link, slots)
     out.emit(f"store i32 {start}, ptr %top")
     out.emit(f"call void @release(ptr %m, ptr %s, i32 {handle})")
-    out.jump(f"b{out.pc + 1}")
+    out.jump(out.block_of(out.pc + 1))
 
 
 def _checked_link(out: Lowerer, start: str, number: str, handle: str) -> _Link:

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.expressions import lower_meaning
+from llmbol_core.vm.jit.loops import Loop
+from llmbol_core.vm.jit.lower_loop import limit_loop, lower_unchecked
 from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
 
@@ -58,37 +60,74 @@ class Lowerer(Ways):
         """Return the whole function."""
         region = self.region
         self._begin()
-        for pc in region.pcs:
-            self.pc, self.instruction = pc, region.code.instructions[pc]
-            if pc in region.leaders:
+        self._lower_all(region.pcs, "b")
+        for loop in self.loops:
+            self._lower_copy(loop)
+        self.copy = None
+        self._finish()
+        return f"{self._head()} {{\n" + "\n".join(self.lines) + "\n}\n"
+
+    def _lower_all(self, pcs: Sequence[int], letter: str) -> None:
+        """Emit instructions in blocks whose names begin with a letter."""
+        for pc in pcs:
+            self.pc, self.instruction = pc, self.region.code.instructions[pc]
+            if pc in self.region.leaders:
                 if not self._is_closed():
-                    self.jump(f"b{pc}")
-                self.begin(f"b{pc}")
-                self._count(-self._left[pc])
+                    self.pc -= 1
+                    self.jump(self.block_of(pc))
+                    self.pc += 1
+                self.begin(f"{letter}{pc}")
+                self._begin_block(pc)
             if not self._is_closed():
                 self._lower()
         if not self._is_closed():
             self.emit("unreachable")
-        self._finish()
-        return f"{self._head()} {{\n" + "\n".join(self.lines) + "\n}\n"
+
+    def _begin_block(self, pc: int) -> None:
+        loop = self.copy
+        if loop is not None and pc == loop.head:
+            slot = self.value(f"load i32, ptr %s{loop.slot}")
+            end = self.value(f"load i32, ptr %end{pc}")
+            goes_on = self.value(f"icmp {'slt' if loop.step > 0 else 'sgt'} i32 {slot}, {end}")
+            inside = self.label()
+            self.branch(goes_on, inside, f"b{pc}")
+            self.begin(inside)
+        self._count(-self._left[pc])
+
+    def _lower_copy(self, loop: Loop) -> None:
+        """Emit the copy of a loop that checks nothing, and what decides how far that is right."""
+        self.copy, self.pc = None, loop.head
+        self.begin(f"p{loop.head}")
+        end, is_worth_it = limit_loop(self, loop)
+        self.emit(f"store i32 {end}, ptr %end{loop.head}")
+        self.branch(is_worth_it, f"u{loop.head}", f"b{loop.head}")
+        self.copy = loop
+        self._lower_all(loop.pcs, "u")
 
     def go_to(self, target: int) -> None:
         """Go to an instruction; whoever goes back must have instructions left."""
-        if target <= self.pc:
+        if target <= self.pc and self.copy is None:
             self.check_budget(target)
-        self.jump(f"b{target}")
+        self.jump(self.block_of(target))
 
     # Instructions
 
     def _lower(self) -> None:
-        op = self.instruction.op
-        if self.pc not in self.region.native or not self._is_usual():
+        op, loop = self.instruction.op, self.copy
+        if loop is not None and self.pc == loop.test:
+            self.jump(self.block_of(next(t for t in self._targets() if t in loop.pcs)))
+        elif loop is not None and lower_unchecked(self, loop):
+            return
+        elif self.pc not in self.region.native or not self._is_usual():
             self.guard("true")
             self.emit("unreachable")
         elif op.meaning is not None:
             self._lower_meaning()
         else:
             LOWERINGS[op.mnemonic](self)
+
+    def _targets(self) -> list[int]:
+        return self.region.code.targets(self.pc)
 
     def _is_usual(self) -> bool:
         """Whether the operands are such that the instruction can run at all."""
@@ -120,10 +159,10 @@ class Lowerer(Ways):
             return
         label = self.instruction.destination.value
         if label > self.pc:
-            self.branch(result, f"b{label}", f"b{self.pc + 1}")
+            self.branch(result, self.block_of(label), self.block_of(self.pc + 1))
             return
         yes = self.label()
-        self.branch(result, yes, f"b{self.pc + 1}")
+        self.branch(result, yes, self.block_of(self.pc + 1))
         self.begin(yes)
         self.go_to(label)
 

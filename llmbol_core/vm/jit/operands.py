@@ -69,6 +69,8 @@ class Operands(Emitter):
     def set_slot(self, offset: int, value: str) -> None:
         """Store a value in a slot, and beside it what is known of an array."""
         self.emit(f"store {self.region.slots[offset]} {value}, ptr %s{offset}")
+        if offset in self.region.places:
+            self.emit(f"store i64 {self.value(f'zext i32 {value} to i64')}, ptr %w{offset}")
         if offset not in self.region.arrays:
             return
         array = Array("", "0", "0") if value == "-1" else array_at(self, self.at(value))
@@ -111,10 +113,16 @@ class Operands(Emitter):
             return Place(f"%a{site.made}.{offset}", "slot")
         if self.result and operand == Operand(Mode.FP_INDIRECT, 0, RESULT):
             return Place("%res", "slot")
+        if self.region.is_element(self.pc, operand) and operand.base in self.region.places:
+            at = self.value(f"load i64, ptr %w{operand.base}")
+            pointer = self.value(f"getelementptr i8, ptr %m, i64 {at}")
+            if offset:
+                pointer = self.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+            return Place(pointer, llvm_type(letter))
         base = self.base(operand)
-        if not self.region.is_element(operand):
+        if not self.region.is_element(self.pc, operand):
             self.guard(self.value(f"icmp eq i32 {base}, -1"))
-        kind = llvm_type(letter) if self.region.is_object(operand) else ""
+        kind = llvm_type(letter) if self.region.is_object(self.pc, operand) else ""
         return Place(self.at(base, offset), kind)
 
     def address(self, operand: Operand) -> str:
@@ -156,6 +164,11 @@ class Operands(Emitter):
             if known is not None:
                 return constant(known, role.type)
         return self.load(self.place(operand, role.type), role.type)
+
+    def note_element(self, place: Place, at: str) -> None:
+        """Note where an element lies, whose address was stored in a slot that is in a register."""
+        if place.slot in self.region.places:
+            self.emit(f"store i64 {at}, ptr %w{place.slot}")
 
     def array(self, name: str) -> Array:
         """Return the array that is read at a place, about which the frame may know already."""

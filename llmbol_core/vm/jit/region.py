@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from llmbol_core.vm.heaptypes import HeapType
-from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode
+from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.calls import (
     RESULT,
     Pending,
@@ -53,7 +53,6 @@ class Region:
         self.heads = {t for pc in self.pcs for t in code.targets(pc) if t <= pc}
         self.entries = self._entries()
         self._exposed = [self._exposure(pc) for pc in self.native if self._is_exposing(pc)]
-        self._elements = self._element_slots()
         self.slots = self._promoted()
 
     @property
@@ -190,27 +189,51 @@ class Region:
 
     # What indirect operands lead to
 
-    def _element_slots(self) -> set[int]:
-        """Return the slots that only hold addresses of elements of arrays."""
-        written: dict[int, bool] = {}
-        for pc in self.pcs:
-            instruction = self.code.instructions[pc]
-            for role in instruction.op.operands:
-                operand = operand_for(instruction, role.place)
-                if role.writes and operand.mode is Mode.FP:
-                    is_element = role.type == "E" and instruction.op.mnemonic != "lea"
-                    for at in range(operand.value, operand.value + (TYPES[role.type].size or 4), 4):
-                        written[at] = written.get(at, True) and is_element
-        return {slot for slot, is_element in written.items() if is_element}
+    @cached_property
+    def _elements(self) -> dict[int, frozenset[int]]:
+        """The slots that hold the address of an element, before each instruction."""
+        everything = frozenset(
+            operand.value
+            for pc in self.pcs
+            for operand, is_element in self._addresses_written(pc)
+            if is_element
+        )
+        before = dict.fromkeys(self.pcs, everything)
+        before[self.start] = frozenset()
+        work = [self.start, *self.pcs]
+        while work:
+            pc = work.pop()
+            after = self._elements_after(pc, before[pc])
+            for target in self.code.targets(pc):
+                if not before[target] <= after:
+                    before[target] &= after
+                    work.append(target)
+        return before
 
-    def is_element(self, operand: Operand) -> bool:
+    def _addresses_written(self, pc: int) -> Iterator[tuple[Operand, bool]]:
+        """Yield the slots that an instruction writes, and whether an element's address."""
+        instruction = self.code.instructions[pc]
+        for role in instruction.op.operands:
+            operand = operand_for(instruction, role.place)
+            if role.writes and operand.mode is Mode.FP:
+                yield operand, role.type == "E" and instruction.op.mnemonic != "lea"
+
+    def _elements_after(self, pc: int, before: frozenset[int]) -> frozenset[int]:
+        for operand, is_element in self._addresses_written(pc):
+            if is_element:
+                before |= {operand.value}
+            else:
+                before -= {slot for slot in before if -8 < slot - operand.value < 8}
+        return before
+
+    def is_element(self, pc: int, operand: Operand) -> bool:
         """Whether an indirect operand begins with the address of an element."""
-        return operand.mode is Mode.FP_INDIRECT and operand.base in self._elements
+        return operand.mode is Mode.FP_INDIRECT and operand.base in self._elements[pc]
 
-    def is_object(self, operand: Operand) -> bool:
+    def is_object(self, pc: int, operand: Operand) -> bool:
         """Whether an indirect operand leads into an object of the heap."""
         if operand.mode is Mode.FP_INDIRECT:
-            return operand.base in self.frame.pointers or operand.base in self._elements
+            return operand.base in self.frame.pointers or operand.base in self._elements[pc]
         return operand.base in self.code.data.pointers
 
     # Slots in registers
@@ -269,6 +292,12 @@ class Region:
             if instruction.op.mnemonic in _INDEXED and source.mode is Mode.FP:
                 found.add(source.value)
         return found & set(self.slots) & set(self.frame.pointers)
+
+    @cached_property
+    def places(self) -> set[int]:
+        """The slots in registers that hold addresses of elements, as 64-bit numbers too."""
+        found: set[int] = set().union(*self._elements.values())
+        return found & set(self.slots) - set(self.frame.pointers)
 
     # What the function takes over from its caller
 

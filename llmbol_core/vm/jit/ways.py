@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.jit.calls import RESULT, Site
 from llmbol_core.vm.jit.emitter import llvm_type
+from llmbol_core.vm.jit.loops import Loop, counted_loops
 from llmbol_core.vm.jit.operands import Operands, nothing
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.runtime import LEAST_LEFT, LEFT, State, Status, tag
@@ -34,6 +35,10 @@ class Ways(Operands):
         self.unit, self.by_values = unit, by_values
         self._left = _left_in_block(region)
         self._guarded: set[int] = set()
+        self.loops = counted_loops(region)
+        self._heads = {loop.head: set(loop.pcs) for loop in self.loops}
+        self.copy: Loop | None = None
+        """The loop whose second copy is being written."""
         self.links: dict[Operand, tuple[Any, ...]] = {}
         """What was looked up for frames in the slots they are in, for calls in the same stretch."""
 
@@ -59,6 +64,10 @@ class Ways(Operands):
         for offset in region.arrays:
             self.emit(f"%n{offset} = alloca i32")
             self.emit(f"%d{offset} = alloca i32")
+        for offset in region.places:
+            self.emit(f"%w{offset} = alloca i64")
+        for loop in self.loops:
+            self.emit(f"%end{loop.head} = alloca i32")
         for site in region.sites.by_frame.values():
             self.emit(f"%r{site.made} = alloca i32")
             for offset, letter in site.arguments.items():
@@ -79,7 +88,14 @@ class Ways(Operands):
         self.pc = region.start
         self._check_host_stack()
         self.check_budget(region.start)
-        self.jump(f"b{region.start}")
+        self.jump(self.block_of(region.start, from_outside=True))
+
+    def block_of(self, target: int, from_outside: bool = False) -> str:
+        """Return the block to which control goes from the current instruction to another one."""
+        if self.copy is not None and target in self.copy.pcs:
+            return f"u{target}"
+        is_inside = self.pc in self._heads.get(target, ()) and not from_outside
+        return f"p{target}" if target in self._heads and not is_inside else f"b{target}"
 
     def _take_arguments(self) -> None:
         """Begin with the slots as the caller gives them; those that it does not give are nil."""
@@ -112,7 +128,7 @@ class Ways(Operands):
             else:
                 self._leave_if(is_elsewhere, pc)
             if number:
-                self.jump(f"b{pc}")
+                self.jump(self.block_of(pc, from_outside=True))
             else:
                 self.jump("begun")
         self.begin("begun")
