@@ -51,6 +51,8 @@ class Loop:
     test: int
     """The instruction that ends the loop."""
     relation: str
+    stepped: int
+    """What the slot's value is at the test more than when the iteration begins."""
     bound: Operand
     length: bool
     """Whether the bound is the length of the array in the slot that it names."""
@@ -118,11 +120,12 @@ class _Finder:
             step = self._step(slot)
             if step and how in (("lt", "le", "ne") if step > 0 else ("gt", "ge", "ne")):
                 known = self._bound(bound, test)
-                if known is not None and (how != "ne" or abs(step) == 1):
+                stepped = self._more(test, slot.value, slot.value, self._writes[slot.value][0], step)
+                if known is not None and stepped is not None and (how != "ne" or abs(step) == 1):
                     self._sums = {self._writes[slot.value][0]: (slot.value, step)}
                     accesses = self._accesses(slot.value, step)
                     pcs = tuple(sorted(self._body))
-                    at = (self._head, pcs, slot.value, step, test, how)
+                    at = (self._head, pcs, slot.value, step, test, how, stepped)
                     return Loop(*at, *known, accesses, self._sums)
         return None
 

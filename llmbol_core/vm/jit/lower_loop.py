@@ -63,7 +63,7 @@ def _first_bound(out: Operands, loop: Loop) -> str:
         value = constant(bound.value, "W")
     else:
         value = out.value(f"load i32, ptr %s{bound.value}")
-    more = {"le": 1, "ge": -1}.get(loop.relation, 0)
+    more = {"le": 1, "ge": -1}.get(loop.relation, 0) - loop.stepped
     return out.value(f"add i64 {_wide(out, value)}, {more}")
 
 
