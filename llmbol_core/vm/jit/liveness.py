@@ -12,23 +12,28 @@ if TYPE_CHECKING:
     from llmbol_core.vm.jit.region import Region
 
 
-def live_at_start(region: Region) -> set[int]:
-    """Return the slots in registers whose first value matters.
+def live_before(region: Region) -> dict[int, set[int]]:
+    """Return the slots in registers whose values matter before each instruction.
 
     Where a handler of exceptions or a jump through a table may go on, everything does.
     """
     slots = list(region.slots)
     if _may_go_astray(region):
-        return set(slots)
+        return {pc: set(slots) for pc in region.pcs}
     bits = {offset: 1 << number for number, offset in enumerate(slots)}
     uses, kills = {}, {}
     for pc in region.pcs:
         uses[pc], kills[pc] = _effects(region, pc, bits)
     live = _flow(region, uses, kills)
-    found = {offset for offset in slots if live[region.start] & bits[offset]}
+    return {pc: {offset for offset in slots if live[pc] & bits[offset]} for pc in region.pcs}
+
+
+def live_at_start(region: Region) -> set[int]:
+    """Return the slots in registers that callers must give."""
+    found = set(region.live[region.start])
     if region.result:
         found.discard(RESULT)
-        if RESULT in bits and region.results.has_tails(region.start):
+        if RESULT in region.slots and region.results.has_tails(region.start):
             found.add(RESULT)
     return found
 

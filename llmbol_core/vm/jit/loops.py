@@ -120,9 +120,10 @@ class _Finder:
             step = self._step(slot)
             if step and how in (("lt", "le", "ne") if step > 0 else ("gt", "ge", "ne")):
                 known = self._bound(bound, test)
-                stepped = self._more(test, slot.value, slot.value, self._writes[slot.value][0], step)
+                adder = self._writes[slot.value][0]
+                stepped = self._more(test, slot.value, slot.value, adder, step)
                 if known is not None and stepped is not None and (how != "ne" or abs(step) == 1):
-                    self._sums = {self._writes[slot.value][0]: (slot.value, step)}
+                    self._sums = {adder: (slot.value, step)}
                     accesses = self._accesses(slot.value, step)
                     pcs = tuple(sorted(self._body))
                     at = (self._head, pcs, slot.value, step, test, how, stepped)

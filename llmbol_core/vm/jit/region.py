@@ -29,13 +29,17 @@ from llmbol_core.vm.jit.calls import (
     written_through,
 )
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.jit.liveness import live_at_start
+from llmbol_core.vm.jit.liveness import live_at_start, live_before
 from llmbol_core.vm.jit.modulecode import Code
 from llmbol_core.vm.module import Operand, TypeDescriptor
 from llmbol_core.vm.process import LEAST_FRAME
 
 SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 _INDEXED = frozenset({"indb", "indw", "indf", "indl", "lena", "indx"})
+
+
+_SMALL = 100
+"""Instructions up to which calls through handles are compiled outside of loops."""
 
 
 class Region:
@@ -70,8 +74,15 @@ class Region:
         """Type letter of the result if it is returned in a register, else nothing."""
         return self.results.letter(self.start)
 
+    @cached_property
+    def _loops(self) -> list[tuple[int, int]]:
+        """Where the code goes back to, and from where."""
+        return [(target, pc) for pc in self.pcs for target in self.code.targets(pc) if target <= pc]
+
     def _is_native(self, pc: int) -> bool:
         instruction = self.code.instructions[pc]
+        if instruction.op.mnemonic in ("mframe", "mcall"):
+            return len(self.pcs) <= _SMALL or any(head <= pc <= end for head, end in self._loops)
         if instruction.op.mnemonic != "call" or pc in self.sites.by_call:
             return True
         made = self._made.get(instruction.source, set())
@@ -300,6 +311,11 @@ class Region:
         return found & set(self.slots) - set(self.frame.pointers)
 
     # What the function takes over from its caller
+
+    @cached_property
+    def live(self) -> dict[int, set[int]]:
+        """The slots in registers whose values matter before each instruction."""
+        return live_before(self)
 
     @cached_property
     def parameters(self) -> tuple[int, ...]:

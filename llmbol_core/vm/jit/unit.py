@@ -54,11 +54,20 @@ class Unit:
         writes needs that to be called so too.
         """
         found = {start for start, region in self.regions.items() if not region.is_fragment}
+        if self.root.heads and not self._is_called(self.root.start):
+            found.discard(self.root.start)
         while True:
             bad = {at for at in found if not all(map(found.__contains__, self._tails(at)))}
             if not bad:
                 return found
             found -= bad
+
+    def _is_called(self, start: int) -> bool:
+        return any(
+            site.target == start
+            for region in self.regions.values()
+            for site in region.sites.by_frame.values()
+        )
 
     def _tails(self, start: int) -> list[int]:
         """Return the functions that write a function's result, -1 for one that does not fit."""

@@ -1,4 +1,4 @@
-"""Random programs that the verifier accepts: loops, arrays, lists, calls, and what goes wrong there.
+"""Random programs that the verifier accepts: loops, arrays, lists, calls, and what fails there.
 
 ``main`` returns a number into which everything goes that it has computed. Programs may trap or run
 without an end; engines must agree on where.
@@ -119,7 +119,8 @@ class _Program:
         if self.in_use and chance.random() < 0.7:
             index = f"{chance.choice(self.in_use)}(fp)"
             if chance.random() < 0.4:
-                emit(f"{chance.choice(('add', 'sub'))}w ${chance.randrange(3)},{index},{_INDEX}(fp)")
+                name = chance.choice(("add", "sub"))
+                emit(f"{name}w ${chance.randrange(3)},{index},{_INDEX}(fp)")
                 index = f"{_INDEX}(fp)"
         else:
             emit(f"andw $7,{self.register()},{index}")

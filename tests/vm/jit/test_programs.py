@@ -1,4 +1,4 @@
-"""Random verified programs: machine code does what the interpreter does, and counts as it counts."""
+"""Random verified programs: machine code does and counts what the interpreter does and counts."""
 
 from __future__ import annotations
 

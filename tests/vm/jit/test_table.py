@@ -62,7 +62,7 @@ def native():
     shared = Code(Module("Test", tuple(code)), FRAME)
     results, starts = Results(shared), [2 + 2 * number for number in range(len(CASES))]
     unit = Unit({pc: Region(shared, pc, FRAME, results) for pc in starts})
-    names = [f"o{pc}" for pc in starts]
+    names = [f"f{pc}" for pc in starts]
     library = llvm.load_object(llvm.compile_text(with_helpers(unit.text()), 1), names)
     functions = {name: entry(address) for name, address in library.addresses.items()}
     return library, functions
@@ -142,7 +142,7 @@ def same(found, wanted, op):
 def test_scalar_instructions_agree(number, native):
     op, mode = CASES[number]
     pc = 2 + 2 * number
-    function = native[1][f"o{pc}"]
+    function = native[1][f"f{pc}"]
     bench, chance = Bench(), random.Random(number)
     what = instruction(op, mode)
     for _ in range(40):
