@@ -87,7 +87,8 @@ class Agent:
         try:
             while not self._stopping.is_set() and (joined := self._join()) is not None:
                 if self._serve(joined) is Order.LEAVE:
-                    self._say("the cluster has no more use for this node")
+                    if not self._stopping.is_set():
+                        self._say("the cluster has no more use for this node")
                     return
         finally:
             self._end_process()

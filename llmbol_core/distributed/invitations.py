@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from llmbol_core.native.files import read_bytes
 FORMAT = "llmbol-invitation"
 VERSION = 1
 MOST_SECONDS = CERTIFICATE_DAYS * 86400.0
+_ADDRESS = re.compile(r"[\w.:-]{1,255}:[0-9]{1,5}", re.ASCII)
 INVITED = {"node": Role.INVITED, "client": Role.CLIENT}
 """What one can be invited as, and the role that the invitation's certificate has."""
 
@@ -94,7 +96,7 @@ class Bundle:
             bundle = cls(expires=expires, **{name: str(text) for name, text in fields.items()})
         except (ValueError, KeyError, TypeError, AttributeError):
             kind = None
-        if kind != FORMAT or bundle.role not in INVITED:
+        if kind != FORMAT or bundle.role not in INVITED or not _ADDRESS.fullmatch(bundle.address):
             raise UsageError(f"{path}: no invitation: expected a file that cluster invite wrote")
         if version != VERSION:
             raise UsageError(f"{path}: an invitation of version {version!r}, expected {VERSION}")

@@ -37,6 +37,10 @@ class ComputeNode:
                     f"node {self.name!r}: {word!r} is no name: "
                     "expected letters, digits, '.', '_' and '-', at most 63"
                 )
+        if not self.capabilities:
+            raise UsageError(
+                f"node {self.name!r}: no capability: expected words such as inference,training"
+            )
         port: object = self.port
         if not isinstance(port, int) or not 0 <= port <= 65535:
             raise UsageError(

@@ -97,7 +97,8 @@ def test_only_what_invite_wrote_is_an_invitation(home, tmp_path):
     path.write_text(bundle.text())
     assert Bundle.read(str(path)) == bundle
     good = json.loads(bundle.text())
-    for change in ({"format": "x"}, {"role": "king"}, {"expires": "soon"}, {"more": 1}):
+    changes = ({"format": "x"}, {"role": "king"}, {"expires": "soon"}, {"more": 1})
+    for change in (*changes, {"address": "nonsense"}, {"address": "h:x"}, {"address": ":1"}):
         path.write_text(json.dumps(good | change))
         with pytest.raises(UsageError, match="no invitation: expected a file that"):
             Bundle.read(str(path))
