@@ -40,6 +40,9 @@ def start(
         str,
         typer.Option(metavar="HOST[:PORT]", help="Be reached by other machines at this address."),
     ] = "",
+    keep: Annotated[
+        str, typer.Option(metavar="TIME", help="How long tasks are remembered after their end.")
+    ] = "30d",
     foreground: Annotated[
         bool, typer.Option("--foreground/--detach", help="Stay until stopped, or live on.")
     ] = False,
@@ -56,7 +59,8 @@ def start(
     from llmbol_core.distributed.strategies import DEFAULT
 
     local = local_nodes(nodes, words(capabilities), threads) if nodes else []
-    config = Config(tuple(local), strategy or DEFAULT, retries, listen=listen)
+    policy = strategy or DEFAULT, retries
+    config = Config(tuple(local), *policy, listen=listen, keep=duration(keep))
     state = StateDirectory.default()
     if foreground:
         control.run(state, config)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmbol.broker")
 
 HEALTH_SECONDS = 0.5
+FORGET_SECONDS = 600.0
+"""How often tasks that are old enough are forgotten."""
 REVIVE_SECONDS = 0.05
 SUSPECT_SECONDS = 3.0
 """A node that was silent for so long gets no more tasks."""
@@ -77,7 +79,8 @@ class Broker:
     async def serve(self) -> None:
         """Start everything, work until asked to stop, stop everything."""
         certificates = Certificates(self.state.tls)
-        door = self.door = Door(certificates, operations(Desk(self)), self.invitations.refusal)
+        desk = Desk(self)
+        door = self.door = Door(certificates, operations(desk), self.invitations.refusal)
         host, port = place(self.config.listen)
         self._address = await self._open(host, port)
         for record in self.ledger.recover():
@@ -90,7 +93,10 @@ class Broker:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stopping.set)
-        loops = [asyncio.create_task(self.journal.run()), asyncio.create_task(self._watch())]
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (self.journal.run(), self._watch(), self._forget(desk))
+        ]
         await self.stopping.wait()
         for task in (*loops, *self._work):
             task.cancel()
@@ -274,6 +280,15 @@ class Broker:
                 self.lose(name, "lost")
             # The connection breaks a moment before the process is gone.
             asyncio.get_running_loop().call_later(REVIVE_SECONDS, self._revive)
+
+    async def _forget(self, desk: Desk) -> None:
+        """Forget, now and then, the tasks that ended longer ago than they are to be kept."""
+        while True:
+            await asyncio.sleep(FORGET_SECONDS)
+            with suppress(ClusterError):
+                gone = await desk.forget(self.config.keep)
+                if gone.tasks:
+                    self.note("broker", f"forgot {gone.tasks} old tasks")
 
     async def _watch(self) -> None:
         """Notice nodes that hang, and processes that died before anybody had heard of them."""

@@ -109,8 +109,12 @@ class Desk:
 
     async def prune(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Forget what ended so many seconds ago, and the files that nobody needs since."""
+        return asdict(await self.forget(float(arguments["seconds"]))), b""
+
+    async def forget(self, seconds: float) -> Pruned:
+        """Forget what ended so many seconds ago; return what that was."""
         now = time.time()
-        before = now - float(arguments["seconds"])
+        before = now - seconds
         arriving = {file.sha256 for task, _ in self._arriving.values() for file in task.files}
 
         def work() -> Pruned:
@@ -124,7 +128,7 @@ class Desk:
             files, size = self._broker.store.prune(needed, min(before, now - SENT_SECONDS))
             return Pruned(len(gone), files, round(size / 1e6, 3))
 
-        return asdict(await asyncio.to_thread(work)), b""
+        return await asyncio.to_thread(work)
 
     async def status(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with how everything is."""

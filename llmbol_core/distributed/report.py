@@ -17,6 +17,8 @@ from llmbol_core.distributed.strategies import DEFAULT, check_strategy
 from llmbol_core.errors import ClusterError, UsageError
 from llmbol_core.native.files import read_bytes
 
+KEEP_SECONDS = 30 * 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -29,6 +31,8 @@ class Config:
     """Names of nodes that get no tasks."""
     listen: str = ""
     """Where the broker listens, HOST or HOST:PORT; empty for the loopback."""
+    keep: float = KEEP_SECONDS
+    """Seconds that tasks are remembered after their end."""
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy)
@@ -47,6 +51,7 @@ class Config:
             "max_retries": self.max_retries,
             "cordoned": list(self.cordoned),
             "listen": self.listen,
+            "keep": self.keep,
         }
         write_private(path, json.dumps(fields, indent=1).encode())
 
@@ -58,7 +63,8 @@ class Config:
             nodes = tuple(ComputeNode.from_json(node) for node in fields["nodes"])
             cordoned = tuple(map(str, fields.get("cordoned", ())))
             policy = fields["strategy"], fields["max_retries"]
-            return cls(nodes, *policy, cordoned, str(fields.get("listen", "")))
+            keep = float(fields.get("keep", KEEP_SECONDS))
+            return cls(nodes, *policy, cordoned, str(fields.get("listen", "")), keep)
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(f"{path}: no configuration of a cluster: {error}") from error
 
