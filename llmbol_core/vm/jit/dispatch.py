@@ -7,7 +7,7 @@ host's stack does not grow. Whoever does return tells the engine why: a number o
 from __future__ import annotations
 
 from llmbol_core.vm.jit import decoded
-from llmbol_core.vm.jit.runtime import HOST_STACK, LEAST_LEFT, Machine, Reason, State, Status
+from llmbol_core.vm.jit.runtime import HOST_STACK, LEAST_LEFT, How, Machine, Reason, State, Status
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 HEAD = "ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q"
@@ -75,6 +75,11 @@ define internal void @save(ptr %s, ptr %ip, i64 %q) {{
 define internal fastcc i64 @python({HEAD}) noinline {{
  call void @save(ptr %s, ptr %ip, i64 %q)
  ret i64 {Reason.PYTHON:d}
+}}
+
+define internal fastcc i64 @host({HEAD}) noinline {{
+ call void @save(ptr %s, ptr %ip, i64 %q)
+ ret i64 {Reason.HOST:d}
 }}
 
 define internal fastcc i64 @undecoded({HEAD}) noinline {{
@@ -304,13 +309,21 @@ go:
  ret i64 %r
 }}
 
-; What the engine calls: let the process have its turn or, if %next, the next one that is ready.
-define i64 @run(ptr %m, ptr %s, i32 %next) {{
- %switch = icmp ne i32 %next, 0
- br i1 %switch, label %other, label %this
+; What the engine calls: let the process have its turn, the next one that is ready, or this one
+; after a call of the host, whose frame is dropped.
+define i64 @run(ptr %m, ptr %s, i32 %how) {{
+ switch i32 %how, label %this [i32 {How.NEXT:d}, label %other i32 {How.CALLED:d}, label %called]
 other:
  %o = call fastcc i64 @switch(ptr %m, ptr %s, ptr null, ptr null, ptr null, i64 0)
  ret i64 %o
+called:
+ %hp = call ptr @machine(ptr %s, i64 {Machine.HOST_FRAME:d})
+ %frame = load i64, ptr %hp
+ %address = trunc i64 %frame to i32
+ call void @release_frame(ptr %m, ptr %s, i32 %address)
+ %tp = getelementptr i64, ptr %s, i64 {State.TOP:d}
+ store i64 %frame, ptr %tp
+ br label %this
 this:
  %r = call fastcc i64 @resume(ptr %m, ptr %s, ptr null, ptr null, ptr null, i64 0)
  ret i64 %r

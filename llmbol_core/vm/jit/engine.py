@@ -14,17 +14,27 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from llmbol_core.vm import handlers_control
-from llmbol_core.vm.arena import COUNT
-from llmbol_core.vm.host import HostModule
+from llmbol_core.errors import Trap
+from llmbol_core.vm import handlers_control, traps
+from llmbol_core.vm.arena import ASTRAY, COUNT
+from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
 from llmbol_core.vm.jit.region import frame_size
-from llmbol_core.vm.jit.runtime import MACHINE_WORDS, LinkKind, Machine, Reason, State, few_pointers
+from llmbol_core.vm.jit.runtime import (
+    MACHINE_WORDS,
+    REAL_FUNCTIONS,
+    How,
+    LinkKind,
+    Machine,
+    Reason,
+    State,
+    few_pointers,
+)
 from llmbol_core.vm.jit.startup import (
     STARTUP,
     WORTH_COMPILING,
@@ -32,7 +42,7 @@ from llmbol_core.vm.jit.startup import (
     NativeInterpreter,
 )
 from llmbol_core.vm.objects import LINKS
-from llmbol_core.vm.process import TYPE
+from llmbol_core.vm.process import TYPE, Raised
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
@@ -52,7 +62,7 @@ PATIENCE = 4096
 """Instructions that Python runs before they do."""
 HOT = 2000
 """How often an instruction runs in the native interpreter before its function is compiled."""
-_ROOT_SIGNATURE = 0xA1D1FE48
+_OF_REALS = 0xA1D1FE48
 """Of fn(x: real): real."""
 
 
@@ -74,6 +84,8 @@ class JitEngine(Interpreter):
         self._idle = array("q", bytes(8 * len(State)))
         """What stands for a process where none runs."""
         self._idle[State.MACHINE] = self.machine_address
+        self._idle_address = self._idle.buffer_info()[0]
+        self._run: Callable[[int | None, int, int], int]
         self._words[Machine.END] = len(self.heap.bytes)
         self.compiler = Compiler()
         self._native: NativeInterpreter | None = None
@@ -82,7 +94,10 @@ class JitEngine(Interpreter):
         """Modules by where native code has their instructions."""
         self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
-        self._mapped = 0
+        self._mapped = self._offered = 0
+        self._functions: list[HostFunction] = []
+        """Functions of the host by the numbers that links have for them."""
+        self._numbers: dict[int, int] = {}
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
         self.heap.settle = self._take_back
@@ -127,26 +142,59 @@ class JitEngine(Interpreter):
         total = self._stretch()
         self.process = process
         self._words[Machine.CURRENT] = process.address
-        goes_on, patience = True, PATIENCE
+        how, patience = How.AGAIN, PATIENCE
+        words = self._words
         while True:
-            reason = self._enter(goes_on)
-            goes_on = True
-            if reason == Reason.PYTHON:
-                most = 1 if self.process.module.is_verified else WORTH_LOADING
-                used, goes_on = super().run(self.process, most)
-                self._words[Machine.LEFT] -= used
-            elif reason == Reason.RETURN:
-                goes_on = handlers_control.ret(self, 0) != handlers_control.STOP
-            elif reason == Reason.DECODE:
-                self._native_of(self.process.module).decoded.decode(self.process.pc)
-            elif reason == Reason.HOT:
-                self._heat(self.process)
+            reason = self._enter(how)
+            if reason == Reason.HOST:
+                how = self._call(self.process)
+                words[Machine.LEFT] -= 1
+            elif reason in (Reason.SPENT, Reason.IDLE):
+                return total - words[Machine.LEFT], reason == Reason.SPENT
             else:
-                return total - self._words[Machine.LEFT], reason == Reason.SPENT
+                how = How.AGAIN if self._help(reason) else How.NEXT
             patience -= 1
-            words = self._words
             if not patience or words[Machine.LEFT] <= 0 or words[Machine.FUEL] <= 0:
-                return total - self._words[Machine.LEFT], goes_on
+                if how == How.CALLED:
+                    self.process.stack.pop_releasing(words[Machine.HOST_FRAME])
+                return total - words[Machine.LEFT], how != How.NEXT
+
+    def _help(self, reason: int) -> bool:
+        """Do what native code cannot; return whether the process goes on."""
+        process = self.process
+        if reason == Reason.PYTHON:
+            most = 1 if process.module.is_verified else WORTH_LOADING
+            used, goes_on = super().run(process, most)
+            self._words[Machine.LEFT] -= used
+            return goes_on
+        if reason == Reason.RETURN:
+            then: int = handlers_control.ret(self, 0)
+            return then != handlers_control.STOP
+        if reason == Reason.DECODE:
+            self._native_of(process.module).decoded.decode(process.pc)
+        else:
+            self._heat(process)
+        return True
+
+    def _call(self, process: Process) -> How:
+        """Call a function of the host, as the instruction at the process's pc wants."""
+        frame = self._words[Machine.HOST_FRAME]
+        function = self._functions[self._words[Machine.HOST_FUNCTION]]
+        try:
+            wish = function.run(HostCall(self.machine, process, self.heap, frame, process.module))
+        except (Trap, Raised) as error:
+            return How.AGAIN if self._deliver(process, error) else How.NEXT
+        except ASTRAY:
+            trap = Trap(traps.NIL_DEREFERENCE)
+            return How.AGAIN if self._deliver(process, trap) else How.NEXT
+        process.pc += 1
+        if wish is not None:
+            self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
+            return How.NEXT
+        if frame == process.stack.base:
+            process.stack.pop_releasing(frame)
+            return How.AGAIN
+        return How.CALLED
 
     def _stretch(self) -> int:
         """Set how many instructions may run now, and return it.
@@ -169,27 +217,26 @@ class JitEngine(Interpreter):
         self._native = STARTUP.get(ran)
         if self._native is None:
             return False
+        self._run = self._native.run
         for process in self.scheduler.processes.values():
             self._place(process, process.module)
         for number in self.linked:
             self._describe(number)
         return True
 
-    def _enter(self, goes_on: bool) -> int:
+    def _enter(self, how: How) -> int:
         """Let native code run the current process, or else the next one; return why it stops."""
         words = self._words
-        while self._unloaded:
-            native = self._natives.pop(self._unloaded.pop(), None)
-            if native is not None:
-                del self.modules[native.decoded.address]
+        if self._unloaded:
+            self._forget_unloaded()
         if len(self.heap.types) != self._mapped:
             self._map_types()
-        words[Machine.LINKS], words[Machine.LINK_COUNT] = self._links.buffer_info()
         offers = self.channels.offers
-        words[Machine.OFFERS], words[Machine.OFFER_COUNT] = offers.place
-        assert self._native is not None
-        record = words[Machine.CURRENT] if goes_on else self._idle.buffer_info()[0]
-        reason = self._native.run(self._base, record, not goes_on)
+        if len(offers.words) != self._offered:
+            words[Machine.OFFERS], words[Machine.OFFER_COUNT] = offers.place
+            self._offered = len(offers.words)
+        record = self._idle_address if how == How.NEXT else words[Machine.CURRENT]
+        reason = self._run(self._base, record, how)
         current = words[Machine.CURRENT]
         if current and current != self.process.address:
             self.process = self._process_at(current)
@@ -224,6 +271,12 @@ class JitEngine(Interpreter):
     def unload(self, module: LoadedModule) -> None:
         """Drop what is compiled of a module, as soon as native code does not run."""
         self._unloaded.append(module)
+
+    def _forget_unloaded(self) -> None:
+        while self._unloaded:
+            native = self._natives.pop(self._unloaded.pop(), None)
+            if native is not None:
+                del self.modules[native.decoded.address]
 
     def _native_of(self, loaded: LoadedModule) -> Native:
         """Return what native code has of a module, so far."""
@@ -277,16 +330,23 @@ class JitEngine(Interpreter):
         record = array("q", [len(linked.links), *tables])
         for link in linked.links:
             size, pointers = self.heap.types[link.type]
-            kind = _kind(link) if link.function or tables[0] else LinkKind.HOST
+            kind = self._kind(link) if link.function or tables[0] else LinkKind.OTHER
             record.extend([kind, link.type, frame_size(size), few_pointers(pointers)])
         self._links.extend([0] * (number + 1 - len(self._links)))
         self._links[number] = record.buffer_info()[0]
         self._records[number] = record
+        self._words[Machine.LINKS], self._words[Machine.LINK_COUNT] = self._links.buffer_info()
 
-
-def _kind(link: Link) -> int:
-    """Return a link's pc, or what it is instead."""
-    if link.function is None:
-        return link.pc if link.pc >= 0 else LinkKind.HOST
-    is_root = link.function.signature == _ROOT_SIGNATURE and link.function.name == "sqrt"
-    return LinkKind.SQUARE_ROOT if is_root else LinkKind.HOST
+    def _kind(self, link: Link) -> int:
+        """Return a link's pc, or what it is instead."""
+        function = link.function
+        if function is None:
+            return link.pc if link.pc >= 0 else LinkKind.OTHER
+        if function.signature == _OF_REALS and function.name == "sqrt":
+            return LinkKind.SQUARE_ROOT
+        if function.signature == _OF_REALS and function.name in REAL_FUNCTIONS:
+            return LinkKind.REAL - REAL_FUNCTIONS.index(function.name)
+        number = self._numbers.setdefault(id(function), len(self._functions))
+        if number == len(self._functions):
+            self._functions.append(function)
+        return LinkKind.HOST - number

@@ -9,7 +9,8 @@ from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
 from llmbol_core.vm.jit.operands import Place
-from llmbol_core.vm.jit.runtime import State, tag
+from llmbol_core.vm.jit.runtime import REAL_FUNCTIONS, LinkKind, Machine, State, tag
+from llmbol_core.vm.layout import ARGUMENTS, RESULT
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
@@ -273,10 +274,14 @@ def _record(out: ColdLowerer, handle: str) -> str:
 
 @cold("mcall")
 def mcall(out: ColdLowerer) -> None:
-    """Enter a function of a module; Python calls those of the host."""
+    """Enter a function of a module, or have the host called."""
     start, number, handle = out.read("s"), out.read("m"), out.read("d")
     pc, kind, _ = _link(out, handle, number)
-    out.guard(out.value(f"icmp slt i32 {pc}, 0"))
+    outside, inside = out.label(), out.label()
+    out.branch(out.value(f"icmp slt i32 {pc}, 0"), outside, inside)
+    out.begin(outside)
+    _call_outside(out, start, pc)
+    out.begin(inside)
     made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
     out.guard(out.value(f"icmp ne i32 {made}, {kind}"))
     record = _record(out, handle)
@@ -284,6 +289,46 @@ def mcall(out: ColdLowerer) -> None:
     out.emit(f"call void @retain(ptr %m, i32 {handle})")
     d, code = _enter_module(out, handle, record)
     out.go(_instruction(out, code, pc), f=f, d=d)
+
+
+def _call_outside(out: ColdLowerer, start: str, pc: str) -> None:
+    """Call a function of reals here, or let the engine call any other of the host."""
+    host, other, real = out.label(), out.label(), out.label()
+    out.branch(out.value(f"icmp sle i32 {pc}, {LinkKind.HOST:d}"), host, other)
+    out.begin(host)
+    index = out.value(f"sub i32 {LinkKind.HOST:d}, {pc}")
+    for word, value in ((Machine.HOST_FUNCTION, index), (Machine.HOST_FRAME, start)):
+        pointer = out.value(f"call ptr @machine(ptr %s, i64 {word:d})")
+        out.emit(f"store i64 {out.value(f'zext i32 {value} to i64')}, ptr {pointer}")
+    out.tail("@host")
+    out.begin(other)
+    index = out.value(f"sub i32 {LinkKind.REAL:d}, {pc}")
+    out.guard(out.value(f"icmp ugt i32 {index}, {len(REAL_FUNCTIONS) - 1}"))
+    out.jump(real)
+    out.begin(real)
+    _call_real(out, start, index)
+
+
+def _call_real(out: ColdLowerer, start: str, index: str) -> None:
+    """Call a function of the C library; results that are not finite are left to Python."""
+    out.guard(out.value(f"icmp eq i32 {start}, {out.get(State.BASE, 'i32')}"))
+    result = out.value(f"load i32, ptr {out.at(start, RESULT)}, align 4")
+    out.guard(out.value(f"icmp eq i32 {result}, {_NIL}"))
+    x = out.value(f"load double, ptr {out.at(start, ARGUMENTS)}, align 8")
+    labels, done = [out.label() for _ in REAL_FUNCTIONS], out.label()
+    out.choose(index, *labels)
+    found = []
+    for label, name in zip(labels, REAL_FUNCTIONS, strict=True):
+        out.begin(label)
+        found.append(f"[{out.value(f'call double @{name}(double {x})')}, %{label}]")
+        out.jump(done)
+    out.begin(done)
+    value = out.value(f"phi double {', '.join(found)}")
+    size = out.value(f"call double @llvm.fabs.f64(double {value})")
+    out.guard(out.value(f"fcmp uge double {size}, 0x7FF0000000000000"))
+    out.emit(f"store double {value}, ptr {out.at(result)}, align 1")
+    out.set(State.TOP, start)
+    out.next()
 
 
 @cold("ret")

@@ -84,9 +84,12 @@ class Machine(IntEnum):
     """Objects that Python is to release, linked through their counts."""
     FREED = 15
     """Large blocks that Python is to free, linked through their first words."""
-    TURN = 16
+    HOST_FUNCTION = 16
+    """The number of a function that the engine is to call, and where the frame of the call is."""
+    HOST_FRAME = 17
+    TURN = 18
     """Which of the blocks that are kept makes room for the next one."""
-    SPARE = 17
+    SPARE = 19
     """The first of ``SPARES`` words with large free blocks, or 0."""
 
 
@@ -110,6 +113,19 @@ class Reason(IntEnum):
     """No process is ready."""
     RETURN = 5
     """Machine code has returned from a function whose frame Python is to leave."""
+    HOST = 6
+    """A function of the host is to be called."""
+
+
+class How(IntEnum):
+    """How the native interpreter is entered."""
+
+    AGAIN = 0
+    """Let the process have its turn."""
+    NEXT = 1
+    """Let the next process have it, since this one cannot go on."""
+    CALLED = 2
+    """Let the process go on after a call of the host."""
 
 
 class Wait(IntEnum):
@@ -143,10 +159,18 @@ LEAST_LEFT = -(1 << 30)
 class LinkKind(IntEnum):
     """What stands in place of a pc."""
 
-    HOST = -1
-    """The interpreter calls it."""
+    OTHER = -1
+    """The reference engine calls it."""
     SQUARE_ROOT = -2
+    REAL = -16
+    """From here on down: functions of ``REAL_FUNCTIONS``, which native code calls."""
+    HOST = -1024
+    """From here on down: functions that the engine keeps a list of."""
 
+
+REAL_FUNCTIONS = ("acos", "asin", "atan", "ceil", "cos", "cosh", "exp", "expm1", "fabs", "floor",
+                  "log", "log10", "sin", "tan", "tanh")  # fmt: skip
+"""Functions fn(x: real): real of $Math that are those of the C library where they are finite."""
 
 LINK_HEADER, LINK_WORDS = 4, 4
 FEW_POINTERS = 4
