@@ -29,6 +29,7 @@ from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from llmbol_core.builtins.varargs import VarArguments
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
@@ -85,37 +86,6 @@ class Pending:
 
     run: Callable[[], Any]
     then: Callable[[Any], Any]
-
-
-class VarArguments:
-    """The values behind ``*``, taken one by one by who knows their types.
-
-    Words follow each other; bigs and reals lie at multiples of 8 from the frame's start.
-    """
-
-    def __init__(self, heap: Heap, frame: int, offset: int) -> None:
-        self._heap, self._frame, self._offset = heap, frame, offset
-
-    def word(self) -> int:
-        """Take an int."""
-        return self._heap.word(self._take(4))
-
-    def big(self) -> int:
-        """Take a big."""
-        return self._heap.big(self._take(8))
-
-    def real(self) -> float:
-        """Take a real."""
-        return self._heap.real(self._take(8))
-
-    def string(self) -> str:
-        """Take a string."""
-        return self._heap.string(self._heap.pointer(self._take(4)))
-
-    def _take(self, size: int) -> int:
-        at = -(-self._offset // size) * size
-        self._offset = at + size
-        return self._frame + at
 
 
 class _Typed(NamedTuple):

@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 from llmbol_core.builtins import sysfile
-from llmbol_core.builtins.binding import VarArguments
 from llmbol_core.builtins.format import format_text
 from llmbol_core.builtins.sysbinding import binding, declare, environment
+from llmbol_core.builtins.varargs import VarArguments
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.conversion import rune_to_char

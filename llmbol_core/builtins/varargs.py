@@ -1,0 +1,36 @@
+"""The arguments behind ``*`` of a function that takes any number of them."""
+
+from __future__ import annotations
+
+from llmbol_core.vm.objects import Heap
+
+
+class VarArguments:
+    """The values behind ``*``, taken one by one by who knows their types.
+
+    Words follow each other; bigs and reals lie at multiples of 8 from the frame's start.
+    """
+
+    def __init__(self, heap: Heap, frame: int, offset: int) -> None:
+        self._heap, self._frame, self._offset = heap, frame, offset
+
+    def word(self) -> int:
+        """Take an int."""
+        return self._heap.word(self._take(4))
+
+    def big(self) -> int:
+        """Take a big."""
+        return self._heap.big(self._take(8))
+
+    def real(self) -> float:
+        """Take a real."""
+        return self._heap.real(self._take(8))
+
+    def string(self) -> str:
+        """Take a string."""
+        return self._heap.string(self._heap.pointer(self._take(4)))
+
+    def _take(self, size: int) -> int:
+        at = -(-self._offset // size) * size
+        self._offset = at + size
+        return self._frame + at
