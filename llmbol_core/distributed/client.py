@@ -314,7 +314,8 @@ class Client:
         else:
             sha256, size = hashlib.sha256(content).hexdigest(), len(content)
         if self._store is not None and isinstance(content, bytes):
-            # Here is where the cluster looks.
+            # Here is where the cluster looks, if there is one.
+            self._state.address()
             self._store.keep(sha256, content)
         elif sha256 not in self._sent and not self.call("has", {"sha256": sha256})[0]:
             whole = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)

@@ -105,6 +105,7 @@ def test_a_node_joins_works_is_replaced_and_leaves(client, cluster, join, tmp_pa
     assert not processes_of(StateDirectory(home))
 
 
+@pytest.mark.slow
 def test_two_with_one_name_get_two(client, cluster, join):
     bundle = invite(cluster)
     one, other = join(bundle, "twin"), join(bundle, "twin")
@@ -121,6 +122,7 @@ def test_a_node_joins_again_when_the_broker_was_killed(client, cluster, join):
     assert eventually(lambda: is_up(client, "again") and is_up(client, "node-1"))
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_killed_takes_its_node_along(client, cluster, join, tmp_path):
     process = join(invite(cluster), "doomed")
     assert eventually(lambda: is_up(client, "doomed"))
@@ -145,6 +147,7 @@ def test_revocation_ends_a_visit_at_once(client, cluster, join, tmp_path):
     assert second.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_late_guest_is_told_that_it_is_too_late(cluster, join):
     bundle = invite(cluster, seconds=1)
     time.sleep(max(0, bundle.expires - time.time()) + 1)
