@@ -78,8 +78,9 @@ def products() -> Iterator[Row]:
             yield Row(
                 f"mul_mat {name} x {batch}", amount, "GOP/s", multiply, multiply_peer, "NumPy"
             )
-    for size in (32, 256, 1024):
-        a, b = rng.normal(size=(2, size, size)).astype(np.float32)
+    shapes = [(1, 784, 128), (8, 784, 128), (32, 784, 128), *((n, n, n) for n in (256, 1024, 2048))]
+    for m, depth, n in shapes:
+        a, b = (rng.normal(size=s).astype(np.float32) for s in ((m, depth), (depth, n)))
 
         def matmul(a: Any = a, b: Any = b) -> Any:
             return ops.matmul(a, b)
@@ -87,7 +88,8 @@ def products() -> Iterator[Row]:
         def matmul_peer(a: Any = a, b: Any = b) -> Any:
             return a @ b
 
-        yield Row(f"matmul {size}", 2 * size**3 / 1e9, "GOP/s", matmul, matmul_peer, "NumPy")
+        name = f"matmul {m}x{depth}x{n}"
+        yield Row(name, 2 * m * depth * n / 1e9, "GOP/s", matmul, matmul_peer, "NumPy")
 
 
 def network() -> tuple[Graph, dict[str, Any]]:

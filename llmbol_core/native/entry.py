@@ -57,7 +57,7 @@ class _Word(IntEnum):
     SIZE = 19
 
 
-_DATA, _NDIM, _SHAPE, _DESCR, _FLAGS = 16, 24, 32, 56, 64
+DATA, NDIM, SHAPE, STRIDES, DESCR, FLAGS = 16, 24, 32, 40, 56, 64
 """Where an array object has these: PyArrayObject_fields in NumPy's ndarraytypes.h."""
 _NEEDED = 0x1 | 0x100
 """Flags: in rows without gaps, and aligned."""
@@ -67,7 +67,7 @@ _FLOAT, _NEW = 11, 93
 
 _BODY = f"""
 define ptr @entry(ptr %self, ptr %x) {{
- %selfdata = getelementptr i8, ptr %self, i64 {_DATA}
+ %selfdata = getelementptr i8, ptr %self, i64 {DATA}
  %record = load ptr, ptr %selfdata
  %at.busy = getelementptr i64, ptr %record, i64 {_Word.BUSY.value}
 WORDS
@@ -76,14 +76,14 @@ WORDS
  %isarray = icmp eq ptr %xtype, %type
  br i1 %isarray, label %array, label %else
 array:
- %xdescrp = getelementptr i8, ptr %x, i64 {_DESCR}
+ %xdescrp = getelementptr i8, ptr %x, i64 {DESCR}
  %xdescr = load ptr, ptr %xdescrp
  %isfloat = icmp eq ptr %xdescr, %descriptor
- %xflagsp = getelementptr i8, ptr %x, i64 {_FLAGS}
+ %xflagsp = getelementptr i8, ptr %x, i64 {FLAGS}
  %xflags = load i32, ptr %xflagsp
  %flagged = and i32 %xflags, {_NEEDED}
  %isplain = icmp eq i32 %flagged, {_NEEDED}
- %xaxesp = getelementptr i8, ptr %x, i64 {_NDIM}
+ %xaxesp = getelementptr i8, ptr %x, i64 {NDIM}
  %xaxes = load i32, ptr %xaxesp
  %naxes = ptrtoint ptr %axes to i64
  %axes32 = trunc i64 %naxes to i32
@@ -92,7 +92,7 @@ array:
  %all = and i1 %both, %sameaxes
  br i1 %all, label %shapes, label %else
 shapes:
- %xshapep = getelementptr i8, ptr %x, i64 {_SHAPE}
+ %xshapep = getelementptr i8, ptr %x, i64 {SHAPE}
  %xshape = load ptr, ptr %xshapep
  br label %each
 each:
@@ -121,10 +121,10 @@ make:
  %failed = icmp eq ptr %y, null
  br i1 %failed, label %done, label %go
 go:
- %xdatap = getelementptr i8, ptr %x, i64 {_DATA}
+ %xdatap = getelementptr i8, ptr %x, i64 {DATA}
  %xdata = load ptr, ptr %xdatap
  store ptr %xdata, ptr %bases
- %ydatap = getelementptr i8, ptr %y, i64 {_DATA}
+ %ydatap = getelementptr i8, ptr %y, i64 {DATA}
  %ydata = load ptr, ptr %ydatap
  %bases1 = getelementptr i64, ptr %bases, i64 1
  store ptr %ydata, ptr %bases1
@@ -254,10 +254,12 @@ def is_possible() -> bool:
 
     lies = (
         word(8, ctypes.c_void_p) == id(np.ndarray)
-        and word(_DATA, ctypes.c_void_p) == x.ctypes.data
-        and word(_NDIM, ctypes.c_int32) == x.ndim
-        and word(_DESCR, ctypes.c_void_p) == id(x.dtype)
-        and word(_FLAGS, ctypes.c_int32) & _NEEDED == _NEEDED
+        and word(DATA, ctypes.c_void_p) == x.ctypes.data
+        and word(NDIM, ctypes.c_int32) == x.ndim
+        and ctypes.c_int64.from_address(word(SHAPE, ctypes.c_void_p)).value == 3
+        and ctypes.c_int64.from_address(word(STRIDES, ctypes.c_void_p)).value == 20
+        and word(DESCR, ctypes.c_void_p) == id(x.dtype)
+        and word(FLAGS, ctypes.c_int32) & _NEEDED == _NEEDED
     )
     return lies and _interface() is not None
 

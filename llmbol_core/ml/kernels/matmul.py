@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 group = Group("matmul")
 
-DEPTH = 512
+DEPTH = 1536
 """How much of the depth ``multiply`` does at a time."""
-PANELS = 8
+PANELS = 4
 """How many panels it packs at a time."""
 LONG = 1024
 """How much of the depth ``dots`` does at a time."""
@@ -204,6 +204,8 @@ def multiply_each(
         ).write(k.value(0, i64), panels)  # fmt: skip
 
 
+NEAR = 256
+"""How many numbers ahead rows of w are asked for that are needed once."""
 BAND = 144
 """How many rows ``dots`` works on while they stay in the cache."""
 COLUMNS = 8
@@ -262,6 +264,8 @@ class _Dots:
 
         def step(i: Value, left: Value | None) -> None:
             given = [read(k, line, i, left) for line in weights]
+            for line in weights if wide == COLUMNS else ():
+                line.prefetch(i + NEAR)
             for line, totals in zip(lines, sums, strict=True):
                 value = read(k, line, i, left)
                 for total, weight in zip(totals, given, strict=True):

@@ -20,10 +20,10 @@ _TILE = 32
 def product(x: Array, y: Array, out: Out = None) -> Array:
     """Return [M, K] times [K, N]; each row of the result depends on its row of x alone."""
     output = np.empty((len(x), y.shape[1]), x.dtype) if out is None else out
-    if x.dtype == y.dtype == output.dtype == np.float32 and target() is not None:
+    if x.dtype == y.dtype == output.dtype == np.float32 and (chosen := target()) is not None:
         from llmbol_core.ml.matrices import multiply
 
-        return multiply(x, y, output)
+        return multiply(x, y, output, chosen)
     return product_by_definition(x, y, output)
 
 
