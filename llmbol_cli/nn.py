@@ -111,6 +111,9 @@ def infer(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Show the labels of the K highest values.")
     ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Labels of the values, one on a line.")
+    ] = None,
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
     output: Annotated[
         str | None,
@@ -129,17 +132,29 @@ def infer(
     """
     from llmbol_core.native.files import check_target
     from llmbol_core.nn.checkpoint import load_for_inference
-    from llmbol_core.nn.infer import Stopwatch, infer_parts, read_inputs, save_outputs
+    from llmbol_core.nn.infer import (
+        Stopwatch,
+        infer_parts,
+        infer_stream,
+        read_inputs,
+        save_outputs,
+        use_labels,
+    )
 
     if output is not None:
         check_target(output, source)
-    model = load_for_inference(source)
-    stdin = sys.stdin.buffer.read() if inputs == "-" else None
-    samples = read_inputs(model, "<stdin>" if inputs == "-" else inputs, stdin, array)
-    clock = Stopwatch()
-    parts = clock.watch(infer_parts(model, samples))
+    model, clock = load_for_inference(source), Stopwatch()
+    if labels is not None:
+        use_labels(model, labels)
+    if inputs == "-":
+        stdin = sys.stdin.buffer
+        read = getattr(stdin, "read1", stdin.read)  # what there is, without waiting for more
+        parts = infer_stream(model, read, "<stdin>", array)
+    else:
+        parts = infer_parts(model, read_inputs(model, inputs, None, array))
+    parts = clock.watch(parts)
     if output is not None:
-        save_outputs(parts, len(samples), output)
+        save_outputs(parts, output)
     else:
         _show_outputs(model, parts, top_k, as_json)
     if stats:
@@ -162,6 +177,7 @@ def _show_outputs(
     else:
         for part in parts:
             render.show(format_rows(part))
+            sys.stdout.flush()
 
 
 @app.command("compile")

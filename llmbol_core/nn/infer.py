@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llmbol_core.errors import UsageError
-from llmbol_core.native.files import atomic_write
+from llmbol_core.errors import DataFormatError, UsageError
+from llmbol_core.native.files import atomic_write, read_bytes
 from llmbol_core.nn.checkpoint import InferenceModel
 from llmbol_core.nn.data import (
     conform,
@@ -21,6 +22,10 @@ from llmbol_core.nn.data import (
     samples_at_a_time,
 )
 from llmbol_core.nn.module import Array
+from llmbol_core.nn.streams import SampleStream
+
+_ROOM = 1 << 34
+"""Bytes that what must be read whole may take."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,36 @@ def infer_parts(model: InferenceModel, samples: Array) -> Iterator[Array]:
     step = samples_at_a_time(samples.dtype.itemsize * math.prod(samples.shape[1:]))
     for start in range(0, max(len(samples), 1), step):
         yield model.run(samples[start : start + step])
+
+
+def infer_stream(
+    model: InferenceModel, read: Callable[[int], bytes], path: str, name: str | None = None
+) -> Iterator[Array]:
+    """Yield the outputs for samples that come bit by bit.
+
+    Rows of a table are answered one by one: whoever writes them may wait for the answer.
+    """
+    training = model.model.train
+    inputs, targets = (training.inputs, training.targets) if training else ("inputs", "targets")
+    stream = SampleStream(read, path, name or inputs, targets, model.input_shape, _ROOM)
+    size = 1
+    if stream.count is not None:
+        size = samples_at_a_time(stream.item_bytes * math.prod(model.input_shape))
+    while (samples := stream.take(size)) is not None:
+        yield model.run(samples)
+    if not stream.taken:
+        yield model.run(np.empty((0, *model.input_shape), np.float32))
+
+
+def use_labels(model: InferenceModel, path: str) -> None:
+    """Let the labels of a model be the lines of a file. Raises UsageError if they do not fit."""
+    try:
+        lines = tuple(read_bytes(path).decode("utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise DataFormatError(path, error.start, "not UTF-8 text") from error
+    if len(lines) != (count := math.prod(model.output_shape)):
+        raise UsageError(f"{path}: {len(lines)} labels for an output of {count} values")
+    model.model.labels = lines
 
 
 @dataclass(frozen=True)
@@ -137,14 +172,19 @@ def top_candidates(
     ]
 
 
-def save_outputs(outputs: Iterable[Array], count: int, path: str) -> None:
-    """Write parts of outputs, so many samples in all, as one ``.npy`` file, as they come."""
+def save_outputs(outputs: Iterable[Array], path: str) -> None:
+    """Write parts of outputs as one ``.npy`` file, as they come."""
     with atomic_write(path) as file:
-        started = False
+        count = 0
+        header: dict[str, Any] = {}
         for part in outputs:
-            if not started:
+            if not header:
                 header = {"descr": part.dtype.str, "fortran_order": False}
-                shape = {"shape": (count, *part.shape[1:])}
-                np.lib.format.write_array_header_1_0(file, header | shape)
-                started = True
+                header["shape"] = (0, *part.shape[1:])
+                # NumPy leaves room in the header for any length.
+                np.lib.format.write_array_header_1_0(file, header)
             file.write(np.ascontiguousarray(part).data)
+            count += len(part)
+        file.seek(0)
+        header["shape"] = (count, *header["shape"][1:])
+        np.lib.format.write_array_header_1_0(file, header)

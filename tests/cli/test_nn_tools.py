@@ -227,3 +227,36 @@ def test_mistakes_are_one_clear_line(nn, folder, words, said):  # noqa: F811
     assert (result.code, result.out) == (1, "")
     assert re.match(f"error: .*({said})", result.err)
     assert result.err.count("\n") == 1
+
+
+def test_samples_from_a_pipe_are_answered_as_they_come(folder, tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-c", "from llmbol_cli.nn import main; main()", "infer"]
+    words = [str(folder / "net.gguf"), "-"]
+    row = ",".join(["0.5"] * 64) + "\n"
+    with subprocess.Popen(
+        [*command, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        first = []
+        for _ in range(3):
+            process.stdin.write(row)
+            process.stdin.flush()
+            first.append(process.stdout.readline())
+        rest, _ = process.communicate(row * 500)
+    assert len(set(first + rest.splitlines(keepends=True))) == 1
+    assert rest.count("\n") == 500
+
+
+def test_labels_from_a_file(nn, folder, tmp_path):  # noqa: F811
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    words = ("infer", folder / "net.gguf", folder / "x.npy", "--top-k", "1", "--json", "--labels")
+    found = json.loads(nn(*words, tmp_path / "names.txt").out)
+    assert {row["label"] for row in found} <= set("abcde")
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    result = nn(*words, tmp_path / "names.txt")
+    assert result.code == 1
+    assert "2 labels for an output of 5 values" in result.err

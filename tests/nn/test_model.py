@@ -233,7 +233,7 @@ def test_inference_on_files(trained, tmp_path):
     assert [(c.sample, c.rank) for c in best] == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
     assert best[0].label == "0"
     assert best[0].value == outputs[0].max()
-    save_outputs([outputs[:2], outputs[2:]], 3, str(tmp_path / "y.npy"))
+    save_outputs([outputs[:2], outputs[2:]], str(tmp_path / "y.npy"))
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), outputs)
     with pytest.raises(UsageError, match="no array 'labls'"):
         infer(model, "specs/data/digits.npz", name="labls")
