@@ -198,6 +198,7 @@ def train(
     ] = None,
     priority: Priority = 0,
     retries: Retries = None,
+    timeout: Timeout = None,
     capability: Capability = None,
     strategy: Strategy = None,
     id: TaskId = None,
@@ -215,7 +216,7 @@ def train(
     )  # fmt: skip
     target = output or f"{os.path.basename(start.model.name)}.gguf"
     check_output(target, False, spec)
-    options = _options(priority, retries, None, capability, strategy)
+    options = _options(priority, retries, timeout, capability, strategy)
     with connected() as client:
         members = nodes or max(1, sum("training" in n.capabilities for n in client.status().nodes))
         ids = client.submit(train_tasks(_task("train", id, {}, options), start, members))

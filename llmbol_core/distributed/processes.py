@@ -108,7 +108,8 @@ class NodeProcess:
 
     def _environment(self) -> dict[str, str]:
         threads = dict.fromkeys(THREADS, str(self.node.threads))
-        return {**self._inherited, **as_parent(), **threads, "LLMBOL_NODE": self.node.name}
+        own = {"LLMBOL_NODE": self.node.name, "LLMBOL_GUEST": "1" if self._address else ""}
+        return {**self._inherited, **as_parent(), **threads, **own}
 
     def _command(self) -> list[str]:
         certificates = Certificates(self._state.tls)

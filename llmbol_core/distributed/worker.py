@@ -73,11 +73,14 @@ def _run(task: Task) -> Answer:
             dict(task.payload), tuple(files), _models, broker.ask, task.id, task.group or task.id,
             os.environ.get("LLMBOL_NODE", ""),
         )  # fmt: skip
-        return (
-            _in_scratch(received, JOBS[task.type].run, state)
-            if files
-            else (JOBS[task.type].run(received))
-        )
+        run = JOBS[task.type].run
+        try:
+            return _in_scratch(received, run, state) if files else run(received)
+        finally:
+            if os.environ.get("LLMBOL_GUEST"):
+                # Programs and models are used again; inputs would only fill this machine's disk.
+                for file in (file for file in task.files if file.role == "input"):
+                    store.remove(file.sha256)
 
 
 def _in_scratch(

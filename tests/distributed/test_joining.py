@@ -80,12 +80,14 @@ def test_a_node_joins_works_is_replaced_and_leaves(client, cluster, join, tmp_pa
     process = join(invite(cluster), "far", "--capabilities", "special")
     assert eventually(lambda: is_up(client, "far"))
     (tmp_path / "program").write_bytes(b"no program")
-    payload = {"program": str(tmp_path / "program")}
+    (tmp_path / "input").write_bytes(b"only for this task")
+    payload = {"program": str(tmp_path / "program"), "inputs": [str(tmp_path / "input")]}
     client.submit([create_task("there", "run", payload, capability="special")])
     assert client.wait(["there"], 20)[0].node == "far"
     # The file is on that machine now, once.
     (home,) = (tmp_path / "far" / "joined").iterdir()
     assert FileStore(home / "files").has(client._hash(tmp_path / "program")[0])
+    assert not FileStore(home / "files").has(client._hash(tmp_path / "input")[0])
     assert all(path.stat().st_mode & 0o077 == 0 for path in home.rglob("*"))
     # A task that takes too long is ended there too.
     client.submit([
