@@ -28,8 +28,8 @@ sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of 
 
 _COLUMNS = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
-_AHEAD, _AHEAD_OF_BYTES = 6144, 3072
-"""How many bytes ahead of use weights are asked for; whole bytes are used up faster."""
+_AHEAD = 4096
+"""How many bytes ahead of use weights are asked for."""
 _COLUMNS_AT_A_TIME = 120
 """Columns whose activations stay in the cache while all rows pass by."""
 
@@ -134,10 +134,9 @@ def _tile(
 
 
 def _fetch(form: Form, unit: Pointer) -> None:
-    """Ask for what comes after a block, ahead of its use."""
-    ahead = _AHEAD_OF_BYTES if form.cells == "bytes" else _AHEAD
+    """Ask for what comes after a block, ahead of its use: it is used once."""
     for line in range(0, form.unit, 64):
-        unit.prefetch(ahead + line)
+        unit.prefetch(_AHEAD + line, level=0)
 
 
 def _add_scaled(

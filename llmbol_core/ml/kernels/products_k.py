@@ -106,7 +106,7 @@ def _tile(
         unit = stream.at(block * form.unit)
         if count == 1:
             for line in range(0, form.unit, 64):
-                unit.prefetch(_AHEAD + line)
+                unit.prefetch(_AHEAD + line, level=0)
         at = [line + block for line in lines]
         rows = [_Rows(unit.at(group * form.group + form.head), part) for group, part in places]
         sums = _integers(k, form, rows, [work.levels.at(line * COLUMNS) for line in at])
