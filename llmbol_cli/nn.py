@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from llmbol_cli import nn_exchange, nn_tools, nn_train, render
-from llmbol_cli.options import MAX_SEED, AsJson, Checkpoint, Data, ModelOrSpec, file_name, required
+from llmbol_cli.options import (
+    MAX_SEED,
+    AsJson,
+    Checkpoint,
+    Data,
+    ModelOrSpec,
+    Threads,
+    file_name,
+    required,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +66,7 @@ def evaluate(
     confusion: Annotated[
         bool, typer.Option("--confusion", help="Show what each class was taken for.")
     ] = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure loss and accuracy on the held-out part of the data.
@@ -124,6 +134,7 @@ def infer(
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell latency, throughput and memory in the end.")
     ] = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the model's output for each sample, one line of tab-separated numbers each.

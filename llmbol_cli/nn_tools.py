@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Checkpoint, file_name, numbers, required, size
+from llmbol_cli.options import AsJson, Checkpoint, Threads, file_name, numbers, required, size
 
 app = render.app("Look at models, compare them, change how their weights are stored.")
 
@@ -34,6 +34,7 @@ def quantize(
         str | None, typer.Option(metavar="SIZE", help="Split into files of at most this, as 2G.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Store the weight matrices of a model in fewer bits; say what became of each tensor.
@@ -56,6 +57,7 @@ def dequantize(
         str,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
     ],
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Store all weights of a model as float32 again.
@@ -115,6 +117,7 @@ def compare(
         str, typer.Option("--input", metavar="FILE", help="Samples: .npy, .npz or .csv.")
     ],
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far the outputs of two models lie apart, and the results of each layer.
@@ -133,6 +136,7 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.0, max=3600.0, help="How long to run each size.")
     ] = 0.5,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure latency, throughput and memory of a model, and the gain over float weights.

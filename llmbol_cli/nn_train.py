@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import MAX_SEED, AsJson, Data, ModelOrSpec, file_name
+from llmbol_cli.options import MAX_SEED, AsJson, Data, ModelOrSpec, Threads, file_name
 
 app = render.app("Start, check and train models.")
 
@@ -88,6 +88,7 @@ def train(
             metavar="FILE", help="Draw the learning curve, .svg or .png.", callback=file_name
         ),
     ] = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model as its spec says and write the checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,21 @@ Checkpoint = Annotated[
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
 ]
+
+
+def _use_threads(count: int | None) -> int | None:
+    """Let so many threads compute, in this process and those that it starts."""
+    if count is not None:
+        os.environ["LLMBOL_THREADS"] = str(count)
+    return count
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="How many threads compute.",
+                 callback=_use_threads),
+]  # fmt: skip
+"""Takes effect by itself: commands need not look at it."""
 MAX_SEED = 2**32 - 1
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

@@ -51,6 +51,14 @@ def test_types_by_pattern_and_dry_run(nn, folder, tmp_path):  # noqa: F811
     assert nn("quantize", folder / "net.gguf", "-t", "q4_0").code == 2
 
 
+def test_threads_are_counted_as_wished(nn, folder, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LLMBOL_THREADS", "2")
+    words = ["bench", folder / "net.gguf", "--batch", "1", "--seconds", "0", "--json"]
+    assert json.loads(nn(*words).out)["threads"] == 2
+    assert json.loads(nn(*words, "--threads", "1").out)["threads"] == 1
+    assert nn(*words, "--threads", "0").code == 2
+
+
 def test_a_model_is_split_into_shards(nn, folder, tmp_path):  # noqa: F811
     words = ["quantize", folder / "llama.gguf", "-t", "q8_0", "-o", tmp_path / "small.gguf"]
     report = json.loads(nn(*words, "--max-shard", "1K", "--json").out)
