@@ -86,6 +86,8 @@ class Arena:
         self.reals = self.bytes.cast("d")
         self.shorts = self.bytes.cast("h")
         self.floats = self.bytes.cast("f")
+        self.peak = 0
+        """The most bytes that were ever taken from the limit."""
         self.reserved = 0
         """Bytes that host objects take from the limit."""
         self._holes: list[int] = []
@@ -231,6 +233,7 @@ class Arena:
         if self.reserved + size > self._hole_bytes:
             return False
         self.reserved += size
+        self.peak = max(self.peak, self.used)
         return True
 
     @property
@@ -308,6 +311,8 @@ class Arena:
             if size >= total:
                 del self._holes[number], self._hole_sizes[start]
                 self._hole_bytes -= size
+                taken = self.limit - self._hole_bytes + self.reserved - (size - total)
+                self.peak = max(self.peak, taken)
                 self.pointers[(start >> 2) + 2] = total
                 if size > total:
                     self._add_hole(start + total, size - total)

@@ -6,7 +6,7 @@ could stand for are tried, with each likely result, until one has that signature
     int             int, big, byte, real      list of str     list of string, array of string
     float           real                      list of int     list or array of int, big, real
     str, None       string                    list of float   list of real, array of real
-    bytes           array of byte
+    bytes           array of byte             tuple           a tuple of such, or as a list
 
 A result comes back as int, float, str, bytes, list or tuple; a function without one gives None.
 References to ADTs pass as the numbers they are, where the function's type is given: borrowed as
@@ -55,10 +55,12 @@ _ROWS = {
 _STRINGS = _ROWS[STRING][0]
 INIT = Function((Field("nil", STRING), Field("argv", _STRINGS)))
 """As good as init's type: its first argument, nil here, is a reference of another kind."""
-_RESULTS: tuple[Type, ...] = (
-    NONE, INT, STRING, REAL, BIG, BYTE, _BYTES, *itertools.chain(*_ROWS.values()),
-    Tuple.of([INT, STRING]), Tuple.of([STRING, INT]), Tuple.of([STRING, STRING]),
-)  # fmt: skip
+_PARTS = (INT, STRING, REAL, BIG, _BYTES)
+_RESULTS: tuple[tuple[Type, ...], ...] = (
+    (NONE, INT, STRING, REAL, BIG, BYTE, _BYTES, *itertools.chain(*_ROWS.values())),
+    tuple(Tuple.of(parts) for n in (2, 3) for parts in itertools.product(_PARTS, repeat=n)),
+)
+"""What functions are likely to return, the likelier ones first."""
 
 
 def function_type(
@@ -73,12 +75,14 @@ def function_type(
         return kind
     if export.signature == INIT_SIGNATURE:
         return INIT
-    for kinds in itertools.product(*(_types(value) for value in arguments)):
-        fields = tuple(Field("", kind) for kind in kinds)
-        for result in _RESULTS:
-            found = Function(fields, result)
-            if type_signature(found) == export.signature:
-                return found
+    choices = [list(_types(value)) for value in arguments]
+    for results in _RESULTS:
+        for kinds in itertools.product(*choices):
+            fields = tuple(Field("", kind) for kind in kinds)
+            for result in results:
+                found = Function(fields, result)
+                if type_signature(found) == export.signature:
+                    return found
     given = ", ".join(type(value).__name__ for value in arguments) or "nothing"
     why = f"{export.name} (signature {export.signature:08x}) does not take {given}"
     raise LinkError(module, why)
@@ -99,6 +103,9 @@ def _types(value: Any) -> Iterator[Type]:
         for kind, row in _ROWS.items():
             if kinds <= ({str} if kind is STRING else {int, float} if kind is REAL else {int}):
                 yield from row
+        if isinstance(value, tuple) and len(value) > 1:
+            for parts in itertools.product(*map(_types, value)):
+                yield Tuple.of(parts)
     else:
         raise TypeError(f"no Limbo type for a {type(value).__name__}")
 
@@ -152,6 +159,9 @@ def store(heap: Heap, address: int, kind: Type, value: Any) -> None:
         heap.give(address, heap.new_string(value or ""))
     elif isinstance(kind, Reference) and kind.kind == "ref":
         heap.assign(address, value)
+    elif isinstance(kind, Tuple):
+        for part, item in zip(kind.fields, value, strict=True):
+            store(heap, address + part.offset, part.type, item)
     else:
         assert isinstance(kind, Reference)
         heap.give(address, _new(heap, kind, value))

@@ -60,6 +60,7 @@ class VMStats:
     instructions: int
     objects: int
     memory_used: int
+    memory_peak: int
     memory_limit: int
 
 
@@ -227,6 +228,7 @@ class InfernoVM:
             instructions=self.scheduler.instructions,
             objects=self.heap.objects,
             memory_used=self.heap.used,
+            memory_peak=self.heap.peak,
             memory_limit=self.heap.limit,
         )
 

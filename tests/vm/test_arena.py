@@ -108,6 +108,16 @@ def test_several_arenas_share_nothing():
     assert one.bytes[HEAP] == 5
 
 
+def test_the_peak_is_remembered():
+    arena = Arena(LIMIT)
+    ref = arena.allocate(LIMIT // 2)
+    assert ref is not None
+    arena.free(ref)
+    assert arena.reserve(1000)
+    assert arena.used == 1000
+    assert LIMIT // 2 < arena.peak < LIMIT
+
+
 def test_machine_code_can_reach_the_header_of_any_address():
     arena = Arena(LIMIT)
     if arena.base is None:

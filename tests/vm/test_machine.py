@@ -68,7 +68,9 @@ FUNCTIONS = [
     ("refs", 2, "fn(a: array of string): array of string", [["x"]], ["x"]),
     ("refs", 2, "fn(a: array of int): array of int", [[]], []),
     ("pairs", 3, "fn(n: int, s: string): (int, string)", [3, "x"], (3, "x")),
+    ("pairs", 3, "fn(t: (int, string)): (int, string)", [(3, "x")], (3, "x")),
     ("nones", 1, "fn(n: int)", [3], None),
+    ("nones", 1, "fn(n: int): (int, real, string)", [3], (0, 0.0, "")),
 ]
 
 
@@ -113,6 +115,7 @@ def test_figures():
     assert stats.instructions == 2
     assert stats.memory_limit == 1 << 20
     assert 0 < stats.memory_used < 1 << 16
+    assert stats.memory_used <= stats.memory_peak < 1 << 18
 
 
 @pytest.mark.parametrize(
