@@ -135,7 +135,7 @@ def _multiply_blocks(
     )
     if not packed.is_shared:
         emitter.kept_bytes += packed.nbytes
-    emitter.read_bytes += packed.nbytes
+    emitter.reads(packed.nbytes, rows)
     emitter.call(
         packed.kernel,
         *(packed.data, *activations),
@@ -172,7 +172,7 @@ def product(
     w = emitter.keep(packed(weight, lanes))
     b = emitter.keep(padded(bias, columns, lanes))
     emitter.lasting(-(-24 // max(rows, 1)))
-    emitter.read_bytes += weight.nbytes
+    emitter.reads(weight.nbytes, rows)
     arguments: tuple[Argument, ...] = (
         *(At(x), w, b, At(out), depth, columns, columns, depth),
         *(float(limits[0]), float(limits[1]), min(max(depth, 1), _DEPTH)),

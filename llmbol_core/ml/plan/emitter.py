@@ -17,6 +17,9 @@ from llmbol_core.ml.plan.rooms import Argument, At, Held, Room
 
 Array = NDArray[Any]
 
+_ROWS = 96
+"""Rows for which large weights are read once, where there are as many."""
+
 
 class Unsupported(Exception):
     """There is no rule that lowers this step."""
@@ -60,6 +63,8 @@ class Emitter:
     """What packed weights take."""
     read_bytes: int = 0
     """What the weights of products take that are read for every chunk."""
+    heavy: int = 1
+    """How many samples a chunk should have at least if that is much."""
     least: int = 1
     """How many samples a chunk should have at least."""
 
@@ -141,6 +146,11 @@ class Emitter:
         """Return an array that operations refer to, its bytes counted."""
         self.kept_bytes += array.nbytes
         return array
+
+    def reads(self, size: int, rows: int) -> None:
+        """Note weights of so many bytes for so many rows of each sample."""
+        self.read_bytes += size
+        self.heavy = max(self.heavy, -(-_ROWS // max(rows, 1)))
 
     def lasting(self, samples: int) -> None:
         """Ask for chunks of at least so many samples, where batches are as large."""

@@ -41,7 +41,7 @@ class Lowered:
         self.calls = [call for call in emitter.calls if not _is_empty(call)]
         self.inputs = emitter.inputs
         self.kept_bytes, self.read_bytes = emitter.kept_bytes, emitter.read_bytes
-        self.least = emitter.least
+        self.least, self.heavy = emitter.least, emitter.heavy
         self.output_shapes = [shape for _, shape in outputs]
         self.externals = len(self.inputs) + len(outputs)
         for number, (room, _) in enumerate(outputs):
@@ -84,7 +84,7 @@ class Lowered:
         fits = max(1, _CACHE // whole)
         fits = max(fits, self.least)
         if self.read_bytes > _HEAVY:
-            fits = max(fits, 96)
+            fits = max(fits, self.heavy)
         share = -(-batch // threads)
         count = max(1, -(-share // fits))
         return -(-share // count)
@@ -101,7 +101,7 @@ class Lowered:
         """Return whether the threads share each operation instead of the batch."""
         if threads == 1 or batch * self.flops < _FEW:
             return False
-        return batch < 4 * threads or (self.read_bytes > _HEAVY and batch <= 128)
+        return batch < 4 * threads or (self.read_bytes > _HEAVY and 3 * batch <= 4 * self.heavy)
 
 
 def _rounded(size: int) -> int:

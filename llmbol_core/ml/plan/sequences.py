@@ -50,7 +50,7 @@ def recur(emitter: Emitter, step: Step) -> None:
     states = emitter.room(2 * groups * lanes)
     carry = emitter.room(groups * lanes)
     emitter.lasting(48)
-    emitter.read_bytes += weight_hh.nbytes
+    emitter.reads(weight_hh.nbytes, 1)
     arguments = (
         *(At(px), emitter.keep(_panels(weight_hh, gates, lanes))),
         *(emitter.keep(_grouped(extra[:, None], 1, lanes)[:, 0]), At(out.room), At(states)),
