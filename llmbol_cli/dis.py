@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,8 +184,13 @@ def _built_in_signature(module: str, function: str) -> int:
 app.add_typer(dis_tools.app)
 
 
+_COLLECTOR = (100_000, 20, 50)
+"""When Python looks for cycles: seldom, as what programs make lies in an arena of their own."""
+
+
 def main() -> None:
     """Run the command; a program whose reader goes away ends quietly, as programs in a pipe do."""
+    gc.set_threshold(*_COLLECTOR)
     with ended_by_closed_pipes():
         render.run(app)
 

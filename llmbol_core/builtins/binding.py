@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -76,8 +75,7 @@ _ITEMS: dict[str, Literal["B", "i", "d", "q"]] = {"b": "B", "i": "i", "r": "d", 
 _NUMBERS = {"b": BYTE, "i": WORD, "r": REAL, "B": BIG, "s": POINTER}
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(NamedTuple):
     """A result that takes its time: ``run`` works in another thread, away from the machine.
 
     ``then`` makes the function's result of what ``run`` returns, in the machine's thread again, or
@@ -97,8 +95,7 @@ class _Typed(NamedTuple):
     signature: int
 
 
-@dataclass(frozen=True)
-class Handled:
+class Handled(NamedTuple):
     """How references to an ADT pass: ``decode`` gets a reference, ``encode`` makes one."""
 
     decode: Callable[[Heap, int], Any]

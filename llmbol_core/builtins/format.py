@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm.conversion import real_to_string, rune_to_char, shortest_digits
@@ -52,8 +51,7 @@ class Arguments(Protocol):
         """Take a string."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What stands between the percent sign and the verb.
 
     ``has_width`` is true after a precision alone too; ``rest`` begins with what no flag is.
@@ -71,8 +69,7 @@ class Options:
         return text + gap if "-" in self.flags else gap + text
 
 
-@dataclass(frozen=True)
-class Directive:
+class Directive(NamedTuple):
     """One ``%``: its options as text, the verb, and whether ``b`` asked for a big."""
 
     options: str

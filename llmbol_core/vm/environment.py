@@ -8,8 +8,7 @@ descriptors until one of them asks for its own, but has an error string to itsel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from llmbol_core.vm.devices import SOURCES, Console, open_device
 from llmbol_core.vm.namespace import Namespace
@@ -20,8 +19,7 @@ FIRST_ERROR = "file does not exist"
 """The error string of the first process: Inferno's start leaves this one behind."""
 
 
-@dataclass(frozen=True)
-class Streams:
+class Streams(NamedTuple):
     """The host's standard streams, as binary files; None has nothing in it, or swallows."""
 
     stdin: BinaryIO | None = None

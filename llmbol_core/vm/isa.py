@@ -43,6 +43,7 @@ import copy
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from llmbol_core.errors import UsageError, nearest
 
@@ -52,8 +53,7 @@ PARAMETERS = {"p": 28, "a": 20}
 """Frame offsets of the words that fixed point instructions read besides their operands."""
 
 
-@dataclass(frozen=True)
-class OperandType:
+class OperandType(NamedTuple):
     """What an operand holds: its letter, its name, its bytes in memory, and its kind."""
 
     letter: str
@@ -120,8 +120,7 @@ class Mode(IntEnum):
     NONE7 = 7
 
 
-@dataclass(frozen=True)
-class ModeRow:
+class ModeRow(NamedTuple):
     """One addressing mode: what of it a file holds, how text writes it, where it may stand.
 
     ``values`` counts the numbers in the file; an indirect mode has two, first the slot that holds
@@ -152,8 +151,7 @@ MODES: tuple[ModeRow, ...] = (
 MIDDLE_MODES: dict[int, Mode] = {row.middle: row.mode for row in MODES if row.middle is not None}
 
 
-@dataclass(frozen=True)
-class OperandRole:
+class OperandRole(NamedTuple):
     """One operand of an instruction: its place (s, m, d, p, a), its type letter, what is done."""
 
     place: str

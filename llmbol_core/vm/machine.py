@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.errors import (
     Deadlock,
@@ -64,8 +64,7 @@ class VMStats:
     memory_limit: int
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a program ended: exit status, and the value that stack code left, if it is some."""
 
     status: int

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,8 +143,7 @@ def _text(row: Op, places: Sequence[int]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Bound:
+class _Bound(NamedTuple):
     """An operation as a function: where its arguments lie, which kinds of calls are known."""
 
     row: Op

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,8 +117,7 @@ class Trace:
         return graph
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """What stands for a result of the network."""
 
     trace: Trace
@@ -155,8 +153,7 @@ def traced(
     return _symbol(trace, trace.graph.op(row.name, *values, **given))
 
 
-@dataclass(frozen=True)
-class _Size:
+class _Size(NamedTuple):
     """What a batch of one size takes: bytes and floating-point operations."""
 
     result: int
