@@ -1,4 +1,5 @@
 /* What some of the benchmark programs do, in C: twins NAME N prints the result and milliseconds. */
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,11 +92,158 @@ static double sieve(int32_t n)
 	return count;
 }
 
+static double arrays(int32_t n)
+{
+	int32_t *a = malloc(1024 * sizeof *a), sum = 0;
+	for (int32_t i = 0; i < 1024; i++)
+		a[i] = (i * 37) & 1023;
+	for (int32_t k = 0; k < n; k++) {
+		int32_t j = a[k & 1023];
+		a[j] = (a[j] + k) & 1023;
+		sum += a[(j + k) & 1023];
+	}
+	free(a);
+	return sum;
+}
+
+struct body {
+	double x, y, z, vx, vy, vz, mass;
+};
+
+static double nbody(int32_t n)
+{
+	struct body *bodies[5];
+	double dt = 0.001;
+	for (int32_t i = 0; i < 5; i++) {
+		double f = i + 1;
+		bodies[i] = malloc(sizeof *bodies[i]);
+		*bodies[i] = (struct body){f * 1.5, f * -0.7, f * 0.3, 0.1 / f, 0.2 * f, -0.05 * f, 1.0 / f};
+	}
+	for (int32_t s = 0; s < n; s++) {
+		for (int32_t i = 0; i < 5; i++)
+			for (int32_t j = i + 1; j < 5; j++) {
+				struct body *a = bodies[i], *b = bodies[j];
+				double dx = a->x - b->x, dy = a->y - b->y, dz = a->z - b->z;
+				double d2 = dx * dx + dy * dy + dz * dz + 0.01;
+				double mag = dt / (d2 * sqrt(d2));
+				a->vx -= dx * b->mass * mag;
+				a->vy -= dy * b->mass * mag;
+				a->vz -= dz * b->mass * mag;
+				b->vx += dx * a->mass * mag;
+				b->vy += dy * a->mass * mag;
+				b->vz += dz * a->mass * mag;
+			}
+		for (int32_t i = 0; i < 5; i++) {
+			bodies[i]->x += dt * bodies[i]->vx;
+			bodies[i]->y += dt * bodies[i]->vy;
+			bodies[i]->z += dt * bodies[i]->vz;
+		}
+	}
+	return bodies[0]->x;
+}
+
+static void sort(int32_t *a, int32_t n)
+{
+	while (n > 16) {
+		int32_t pivot = a[n / 2], i = 0, j = n - 1;
+		while (i <= j) {
+			while (a[i] < pivot)
+				i++;
+			while (a[j] > pivot)
+				j--;
+			if (i <= j) {
+				int32_t t = a[i];
+				a[i++] = a[j];
+				a[j--] = t;
+			}
+		}
+		sort(a, j + 1);
+		a += i, n -= i;
+	}
+	for (int32_t k = 1; k < n; k++) {
+		int32_t v = a[k], m = k - 1;
+		for (; m >= 0 && a[m] > v; m--)
+			a[m + 1] = a[m];
+		a[m + 1] = v;
+	}
+}
+
+static double quicksort(int32_t n)
+{
+	int32_t *a = malloc((size_t)n * sizeof *a), middle;
+	uint32_t seed = 12345;
+	for (int32_t i = 0; i < n; i++) {
+		seed = seed * 1103515245u + 12345u;
+		a[i] = (seed >> 8) & 0xffffff;
+	}
+	sort(a, n);
+	middle = a[n / 2];
+	free(a);
+	return middle;
+}
+
+struct node {
+	struct node *left, *right;
+	int32_t value;
+};
+
+static double lists(int32_t n)
+{
+	int32_t sum = 0;
+	for (int32_t r = 0; r < n; r++) {
+		struct node *list = NULL;
+		for (int32_t i = 0; i < 2000; i++) {
+			struct node *made = malloc(sizeof *made);
+			made->left = list, made->value = i;
+			list = made;
+		}
+		while (list != NULL) {
+			struct node *rest = list->left;
+			sum += list->value;
+			free(list);
+			list = rest;
+		}
+		sum &= 0xfffffff;
+	}
+	return sum;
+}
+
+static struct node *grow(int32_t depth)
+{
+	struct node *made = malloc(sizeof *made);
+	made->left = depth ? grow(depth - 1) : NULL;
+	made->right = depth ? grow(depth - 1) : NULL;
+	return made;
+}
+
+static int32_t count(struct node *t)
+{
+	return t->left == NULL ? 1 : 1 + count(t->left) + count(t->right);
+}
+
+static void drop(struct node *t)
+{
+	if (t != NULL)
+		drop(t->left), drop(t->right), free(t);
+}
+
+static double trees(int32_t n)
+{
+	int32_t total = 0;
+	for (int32_t i = 0; i < 16; i++) {
+		struct node *t = grow(n);
+		total += count(t);
+		drop(t);
+	}
+	return total;
+}
+
 static const struct {
 	const char *name;
 	double (*run)(int32_t);
-} twins[] = {{"alu", alu}, {"bigs", bigs}, {"fib", fib}, {"mandel", mandel}, {"matmul", matmul},
-	{"sieve", sieve}};
+} twins[] = {{"alu", alu}, {"arrays", arrays}, {"bigs", bigs}, {"fib", fib}, {"lists", lists},
+	{"mandel", mandel}, {"matmul", matmul}, {"nbody", nbody}, {"qsort", quicksort}, {"sieve", sieve},
+	{"trees", trees}};
 
 int main(int argc, char **argv)
 {

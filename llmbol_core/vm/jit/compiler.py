@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.vm.jit.decoded import DecodedCode
-from llmbol_core.vm.jit.region import Region
-from llmbol_core.vm.jit.units import CompileStats, Regions, code_of, compile_unit
+from llmbol_core.vm.jit.units import CompileStats, Part, Regions, code_of, load_unit
 
 if TYPE_CHECKING:
     from llmbol_core.vm.heaptypes import HeapType
@@ -34,15 +33,15 @@ class Native:
         types, functions = self._types.buffer_info()[0], self._functions.buffer_info()[0]
         return types, functions, self.decoded.address
 
-    def install(self, region: Region, entries: dict[int, int], entry: int, function: int) -> None:
-        """Let machine code run a region, given where its two functions are.
-
-        ``entries`` are the numbers that ``entry`` takes, by pc.
-        """
-        self._functions[region.start] = function
-        for pc, number in entries.items():
+    def install(self, part: Part, addresses: Mapping[str, int]) -> None:
+        """Let machine code run a function, given where its functions are."""
+        function = addresses[f"f{part.start}"]
+        self._functions[part.start] = function
+        entry = addresses[f"o{part.start}"] if part.has_entries else function
+        entries = part.entries if part.has_entries else part.entries[:1]
+        for number, pc in enumerate(entries):
             if not self.decoded.is_entry(pc) or len(entries) > 1:
-                self.decoded.enter(pc, entry, number, 0 if number else region.size)
+                self.decoded.enter(pc, entry, number, 0 if number else part.frame)
 
 
 class Compiler:
@@ -55,16 +54,11 @@ class Compiler:
         """Compile the function at a pc, given its frame's layout; false if it is not to be."""
         if native.decoded.is_entry(pc):
             return True
-        unit = native.regions.unit(native.regions.around(pc, frame))
-        if unit is None:
+        found = load_unit(native.regions, pc, frame, self.stats)
+        if found is None:
             return False
-        library = compile_unit(unit, self.stats)
+        compiled, library = found
         native.libraries.append(library)
-        addresses = library.addresses
-        for start, region in unit.regions.items():
-            function = addresses[f"f{start}"]
-            if unit.has_entries(start):
-                native.install(region, region.entries, addresses[f"o{start}"], function)
-            else:
-                native.install(region, {start: 0}, function, function)
+        for part in compiled.parts:
+            native.install(part, library.addresses)
         return True

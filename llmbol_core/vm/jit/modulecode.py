@@ -8,6 +8,7 @@ is exported nothing is taken for constant.
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 import struct
 from functools import cached_property
@@ -39,6 +40,13 @@ class Code:
     def __init__(self, module: Module, data: HeapType) -> None:
         self.module, self.data = module, data
         self.instructions = module.instructions
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells this module from all others."""
+        from llmbol_core.vm.objectwriter import write_module
+
+        return hashlib.sha256(write_module(self.module)).hexdigest()
 
     def function(self, pc: int) -> int:
         """Return where the function begins that an instruction may be part of."""

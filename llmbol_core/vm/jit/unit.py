@@ -36,12 +36,6 @@ class Unit:
         is_asked_for = start == self.root.start and (self.root.heads or self.root.is_fragment)
         return bool(is_asked_for) or start not in self.by_values
 
-    @property
-    def symbols(self) -> list[str]:
-        """The names of the functions that are called from outside."""
-        entered = [f"o{start}" for start in self.regions if self.has_entries(start)]
-        return [*entered, *(f"f{start}" for start in self.regions)]
-
     def takes_values(self, site: Site) -> bool:
         """Whether a call passes arguments and result as values."""
         return site.target in self.by_values and self._fits(site)

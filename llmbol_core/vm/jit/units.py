@@ -6,10 +6,11 @@ serves all others.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.jit.calls import Results
@@ -91,36 +92,97 @@ def code_of(module: Module) -> Code:
     return Code(module, data)
 
 
-def compile_unit(unit: Unit, stats: CompileStats) -> Any:
-    """Return the library with a unit's functions, by the names f<pc> and o<pc>."""
+class Part(NamedTuple):
+    """One function of a compiled unit."""
+
+    start: int
+    frame: int
+    """Bytes of its frame on the stack."""
+    entries: tuple[int, ...]
+    """Where it can be entered, in the order of the entries' numbers; the first is its start."""
+    has_entries: bool
+    """Whether it has a function o<pc> besides f<pc>."""
+
+
+class Compiled(NamedTuple):
+    """A compiled unit: its parts and the object file that holds them."""
+
+    parts: tuple[Part, ...]
+    instructions: int
+    object_key: str
+
+    @property
+    def symbols(self) -> list[str]:
+        """The names of the functions that are called from outside."""
+        entered = [f"o{part.start}" for part in self.parts if part.has_entries]
+        return [*entered, *(f"f{part.start}" for part in self.parts)]
+
+    def to_bytes(self) -> bytes:
+        """Return this as it is kept on disk."""
+        return json.dumps(self).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Compiled:
+        """Return what ``to_bytes`` made."""
+        parts, instructions, key = json.loads(content)
+        made = (Part(start, size, tuple(pcs), has) for start, size, pcs, has in parts)
+        return cls(tuple(made), instructions, key)
+
+
+def load_unit(
+    regions: Regions, pc: int, frame: HeapType, stats: CompileStats
+) -> tuple[Compiled, Any] | None:
+    """Return the unit that an instruction is part of, and the library with its functions.
+
+    None if it is too long to compile. What the unit consists of is kept beside its code, so that
+    both are found again without looking at the program.
+    """
+    from llmbol_core.native.cache import ObjectCache, key_of
     from llmbol_core.native.image import load_object
 
     began = time.perf_counter()
-    data = _object(unit, stats)
-    library = load_object(data, unit.symbols)
-    stats.functions += len(unit.regions)
-    stats.instructions += sum(len(region.pcs) for region in unit.regions.values())
+    cache = ObjectCache()
+    key = key_of("unit", str(_LEVEL), digest(), regions.code.identity, str(pc), str(frame))
+    known = cache.get(key)
+    compiled = Compiled.from_bytes(known) if known is not None else None
+    data = cache.get(compiled.object_key) if compiled is not None else None
+    if compiled is None or data is None:
+        unit = regions.unit(regions.around(pc, frame))
+        if unit is None:
+            return None
+        compiled, data = compile_unit(unit, stats)
+        cache.put(key, compiled.to_bytes())
+    else:
+        stats.cached += 1
+    library = load_object(data, compiled.symbols)
+    stats.functions += len(compiled.parts)
+    stats.instructions += compiled.instructions
     stats.units += 1
     stats.seconds += time.perf_counter() - began
-    return library
+    return compiled, library
 
 
-def _object(unit: Unit, stats: CompileStats) -> bytes:
-    """Return a unit's machine code, made now or kept from before."""
+def compile_unit(unit: Unit, stats: CompileStats) -> tuple[Compiled, bytes]:
+    """Return a unit's parts and its object, made now or kept from before."""
     from llmbol_core.native.cache import ObjectCache, key_of
     from llmbol_core.vm.jit.lowering import with_helpers
 
     text = unit.text()
     key, cache = key_of(str(_LEVEL), digest(), text), ObjectCache()
+    parts = tuple(
+        Part(start, region.size, tuple(region.entries), unit.has_entries(start))
+        for start, region in unit.regions.items()
+    )
+    size = sum(len(region.pcs) for region in unit.regions.values())
     data = cache.get(key)
     if data is not None:
         stats.cached += 1
-        return data
-    from llmbol_core.native import llvm
+    else:
+        from llmbol_core.native import llvm
 
-    data = llvm.compile_text(with_helpers(text), _LEVEL)
-    cache.put(key, data)
-    return data
+        data = llvm.compile_text(with_helpers(text), _LEVEL)
+        cache.put(key, data)
+    return Compiled(parts, size, key), data
 
 
 def _nothing(done: int, total: int, note: str) -> None:
@@ -144,7 +206,12 @@ def compile_module(
         first = regions.at(start, heap_type(module.types[frames[start]]))
         unit = regions.unit(first)
         if unit is not None:
-            compile_unit(unit, stats)
+            began = time.perf_counter()
+            compiled, _ = compile_unit(unit, stats)
+            stats.functions += len(compiled.parts)
+            stats.instructions += compiled.instructions
+            stats.units += 1
+            stats.seconds += time.perf_counter() - began
         for target, number in first.callees():
             if target not in frames:
                 frames[target] = number
