@@ -258,13 +258,17 @@ class Arena:
         for size in range(0, SMALL + 1, 4):
             self.pointers[(FREE_LISTS + size) >> 2] = NIL
 
+    def prepare_walk(self) -> None:
+        """Make the heap blocks and holes only, from one end to the other."""
+        self.settle()
+        self._close_chunk()
+
     def _walk(self) -> Iterator[tuple[int, int, bool]]:
         """Yield address and size of every block and hole, and whether it is free.
 
         Raises ValueError where a program has damaged a header.
         """
-        self.settle()
-        self._close_chunk()
+        self.prepare_walk()
         at, end = HEAP, HEAP + self.limit
         while at < end:
             index = at >> 2

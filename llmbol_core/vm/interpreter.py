@@ -23,6 +23,7 @@ from llmbol_core.vm import (  # noqa: F401 -- their handlers
     traps,
 )
 from llmbol_core.vm.arena import ASTRAY, NIL
+from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.exceptions import deliver
 from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
@@ -152,6 +153,12 @@ class Interpreter:
     def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
         """Return an empty queue for those of some processes that are ready to run."""
         return deque()
+
+    # Memory
+
+    def collect(self) -> int:
+        """Release all objects that nothing outside of their cycles refers to; return how many."""
+        return collect_cycles(self.heap)
 
     # Modules
 

@@ -27,7 +27,6 @@ from llmbol_core.errors import (
 )
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
-from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.environment import Environment, Streams
 from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
@@ -288,7 +287,7 @@ class InfernoVM:
     def _collect(self) -> None:
         """Free what is not needed, because memory is short."""
         self.loader.tidy()
-        collect_cycles(self.heap)
+        self.engine.collect()
 
     def _report(self, text: str) -> None:
         """Tell something on the program's standard error."""

@@ -309,6 +309,12 @@ go:
  ret i64 %r
 }}
 
+; What the engine calls to free what only cycles keep; see garbage.py.
+define i32 @collect_cycles(ptr %m, ptr %s) {{
+ %found = call i32 @collect(ptr %m, ptr %s)
+ ret i32 %found
+}}
+
 ; What the engine calls: let the process have its turn, the next one that is ready, or this one
 ; after a call of the host, whose frame is dropped.
 define i64 @run(ptr %m, ptr %s, i32 %how) {{

@@ -13,6 +13,7 @@ reference engine then runs everything.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from array import array
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -258,6 +259,28 @@ class JitEngine(Interpreter):
         while ref := words[Machine.FREED]:
             words[Machine.FREED] = pointers[ref >> 2]
             self.heap.free(ref)
+
+    def collect(self) -> int:
+        """Release all objects that nothing outside of their cycles refers to; return how many."""
+        native, heap, words = self._native, self.heap, self._words
+        if native is None:
+            return super().collect()
+        if len(heap.types) != self._mapped:
+            self._map_types()
+        heap.prepare_walk()
+        size = len(heap.bytes) // 4
+        with mmap.mmap(-1, size) as table, mmap.mmap(-1, size) as stack:
+            lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
+            words[Machine.TABLE], words[Machine.STACK] = map(ctypes.addressof, lent)
+            found: int = native.collect(self._base, self._idle_address)
+            lent.clear()
+        if found < 0:
+            return super().collect()
+        while ref := words[Machine.DISCARDED]:
+            words[Machine.DISCARDED] = heap.pointers[(ref + COUNT) >> 2]
+            heap.discard(ref)
+        self._release()
+        return found
 
     def _take_back(self) -> None:
         """Free the large blocks that native code keeps."""

@@ -33,7 +33,7 @@ _LOWERED_IN = tuple(
 """Where instructions are lowered that are not scalar."""
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
-    for what in ("alternatives", "blocks", "communication", "texts", "values")
+    for what in ("alternatives", "blocks", "communication", "garbage", "texts", "values")
 )
 """Where functions of the runtime are written in Python."""
 

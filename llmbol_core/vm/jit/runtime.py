@@ -87,9 +87,15 @@ class Machine(IntEnum):
     HOST_FUNCTION = 16
     """The number of a function that the engine is to call, and where the frame of the call is."""
     HOST_FRAME = 17
-    TURN = 18
+    DISCARDED = 18
+    """Objects that Python is to discard after a collection, linked as those to be released."""
+    TABLE = 19
+    STACK = 20
+    """Memory that the collector is lent, and how many objects are on its stack."""
+    DEPTH = 21
+    TURN = 22
     """Which of the blocks that are kept makes room for the next one."""
-    SPARE = 19
+    SPARE = 23
     """The first of ``SPARES`` words with large free blocks, or 0."""
 
 

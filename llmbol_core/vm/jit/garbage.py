@@ -1,0 +1,231 @@
+"""The cycle collector in native code: what ``collector.py`` does, for heaps of any size.
+
+What counts say of references from outside of objects lies in a table with a word for each 16 bytes
+of the arena, which the engine lends; so does the stack of objects that are still to be looked at.
+Until it is sure of all objects nothing is changed, so that a damaged heap can be left to Python.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import COUNT, FREE, FREE_LISTS, HEADER, HEAP, KIND, NIL, SIZE, SMALL, WORK
+from llmbol_core.vm.jit.blocks import free_large
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.source import (
+    W,
+    Word,
+    below,
+    host_word,
+    inlined,
+    machine,
+    narrow,
+    native,
+    wide,
+)
+from llmbol_core.vm.jit.values import is_inside, pointer_count, pointer_offset, type_size
+from llmbol_core.vm.objects import (
+    ARRAY,
+    CHANNEL,
+    CHANNEL_HEADER,
+    HOSTED,
+    LIST,
+    LIST_HEADER,
+    MODULE,
+    STACK,
+)
+
+_SUBTRACT, _MARK, _RELEASE = 0, 1, 2
+"""What is done with each child of an object."""
+_LIVES = 1 << 30
+
+
+@inlined
+def outside(ref: Word) -> Word:
+    """Return how many references from elsewhere an object has, or that it lives."""
+    return host_word[machine[Machine.TABLE] + wide(ref >> 4) * 4]
+
+
+@inlined
+def note(ref: Word, value: Word) -> None:
+    """Store what ``outside`` returns."""
+    host_word[machine[Machine.TABLE] + wide(ref >> 4) * 4] = value
+
+
+@native
+def push(ref: Word) -> None:
+    """Let an object live, and be looked at."""
+    note(ref, _LIVES)
+    depth = machine[Machine.DEPTH]
+    host_word[machine[Machine.STACK] + depth * 4] = ref
+    machine[Machine.DEPTH] = depth + 1
+
+
+@native
+def touch(child: Word, action: Word) -> Word:
+    """Do something with one child; false if it lies outside of the heap."""
+    if child == NIL:
+        return 1
+    if below(child, HEAP + HEADER) or not is_inside(child, 4):
+        return 0
+    known = outside(child)
+    if action == _SUBTRACT:
+        note(child, known - 1)
+    elif action == _MARK:
+        if known != _LIVES:
+            push(child)
+    elif known == _LIVES:
+        W[child + COUNT] = W[child + COUNT] - 1
+    return 1
+
+
+@native
+def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
+    """Do something with the children in a row of values; false if the heap is damaged."""
+    pointers, size = pointer_count(number), type_size(number)
+    if pointers == 0 or length == 0:
+        return 1
+    if length < 0 or wide(length) * wide(size) > machine[Machine.END]:
+        return 0
+    if not is_inside(where, length * size):
+        return 0
+    while length > 0:
+        i = 0
+        while i < pointers:
+            if not touch(W[where + pointer_offset(number, i)], action):
+                return 0
+            i += 1
+        where, length = where + size, length - 1
+    return 1
+
+
+@native
+def touch_buffered(channel: Word, action: Word) -> Word:
+    """Do something with the children in the values that wait in a channel."""
+    number, capacity = W[channel], W[channel + 4]
+    count, first = W[channel + 8], W[channel + 12]
+    if pointer_count(number) == 0 or count == 0:
+        return 1
+    if count < 0 or count > capacity or below(capacity - 1, first):
+        return 0
+    while count > 0:
+        slot = channel + CHANNEL_HEADER + first * type_size(number)
+        if not touch_values(slot, number, 1, action):
+            return 0
+        first, count = first + 1, count - 1
+        if first == capacity:
+            first = 0
+    return 1
+
+
+@native
+def touch_children(ref: Word, action: Word) -> Word:
+    """Do something with all children of an object; false if the heap is damaged."""
+    kind = W[ref + KIND]
+    if kind > STACK:
+        return touch_values(ref, kind, 1, action)
+    if kind == LIST:
+        if not touch(W[ref], action):
+            return 0
+        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, action)
+    if kind == ARRAY:
+        if W[ref + 8] != NIL:
+            return touch(W[ref + 8], action)
+        return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
+    if kind == CHANNEL:
+        return touch_buffered(ref, action)
+    if kind == MODULE:
+        return touch(W[ref], action)
+    return 1
+
+
+@inlined
+def following(ref: Word) -> Word:
+    """Return the block behind one, or 0 if its header is damaged."""
+    size = (W[ref + SIZE] + 15) & -16
+    return 0 if below(size, HEADER) or not is_inside(ref - HEADER, size) else ref + size
+
+
+@native
+def count_outside() -> Word:
+    """Note of every object how often it is referred to from elsewhere; false if damaged."""
+    end = machine[Machine.END]
+    ref = HEAP + HEADER
+    while wide(ref) < end:
+        if W[ref + KIND] != FREE:
+            note(ref, W[ref + COUNT])
+        ref = following(ref)
+        if ref == 0:
+            return 0
+    ref = HEAP + HEADER
+    while wide(ref) < end:
+        if W[ref + KIND] != FREE and not touch_children(ref, _SUBTRACT):
+            return 0
+        ref = following(ref)
+    return 1
+
+
+@native
+def mark_living() -> Word:
+    """Mark what is referred to from elsewhere, and all that it leads to; false if damaged."""
+    end = machine[Machine.END]
+    ref = HEAP + HEADER
+    machine[Machine.DEPTH] = 0
+    while wide(ref) < end:
+        if W[ref + KIND] != FREE and outside(ref) > 0 and outside(ref) != _LIVES:
+            push(ref)
+            while machine[Machine.DEPTH] > 0:
+                depth = machine[Machine.DEPTH] - 1
+                machine[Machine.DEPTH] = depth
+                if not touch_children(host_word[machine[Machine.STACK] + depth * 4], _MARK):
+                    return 0
+        ref = following(ref)
+    return 1
+
+
+@inlined
+def is_known_outside(kind: Word) -> Word:
+    """Whether Python keeps something for objects of a kind."""
+    return 1 if kind >= CHANNEL and kind <= MODULE else 0
+
+
+assert CHANNEL + 1 == MODULE
+
+
+@native
+def discard(ref: Word) -> None:
+    """Free an object, or leave that to Python if it has to know."""
+    if (W[ref + WORK] & HOSTED) != 0 or is_known_outside(W[ref + KIND]):
+        W[ref + COUNT] = narrow(machine[Machine.DISCARDED])
+        machine[Machine.DISCARDED] = wide(ref)
+    elif below(SMALL, W[ref + SIZE]):
+        free_large(ref)
+    else:
+        head = FREE_LISTS + W[ref + SIZE]
+        W[ref + KIND] = FREE
+        W[ref], W[head] = W[head], ref
+
+
+@native
+def sweep() -> Word:
+    """Free all objects that do not live, and return how many there were."""
+    end = machine[Machine.END]
+    ref, found = HEAP + HEADER, 0
+    while wide(ref) < end:
+        if W[ref + KIND] != FREE and outside(ref) != _LIVES:
+            touch_children(ref, _RELEASE)
+        ref = following(ref)
+    ref = HEAP + HEADER
+    while wide(ref) < end:
+        behind = following(ref)
+        if W[ref + KIND] != FREE and outside(ref) != _LIVES:
+            discard(ref)
+            found += 1
+        ref = behind
+    return found
+
+
+@native
+def collect() -> Word:
+    """Free all objects that only cycles keep; return how many, or -1 if the heap is damaged."""
+    if not count_outside() or not mark_living():
+        return -1
+    return sweep()
