@@ -309,10 +309,16 @@ go:
  ret i64 %r
 }}
 
-; What the engine calls to free what only cycles keep; see garbage.py.
-define i32 @collect_cycles(ptr %m, ptr %s) {{
- %found = call i32 @collect(ptr %m, ptr %s)
+; What the engine calls to free what only cycles keep, or to list what is free; see garbage.py.
+define i32 @survey(ptr %m, ptr %s, i32 %lists) {{
+ %list = icmp ne i32 %lists, 0
+ br i1 %list, label %free, label %cycles
+free:
+ %found = call i32 @list_free(ptr %m, ptr %s)
  ret i32 %found
+cycles:
+ %freed = call i32 @collect(ptr %m, ptr %s)
+ ret i32 %freed
 }}
 
 ; What the engine calls: let the process have its turn, the next one that is ready, or this one

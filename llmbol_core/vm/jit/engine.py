@@ -15,7 +15,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
@@ -102,6 +103,7 @@ class JitEngine(Interpreter):
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
         self.heap.settle = self._take_back
+        self.heap.list_free = self._list_free
 
     @property
     def compiled(self) -> CompileStats:
@@ -262,18 +264,9 @@ class JitEngine(Interpreter):
 
     def collect(self) -> int:
         """Release all objects that nothing outside of their cycles refers to; return how many."""
-        native, heap, words = self._native, self.heap, self._words
-        if native is None:
-            return super().collect()
-        if len(heap.types) != self._mapped:
-            self._map_types()
-        heap.prepare_walk()
-        size = len(heap.bytes) // 4
-        with mmap.mmap(-1, size) as table, mmap.mmap(-1, size) as stack:
-            lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
-            words[Machine.TABLE], words[Machine.STACK] = map(ctypes.addressof, lent)
-            found: int = native.collect(self._base, self._idle_address)
-            lent.clear()
+        heap, words = self.heap, self._words
+        with self._lent() as survey:
+            found = survey(0)
         if found < 0:
             return super().collect()
         while ref := words[Machine.DISCARDED]:
@@ -281,6 +274,35 @@ class JitEngine(Interpreter):
             heap.discard(ref)
         self._release()
         return found
+
+    def _list_free(self) -> list[tuple[int, int]] | None:
+        """Return start and size of what is free in the heap; None if native code cannot tell."""
+        with self._lent() as survey:
+            count = survey(1)
+            if count < 0:
+                return None
+            rows = array("I")
+            rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
+        return list(zip(rows[::2], rows[1::2], strict=True))
+
+    @contextmanager
+    def _lent(self) -> Iterator[Callable[[int], int]]:
+        """Lend native code memory to look through the heap; yield what does, -1 if nothing can."""
+        native, words = self._native, self._words
+        if native is None:
+            yield lambda what: -1
+            return
+        if len(self.heap.types) != self._mapped:
+            self._map_types()
+        self.heap.prepare_walk()
+        size = len(self.heap.bytes) // 4
+        table, stack = mmap.mmap(-1, size), mmap.mmap(-1, size)
+        lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
+        words[Machine.TABLE], words[Machine.STACK] = map(ctypes.addressof, lent)
+        yield lambda what: native.survey(self._base, self._idle_address, what)
+        lent.clear()
+        table.close()
+        stack.close()
 
     def _take_back(self) -> None:
         """Free the large blocks that native code keeps."""

@@ -229,3 +229,35 @@ def collect() -> Word:
     if not count_outside() or not mark_living():
         return -1
     return sweep()
+
+
+@native
+def list_free() -> Word:
+    """List where free blocks lie side by side, by start and size in the table; return how many.
+
+    -1 if the heap is damaged.
+    """
+    end = machine[Machine.END]
+    ref, found, start = HEAP + HEADER, 0, 0
+    while wide(ref) < end:
+        is_free = 1 if W[ref + KIND] == FREE else 0
+        if is_free and start == 0:
+            start = ref - HEADER
+        if start != 0 and not is_free:
+            list_run(found, start, ref - HEADER)
+            found, start = found + 1, 0
+        ref = following(ref)
+        if ref == 0:
+            return -1
+    if start != 0:
+        list_run(found, start, ref - HEADER)
+        found += 1
+    return found
+
+
+@inlined
+def list_run(number: Word, start: Word, end: Word) -> None:
+    """Write a row of the list."""
+    at = machine[Machine.TABLE] + wide(number) * 8
+    host_word[at] = start
+    host_word[at + 4] = end - start

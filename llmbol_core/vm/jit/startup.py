@@ -11,10 +11,10 @@ from llmbol_core.vm.jit.identity import digest
 
 
 class NativeInterpreter(NamedTuple):
-    """The native interpreter: how it is run, how it collects, its handlers by name."""
+    """The native interpreter: how it runs, how it looks through the heap, its handlers."""
 
     run: Callable[[int | None, int, int], int]
-    collect: Callable[[int | None, int], int]
+    survey: Callable[[int | None, int, int], int]
     handlers: dict[str, int]
     library: Any
 
@@ -79,10 +79,11 @@ def _load(data: bytes) -> NativeInterpreter:
 
     line, _, code = data.partition(b"\n")
     names = line.decode().split()
-    library = load_object(code, ["run", "collect_cycles", "handlers"])
+    library = load_object(code, ["run", "survey", "handlers"])
     table = array("Q", bytes(8 * len(names)))
     function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     run = function(library.addresses["run"], number, pointer, pointer, ctypes.c_int32)
-    collect = function(library.addresses["collect_cycles"], ctypes.c_int32, pointer, pointer)
-    return NativeInterpreter(run, collect, dict(zip(names, table, strict=True)), library)
+    word = ctypes.c_int32
+    survey = function(library.addresses["survey"], word, pointer, pointer, word)
+    return NativeInterpreter(run, survey, dict(zip(names, table, strict=True)), library)
