@@ -22,7 +22,7 @@ from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import ASTRAY, NIL
+from llmbol_core.vm.arena import ASTRAY, MANY, NIL
 from llmbol_core.vm.heaptypes import BYTE, POINTER, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
@@ -75,18 +75,16 @@ class Heap(TypedArena):
             return
         counts = self.pointers
         at = (ref >> 2) - 4
-        count = counts[at]
-        if count != 1:
+        if (count := counts[at]) != 1:
             # None is left only where a program has damaged the header.
             counts[at] = max(count - 1, 0)
             return
         counts[at] = 0
-        dying = [ref]
+        dying, freed = [ref], 0
         while dying:
             ref = dying.pop()
             for slot in self.slots(ref):
-                child = counts[slot >> 2]
-                if child == NIL:
+                if (child := counts[slot >> 2]) == NIL:
                     continue
                 at = (child >> 2) - 4
                 count = counts[at]
@@ -94,6 +92,8 @@ class Heap(TypedArena):
                 if count == 1:
                     dying.append(child)
             self.discard(ref)
+            if (freed := freed + 1) == MANY and self.bury(dying):
+                return
 
     def discard(self, ref: int) -> None:
         """Free one object without looking at what it refers to."""

@@ -7,7 +7,16 @@ host's stack does not grow. Whoever does return tells the engine why: a number o
 from __future__ import annotations
 
 from llmbol_core.vm.jit import decoded
-from llmbol_core.vm.jit.runtime import HOST_STACK, LEAST_LEFT, How, Machine, Reason, State, Status
+from llmbol_core.vm.jit.runtime import (
+    HOST_STACK,
+    LEAST_LEFT,
+    How,
+    Machine,
+    Reason,
+    State,
+    Status,
+    Survey,
+)
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 HEAD = "ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q"
@@ -309,13 +318,18 @@ go:
  ret i64 %r
 }}
 
-; What the engine calls to free what only cycles keep, or to list what is free; see garbage.py.
-define i32 @survey(ptr %m, ptr %s, i32 %lists) {{
- %list = icmp ne i32 %lists, 0
- br i1 %list, label %free, label %cycles
+; What the engine calls to look through the heap: a number of ``Survey``. See garbage.py.
+define i32 @survey(ptr %m, ptr %s, i32 %what) {{
+ switch i32 %what, label %cycles [i32 {Survey.FREE:d}, label %free
+  i32 {Survey.DYING:d}, label %dying]
 free:
  %found = call i32 @list_free(ptr %m, ptr %s)
  ret i32 %found
+dying:
+ %dp = call ptr @machine(ptr %s, i64 {Machine.DYING:d})
+ %first = load i32, ptr %dp
+ call void @bury(ptr %m, ptr %s, i32 %first)
+ ret i32 0
 cycles:
  %freed = call i32 @collect(ptr %m, ptr %s)
  ret i32 %freed

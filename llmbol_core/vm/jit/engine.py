@@ -13,15 +13,13 @@ reference engine then runs everything.
 from __future__ import annotations
 
 import ctypes
-import mmap
 from array import array
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import handlers_control, traps
-from llmbol_core.vm.arena import ASTRAY, COUNT
+from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
@@ -35,6 +33,7 @@ from llmbol_core.vm.jit.runtime import (
     Machine,
     Reason,
     State,
+    Survey,
     few_pointers,
 )
 from llmbol_core.vm.jit.startup import (
@@ -43,6 +42,7 @@ from llmbol_core.vm.jit.startup import (
     WORTH_LOADING,
     NativeInterpreter,
 )
+from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.objects import LINKS
 from llmbol_core.vm.process import TYPE, Raised
 
@@ -102,8 +102,7 @@ class JitEngine(Interpreter):
         self._numbers: dict[int, int] = {}
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
-        self.heap.settle = self._take_back
-        self.heap.list_free = self._list_free
+        self._upkeep = Upkeep(self.heap, self._words, self._survey)
 
     @property
     def compiled(self) -> CompileStats:
@@ -244,72 +243,25 @@ class JitEngine(Interpreter):
         if current and current != self.process.address:
             self.process = self._process_at(current)
         if words[Machine.RELEASED] or words[Machine.FREED]:
-            self._release()
+            self._upkeep.release()
         return reason
 
     def _process_at(self, record: int) -> Process:
         pid = ctypes.c_int64.from_address(record + 8 * State.PID).value
         return self.scheduler.processes[pid]
 
-    def _release(self) -> None:
-        """Release and free what native code has left of that."""
-        words, pointers = self._words, self.heap.pointers
-        while ref := words[Machine.RELEASED]:
-            words[Machine.RELEASED] = pointers[(ref + COUNT) >> 2]
-            pointers[(ref + COUNT) >> 2] = 1
-            self.heap.release(ref)
-        while ref := words[Machine.FREED]:
-            words[Machine.FREED] = pointers[ref >> 2]
-            self.heap.free(ref)
-
     def collect(self) -> int:
         """Release all objects that nothing outside of their cycles refers to; return how many."""
-        heap, words = self.heap, self._words
-        with self._lent() as survey:
-            found = survey(0)
-        if found < 0:
-            return super().collect()
-        while ref := words[Machine.DISCARDED]:
-            words[Machine.DISCARDED] = heap.pointers[(ref + COUNT) >> 2]
-            heap.discard(ref)
-        self._release()
-        return found
+        found = self._upkeep.collect()
+        return super().collect() if found < 0 else found
 
-    def _list_free(self) -> list[tuple[int, int]] | None:
-        """Return start and size of what is free in the heap; None if native code cannot tell."""
-        with self._lent() as survey:
-            count = survey(1)
-            if count < 0:
-                return None
-            rows = array("I")
-            rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
-        return list(zip(rows[::2], rows[1::2], strict=True))
-
-    @contextmanager
-    def _lent(self) -> Iterator[Callable[[int], int]]:
-        """Lend native code memory to look through the heap; yield what does, -1 if nothing can."""
-        native, words = self._native, self._words
-        if native is None:
-            yield lambda what: -1
-            return
+    def _survey(self, what: Survey) -> int:
+        """Let native code do something with the whole heap; -1 if there is none."""
+        if self._native is None:
+            return -1
         if len(self.heap.types) != self._mapped:
             self._map_types()
-        self.heap.prepare_walk()
-        size = len(self.heap.bytes) // 4
-        table, stack = mmap.mmap(-1, size), mmap.mmap(-1, size)
-        lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
-        words[Machine.TABLE], words[Machine.STACK] = map(ctypes.addressof, lent)
-        yield lambda what: native.survey(self._base, self._idle_address, what)
-        lent.clear()
-        table.close()
-        stack.close()
-
-    def _take_back(self) -> None:
-        """Free the large blocks that native code keeps."""
-        for at in range(Machine.SPARE, MACHINE_WORDS):
-            ref, self._words[at] = self._words[at], 0
-            if ref:
-                self.heap.free(ref)
+        return self._native.survey(self._base, self._idle_address, what)
 
     # What native code knows of modules, types and links
 

@@ -93,9 +93,11 @@ class Machine(IntEnum):
     STACK = 20
     """Memory that the collector is lent, and how many objects are on its stack."""
     DEPTH = 21
-    TURN = 22
+    DYING = 22
+    """Objects that are to be freed, linked through their counts."""
+    TURN = 23
     """Which of the blocks that are kept makes room for the next one."""
-    SPARE = 23
+    SPARE = 24
     """The first of ``SPARES`` words with large free blocks, or 0."""
 
 
@@ -132,6 +134,17 @@ class How(IntEnum):
     """Let the next process have it, since this one cannot go on."""
     CALLED = 2
     """Let the process go on after a call of the host."""
+
+
+class Survey(IntEnum):
+    """What native code is asked to do with the whole heap."""
+
+    CYCLES = 0
+    """Free what only cycles keep; return how many objects that were."""
+    FREE = 1
+    """List what is free; return how many rows."""
+    DYING = 2
+    """Free objects to which nothing refers any more, and what only they keep."""
 
 
 class Wait(IntEnum):

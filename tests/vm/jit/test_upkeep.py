@@ -1,0 +1,100 @@
+"""The heap's upkeep in native code: cycles and free memory as the reference finds them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.heaptypes import POINTER
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.objects import ARRAY, CHANNEL_HEADER
+from tests.vm.conftest import ENGINES
+from tests.vm.programs import assemble
+
+PAIR = TypeDescriptor(0, 20, b"\xa0")
+"""A record with references at 0 and 8."""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, code_cache):
+    monkeypatch.setenv("LLMBOL_CACHE", code_cache)
+
+
+def make(heap, rng, other):
+    """Make an object that may refer to another one."""
+    kind = rng.choice(["text", "array", "list", "slice", "channel", "record"])
+    if kind == "text":
+        return heap.new_text("x" * rng.choice([1, 40, 3000]))
+    if kind == "array":
+        return heap.new_array(POINTER, rng.choice([0, 1, 5, 600]))
+    if kind == "list":
+        return heap.new_list(POINTER, heap.retain(other))
+    if kind == "slice" and other != NIL and heap.type_of(other) == ARRAY and heap.word(other):
+        return heap.new_slice(other, 0, 1)
+    if kind == "channel":
+        channel = heap.new_channel(POINTER, 3)
+        heap.set_word(channel + 8, 1)
+        heap.set_word(channel + 12, 2)
+        heap.set_pointer(channel + CHANNEL_HEADER + 8, heap.retain(other))
+        return channel
+    return heap.new_record(heap.type_number(PAIR))
+
+
+def fill(heap, rng):
+    """Make objects that refer to each other at random; return those that somebody holds."""
+    made: list[int] = []
+    for _ in range(rng.randrange(5, 120)):
+        made.append(make(heap, rng, rng.choice(made) if made else NIL))
+    for ref in made:
+        for slot in heap.slots(ref):
+            if heap.pointer(slot) == NIL and rng.random() < 0.7:
+                heap.assign(slot, rng.choice(made))
+    held = [ref for ref in made if rng.random() < 0.15]
+    for ref in made:
+        if ref not in held:
+            heap.release(ref)
+    return held
+
+
+def looked_after(engine, seed):
+    """Return what lives after a collection, with its counts, and what is free then."""
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap = vm.heap
+        held = fill(heap, random.Random(seed))
+        heap.collect()
+        living = [(ref, heap.type_of(ref), heap.words[(ref >> 2) - 4]) for ref in heap.blocks()]
+        heap.defragment()
+        free = list(zip(heap._holes, map(heap._hole_sizes.get, heap._holes), strict=True))
+        for ref in held:
+            heap.release(ref)
+    heap.collect()
+    assert heap.objects == 0
+    return living, free
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cycles_and_free_memory_are_found(seed):
+    living, free = looked_after("native", seed)
+    wanted, wanted_free = looked_after("reference", seed)
+    assert [row[1:] for row in living] == [row[1:] for row in wanted]
+    assert sum(size for _, size in free) == sum(size for _, size in wanted_free)
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_a_long_list_can_be_let_go(engine):
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        before = vm.heap.objects
+        ref = NIL
+        for _ in range(5000):
+            ref = vm.heap.new_list(POINTER, ref)
+            vm.heap.set_pointer(vm.heap.head(ref), vm.heap.new_text("x"))
+        vm.heap.release(ref)
+        assert vm.heap.objects == before
