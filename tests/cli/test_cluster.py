@@ -25,6 +25,7 @@ from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task
 from llmbol_core.nn import checkpoint
+from tests.conftest import running
 from tests.distributed.conftest import eventually, processes_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -275,18 +276,15 @@ def test_status_can_be_watched_on_a_terminal_and_off_it(directory):
     cluster(directory, "start")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LLMBOL_STATE": directory}
     environment |= {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
-    with subprocess.Popen(
-        [*CLUSTER, "status", "--watch"], stdout=subprocess.PIPE, env=environment, text=True
-    ) as plain:
+    watch = [*CLUSTER, "status", "--watch"]
+    with running(watch, stdout=subprocess.PIPE, env=environment, text=True) as plain:
         assert plain.stdout is not None
         seen = [line.split() for line in itertools.islice(plain.stdout, 40)]
         assert [words[0] for words in seen if words].count("node-1") >= 2
         plain.send_signal(signal.SIGINT)
         assert plain.wait(10) == 0
     leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [*CLUSTER, "status", "--watch"], stdout=follower, env=environment
-    ) as live:
+    with running(watch, stdout=follower, env=environment) as live:
         os.close(follower)
         shown = b""
         while shown.count(b"node-2") < 2:

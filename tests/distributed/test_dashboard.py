@@ -20,6 +20,7 @@ import pytest
 from llmbol_core.distributed.dashboard import Dashboard
 from llmbol_core.distributed.task import create_task
 from llmbol_core.errors import FileError, UsageError
+from tests.conftest import running
 
 pytestmark = pytest.mark.cluster
 
@@ -123,7 +124,7 @@ def test_a_browser_shows_nodes_tasks_and_events(page, client, tmp_path):
 def test_the_command_serves_until_it_is_interrupted(cluster):
     command = [sys.executable, "-c", "from llmbol_cli.cluster import main; main()", "dashboard"]
     environment = {**os.environ, "LLMBOL_STATE": str(cluster.root), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+    with running(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         url = urlsplit(process.stdout.readline().decode().strip())
         connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=10)
