@@ -2,8 +2,9 @@
 
 A result is a sum over blocks, in their order: the exact dot product of integers, scaled. Every row
 and column is summed in the same way whatever else is computed, so that results depend neither on
-the batch nor on threads. One kernel serves vectors and batches of any size; in it micro-kernels
-hold the sums of some rows and columns in registers.
+the batch nor on threads; every product and sum is rounded, as in the definition, so that they do
+not depend on the machine either. One kernel serves vectors and batches of any size; in it
+micro-kernels hold the sums of some rows and columns in registers.
 """
 
 from __future__ import annotations
@@ -150,13 +151,12 @@ def _add_scaled(
 ) -> None:
     """Add one block's dot products of some rows, scaled, and what their minima bring."""
     weight = scales.load(0, k.lanes).to(f32)
+    low = scales.load(ROWS * GROUPS, k.lanes).to(f32) if form.has_minima else weight
     for at, dot, total in zip(columns, dots, totals, strict=True):
-        factor = weight * work.d.splat(at, k.lanes)
-        total.value = k.fma(dot.to(f32), factor, total.value)
-    if form.has_minima:
-        low = scales.load(ROWS * GROUPS, k.lanes).to(f32)
-        for at, total in zip(columns, totals, strict=True):
-            total.value = k.fma(low, work.s.splat(at, k.lanes), total.value)
+        value = dot.to(f32) * (weight * work.d.splat(at, k.lanes))
+        if form.has_minima:
+            value = value + low * work.s.splat(at, k.lanes)
+        total.value += value
 
 
 def finish(

@@ -198,9 +198,9 @@ def _add_scaled(
             offset = _lowered(k, form, work, row, column)
             if form.zero:
                 whole = dot - offset * form.zero
-        total.value = k.fma(whole.to(f32), d * factor, total.value)
+        total.value += whole.to(f32) * (d * factor)
         if form.has_minima:
-            total.value = k.fma(-offset.to(f32), least * factor, total.value)
+            total.value = total.value - offset.to(f32) * (least * factor)
 
 
 def _lowered(k: Builder, form: SuperForm, work: _Work, row: _Rows, column: Value) -> Value:
