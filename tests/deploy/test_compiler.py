@@ -178,3 +178,26 @@ def test_quoted_text_reads_back():
     text = 'a "quoted"\\ line\n\ttab and é'
     module = parse_assembly(f"ret\ndesc $0,8,(0)\nvar @mp,8\nstring @mp+0,{quoted(text)}\nmodule M")
     assert module.data[0].payload.decode() == text
+
+
+def test_shards_become_one_payload(mlp, tmp_path, rng):
+    quantize_checkpoint(mlp, str(tmp_path / "q.gguf"), "Q8_0", shard_bytes=2048)
+    (first, *others) = sorted(map(str, tmp_path.glob("q-0*.gguf")))
+    assert others
+    compile_file(first, str(tmp_path / "mlp.dis"))
+    samples = rng.normal(size=(3, 64)).astype(np.float32)
+    done = answers(str(tmp_path / "mlp.dis"), samples, tmp_path)
+    assert done.stdout.decode() == format_rows(load_for_inference(first).run(samples))
+
+
+def test_what_planning_takes_beside_the_weights_counts(tmp_path):
+    source, program = str(tmp_path / "wide.gguf"), str(tmp_path / "wide.dis")
+    save(build_model("wide", [1024]).linear(1024, 1024).build(), source)
+    if not load_for_inference(source).engine.held_bytes:
+        pytest.skip("plans hold nothing beside the weights here")
+    compile_file(source, program)
+    samples = np.zeros((1, 1024), np.float32)
+    done = answers(program, samples, tmp_path, limits=deploy.Limits(memory=1 << 20))
+    assert done.status == 1
+    assert b"ml: plan: out of memory: " in done.stderr
+    assert answers(program, samples, tmp_path).status == 0

@@ -283,9 +283,12 @@ def plan(call: HostCall, x: int, y: int) -> int:
     try:
         made = Plan(trace, last.value)
         ref = heap.new_handle(made, 0, HANDLE)
-        admit(heap, made.held)
     except (*FAILURES, MemoryError) as error:
         raise fault(error, "plan") from error
+    if made.held > heap.limit - heap.used:
+        heap.release(ref)
+        left = f"of the machine's limit {max(heap.limit - heap.used, 0)} are left"
+        raise Trap(f"ml: plan: out of memory: {made.held} bytes beside the weights, {left}")
     value, _ = heap.hosted[ref]
     heap.reserve(made.held)
     heap.hosted[ref] = (value, made.held)
