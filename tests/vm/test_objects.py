@@ -36,6 +36,7 @@ def test_strings_come_back(text):
 EDITS = st.tuples(st.sampled_from("ics"), st.integers(0, 9), st.integers(0, 9), st.text(max_size=5))
 
 
+@settings(deadline=None)
 @given(start=st.text(max_size=6), edits=st.lists(EDITS, max_size=12))
 def test_editing_strings_is_like_editing_pythons(start, edits):
     heap = Heap(1 << 16)
