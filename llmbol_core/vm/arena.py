@@ -103,6 +103,8 @@ class Arena:
         self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
         self.settle: Callable[[], None] = lambda: None
         """What takes back free blocks that others keep, before the heap is walked."""
+        self.keep: Callable[[int], bool] = lambda ref: False
+        """Who keeps a large block that is freed for the next one of its size, if anybody does."""
         self.bury: Callable[[list[int]], bool] = lambda dying: False
         """What frees many objects whose counts are 0, and what they keep, if that is quicker."""
         self.list_free: Callable[[], list[tuple[int, int]] | None] = lambda: None
@@ -224,12 +226,17 @@ class Arena:
         at = ref >> 2
         size = self.pointers[at - 2]
         if size > SMALL:
-            self._add_hole(ref - HEADER, size)
+            if not self.keep(ref):
+                self.give_back(ref)
             return
         head = (FREE_LISTS + size) >> 2
         self.words[at - 3] = FREE
         self.pointers[at] = self.pointers[head]
         self.pointers[head] = ref
+
+    def give_back(self, ref: int) -> None:
+        """Make a hole of a large block."""
+        self._add_hole(ref - HEADER, self.pointers[(ref + SIZE) >> 2])
 
     def capacity(self, ref: int) -> int:
         """Return how many bytes a block has room for."""

@@ -220,6 +220,7 @@ class JitEngine(Interpreter):
         if self._native is None:
             return False
         self._run = self._native.run
+        self._upkeep.keeps = True
         for process in self.scheduler.processes.values():
             self._place(process, process.module)
         for number in self.linked:

@@ -12,8 +12,8 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from llmbol_core.vm.arena import COUNT
-from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, Survey
+from llmbol_core.vm.arena import COUNT, FREE, KIND
+from llmbol_core.vm.jit.runtime import MACHINE_WORDS, SPARES, Machine, Survey
 from llmbol_core.vm.objects import Heap
 
 
@@ -23,6 +23,9 @@ class Upkeep:
     def __init__(self, heap: Heap, words: array[int], survey: Callable[[Survey], int]) -> None:
         self._heap, self._words, self._survey = heap, words, survey
         heap.settle, heap.list_free, heap.bury = self._take_back, self._list_free, self._bury
+        heap.keep = self._keep
+        self.keeps = False
+        """Whether there is native code that large blocks are kept for."""
 
     def collect(self) -> int:
         """Free all objects that only cycles keep; return how many, or -1 if that cannot be done."""
@@ -39,7 +42,7 @@ class Upkeep:
             self._heap.pointers[(ref + COUNT) >> 2] = 1
             self._heap.release(ref)
         for ref in self._taken(Machine.FREED, 0):
-            self._heap.free(ref)
+            self._heap.give_back(ref)
 
     def _taken(self, head: Machine, link: int) -> Iterator[int]:
         """Yield the objects of a list, taking each out of it."""
@@ -69,12 +72,25 @@ class Upkeep:
             rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
         return list(zip(rows[::2], rows[1::2], strict=True))
 
+    def _keep(self, ref: int) -> bool:
+        """Keep a large block for native code, as it does by itself."""
+        if not self.keeps:
+            return False
+        words = self._words
+        at = Machine.SPARE + words[Machine.TURN]
+        words[Machine.TURN] = (words[Machine.TURN] + 1) % SPARES
+        self._heap.pointers[(ref + KIND) >> 2] = FREE
+        before, words[at] = words[at], ref
+        if before:
+            self._heap.give_back(before)
+        return True
+
     def _take_back(self) -> None:
         """Free the large blocks that native code keeps."""
         for at in range(Machine.SPARE, MACHINE_WORDS):
             ref, self._words[at] = self._words[at], 0
             if ref:
-                self._heap.free(ref)
+                self._heap.give_back(ref)
 
     @contextmanager
     def _lent(self) -> Iterator[None]:
