@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 
 from llmbol_core.errors import LlmbolError, SourceError, SpecError
+from llmbol_core.native.notices import listen
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -45,6 +46,8 @@ def app(purpose: str) -> typer.Typer:
 def run(group: typer.Typer) -> NoReturn:
     """Run a command group: exit 0, 1 after an error that the user can mend, 2 after misuse."""
     _open_streams()
+    if sys.stderr.isatty():
+        listen(_show_notice)
     try:
         group()
     except LlmbolError as error:
@@ -181,6 +184,12 @@ def write_bytes(data: bytes) -> None:
     """Write a binary result to standard output."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def _show_notice(what: str) -> None:
+    """Say on standard error what takes a while; once is enough."""
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    listen(lambda more: None)
 
 
 @contextmanager

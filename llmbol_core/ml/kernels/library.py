@@ -22,6 +22,7 @@ from llmbol_core.ml.kernels.target import Target, processor_for, target
 from llmbol_core.native import llvm
 from llmbol_core.native.cache import ObjectCache, key_of
 from llmbol_core.native.files import read_bytes
+from llmbol_core.native.notices import tell
 from llmbol_core.native.team import team
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def _loaded(group: Group, chosen: Target) -> Any:
     key, cache = key_of("kernels", group.name, chosen.name, code), ObjectCache()
     data = cache.get(key)
     if data is None:
+        tell("compiling kernels for this processor, which is done once")
         data = llvm.compile_text(text_of(group, chosen), 3, processor_for(chosen))
         cache.put(key, data)
     return llvm.load_object(data, group.kernels)
