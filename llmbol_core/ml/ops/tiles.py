@@ -13,8 +13,8 @@ import numpy as np
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.ops.table import Array, Out
 
-_TILE = 32
-"""Rows of a tile: a multiple of what the kernels of BLAS libraries take at a time."""
+_TILE = 8
+"""Rows of a tile: so few that the kernels of BLAS libraries do not treat some in another way."""
 
 
 def product(x: Array, y: Array, out: Out = None) -> Array:
