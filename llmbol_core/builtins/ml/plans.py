@@ -352,7 +352,7 @@ def _run(call: HostCall, p: int, x: int) -> HostResult:
 
     expanded = 0 if tensor.dtype is F32 else 4 * tensor.size
     room = size.result + size.scratch + expanded
-    made = compute(call, work, room, size.operations, lambda tensor: keep(heap, tensor))
+    made = compute(call, work, room, size.operations, lambda tensor: keep(heap, tensor), True)
     return settle(made, lambda ref: replace(heap, address, ref))
 
 

@@ -239,18 +239,21 @@ def compute(
     size: int,
     operations: int,
     finish: Callable[[Tensor], int],
+    is_engine: bool = False,
 ) -> Any:
     """Compute a tensor of so many bytes at most and return what ``finish`` makes of it.
 
     Raises Trap before anything is computed if the bytes are not to be had. What takes long is done
-    in another thread where a time limit or other processes make that matter.
+    in another thread where a time limit or other processes make that matter. The inference engine
+    itself sees to BLAS and to NumPy's warnings.
     """
     heap = call.heap
     admit(heap, size)
     machine = call.machine
     is_alone = machine.limits.seconds is None and len(machine.scheduler.processes) < 2
     if operations < OPERATIONS_INLINE or is_alone:
-        begin(call)
+        if not is_engine:
+            begin(call)
         return finish(work())
     jobs = _jobs.setdefault(heap, _Jobs())
 
@@ -263,7 +266,7 @@ def compute(
         done = threading.Event()
         heap.reserve(size)
         jobs.charges[done] = size
-        return Pending(lambda: _outside(work, done), lambda tensor: settle(tensor))
+        return Pending(lambda: _outside(work, done, is_engine), lambda tensor: settle(tensor))
 
     def settle(tensor: Tensor) -> int:
         jobs.settle(heap)
@@ -272,9 +275,11 @@ def compute(
     return start() if ready() else Until(ready, start)
 
 
-def _outside(work: Callable[[], Tensor], done: threading.Event) -> Tensor:
+def _outside(work: Callable[[], Tensor], done: threading.Event, is_engine: bool) -> Tensor:
     """Compute in a thread of its own."""
     try:
+        if is_engine:
+            return work()
         with single_threaded_blas(), np.errstate(all="ignore"):
             return work()
     finally:
