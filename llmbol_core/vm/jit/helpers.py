@@ -86,6 +86,15 @@ define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
  ret i32 %v
 }}
 
+; The same for a frame that waits while machine code is left: it may be another module's.
+define internal i32 @waiting_type_number(ptr %s, i64 %i) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.WAITING_TYPES:d}
+ %types = load ptr, ptr %p
+ %q = getelementptr i32, ptr %types, i64 %i
+ %v = load i32, ptr %q
+ ret i32 %v
+}}
+
 define internal void @retain(ptr %m, i32 %r) alwaysinline {{
  %nil = icmp eq i32 %r, -1
  br i1 %nil, label %out, label %do

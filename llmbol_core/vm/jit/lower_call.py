@@ -111,7 +111,7 @@ def make_waiting(out: Lowerer) -> None:
     called = out.instruction.source
     for site in out.region.unmade(out.pc):
         if site.slot != called:
-            out.make_frame(site)
+            out.make_frame(site, "waiting_type_number")
 
 
 def _call_through_memory(out: Lowerer, site: Site) -> None:
@@ -193,7 +193,7 @@ def _leave_in_memory(
 
 def _write_header(out: Lowerer, site: Site, start: str, address: str) -> None:
     """Write the header of a frame whose function has left machine code."""
-    number = out.value(f"call i32 @type_number(ptr %s, i64 {site.type})")
+    number = out.value(f"call i32 @waiting_type_number(ptr %s, i64 {site.type})")
     words = {RETURN_PC: str(out.pc + 1), CALLER: "%fp", 8: "0", TYPE: number, RESULT: address}
     _write(out, start, words)
 

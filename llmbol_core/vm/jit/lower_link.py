@@ -184,7 +184,12 @@ def _enter_link(out: Lowerer, start: str, handle: str, link: _Link, slots: list[
     left = out.value("load i64, ptr %q")
     left = out.value(f"call i64 {function}(ptr %m, ptr %s, i32 {start}, i64 {left})")
     out.reload(slots)
-    out.unwind_if_left(left, lambda: make_waiting(out))
+
+    def waiting() -> None:
+        _set(out, State.WAITING_TYPES, own[0])
+        make_waiting(out)
+
+    out.unwind_if_left(left, waiting)
     _set(out, State.HANDLE, caller)
     _switch(out, same, own, out.value("zext i32 %mp to i64"))
 

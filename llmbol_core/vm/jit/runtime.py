@@ -49,6 +49,8 @@ class State(IntEnum):
     """Whether it is among them."""
     STATUS = 20
     """Why machine code has left the process: a number of ``Status``."""
+    WAITING_TYPES = 21
+    """Table of types of the module whose waiting frames are written while machine code is left."""
 
 
 class Machine(IntEnum):

@@ -161,6 +161,10 @@ def _leave(region: Region) -> list[str]:
     for word, value in words.items():
         lines.append(f" %w{word:d} = getelementptr i64, ptr %s, i64 {word:d}")
         lines.append(f" store {value}, ptr %w{word:d}")
+    for word, name in ((State.TYPES, "types"), (State.WAITING_TYPES, "waiting")):
+        lines.append(f" %{name} = getelementptr i64, ptr %s, i64 {word:d}")
+    lines.append(" %table = load i64, ptr %types")
+    lines.append(" store i64 %table, ptr %waiting")
     return [*lines, f" ret i64 {LEFT}"]
 
 

@@ -214,6 +214,8 @@ class Ways(Operands):
         self.emit(f"store i32 %fp, ptr {self.state_word(State.FP)}")
         top = self.value("load i32, ptr %top")
         self.emit(f"store i32 {top}, ptr {self.state_word(State.TOP)}")
+        types = self.value(f"load i64, ptr {self.state_word(State.TYPES)}")
+        self.emit(f"store i64 {types}, ptr {self.state_word(State.WAITING_TYPES)}")
         self.jump("unwind")
         self.begin("unwind")
         self.spill(self._kept())
@@ -240,11 +242,11 @@ class Ways(Operands):
         """Return, with the result if that is a value."""
         self._return(self.value("load i64, ptr %q"))
 
-    def make_frame(self, site: Site) -> None:
+    def make_frame(self, site: Site, type_number: str = "type_number") -> None:
         """Write a frame to memory that was not made; the header says where its result goes."""
         types = self.region.code.module.types
         start = self.load(self.place(site.slot, "K"), "K")
-        number = self.value(f"call i32 @type_number(ptr %s, i64 {site.type})")
+        number = self.value(f"call i32 @{type_number}(ptr %s, i64 {site.type})")
         result = self.value(f"load i32, ptr %r{site.made}")
         words = {0: "0", 4: "0", 8: "0", 12: number, RESULT: result}
         pointer = self.at(start)
