@@ -122,7 +122,9 @@ def _tile(
         unit = stream.at(block * form.unit)
         if count == 1:
             _fetch(form, unit)
-        starts = [work.start.splat(line + block, lanes) for line in lines]
+        starts = [k.zeros(i32, lanes) for _ in lines]
+        if form.shift(k.target):
+            starts = [work.start.splat(line + block, lanes) for line in lines]
         given = [level.at(block * BLOCK) for level in levels]
         dots = _dots(k, form, unit, places, given, starts)
         at = [line + block for line in lines]
