@@ -84,7 +84,8 @@ def vectors() -> Iterator[Row]:
             wanted = 1.5 if has_byte_products() else 1.4
             yield Row(f"{name} x vector, {place}", amount, "GB/s", ours, theirs, "ggml", wanted)
             if place == "memory":
-                whole = np.concatenate([tensor.packed.data for tensor in weights])
+                forms = [packed_weights(tensor) for tensor in weights]
+                whole = np.concatenate([form.data for form in forms if form is not None])
                 read = partial(
                     read_all.run, len(whole) // STRIDE, whole, np.zeros(1, "i8"), chunk=1024
                 )
