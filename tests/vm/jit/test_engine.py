@@ -114,6 +114,23 @@ def test_limits_stop_an_endless_loop(limits):
     assert time.monotonic() - began < 2.0
 
 
+COUNTED = """
+    newaz $1000,$3,32(fp)
+over: movw $0,64(fp)
+loop: bgew 64(fp),$1000,over
+    indw 32(fp),72(fp),64(fp)
+    movw 64(fp),0(72(fp))
+    addw $1,64(fp)
+    jmp loop
+"""
+
+
+@pytest.mark.parametrize("name", ["interpreter", "jit"])
+def test_limits_are_exact_in_counted_loops(name):
+    with pytest.raises(LimitError, match="ran 123457 of them, process 1 in Test at pc 4"):
+        run(assemble(COUNTED), name, limits=Limits(instructions=123_457))
+
+
 @pytest.mark.skipif(not VECTORS.exists(), reason="the vectors are not at hand")
 @pytest.mark.parametrize("name", SIZES)
 def test_programs_print_the_same_on_both_engines(name):
