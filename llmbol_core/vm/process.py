@@ -68,11 +68,11 @@ class Stack:
         heap = self._heap
         size, pointers = heap.types[number]
         frame = self.top
-        top = frame + _frame_size(size)
+        top = frame + frame_size(size)
         if top > self.limit:
-            self._extend(_frame_size(size))
+            self._extend(frame_size(size))
             frame = self.top
-            top = frame + _frame_size(size)
+            top = frame + frame_size(size)
         self.top = top
         at = frame >> 2
         words = heap.pointers
@@ -125,7 +125,7 @@ class Stack:
         return found
 
     def _end(self, frame: int) -> int:
-        return frame + _frame_size(self._heap.types[self._heap.word(frame + TYPE)].size)
+        return frame + frame_size(self._heap.types[self._heap.word(frame + TYPE)].size)
 
     def _extend(self, size: int) -> None:
         self._extent = min(2 * self._extent, _MOST_EXTENT)
@@ -147,7 +147,8 @@ class Stack:
         self.base, self.limit, self.top = last.base, last.limit, gone.previous_top
 
 
-def _frame_size(size: int) -> int:
+def frame_size(size: int) -> int:
+    """Return the bytes that a frame of a type with this size takes on a stack."""
     return (max(size, LEAST_FRAME) + 7) & ~7
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
@@ -22,9 +23,7 @@ from llmbol_core.vm import handlers_control, traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
-from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
-from llmbol_core.vm.jit.region import frame_size
 from llmbol_core.vm.jit.runtime import (
     MACHINE_WORDS,
     REAL_FUNCTIONS,
@@ -44,11 +43,12 @@ from llmbol_core.vm.jit.startup import (
 )
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.objects import LINKS
-from llmbol_core.vm.process import TYPE, Raised
+from llmbol_core.vm.process import TYPE, Raised, frame_size
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
     from llmbol_core.vm.environment import Environment
+    from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
@@ -89,7 +89,6 @@ class JitEngine(Interpreter):
         self._idle_address = self._idle.buffer_info()[0]
         self._run: Callable[[int | None, int, int], int]
         self._words[Machine.END] = len(self.heap.bytes)
-        self.compiler = Compiler()
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
         self.modules: dict[int, LoadedModule] = {}
@@ -103,6 +102,13 @@ class JitEngine(Interpreter):
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
         self._upkeep = Upkeep(self.heap, self._words, self._survey)
+
+    @cached_property
+    def compiler(self) -> Compiler:
+        """What compiles for this machine; most programs are over before they need it."""
+        from llmbol_core.vm.jit.compiler import Compiler
+
+        return Compiler()
 
     @property
     def compiled(self) -> CompileStats:
@@ -280,6 +286,8 @@ class JitEngine(Interpreter):
         """Return what native code has of a module, so far."""
         native = self._natives.get(loaded)
         if native is None:
+            from llmbol_core.vm.jit.compiler import Native
+
             assert self._native is not None
             native = Native(loaded, self._native.handlers, self.threshold)
             self._natives[loaded] = native

@@ -32,7 +32,7 @@ from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.liveness import live_at_start, live_before
 from llmbol_core.vm.jit.modulecode import Code
 from llmbol_core.vm.module import Operand, TypeDescriptor
-from llmbol_core.vm.process import LEAST_FRAME
+from llmbol_core.vm.process import frame_size
 
 SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 _INDEXED = frozenset({"indb", "indw", "indf", "indl", "lena", "indx"})
@@ -321,11 +321,6 @@ class Region:
     def parameters(self) -> tuple[int, ...]:
         """The slots in registers that can be read before they are written, ascending."""
         return tuple(sorted(live_at_start(self)))
-
-
-def frame_size(size: int) -> int:
-    """Return the bytes that a frame of a type with this size takes on a stack."""
-    return (max(size, LEAST_FRAME) + 7) & ~7
 
 
 def heap_type(descriptor: TypeDescriptor) -> HeapType:
