@@ -111,9 +111,9 @@ class JitEngine(Interpreter):
         return Compiler()
 
     @property
-    def compiled(self) -> CompileStats:
-        """What was compiled so far."""
-        return self.compiler.stats
+    def compiled(self) -> CompileStats | None:
+        """What was compiled so far, if anything."""
+        return self.compiler.stats if "compiler" in self.__dict__ else None
 
     # Processes
 
