@@ -228,7 +228,9 @@ class _Finder:
     def _more(self, pc: int, index: int, slot: int, stepped: int, step: int) -> int | None:
         """Return an index's distance from what the loop's slot is when an iteration begins."""
         if index == slot:
-            before, behind = self._leads(pc, stepped), self._leads(stepped, pc)
+            # Coming to the head again is another iteration.
+            before = stepped != self._head and self._leads(pc, stepped)
+            behind = pc != self._head and self._leads(stepped, pc)
             if before == behind:
                 return None
             return step if behind else 0
