@@ -1,4 +1,4 @@
-"""What one instruction does to what is known of a frame: the step that verification repeats.
+"""One instruction against what is known of its frame: the step that verification repeats.
 
 ``verifier.py`` tells what is proved and what is not. The frame's type descriptor says which slots
 are pointers; a ``State`` adds what the program keeps in others (frames that it made, addresses,
@@ -9,55 +9,23 @@ code addresses), the types of objects that it made, and where pointers to others
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.isa import TYPES, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.slots import (
+    RESULT,
+    Kind,
+    State,
+    Value,
+    argument_key,
+)
 from llmbol_core.vm.structure import Layout, Structure, place_fault
 from llmbol_core.vm.usage import KINDS, Usage
 
-
-class Kind(Enum):
-    """What a slot is known to hold besides what its type descriptor says."""
-
-    FRAME = "a frame of type"
-    FOREIGN_FRAME = "a frame for link"
-    SLOT = "the address of a slot of this frame, at"
-    DATA = "the address of module data, at"
-    ELSEWHERE = "an address"
-    CODE = "the code address of pc"
-    OBJECT = "an object of type"
-    HANDLE = "a module handle"
-    ORIGIN = "a pointer that comes from"
-
-
-class Value(NamedTuple):
-    """Something known of a slot; the number is the type, offset, pc or origin, or -1 for none."""
-
-    kind: Kind
-    number: int = -1
-
-
-State = dict[int, Value]
-"""What is known of the slots of the frame, by offset.
-
-A negative key is the offset of a frame that was made: the address its result goes to. Keys beyond
-``argument_key`` are pointers stored in such a frame, and ``RESULT`` is what this function's own
-result is written to.
-"""
-
-RESULT = 1 << 31
-
-_RESULT = 16
+RESULT_PLACE = 16
 _ARGUMENTS = 32
-_POINTERS_KEPT = frozenset({Kind.OBJECT, Kind.HANDLE, Kind.ORIGIN})
-
-
-def argument_key(frame: int, offset: int) -> int:
-    """Return the key of a State for a pointer in the frame made that is kept at an offset."""
-    return (1 << 32) + (frame << 16) + offset
 
 
 class Place(NamedTuple):
@@ -74,8 +42,8 @@ class Place(NamedTuple):
 class Step:
     """One instruction with what is known of its frame.
 
-    ``check`` refuses what is wrong, ``after`` tells what is known behind it; a call notes the
-    function it enters, as pc and type of frame, in ``entered``.
+    ``check`` refuses what is wrong; a call notes the function it enters, as pc and type of frame,
+    in ``entered``. What is known behind the instruction, ``learning.py`` tells.
     """
 
     def __init__(self, found: Structure, usage: Usage, pc: int, frame: int, state: State) -> None:
@@ -111,7 +79,7 @@ class Step:
             return Place(None, operand.value, origin=self.usage.of_data(operand.base))
         if operand.mode is not Mode.FP_INDIRECT:
             return Place(None, operand.value)
-        if operand.base == _RESULT:
+        if operand.base == RESULT_PLACE:
             result = self.state.get(RESULT)
             return Place(None, operand.value, origin=result.number if result else -1)
         known = self.state.get(operand.base)
@@ -126,7 +94,7 @@ class Step:
         layouts = self.found.layouts
         match known.kind:
             case Kind.FRAME | Kind.FOREIGN_FRAME:
-                if operand.value != _RESULT and operand.value < _ARGUMENTS:
+                if operand.value != RESULT_PLACE and operand.value < _ARGUMENTS:
                     raise self.fail(f"{operand.value} lies in the header of the frame made")
                 own = known.kind is Kind.FRAME
                 return Place(layouts[known.number] if own else None, operand.value)
@@ -216,7 +184,7 @@ class Step:
     def check_module_call(self) -> None:
         """Refuse a frame that was made for another link."""
         known, middle = self._frame(), self.operand("m")
-        if known.kind is Kind.FOREIGN_FRAME and known.number != _link(middle):
+        if known.kind is Kind.FOREIGN_FRAME and known.number != link_number(middle):
             raise self.fail(f"the frame was made for link {known.number}")
 
     def _frame(self) -> Value:
@@ -275,200 +243,10 @@ class Step:
             why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
             raise self.fail(why)
 
-    # What is known afterwards.
 
-    def after(self) -> State:
-        """Return what is known of the frame's slots behind the instruction."""
-        state = self.state
-        op = self.instruction.op
-        for role in op.operands:
-            if role.writes:
-                state = self._forget(state, role)
-                if TYPES[role.type].kind == "pointer" and self.operand(role.place).mode is Mode.FP:
-                    state = self.learn(state, role.place, self._made(role.type))
-        learned = _LEARN.get(op.mnemonic)
-        if learned:
-            state = learned(self, state)
-        return state
-
-    def _forget(self, state: State, role: OperandRole) -> State:
-        """Drop what was known of slots that an operand overwrites."""
-        if not state:
-            return state
-        place = self.place(self.operand(role.place))
-        if not place.own:
-            return state
-        size = TYPES[role.type].size
-        if role.is_storage:
-            if self.instruction.op.role("m") is None:
-                return _overwritten(state, place.offset)
-            size = self._copied()
-        return _without(state, place.offset, size)
-
-    def _copied(self) -> int:
-        """Return how many bytes the instruction copies; for a channel a word is assumed."""
-        middle, role = self.operand("m"), self.instruction.op.role("m")
-        if role is None or middle.mode is not Mode.IMMEDIATE:
-            return WORD_SIZE
-        return middle.value if role.type == "W" else self.found.layouts[middle.value].size
-
-    def _made(self, letter: str) -> Value:
-        """Return what is known of a pointer that this instruction makes or reads."""
-        origin = self.usage.origin("made", self.pc)
-        if letter in KINDS:
-            self.usage.use(origin, letter, self.pc)
-        return Value(Kind.ORIGIN, origin)
-
-    def learn(self, state: State, place: str, value: Value) -> State:
-        """Note what a slot of the frame now holds."""
-        target = self.operand(place)
-        return {**state, target.value: value} if target.mode is Mode.FP else state
-
-    def learn_frame(self, state: State) -> State:
-        """Note a frame of a type."""
-        state = _without_frame(state, self.operand("d").value)
-        return self.learn(state, "d", Value(Kind.FRAME, self.operand("s").value))
-
-    def learn_foreign_frame(self, state: State) -> State:
-        """Note a frame for a function of another module."""
-        state = _without_frame(state, self.operand("d").value)
-        return self.learn(state, "d", Value(Kind.FOREIGN_FRAME, _link(self.operand("m"))))
-
-    def learn_address(self, state: State) -> State:
-        """Note what address ``lea`` made; a result's address is noted with the frame it is for."""
-        place, target = self.place(self.operand("s")), self.operand("d")
-        if place.own:
-            value = Value(Kind.SLOT, place.offset)
-        elif place.layout is self.found.data:
-            value = Value(Kind.DATA, place.offset)
-        else:
-            value = Value(Kind.ELSEWHERE)
-        if target.mode is Mode.FP_INDIRECT and target.value == _RESULT:
-            return {**state, -target.base: value}
-        return self.learn(state, "d", value)
-
-    def learn_element(self, state: State) -> State:
-        """Note the address of an element."""
-        origin = self.origin(self.operand("s"))
-        type_ = self.usage.elements.get(origin)
-        if type_ is not None:
-            return self.learn(state, "m", Value(Kind.OBJECT, type_))
-        element = self.usage.origin("element", origin) if origin >= 0 else -1
-        return self.learn(state, "m", Value(Kind.ELSEWHERE, element))
-
-    def learn_array(self, state: State) -> State:
-        """Note the type of the elements of a new array."""
-        if self.operand("d").mode is Mode.FP:
-            origin = self.usage.origin("made", self.pc)
-            self.usage.elements[origin] = self.operand("m").value
-        return state
-
-    def learn_head(self, state: State) -> State:
-        """Note that a pointer is the head of a list."""
-        origin = self.origin(self.operand("s"))
-        if origin < 0:
-            return state
-        return self.learn(state, "d", Value(Kind.ORIGIN, self.usage.origin("head", origin)))
-
-    def learn_object(self, state: State) -> State:
-        """Note an object of a type."""
-        return self.learn(state, "d", Value(Kind.OBJECT, self.operand("s").value))
-
-    def learn_handle(self, state: State) -> State:
-        """Note a module handle."""
-        return self.learn(state, "d", Value(Kind.HANDLE))
-
-    def learn_code(self, state: State) -> State:
-        """Note a code address."""
-        source, code = self.operand("s"), self.found.module.instructions
-        if source.mode is not Mode.IMMEDIATE or not 0 <= source.value < len(code):
-            raise self.fail("the source should be the number of an instruction")
-        return self.learn(state, "d", Value(Kind.CODE, source.value))
-
-    def learn_copy(self, state: State) -> State:
-        """Note a copied reference, or the address of the data of a module behind its handle."""
-        source = self.operand("s")
-        if self.instruction.op.mnemonic == "movp":
-            return self._learn_pointer(state, source)
-        if self.instruction.op.mnemonic == "movw" and self._may_be_handle(source):
-            return self.learn(state, "d", Value(Kind.ELSEWHERE))
-        return state
-
-    def _learn_pointer(self, state: State, source: Operand) -> State:
-        """Note a copied reference, in the frame or in one that was made."""
-        known = self.state.get(source.value) if source.mode is Mode.FP else None
-        if known is None or known.kind not in _POINTERS_KEPT:
-            origin = -1 if source.mode is Mode.IMMEDIATE else self.origin(source)
-            known = Value(Kind.ORIGIN, origin) if origin >= 0 else None
-        target = self.operand("d")
-        if known is None:
-            return state
-        if target.mode is not Mode.FP_INDIRECT:
-            return self.learn(state, "d", known)
-        made = self.state.get(target.base)
-        if made is None or made.kind is not Kind.FRAME:
-            return state
-        return {**state, argument_key(target.base, target.value): known}
-
-    def _may_be_handle(self, operand: Operand) -> bool:
-        """Whether the word read may be the first of a module handle, the address of its data."""
-        if operand.value != 0 or operand.mode not in (Mode.MP_INDIRECT, Mode.FP_INDIRECT):
-            return False
-        if operand.mode is Mode.MP_INDIRECT:
-            return True
-        known = self.state.get(operand.base)
-        pointer = operand.base in self.layout.pointers
-        return pointer and (known is None or known.kind in (Kind.HANDLE, Kind.ORIGIN))
-
-    def learn_call(self, state: State) -> State:
-        """Forget the frame, which is gone, and what the function may have written."""
-        frame = self.operand("s").value
-        result = state.get(-frame)
-        state = _without_frame(_without(state, frame, 4), frame)
-        if result and result.kind is Kind.SLOT:
-            state = _overwritten(state, result.number)
-        return state
-
-    def learn_communication(self, state: State) -> State:
-        """Forget what other processes may have written through an alt table."""
-        for value in list(state.values()):
-            if value.kind is Kind.SLOT:
-                state = _overwritten(state, value.number)
-        return state
-
-
-def _link(middle: Operand) -> int:
+def link_number(middle: Operand) -> int:
     """Return the link number that a middle operand gives, or one that no link has."""
     return middle.value if middle.mode is Mode.IMMEDIATE else 1 << 20
-
-
-def _without_frame(state: State, frame: int) -> State:
-    """Return a state that knows nothing of what is in a frame that was made."""
-    first = argument_key(frame, 0)
-    if -frame in state or any(first <= at < first + (1 << 16) for at in state):
-        return {
-            at: v for at, v in state.items() if at != -frame and not first <= at < first + (1 << 16)
-        }
-    return state
-
-
-def _overwritten(state: State, offset: int) -> State:
-    """Return a state behind something of unknown size, a word at least, that came to an offset."""
-    return {
-        at: v
-        for at, v in _without(state, offset, WORD_SIZE).items()
-        if not offset <= at < RESULT or v.kind is not Kind.ORIGIN
-    }
-
-
-def _without(state: State, offset: int, size: int) -> State:
-    """Return a state that knows nothing of some bytes."""
-    if size <= 8:
-        if not any(at in state for at in range(offset - 3, offset + size)):
-            return state
-    elif not state:
-        return state
-    return {at: v for at, v in state.items() if not offset - 4 < at < offset + size}
 
 
 _CHECKS: dict[str, Callable[[Step], None]] = {
@@ -482,22 +260,4 @@ _CHECKS: dict[str, Callable[[Step], None]] = {
     "movmp": Step.check_value,
     "consmp": Step.check_value,
     "headmp": Step.check_value,
-}
-_LEARN: dict[str, Callable[[Step, State], State]] = {
-    "frame": Step.learn_frame,
-    "mframe": Step.learn_foreign_frame,
-    "lea": Step.learn_address,
-    **dict.fromkeys(("indx", "indb", "indw", "indf", "indl"), Step.learn_element),
-    "new": Step.learn_object,
-    "newz": Step.learn_object,
-    "load": Step.learn_handle,
-    "self": Step.learn_handle,
-    "movpc": Step.learn_code,
-    "headp": Step.learn_head,
-    **dict.fromkeys(("newa", "newaz"), Step.learn_array),
-    "movp": Step.learn_copy,
-    "movw": Step.learn_copy,
-    **dict.fromkeys(("call", "mcall", "spawn", "mspawn"), Step.learn_call),
-    "alt": Step.learn_communication,
-    "nbalt": Step.learn_communication,
 }

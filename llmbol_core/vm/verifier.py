@@ -32,9 +32,11 @@ from dataclasses import dataclass
 
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import Effect
+from llmbol_core.vm.learning import after
 from llmbol_core.vm.module import Handler, Module
+from llmbol_core.vm.slots import RESULT, Kind, State, Value
 from llmbol_core.vm.structure import Structure, check_frame, check_structure, table_targets
-from llmbol_core.vm.typeflow import RESULT, Kind, State, Step, Value
+from llmbol_core.vm.typeflow import Step
 from llmbol_core.vm.usage import Usage
 
 
@@ -179,7 +181,7 @@ class _Flow:
         number = self.frames[pc]
         step = Step(self.found, self.usage, pc, number, self.states[pc])
         step.check()
-        state, op = step.after(), step.instruction.op
+        state, op = after(step), step.instruction.op
         if step.entered:
             self._enter(*step.entered, pc)
         if op.effect not in (Effect.JUMP, Effect.RETURN, Effect.END):

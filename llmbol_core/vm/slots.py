@@ -1,0 +1,74 @@
+"""What is known of the slots of one frame, at one instruction, besides what their type says."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from llmbol_core.vm.isa import WORD_SIZE
+
+
+class Kind(Enum):
+    """What a slot is known to hold besides what its type descriptor says."""
+
+    FRAME = "a frame of type"
+    FOREIGN_FRAME = "a frame for link"
+    SLOT = "the address of a slot of this frame, at"
+    DATA = "the address of module data, at"
+    ELSEWHERE = "an address"
+    CODE = "the code address of pc"
+    OBJECT = "an object of type"
+    HANDLE = "a module handle"
+    ORIGIN = "a pointer that comes from"
+
+
+class Value(NamedTuple):
+    """Something known of a slot; the number is the type, offset, pc or origin, or -1 for none."""
+
+    kind: Kind
+    number: int = -1
+
+
+State = dict[int, Value]
+"""What is known of the slots of the frame, by offset.
+
+A negative key is the offset of a frame that was made: the address its result goes to. Keys beyond
+``argument_key`` are pointers stored in such a frame, and ``RESULT`` is what this function's own
+result is written to.
+"""
+
+RESULT = 1 << 31
+
+
+def argument_key(frame: int, offset: int) -> int:
+    """Return the key of a State for a pointer in the frame made that is kept at an offset."""
+    return (1 << 32) + (frame << 16) + offset
+
+
+def without_frame(state: State, frame: int) -> State:
+    """Return a state that knows nothing of what is in a frame that was made."""
+    first = argument_key(frame, 0)
+    if -frame in state or any(first <= at < first + (1 << 16) for at in state):
+        return {
+            at: v for at, v in state.items() if at != -frame and not first <= at < first + (1 << 16)
+        }
+    return state
+
+
+def overwritten(state: State, offset: int) -> State:
+    """Return a state behind something of unknown size, a word at least, that came to an offset."""
+    return {
+        at: v
+        for at, v in without(state, offset, WORD_SIZE).items()
+        if not offset <= at < RESULT or v.kind is not Kind.ORIGIN
+    }
+
+
+def without(state: State, offset: int, size: int) -> State:
+    """Return a state that knows nothing of some bytes."""
+    if size <= 8:
+        if not any(at in state for at in range(offset - 3, offset + size)):
+            return state
+    elif not state:
+        return state
+    return {at: v for at, v in state.items() if not offset - 4 < at < offset + size}
