@@ -67,6 +67,12 @@ HOT = 2000
 _OF_REALS = 0xA1D1FE48
 """Of fn(x: real): real."""
 
+# What each call of the host needs: to look a member of an enumeration up takes longer.
+_LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
+_RELEASED, _FREED = Machine.RELEASED, Machine.FREED
+_HOST_FRAME, _HOST_FUNCTION, _HOST = Machine.HOST_FRAME, Machine.HOST_FUNCTION, Reason.HOST
+_AGAIN, _NEXT, _CALLED = How.AGAIN, How.NEXT, How.CALLED
+
 
 class JitEngine(Interpreter):
     """Runs processes of one machine in native code."""
@@ -149,23 +155,23 @@ class JitEngine(Interpreter):
             return super().run(process, min(budget, WORTH_LOADING), one_stretch)
         total = self._stretch()
         self.process = process
-        self._words[Machine.CURRENT] = process.address
-        how, patience = How.AGAIN, PATIENCE
+        self._words[_CURRENT] = process.address
+        how, patience = _AGAIN, PATIENCE
         words = self._words
         while True:
             reason = self._enter(how)
-            if reason == Reason.HOST:
+            if reason == _HOST:
                 how = self._call(self.process)
-                words[Machine.LEFT] -= 1
+                words[_LEFT] -= 1
             elif reason in (Reason.SPENT, Reason.IDLE):
-                return total - words[Machine.LEFT], reason == Reason.SPENT
+                return total - words[_LEFT], reason == Reason.SPENT
             else:
-                how = How.AGAIN if self._help(reason) else How.NEXT
+                how = _AGAIN if self._help(reason) else _NEXT
             patience -= 1
-            if not patience or words[Machine.LEFT] <= 0 or words[Machine.FUEL] <= 0:
-                if how == How.CALLED:
-                    self.process.stack.pop_releasing(words[Machine.HOST_FRAME])
-                return total - words[Machine.LEFT], how != How.NEXT
+            if not patience or words[_LEFT] <= 0 or words[_FUEL] <= 0:
+                if how == _CALLED:
+                    self.process.stack.pop_releasing(words[_HOST_FRAME])
+                return total - words[_LEFT], how != _NEXT
 
     def _help(self, reason: int) -> bool:
         """Do what native code cannot; return whether the process goes on."""
@@ -186,23 +192,23 @@ class JitEngine(Interpreter):
 
     def _call(self, process: Process) -> How:
         """Call a function of the host, as the instruction at the process's pc wants."""
-        frame = self._words[Machine.HOST_FRAME]
-        function = self._functions[self._words[Machine.HOST_FUNCTION]]
+        frame = self._words[_HOST_FRAME]
+        function = self._functions[self._words[_HOST_FUNCTION]]
         try:
             wish = function.run(HostCall(self.machine, process, self.heap, frame, process.module))
         except (Trap, Raised) as error:
-            return How.AGAIN if self._deliver(process, error) else How.NEXT
+            return _AGAIN if self._deliver(process, error) else _NEXT
         except ASTRAY:
             trap = Trap(traps.NIL_DEREFERENCE)
-            return How.AGAIN if self._deliver(process, trap) else How.NEXT
+            return _AGAIN if self._deliver(process, trap) else _NEXT
         process.pc += 1
         if wish is not None:
             self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
-            return How.NEXT
+            return _NEXT
         if frame == process.stack.base:
             process.stack.pop_releasing(frame)
-            return How.AGAIN
-        return How.CALLED
+            return _AGAIN
+        return _CALLED
 
     def _stretch(self) -> int:
         """Set how many instructions may run now, and return it.
@@ -244,12 +250,12 @@ class JitEngine(Interpreter):
         if len(offers.words) != self._offered:
             words[Machine.OFFERS], words[Machine.OFFER_COUNT] = offers.place
             self._offered = len(offers.words)
-        record = self._idle_address if how == How.NEXT else words[Machine.CURRENT]
+        record = self._idle_address if how == _NEXT else words[_CURRENT]
         reason = self._run(self._base, record, how)
-        current = words[Machine.CURRENT]
+        current = words[_CURRENT]
         if current and current != self.process.address:
             self.process = self._process_at(current)
-        if words[Machine.RELEASED] or words[Machine.FREED]:
+        if words[_RELEASED] or words[_FREED]:
             self._upkeep.release()
         return reason
 
