@@ -34,7 +34,7 @@ init:
 TAIL = """
 	ret
 	entry	init,Init
-	desc	Data,64,(0,4,8,12,16,20,24,28,32,36,40)
+	desc	Data,64,(0,4,8,12,16,20,24,28,32,36,40,44,56)
 	desc	Init,64,(32,40,48)
 	desc	Child,40,(32)
 	desc	Print1,40,(32,36)
@@ -53,8 +53,14 @@ text = 28
 	string	@mp+text,"TEXT"
 format = 32
 	string	@mp+format,"%s: %r\\n"
-other = 36
-	string	@mp+other,"/dev/other"
+net = 36
+	string	@mp+net,"/net/cs"
+command = 40
+	string	@mp+command,"/cmd/clone"
+shell = 44
+	string	@mp+shell,"/dis/sh.dis"
+keys = 56
+	string	@mp+keys,"$Keyring2"
 one = 48
 	real	@mp+one,1
 	module	Hostile
@@ -72,6 +78,18 @@ def doubled(axis):
 	movw	${axis},40(44(fp))
 	lea	t(mp),16(44(fp))
 	mcall	44(fp),$Ml.concat,ml(mp)
+"""
+
+
+def told(name):
+    """Return code that prints a name and the error, or ends if 48(fp) is not nil."""
+    return f"""
+	bnew	48(fp),nil(mp),granted
+	frame	$Print1,44(fp)
+	movp	format(mp),32(44(fp))
+	movp	{name}(mp),36(44(fp))
+	lea	52(fp),16(44(fp))
+	mcall	44(fp),$Sys.print,sys(mp)
 """
 
 
@@ -221,6 +239,33 @@ loaded:
     status, out, err = run(code, text=name)
     assert (status, err) == (0, "")
     assert any(words in out for words in ("not built-in", "does not exist", "unknown device"))
+
+
+def test_errors_are_those_of_inferno(run):
+    """Files, the network, host commands and modules that were not granted do not exist."""
+    opened = "".join(
+        f"""
+	mframe	sys(mp),$Sys.open,44(fp)
+	movp	{name}(mp),32(44(fp))
+	movw	$0,36(44(fp))
+	lea	48(fp),16(44(fp))
+	mcall	44(fp),$Sys.open,sys(mp)
+{told(name)}"""
+        for name in ("text", "net", "command")
+    )
+    loaded = "".join(
+        f"	load	{name}(mp),$0,48(fp)\n{told(name)}" for name in ("shell", "keys")
+    )
+    code = f"{opened}{loaded}	ret\ngranted:\n	raise	text(mp)\n"
+    status, out, err = run(code, text="/etc/passwd")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "/etc/passwd: '/etc' file does not exist",
+        "/net/cs: '/net/cs' file does not exist",
+        "/cmd/clone: '/cmd' file does not exist",
+        "/dis/sh.dis: '/dis/sh.dis' does not exist",
+        "$Keyring2: module not built-in",
+    ]
 
 
 def test_no_payload_no_weights(run):
