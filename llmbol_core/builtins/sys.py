@@ -1,7 +1,7 @@
 """$Sys, what a Dis program asks of its system: printing, text, time, the process; files beside it.
 
 Where Inferno would go to the network or to another file server, the call fails and the error string
-says so: no network is granted to a program.
+says so: no network is granted to a program, which finds nothing of it in its tree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.conversion import rune_to_char
 from llmbol_core.vm.host import HostCall, Sleep
-from llmbol_core.vm.openfile import FileFault
+from llmbol_core.vm.openfile import ORDWR, FileFault
 
 __all__ = ["binding"]
 
@@ -189,20 +189,42 @@ def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
 
 @declare("dial: fn(addr, local: string): (int, Connection)", failure=(-1, (None, None)))
 def dial(call: HostCall, address: str, local: str) -> Any:
-    """Fail: no network is granted."""
-    raise FileFault(_NO_NETWORK)
+    """Fail as where there is no network: the files that lead to one do not exist."""
+    clone = _clone(address)
+    raise FileFault(f"{_absence(call, clone)} ({clone})")
 
 
 @declare("announce: fn(addr: string): (int, Connection)", failure=(-1, (None, None)))
 def announce(call: HostCall, address: str) -> Any:
-    """Fail: no network is granted."""
-    raise FileFault(_NO_NETWORK)
+    """Fail as ``dial`` does."""
+    raise FileFault(_absence(call, _clone(address)))
 
 
 @declare("listen: fn(c: Connection): (int, Connection)", failure=(-1, (None, None)))
 def listen(call: HostCall, connection: tuple[Any, ...]) -> Any:
-    """Fail: no network is granted."""
-    raise FileFault(_NO_NETWORK)
+    """Fail as ``dial`` does."""
+    raise FileFault(_absence(call, f"{connection[2]}/listen"))
+
+
+def _clone(address: str) -> str:
+    """Return the file by which an address, ``[[netdir/]proto!]host``, is reached; see dial(2).
+
+    >>> _clone("tcp!host!80"), _clone("/net.alt/tcp!host!80"), _clone("host")
+    ('/net/tcp/clone', '/net.alt/tcp/clone', '/net/net/clone')
+    """
+    protocol, mark, _ = address.partition("!")
+    if not mark:
+        protocol = "net"
+    return f"{'' if protocol.startswith(('/', '#')) else '/net/'}{protocol}/clone"
+
+
+def _absence(call: HostCall, name: str) -> str:
+    """Return why a network's file cannot be opened; one that can is no network's."""
+    try:
+        environment(call).namespace.open(name, ORDWR).close()
+    except FileFault as fault:
+        return str(fault)
+    return _NO_NETWORK
 
 
 @declare("export: fn(c: ref FD, dir: string, flag: int): int", failure=-1)

@@ -112,8 +112,10 @@ class Namespace:
         with self._faults(name):
             if made := self._answered(place):
                 return made[0].open(_text(place), made[1], access)
+            shown = self._shown(place)
+            self._tree.status(shown[0])  # what is not there is not protected
             self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
-            return self._open(place, self._shown(place), mode)
+            return self._open(place, shown, mode)
 
     def create(self, name: str, mode: int, permission: int) -> OpenFile:
         """Create a file or, with DMDIR, a directory; truncate a file that exists."""
@@ -140,8 +142,10 @@ class Namespace:
             if made := self._answered(place):
                 made[0].remove(made[1])
                 return
+            real = self._walk(place)
+            self._tree.status(real)
             self._check_writable(True)
-            self._tree.remove(self._walk(place))
+            self._tree.remove(real)
 
     def stat(self, name: str) -> Dir:
         """Describe a file."""

@@ -25,6 +25,7 @@ from llmbol_core.vm.structure import Layout, Structure, place_fault
 from llmbol_core.vm.usage import KINDS, Usage
 
 RESULT_PLACE = 16
+"""Offset in a frame of the address for the result."""
 _ARGUMENTS = 32
 
 

@@ -288,6 +288,21 @@ REFUSED = [
 # fmt: on
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "error"),
+    [
+        ("dial", ("tcp!host!80", ""), "'/net/tcp/clone' file does not exist (/net/tcp/clone)"),
+        ("announce", ("tcp!*!80",), "'/net/tcp/clone' file does not exist"),
+        ("listen", ((None, None, "/net/tcp/0"),), "'/net/tcp/0/listen' file does not exist"),
+        ("open", ("/net/cs", 2), "'/net/cs' file does not exist"),
+        ("remove", ("/net/cs",), "'/net/cs' file does not exist"),
+    ],
+)
+def test_what_leads_to_a_network_does_not_exist(call, name, values, error):
+    call(name, *values)
+    assert call.error == error
+
+
 @pytest.mark.parametrize(("name", "values", "expected"), REFUSED)
 def test_what_is_not_granted_fails_and_says_so(call, name, values, expected):
     assert call(name, *values) == expected

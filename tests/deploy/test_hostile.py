@@ -247,11 +247,11 @@ def test_errors_are_those_of_inferno(run):
         f"""
 	mframe	sys(mp),$Sys.open,44(fp)
 	movp	{name}(mp),32(44(fp))
-	movw	$0,36(44(fp))
+	movw	${mode},36(44(fp))
 	lea	48(fp),16(44(fp))
 	mcall	44(fp),$Sys.open,sys(mp)
 {told(name)}"""
-        for name in ("text", "net", "command")
+        for name, mode in (("text", 0), ("net", 2), ("command", 2))
     )
     loaded = "".join(
         f"	load	{name}(mp),$0,48(fp)\n{told(name)}" for name in ("shell", "keys")
