@@ -107,15 +107,11 @@ class Namespace:
 
     def open(self, name: str, mode: int) -> OpenFile:
         """Open a file."""
-        access = access_of(mode)
         place = self._place(name)
         with self._faults(name):
             if made := self._answered(place):
-                return made[0].open(_text(place), made[1], access)
-            shown = self._shown(place)
-            self._tree.status(shown[0])  # what is not there is not protected
-            self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
-            return self._open(place, shown, mode)
+                return made[0].open(_text(place), made[1], access_of(mode))
+            return self._open(place, self._shown(place), mode)
 
     def create(self, name: str, mode: int, permission: int) -> OpenFile:
         """Create a file or, with DMDIR, a directory; truncate a file that exists."""
@@ -142,8 +138,7 @@ class Namespace:
             if made := self._answered(place):
                 made[0].remove(made[1])
                 return
-            real = self._walk(place)
-            self._tree.status(real)
+            self._tree.status(real := self._walk(place))
             self._check_writable(True)
             self._tree.remove(real)
 
@@ -324,6 +319,7 @@ class Namespace:
         """Open a file of the tree, or a directory, perhaps a union of several."""
         real, access = union[0], access_of(mode)
         found = self._tree.status(real)
+        self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
         if modes.S_ISDIR(found.st_mode):
             if access != OREAD or mode & OTRUNC:
                 raise FileFault(EPERM)
