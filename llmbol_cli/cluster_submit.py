@@ -20,7 +20,7 @@ from llmbol_cli.cluster_output import (
     deliver_parts,
     deliver_run,
 )
-from llmbol_cli.options import MAX_SEED, AsJson, Data, connected, file_name, size
+from llmbol_cli.options import AsJson, Data, Epochs, Seed, Settings, connected, file_name, size
 
 app = render.app("Send a task to the cluster.")
 
@@ -188,14 +188,9 @@ def train(
         ),
     ] = None,
     data: Data = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the spec: train.batch_size=16."),
-    ] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    settings: Settings = None,
     priority: Priority = 0,
     retries: Retries = None,
     timeout: Timeout = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import MAX_SEED, AsJson, Data, ModelOrSpec, Threads, file_name
+from llmbol_cli.options import AsJson, Data, Epochs, ModelOrSpec, Seed, Settings, Threads, file_name
 
 app = render.app("Start, check and train models.")
 
@@ -67,14 +67,9 @@ def train(
         ),
     ] = None,
     data: Data = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change the spec: train.batch_size=16."),
-    ] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    settings: Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")
     ] = False,

@@ -40,6 +40,14 @@ Threads = Annotated[
 ]  # fmt: skip
 """Takes effect by itself: commands need not look at it."""
 MAX_SEED = 2**32 - 1
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the spec: train.batch_size=16."),
+]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

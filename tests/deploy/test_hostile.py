@@ -93,6 +93,11 @@ def told(name):
 """
 
 
+GRANTED = """
+	ret
+granted:
+	raise	text(mp)
+"""
 REPEATED = """
 	mframe	ml(mp),$Ml.repeat,44(fp)
 	movp	t(mp),32(44(fp))
@@ -206,17 +211,8 @@ def test_files_that_were_not_granted(run, name):
 	movw	$0,36(44(fp))
 	lea	48(fp),16(44(fp))
 	mcall	44(fp),$Sys.open,sys(mp)
-	bnew	48(fp),nil(mp),opened
-	frame	$Print1,44(fp)
-	movp	format(mp),32(44(fp))
-	movp	text(mp),36(44(fp))
-	lea	52(fp),16(44(fp))
-	mcall	44(fp),$Sys.print,sys(mp)
-	ret
-opened:
-	raise	text(mp)
 """
-    status, out, err = run(code, text=name)
+    status, out, err = run(f"{code}{told('text')}{GRANTED}", text=name)
     assert (status, err) == (0, "")
     assert out.startswith(f"{name}: ")
     assert "does not exist" in out or "unknown device" in out
@@ -226,17 +222,8 @@ opened:
 def test_modules_that_were_not_granted(run, name):
     code = """
 	load	text(mp),$0,48(fp)
-	bnew	48(fp),nil(mp),loaded
-	frame	$Print1,44(fp)
-	movp	format(mp),32(44(fp))
-	movp	text(mp),36(44(fp))
-	lea	52(fp),16(44(fp))
-	mcall	44(fp),$Sys.print,sys(mp)
-	ret
-loaded:
-	raise	text(mp)
 """
-    status, out, err = run(code, text=name)
+    status, out, err = run(f"{code}{told('text')}{GRANTED}", text=name)
     assert (status, err) == (0, "")
     assert any(words in out for words in ("not built-in", "does not exist", "unknown device"))
 
@@ -256,8 +243,7 @@ def test_errors_are_those_of_inferno(run):
     loaded = "".join(
         f"	load	{name}(mp),$0,48(fp)\n{told(name)}" for name in ("shell", "keys")
     )
-    code = f"{opened}{loaded}	ret\ngranted:\n	raise	text(mp)\n"
-    status, out, err = run(code, text="/etc/passwd")
+    status, out, err = run(f"{opened}{loaded}{GRANTED}", text="/etc/passwd")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "/etc/passwd: '/etc' file does not exist",
