@@ -8,6 +8,7 @@ is the one boundary where an ``LlmbolError`` becomes a line on standard error an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -20,7 +21,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup, TyperOption
 
+from llmbol_core import __version__
 from llmbol_core.errors import LlmbolError, SourceError, SpecError
 from llmbol_core.native.notices import listen
 
@@ -32,9 +35,39 @@ Progress = Callable[[int, int, str], None]
 """What long work reports to: steps done, steps in all, a short note."""
 
 
+class _Group(TyperGroup):
+    """A command group that tells the version and, in its help, whole sentences."""
+
+    def get_params(self, context: Any) -> list[Any]:
+        params = super().get_params(context)
+        return params if context.parent else [_version_option(), *params]
+
+    def format_commands(self, context: Any, formatter: Any) -> None:
+        rows = [(n, c.get_short_help_str(sys.maxsize)) for n, c in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@functools.cache
+def _version_option() -> TyperOption:
+    """Return the option ``--version``, which ends the command."""
+
+    def tell(context: Any, parameter: Any, value: bool) -> None:
+        if value:
+            show(f"llmbol {__version__}")
+            context.exit()
+
+    words = "Show the version and exit."
+    return TyperOption(
+        param_decls=["--version"], type=bool, is_flag=True, is_eager=True,
+        expose_value=False, callback=tell, help=words,
+    )  # fmt: skip
+
+
 def app(purpose: str) -> typer.Typer:
     """Return an empty command group with this project's manners: plain help, no completion."""
     return typer.Typer(
+        cls=_Group,
         help=purpose,
         rich_markup_mode=None,
         add_completion=False,

@@ -16,6 +16,7 @@ import pytest
 from typer.main import get_command
 
 from llmbol_cli import cluster, dis, nn
+from llmbol_core import __version__
 
 ROOT = Path(__file__).parents[2]
 MODULES = {"dis": dis, "nn": nn, "cluster": cluster}
@@ -65,6 +66,20 @@ def test_help_is_one_sentence(name):
     sentence = " ".join(ALL[name].help.split("\n\n")[0].split())
     assert re.fullmatch(r"[A-Z].*[^.]\.", sentence), sentence
     assert not re.search(r"[^.]\. [A-Z]", sentence), sentence
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in COMMANDS])
+def test_help_of_a_group_has_the_whole_sentence_of_each_command(name, run):
+    shown = run([*name.split(), "--help"])
+    assert (shown.code, shown.err) == (0, "")
+    letters = "".join(shown.out.split())
+    for key, command in ALL[name].commands.items():
+        assert "".join((key + command.help.partition("\n\n")[0]).split()) in letters
+
+
+@pytest.mark.parametrize("app", MODULES)
+def test_tells_its_version(app, run):
+    assert run([app, "--version"]).out == f"llmbol {__version__}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
