@@ -7,14 +7,9 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, file_name
+from llmbol_cli.options import AsJson, Output
 
 app = render.app("Exchange models with other programs.")
-
-Output = Annotated[
-    str,
-    typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
-]
 
 
 @app.command("export")

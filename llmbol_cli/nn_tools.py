@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Checkpoint, Threads, file_name, numbers, required, size
+from llmbol_cli.options import (
+    AsJson,
+    ModelOrSpec,
+    Output,
+    OutputIfAny,
+    Threads,
+    file_name,
+    required,
+    size,
+)
 
 app = render.app("Look at models, compare them, change how their weights are stored.")
 
@@ -15,17 +24,12 @@ GgufFile = Annotated[
     str, typer.Argument(metavar="FILE", help="Any GGUF file, or a compiled model.")
 ]
 
-Output = Annotated[
-    str | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
-]
-
 
 @app.command()
 def quantize(
     source: GgufFile,
     to: Annotated[str, typer.Option("--type", "-t", help="Storage type, such as q8_0 or q4_k.")],
-    output: Output = None,
+    output: OutputIfAny = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN=TYPE", help="Another type for tensors of such names."),
@@ -53,10 +57,7 @@ def quantize(
 @app.command()
 def dequantize(
     source: GgufFile,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
-    ],
+    output: Output,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -72,20 +73,30 @@ def dequantize(
 
 
 @app.command()
-def extract(
-    source: Annotated[str, typer.Argument(metavar="MODEL.dis", help="A compiled model.")],
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name),
-    ],
+def summary(
+    source: ModelOrSpec,
+    depth: Annotated[int, typer.Option(min=1, help="How deep to go into containers.")] = 3,
+    graph: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw a diagram, .svg or .png.", callback=file_name),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Give back the checkpoint that a compiled model was made of.
+    """Show each layer's shapes, parameters, multiply-accumulates and memory, and the totals.
 
-    Example: nn extract digits.dis -o again.gguf
+    Example: nn summary specs/digits-mlp.yaml
     """
-    from llmbol_core.nn.container import extract as extract_file
+    from llmbol_core.native.files import check_target
+    from llmbol_core.nn.checkpoint import open_model
 
-    render.show(f"{output}: {extract_file(source, output)} bytes")
+    model = open_model(source)
+    if graph is not None:
+        from llmbol_core.nn.diagram import write_diagram
+
+        check_target(graph, source)
+        write_diagram(model, graph)
+    result = model.summary(depth)
+    render.show(result if as_json else result.table(), as_json)
 
 
 @app.command("inspect")
@@ -127,27 +138,6 @@ def compare(
     from llmbol_core.nn.compare import compare_files
 
     render.show(compare_files(first, second, inputs, array), as_json)
-
-
-@app.command()
-def bench(
-    source: Checkpoint,
-    batch: Annotated[str, typer.Option(metavar="N,N,...", help="Sizes of batches.")] = "1,16,256",
-    seconds: Annotated[
-        float, typer.Option(min=0.0, max=3600.0, help="How long to run each size.")
-    ] = 0.5,
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure latency, throughput and memory of a model, and the gain over float weights.
-
-    Example: nn bench digits-q8_0.gguf --batch 1,32 --seconds 0.1
-    """
-    from llmbol_core.nn.bench import bench_file
-
-    with render.progress("running") as progress:
-        report = bench_file(source, numbers(batch, "--batch"), seconds, progress)
-    render.show(report, as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands of ``nn`` that start specs, check and train them."""
+"""Commands of ``nn`` that make models: specs, training, evaluation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Data, Epochs, ModelOrSpec, Seed, Settings, Threads, file_name
+from llmbol_cli.options import (
+    MAX_SEED,
+    AsJson,
+    Checkpoint,
+    Data,
+    Epochs,
+    ModelOrSpec,
+    Output,
+    Seed,
+    Settings,
+    Threads,
+    file_name,
+)
 
-app = render.app("Start, check and train models.")
+app = render.app("Make models.")
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec.")]
 
@@ -32,14 +44,21 @@ def init(
 
 
 @app.command()
-def check(spec: Spec, as_json: AsJson = False) -> None:
-    """Check a spec, its gradients and its data; show all mistakes with their places.
+def layers(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One layer.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers that specs can name, or show one with its fields.
 
-    Example: nn check specs/digits-mlp.yaml
+    Example: nn layers Linear
     """
-    from llmbol_core.nn.check import check_spec
+    from llmbol_core.nn.catalog import describe_layer, list_layers
 
-    render.show(check_spec(spec), as_json)
+    if name is None:
+        render.show(list_layers(), as_json)
+    else:
+        entry = describe_layer(name)
+        render.show(entry if as_json else str(entry), as_json)
 
 
 @app.command()
@@ -51,6 +70,43 @@ def schema() -> None:
     from llmbol_core.nn.schema import spec_schema
 
     render.show(spec_schema(), as_json=True)
+
+
+@app.command()
+def check(spec: Spec, as_json: AsJson = False) -> None:
+    """Check a spec, its gradients and its data; show all mistakes with their places.
+
+    Example: nn check specs/digits-mlp.yaml
+    """
+    from llmbol_core.nn.check import check_spec
+
+    render.show(check_spec(spec), as_json)
+
+
+@app.command()
+def build(
+    spec: Spec,
+    output: Output,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the start values.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a checkpoint with start values from a YAML spec.
+
+    Example: nn build specs/digits-mlp.yaml -o digits.gguf
+    """
+    from llmbol_core.native.files import check_target
+    from llmbol_core.nn.checkpoint import save
+    from llmbol_core.nn.spec import read_spec
+
+    check_target(output, spec)
+    model = read_spec(spec).seeded(seed)
+    save(model, output)
+    summary = model.summary()
+    render.show(
+        summary if as_json else f"{output}: {model.name}, {summary.parameters} parameters", as_json
+    )
 
 
 @app.command()
@@ -107,3 +163,29 @@ def train(
     render.show(run if as_json else [run.row()], as_json)
     if plot:
         render.note(curve_text(run.history, run.model))
+
+
+@app.command("eval")
+def evaluate(
+    source: Checkpoint,
+    data: Data = None,
+    confusion: Annotated[
+        bool, typer.Option("--confusion", help="Show what each class was taken for.")
+    ] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure loss and accuracy on the held-out part of the data.
+
+    Example: nn eval digits.gguf
+    """
+    from llmbol_core.nn.evaluate import evaluate_file
+
+    with render.progress("evaluating") as progress:
+        result = evaluate_file(source, data, progress)
+    if confusion and not as_json:
+        render.show(result.confusion())
+    else:
+        render.show(result if as_json else result.table(), as_json)
+    if result.metrics:
+        render.note("  ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()))

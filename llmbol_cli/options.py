@@ -21,6 +21,18 @@ ModelOrSpec = Annotated[
 Checkpoint = Annotated[
     str, typer.Argument(metavar="MODEL", help="A checkpoint, or a compiled model.")
 ]
+
+
+def file_name(value: str | None) -> str | None:
+    """Refuse ``-`` as the name of a file to write, which is a slip far more often than meant."""
+    if value == "-":
+        raise typer.BadParameter("a file is written, not standard output (./- is a file named -)")
+    return value
+
+
+_OUTPUT = typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name)
+Output = Annotated[str, _OUTPUT]
+OutputIfAny = Annotated[str | None, _OUTPUT]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
 ]
@@ -103,13 +115,6 @@ def duration(text: str) -> float:
     if not match:
         raise UsageError(f"{text!r} is no time: expected a number with s, m, h or d, such as 7d")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def file_name(value: str | None) -> str | None:
-    """Refuse ``-`` as the name of a file to write, which is a slip far more often than meant."""
-    if value == "-":
-        raise typer.BadParameter("a file is written, not standard output (./- is a file named -)")
-    return value
 
 
 def choice(word: str, known: list[str], what: str) -> str:
