@@ -14,6 +14,9 @@ class Library:
         self._resources, self.addresses = resources, addresses
 
 
-def function(address: int, result: Any, *parameters: Any) -> Callable[..., Any]:
-    """Return a Python callable for machine code at an address, which keeps the GIL."""
-    return ctypes.PYFUNCTYPE(result, *parameters)(address)
+def function(
+    address: int, result: Any, *parameters: Any, keeps_lock: bool = True
+) -> Callable[..., Any]:
+    """Return a Python callable for machine code at an address, which keeps the GIL or not."""
+    kind = ctypes.PYFUNCTYPE if keeps_lock else ctypes.CFUNCTYPE
+    return kind(result, *parameters)(address)

@@ -1,19 +1,48 @@
-"""Compiling what is hot: functions of modules, together with those they call."""
+"""What is compiled, and when: functions of modules that are hot, together with those they call.
+
+Code is compiled quickly at first, and again as well as can be once it has run for about as long as
+that takes. If there is a processor to spare another thread compiles (``background.py``) while the
+native interpreter goes on; otherwise compiling may take a third of the time that the program runs.
+Code that is in the cache is used as soon as it is asked for.
+"""
 
 from __future__ import annotations
 
+import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmbol_core.vm.jit.background import Background, Order, background
 from llmbol_core.vm.jit.decoded import DecodedCode
-from llmbol_core.vm.jit.units import CompileStats, Part, Regions, code_of, load_unit
+from llmbol_core.vm.jit.units import (
+    CompileStats,
+    Made,
+    Part,
+    Regions,
+    Source,
+    Tier,
+    code_of,
+    kept_unit,
+    source_of,
+)
 
 if TYPE_CHECKING:
+    from llmbol_core.vm.exceptions import Level
     from llmbol_core.vm.heaptypes import HeapType
     from llmbol_core.vm.loader import LoadedModule
 
 __all__ = ["CompileStats", "Compiler", "Native"]
+
+_AT_ONCE = 0.25
+"""Seconds that compiling well may take for it to be done without compiling quickly first."""
+_GRACE, _SHARE = 0.3, 0.5
+"""Seconds that a program may be kept waiting for code, and more in each second that it runs."""
+_WORTH_MORE = 0.02
+"""Seconds that quickly made code runs before another thread makes it better."""
+_LATER = 8
+"""How many times as often as before an instruction must run to be looked at again."""
 
 
 class Native:
@@ -24,8 +53,16 @@ class Native:
         self.code = code_of(loaded.module)
         self.regions = Regions(self.code)
         self.libraries: list[Any] = []
+        self.quick: dict[int, Quick] = {}
+        """The units that functions were compiled with quickly, by where they start."""
+        self._tiers: dict[int, Tier] = {}
         self._types = array("I", loaded.types or [0])
         self._functions = array("Q", bytes(8 * max(1, len(self.code.instructions))))
+
+    @property
+    def tiers(self) -> set[Tier]:
+        """How well what there is was compiled."""
+        return set(self._tiers.values())
 
     @property
     def tables(self) -> tuple[int, int, int]:
@@ -33,8 +70,11 @@ class Native:
         types, functions = self._types.buffer_info()[0], self._functions.buffer_info()[0]
         return types, functions, self.decoded.address
 
-    def install(self, part: Part, addresses: Mapping[str, int]) -> None:
-        """Let machine code run a function, given where its functions are."""
+    def install(self, part: Part, addresses: Mapping[str, int], tier: Tier) -> bool:
+        """Let machine code run a function, given where its functions are, if there is no better."""
+        if self._tiers.get(part.start, Tier.QUICK) > tier:
+            return False
+        self._tiers[part.start] = tier
         function = addresses[f"f{part.start}"]
         self._functions[part.start] = function
         entry = addresses[f"o{part.start}"] if part.has_entries else function
@@ -42,23 +82,146 @@ class Native:
         for number, pc in enumerate(entries):
             if not self.decoded.is_entry(pc) or len(entries) > 1:
                 self.decoded.enter(pc, entry, number, 0 if number else part.frame)
+        return True
+
+
+@dataclass(eq=False)
+class Quick:
+    """A unit that was compiled quickly, and how long its code has run."""
+
+    native: Native
+    pc: int
+    frame: HeapType
+    source: Source | None
+    seconds: float = 0.0
+    is_ordered: bool = False
 
 
 class Compiler:
-    """Compiles for one machine."""
+    """Compiles for one machine; with ``at_once``, whatever is asked for, before it goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
         self.stats = CompileStats()
+        self.watches = False
+        """Whether it is worth to tell where the program spends its time."""
+        self._at_once = at_once
+        self._began, self._waited = time.perf_counter(), 0.0
+        self._order = Order()
+        self._orders: dict[int, Quick] = {}
 
     def hot(self, native: Native, pc: int, frame: HeapType) -> bool:
-        """Compile the function at a pc, given its frame's layout; false if it is not to be."""
+        """Have the function at a pc compiled, given its frame's layout; false if it is not to be.
+
+        It is there when this returns, or some time later.
+        """
         if native.decoded.is_entry(pc):
             return True
-        found = load_unit(native.regions, pc, frame, self.stats)
-        if found is None:
+        began = time.perf_counter()
+        for tier in (Tier.BEST, Tier.QUICK):
+            made = kept_unit(native.regions, pc, frame, tier)
+            if made is not None:
+                self._install(Quick(native, pc, frame, None), made)
+                self.stats.seconds += time.perf_counter() - began
+                return True
+        is_wanted = self._compile(native, pc, frame)
+        self._waited += time.perf_counter() - began
+        return is_wanted
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another thread compiles for this machine."""
+        return self._order.waiting > 0
+
+    def poll(self) -> None:
+        """Install what another thread has compiled."""
+        while self._order.done:
+            number, made, seconds = self._order.done.popleft()
+            self._order.waiting -= 1
+            quick = self._orders.pop(number)
+            if isinstance(made, BaseException):
+                raise made
+            self.stats.seconds += seconds
+            self._install(quick, made)
+
+    def note(self, levels: Iterable[Level], natives: Mapping[Any, Native], seconds: float) -> None:
+        """Note that the program has spent its time in some frames, the innermost first."""
+        ran: dict[int, Quick] = {}
+        for level in levels:
+            native = natives.get(level.module)
+            quick = native.quick.get(native.code.function(level.pc)) if native else None
+            if quick is not None:
+                ran[id(quick)] = quick
+        for quick in ran.values():
+            quick.seconds += seconds
+            self._improve(quick)
+
+    # Compiling
+
+    def _thread(self) -> Background | None:
+        return None if self._at_once else background()
+
+    def _compile(self, native: Native, pc: int, frame: HeapType) -> bool:
+        thread = self._thread()
+        if not self._at_once and not self._can_wait():
+            native.decoded.watch_longer(pc, _LATER)
+            return True
+        source = source_of(native.regions, pc, frame)
+        if source is None:
             return False
-        compiled, library = found
-        native.libraries.append(library)
-        for part in compiled.parts:
-            native.install(part, library.addresses)
+        quick = Quick(native, pc, frame, source)
+        if thread is not None:
+            self._submit(thread, quick, Tier.QUICK)
+            native.decoded.unwatch(pc)
+        else:
+            is_short = source.cost(Tier.BEST) <= _AT_ONCE
+            self._make(quick, Tier.BEST if is_short else Tier.QUICK)
         return True
+
+    def _can_wait(self) -> bool:
+        """Whether the program has not been kept waiting for too long."""
+        return self._waited <= _GRACE + _SHARE * (time.perf_counter() - self._began)
+
+    def _submit(self, thread: Background, quick: Quick, tier: Tier) -> None:
+        assert quick.source is not None
+        urgency = quick.source.cost(tier) - (quick.seconds if tier else 1.0)
+        self._orders[thread.submit(self._order, quick.source, tier, urgency)] = quick
+
+    def _make(self, quick: Quick, tier: Tier) -> None:
+        """Compile a unit now."""
+        assert quick.source is not None
+        began = time.perf_counter()
+        made = quick.source.compile(tier)
+        self._install(quick, made)
+        self.stats.seconds += time.perf_counter() - began
+
+    def _improve(self, quick: Quick) -> None:
+        """Have a unit compiled well if it has run for long enough."""
+        if quick.is_ordered or quick.seconds < _WORTH_MORE:
+            return
+        if quick.source is None:
+            quick.source = source_of(quick.native.regions, quick.pc, quick.frame)
+        thread = self._thread()
+        if quick.source is None:
+            quick.is_ordered = True
+        elif thread is not None:
+            quick.is_ordered = True
+            self._submit(thread, quick, Tier.BEST)
+        elif quick.seconds > quick.source.cost(Tier.BEST):
+            quick.is_ordered = True
+            self._make(quick, Tier.BEST)
+
+    def _install(self, quick: Quick, made: Made) -> None:
+        from llmbol_core.native.image import load_object
+
+        native = quick.native
+        library = load_object(made.data, made.compiled.symbols)
+        native.libraries.append(library)
+        for part in made.compiled.parts:
+            if native.install(part, library.addresses, made.tier):
+                if made.tier is Tier.QUICK:
+                    native.quick[part.start] = quick
+                else:
+                    native.quick.pop(part.start, None)
+        if not quick.is_ordered:
+            self.stats.add(made, 0.0)
+        self.watches = self.watches or made.tier is Tier.QUICK

@@ -50,6 +50,7 @@ class DecodedCode:
         """Where the first instruction is."""
         self._bytes = memoryview(self._words).cast("B")[SIZE:]
         self._watched: set[int] = set()
+        self._longer: dict[int, int] = {}
         for export in loaded.module.exports:
             self._watch(export.pc)
 
@@ -73,6 +74,12 @@ class DecodedCode:
     def unwatch(self, pc: int) -> None:
         """Let an instruction be interpreted from now on, however often it runs."""
         self._put(pc, HANDLER, self._word(pc, OWN))
+
+    def watch_longer(self, pc: int, times: int) -> None:
+        """Count an instruction that has run often for so many times as long."""
+        longer = min(max(self._longer.get(pc, self._threshold), 1) * times, 1 << 30)
+        self._longer[pc] = longer
+        struct.pack_into("=i", self._bytes, pc * SIZE + COUNT, longer)
 
     def is_entry(self, pc: int) -> bool:
         """Whether an instruction is an entry to machine code."""

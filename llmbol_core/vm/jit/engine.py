@@ -13,6 +13,8 @@ reference engine then runs everything.
 from __future__ import annotations
 
 import ctypes
+import itertools
+import time
 from array import array
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import Trap
 from llmbol_core.vm import handlers_control, traps
 from llmbol_core.vm.arena import ASTRAY
+from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
@@ -64,6 +67,8 @@ PATIENCE = 4096
 """Instructions that Python runs before they do."""
 HOT = 2000
 """How often an instruction runs in the native interpreter before its function is compiled."""
+_DEPTH = 16
+"""Frames up to which it is noted where the time is spent."""
 _OF_REALS = 0xA1D1FE48
 """Of fn(x: real): real."""
 
@@ -114,7 +119,7 @@ class JitEngine(Interpreter):
         """What compiles for this machine; most programs are over before they need it."""
         from llmbol_core.vm.jit.compiler import Compiler
 
-        return Compiler()
+        return Compiler(self.at_once)
 
     @property
     def compiled(self) -> CompileStats | None:
@@ -153,7 +158,25 @@ class JitEngine(Interpreter):
         """
         if self._native is None and not self._start():
             return super().run(process, min(budget, WORTH_LOADING), one_stretch)
-        total = self._stretch()
+        if "compiler" in self.__dict__:
+            return self._run_and_compile(process, self._stretch())
+        return self._run_natively(process, self._stretch())
+
+    def _run_and_compile(self, process: Process, total: int) -> tuple[int, bool]:
+        """Run processes, while another thread may compile; tell where the time was spent."""
+        self.compiler.poll()
+        assert self._native is not None
+        self._run = self._native.share if self.compiler.is_busy else self._native.run
+        if not self.compiler.watches:
+            return self._run_natively(process, total)
+        began = time.perf_counter()
+        found = self._run_natively(process, total)
+        if found[1]:
+            innermost = itertools.islice(levels(self, self.process), _DEPTH)
+            self.compiler.note(innermost, self._natives, time.perf_counter() - began)
+        return found
+
+    def _run_natively(self, process: Process, total: int) -> tuple[int, bool]:
         self.process = process
         self._words[_CURRENT] = process.address
         how, patience = _AGAIN, PATIENCE

@@ -11,9 +11,13 @@ from llmbol_core.vm.jit.identity import digest
 
 
 class NativeInterpreter(NamedTuple):
-    """The native interpreter: how it runs, how it looks through the heap, its handlers."""
+    """The native interpreter: how it runs, how it looks through the heap, its handlers.
+
+    ``share`` is ``run`` while other threads may have Python's lock.
+    """
 
     run: Callable[[int | None, int, int], int]
+    share: Callable[[int | None, int, int], int]
     survey: Callable[[int | None, int, int], int]
     handlers: dict[str, int]
     library: Any
@@ -83,7 +87,8 @@ def _load(data: bytes) -> NativeInterpreter:
     table = array("Q", bytes(8 * len(names)))
     function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    run = function(library.addresses["run"], number, pointer, pointer, ctypes.c_int32)
     word = ctypes.c_int32
+    signature = library.addresses["run"], number, pointer, pointer, word
+    run, share = function(*signature), function(*signature, keeps_lock=False)
     survey = function(library.addresses["survey"], word, pointer, pointer, word)
-    return NativeInterpreter(run, survey, dict(zip(names, table, strict=True)), library)
+    return NativeInterpreter(run, share, survey, dict(zip(names, table, strict=True)), library)

@@ -10,7 +10,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.jit.calls import Results
@@ -22,9 +23,18 @@ from llmbol_core.vm.jit.unit import Unit
 if TYPE_CHECKING:
     from llmbol_core.vm.module import Module
 
-_MOST_IN_UNIT = 1200
+_MOST_IN_UNIT = 800
 _MOST_IN_REGION = 6000
-_LEVEL = 2
+_MOST_AT_BEST = 1500
+_COSTS = (0.00015, 0.0006, 0.0011)
+"""Seconds that an instruction takes at LLVM's levels."""
+
+
+class Tier(IntEnum):
+    """How well a unit is compiled; LLVM's level for it."""
+
+    QUICK = 0
+    BEST = 2
 
 
 @dataclass
@@ -39,6 +49,14 @@ class CompileStats:
     units: int = 0
     cached: int = 0
     seconds: float = 0.0
+
+    def add(self, made: Made, seconds: float) -> None:
+        """Count a unit."""
+        self.functions += len(made.compiled.parts)
+        self.instructions += made.compiled.instructions
+        self.units += 1
+        self.cached += made.is_kept
+        self.seconds += seconds
 
     def __str__(self) -> str:
         return (
@@ -66,6 +84,10 @@ class Regions:
         """Return the function that an instruction is part of, or what it leads to."""
         region = self.at(self.code.function(pc), frame)
         return region if pc in region.entries else self.at(pc, frame)
+
+    def key(self, pc: int, frame: HeapType) -> tuple[str, ...]:
+        """Return what tells the unit at a pc from all others."""
+        return self.code.identity, str(pc), str(frame)
 
     def unit(self, first: Region) -> Unit | None:
         """Return a function and those it calls, nearest first; None if it is too long."""
@@ -129,60 +151,91 @@ class Compiled(NamedTuple):
         return cls(tuple(made), instructions, key)
 
 
-def load_unit(
-    regions: Regions, pc: int, frame: HeapType, stats: CompileStats
-) -> tuple[Compiled, Any] | None:
-    """Return the unit that an instruction is part of, and the library with its functions.
+@dataclass(frozen=True)
+class Source:
+    """A unit that can be compiled: its text, and what is known of its functions.
 
-    None if it is too long to compile. What the unit consists of is kept beside its code, so that
-    both are found again without looking at the program.
+    ``key`` is what it is kept by besides its tier.
     """
-    from llmbol_core.native.cache import ObjectCache, key_of
-    from llmbol_core.native.image import load_object
 
-    began = time.perf_counter()
+    key: tuple[str, ...]
+    text: str
+    parts: tuple[Part, ...]
+    instructions: int
+
+    def level(self, tier: Tier) -> int:
+        """Return LLVM's level; long units are never worth the highest."""
+        return tier if self.instructions <= _MOST_AT_BEST else min(tier, 1)
+
+    def cost(self, tier: Tier) -> float:
+        """Return about how many seconds it takes to compile."""
+        return 0.01 + _COSTS[self.level(tier)] * self.instructions
+
+    def compile(self, tier: Tier) -> Made:
+        """Return the unit's parts and its object, made now or kept from before; keep them.
+
+        Any thread can do this.
+        """
+        from llmbol_core.native.cache import ObjectCache, key_of
+        from llmbol_core.vm.jit.lowering import with_helpers
+
+        level, cache = self.level(tier), ObjectCache()
+        key = key_of(str(level), digest(), self.text)
+        compiled = Compiled(self.parts, self.instructions, key)
+        data = cache.get(key)
+        is_kept = data is not None
+        if data is None:
+            from llmbol_core.native import llvm
+
+            data = llvm.compile_text(with_helpers(self.text), level)
+            cache.put(key, data)
+        cache.put(_unit_key(self.key, tier), compiled.to_bytes())
+        return Made(compiled, data, tier, is_kept)
+
+
+class Made(NamedTuple):
+    """A compiled unit, its object, how well that was compiled, and whether it is from the cache."""
+
+    compiled: Compiled
+    data: bytes
+    tier: Tier
+    is_kept: bool
+
+
+def _unit_key(key: tuple[str, ...], tier: Tier) -> str:
+    from llmbol_core.native.cache import key_of
+
+    return key_of("unit", str(int(tier)), digest(), *key)
+
+
+def kept_unit(regions: Regions, pc: int, frame: HeapType, tier: Tier) -> Made | None:
+    """Return the unit that an instruction is part of if it is in the cache.
+
+    What the unit consists of is kept beside its code, so that both are found again without looking
+    at the program.
+    """
+    from llmbol_core.native.cache import ObjectCache
+
     cache = ObjectCache()
-    key = key_of("unit", str(_LEVEL), digest(), regions.code.identity, str(pc), str(frame))
-    known = cache.get(key)
-    compiled = Compiled.from_bytes(known) if known is not None else None
-    data = cache.get(compiled.object_key) if compiled is not None else None
-    if compiled is None or data is None:
-        unit = regions.unit(regions.around(pc, frame))
-        if unit is None:
-            return None
-        compiled, data = compile_unit(unit, stats)
-        cache.put(key, compiled.to_bytes())
-    else:
-        stats.cached += 1
-    library = load_object(data, compiled.symbols)
-    stats.functions += len(compiled.parts)
-    stats.instructions += compiled.instructions
-    stats.units += 1
-    stats.seconds += time.perf_counter() - began
-    return compiled, library
+    known = cache.get(_unit_key(regions.key(pc, frame), tier))
+    if known is None:
+        return None
+    compiled = Compiled.from_bytes(known)
+    data = cache.get(compiled.object_key)
+    return None if data is None else Made(compiled, data, tier, True)
 
 
-def compile_unit(unit: Unit, stats: CompileStats) -> tuple[Compiled, bytes]:
-    """Return a unit's parts and its object, made now or kept from before."""
-    from llmbol_core.native.cache import ObjectCache, key_of
-    from llmbol_core.vm.jit.lowering import with_helpers
-
-    text = unit.text()
-    key, cache = key_of(str(_LEVEL), digest(), text), ObjectCache()
+def source_of(regions: Regions, pc: int, frame: HeapType) -> Source | None:
+    """Return the unit that an instruction is part of; None if it is too long to compile."""
+    unit = regions.unit(regions.around(pc, frame))
+    if unit is None:
+        return None
     parts = tuple(
         Part(start, region.size, tuple(region.entries), unit.has_entries(start))
         for start, region in unit.regions.items()
     )
     size = sum(len(region.pcs) for region in unit.regions.values())
-    data = cache.get(key)
-    if data is not None:
-        stats.cached += 1
-    else:
-        from llmbol_core.native import llvm
-
-        data = llvm.compile_text(with_helpers(text), _LEVEL)
-        cache.put(key, data)
-    return Compiled(parts, size, key), data
+    return Source(regions.key(pc, frame), unit.text(), parts, size)
 
 
 def _nothing(done: int, total: int, note: str) -> None:
@@ -204,14 +257,10 @@ def compile_module(
     while done < len(work):
         start = work[done]
         first = regions.at(start, heap_type(module.types[frames[start]]))
-        unit = regions.unit(first)
-        if unit is not None:
-            began = time.perf_counter()
-            compiled, _ = compile_unit(unit, stats)
-            stats.functions += len(compiled.parts)
-            stats.instructions += compiled.instructions
-            stats.units += 1
-            stats.seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        source = source_of(regions, start, first.frame)
+        if source is not None:
+            stats.add(source.compile(Tier.BEST), time.perf_counter() - began)
         for target, number in first.callees():
             if target not in frames:
                 frames[target] = number

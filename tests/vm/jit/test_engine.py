@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import time
 
@@ -11,7 +12,8 @@ from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LimitError, Trap, UsageError
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
-from llmbol_core.vm.jit.units import compile_module
+from llmbol_core.vm.jit import background, compiler
+from llmbol_core.vm.jit.units import Tier, compile_module
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
@@ -79,12 +81,29 @@ def test_functions_call_each_other():
     assert stats.functions == 2
 
 
-def test_a_hot_loop_is_compiled_while_it_runs():
+def test_a_hot_loop_is_compiled_while_it_runs(monkeypatch):
+    monkeypatch.setattr(compiler, "background", lambda: None)
     value, stats, instructions = run(assemble(LOOP), "auto")
     assert value == 449985000
     assert stats is not None
     assert stats.functions == 1
     assert 80_000 < instructions < 100_000
+
+
+def test_another_thread_compiles_while_programs_run(monkeypatch):
+    """First quickly, then well, since it runs on."""
+    monkeypatch.setattr(compiler, "background", functools.cache(background.Background))
+    with InfernoVM(HOST_MODULES, engine=engine("auto")) as vm:
+        code = "movw $1000000,68(fp)" + LOOP.replace("$30000", "68(fp)")
+        vm.load_module("test", assemble(code))
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not _is_well_compiled(vm.engine):
+            assert vm.execute("test", "main") == 1783293664
+        assert _is_well_compiled(vm.engine)
+
+
+def _is_well_compiled(engine):
+    return Tier.BEST in {tier for native in engine._natives.values() for tier in native.tiers}
 
 
 def test_engines_are_known_by_name():

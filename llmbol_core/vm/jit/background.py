@@ -1,0 +1,89 @@
+"""Compiling while programs run: one thread, which takes the most urgent unit first.
+
+LLVM works without Python's lock, so that the thread needs a processor of its own and else little.
+What is still waiting when Python's process ends is dropped.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+
+from llmbol_core.vm.jit.units import Made, Source, Tier
+
+
+class Order:
+    """What one compiler has ordered, and what of it is done: units, or why one failed."""
+
+    def __init__(self) -> None:
+        self.done: deque[tuple[int, Made | BaseException, float]] = deque()
+        self.waiting = 0
+
+
+@dataclass(order=True)
+class _Job:
+    urgency: float
+    number: int
+    source: Source = field(compare=False)
+    tier: Tier = field(compare=False)
+    order: weakref.ref[Order] = field(compare=False)
+
+
+class Background:
+    """The thread and what it is to do."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._ends = False
+        self._thread = threading.Thread(target=self._work, name="compiler", daemon=True)
+        self._thread.start()
+        atexit.register(self._stop)
+
+    def submit(self, order: Order, source: Source, tier: Tier, urgency: float) -> int:
+        """Have a unit compiled, the less urgency the sooner; return the number it has when done."""
+        number = next(self._numbers)
+        order.waiting += 1
+        self._jobs.put(_Job(urgency, number, source, tier, weakref.ref(order)))
+        return number
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if self._ends:
+                return
+            if job.order() is None:
+                continue
+            began = time.perf_counter()
+            made: Made | BaseException
+            try:
+                made = job.source.compile(job.tier)
+            except BaseException as error:  # noqa: BLE001 -- raised where it was ordered
+                made = error
+            order = job.order()
+            if order is not None:
+                order.done.append((job.number, made, time.perf_counter() - began))
+
+    def _stop(self) -> None:
+        """Wait for the unit in work: LLVM must not run while the process ends."""
+        self._ends = True
+        nothing = Source((), "", (), 0)
+        gone = weakref.ref(Order())
+        self._jobs.put(_Job(float("-inf"), next(self._numbers), nothing, Tier.QUICK, gone))
+        self._thread.join()
+
+
+@functools.cache
+def background() -> Background | None:
+    """Return the thread, or None if there is no processor to spare for it."""
+    if hasattr(os, "sched_getaffinity"):
+        return Background() if len(os.sched_getaffinity(0)) > 1 else None
+    return Background() if (os.cpu_count() or 1) > 1 else None
