@@ -250,9 +250,9 @@ def best(run: Run, x: Any, seconds: float) -> float:
 class Side:
     """A framework in a process of its own."""
 
-    def __init__(self, name: str, folder: str, threads: int) -> None:
+    def __init__(self, name: str, folder: str, threads: int, module: str = "benchmarks.nn") -> None:
         self.name = name
-        command = [sys.executable, "-m", "benchmarks.nn", "--serve", name, "--folder", folder]
+        command = [sys.executable, "-m", module, "--serve", name, "--folder", folder]
         surroundings = os.environ | {"OMP_NUM_THREADS": str(threads)}
         surroundings |= {"LLMBOL_THREADS": str(threads)}
         self._process = subprocess.Popen(
@@ -264,12 +264,12 @@ class Side:
             env=surroundings,
         )
 
-    def time(self, model: str, batch: int, seconds: float) -> float:
-        """Return the least time of a call in seconds."""
+    def ask(self, *request: object) -> list[float]:
+        """Return the numbers that the process answers with; the last is a least time in seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(model, batch, seconds, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
+        print(*request, file=self._process.stdin, flush=True)
+        return [float(word) for word in self._process.stdout.readline().split()]
 
     def close(self) -> None:
         """End the process."""
@@ -298,7 +298,7 @@ def measure(
                 times = dict.fromkeys(sides, math.inf)
                 for number in range(rounds):
                     for side in running if number % 2 == 0 else running[::-1]:
-                        least = side.time(model, batch, SECONDS)
+                        (least,) = side.ask(model, batch, SECONDS)
                         times[side.name] = min(times[side.name], least)
                 rows.append(row(model, batch, times, folder))
                 print(shown(rows[-1]), flush=True)

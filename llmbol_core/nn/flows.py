@@ -9,7 +9,7 @@ A border lets windows hang over the edge: the zeros are there, and nobody ever w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,8 @@ class Flow:
     is_vector: bool = True
     limited: bool = False
     """Whether negative values were made 0: the gradient is that before, 0 where the value is."""
+    passing: bool = False
+    """Whether the gradient is there for one part of the batch at a time."""
 
     @classmethod
     def vector(cls, batch: int, shape: Shape, needs: bool) -> Flow:
@@ -122,6 +124,24 @@ class Flow:
     def gradient_grid(self) -> Grid:
         """How the gradient lies."""
         return self.grid.with_border(self.gradient_border)
+
+    def part(self, first: int, count: int, batch: int) -> Flow:
+        """Return some samples of a batch; they lie in the same memory."""
+        if self.is_vector:
+            step = around = self.grid.size // batch
+            grid = replace(self.grid, rows=self.grid.rows * count // batch)
+        else:
+            step, around = self.grid.sample, self.gradient_grid.sample
+            grid = replace(self.grid, samples=count)
+        around = 0 if self.passing else around
+        along = None if self.gradient is None else self.gradient[first * around :]
+        return replace(self, grid=grid, value=self.value[first * step :], gradient=along)
+
+    def keep_gradient_of(self, most: int, batch: int) -> None:
+        """Make the gradient one of a part, which has so many samples at most."""
+        if self.gradient is not None:
+            grid = self.gradient_grid
+            self.gradient, self.passing = room(grid.size // batch * most), True
 
     def values(self) -> Array:
         """Return the value from its first position on."""

@@ -7,7 +7,6 @@ that is ``limited`` gets 0 where its value is not above 0: that is the gradient 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.kernels.tiles import rows_of
 from llmbol_core.native.team import team
-from llmbol_core.nn.flows import Flow, Grid, room
+from llmbol_core.nn.flows import Flow, room
 from llmbol_core.nn.layers.dropout import Dropout, draw_kept
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm
-from llmbol_core.nn.layers.pooling import Pooling
 from llmbol_core.nn.module import Module
 
 if TYPE_CHECKING:
@@ -63,17 +61,19 @@ class Stage:
     def add_outer(
         self, where: list[Operation], a: tuple[Any, ...], b: tuple[Any, ...], c: tuple[Any, ...],
         positions: tuple[int, int, int], sizes: tuple[int, int, int], sums: Array | None,
+        continued: bool = False,
     ) -> None:  # fmt: skip
         """Append the products of gradients a and values b, and the sums of a if they are wanted.
 
-        Sizes are pieces, depth and height.
+        Sizes are pieces, depth and height. ``continued``, they are added to what is there.
         """
         chosen = target()
         assert chosen is not None
         threads = team().threads
         plan = gradients.plan_outer(chosen.lanes, rows_of(chosen), threads, positions, sizes)
         totals = padded(sizes[2]) if sums is None else sums
-        more = (totals, plan.group, plan.span, room(plan.room * threads), plan.room)
+        scratch = room(plan.room * threads)
+        more = (totals, plan.group, plan.span, scratch, plan.room, int(continued))
         given = (*a, *b, *c, *positions, *sizes, *more)
         where.append(gradients.outer.operation(plan.items, *given, chunk=1))
 
@@ -96,7 +96,7 @@ def padded(count: int) -> Array:
     return room(-(-count // (2 * lanes())) * 2 * lanes())
 
 
-_NOTHING = np.zeros(16, np.float32)
+NOTHING = np.zeros(16, np.float32)
 
 
 class LinearStage(Stage):
@@ -113,7 +113,7 @@ class LinearStage(Stage):
         self.add_panels(
             self.forward, gradients.ROWS_PRODUCT[False], columns,
             source.value, 0, 0, depth, 0, weight, 1, depth, result.value, 0, 0, columns, bias,
-            1, 1, rows, 1, depth, columns, low, _NOTHING, scratch, share,
+            1, 1, rows, 1, depth, columns, low, NOTHING, scratch, share,
         )  # fmt: skip
         g, bias_gradient = result.gradient, layer.grads["bias"] if layer.bias else None
         self.add_outer(
@@ -129,84 +129,6 @@ class LinearStage(Stage):
             )  # fmt: skip
 
 
-class ConvolutionStage(Stage):
-    """A convolution of channels that lie together, with the ReLU behind it."""
-
-    def __init__(self, layer: Any, source: Flow, result: Flow) -> None:
-        super().__init__()
-        self.layer, self.source, self.result = layer, source, result
-        high = layer.kernel_size if source.grid.is_image else 1
-        self.pieces, self.depth = high, layer.kernel_size * layer.in_channels
-        outs, whole = layer.out_channels, self.pieces * self.depth
-        shape = (outs, layer.in_channels, high, layer.kernel_size)
-        self._order = np.arange(math.prod(shape)).reshape(shape)
-        kernels, bias = room(whole * outs), padded(outs)
-        scratch, share = scratch_for(whole)
-        self._rearranged(kernels, self._order.transpose(2, 3, 1, 0))
-        if layer.bias:
-            self.add(self.forward, layouts.copy, 1, layer.params["bias"], bias, outs)
-        x, y = source.grid, result.grid
-        low = 0.0 if result.limited else NO_LIMIT
-        self.add_panels(
-            self.forward, gradients.ROWS_PRODUCT[False], outs,
-            source.value, *self._windows(x), x.line, kernels, outs, 1, result.values(), *y.steps,
-            bias, y.samples, y.lines, y.rows, self.pieces, self.depth, outs, low, _NOTHING,
-            scratch, share,
-        )  # fmt: skip
-        self._weights_gradient(whole)
-        if source.gradient is not None:
-            self._source_gradient()
-
-    def _windows(self, grid: Grid) -> tuple[int, int, int]:
-        """Return the numbers from window to window: of samples, lines and rows."""
-        stride = self.layer.stride
-        return grid.sample, grid.line * stride, grid.row * stride
-
-    def _rearranged(self, out: Array, order: Array) -> None:
-        """Append the copy of the weights in another order of their axes."""
-        table = np.ascontiguousarray(order.reshape(-1))
-        self.add(self.forward, training.gather, len(table), self._weight(), out, table)
-
-    def _weight(self) -> Array:
-        return np.asarray(self.layer.params["weight"])
-
-    def _weights_gradient(self, whole: int) -> None:
-        """Append the products of windows with gradients, and their way back to the weights."""
-        outs, x, g = self.layer.out_channels, self.source.grid, self.result.gradient_grid
-        made, layer = room(outs * whole), self.layer
-        self.add_outer(
-            self.backward, (self.result.gradients(), *g.steps),
-            (self.source.value, *self._windows(x), x.line), (made, whole),
-            (g.samples, g.lines, g.rows), (self.pieces, self.depth, outs),
-            layer.grads["bias"] if layer.bias else None,
-        )  # fmt: skip
-        shape = (outs, *self._order.shape[2:], self.layer.in_channels)
-        table = np.arange(outs * whole).reshape(shape).transpose(0, 3, 1, 2).reshape(-1)
-        table = np.ascontiguousarray(table)
-        self.add(
-            self.backward, training.gather, len(table), made, self.layer.grads["weight"], table
-        )
-
-    def _source_gradient(self) -> None:
-        """Append the convolution of the bordered gradient with the kernels turned around."""
-        source, layer = self.source, self.layer
-        outs, ins = layer.out_channels, layer.in_channels
-        depth = layer.kernel_size * outs
-        turned = room(self.pieces * depth * ins)
-        self._rearranged(turned, self._order[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
-        g, to = self.result.gradient_grid, source.gradient_grid
-        scratch, share = scratch_for(self.pieces * depth)
-        alike = source.limited and source.grid.border == source.gradient_border
-        self.add_panels(
-            self.backward, gradients.ROWS_PRODUCT[alike], ins,
-            self.result.gradient, g.sample, g.line, g.row, g.line, turned, ins, 1,
-            source.gradients(), *to.steps, padded(ins), to.samples, to.lines, to.rows,
-            self.pieces, depth, ins, NO_LIMIT, source.values(), scratch, share,
-        )  # fmt: skip
-        if source.limited and not alike:
-            limit_gradient(self, source)
-
-
 def limit_gradient(stage: Stage, flow: Flow) -> None:
     """Append what makes a gradient 0 where the value is not above 0."""
     value, gradient = flow.grid, flow.gradient_grid
@@ -218,26 +140,6 @@ def limit_gradient(stage: Stage, flow: Flow) -> None:
         stage.add(
             stage.backward, training.masked, value.lines, given, shown, given, *lines, size, 1
         )
-
-
-class PoolStage(Stage):
-    """Greatest values of windows that lie side by side."""
-
-    def __init__(self, layer: Pooling, source: Flow, result: Flow) -> None:
-        super().__init__()
-        y = result.grid
-        high = layer.kernel_size if y.is_image else 1
-        shared = (
-            source.values(), *source.grid.steps, result.values(), *y.steps, y.lines, y.rows, high,
-            layer.kernel_size, y.channels,
-        )  # fmt: skip
-        items = y.samples * y.lines
-        self.add(self.forward, training.pool, items, *shared)
-        if source.gradient is not None:
-            given = (result.gradients(), *result.gradient_grid.steps)
-            to = (source.gradients(), *source.gradient_grid.steps)
-            above = 0.0 if source.limited else NO_LIMIT
-            self.add(self.backward, training.pool_gradient, items, *shared, *given, *to, above)
 
 
 class NormStage(Stage):
@@ -311,46 +213,6 @@ class DropoutStage(Stage):
         """Draw the mask."""
         drawn = draw_kept(self.layer._stream, self.shape, self.layer.p, np.float32)
         self.mask[...] = drawn.reshape(-1)
-
-
-class ToVector(Stage):
-    """Channels to PyTorch's order."""
-
-    def __init__(self, source: Flow, result: Flow) -> None:
-        super().__init__()
-        _exchange(self, self.forward, source.grid, source.value, result.value, out=False)
-        if source.gradient is not None:
-            grid = source.gradient_grid
-            _exchange(self, self.backward, grid, source.gradient, result.gradient, out=True)
-
-
-class ToChannels(Stage):
-    """PyTorch's order to channels that lie together."""
-
-    def __init__(self, source: Flow, result: Flow) -> None:
-        super().__init__()
-        _exchange(self, self.forward, result.grid, result.value, source.value, out=True)
-        if source.gradient is not None:
-            grid = result.gradient_grid
-            _exchange(self, self.backward, grid, result.gradient, source.gradient, out=False)
-
-
-def _exchange(
-    stage: Stage, where: list[Any], grid: Grid, together: Any, plain: Any, out: bool
-) -> None:
-    """Append a copy from channels that lie together to PyTorch's order, or with ``out`` back."""
-    size = grid.lines * grid.rows * grid.channels
-    if grid.border == 0 and size >= 1 << 10 and grid.channels > 1:
-        rows, columns = grid.lines * grid.rows, grid.channels
-        inner, outer = (together, grid.sample, columns), (plain, size, rows)
-        pair = (*outer, *inner, columns, rows) if out else (*inner, *outer, rows, columns)
-        stage.add(where, training.transpose, grid.samples, *pair)
-        return
-    places, ordered = grid.places(), np.arange(size)
-    source, to = (plain, together) if out else (together, plain)
-    steps = (size, grid.sample) if out else (grid.sample, size)
-    tables = (ordered, places) if out else (places, ordered)
-    stage.add(where, layouts.scatter, grid.samples, source, to, *steps, size, *tables)
 
 
 class HostStage(Stage):

@@ -28,21 +28,27 @@ from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
 from llmbol_core.nn.layers.recurrent import LSTM
 from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
 from llmbol_core.nn.module import Module, Shape, is_table
+from llmbol_core.nn.parted_stages import (
+    ConvolutionStage,
+    PartedStage,
+    PoolStage,
+    RunStage,
+    ToChannels,
+    ToVector,
+    cuts,
+)
 from llmbol_core.nn.recurrent_stage import RecurrentStage
 from llmbol_core.nn.stages import (
-    ConvolutionStage,
     DropoutStage,
     HostStage,
     LinearStage,
     NormStage,
-    PoolStage,
     Stage,
-    ToChannels,
-    ToVector,
     limit_gradient,
 )
 
 Array = NDArray[Any]
+_Parted = Callable[[Sequence[tuple[Flow, Flow]]], PartedStage]
 
 
 def make_stepper(
@@ -78,11 +84,13 @@ class Stepper:
     ) -> None:
         self.layers, self.shapes, self.batch, self.loss = layers, shapes, batch, loss
         self.stages: list[Stage] = []
+        self._run: list[tuple[_Parted, Flow, Flow]] = []
         self.source = self.flow = Flow.vector(batch, shapes[0], needs=False)
         at = 0
         while at < len(layers):
             at = self._stage(at)
         self._to_vector()
+        self._end_run()
         self._losses = room(batch)
         self._targets = np.zeros(batch, np.int64)
         loss_stage = Stage()
@@ -137,7 +145,7 @@ class Stepper:
         border = self._border(following)
         result = Flow.channels(self.batch, shape, True, border, outer)
         result.limited = limits
-        self._push(ConvolutionStage(layer, source, result), result)
+        self._push_parted(lambda parts: ConvolutionStage(layer, parts), source, result)
 
     def _border(self, at: int) -> int:
         """Return the border that the layer with a number wants around its source."""
@@ -155,7 +163,7 @@ class Stepper:
 
     def _pool(self, layer: Any, shape: Shape, following: int) -> None:
         result = Flow.channels(self.batch, shape, True, self._border(following), 0)
-        self._push(PoolStage(layer, self.flow, result), result)
+        self._push_parted(lambda parts: PoolStage(layer, parts), self.flow, result)
 
     def _norm(self, layer: BatchNorm, shape: Shape, limits: bool) -> None:
         source = self._to_vector()
@@ -183,16 +191,35 @@ class Stepper:
         self._push(stage, result)
 
     def _push(self, stage: Stage, result: Flow) -> None:
+        self._end_run()
         self.stages.append(stage)
         self.flow = result
+
+    def _push_parted(self, make: _Parted, source: Flow, result: Flow) -> None:
+        self._run.append((make, source, result))
+        self.flow = result
+
+    def _end_run(self) -> None:
+        """Append the parted stages in a row that were pushed last as one stage."""
+        size = 4 * sum(result.grid.size for _, _, result in self._run)
+        parts = cuts(self.batch, size // self.batch)
+        for _, _, result in self._run[:-1]:
+            result.keep_gradient_of(max(count for _, count in parts), self.batch)
+        stages = []
+        for make, source, result in self._run:
+            pairs = [(source.part(*p, self.batch), result.part(*p, self.batch)) for p in parts]
+            stages.append(make(pairs))
+        if stages:
+            self.stages.append(RunStage(stages))
+        self._run = []
 
     def _to_vector(self) -> Flow:
         """Return what flows in PyTorch's order."""
         source = self.flow
         if not source.is_vector:
             result = Flow.vector(self.batch, source.shape, source.gradient is not None)
-            result.limited, source.limited = source.limited, source.limited
-            self._push(ToVector(source, result), result)
+            result.limited = source.limited
+            self._push_parted(ToVector, source, result)
         return self.flow
 
     def _to_channels(self, border: int) -> Flow:
@@ -203,7 +230,7 @@ class Stepper:
             needs = source.gradient is not None
             result = Flow.channels(self.batch, source.shape, needs, border, 0)
             result.limited = source.limited
-            self._push(ToChannels(source, result), result)
+            self._push_parted(ToChannels, source, result)
         return self.flow
 
     def _add_loss(self, stage: Stage) -> None:

@@ -182,7 +182,7 @@ def pack(
 _OUTER = (
     "a:f32* a_sample:i64 a_line:i64 a_row:i64 b:f32* b_sample:i64 b_line:i64 b_row:i64 b_piece:i64"
     " c:f32* c_row:i64 samples:i64 lines:i64 rows:i64 pieces:i64 depth:i64 height:i64 sums:f32*"
-    " group:i64 span:i64 scratch:f32* room:i64"
+    " group:i64 span:i64 scratch:f32* room:i64 continued:i64"
 )
 _PANELS = 16
 """Panels of columns for which some columns of A are packed once."""
@@ -224,6 +224,11 @@ class _Outer:
                         packed = self.packed.at((tile - span) * share)
                         self._panel(packed, panel, start, stop, *self._columns(tile))
 
+    def _fresh(self, start: Value) -> Value:
+        """Return whether sums begin with zero at a sample."""
+        continued: Value = self.g["continued"]
+        return start.equals(0) & continued.equals(0)
+
     def _columns(self, tile: Value) -> tuple[Value, Value]:
         """Return the first of A's columns that a tile has, and how many."""
         first = tile * self.g["height"] // self.tiles
@@ -234,7 +239,7 @@ class _Outer:
         k, g = self.k, self.g
         first, count = self._columns(tile)
         known = g["sums"].load_some(count, _PACKED, first)
-        total = k.variable(k.select(start.equals(0), k.zeros(f32, _PACKED), known))
+        total = k.variable(k.select(self._fresh(start), k.zeros(f32, _PACKED), known))
         place = k.variable(k.value(0, i64))
         for sample in k.range(start, stop):
             for line in k.range(g["lines"]):
@@ -268,7 +273,7 @@ class _Outer:
         start: Value, stop: Value,
     ) -> None:  # fmt: skip
         k, g, lanes = self.k, self.g, self.k.lanes
-        fresh, zero = start.equals(0), k.zeros(f32, lanes)
+        fresh, zero = self._fresh(start), k.zeros(f32, lanes)
         counts = [left - j * lanes for j in range(vectors)]
         sums = [
             [
@@ -297,7 +302,10 @@ class _Outer:
 
 @group.kernel(_OUTER)
 def outer(k: Builder, *given: Any) -> None:
-    """Multiply positions by positions, and add up A: the gradients of weights and biases."""
+    """Multiply positions by positions, and add up A: the gradients of weights and biases.
+
+    ``continued``, the sums go on from what C and ``sums`` hold.
+    """
     _Outer(k, _names(_OUTER), given).write()
 
 

@@ -5,7 +5,9 @@ Positions of a batch are samples, lines and rows of channels, as in ``gradients`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.elementwise import read, spread, write
@@ -21,12 +23,81 @@ if TYPE_CHECKING:
 
 group = Group("training")
 
+_USUAL = ((2, 2), (1, 2))
+"""Lines and rows of windows that have code of their own."""
+
 # ---- windows that lie side by side ----
 
 _POOL = (
     "x:f32* x_sample:i64 x_line:i64 x_row:i64 y:f32* y_sample:i64 y_line:i64 y_row:i64 lines:i64"
     " rows:i64 high:i64 wide:i64 channels:i64"
 )
+
+
+class _Windows:
+    """The code that goes over windows: vectors of channels, and the places of each window.
+
+    It is written several times: for sizes of windows that are usual their places stand one after
+    another, and channels that fill all vectors are moved without masks.
+    """
+
+    def __init__(self, k: Builder, high: Value, wide: Value, channels: Value) -> None:
+        self.k, self.high, self.wide, self.channels = k, high, wide, channels
+        self._size: tuple[int, int] | None = None
+        self._whole = False
+        self._left = k.value(k.lanes, i64)
+
+    def write(self, code: Callable[[], None]) -> None:
+        """Write code for all cases."""
+        with self.k.either((self.channels % self.k.lanes).equals(0)) as (whole, rest):
+            with whole:
+                self._whole = True
+                self._choose(_USUAL, code)
+            with rest:
+                self._whole = False
+                self._choose((), code)
+
+    def _choose(self, sizes: Sequence[tuple[int, int]], code: Callable[[], None]) -> None:
+        if not sizes:
+            self._size = None
+            code()
+            return
+        lines, rows = sizes[0]
+        with self.k.either(self.high.equals(lines) & self.wide.equals(rows)) as (yes, no):
+            with yes:
+                self._size = sizes[0]
+                code()
+            with no:
+                self._choose(sizes[1:], code)
+
+    def vectors(self) -> Iterator[Value]:
+        """Yield where each vector of channels begins."""
+        k = self.k
+        for c in k.range(0, self.channels, k.lanes):
+            self._left = lesser_number(k, self.channels - c, k.value(k.lanes, i64))
+            yield c
+
+    def places(self) -> Iterator[tuple[Any, Any]]:
+        """Yield line and row of each place within a window."""
+        if self._size is not None:
+            yield from itertools.product(range(self._size[0]), range(self._size[1]))
+            return
+        for i in self.k.range(self.high):
+            for j in self.k.range(self.wide):
+                yield i, j
+
+    def read(self, x: Pointer, index: Value) -> Value:
+        """Read the channels that the vector has."""
+        if self._whole:
+            return x.load(index, self.k.lanes)
+        return x.load_some(self._left, self.k.lanes, index)
+
+    def store(self, x: Pointer, value: Value, index: Value) -> None:
+        """Write the channels that the vector has."""
+        if self._whole:
+            x.store(value, index)
+        else:
+            x.store_some(value, self._left, index)
 
 
 @group.kernel(_POOL)
@@ -36,20 +107,23 @@ def pool(
     wide: Value, channels: Value,
 ) -> None:  # fmt: skip
     """Write the greatest value of each window; items are lines of windows."""
-    for item in k.items():
-        sample, line = item // lines, item % lines
-        source = x.at(sample * x_sample + line * high * x_line)
-        to = y.at(sample * y_sample + line * y_line)
-        for row in k.range(rows):
-            for c in k.range(0, channels, k.lanes):
-                left = lesser_number(k, channels - c, k.value(k.lanes, i64))
-                start = source.at(row * wide * x_row + c)
-                best = k.variable(start.load_some(left, k.lanes))
-                for i in k.range(high):
-                    for j in k.range(wide):
-                        value = start.load_some(left, k.lanes, i * x_line + j * x_row)
+    windows = _Windows(k, high, wide, channels)
+
+    def write() -> None:
+        for item in k.items():
+            sample, line = item // lines, item % lines
+            source = x.at(sample * x_sample + line * high * x_line)
+            to = y.at(sample * y_sample + line * y_line)
+            for row in k.range(rows):
+                for c in windows.vectors():
+                    start = row * wide * x_row + c
+                    best = k.variable(windows.read(source, start))
+                    for i, j in windows.places():
+                        value = windows.read(source, start + x_line * i + x_row * j)
                         best.value = greater(k, best.value, value)
-                to.store_some(best.value, left, row * y_row + c)
+                    windows.store(to, best.value, row * y_row + c)
+
+    windows.write(write)
 
 
 @group.kernel(_POOL + " d:f32* d_sample:i64 d_line:i64 d_row:i64 g:f32* g_sample:i64 g_line:i64"
@@ -64,28 +138,30 @@ def pool_gradient(
 
     The places go to g, which has zeros elsewhere; items are lines of windows.
     """
-    lanes = k.lanes
-    for item in k.items():
-        sample, line = item // lines, item % lines
-        source = x.at(sample * x_sample + line * high * x_line)
-        to = g.at(sample * g_sample + line * high * g_line)
-        reached = y.at(sample * y_sample + line * y_line)
-        given = d.at(sample * d_sample + line * d_line)
-        for row in k.range(rows):
-            for c in k.range(0, channels, lanes):
-                left = lesser_number(k, channels - c, k.value(lanes, i64))
-                best = reached.load_some(left, lanes, row * y_row + c)
-                gradient = given.load_some(left, lanes, row * d_row + c)
-                zero = k.zeros(f32, lanes)
-                free = k.variable(k.select(best > above.splat(lanes), gradient, zero))
-                for i in k.range(high):
-                    for j in k.range(wide):
+    lanes, zero = k.lanes, k.zeros(f32, k.lanes)
+    windows = _Windows(k, high, wide, channels)
+
+    def write() -> None:
+        for item in k.items():
+            sample, line = item // lines, item % lines
+            source = x.at(sample * x_sample + line * high * x_line)
+            to = g.at(sample * g_sample + line * high * g_line)
+            reached = y.at(sample * y_sample + line * y_line)
+            given = d.at(sample * d_sample + line * d_line)
+            for row in k.range(rows):
+                for c in windows.vectors():
+                    best = windows.read(reached, row * y_row + c)
+                    gradient = windows.read(given, row * d_row + c)
+                    free = k.variable(k.select(best > above.splat(lanes), gradient, zero))
+                    for i, j in windows.places():
                         start = row * wide + j
-                        value = source.load_some(left, lanes, i * x_line + start * x_row + c)
+                        value = windows.read(source, x_line * i + start * x_row + c)
                         hit = value.equals(best)
                         share = k.select(hit, free.value, zero)
                         free.value = k.select(hit, zero, free.value)
-                        to.store_some(share, left, i * g_line + start * g_row + c)
+                        windows.store(to, share, g_line * i + start * g_row + c)
+
+    windows.write(write)
 
 
 # ---- moving ----

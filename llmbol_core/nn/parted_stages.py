@@ -1,0 +1,205 @@
+"""Stages that take a few samples at a time, so that what flows between them stays in the cache.
+
+A run of such stages takes some samples all the way forward, then the next ones; backward the same.
+What a layer has to do once for all samples stands before the first or behind the last of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.kernels import gradients, layouts, training
+from llmbol_core.nn.flows import Flow, Grid, room
+from llmbol_core.nn.layers.pooling import Pooling
+from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded, scratch_for
+
+Array = NDArray[Any]
+
+CACHED = 3 << 19
+"""Bytes of values of one part that flow through all layers of a run."""
+
+
+def cuts(batch: int, sample_bytes: int) -> list[tuple[int, int]]:
+    """Return parts of a batch, as even as they can be: first sample and how many."""
+    parts = -(-batch // max(1, min(batch, CACHED // max(1, sample_bytes))))
+    ends = [batch * (number + 1) // parts for number in range(parts)]
+    return [(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class PartedStage(Stage):
+    """A layer for parts of a batch: a stage for each, and what is done once.
+
+    ``parts`` are pairs of source and result.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Flow, Flow]]) -> None:
+        super().__init__()
+        self.before, self.after, self.parts = Stage(), Stage(), [Stage() for _ in parts]
+        for number, (source, result) in enumerate(parts):
+            self.cover(self.parts[number], source, result, number)
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append to a stage what a part needs, which has a number."""
+        raise NotImplementedError
+
+
+class RunStage(Stage):
+    """Parted stages in a row: each part goes through all of them."""
+
+    def __init__(self, stages: Sequence[PartedStage]) -> None:
+        super().__init__()
+        for stage in stages:
+            self.forward += stage.before.forward
+        for number in range(len(stages[0].parts)):
+            for stage in stages:
+                self.forward += stage.parts[number].forward
+            for stage in reversed(stages):
+                self.backward += stage.parts[number].backward
+        for stage in stages:
+            self.backward += stage.after.backward
+
+
+class ConvolutionStage(PartedStage):
+    """A convolution of channels that lie together, with the ReLU behind it."""
+
+    def __init__(self, layer: Any, parts: Sequence[tuple[Flow, Flow]]) -> None:
+        self.layer = layer
+        high = layer.kernel_size if parts[0][0].grid.is_image else 1
+        self.pieces, self.depth = high, layer.kernel_size * layer.in_channels
+        outs, self.whole = layer.out_channels, high * self.depth
+        shape = (outs, layer.in_channels, high, layer.kernel_size)
+        self._order = np.arange(math.prod(shape)).reshape(shape)
+        self._kernels, self._bias = room(self.whole * outs), padded(outs)
+        self._turned, self._made = room(self.whole * outs), room(self.whole * outs)
+        super().__init__(parts)
+        self._rearrange(self._kernels, self._order.transpose(2, 3, 1, 0))
+        if layer.bias:
+            before = self.before
+            before.add(before.forward, layouts.copy, 1, layer.params["bias"], self._bias, outs)
+        if parts[0][0].gradient is not None:
+            self._rearrange(self._turned, self._order[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
+        self._finish()
+
+    def _rearrange(self, out: Array, order: Array) -> None:
+        """Have the weights copied in another order of their axes."""
+        table, stage = np.ascontiguousarray(order.reshape(-1)), self.before
+        weight = np.asarray(self.layer.params["weight"])
+        stage.add(stage.forward, training.gather, len(table), weight, out, table)
+
+    def _finish(self) -> None:
+        """Have the weights' gradient brought into their order."""
+        outs, stage = self.layer.out_channels, self.after
+        shape = (outs, *self._order.shape[2:], self.layer.in_channels)
+        table = np.arange(outs * self.whole).reshape(shape).transpose(0, 3, 1, 2).reshape(-1)
+        given = (self._made, self.layer.grads["weight"], np.ascontiguousarray(table))
+        stage.add(stage.backward, training.gather, len(table), *given)
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append the three products of a part."""
+        x, y, outs = source.grid, result.grid, self.layer.out_channels
+        scratch, share = scratch_for(self.whole)
+        low = 0.0 if result.limited else NO_LIMIT
+        stage.add_panels(
+            stage.forward, gradients.ROWS_PRODUCT[False], outs,
+            source.value, *self._windows(x), x.line, self._kernels, outs, 1, result.values(),
+            *y.steps, self._bias, y.samples, y.lines, y.rows, self.pieces, self.depth, outs, low,
+            NOTHING, scratch, share,
+        )  # fmt: skip
+        g, layer = result.gradient_grid, self.layer
+        stage.add_outer(
+            stage.backward, (result.gradients(), *g.steps),
+            (source.value, *self._windows(x), x.line), (self._made, self.whole),
+            (g.samples, g.lines, g.rows), (self.pieces, self.depth, outs),
+            layer.grads["bias"] if layer.bias else None, continued=number > 0,
+        )  # fmt: skip
+        if source.gradient is not None:
+            self._source_gradient(stage, source, result)
+
+    def _windows(self, grid: Grid) -> tuple[int, int, int]:
+        """Return the numbers from window to window: of samples, lines and rows."""
+        stride = self.layer.stride
+        return grid.sample, grid.line * stride, grid.row * stride
+
+    def _source_gradient(self, stage: Stage, source: Flow, result: Flow) -> None:
+        """Append the convolution of the bordered gradient with the kernels turned around."""
+        outs, ins = self.layer.out_channels, self.layer.in_channels
+        depth = self.layer.kernel_size * outs
+        g, to = result.gradient_grid, source.gradient_grid
+        scratch, share = scratch_for(self.pieces * depth)
+        alike = source.limited and source.grid.border == source.gradient_border
+        stage.add_panels(
+            stage.backward, gradients.ROWS_PRODUCT[alike], ins,
+            result.gradient, g.sample, g.line, g.row, g.line, self._turned, ins, 1,
+            source.gradients(), *to.steps, padded(ins), to.samples, to.lines, to.rows,
+            self.pieces, depth, ins, NO_LIMIT, source.values(), scratch, share,
+        )  # fmt: skip
+        if source.limited and not alike:
+            limit_gradient(stage, source)
+
+
+class PoolStage(PartedStage):
+    """Greatest values of windows that lie side by side."""
+
+    def __init__(self, layer: Pooling, parts: Sequence[tuple[Flow, Flow]]) -> None:
+        self.layer = layer
+        super().__init__(parts)
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append both ways of a part."""
+        y, wide = result.grid, self.layer.kernel_size
+        shared = (
+            source.values(), *source.grid.steps, result.values(), *y.steps, y.lines, y.rows,
+            wide if y.is_image else 1, wide, y.channels,
+        )  # fmt: skip
+        items = y.samples * y.lines
+        stage.add(stage.forward, training.pool, items, *shared)
+        if source.gradient is not None:
+            given = (result.gradients(), *result.gradient_grid.steps)
+            to = (source.gradients(), *source.gradient_grid.steps)
+            above = 0.0 if source.limited else NO_LIMIT
+            stage.add(stage.backward, training.pool_gradient, items, *shared, *given, *to, above)
+
+
+class ToVector(PartedStage):
+    """Channels to PyTorch's order."""
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append the copies of a part."""
+        _exchange(stage, stage.forward, source.grid, source.value, result.value, out=False)
+        if source.gradient is not None:
+            grid = source.gradient_grid
+            _exchange(stage, stage.backward, grid, source.gradient, result.gradient, out=True)
+
+
+class ToChannels(PartedStage):
+    """PyTorch's order to channels that lie together."""
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append the copies of a part."""
+        _exchange(stage, stage.forward, result.grid, result.value, source.value, out=True)
+        if source.gradient is not None:
+            grid = result.gradient_grid
+            _exchange(stage, stage.backward, grid, result.gradient, source.gradient, out=False)
+
+
+def _exchange(
+    stage: Stage, where: list[Any], grid: Grid, together: Any, plain: Any, out: bool
+) -> None:
+    """Append a copy from channels that lie together to PyTorch's order, or with ``out`` back."""
+    size = grid.lines * grid.rows * grid.channels
+    if grid.border == 0 and size >= 1 << 10 and grid.channels > 1:
+        rows, columns = grid.lines * grid.rows, grid.channels
+        inner, outer = (together, grid.sample, columns), (plain, size, rows)
+        pair = (*outer, *inner, columns, rows) if out else (*inner, *outer, rows, columns)
+        stage.add(where, training.transpose, grid.samples, *pair)
+        return
+    places, ordered = grid.places(), np.arange(size)
+    source, to = (plain, together) if out else (together, plain)
+    steps = (size, grid.sample) if out else (grid.sample, size)
+    tables = (ordered, places) if out else (places, ordered)
+    stage.add(where, layouts.scatter, grid.samples, source, to, *steps, size, *tables)
