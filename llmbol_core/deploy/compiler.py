@@ -132,10 +132,7 @@ def listing(model: InferenceModel, stored: dict[str, Tensor]) -> str:
 
 
 def _bind(out: Listing, model: InferenceModel, stored: dict[str, Tensor]) -> Routine:
-    """Add the function that puts the network together and has it planned, once.
-
-    What depends on weights alone is computed here; the rest are operations on symbols.
-    """
+    """Add the function that puts the network together and has it planned, once."""
     bind = out.routine("bind", comment="Put the network together and plan it, once.")
     plan = out.pointer("plan")
     bind.code(f"bnew\t{plan},{NIL},bound")
@@ -153,7 +150,7 @@ def _bind(out: Listing, model: InferenceModel, stored: dict[str, Tensor]) -> Rou
 
 def _network(out: Listing, bind: Routine, model: InferenceModel, stored: dict[str, Tensor]) -> None:
     """Add the calls that lead from the input, in slot x, to the output, in slot y."""
-    graph = model.graph
+    graph = model.model.lower()
     source, (result,) = graph.inputs[0], graph.outputs
     shape = out.number_list(bind, model.input_shape)
     out.call(bind, "Ml.input", [shape], bind.slot("x"), f"{_times(model.input_shape)} a sample")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llmbol_core.errors import DtypeError, ModelError, ShapeError, nearest
+from llmbol_core.ml.constants import Constants, Held
 from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels.target import target
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from llmbol_core.ml.plan.parts import Native
 
 Array = NDArray[Any]
-Held = Array | Tensor | None
 
-_PRODUCTS = ("linear", "mul_mat")
 _BATCH_SIZES = 2
 """For how many sizes of batch workspaces are kept: a stream has full batches and a last one."""
 
@@ -64,7 +63,7 @@ class Engine:
         elsewhere. A missing weight is a ModelError, one of another shape a ShapeError.
         """
         self.graph = graph
-        self._held = _Held(
+        self._held = Constants(
             {
                 value.index: _conforming(name, value, weights)
                 for name, value in graph.weights.items()
@@ -148,6 +147,13 @@ class Engine:
         """How many bytes planning has made beyond the weights: packed and folded ones."""
         return self._held.bytes + (self._native.kept_bytes if self._native is not None else 0)
 
+    @property
+    def defined_steps(self) -> list[Step]:
+        """The steps that run as the table defines them, not as kernels."""
+        if self._native is None:
+            return self._steps
+        return [part for part in self._native.order if isinstance(part, Step)]
+
     def _take_step(self, step: Step, values: dict[int, Array]) -> None:
         """Run a step that no kernel runs."""
         given = [
@@ -202,63 +208,13 @@ def _take(planned: _Planned, values: dict[int, Array], out: Array | None) -> Non
         del values[index]
 
 
-class _Held:
-    """The values that no input changes, each in the forms in which operations take them."""
-
-    def __init__(self, tensors: dict[int, Tensor]) -> None:
-        self._tensors = tensors
-        self._expanded: dict[int, Array] = {}
-
-    def __contains__(self, index: int) -> bool:
-        return index in self._tensors
-
-    def value(self, index: int, packed: bool) -> Array | Tensor:
-        """Return a value as blocks, if it has any and they can be taken, or as float32."""
-        tensor = self._tensors[index]
-        if packed and tensor.dtype.is_blocked:
-            return tensor
-        if index not in self._expanded:
-            self._expanded[index] = np.asarray(dequantize(tensor), order="C")
-        return self._expanded[index]
-
-    def inputs(self, step: Step) -> tuple[Held, ...]:
-        """Return for each input of a step its value if it is held, else None."""
-        row = OPS[step.op]
-        return tuple(
-            self.value(value.index, name.rstrip("?") in row.packed) if value.index in self else None
-            for name, value in zip(row.inputs, step.inputs, strict=False)
-        )
-
-    def pack(self, steps: list[Step]) -> None:
-        """Pack the quantized matrices that products read, so that no run has to."""
-        from llmbol_core.ml.packed import packed_weights
-
-        for step in steps:
-            for held in self.inputs(step) if step.op in _PRODUCTS else ():
-                if isinstance(held, Tensor):
-                    packed_weights(held)
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes were made from the weights that were given, and are not shared."""
-        packed = [tensor.packed for tensor in self._tensors.values() if tensor.packed is not None]
-        made = [array for array in self._expanded.values() if array.base is None]
-        own: int = sum(p.nbytes for p in packed if not p.is_shared)
-        return own + sum(x.nbytes for x in made)
-
-    def compute(self, step: Step) -> None:
-        """Run a step whose inputs are all held, and hold its result."""
-        result = OPS[step.op].run(*self.inputs(step), **step.attributes)
-        self._tensors[step.output.index] = Tensor(np.asarray(result, order="C"))
-
-
 class _Layout:
     """Which results share a buffer, from when they are made until nobody needs them.
 
     The result of a view lives in the buffer of its input; results that are returned have none.
     """
 
-    def __init__(self, graph: Graph, steps: list[Step], held: _Held) -> None:
+    def __init__(self, graph: Graph, steps: list[Step], held: Constants) -> None:
         self._graph, self._steps, self._held = graph, steps, held
         self._owner: dict[int, int] = {}
         for step in steps:

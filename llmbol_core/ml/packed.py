@@ -1,31 +1,24 @@
-"""Weights packed for products: made once for a tensor, by machine code, and kept with it.
-
-The packed form of a large tensor of a mapped file is itself kept on disk and mapped, so that all
-processes share it and a later one finds it ready; the pages of the blocks that it was made from are
-given back. Other packed forms are arrays in memory.
-"""
+"""Weights packed for products: made once for a tensor, by machine code, and kept with it."""
 
 from __future__ import annotations
 
-import mmap
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.ml.derived import derived, in_slabs, is_shared
 from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.forms import BLOCK, FORMS, GROUPS, ROWS, Form
-from llmbol_core.ml.kernels.library import Operation, Program, kernel_digest
+from llmbol_core.ml.kernels.library import Operation, Program
 from llmbol_core.ml.kernels.products import PRODUCTS, quantize_activations
 from llmbol_core.ml.kernels.repack import REPACKS
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.kquants import K_TYPES
-from llmbol_core.ml.mapped import mapping_of, release
 from llmbol_core.ml.tensor import Tensor
-from llmbol_core.native.shared import Write, kept
+from llmbol_core.native.shared import Write
 from llmbol_core.native.team import team
 
 if TYPE_CHECKING:
@@ -33,14 +26,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-_LARGE = 1 << 20
-"""Bytes from which a packed form is kept on disk."""
-_SLAB = 2 << 20
-"""Bytes that are packed at a time."""
 _PANEL = ROWS * GROUPS
 _SIZES = 4
 """For how many sizes of batch plans are kept."""
-_LINE = 64
 
 
 class PackedWeights:
@@ -57,10 +45,23 @@ class PackedWeights:
         self.shift = self.form.shift(chosen) if isinstance(self.form, Form) else 0
         """What to subtract from the integers: ``start`` is minus this times their sum."""
         size = self.panels * self.blocks * self.form.unit
-        packing = _Packing(tensor, packer, self.blocks * self.form.unit, self.panels)
-        self.data, self.is_shared = packing.result(size, (self.form.name, self.shift))
+        how = ("products", self.form.name, self.shift)
+        self.data = derived(how, [tensor.data], size, partial(self._pack, tensor, packer))
+        self.is_shared = is_shared(self.data)
         self._plans: dict[int, list[_Plan]] = {}
         self._lock = threading.Lock()
+
+    def _pack(self, tensor: Tensor, packer: Kernel, write: Write) -> None:
+        """Write the packed form, some panels after the other."""
+        panel, data = self.blocks * self.form.unit, np.ascontiguousarray(tensor.data)
+
+        def make(first: int, room: Array) -> Array:
+            here = len(room) // panel
+            part = data[first * _PANEL : (first + here) * _PANEL]
+            packer.run(here, part, room, data.shape[1], len(part))
+            return part
+
+        in_slabs(self.panels, panel, make, write)
 
     @property
     def nbytes(self) -> int:
@@ -165,63 +166,3 @@ def _of_type(name: str) -> tuple[Form | SuperForm, Kernel, Kernel]:
     from llmbol_core.ml.kernels.superblocks import SUPER_FORMS, SUPER_PACKERS
 
     return SUPER_FORMS[name], SUPER_PRODUCTS[name], SUPER_PACKERS[name]
-
-
-class _Packing:
-    """A tensor that is being packed, panel after panel of so many bytes."""
-
-    def __init__(self, tensor: Tensor, packer: Kernel, panel: int, panels: int) -> None:
-        self._tensor, self._packer, self._panel, self._panels = tensor, packer, panel, panels
-
-    def result(self, size: int, form: tuple[object, ...]) -> tuple[Array, bool]:
-        """Return a tensor's packed bytes, and whether other processes share them."""
-        source = mapping_of(self._tensor.data)
-        if source is not None and size >= _LARGE:
-            mapping, offset = source
-            parts = (mapping.identity, offset, *form, self._tensor.shape, kernel_digest())
-            found = kept(parts, size, self._write_all)
-            if found is not None:
-                return np.frombuffer(found, np.uint8), True
-        packed = _room(size)
-
-        def write(offset: int, data: memoryview) -> None:
-            packed[offset : offset + len(data)] = data
-
-        self._write_all(write)
-        return packed, False
-
-    def _write_all(self, write: Write) -> None:
-        """Pack some panels after the other, and give their mapped pages back.
-
-        Each thread packs and writes panels of its own: fresh memory takes longer than packing.
-        """
-        step = max(1, min(_SLAB // self._panel, self._panels))
-        data = np.ascontiguousarray(self._tensor.data)
-        firsts = range(0, self._panels, step)
-        local = threading.local()
-
-        def work(first: int) -> None:
-            if not hasattr(local, "room"):
-                local.room = _room(step * self._panel)
-            here = min(step, self._panels - first)
-            part = data[first * _PANEL : (first + here) * _PANEL]
-            self._packer.run(here, part, local.room, data.shape[1], len(part))
-            write(first * self._panel, local.room.data[: here * self._panel])
-            release(part)
-
-        threads = min(team().threads, len(firsts))
-        if threads < 2:
-            deque(map(work, firsts), 0)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            deque(pool.map(work, firsts), 0)
-
-
-def _room(size: int) -> Array:
-    """Return bytes that begin a cache line, in large pages if there are many."""
-    if size >= 4 * _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, size)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        return np.frombuffer(memory, np.uint8)
-    raw = np.empty(size + _LINE, np.uint8)
-    return raw[-raw.ctypes.data % _LINE :][:size]

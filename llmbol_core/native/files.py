@@ -24,7 +24,7 @@ Path = str | os.PathLike[str]
 class MappedFile(mmap.mmap):
     """A file's bytes in memory, and which file it is: changed files are others."""
 
-    identity: tuple[int, ...] = ()
+    identity: tuple[object, ...] = ()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from llmbol_core.native.cache import default_directory, is_private
+from llmbol_core.native.files import MappedFile
 
 _LIMIT = 16 << 30
 """Bytes that all files take at most, and they leave as much of the disk free as they take."""
@@ -29,10 +30,14 @@ Write = Callable[[int, memoryview], None]
 def kept(parts: tuple[object, ...], size: int, make: Callable[[Write], None]) -> memoryview | None:
     """Return bytes that depend on these parts alone, mapped; made now unless they are there.
 
-    None if they cannot be kept here: no room, no right to write.
+    None if they cannot be kept here: no room, no right to write, no way to tell when the machine
+    started.
     """
+    boot = _boot()
+    if boot is None:
+        return None
     folder = os.path.join(default_directory(), "shared")
-    key = hashlib.sha256(repr((_boot(), *parts, size)).encode()).hexdigest()
+    key = hashlib.sha256(repr((boot, *parts, size)).encode()).hexdigest()
     path = os.path.join(folder, key)
     with suppress(OSError):
         return _mapped(folder, path, size)
@@ -53,7 +58,9 @@ def _mapped(folder: str, path: str, size: int) -> memoryview:
         if not (whole and is_private(folder) and is_private(path)):
             raise OSError
         os.utime(path)
-        return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+        mapped = MappedFile(file.fileno(), size, access=mmap.ACCESS_READ)
+        mapped.identity = (os.path.basename(path),)
+        return memoryview(mapped)
 
 
 def _make(path: str, size: int, make: Callable[[Write], None]) -> None:
@@ -97,8 +104,8 @@ def _has_room(folder: str, size: int) -> bool:
 
 
 @functools.cache
-def _boot() -> str:
-    """Return what tells this run of the machine from all others."""
+def _boot() -> str | None:
+    """Return what tells this run of the machine from all others, None if nothing does."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
-    return secrets.token_hex(16)
+    return None

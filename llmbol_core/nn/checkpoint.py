@@ -178,13 +178,14 @@ def _inference(model: Model, weights: dict[str, Tensor]) -> InferenceModel:
     blocks. Linear weights stay as they are. Batch norms go into the layer before them unless its
     weight stays in blocks.
     """
+    from llmbol_core.ml import constants
     from llmbol_core.ml.folding import fold_batch_norm
 
     shapes = model.network.state_shapes()
     ready = {
         name: tensor
         if tensor.shape == shapes[name]
-        else Tensor(dequantize(tensor).reshape(shapes[name]))
+        else Tensor(constants.expanded(tensor).reshape(shapes[name]))
         for name, tensor in weights.items()
     }
     blocked = {name for name, tensor in ready.items() if tensor.dtype.is_blocked}

@@ -192,11 +192,14 @@ def test_shards_become_one_payload(mlp, tmp_path, rng):
 
 def test_what_planning_takes_beside_the_weights_counts(tmp_path):
     source, program = str(tmp_path / "wide.gguf"), str(tmp_path / "wide.dis")
-    save(build_model("wide", [1024]).linear(1024, 1024).build(), source)
+    network = build_model("wide", [256])
+    for _ in range(6):
+        network = network.linear(256, 256)  # too small to be shared
+    save(network.build(), source)
     if not load_for_inference(source).engine.held_bytes:
         pytest.skip("plans hold nothing beside the weights here")
     compile_file(source, program)
-    samples = np.zeros((1, 1024), np.float32)
+    samples = np.zeros((1, 256), np.float32)
     done = answers(program, samples, tmp_path, limits=deploy.Limits(memory=1 << 20))
     assert done.status == 1
     assert b"ml: plan: out of memory: " in done.stderr

@@ -23,6 +23,7 @@ from llmbol_core.builtins.ml.tensors import (
 )
 from llmbol_core.errors import Trap
 from llmbol_core.ml import gguf
+from llmbol_core.ml.constants import shared_expansion
 from llmbol_core.ml.dtypes import StorageType, storage_type
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
@@ -60,8 +61,11 @@ def payload(call: HostCall, name: str) -> int:
 def expanded(call: HostCall, t: int) -> int:
     """Return the float32 numbers that a tensor's blocks stand for."""
     tensor = tensor_of(call.heap, t)
-    admit(call.heap, 12 * tensor.size)
     try:
+        shared = shared_expansion(tensor)
+        if shared is not None:
+            return keep_view(call.heap, Tensor(shared))
+        admit(call.heap, 12 * tensor.size)
         found = np.array(dequantize(tensor), order="C")
     except (*FAILURES, MemoryError) as error:
         raise fault(error, "dequantize") from error

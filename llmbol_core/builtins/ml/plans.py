@@ -38,6 +38,7 @@ from llmbol_core.builtins.ml.tensors import (
 from llmbol_core.errors import ShapeError, Trap
 from llmbol_core.ml.dtypes import F32, StorageType
 from llmbol_core.ml.engine import Engine
+from llmbol_core.ml.folding import fold_batch_norm
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.ops import OPS, Op
 from llmbol_core.ml.tensor import Shape, Tensor
@@ -179,7 +180,9 @@ class Plan:
 
     def __init__(self, trace: Trace, output: Value) -> None:
         self._trace = trace
-        self.engine = Engine(trace.network(output), trace.weights)
+        blocked = {name for name, weight in trace.weights.items() if weight.dtype.is_blocked}
+        graph = fold_batch_norm(trace.network(output), blocked)
+        self.engine = Engine(graph, trace.weights)
         self.input = trace.input
         self.call = self.engine.function(self.engine.run)
         self.known: dict[int, _Known] = {}
@@ -217,7 +220,7 @@ class Plan:
                     [shapes[value.index] for value in step.inputs],
                     step.attributes,
                 )
-                for step in self.engine.graph.steps
+                for step in self.engine.defined_steps
             ),
             default=0,
         )

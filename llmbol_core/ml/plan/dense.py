@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -69,7 +70,7 @@ def matmul(emitter: Emitter, step: Step) -> None:
         return
     if not isinstance(weight, np.ndarray) or weight.ndim != 2:
         raise Unsupported
-    _multiply(emitter, step, step.inputs[0], np.ascontiguousarray(weight.T), None)
+    _multiply(emitter, step, step.inputs[0], weight.T, None)
 
 
 def _multiply_each(emitter: Emitter, step: Step) -> None:
@@ -107,54 +108,41 @@ def _multiply(emitter: Emitter, step: Step, value: Value, weight: Any, bias: Arr
     if not isinstance(weight, np.ndarray):
         raise Unsupported
     held = emitter.value(value)
-    if len(held.shape) == 1 and held.is_dense:
-        weight = _reordered(weight, held)
-    else:
+    if len(held.shape) > 1 or not held.is_dense:
         held = emitter.rows(value)
     end, limits = following_limits(emitter, step)
     emitter.done.add(step.output.index)
     out = emitter.fresh(end)
-    product(emitter, held.room, out.room, rows, weight, bias, limits)
+    product(emitter, held.room, out.room, rows, weight, bias, limits, held.order)
 
 
 def _multiply_blocks(
     emitter: Emitter, step: Step, value: Value, weight: Tensor, bias: Array | None
 ) -> None:
     """Quantize rows and multiply integers, as ``PackedWeights.product`` does."""
-    packed = packed_weights(weight)
-    if packed is None or not isinstance(packed.form, Form):
+    made = packed_weights(weight)
+    if made is None or not isinstance(made.form, Form):
         raise Unsupported
     held = emitter.rows(value)
     rows = math.prod(step.output.shape[1:-1])
-    blocks = rows * packed.blocks
+    blocks = rows * made.blocks
     levels, d, s, start = (emitter.room(n) for n in (8 * blocks, blocks, blocks, blocks))
     out = emitter.fresh(step)
     activations = (At(levels), At(d), At(s), At(start))
     emitter.call(
-        quantize_activations, At(held.room), *activations, packed.shift, items=blocks, grain=2
+        quantize_activations, At(held.room), *activations, made.shift, items=blocks, grain=2
     )
-    if not packed.is_shared:
-        emitter.kept_bytes += packed.nbytes
-    emitter.reads(packed.nbytes, rows)
+    emitter.reads(made.nbytes, rows)
     emitter.call(
-        packed.kernel,
-        *(packed.data, *activations),
+        made.kernel,
+        *(made.data, *activations),
         None if bias is None else emitter.keep(np.ascontiguousarray(bias, np.float32)),
-        *(At(out.room), packed.blocks, Samples(rows), packed.rows, packed.rows),
+        *(At(out.room), made.blocks, Samples(rows), made.rows, made.rows),
         items=0,
-        fixed=packed.panels,
+        fixed=made.panels,
         grain=1,
-        flops=rows * packed.rows * packed.columns // 4,
+        flops=rows * made.rows * made.columns // 4,
     )
-
-
-def _reordered(weight: Array, held: Held) -> Array:
-    """Return a weight whose columns stand in the order in which a sample lies."""
-    if held.order is None:
-        return weight
-    result = np.empty_like(weight)
-    result[:, held.order] = weight
-    return result
 
 
 def product(
@@ -165,11 +153,12 @@ def product(
     weight: Array,
     bias: Array | None,
     limits: tuple[float, float] = _NO_LIMITS,
+    order: Array | None = None,
 ) -> None:
-    """Emit out = x W^T + b for so many rows of each sample."""
+    """Emit out = x W^T + b for so many rows of each sample, whose numbers stand in some order."""
     columns, depth = weight.shape
     lanes = emitter.lanes
-    w = emitter.keep(packed(weight, lanes))
+    w = emitter.keep(_packed(weight, lanes, order))
     b = emitter.keep(padded(bias, columns, lanes))
     emitter.lasting(-(-24 // max(rows, 1)))
     emitter.reads(weight.nbytes, rows)
@@ -186,6 +175,20 @@ def product(
 
     flops = rows * columns * depth
     emitter.call(gemm.product, *arguments, items=rows, inside=inside, flops=flops)
+
+
+def _packed(weight: Array, lanes: int, order: Array | None) -> Array:
+    """Pack a weight; its columns are put into the order in which the numbers of a sample stand."""
+    if order is None:
+        return packed(weight, lanes)
+
+    def arrange(part: Array) -> Array:
+        result = np.empty_like(part, order="C")
+        result[:, order] = part
+        return result
+
+    which = hashlib.sha256(order.tobytes()).hexdigest()
+    return packed(weight, lanes, ("columns", which), arrange)
 
 
 # ---- views ----

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.ml.derived import is_shared
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels import layouts
 from llmbol_core.ml.kernels.declaration import Kernel
@@ -143,8 +144,9 @@ class Emitter:
         self.calls.append(Call(kernel, arguments, items, **more))
 
     def keep(self, array: Array) -> Array:
-        """Return an array that operations refer to, its bytes counted."""
-        self.kept_bytes += array.nbytes
+        """Return an array that operations refer to, its bytes counted unless others share them."""
+        if not is_shared(array):
+            self.kept_bytes += array.nbytes
         return array
 
     def reads(self, size: int, rows: int) -> None:

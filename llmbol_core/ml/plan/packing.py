@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.ml.derived import derived, in_slabs
 from llmbol_core.ml.kernels.tiles import AHEAD
+from llmbol_core.native.shared import Write
 
 Array = NDArray[Any]
+Arrange = Callable[[Array], Array]
+"""Makes rows of a matrix [outputs, depth] of some outputs of a weight."""
 
 
 def aligned(count: int) -> Array:
@@ -19,25 +24,36 @@ def aligned(count: int) -> Array:
     return room[start : start + count]
 
 
-def packed(weight: Array, lanes: int) -> Array:
+def packed(
+    weight: Array, lanes: int, how: tuple[object, ...] = (), arrange: Arrange = np.asarray
+) -> Array:
     """Return [columns, depth] as panels of two vectors, then of one for the columns left.
 
-    Behind them is room that may be asked for ahead of time.
+    Behind them is room that may be asked for ahead of time. What is no matrix, or one in another
+    order, is arranged first: ``how`` says in which way.
     """
-    columns, depth = weight.shape
-    wide = columns // (2 * lanes)
-    narrow = -(-(columns - wide * 2 * lanes) // lanes)
-    result = aligned((2 * wide + narrow) * lanes * depth + AHEAD)
-    split = wide * 2 * lanes
-    if wide:
-        panels = result[: split * depth].reshape(wide, depth, 2 * lanes)
-        panels[...] = weight[:split].reshape(wide, 2 * lanes, depth).transpose(0, 2, 1)
-    for number in range(narrow):
-        start = split + number * lanes
-        part = weight[start : start + lanes]
-        panel = result[start * depth : (start + lanes) * depth].reshape(depth, lanes)
-        panel[:, : len(part)] = part.T
-    return result
+    columns = len(weight)
+    depth = weight.size // max(columns, 1)
+    width = 2 * lanes
+    wide, item = columns // width, 4 * width * depth
+
+    def write(write: Write) -> None:
+        def make(first: int, room: Array) -> Array:
+            panels = room.view(np.float32).reshape(-1, depth, width)
+            part = weight[first * width : (first + len(panels)) * width]
+            panels[...] = arrange(part).reshape(-1, width, depth).transpose(0, 2, 1)
+            return part
+
+        if wide and depth:
+            in_slabs(wide, item, make, write)
+        for start in range(wide * width, columns, lanes):
+            part = arrange(weight[start : start + lanes])
+            panel = np.zeros((depth, lanes), np.float32)
+            panel[:, : len(part)] = part.T
+            write(4 * start * depth, panel.reshape(-1).data.cast("B"))
+
+    size = -(-columns // lanes) * lanes * depth + AHEAD
+    return derived(("panels", lanes, *how), [weight], 4 * size, write).view(np.float32)
 
 
 def padded(bias: Array | None, columns: int, lanes: int) -> Array:

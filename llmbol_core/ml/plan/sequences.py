@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.ml.derived import derived_numbers
 from llmbol_core.ml.graph import Step
 from llmbol_core.ml.kernels import attention, recurrent
 from llmbol_core.ml.kernels.declaration import Kernel
@@ -43,7 +44,12 @@ def recur(emitter: Emitter, step: Step) -> None:
     groups = -(-size // lanes)
     width = groups * gates * lanes
     px = emitter.room(steps * width)
-    matrix = _grouped(weight_ih, gates, lanes)
+    matrix = derived_numbers(
+        ("gates", gates, lanes),
+        [weight_ih],
+        (width, weight_ih.shape[1]),
+        lambda: _grouped(weight_ih, gates, lanes),
+    )
     bias = _grouped((first + second)[:, None], gates, lanes)[:, 0]
     product(emitter, held.room, px, steps, matrix, bias)
     out = emitter.fresh(step)
@@ -79,12 +85,17 @@ def _grouped(weight: Array, gates: int, lanes: int) -> Array:
 
 def _panels(weight: Array, gates: int, lanes: int) -> Array:
     """Return the weights of the states as [groups, depth, gates, lanes]."""
-    grouped = _grouped(weight, gates, lanes)
     depth = weight.shape[1]
-    panels = grouped.reshape(-1, gates * lanes, depth).transpose(0, 2, 1)
-    result = aligned(panels.size + AHEAD)
-    result[: panels.size] = panels.reshape(-1)
-    return result
+    size = -(-depth // lanes) * gates * lanes * depth
+
+    def make() -> Array:
+        grouped = _grouped(weight, gates, lanes)
+        result = aligned(size + AHEAD)
+        panels = grouped.reshape(-1, gates * lanes, depth).transpose(0, 2, 1)
+        result[:size].reshape(panels.shape)[...] = panels
+        return result
+
+    return derived_numbers(("states", gates, lanes), [weight], (size + AHEAD,), make)
 
 
 # ---- attention ----

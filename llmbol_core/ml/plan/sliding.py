@@ -267,9 +267,7 @@ class _Work:
         assert last is not None
         emitter, channels = self.emitter, weight.shape[1]
         length, offsets = _pieces(last, channels, kernel, dilation)
-        order = (0, *range(2, weight.ndim), 1)
-        matrix = np.ascontiguousarray(weight.transpose(order)).reshape(len(weight), -1)
-        w = emitter.keep(packed(matrix, emitter.lanes))
+        w = emitter.keep(packed(weight, emitter.lanes, ("channels last",), _channels_last_rows))
         b = emitter.keep(padded(bias, len(weight), emitter.lanes))
         outputs = len(self.places)
         emitter.call(
@@ -279,7 +277,7 @@ class _Work:
             *(self.places + number * len(weight), outputs, *map(float, self.limits)),
             items=outputs,
             grain=max(1, 12 // self.pooled),
-            flops=outputs * self.pooled * matrix.size,
+            flops=outputs * self.pooled * weight.size,
         )
 
     def depthwise(self, weight: Array, bias: Array | None, dilation: Shape) -> None:
@@ -300,6 +298,12 @@ class _Work:
             items=len(self.places),
             flops=len(self.places) * weight.size,
         )
+
+
+def _channels_last_rows(weight: Array) -> Array:
+    """Return [outputs, channels, sides] as rows in which the channels of a position follow it."""
+    order = (0, *range(2, weight.ndim), 1)
+    return weight.transpose(order).reshape(len(weight), -1)
 
 
 def _all_offsets(last: Last, kernel: Shape, dilation: Shape) -> Array:

@@ -1,0 +1,139 @@
+"""Arrays made from weights once: large ones are shared if the weights come from mapped files.
+
+What is made is then kept on disk and mapped, so that all processes of a user have the same pages
+and later ones find them ready; the pages of the weights that it was made from are given back. All
+else is memory of the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mmap
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.ml.mapped import mapping_of, release
+from llmbol_core.native.identity import text_of
+from llmbol_core.native.shared import Write, kept
+from llmbol_core.native.threads import thread_count
+
+Array = NDArray[Any]
+
+LARGE = 1 << 20
+"""Bytes from which on what is made is kept on disk."""
+_SLAB = 2 << 20
+"""Bytes that a thread makes at a time."""
+_LINE = 64
+_HERE = os.path.dirname(__file__)
+
+
+def derived(
+    how: tuple[object, ...], sources: Sequence[Array], size: int, make: Callable[[Write], None]
+) -> Array:
+    """Return so many bytes, which ``make`` writes: made of these sources alone, in this way."""
+    found = shared(how, sources, size, make)
+    if found is not None:
+        return found
+    made = room(size)
+
+    def write(offset: int, data: memoryview) -> None:
+        made[offset : offset + len(data)] = data
+
+    make(write)
+    return made
+
+
+def shared(
+    how: tuple[object, ...], sources: Sequence[Array], size: int, make: Callable[[Write], None]
+) -> Array | None:
+    """Return what ``derived`` does if that can be shared, else None."""
+    if size < LARGE or not any(is_shared(source) for source in sources):
+        return None
+    origins = [_origin(source) for source in sources]
+    found = None if None in origins else kept((*how, *origins, _version()), size, make)
+    if found is None:
+        return None
+    for source in sources:
+        release(source)
+    return np.frombuffer(found, np.uint8)
+
+
+def derived_numbers(
+    how: tuple[object, ...],
+    sources: Sequence[Array],
+    shape: tuple[int, ...],
+    make: Callable[[], Array],
+) -> Array:
+    """Return the float32 array that ``make`` returns, of this shape, as ``derived`` does."""
+    size = 4 * int(np.prod(shape, dtype=np.int64))
+    if size < LARGE or not any(is_shared(source) for source in sources):
+        return make()
+    found = derived(how, sources, size, lambda write: write(0, make().reshape(-1).data.cast("B")))
+    return found.view(np.float32).reshape(shape)
+
+
+def is_shared(array: Array) -> bool:
+    """Return whether an array's bytes are those of a file, which other processes share."""
+    return mapping_of(array) is not None
+
+
+def in_slabs(items: int, item: int, make: Callable[[int, Array], Array], write: Write) -> None:
+    """Write items of so many bytes one behind the other, some at a time.
+
+    ``make(first, room)`` fills the room with as many as fit and returns the weights that it read.
+    Each thread has a room of its own: fresh memory takes longer than most making.
+    """
+    step = max(1, min(_SLAB // max(item, 1), items))
+    local = threading.local()
+
+    def work(first: int) -> None:
+        if not hasattr(local, "room"):
+            local.room = room(step * item)
+        here = local.room[: min(step, items - first) * item]
+        used = make(first, here)
+        write(first * item, here.data)
+        release(used)
+
+    firsts = range(0, items, step)
+    threads = min(thread_count(), len(firsts))
+    if threads < 2:
+        deque(map(work, firsts), 0)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        deque(pool.map(work, firsts), 0)
+
+
+def room(size: int) -> Array:
+    """Return bytes that begin a cache line, in large pages if there are many."""
+    if size >= 4 * LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, size)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(memory, np.uint8)
+    raw = np.empty(size + _LINE, np.uint8)
+    return raw[-raw.ctypes.data % _LINE :][:size]
+
+
+def _origin(array: Array) -> tuple[object, ...] | None:
+    """Return what tells an array from all others, None if nothing does that is quickly known."""
+    form = (array.dtype.str, array.shape, array.strides)
+    source = mapping_of(array)
+    if source is not None:
+        return (*source[0].identity, source[1], *form)
+    if array.nbytes < LARGE:
+        return (hashlib.sha256(array.tobytes()).hexdigest(), *form)
+    return None
+
+
+@functools.cache
+def _version() -> str:
+    """Return what tells this version of all that makes arrays from others."""
+    folders = (_HERE, *(os.path.join(_HERE, name) for name in ("kernels", "ops", "plan")))
+    return " ".join(map(text_of, folders))
