@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbol_core.errors import ClusterError, FileError, NoCluster
-from llmbol_core.native.files import atomic_write
+from llmbol_core.native.files import atomic_write, user_folder
 
 _PR_SET_PDEATHSIG = 1
 _PARENT = "LLMBOL_PARENT"
@@ -94,11 +94,14 @@ class StateDirectory:
 
     @classmethod
     def default(cls) -> StateDirectory:
-        """Return ``$LLMBOL_STATE``, or ``llmbol`` in the user's XDG state directory."""
-        if chosen := os.environ.get("LLMBOL_STATE"):
-            return cls(Path(chosen).absolute())
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return cls(Path(base).expanduser().absolute() / "llmbol")
+        """Return ``$LLMBOL_STATE``, or ``llmbol`` in the user's XDG state directory.
+
+        Raises ClusterError for a user without a home.
+        """
+        chosen = os.environ.get("LLMBOL_STATE") or user_folder("XDG_STATE_HOME", ".local/state")
+        if chosen is None:
+            raise ClusterError("no home directory to keep the cluster in: set LLMBOL_STATE")
+        return cls(Path(chosen).absolute())
 
     @property
     def config(self) -> Path:

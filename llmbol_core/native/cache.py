@@ -1,7 +1,8 @@
 """Machine code on disk: objects by key, private, checked before use, bounded in size.
 
-The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory. Nobody else may be
-able to write there, and each file carries the hash of what it holds; otherwise it counts as absent.
+The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory, or without a home
+one among the temporary files. Nobody else may be able to write there, and each file carries the
+hash of what it holds; otherwise it counts as absent.
 A cache that cannot be read or written costs time and nothing else, so that no error leaves it.
 """
 
@@ -17,7 +18,7 @@ from contextlib import suppress
 from llmbol_core import __version__
 from llmbol_core.errors import FileError
 from llmbol_core.native.cpu import processor_identity
-from llmbol_core.native.files import atomic_write
+from llmbol_core.native.files import atomic_write, user_folder
 
 LIMIT = 256 << 20
 """Bytes that the objects of a cache take at most."""
@@ -31,8 +32,12 @@ def default_directory() -> str:
     given = os.environ.get("LLMBOL_CACHE")
     if given:
         return given
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "llmbol")
+    kept = user_folder("XDG_CACHE_HOME", ".cache")
+    if kept is not None:
+        return kept
+    import tempfile
+
+    return os.path.join(tempfile.gettempdir(), f"llmbol-{os.getuid()}")
 
 
 def key_of(*parts: str) -> str:

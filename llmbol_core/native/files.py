@@ -21,6 +21,19 @@ from llmbol_core.errors import FileError
 Path = str | os.PathLike[str]
 
 
+def user_folder(variable: str, below_home: str) -> str | None:
+    """Return where this user keeps files of a kind: what an XDG variable says, or below the home.
+
+    Relative paths in the variable do not count, as its specification wants; None if there is no
+    home either. https://specifications.freedesktop.org/basedir-spec
+    """
+    home = os.path.expanduser("~")
+    for folder in (os.environ.get(variable, ""), os.path.join(home, below_home)):
+        if os.path.isabs(folder):
+            return os.path.join(folder, "llmbol")
+    return None
+
+
 class MappedFile(mmap.mmap):
     """A file's bytes in memory, and which file it is: changed files are others."""
 

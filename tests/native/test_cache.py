@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_the_directory_follows_the_environment(monkeypatch):
     monkeypatch.delenv("LLMBOL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert default_directory() == "/cache/llmbol"
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_directory() == "/home/me/.cache/llmbol"
+
+
+def test_without_a_home_the_directory_is_a_temporary_one_of_this_user(monkeypatch):
+    for name in ("LLMBOL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "~")  # what expanduser leaves where nobody knows better
+    assert default_directory() == f"{tempfile.gettempdir()}/llmbol-{os.getuid()}"
 
 
 def test_keys_tell_parts_apart():
