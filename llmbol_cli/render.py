@@ -36,7 +36,16 @@ Progress = Callable[[int, int, str], None]
 
 
 class _Group(TyperGroup):
-    """A command group that tells the version and, in its help, whole sentences."""
+    """A command group that tells its version, whole sentences of help, and what was interrupted."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as interruption:
+            if context.parent is None:
+                for line in getattr(interruption, "__notes__", ()):
+                    note(line)
+            raise
 
     def get_params(self, context: Any) -> list[Any]:
         params = super().get_params(context)
@@ -152,7 +161,7 @@ def interruptible() -> Iterator[None]:
 def watch(make: Callable[[], Any], as_json: bool = False, seconds: float = 1.0) -> None:
     """Show a result again and again until interrupted: in place on a terminal, else below."""
     with interruptible():
-        if as_json or not sys.stdout.isatty():
+        if as_json or not _is_screen(sys.stdout):
             while True:
                 show(make(), as_json)
                 print(flush=True)
@@ -163,6 +172,11 @@ def watch(make: Callable[[], Any], as_json: bool = False, seconds: float = 1.0) 
             while True:
                 time.sleep(seconds)
                 live.update(_panel(_plain(make())), refresh=True)
+
+
+def _is_screen(stream: TextIO) -> bool:
+    """Return whether what was written to a stream can be overwritten."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _panel(fields: dict[str, Any]) -> Any:
@@ -228,7 +242,7 @@ def _show_notice(what: str) -> None:
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """Show a progress bar on standard error while the block runs, if that is a terminal."""
-    if not sys.stderr.isatty():
+    if not _is_screen(sys.stderr):
         yield lambda done, total, text: None
         return
     from rich.console import Console

@@ -19,7 +19,12 @@ from llmbol_core.nn.container import is_container
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import evaluate, load_data, training_of
 from llmbol_core.nn.model import Model
-from llmbol_core.nn.resume import forget_progress, take_up_progress, write_progress
+from llmbol_core.nn.resume import (
+    forget_progress,
+    resume_path,
+    take_up_progress,
+    write_progress,
+)
 from llmbol_core.nn.spec import changed_model, read_spec
 from llmbol_core.nn.trainer import Epoch, Trainer
 
@@ -135,7 +140,12 @@ def train_file(
         if options.keep_every and len(trainer.history) % options.keep_every == 0:
             write_progress(trainer, target)
 
-    run = run_to_end(trainer, progress, keep)
+    try:
+        run = run_to_end(trainer, progress, keep)
+    except KeyboardInterrupt as interruption:
+        if os.path.exists(resume_path(target)):
+            interruption.add_note(f"{target}: not done; the same command with --resume goes on")
+        raise
     save(model, target)
     forget_progress(target)
     return run

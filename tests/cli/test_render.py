@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,11 @@ NN = f"{sys.executable} -c 'from llmbol_cli.nn import main; main()'"
 class Row:
     name: str
     value: float
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -66,6 +72,31 @@ def test_a_reader_that_goes_away_and_a_full_disk_are_no_tracebacks():
     assert shell(f"{NN} layers | true").stderr == ""
     full = shell(f"{NN} layers > /dev/full")
     assert (full.returncode, full.stderr) == (1, "error: no space left on device\n")
+
+
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_progress_is_for_terminals_that_can_overwrite(kind, monkeypatch):
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with render.progress("working") as progress:
+        progress(1, 2, "half")
+    assert ("working" in terminal.getvalue()) is (terminal.getvalue() != "") is (kind == "xterm")
+
+
+def test_an_interruption_may_leave_words(monkeypatch, capsys):
+    group = render.app("Wait.")
+
+    @group.callback(invoke_without_command=True)
+    def wait() -> None:
+        interruption = KeyboardInterrupt()
+        interruption.add_note("not done")
+        raise interruption
+
+    monkeypatch.setattr(sys, "argv", ["wait"])
+    group.info.no_args_is_help = False
+    with pytest.raises(SystemExit) as ended:
+        render.run(group)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "not done\n")
 
 
 def test_encodings_that_lack_letters(tmp_path):

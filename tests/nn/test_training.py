@@ -67,10 +67,11 @@ def test_resumed_run_gives_the_same_weights_bit_for_bit(spec, tmp_path):
 
     def interrupt(done, total, note):
         if note.startswith("epoch 4/6") and done % 5 == 2:
-            raise Interrupted
+            raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt) as interrupted:
         train_file(spec, parts, progress=interrupt, options=Options(keep_every=1))
+    assert "--resume" in interrupted.value.__notes__[0]
     assert not os.path.exists(parts)
     assert os.path.exists(resume.resume_path(parts))
     again = train_file(spec, parts, options=Options(resume=True))
