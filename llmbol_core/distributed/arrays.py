@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmbol_core.errors import UsageError
-from llmbol_core.nn.data import Array, parse_npy
+from llmbol_core.nn.data import NPY_MAGIC, Array, npy_header, parse_npy
+
+if TYPE_CHECKING:
+    from llmbol_core.nn.checkpoint import InferenceModel
+
+
+def npy_head(like: Array, length: int) -> bytes:
+    """Return the header of a ``.npy`` file for so many rows like those of an array."""
+    stream = io.BytesIO()
+    words = {"descr": like.dtype.str, "fortran_order": False, "shape": (length, *like.shape[1:])}
+    np.lib.format.write_array_header_1_0(stream, words)
+    return stream.getvalue()
+
+
+def npy_bytes(parts: Sequence[Array]) -> bytes:
+    """Return parts of one array, rows of the same kind, as ``.npy`` bytes."""
+    head = npy_head(parts[0], sum(map(len, parts)))
+    return b"".join((head, *(np.ascontiguousarray(part).reshape(-1).data for part in parts)))
 
 
 def array_bytes(value: Any) -> bytes:
@@ -29,3 +47,15 @@ def array_bytes(value: Any) -> bytes:
 def array_of(data: bytes) -> Array:
     """Return the array that ``.npy`` bytes hold."""
     return parse_npy(data, "<task>")
+
+
+def outputs(model: InferenceModel, name: str, head: bytes, body: memoryview) -> bytes:
+    """Return what a model makes of samples, as ``.npy`` bytes; theirs are in two parts."""
+    from llmbol_core.nn.infer import infer_parts, read_inputs
+
+    if head.startswith(NPY_MAGIC):
+        dtype, shape, order, _ = npy_header(head, name)
+        samples = np.frombuffer(body, dtype).reshape(shape, order=order)
+    else:
+        samples = read_inputs(model, name, head + body if head else bytes(body))
+    return npy_bytes(list(infer_parts(model, samples)))

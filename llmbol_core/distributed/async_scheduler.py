@@ -91,6 +91,7 @@ class AsyncScheduler:
     async def shutdown(self) -> None:
         """Stop the nodes; tasks that have not ended are lost. May be called again."""
         await self._run(self._scheduler.shutdown)
+        self._waiters.shutdown(wait=False)
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()

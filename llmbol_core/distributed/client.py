@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.jobs import job
 from llmbol_core.distributed.ledger import Entry
 from llmbol_core.distributed.node import ComputeNode
@@ -92,6 +93,8 @@ class Client:
         self._idle: list[Connection] = []
         self._hashes: dict[Path, tuple[tuple[int, ...], tuple[str, int]]] = {}
         self._lock = threading.Lock()
+        self._era = 0
+        """How often all was hung up: what was connected before is not used again."""
         self._answered = False
         self._store = FileStore(state.files) if state.remote() is None else None
         self._sent: set[str] = set()
@@ -107,6 +110,7 @@ class Client:
         """Hang up."""
         with self._lock:
             idle, self._idle = self._idle, []
+            self._era += 1
         for connection in idle:
             connection.close()
 
@@ -266,6 +270,7 @@ class Client:
 
     def _call_once(self, name: str, arguments: dict[str, Any], body: bytes) -> tuple[Any, bytes]:
         with self._lock:
+            era = self._era
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = self._connect()
@@ -279,9 +284,12 @@ class Client:
         except BaseException:
             connection.close()
             raise
-        with self._lock:
-            self._idle.append(connection)
         self._answered = True
+        with self._lock:
+            if era == self._era:
+                self._idle.append(connection)
+                return answer
+        connection.close()
         return answer
 
     def _connect(self) -> Connection:
@@ -298,17 +306,26 @@ class Client:
         """Return whether a broker that does not answer may do so soon."""
         return self._state.is_held() or (self._state.remote() is not None and self._answered)
 
-    def pack(self, task: Task) -> Task:
-        """Return a task ready to travel, its files sent."""
+    def pack(self, task: Task, *, lend: bool = False) -> Task:
+        """Return a task ready to travel, its files sent.
+
+        Who waits for the result may lend excerpts of files on the cluster's own machine instead.
+        """
         row = job(task.type)
         packed = row.pack(task.payload)
-        files = tuple(self._send(attachment) for attachment in packed.files)
+        files = tuple(self._send(attachment, lend) for attachment in packed.files)
         capability = task.capability or row.capability
         return dataclasses.replace(task, payload=packed.payload, files=files, capability=capability)
 
-    def _send(self, attachment: Attachment) -> FileRef:
-        """Send a file unless the cluster has its content."""
+    def _send(self, attachment: Attachment, lend: bool) -> FileRef:
+        """Send a file unless the cluster has its content or can read it where it is."""
         content = attachment.content
+        if isinstance(content, Excerpt):
+            here = self._store is not None and self._state.is_here()
+            if lend and here and content.is_within_reach():
+                sha256, size = content.sha256(), content.size
+                return FileRef(attachment.role, attachment.name, sha256, size, content)
+            content = b"".join(content.pieces())
         if isinstance(content, Path):
             sha256, size = self._hash(content)
         else:
@@ -316,7 +333,10 @@ class Client:
         if self._store is not None and isinstance(content, bytes):
             # Here is where the cluster looks, if there is one.
             self._state.address()
-            self._store.keep(sha256, content)
+            while not self._store.keep(sha256, content):
+                # It is there for another task, which may give it up now.
+                if self.call("has", {"sha256": sha256})[0]:
+                    break
         elif sha256 not in self._sent and not self.call("has", {"sha256": sha256})[0]:
             whole = open_regular(content) if isinstance(content, Path) else io.BytesIO(content)
             with whole as file:

@@ -17,6 +17,7 @@ from llmbol_core.distributed.node import ComputeNode
 from llmbol_core.distributed.strategies import DEFAULT, Candidate, Need, choose
 from llmbol_core.distributed.task import (
     TERMINAL,
+    Content,
     Event,
     Outcome,
     State,
@@ -316,7 +317,7 @@ class Dispatcher:
         return Save(record.change())
 
     def _finish(
-        self, record: TaskRecord, event: Event, now: float, error: str | None, data: bytes = b""
+        self, record: TaskRecord, event: Event, now: float, error: str | None, data: Content = b""
     ) -> Save:
         record.apply(event, now, error)
         assert record.state in TERMINAL

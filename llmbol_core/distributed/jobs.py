@@ -138,13 +138,11 @@ def _pack_inference(payload: Mapping[str, Any]) -> Packed:
 
 
 def _infer(received: Received) -> Answer:
-    from llmbol_core.distributed.arrays import array_bytes
-    from llmbol_core.nn.infer import infer
+    from llmbol_core.distributed.arrays import outputs
 
     name, path = received.one("model")
     model = received.models.load(path, name)
-    name, path = received.one("input")
-    return Answer(array_bytes(infer(model, name, path.read_bytes())))
+    return Answer(outputs(model, *received.read("input")))
 
 
 def _unpack_inference(data: bytes) -> Any:

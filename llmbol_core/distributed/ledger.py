@@ -17,12 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbol_core.distributed.results import INLINE, Results
 from llmbol_core.distributed.task import TERMINAL, Change, State, Task, TaskRecord
 from llmbol_core.errors import ClusterError, FileError
-from llmbol_core.native.files import atomic_write
-
-INLINE = 1 << 16
-"""Results up to this many bytes stand in the database, larger ones in files beside it."""
 
 # A result that is NULL is in a file.
 _SCHEMA = """
@@ -74,7 +71,7 @@ class Ledger:
     """Durable records of tasks; any thread may write, one thread at a time may read."""
 
     def __init__(self, path: Path, results: Path) -> None:
-        self._path, self._results = path, results
+        self._path, self.results = path, Results(results)
         self._lock = threading.Lock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -132,6 +129,7 @@ class Ledger:
 
     def recover(self) -> list[TaskRecord]:
         """Return the tasks that have not ended, in order; those that ran count an interruption."""
+        self.results.sweep()
         with self._lock, self._readable(), closing(self._db.cursor()) as cursor:
             cursor.execute(
                 "UPDATE task SET state = ?, interruptions = interruptions + 1 WHERE state = ?",
@@ -163,7 +161,7 @@ class Ledger:
             self._db.execute("DELETE FROM member WHERE seq NOT IN (SELECT seq FROM task)")
         for id, in_file in gone:
             if in_file:
-                (self._results / id).unlink(missing_ok=True)
+                self.results.remove(id)
         return [str(id) for id, _ in gone]
 
     def hashes(self) -> set[str]:
@@ -207,7 +205,7 @@ class Ledger:
         rows = self._select("SELECT data FROM task WHERE id = ?", id)
         if not rows:
             return b""
-        return self._results / id if rows[0][0] is None else bytes(rows[0][0])
+        return self.results.path(id) if rows[0][0] is None else bytes(rows[0][0])
 
     def _select(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self._readable():
@@ -226,12 +224,12 @@ class Ledger:
 
     def _update(self, change: Change) -> tuple[Any, ...]:
         """Return the parameters of an update; a large result is on disk before them."""
-        data: bytes | None = change.data or b""
-        if change.data is not None and len(change.data) > INLINE:
+        content, data = change.data or b"", None
+        if isinstance(content, bytes) and len(content) <= INLINE:
+            data = content
+        else:
             try:
-                with atomic_write(self._results / change.id) as file:
-                    file.write(change.data)
-                data = None
+                self.results.put(change.id, content)
             except FileError as error:
                 if error.why in _NO_ROOM:
                     raise

@@ -45,7 +45,7 @@ class Desk:
         tasks = [Task.from_json(fields) for fields in arguments["tasks"]]
         new = [task for task in tasks if not self._is_known(task)]
         for task in new:
-            self._check(task)
+            self._check(task, guest=arguments["invitation"] is not None)
         twins = [task.id for task in tasks if task.id in self._arriving]
         await self._record({task.id: task for task in new})
         for id in twins:
@@ -124,6 +124,7 @@ class Desk:
             needed |= self._broker.coach.prune(
                 lambda name: ledger.members(name) or ledger.entry(name)
             )
+            ledger.results.sweep(SENT_SECONDS)
             # What was sent lately may belong to a task that is still to come.
             files, size = self._broker.store.prune(needed, min(before, now - SENT_SECONDS))
             return Pruned(len(gone), files, round(size / 1e6, 3))
@@ -210,8 +211,12 @@ class Desk:
         return None, b""
 
     async def fetch(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
-        """Answer with a piece of a file."""
+        """Answer with a piece of a file, which may be an excerpt that a task that runs names."""
         sha256, offset = str(arguments["sha256"]), int(arguments["offset"])
+        record = self._broker.dispatcher.tasks.get(str(arguments.get("task")))
+        for file in record.task.files if record is not None else ():
+            if file.sha256 == sha256 and file.excerpt is not None:
+                return None, await asyncio.to_thread(file.excerpt.read, offset)
         return None, await asyncio.to_thread(self._broker.store.read, sha256, offset)
 
     async def _record(self, new: dict[str, Task]) -> None:
@@ -253,15 +258,20 @@ class Desk:
         used = any(sha256 == file.sha256 for task in live for file in task.files)
         return used or sha256 in self._promised
 
-    def _check(self, task: Task) -> None:
-        """Refuse what could never run."""
+    def _check(self, task: Task, *, guest: bool) -> None:
+        """Refuse what could never run, and that a guest names files of this machine."""
         job(task.type)
         offered = self._broker.fleet.capabilities()
         if task.capability is not None and task.capability not in offered:
             hint = nearest(task.capability, offered)
             raise UsageError(f"no node offers the capability {task.capability!r}{hint}")
         for file in task.files:
-            if not self._broker.store.has(file.sha256):
+            if file.excerpt is not None:
+                if guest:
+                    raise ClusterError(f"task {task.id}: an invitation lends no files of this host")
+                if (task.type, file.role) != ("inference", "input"):
+                    raise UsageError(f"task {task.id}: only a model's input can be an excerpt")
+            elif not self._broker.store.has(file.sha256):
                 raise ClusterError(f"task {task.id}: {file.name} was not sent")
 
     def _entry(self, id: str) -> Entry:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbol_core.distributed.excerpt import Excerpt
+from llmbol_core.distributed.task import FileRef
+
 if TYPE_CHECKING:
     from llmbol_core.nn.checkpoint import InferenceModel
 
@@ -19,7 +22,7 @@ class Attachment:
 
     role: str
     name: str
-    content: Path | bytes
+    content: Path | bytes | Excerpt
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,20 @@ class Received:
     """What the task is a part of, or its own id."""
     node: str = ""
     """Where this is."""
+    excerpts: tuple[FileRef, ...] = ()
+    """What lies in other files on this machine."""
 
     def one(self, role: str) -> tuple[str, Path]:
         """Return the name and the path of the file with a role."""
         return next((name, path) for its_role, name, path in self.files if its_role == role)
+
+    def read(self, role: str) -> tuple[str, bytes, memoryview]:
+        """Return the name of what has a role and its bytes, those of an excerpt in two parts."""
+        for file in self.excerpts:
+            if file.role == role and file.excerpt is not None:
+                return file.name, file.excerpt.head, file.excerpt.body(file.sha256)
+        name, path = self.one(role)
+        return name, b"", memoryview(path.read_bytes())
 
 
 @dataclass(frozen=True, slots=True)

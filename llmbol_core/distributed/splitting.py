@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,15 +17,17 @@ from dataclasses import dataclass, replace
 from glob import glob
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from llmbol_core.distributed.arrays import npy_head
+from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.parcels import Attachment
 from llmbol_core.distributed.store import open_regular
 from llmbol_core.distributed.task import Task, check_id
 from llmbol_core.errors import FileError, UsageError
-from llmbol_core.nn.data import samples_at_a_time
+from llmbol_core.nn.data import NPY_MAGIC, map_npy, npy_header, samples_at_a_time
 
 if TYPE_CHECKING:
     from llmbol_core.distributed.client import Client, Result
@@ -34,11 +37,13 @@ Progress = Callable[[int, int, str], None]
 
 LARGE = 1 << 20
 """Files of up to this many bytes are not cut."""
-PIECE, SMALLEST, PIECES = 4 << 20, 1 << 18, 16
-"""A piece has so many bytes at most and at least; a file that is not too large for it has so many
-pieces."""
-TEXT_PIECE = 1 << 20
-"""Bytes of a piece of text, which takes longer to read."""
+PIECE, LAST, SMALLEST = 32 << 20, 4 << 20, 1 << 18
+"""Bytes of a piece: at most, of the last ones of a large file, and at least."""
+SHARE, LAST_SHARE = 6, 32
+"""A piece is this part of what is left, or that of the whole file: small ones in the end have all
+nodes end together, and a file that is not large has enough pieces for some."""
+TEXT = 8
+"""Text takes this many times longer to read, so its pieces are that much smaller."""
 TEXT_STEP = 1024
 """The lines of a piece are a multiple of this: so many samples are computed at a time."""
 LONGEST_LINE = 16 << 20
@@ -53,7 +58,7 @@ MOST_TASKS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """The pieces of a file, and how many there are, about."""
+    """The pieces of a file, and about how many there are."""
 
     attachments: Iterator[Attachment]
     count: int
@@ -61,62 +66,81 @@ class Pieces:
 
 def pieces_of(path: Path, sample: tuple[int, ...]) -> Pieces | None:
     """Return a file of samples of this shape in pieces; None if it is small or cannot be cut."""
-    from llmbol_core.nn.data import map_npy
-
     with open_regular(path) as file:
         try:
-            start, size = file.read(4096), file.seek(0, io.SEEK_END)
+            start, size = file.read(1 << 14), file.seek(0, io.SEEK_END)
         except OSError as error:
             raise FileError.of(error, path) from error
     if size <= LARGE:
         return None
-    if start.startswith(b"\x93NUMPY"):
+    if start.startswith(NPY_MAGIC):
         array = map_npy(str(path))
         if array is None or array.shape[1:] != sample or not len(array):
             return None
-        step = _rows_in_piece(array)
-        return Pieces(_array_pieces(array, step, path.name), -(-len(array) // step))
+        pieces = _array_pieces(array, npy_header(start, str(path))[-1], path)
+        return Pieces(pieces, sum(1 for _ in _sizes(array.nbytes)))
     head = start.partition(b"\n")[0]
     if b"\0" in start or b'"' in head or b"\n" not in start or start[:2] == b"PK":
         return None
-    return Pieces(_text_pieces(path), -(-size // TEXT_PIECE))
+    return Pieces(_text_pieces(path, size), sum(1 for _ in _sizes(size * TEXT)))
 
 
-def _rows_in_piece(array: Array) -> int:
-    """Return a multiple of what is computed at a time, so that no bit depends on the cuts."""
+def _size(left: int, total: int) -> int:
+    """Return how many bytes the next piece of a file should have."""
+    least = min(LAST, max(SMALLEST, total // LAST_SHARE))
+    return max(least, min(PIECE, left // SHARE))
+
+
+def _sizes(total: int) -> Iterator[int]:
+    """Yield the sizes of the pieces of a file, in order."""
+    left = total
+    while left > 0:
+        yield (size := _size(left, total))
+        left -= size
+
+
+def _array_pieces(array: Array, start: int, path: Path) -> Iterator[Attachment]:
+    """Yield rows of an array, some in each piece, as ``.npy`` bytes of the same element type.
+
+    They begin at a byte of the file. Their numbers are multiples of how many are computed at a
+    time: no bit depends on the cuts.
+    """
     row = max(1, array.dtype.itemsize * math.prod(array.shape[1:]))
-    size = min(PIECE, max(SMALLEST, row * len(array) // PIECES))
-    step = samples_at_a_time(row)
-    return max(step, size // row // step * step)
+    step, first = samples_at_a_time(row), 0
+    while first < len(array):
+        size = _size(row * (len(array) - first), row * len(array))
+        last = min(len(array), first + max(step, size // row // step * step))
+        head = npy_head(array, last - first)
+        if array.flags.c_contiguous:
+            where = os.path.abspath(path)
+            content: Excerpt | bytes = Excerpt(where, start + first * row, start + last * row, head)
+        else:
+            content = b"".join((head, np.ascontiguousarray(array[first:last]).data.cast("B")))
+        yield Attachment("input", f"{path.name} from sample {first}", content)
+        first = last
 
 
-def _array_pieces(array: Array, step: int, name: str) -> Iterator[Attachment]:
-    """Yield rows of an array, so many at a time, as ``.npy`` bytes of the same element type."""
-    for start in range(0, len(array), step):
-        part = np.ascontiguousarray(array[start : start + step])
-        head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(part))
-        content = b"".join((head.getvalue(), part.data.cast("B")))
-        yield Attachment("input", f"{name} from sample {start}", content)
-
-
-def _text_pieces(path: Path) -> Iterator[Attachment]:
+def _text_pieces(path: Path, size: int) -> Iterator[Attachment]:
     """Yield lines of a table, the names of its columns on top of each piece."""
+    where = os.path.abspath(path)
     with open(path, "rb") as file:
         first = _line(file, path)
         head = b"" if _is_numbers(first) else first
         file.seek(len(head))
-        number = 1 + bool(head)
-        while lines := list(_some_lines(file, path)):
-            yield Attachment("input", f"{path.name} from line {number}", head + b"".join(lines))
-            number += len(lines)
+        start, number, sizes = len(head), 1 + bool(head), _sizes(size * TEXT)
+        while count := _skip_lines(file, path, next(sizes, SMALLEST) // TEXT):
+            stop = file.tell()
+            content = Excerpt(where, start, stop, head)
+            yield Attachment("input", f"{path.name} from line {number}", content)
+            start, number = stop, number + count
 
 
-def _some_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    size = count = 0
-    while (size < TEXT_PIECE or count % TEXT_STEP) and (line := _line(file, path)):
-        size, count = size + len(line), count + 1
-        yield line
+def _skip_lines(file: BinaryIO, path: Path, size: int) -> int:
+    """Read as many lines as make a piece; return how many."""
+    read = count = 0
+    while (read < size or count % TEXT_STEP) and (line := _line(file, path)):
+        read, count = read + len(line), count + 1
+    return count
 
 
 def _line(file: BinaryIO, path: Path) -> bytes:
@@ -162,26 +186,31 @@ def stream(
     program nor the cluster ever has more than some pieces of the input.
     """
     room = AHEAD * max(1, len(client.status().nodes)) + 1
-    packing: deque[Future[Task]] = deque()
-    ahead: deque[str] = deque()
+
+    def send(packed: Future[Task]) -> str:
+        return client.submit_packed([packed.result()])[0]
+
+    ahead: deque[Future[str]] = deque()
     done: list[str] = []
-    with ThreadPoolExecutor(PACKERS, "llmbol-pack") as packers:
+    packers = ThreadPoolExecutor(PACKERS, "llmbol-pack")
+    # One by one: a group's tasks are known in the order in which they came.
+    sender = ThreadPoolExecutor(1, "llmbol-send")
+    try:
         while True:
-            for task in islice(tasks, room - len(packing) - len(ahead)):
-                packing.append(packers.submit(client.pack, task))
-            ready = [packing.popleft() for _ in list(packing) if packing[0].done()]
-            if not ready and not ahead and packing:
-                ready = [packing.popleft()]
-            if ready:
-                ahead += client.submit_packed([future.result() for future in ready])
+            for task in islice(tasks, room - len(ahead)):
+                ahead.append(sender.submit(send, packers.submit(client.pack, task, lend=True)))
             if not ahead:
                 break
-            yield client.ended(ahead[0])
-            done.append(ahead.popleft())
+            id = ahead.popleft().result()
+            yield client.ended(id)
+            done.append(id)
             progress(len(done), max(count, len(done)), "pieces")
             if len(done) % RELEASE_AFTER == 0:
                 client.release(done[-RELEASE_AFTER:])
-    client.release(done[len(done) // RELEASE_AFTER * RELEASE_AFTER :])
+        client.release(done[len(done) // RELEASE_AFTER * RELEASE_AFTER :])
+    finally:
+        for threads in (sender, packers):
+            threads.shutdown(cancel_futures=True)
 
 
 def matching(patterns: Sequence[str]) -> list[Path]:
@@ -236,7 +265,5 @@ class ArrayWriter:
 
     def _write_header(self) -> None:
         """Write the header: NumPy leaves room in it for any number of rows."""
-        like: Any = np.zeros((0, 0), np.float32) if self._like is None else self._like
-        words = {"descr": like.dtype.str, "fortran_order": False}
-        shape = (self._rows, *like.shape[1:])
-        np.lib.format.write_array_header_1_0(self._file, words | {"shape": shape})
+        like = np.zeros((0, 0), np.float32) if self._like is None else self._like
+        self._file.write(npy_head(like, self._rows))

@@ -189,6 +189,18 @@ class StateDirectory:
             raise NoCluster(f"no cluster runs in {self.root}; start one with: cluster start")
         return running
 
+    def is_here(self) -> bool:
+        """Return whether the cluster runs on this machine for this user: both see the same files.
+
+        The directory alone does not tell: other machines may share it.
+        """
+        running = self.read()
+        try:
+            ours = self.root.stat().st_uid == os.geteuid()
+        except OSError:
+            return False
+        return ours and running is not None and running.guardian.is_alive()
+
     def write_remote(self, data: bytes) -> None:
         """Note that the cluster of this directory runs on another machine."""
         write_private(self.root / "remote.json", data)

@@ -88,13 +88,15 @@ class FileStore:
                 raise ClusterError(f"file {sha256[:12]}... arrived damaged")
         return path
 
-    def keep(self, sha256: str, content: bytes) -> None:
-        """Store content whose hash was just taken."""
+    def keep(self, sha256: str, content: bytes) -> bool:
+        """Store content whose hash was just taken; return whether it was not there yet."""
         path = self.path(sha256)
-        if not path.is_file():
-            with atomic_write(path) as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(content)
+        if path.is_file():
+            return False
+        with atomic_write(path) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+        return True
 
     def append(self, sha256: str, owner: str, offset: int, chunk: bytes, *, last: bool) -> None:
         """Take the next piece of a file that its owner is sending; the last one completes it."""

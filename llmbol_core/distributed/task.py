@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.node import NAME
 from llmbol_core.distributed.strategies import check_strategy
 from llmbol_core.errors import UsageError
@@ -71,6 +72,29 @@ class FileRef:
     name: str
     sha256: str
     size: int
+    excerpt: Excerpt | None = field(default=None, compare=False)
+    """Where it lies on the cluster's own machine, if it was not sent."""
+
+    def to_json(self) -> list[Any]:
+        """Return what JSON knows."""
+        fields = [self.role, self.name, self.sha256, self.size]
+        return fields if self.excerpt is None else [*fields, self.excerpt.to_json()]
+
+    @classmethod
+    def from_json(cls, fields: list[Any]) -> FileRef:
+        """Return the file that ``to_json`` described."""
+        role, name, sha256, size, *excerpt = fields
+        return cls(role, name, sha256, size, *map(Excerpt.from_json, excerpt))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A result that a node on the cluster's own machine left in a file beside the ledger."""
+
+    name: str
+
+
+Content = bytes | Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +160,14 @@ class Task:
             "strategy": self.strategy,
             "max_retries": self.max_retries,
             "timeout": self.timeout,
-            "files": [[f.role, f.name, f.sha256, f.size] for f in self.files],
+            "files": [file.to_json() for file in self.files],
             "group": self.group,
         }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Task:
         """Return the task that ``to_json`` described."""
-        return cls(**{**fields, "files": tuple(FileRef(*f) for f in fields["files"])})
+        return cls(**{**fields, "files": tuple(map(FileRef.from_json, fields["files"]))})
 
 
 def check_id(id: object) -> str:
@@ -192,7 +216,7 @@ class Outcome:
 
     id: str
     verdict: Verdict
-    data: bytes = b""
+    data: Content = b""
     """The result; a program that failed may have printed something too."""
     error: str | None = None
     seconds: float = 0.0
@@ -216,7 +240,7 @@ class Change:
     finished: float | None
     not_before: float | None
     error: str | None
-    data: bytes | None = None
+    data: Content | None = None
     """The result, with the change that ends the task."""
     submitted: float = 0.0
 
@@ -266,7 +290,7 @@ class TaskRecord:
         elif self.state is State.QUEUED:
             self.node = None
 
-    def change(self, data: bytes | None = None) -> Change:
+    def change(self, data: Content | None = None) -> Change:
         """Return how the task stands now."""
         return Change(
             self.task.id, self.state, self.attempts, self.interruptions, self.node,

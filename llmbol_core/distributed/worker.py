@@ -12,19 +12,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmbol_core.distributed.jobs import JOBS
 from llmbol_core.distributed.parcels import Answer, ModelCache, Received
+from llmbol_core.distributed.results import INLINE, Results
 from llmbol_core.distributed.security import Certificates, Role
 from llmbol_core.distributed.state import StateDirectory, die_with_parent
 from llmbol_core.distributed.store import FileStore
-from llmbol_core.distributed.task import Outcome, Task, Verdict
+from llmbol_core.distributed.task import Content, Outcome, Task, Verdict
 from llmbol_core.distributed.wire import Connection
-from llmbol_core.errors import LlmbolError
+from llmbol_core.errors import FileError, LlmbolError
 
 _models = ModelCache()
 
@@ -43,10 +44,11 @@ def run_batch(tasks: bytes) -> list[Outcome]:
 
 def _attempt(task: Task) -> Outcome:
     start = time.perf_counter()
-    verdict, data, error = Verdict.DONE, b"", None
+    verdict, error = Verdict.DONE, None
+    content: Content = b""
     try:
         answer = _run(task)
-        data, error = answer.data, answer.error
+        content, error = _keep(answer.data), answer.error
         if error is not None:
             verdict = Verdict.FAILED
     except LlmbolError as problem:
@@ -56,28 +58,43 @@ def _attempt(task: Task) -> Outcome:
         verdict, error = Verdict.ERROR, where + (problem.strerror or str(problem)).lower()
     except Exception as problem:  # noqa: BLE001 -- a bug in one task must not take others with it
         verdict, error = Verdict.ERROR, f"{type(problem).__name__}: {problem}"
-    return Outcome(task.id, verdict, data, error, time.perf_counter() - start)
+    return Outcome(task.id, verdict, content, error, time.perf_counter() - start)
+
+
+def _keep(data: bytes) -> Content:
+    """Leave a large result where the broker finds it, if it is on this machine and has room."""
+    if len(data) > INLINE and not _is_guest():
+        with suppress(FileError):
+            results = Results(StateDirectory.default().results)
+            return results.leave(os.environ.get("LLMBOL_NODE", ""), data)
+    return data
+
+
+def _is_guest() -> bool:
+    """Return whether the broker is on another machine."""
+    return bool(os.environ.get("LLMBOL_GUEST"))
 
 
 def _run(task: Task) -> Answer:
     """Run a task; one that brings files gets a directory of its own to work in."""
     state = StateDirectory.default()
     store = FileStore(Path(os.environ.get("LLMBOL_FILES") or state.files))
+    excerpts = tuple(file for file in task.files if file.excerpt is not None and not _is_guest())
     files = []
-    for file in task.files:
+    for file in (file for file in task.files if file not in excerpts):
         with closing(_Broker(state)) as broker:
-            path = store.fetch(file.sha256, partial(broker.read, file.sha256))
+            path = store.fetch(file.sha256, partial(broker.read, task.id, file.sha256))
             files.append((file.role, file.name, path))
     with closing(_Broker(state)) as broker:
         received = Received(
             dict(task.payload), tuple(files), _models, broker.ask, task.id, task.group or task.id,
-            os.environ.get("LLMBOL_NODE", ""),
+            os.environ.get("LLMBOL_NODE", ""), excerpts,
         )  # fmt: skip
         run = JOBS[task.type].run
         try:
             return _in_scratch(received, run, state) if files else run(received)
         finally:
-            if os.environ.get("LLMBOL_GUEST"):
+            if _is_guest():
                 # Programs and models are used again; inputs would only fill this machine's disk.
                 for file in (file for file in task.files if file.role == "input"):
                     store.remove(file.sha256)
@@ -104,9 +121,9 @@ class _Broker:
         self._state = state
         self._connection: Connection | None = None
 
-    def read(self, sha256: str, offset: int) -> bytes:
-        """Return the piece of a file at an offset; nothing at the end of the file."""
-        return self.ask("fetch", {"sha256": sha256, "offset": offset}, b"")[1]
+    def read(self, id: str, sha256: str, offset: int) -> bytes:
+        """Return the piece of a task's file at an offset; nothing at the end of the file."""
+        return self.ask("fetch", {"sha256": sha256, "offset": offset, "task": id}, b"")[1]
 
     def ask(self, call: str, arguments: dict[str, Any], body: bytes) -> tuple[Any, bytes]:
         """Return the answer to a request."""

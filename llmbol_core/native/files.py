@@ -71,6 +71,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.unlink(temporary)
 
 
+def move_into_place(source: Path, target: Path) -> None:
+    """Have a finished file of the same directory take the place of ``target``, on disk."""
+    try:
+        with open(source, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(source, target)
+        _sync_directory(os.path.dirname(target))
+    except OSError as error:
+        raise FileError.of(error, target) from error
+
+
 def check_target(path: Path, *sources: Path) -> None:
     """Refuse, before long work, a path that cannot be written or that is a file being read."""
     try:

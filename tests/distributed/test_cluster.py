@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import socket
@@ -23,13 +22,14 @@ import llmbol_core
 from llmbol_core import deploy
 from llmbol_core.distributed import control, wire
 from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.node import create_compute_node, local_nodes
 from llmbol_core.distributed.report import Config, NodeStatus
 from llmbol_core.distributed.security import Certificates, Role, issue
 from llmbol_core.distributed.splitting import inference_tasks, pieces_of, stream
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
-from llmbol_core.distributed.task import State, Task, create_task
+from llmbol_core.distributed.task import FileRef, State, Task, create_task
 from llmbol_core.distributed.worker import _Broker
 from llmbol_core.errors import ClusterError, LinkError, TaskFailed, UsageError
 from tests.distributed.conftest import eventually, processes_of
@@ -122,7 +122,7 @@ def test_files_travel_by_content_and_are_fetched_in_pieces(client, cluster, tmp_
     (tmp_path / "cache").mkdir()
     os.environ["LLMBOL_DOOR"] = cluster.running().address
     broker = _Broker(cluster)
-    fetched = FileStore(tmp_path / "cache").fetch(sha256, partial(broker.read, sha256))
+    fetched = FileStore(tmp_path / "cache").fetch(sha256, partial(broker.read, "task", sha256))
     broker.close()
     del os.environ["LLMBOL_DOOR"]
     assert fetched.read_bytes() == path.read_bytes()
@@ -188,19 +188,54 @@ def test_a_large_input_is_worked_on_in_pieces_and_comes_back_in_order(client, mo
         return [r.value for r in stream(client, inference_tasks(whole, pieces), pieces.count)]
 
     expected = load_for_inference(str(model)).run(x)
+    before = set(client._state.files.iterdir())
     assert np.array_equal(np.concatenate(results()), expected)
     ids = client.expand(["large"])
     assert ids == [f"large.{n}" for n in range(1, len(ids) + 1)]
     ended = client.wait(ids)
-    # The inputs are gone, and asking again runs nothing again.
-    pieces = pieces_of(tmp_path / "x.npy", (4,))
-    assert pieces is not None
-    content = bytes(next(pieces.attachments).content)
-    assert not FileStore(client._state.files).has(hashlib.sha256(content).hexdigest())
+    # The inputs were never copied, and asking again runs nothing again, wherever they are.
+    stored = set(client._state.files.iterdir()) - before
+    assert {path.name for path in stored} <= {hash_file(model)[0]}
+    np.save(tmp_path / "copy.npy", x)
+    (tmp_path / "copy.npy").rename(tmp_path / "x.npy")
     assert np.array_equal(np.concatenate(results()), expected)
     assert client.wait(ids) == ended
     with pytest.raises(UsageError, match="no task 'larg' is known"):
         client.expand(["larg"])
+
+
+def pieces_as_tasks(id: str, model: Path, path: Path) -> list[Task]:
+    pieces = pieces_of(path, (4,))
+    assert pieces is not None
+    return list(inference_tasks(create_task(id, "inference", {"model": str(model)}), pieces))
+
+
+def test_who_does_not_wait_may_change_the_input_afterwards(client, model, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((100_000, 4), np.float32))
+    ids = client.submit(pieces_as_tasks("kept", model, tmp_path / "x.npy"))
+    (tmp_path / "x.npy").unlink()
+    assert {entry.state for entry in client.wait(ids, 30)} == {State.DONE}
+    stored = {path.name for path in client._state.files.iterdir()}
+    first = client.pack(create_task("x", "inference", {"model": model, "input": [[0.0] * 4]}))
+    assert stored
+    assert first.files[0].sha256 in stored
+
+
+def test_an_input_that_changes_before_it_is_read_is_no_input(client, model, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((100_000, 4), np.float32))
+    (task,) = pieces_as_tasks("changed", model, tmp_path / "x.npy")[:1]
+    packed = client.pack(task, lend=True)
+    np.save(tmp_path / "x.npy", np.zeros((100_000, 4), np.float32))
+    (entry,) = client.wait(client.submit_packed([packed]), 30)
+    assert (entry.state, entry.attempts) == (State.FAILED, 1)
+    assert entry.error == f"{tmp_path}/x.npy: the file was changed since it was submitted"
+
+
+def test_only_the_input_of_a_model_can_lie_elsewhere(client, cluster):
+    excerpt = Excerpt("/etc/hostname", 0, 1)
+    file = FileRef("program", "p", excerpt.sha256(), 1, excerpt)
+    with pytest.raises(UsageError, match="only a model's input can be an excerpt"):
+        client.submit_packed([Task("elsewhere", "run", files=(file,))])
 
 
 def test_a_machine_runs_its_modules_on_the_cluster(client, cluster, monkeypatch):

@@ -71,5 +71,6 @@ def test_one_bad_task_does_not_spoil_a_batch():
     assert [outcome.verdict for outcome in outcomes] == [
         Verdict.DONE, Verdict.ERROR, Verdict.DONE,
     ]  # fmt: skip
+    assert isinstance(outcomes[0].data, bytes)
     assert json.loads(outcomes[0].data) == {"a": [1]}
     assert outcomes[1].error == "KeyError: 'seconds'"

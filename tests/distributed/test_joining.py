@@ -12,19 +12,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from llmbol_core import build_model
 from llmbol_core.distributed import agent, control, wire
 from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.invitations import Bundle, Invitations
 from llmbol_core.distributed.node import local_nodes
 from llmbol_core.distributed.report import Config, NodeStatus
 from llmbol_core.distributed.security import Certificates, Role, sign
+from llmbol_core.distributed.splitting import inference_tasks, pieces_of
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.store import FileStore
-from llmbol_core.distributed.task import State, create_task
+from llmbol_core.distributed.task import FileRef, State, Task, create_task
 from llmbol_core.errors import ClusterError, NoCluster
+from llmbol_core.nn import checkpoint
 from tests.distributed.conftest import eventually, processes_of
 
 pytestmark = pytest.mark.cluster
@@ -68,6 +74,21 @@ def join(cluster: StateDirectory, tmp_path: Path) -> Iterator[Join]:
         process.communicate()
 
 
+def lent_piece(folder: Path) -> tuple[Task, Any]:
+    """Return a task on the first piece of a large file, for the node elsewhere, and its result."""
+    path = str(folder / "small.gguf")
+    checkpoint.save(build_model("small", [4]).linear(4, 3).relu().build(), path)
+    x = np.random.default_rng(0).normal(size=(100_000, 4)).astype(np.float32)
+    np.save(folder / "x.npy", x)
+    pieces = pieces_of(folder / "x.npy", (4,))
+    assert pieces is not None
+    whole = create_task("lent", "inference", {"model": path}, capability="special")
+    task = next(inference_tasks(whole, pieces))
+    excerpt = task.payload["input"].content
+    rows = (excerpt.stop - excerpt.start) // 16
+    return task, checkpoint.load_for_inference(path).run(x[:rows])
+
+
 def node(client: Client, name: str) -> NodeStatus:
     return next(node for node in client.status().nodes if node.name == name)
 
@@ -89,6 +110,12 @@ def test_a_node_joins_works_is_replaced_and_leaves(client, cluster, join, tmp_pa
     assert FileStore(home / "files").has(client._hash(tmp_path / "program")[0])
     assert not FileStore(home / "files").has(client._hash(tmp_path / "input")[0])
     assert all(path.stat().st_mode & 0o077 == 0 for path in home.rglob("*"))
+    # What is lent here is sent to it.
+    (task, expected) = lent_piece(tmp_path)
+    client.wait(client.submit_packed([client.pack(task, lend=True)]), 20)
+    result = client.result(task.id)
+    assert (result.entry.node, result.entry.error) == ("far", None)
+    assert np.array_equal(result.value, expected)
     # A task that takes too long is ended there too.
     client.submit([
         create_task("slow", "probe", {"seconds": 60}, capability="special", timeout=0.3,
@@ -179,6 +206,11 @@ def test_a_client_elsewhere_is_one_like_any_until_its_time_is_up(client, cluster
         guest.submit([create_task("from-far", "probe", {"echo": [1]})])
         guest.wait(["from-far"], 20)
         assert guest.result("from-far").value == [1]
+        # It may not have files read that it cannot read itself.
+        excerpt = Excerpt("/etc/hostname", 0, 1)
+        file = FileRef("input", "x", excerpt.sha256(), 1, excerpt)
+        with pytest.raises(ClusterError, match="an invitation lends no files of this host"):
+            guest.submit_packed([Task("spy", "inference", files=(file,))])
         with pytest.raises(ClusterError, match="is for the cluster at"):
             control.start(far, Config(tuple(local_nodes(1))))
         Invitations(cluster).revoke(bundle.id)

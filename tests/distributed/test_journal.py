@@ -6,7 +6,8 @@ import pytest
 
 from llmbol_core.distributed import journal as journal_module
 from llmbol_core.distributed.journal import Journal
-from llmbol_core.distributed.ledger import INLINE, Ledger
+from llmbol_core.distributed.ledger import Ledger
+from llmbol_core.distributed.results import INLINE
 from llmbol_core.distributed.task import Change, Event, State, TaskRecord, create_task
 from llmbol_core.errors import ClusterError
 

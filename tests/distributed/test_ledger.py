@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbol_core.distributed.ledger import INLINE, Ledger
+from llmbol_core.distributed.ledger import Ledger
+from llmbol_core.distributed.results import INLINE
 from llmbol_core.distributed.task import Event, State, TaskRecord, create_task
 from llmbol_core.errors import ClusterError
 

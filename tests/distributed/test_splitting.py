@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.splitting import (
     LARGE,
     PIECE,
@@ -16,22 +19,33 @@ from llmbol_core.distributed.splitting import (
     matching,
     pieces_of,
 )
+from llmbol_core.distributed.store import CHUNK
 from llmbol_core.distributed.task import Task
-from llmbol_core.errors import FileError, UsageError
+from llmbol_core.errors import ClusterError, FileError, UsageError
 from llmbol_core.nn.data import parse_npy, read_arrays, read_samples, samples_at_a_time
 
 
 def contents(path: Path, sample: tuple[int, ...]) -> list[bytes]:
+    """Return the bytes of the pieces of a file."""
     pieces = pieces_of(path, sample)
     assert pieces is not None
-    found = [bytes(piece.content) for piece in pieces.attachments]
-    assert abs(len(found) - pieces.count) <= 1
+    found = []
+    for piece in pieces.attachments:
+        if isinstance(piece.content, Excerpt):
+            found.append(b"".join(piece.content.pieces()))
+            assert piece.content.sha256() == hashlib.sha256(found[-1]).hexdigest()
+            assert piece.content.size == len(found[-1])
+        else:
+            assert isinstance(piece.content, bytes)
+            found.append(piece.content)
+    assert abs(len(found) - pieces.count) <= 1 + pieces.count // 4
     return found
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["u1", "<f4", ">f8"])
-def test_rows_of_an_array_stay_in_order_and_as_they_are(tmp_path, dtype):
-    array = np.arange(3_000_000).reshape(-1, 4, 5).astype(dtype)
+def test_rows_of_an_array_stay_in_order_and_as_they_are(tmp_path, dtype, order):
+    array = np.arange(3_000_000).reshape(-1, 4, 5).astype(dtype, order=order)
     np.save(tmp_path / "x.npy", array)
     parts = [parse_npy(data, "part") for data in contents(tmp_path / "x.npy", (4, 5))]
     assert len(parts) > 1
@@ -41,6 +55,9 @@ def test_rows_of_an_array_stay_in_order_and_as_they_are(tmp_path, dtype):
     step = samples_at_a_time(array[0].nbytes)
     assert all(len(part) % step == 0 for part in parts[:-1])
     assert all(part.nbytes <= PIECE for part in parts)
+    # All nodes have something to do, and end together.
+    assert max(map(len, parts)) <= len(array) / 4
+    assert len(parts[-1]) <= len(array) / 10
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -112,3 +129,42 @@ def test_an_array_written_in_parts_is_the_file_that_numpy_writes(shape):
     writer.close()
     np.save(expected, array)
     assert written.getvalue() == expected.getvalue()
+
+
+def test_an_excerpt_is_read_in_pieces_of_any_place(tmp_path):
+    data = os.urandom(2 * CHUNK + 5000)
+    (tmp_path / "file").write_bytes(data)
+    excerpt = Excerpt(str(tmp_path / "file"), 1000, len(data) - 7, b"head" * 100)
+    whole = b"head" * 100 + data[1000:-7]
+    assert b"".join(excerpt.pieces()) == whole
+    for offset in (0, 1, 399, 400, 401, CHUNK, len(whole) - 1, len(whole), len(whole) + 9):
+        assert excerpt.read(offset) == whole[offset : offset + CHUNK]
+    assert Excerpt.from_json(excerpt.to_json()) == excerpt
+    assert bytes(excerpt.body(excerpt.sha256())) == data[1000:-7]
+
+
+def test_an_excerpt_of_a_file_that_changed_is_none(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(5000))
+    excerpt = Excerpt(str(path), 10, 4000, b"head")
+    sha256 = excerpt.sha256()
+    for other in (b"\1" * 5000, bytes(3999), b""):
+        path.write_bytes(other)
+        with pytest.raises(FileError, match="changed since it was submitted"):
+            excerpt.body(sha256)
+    path.unlink()
+    for use in (excerpt.sha256, lambda: excerpt.body(sha256), lambda: excerpt.read(0)):
+        with pytest.raises(FileError, match="no such file"):
+            use()
+    os.mkfifo(path)
+    with pytest.raises(FileError, match="not a regular file"):
+        excerpt.body(sha256)
+    assert not excerpt.is_within_reach()
+
+
+@pytest.mark.parametrize(
+    "fields", [["x", 0, 1, ""], ["/x", 2, 1, ""], ["/x", -1, 1, ""], ["/x\0", 0, 1, ""]]
+)
+def test_what_names_no_part_of_a_file_is_refused(fields):
+    with pytest.raises(ClusterError):
+        Excerpt.from_json(fields)
