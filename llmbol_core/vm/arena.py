@@ -14,8 +14,9 @@ address behind the header, points to::
     -16  count of references    -12  kind or type    -8  size with the header    -4  work and flags
 
 Small blocks have free lists by size and are cut from chunks; larger ones and the chunks come
-from holes, which join when they touch. Every block's size is in its header, so that the heap can be
-walked from one end to the other. When memory is short the free small blocks become holes again.
+from holes, which join when they touch. Larger ones come in eight sizes to the doubling at first.
+Every block's size is in its header, so that the heap can be walked from one end to the other. When
+memory is short the free small blocks become holes again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ FREE = 0
 _GRAIN = 16
 SMALL = 1024
 """The largest block, with its header, that has a free list."""
+ROUNDED = 1 << 16
+"""Blocks above small ones and up to this size have one of few sizes, so that they are reused."""
 MANY = 200
 """Objects that die together from which on something may be quicker than one by one."""
 _OVERRUN = 1 << 17
@@ -73,6 +76,17 @@ def _map(limit: int) -> mmap.mmap:
 def _up(size: int, grain: int) -> int:
     """Return a size rounded up to a multiple."""
     return -(-size // grain) * grain
+
+
+def large_size(size: int) -> int:
+    """Return the size of a block, more than a small one, that has room for so many bytes.
+
+    >>> [large_size(size) for size in (1040, 1152, 1168, 2064, 65536, 100_000)]
+    [1152, 1152, 1280, 2304, 65536, 100000]
+    """
+    if size > ROUNDED:
+        return _up(size, _GRAIN)
+    return _up(size, 1 << ((size - 1).bit_length() - 4))
 
 
 class Arena:
@@ -111,7 +125,7 @@ class Arena:
         """What finds start and size of everything that is free, if that is quicker."""
         self._forget_free_blocks()
         if self.limit:
-            self._add_hole(HEAP, self.limit)
+            self.give_hole(HEAP, self.limit)
 
     @property
     def base(self) -> int | None:
@@ -207,7 +221,8 @@ class Arena:
                 total = HEADER + max(_up(size, 4), 4)
             ref = self._small(total)
         else:
-            ref, clears = self._from_hole(total), True
+            total = large_size(total)
+            ref, clears = self.from_hole(total), True
         if ref is not None:
             if clears:
                 self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
@@ -236,7 +251,7 @@ class Arena:
 
     def give_back(self, ref: int) -> None:
         """Make a hole of a large block."""
-        self._add_hole(ref - HEADER, self.pointers[(ref + SIZE) >> 2])
+        self.give_hole(ref - HEADER, self.pointers[(ref + SIZE) >> 2])
 
     def capacity(self, ref: int) -> int:
         """Return how many bytes a block has room for."""
@@ -267,7 +282,7 @@ class Arena:
         self._forget_free_blocks()
         self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
         for at, size in free:
-            self._add_hole(at, size)
+            self.give_hole(at, size)
 
     def _forget_free_blocks(self) -> None:
         for size in range(0, SMALL + 1, 4):
@@ -312,7 +327,7 @@ class Arena:
     def _open_chunk(self, total: int) -> bool:
         self._close_chunk()
         for size in (_CHUNK, SMALL, total):
-            block = self._from_hole(size)
+            block = self.from_hole(size)
             if block is not None:
                 self.pointers[CHUNK >> 2] = block - HEADER
                 self.pointers[CHUNK_END >> 2] = block - HEADER + size
@@ -323,11 +338,11 @@ class Arena:
         """Turn what is left of the chunk into a hole, so that the heap can be walked."""
         start, end = self.pointers[CHUNK >> 2], self.pointers[CHUNK_END >> 2]
         if start < end:
-            self._add_hole(start, end - start)
+            self.give_hole(start, end - start)
         self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
 
-    def _from_hole(self, total: int) -> int | None:
-        """Cut a block from the first hole that is large enough."""
+    def from_hole(self, total: int) -> int | None:
+        """Cut a block from the first hole that is large enough; None if there is none."""
         if total > self._hole_bytes - self.reserved:
             return None
         for number, start in enumerate(self._holes):
@@ -339,12 +354,12 @@ class Arena:
                 self.peak = max(self.peak, taken)
                 self.pointers[(start >> 2) + 2] = total
                 if size > total:
-                    self._add_hole(start + total, size - total)
+                    self.give_hole(start + total, size - total)
                 return start + HEADER
         return None
 
-    def _add_hole(self, start: int, size: int) -> None:
-        """Make a hole, joined with those that touch it."""
+    def give_hole(self, start: int, size: int) -> None:
+        """Make a hole of memory that nobody uses, joined with those that touch it."""
         self._hole_bytes += size
         number = bisect.bisect_left(self._holes, start)
         if number < len(self._holes) and self._holes[number] == start + size:

@@ -75,7 +75,8 @@ _OF_REALS = 0xA1D1FE48
 # What each call of the host needs: to look a member of an enumeration up takes longer.
 _LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
 _RELEASED, _FREED = Machine.RELEASED, Machine.FREED
-_HOST_FRAME, _HOST_FUNCTION, _HOST = Machine.HOST_FRAME, Machine.HOST_FUNCTION, Reason.HOST
+_HOST_FRAME, _HOST_FUNCTION = Machine.HOST_FRAME, Machine.HOST_FUNCTION
+_HOST, _PYTHON = Reason.HOST, Reason.PYTHON
 _AGAIN, _NEXT, _CALLED = How.AGAIN, How.NEXT, How.CALLED
 
 
@@ -188,6 +189,8 @@ class JitEngine(Interpreter):
                 words[_LEFT] -= 1
             elif reason in (Reason.SPENT, Reason.IDLE):
                 return total - words[_LEFT], reason == Reason.SPENT
+            elif reason == _PYTHON and words[_FUEL] <= 0 and words[_LEFT] < total:
+                return total - words[_LEFT], True
             else:
                 how = _AGAIN if self._help(reason) else _NEXT
             patience -= 1
@@ -200,6 +203,8 @@ class JitEngine(Interpreter):
         """Do what native code cannot; return whether the process goes on."""
         process = self.process
         if reason == Reason.PYTHON:
+            if self._upkeep.provide():
+                return True
             most = 1 if process.module.is_verified else WORTH_LOADING
             used, goes_on = super().run(process, most)
             self._words[Machine.LEFT] -= used

@@ -318,7 +318,8 @@ take:
  %ref = add i32 %start, {HEADER}
  ret i32 %ref
 host:
- ret i32 -1
+ %new = call i32 @open_chunk(ptr %m, ptr %s, i32 %block)
+ ret i32 %new
 }}
 
 ; A block of any size, which is not cleared, or nil.
@@ -362,7 +363,11 @@ fits:
 made:
  %first = add i32 %ref, {HEADER}
  %content = call ptr @at(ptr %m, i32 %first)
- call void @llvm.memset.p0.i64(ptr align 16 %content, i8 0, i64 %bytes, i1 false)
+ %isword = icmp eq i32 %size, 4
+ %isone = icmp eq i32 %n, 1
+ %refs = and i1 %isword, %isone
+ %fill = sext i1 %refs to i8
+ call void @llvm.memset.p0.i64(ptr align 16 %content, i8 %fill, i64 %bytes, i1 false)
  call void @put(ptr %m, i32 %ref, i64 0, i32 %length)
  call void @put(ptr %m, i32 %ref, i64 4, i32 %type)
  call void @put(ptr %m, i32 %ref, i64 8, i32 -1)
@@ -370,7 +375,8 @@ made:
  call void @put(ptr %m, i32 %ref, i64 12, i32 %data)
  %plain = icmp eq i32 %n, 0
  %empty = icmp eq i32 %length, 0
- %done = or i1 %plain, %empty
+ %done0 = or i1 %plain, %empty
+ %done = or i1 %done0, %refs
  br i1 %done, label %out, label %element
 element:
  %e = phi i32 [0, %made], [%e1, %filled]

@@ -84,8 +84,8 @@ class Machine(IntEnum):
     """Whether machine code is not to be entered, since it does not count each instruction."""
     RELEASED = 14
     """Objects that Python is to release, linked through their counts."""
-    FREED = 15
-    """Large blocks that Python is to free, linked through their first words."""
+    WANTED = 15
+    """Bytes of a block for which there was no room in native code's reserve, or 0."""
     HOST_FUNCTION = 16
     """The number of a function that the engine is to call, and where the frame of the call is."""
     HOST_FRAME = 17
@@ -97,14 +97,25 @@ class Machine(IntEnum):
     DEPTH = 21
     DYING = 22
     """Objects that are to be freed, linked through their counts."""
-    TURN = 23
-    """Which of the blocks that are kept makes room for the next one."""
-    SPARE = 24
-    """The first of ``SPARES`` words with large free blocks, or 0."""
+    RESERVE = 23
+    """Where the reserve begins that native code cuts blocks and chunks from, and where it ends."""
+    RESERVE_END = 24
+    FREED = 25
+    """Huge blocks that Python is to free, linked through their first words."""
+    TURN = 26
+    """Which of the huge blocks that are kept makes room for the next one."""
+    SPARE = 27
+    """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 
+HUGE = 1 << 18
+"""From this size on blocks join again when they are free."""
 SPARES = 16
-MACHINE_WORDS = len(Machine) - 1 + SPARES
+BIN_COUNT = 8 * 8
+"""Lists of large free blocks: eight for each doubling of the size from 1024 on. A list is for all
+sizes from its own up to the next one's; the blocks are linked through their first words."""
+BINS = Machine.SPARE + SPARES
+MACHINE_WORDS = BINS + BIN_COUNT
 """How many words there are in all."""
 
 

@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable
 
-from llmbol_core.vm.jit.emitter import Emitter
+from llmbol_core.vm.jit.emitter import Emitter, constant
 from llmbol_core.vm.jit.runtime import State
 from llmbol_core.vm.jit.source import EXTERNAL, FUNCTIONS, Function
 
@@ -20,11 +20,17 @@ _OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
     ast.BitXor: "xor", ast.LShift: "shl", ast.RShift: "lshr", ast.FloorDiv: "udiv", ast.Mod: "urem",
 }
+_REAL_OPERATORS: dict[type[ast.AST], str] = {
+    ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv",
+}
 _COMPARISONS: dict[type[ast.AST], str] = {
     ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge",
 }
-_MEMORIES = {"W": "i32", "B": "i8", "L": "i64"}
-_HOST_MEMORIES = {"host": "i64", "host_word": "i32"}
+_REAL_COMPARISONS: dict[type[ast.AST], str] = {
+    ast.Eq: "oeq", ast.NotEq: "une", ast.Lt: "olt", ast.LtE: "ole", ast.Gt: "ogt", ast.GtE: "oge",
+}
+_MEMORIES = {"W": "i32", "B": "i8", "L": "i64", "F": "double"}
+_HOST_MEMORIES = {"host": "i64", "host_word": "i32", "host_byte": "i8"}
 # fmt: on
 
 
@@ -186,10 +192,12 @@ class Translator(Emitter):
                 return _Value(self.value(f"load {kind}, ptr %x.{name}"), kind)
             case ast.BinOp(left=left, op=op, right=right):
                 x, y, kind = self._same(left, right)
-                return _Value(self.value(f"{_OPERATORS[type(op)]} {kind} {x}, {y}"), kind)
+                operators = _REAL_OPERATORS if kind == "double" else _OPERATORS
+                return _Value(self.value(f"{operators[type(op)]} {kind} {x}, {y}"), kind)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 value = self._expression(operand)
-                return _Value(self.value(f"sub {value.type} 0, {value}"), value.type)
+                how = "fneg double" if value.type == "double" else f"sub {value.type} 0,"
+                return _Value(self.value(f"{how} {value}"), value.type)
             case ast.Subscript():
                 return self._load(node)
             case ast.Call(func=ast.Name(id=name), args=arguments):
@@ -201,7 +209,10 @@ class Translator(Emitter):
         match node:
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 x, y, kind = self._same(left, right)
-                return _Value(self.value(f"icmp {_COMPARISONS[type(op)]} {kind} {x}, {y}"), "i1")
+                claim = f"icmp {_COMPARISONS[type(op)]}"
+                if kind == "double":
+                    claim = f"fcmp {_REAL_COMPARISONS[type(op)]}"
+                return _Value(self.value(f"{claim} {kind} {x}, {y}"), "i1")
             case ast.IfExp(test=test, body=body, orelse=other):
                 return self._choice(test, body, other)
             case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
@@ -215,7 +226,7 @@ class Translator(Emitter):
             return _Value(self.value(f"zext i8 {value} to i32"), "i32")
         return _Value(value, kind)
 
-    def _constant(self, node: ast.expr) -> int | None:
+    def _constant(self, node: ast.expr) -> float | None:
         """Return the value of an expression in which only constants occur."""
         for part in ast.walk(node):
             if isinstance(part, ast.Call | ast.Subscript | ast.IfExp | ast.Compare | ast.BoolOp):
@@ -223,7 +234,8 @@ class Translator(Emitter):
             if isinstance(part, ast.Name) and part.id in self._locals:
                 return None
         expression = ast.fix_missing_locations(ast.Expression(node))
-        return int(eval(compile(expression, "<constant>", "eval"), self._globals))
+        value = eval(compile(expression, "<constant>", "eval"), self._globals)
+        return value if isinstance(value, float) else int(value)
 
     def _same(self, left: ast.expr, right: ast.expr) -> tuple[_Value, _Value, str]:
         """Return two values, constants as the other's type, and their type."""
@@ -237,6 +249,8 @@ class Translator(Emitter):
             return value
         if value.type:
             raise TypeError(f"{self.function.name}: {value.type} where {kind} is wanted")
+        if kind == "double":
+            return _Value(constant(float(value), "F"), kind)
         bits = int(kind[1:])
         number = int(value) & ((1 << bits) - 1)
         signed = number - (1 << bits) if bits > 1 and number >> (bits - 1) else number
@@ -288,7 +302,9 @@ class Translator(Emitter):
             f"{kind} {self._typed(value, kind)}"
             for value, kind in zip(arguments, kinds, strict=True)
         ]
-        call = f"call {function.result} @{name}({', '.join(['ptr %m', 'ptr %s', *passed])})"
+        if not function.is_of_c:
+            passed = ["ptr %m", "ptr %s", *passed]
+        call = f"call {function.result} @{name}({', '.join(passed)})"
         if function.result == "void":
             self.emit(call)
             return _Value("")
@@ -308,6 +324,20 @@ class Translator(Emitter):
 
     def _narrow(self, value: _Value) -> _Value:
         return self._cast("trunc", "i64", "i32", value)
+
+    def _real(self, value: _Value) -> _Value:
+        return self._cast("sitofp", "i64", "double", value)
+
+    def _whole(self, value: _Value) -> _Value:
+        return self._cast("fptosi", "double", "i64", value)
+
+    def _bits(self, value: _Value) -> _Value:
+        return self._cast("bitcast", "double", "i64", value)
+
+    def _invoke(self, address: _Value, argument: _Value) -> _Value:
+        pointer = self.value(f"inttoptr i64 {self._typed(address, 'i64')} to ptr")
+        passed = f"ptr %m, ptr %s, i32 {self._typed(argument, 'i32')}"
+        return _Value(self.value(f"call i32 {pointer}({passed})"), "i32")
 
     def _below(self, x: _Value, y: _Value) -> _Value:
         kind = x.type or y.type
@@ -331,6 +361,10 @@ _INTRINSICS: dict[str, Callable[..., _Value]] = {
     "wide": Translator._wide,
     "extended": Translator._extended,
     "narrow": Translator._narrow,
+    "real": Translator._real,
+    "whole": Translator._whole,
+    "bits": Translator._bits,
+    "invoke": Translator._invoke,
     "below": Translator._below,
     "move": Translator._move,
     "fill": Translator._fill,

@@ -12,9 +12,14 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from llmbol_core.vm.arena import COUNT, FREE, KIND
-from llmbol_core.vm.jit.runtime import MACHINE_WORDS, SPARES, Machine, Survey
+from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
+from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
 from llmbol_core.vm.objects import Heap
+
+_LEAST_RESERVE = 1 << 16
+_MOST_RESERVE = 1 << 22
+_SHARE = 16
+"""How much of the limit is kept in reserve at most: its 16th part."""
 
 
 class Upkeep:
@@ -72,10 +77,46 @@ class Upkeep:
             rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
         return list(zip(rows[::2], rows[1::2], strict=True))
 
+    def provide(self) -> bool:
+        """Give native code the memory that it wants, if it wants some; return whether that worked.
+
+        For what is not huge that is a new reserve.
+        """
+        words = self._words
+        wanted, words[Machine.WANTED] = words[Machine.WANTED], 0
+        if not wanted:
+            return False
+        if wanted >= HUGE:
+            ref = self._heap.from_hole(wanted)
+            if ref is not None:
+                self._keep_huge(ref)
+            return ref is not None
+        self._return_reserve()
+        usual = min(max(self._heap.limit // _SHARE, _LEAST_RESERVE), _MOST_RESERVE)
+        for size in (usual, wanted):
+            ref = self._heap.from_hole(size)
+            if ref is not None:
+                words[Machine.RESERVE] = ref - HEADER
+                words[Machine.RESERVE_END] = ref - HEADER + size
+                return True
+        return False
+
     def _keep(self, ref: int) -> bool:
         """Keep a large block for native code, as it does by itself."""
         if not self.keeps:
             return False
+        pointers = self._heap.pointers
+        size = pointers[(ref + SIZE) >> 2]
+        if size >= HUGE:
+            self._keep_huge(ref)
+            return True
+        octave = size.bit_length() - 11
+        at = BINS + 8 * octave + (size >> (octave + 7) & 7)
+        pointers[(ref + KIND) >> 2] = FREE
+        pointers[ref >> 2], self._words[at] = self._words[at], ref
+        return True
+
+    def _keep_huge(self, ref: int) -> None:
         words = self._words
         at = Machine.SPARE + words[Machine.TURN]
         words[Machine.TURN] = (words[Machine.TURN] + 1) % SPARES
@@ -83,14 +124,27 @@ class Upkeep:
         before, words[at] = words[at], ref
         if before:
             self._heap.give_back(before)
-        return True
 
     def _take_back(self) -> None:
-        """Free the large blocks that native code keeps."""
-        for at in range(Machine.SPARE, MACHINE_WORDS):
+        """Make holes of the blocks that native code keeps, and of its reserve."""
+        for at in range(Machine.SPARE, BINS):
             ref, self._words[at] = self._words[at], 0
             if ref:
                 self._heap.give_back(ref)
+        for at in range(BINS, MACHINE_WORDS):
+            ref, self._words[at] = self._words[at], 0
+            while ref:
+                following = self._heap.pointers[ref >> 2]
+                self._heap.give_back(ref)
+                ref = following
+        self._return_reserve()
+
+    def _return_reserve(self) -> None:
+        words = self._words
+        start, end = words[Machine.RESERVE], words[Machine.RESERVE_END]
+        words[Machine.RESERVE] = words[Machine.RESERVE_END] = 0
+        if start < end:
+            self._heap.give_hole(start, end - start)
 
     @contextmanager
     def _lent(self) -> Iterator[None]:
