@@ -53,6 +53,7 @@ class RunStage(Stage):
 
     def __init__(self, stages: Sequence[PartedStage]) -> None:
         super().__init__()
+        self._stages = stages
         for stage in stages:
             self.forward += stage.before.forward
         for number in range(len(stages[0].parts)):
@@ -62,6 +63,11 @@ class RunStage(Stage):
                 self.backward += stage.parts[number].backward
         for stage in stages:
             self.backward += stage.after.backward
+
+    def begin(self) -> None:
+        """Do what the stages have to do."""
+        for stage in self._stages:
+            stage.begin()
 
 
 class ConvolutionStage(PartedStage):

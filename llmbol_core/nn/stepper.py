@@ -18,8 +18,10 @@ from llmbol_core.ml.kernels.library import Program
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import Criterion, CrossEntropy
+from llmbol_core.nn.encoder_stage import ROWS, AttentionStage, EncoderStage
 from llmbol_core.nn.flows import Flow, room
 from llmbol_core.nn.layers.activation import ReLU
+from llmbol_core.nn.layers.attention import Attention, TransformerEncoderLayer
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
@@ -29,6 +31,7 @@ from llmbol_core.nn.layers.recurrent import LSTM
 from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
 from llmbol_core.nn.module import Module, Shape, is_table
 from llmbol_core.nn.parted_stages import (
+    CACHED,
     ConvolutionStage,
     PartedStage,
     PoolStage,
@@ -58,7 +61,7 @@ def make_stepper(
     if dtype != np.float32 or target() is None:
         return None
     layers = list(_flat(network))
-    if not any(isinstance(layer, Linear | Conv1d | Conv2d | LSTM) for layer in layers):
+    if not any(isinstance(layer, Linear | Conv1d | Conv2d | LSTM | Attention) for layer in layers):
         return None
     shapes: list[Any] = [shape]
     for layer in layers:
@@ -85,6 +88,7 @@ class Stepper:
         self.layers, self.shapes, self.batch, self.loss = layers, shapes, batch, loss
         self.stages: list[Stage] = []
         self._run: list[tuple[_Parted, Flow, Flow]] = []
+        self._run_bytes = 0
         self.source = self.flow = Flow.vector(batch, shapes[0], needs=False)
         at = 0
         while at < len(layers):
@@ -119,6 +123,9 @@ class Stepper:
             self._norm(layer, shape, limits)
         elif type(layer) is LSTM and not (layer.dropout and layer.num_layers > 1):
             self._recurrent(layer, shape)
+            return at + 1
+        elif isinstance(layer, Attention):
+            self._attention(layer, shape)
             return at + 1
         elif isinstance(layer, Flatten | Reshape | Identity):
             self._reshape(shape)
@@ -175,6 +182,15 @@ class Stepper:
         result = Flow.vector(self.batch, shape, needs=True)
         self._push(RecurrentStage(layer, source, result, self.batch), result)
 
+    def _attention(self, layer: Attention, shape: Shape) -> None:
+        source = self._to_vector()
+        result = Flow.vector(self.batch, shape, needs=True)
+        size = shape[0] * (CACHED // ROWS)
+        if isinstance(layer, TransformerEncoderLayer):
+            self._push_parted(lambda parts: EncoderStage(layer, parts), source, result, size)
+        else:
+            self._push_parted(lambda parts: AttentionStage(layer, parts), source, result, size)
+
     def _reshape(self, shape: Shape) -> None:
         source = self._to_vector()
         rows = Flow.vector(0, shape, needs=False).grid.channels
@@ -195,14 +211,16 @@ class Stepper:
         self.stages.append(stage)
         self.flow = result
 
-    def _push_parted(self, make: _Parted, source: Flow, result: Flow) -> None:
+    def _push_parted(
+        self, make: _Parted, source: Flow, result: Flow, sample_bytes: int = 0
+    ) -> None:
+        self._run_bytes += sample_bytes or 4 * result.grid.size // self.batch
         self._run.append((make, source, result))
         self.flow = result
 
     def _end_run(self) -> None:
         """Append the parted stages in a row that were pushed last as one stage."""
-        size = 4 * sum(result.grid.size for _, _, result in self._run)
-        parts = cuts(self.batch, size // self.batch)
+        parts = cuts(self.batch, self._run_bytes)
         for _, _, result in self._run[:-1]:
             result.keep_gradient_of(max(count for _, count in parts), self.batch)
         stages = []
@@ -211,7 +229,7 @@ class Stepper:
             stages.append(make(pairs))
         if stages:
             self.stages.append(RunStage(stages))
-        self._run = []
+        self._run, self._run_bytes = [], 0
 
     def _to_vector(self) -> Flow:
         """Return what flows in PyTorch's order."""

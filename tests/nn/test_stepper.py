@@ -17,12 +17,14 @@ from llmbol_core.nn import tables as _tables  # noqa: F401
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import MSE, Criterion, CrossEntropy
 from llmbol_core.nn.layers.activation import GELU, ReLU, Tanh
+from llmbol_core.nn.layers.attention import MultiHeadAttention, TransformerEncoderLayer
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm2d
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
 from llmbol_core.nn.layers.recurrent import LSTM
+from llmbol_core.nn.layers.reduction import Mean
 from llmbol_core.nn.layers.shape import Flatten, Identity, Permute, Reshape
 from llmbol_core.nn.module import Module
 from llmbol_core.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
@@ -49,6 +51,14 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
                                        Linear(40, 3)]),
     "one step": ((1, 3), [LSTM(3, 4, sequence=False), Linear(4, 2)]),
     "states with dropout": ((4, 3), [LSTM(3, 4, 2, dropout=0.5, sequence=False), Linear(4, 2)]),
+    "attention": ((5, 12), [MultiHeadAttention(12, 3), Linear(12, 6), ReLU(), MultiHeadAttention(6, 2, causal=True),
+                            Flatten(), Linear(30, 3)]),
+    "encoder": ((4, 6), [Linear(6, 8), ReLU(), TransformerEncoderLayer(8, 2, 20, dropout=0.0), Mean(1), Linear(8, 3)]),
+    "encoder with dropout": ((4, 6), [Linear(6, 8), TransformerEncoderLayer(8, 2, 20, dropout=0.3, activation="gelu"),
+                                      TransformerEncoderLayer(8, 1, 7, dropout=0.2), Flatten(), Linear(32, 3)]),
+    "norm first": ((3, 10), [TransformerEncoderLayer(10, 5, 9, dropout=0.0, activation="gelu", norm_first=True),
+                             TransformerEncoderLayer(10, 2, 33, dropout=0.4, norm_first=True), Flatten(), Linear(30, 3)]),
+    "long sequence": ((150, 40), [TransformerEncoderLayer(40, 2, 70, eps=1e-3), Mean(1), Linear(40, 3)]),
     "conv1d": ((2, 23), [Conv1d(2, 3, 3), ReLU(), MaxPool1d(2), Conv1d(3, 5, 4), MaxPool1d(3), Flatten(),
                          Linear(10, 3)]),
     "conv1d with borders": ((1, 20), [Conv1d(1, 18, 5, padding=2), ReLU(), MaxPool1d(2),
@@ -164,7 +174,7 @@ import numpy as np
 from llmbol_core.nn.spec import read_spec
 from llmbol_core.nn.evaluate import load_data
 from llmbol_core.nn.train import train
-for name in ("digits-mlp", "digits-cnn"):
+for name in ("digits-mlp", "digits-cnn", "digits-transformer"):
     model = read_spec(f"specs/{name}.yaml", ["train.epochs=2"]).seeded()
     train(model, load_data(model, None))
     print(np.concatenate([v.ravel() for v in model.network.state().values()]).tobytes().hex())

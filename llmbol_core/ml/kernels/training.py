@@ -182,21 +182,28 @@ def transpose(
     out_row: Value, rows: Value, columns: Value,
 ) -> None:  # fmt: skip
     """Exchange rows and columns of each sample; items are samples."""
-    lanes = k.lanes
     for sample in k.items():
         source, to = x.at(sample * x_sample), out.at(sample * out_sample)
-        for i in k.range(0, rows, lanes):
-            down = lesser_number(k, rows - i, k.value(lanes, i64))
-            for j in k.range(0, columns, lanes):
-                across = lesser_number(k, columns - j, k.value(lanes, i64))
-                last = rows - 1
-                square = [
-                    source.at(lesser_number(k, i + r, last) * x_row + j).load_some(across, lanes)
-                    for r in range(lanes)
-                ]
-                for c, vector in enumerate(transposed(k, square)):
-                    with k.when(across > c):
-                        to.store_some(vector, down, (j + c) * out_row + i)
+        transpose_rows(k, source, x_row, to, out_row, rows, columns)
+
+
+def transpose_rows(
+    k: Builder, x: Pointer, x_row: Value, out: Pointer, out_row: Value, rows: Value, columns: Value
+) -> None:
+    """Write the code that exchanges rows and columns of a matrix."""
+    lanes = k.lanes
+    for i in k.range(0, rows, lanes):
+        down = lesser_number(k, rows - i, k.value(lanes, i64))
+        for j in k.range(0, columns, lanes):
+            across = lesser_number(k, columns - j, k.value(lanes, i64))
+            last = rows - 1
+            square = [
+                x.at(lesser_number(k, i + r, last) * x_row + j).load_some(across, lanes)
+                for r in range(lanes)
+            ]
+            for c, vector in enumerate(transposed(k, square)):
+                with k.when(across > c):
+                    out.store_some(vector, down, (j + c) * out_row + i)
 
 
 @group.kernel("x:f32* mask:f32* out:f32* x_line:i64 mask_line:i64 out_line:i64 size:i64 sign:i64")
