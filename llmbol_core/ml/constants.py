@@ -41,6 +41,10 @@ class Constants:
             self._expanded[index] = self._noted(expanded(tensor), tensor.data)
         return self._expanded[index]
 
+    def stored(self, index: int) -> Tensor | None:
+        """Return a value as it was given or computed, None if it is no constant."""
+        return self._tensors.get(index)
+
     def inputs(self, step: Step) -> tuple[Held, ...]:
         """Return for each input of a step its value if it is held, else None."""
         row = OPS[step.op]
@@ -69,9 +73,10 @@ class Constants:
         from llmbol_core.ml.packed import packed_weights
 
         for step in steps:
-            for held in self.inputs(step) if step.op in _PRODUCTS else ():
-                if isinstance(held, Tensor):
-                    packed_weights(held)
+            for value in step.inputs if step.op in _PRODUCTS else ():
+                tensor = self._tensors.get(value.index)
+                if tensor is not None and tensor.dtype.is_blocked:
+                    packed_weights(tensor)
 
     @property
     def bytes(self) -> int:

@@ -27,8 +27,8 @@ from llmbol_core.native.threads import thread_count
 
 Array = NDArray[Any]
 
-LARGE = 1 << 20
-"""Bytes from which on what is made is kept on disk."""
+_LARGE = 1 << 20
+"""Bytes from which on an array is large."""
 _SLAB = 2 << 20
 """Bytes that a thread makes at a time."""
 _LINE = 64
@@ -55,7 +55,7 @@ def shared(
     how: tuple[object, ...], sources: Sequence[Array], size: int, make: Callable[[Write], None]
 ) -> Array | None:
     """Return what ``derived`` does if that can be shared, else None."""
-    if size < LARGE or not any(is_shared(source) for source in sources):
+    if not is_large(size) or not any(is_shared(source) for source in sources):
         return None
     origins = [_origin(source) for source in sources]
     found = None if None in origins else kept((*how, *origins, _version()), size, make)
@@ -74,10 +74,15 @@ def derived_numbers(
 ) -> Array:
     """Return the float32 array that ``make`` returns, of this shape, as ``derived`` does."""
     size = 4 * int(np.prod(shape, dtype=np.int64))
-    if size < LARGE or not any(is_shared(source) for source in sources):
+    if not is_large(size) or not any(is_shared(source) for source in sources):
         return make()
     found = derived(how, sources, size, lambda write: write(0, make().reshape(-1).data.cast("B")))
     return found.view(np.float32).reshape(shape)
+
+
+def is_large(size: int) -> bool:
+    """Return whether so many bytes are worth sharing."""
+    return size >= _LARGE
 
 
 def is_shared(array: Array) -> bool:
@@ -113,7 +118,7 @@ def in_slabs(items: int, item: int, make: Callable[[int, Array], Array], write: 
 
 def room(size: int) -> Array:
     """Return bytes that begin a cache line, in large pages if there are many."""
-    if size >= 4 * LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= 4 * _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory = mmap.mmap(-1, size)
         memory.madvise(mmap.MADV_HUGEPAGE)
         return np.frombuffer(memory, np.uint8)
@@ -127,7 +132,7 @@ def _origin(array: Array) -> tuple[object, ...] | None:
     source = mapping_of(array)
     if source is not None:
         return (*source[0].identity, source[1], *form)
-    if array.nbytes < LARGE:
+    if not is_large(array.nbytes):
         return (hashlib.sha256(array.tobytes()).hexdigest(), *form)
     return None
 

@@ -7,6 +7,7 @@ same time. From then on a run allocates what it returns, and what an operation n
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -77,8 +78,9 @@ class Engine:
         self._steps = [step for step in graph.steps if step.output.index not in done]
         self._held.pack(self._steps)
         self._native = self._lowered()
+        for step in self.defined_steps:
+            self._held.inputs(step)
         self._layout = _Layout(graph, self._steps, self._held)
-        self._plan = self._layout.planned()
         self._workspaces: dict[int, list[Workspace]] = {}
         self._lock = threading.Lock()
 
@@ -89,10 +91,7 @@ class Engine:
             return None
         from llmbol_core.ml.plan.parts import Native
 
-        def constant(value: Value) -> Held:
-            return self._held.value(value.index, packed=True) if value.index in self._held else None
-
-        native = Native(self.graph, self._steps, constant, chosen.lanes)
+        native = Native(self.graph, self._steps, self._held, chosen.lanes)
         return native if native.parts else None
 
     def run(self, *inputs: ArrayLike) -> Array:
@@ -131,7 +130,7 @@ class Engine:
         except IndexError:
             workspace = self._layout.workspace(batch)
         with single_threaded_blas(), np.errstate(all="ignore"):
-            for planned, out in zip(self._plan, workspace, strict=True):
+            for planned, out in zip(self._planned, workspace, strict=True):
                 _take(planned, values, out)
         workspaces.append(workspace)
         return tuple(self._result(values, value) for value in self.graph.outputs)
@@ -153,6 +152,11 @@ class Engine:
         if self._native is None:
             return self._steps
         return [part for part in self._native.order if isinstance(part, Step)]
+
+    @functools.cached_property
+    def _planned(self) -> list[_Planned]:
+        """All steps as the table defines them; kernels leave it batches without samples."""
+        return self._layout.planned()
 
     def _take_step(self, step: Step, values: dict[int, Array]) -> None:
         """Run a step that no kernel runs."""

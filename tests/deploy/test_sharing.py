@@ -61,7 +61,7 @@ def model(request, rng):
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """Share what is smaller than usual, in a directory of this test."""
-    monkeypatch.setattr(derived, "LARGE", LEAST)
+    monkeypatch.setattr(derived, "_LARGE", LEAST)
     monkeypatch.setattr(shared, "default_directory", lambda: str(tmp_path / "cache"))
     if not Path("/proc/sys/kernel/random/boot_id").exists():
         pytest.skip("nothing tells here whether the machine was started anew")
@@ -81,10 +81,10 @@ def test_answers_are_those_of_memory_of_ones_own(model, kind, tmp_path, monkeypa
     save(model, plain)
     quantize_checkpoint(plain, source, kind)
     x = samples(model, rng)
-    monkeypatch.setattr(derived, "LARGE", 1 << 40)
+    monkeypatch.setattr(derived, "_LARGE", 1 << 40)
     own = load_for_inference(source)
     wanted = own.run(x)
-    monkeypatch.setattr(derived, "LARGE", LEAST)
+    monkeypatch.setattr(derived, "_LARGE", LEAST)
     first = load_for_inference(source)
     np.testing.assert_array_equal(first.run(x), wanted)
     kept = set(folder.iterdir()) if folder.exists() else set()
@@ -108,7 +108,7 @@ def test_compiled_models_share_with_others(model, tmp_path, rng, folder):
 
 
 def test_large_weights_cost_a_program_nothing(tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(derived, "LARGE", 1 << 20)
+    monkeypatch.setattr(derived, "_LARGE", 1 << 20)
     source, program = str(tmp_path / "wide.gguf"), str(tmp_path / "wide.dis")
     save(build_model("wide", [1024]).linear(1024, 2048).relu().linear(2048, 512).build(), source)
     compile_file(source, program)

@@ -6,10 +6,11 @@ result   min(max(x W^T + b, low), high)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.kinds import f32, i64
+from llmbol_core.ml.kernels.declaration import Group, Kernel
+from llmbol_core.ml.kernels.half import widened
+from llmbol_core.ml.kernels.kinds import Kind, f16, f32, i64, u16
 from llmbol_core.ml.kernels.tiles import (
     AHEAD,
     accumulate,
@@ -38,6 +39,12 @@ class _Product:
         self.k, self.x, self.w, self.bias, self.out = k, x, w, bias, out
         self.stride, self.pitch, self.columns, self.depth = stride, pitch, columns, depth
         self.low, self.high, self.block = low, high, block
+
+    def panels(self) -> Value:
+        """Return how many panels there are."""
+        width = 2 * self.k.lanes
+        rest = self.columns % width
+        return self.columns // width + (rest + (self.k.lanes - 1)) // self.k.lanes
 
     def write(self, first: Value, last: Value, begin: Value, end: Value) -> None:
         """Write the code for rows first ... last and panels begin ... end."""
@@ -133,7 +140,7 @@ class _Product:
         sums = [[k.variable(zero if c else bias) for c in range(chains)] for _ in rows]
 
         def step(i: Value, chain: int) -> None:
-            weight = weights.load(i * lanes, lanes)
+            weight = widened(weights.load(i * lanes, lanes))
             weights.prefetch(i * lanes + AHEAD)
             for row, totals in zip(rows, sums, strict=True):
                 total = totals[chain]
@@ -163,26 +170,28 @@ def panel_count(columns: int, lanes: int) -> int:
     return columns // (2 * lanes) + -(-rest // lanes)
 
 
-def _panels(k: Builder, columns: Value) -> Value:
-    rest = columns % (2 * k.lanes)
-    return columns // (2 * k.lanes) + (rest + (k.lanes - 1)) // k.lanes
-
-
-@group.kernel(_PARAMETERS)
-def product(
-    k: Builder, x: Pointer, w: Pointer, bias: Pointer, out: Pointer, stride: Value, pitch: Value,
-    columns: Value, depth: Value, low: Value, high: Value, block: Value,
-) -> None:  # fmt: skip
+def _by_rows(k: Builder, *given: Any) -> None:
     """Multiply rows, which are the items."""
-    made = _Product(k, x, w, bias, out, stride, pitch, columns, depth, low, high, block)
-    made.write(k.begin, k.end, k.value(0, i64), _panels(k, columns))
+    made = _Product(k, *given)
+    made.write(k.begin, k.end, k.value(0, i64), made.panels())
 
 
-@group.kernel("rows:i64 " + _PARAMETERS)
-def product_by_panels(
-    k: Builder, rows: Value, x: Pointer, w: Pointer, bias: Pointer, out: Pointer, stride: Value,
-    pitch: Value, columns: Value, depth: Value, low: Value, high: Value, block: Value,
-) -> None:  # fmt: skip
+def _by_panels(k: Builder, rows: Value, *given: Any) -> None:
     """Multiply so many rows; the items are panels."""
-    made = _Product(k, x, w, bias, out, stride, pitch, columns, depth, low, high, block)
-    made.write(k.value(0, i64), rows, k.begin, k.end)
+    _Product(k, *given).write(k.value(0, i64), rows, k.begin, k.end)
+
+
+def _kernels(group: Group, kind: Kind) -> tuple[Kernel, Kernel]:
+    """Return the products with weights of one kind: by rows and by panels."""
+    parameters = _PARAMETERS.replace("w:f32*", f"w:{kind}*")
+    by_rows = group.kernel(parameters, f"product_{kind}")(_by_rows)
+    return by_rows, group.kernel(f"rows:i64 {parameters}", f"product_by_panels_{kind}")(_by_panels)
+
+
+_halves = Group("gemm_halves", __file__)
+PRODUCTS = {
+    (4, "f"): _kernels(group, f32),
+    (2, "f"): _kernels(_halves, f16),
+    (2, "u"): _kernels(_halves, u16),
+}
+"""By size and kind of the weights' numbers; unsigned integers are the bits of bfloat16."""

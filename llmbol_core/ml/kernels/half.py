@@ -23,6 +23,13 @@ def from_half(k: Builder, half: Value) -> Value:
     return (magnitude | ((bits & _SIGN) << 16)).bits(f32)
 
 
+def widened(x: Value) -> Value:
+    """Return float32 for float32, float16, or the bits of bfloat16."""
+    if x.kind is u16:
+        return (x.to(u32) << 16).bits(f32)
+    return x if x.kind is f32 else x.to(f32)
+
+
 def to_half(k: Builder, x: Value) -> Value:
     """Return the bits of float16 for float32, rounded to nearest, halves to even."""
     bits = x.bits(u32)

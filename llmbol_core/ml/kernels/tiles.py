@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from llmbol_core.ml.kernels.half import widened
 from llmbol_core.ml.kernels.kinds import i64
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def accumulate(
 ) -> list[list[Value]]:
     """Return ``start`` plus the products of rows and panels, [row][vector].
 
-    A panel has so many vectors in a row. With ``pieces`` the rows consist of parts of ``depth``
-    numbers that begin at these offsets; the panels go on from part to part. With ``ahead`` panels
-    are asked for before they are needed.
+    A panel has so many vectors in a row, of float32 or of 16 bits. With ``pieces`` the rows consist
+    of parts of ``depth`` numbers that begin at these offsets; the panels go on from part to part.
+    With ``ahead`` panels are asked for before they are needed.
     """
     lanes, width = k.lanes, vectors * k.lanes
     sums = [[k.variable(value) for value in line] for line in start]
@@ -55,7 +56,7 @@ def accumulate(
         base = done.value
         for i in k.range(depth):
             column = [
-                panel.load((base + i) * width + lanes * j, lanes)
+                widened(panel.load((base + i) * width + lanes * j, lanes))
                 for panel in panels
                 for j in range(vectors)
             ]

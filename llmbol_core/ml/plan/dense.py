@@ -50,7 +50,7 @@ def following_limits(emitter: Emitter, step: Step) -> tuple[Step, tuple[float, f
 @rule("linear")
 def linear(emitter: Emitter, step: Step) -> None:
     """Multiply with a packed weight; limits come along."""
-    weight = emitter.constant(step.inputs[1])
+    weight = _matrix(emitter, step.inputs[1])
     bias = emitter.weights(step, 2)[0] if len(step.inputs) > 2 else None
     _multiply(emitter, step, step.inputs[0], weight, bias)
 
@@ -58,19 +58,25 @@ def linear(emitter: Emitter, step: Step) -> None:
 @rule("mul_mat")
 def mul_mat(emitter: Emitter, step: Step) -> None:
     """Multiply with a packed weight that comes first."""
-    _multiply(emitter, step, step.inputs[1], emitter.constant(step.inputs[0]), None)
+    _multiply(emitter, step, step.inputs[1], _matrix(emitter, step.inputs[0]), None)
 
 
 @rule("matmul")
 def matmul(emitter: Emitter, step: Step) -> None:
     """Multiply with a matrix that is known beforehand, as with its transpose's rows."""
-    weight = emitter.constant(step.inputs[1])
-    if weight is None and emitter.constant(step.inputs[0]) is None:
+    if not any(map(emitter.is_constant, step.inputs)):
         _multiply_each(emitter, step)
         return
+    weight = emitter.constant(step.inputs[1])
     if not isinstance(weight, np.ndarray) or weight.ndim != 2:
         raise Unsupported
     _multiply(emitter, step, step.inputs[0], weight.T, None)
+
+
+def _matrix(emitter: Emitter, value: Value) -> Any:
+    """Return a weight whose rows are those of a product: a large one of 16 bits as it is stored."""
+    halves = emitter.halves(value)
+    return emitter.constant(value) if halves is None else halves.data
 
 
 def _multiply_each(emitter: Emitter, step: Step) -> None:
@@ -99,7 +105,7 @@ def _multiply_each(emitter: Emitter, step: Step) -> None:
 
 def _multiply(emitter: Emitter, step: Step, value: Value, weight: Any, bias: Array | None) -> None:
     """Emit x W^T + b with float32 weights or with blocks."""
-    if emitter.constant(value) is not None:
+    if emitter.is_constant(value):
         raise Unsupported
     rows = math.prod(step.output.shape[1:-1])
     if isinstance(weight, Tensor):
@@ -155,7 +161,10 @@ def product(
     limits: tuple[float, float] = _NO_LIMITS,
     order: Array | None = None,
 ) -> None:
-    """Emit out = x W^T + b for so many rows of each sample, whose numbers stand in some order."""
+    """Emit out = x W^T + b for so many rows of each sample, whose numbers stand in some order.
+
+    Weights are float32, float16, or bfloat16 as unsigned integers.
+    """
     columns, depth = weight.shape
     lanes = emitter.lanes
     w = emitter.keep(_packed(weight, lanes, order))
@@ -167,14 +176,15 @@ def product(
         *(float(limits[0]), float(limits[1]), min(max(depth, 1), _DEPTH)),
     )
     panels = gemm.panel_count(columns, lanes)
+    by_rows, by_panels = gemm.PRODUCTS[weight.dtype.itemsize, weight.dtype.kind]
 
     def inside(batch: int) -> list[tuple[Kernel, tuple[Argument, ...], int]]:
         if batch * rows > 4 * panels:
-            return [(gemm.product, arguments, batch * rows)]
-        return [(gemm.product_by_panels, (batch * rows, *arguments), panels)]
+            return [(by_rows, arguments, batch * rows)]
+        return [(by_panels, (batch * rows, *arguments), panels)]
 
     flops = rows * columns * depth
-    emitter.call(gemm.product, *arguments, items=rows, inside=inside, flops=flops)
+    emitter.call(by_rows, *arguments, items=rows, inside=inside, flops=flops)
 
 
 def _packed(weight: Array, lanes: int, order: Array | None) -> Array:

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.derived import is_shared
+from llmbol_core.ml.constants import Constants
+from llmbol_core.ml.derived import is_large, is_shared
+from llmbol_core.ml.dtypes import BF16, F16
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels import layouts
 from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.plan.rooms import Argument, At, Held, Room
+from llmbol_core.ml.tensor import Tensor
 
 Array = NDArray[Any]
 
@@ -52,8 +55,7 @@ class Emitter:
     """A part of a graph on its way to operations."""
 
     graph: Graph
-    constant: Callable[[Value], Array | None]
-    """Returns what a value holds if no input changes it."""
+    constants: Constants
     lanes: int
     calls: list[Call] = field(default_factory=list)
     held: dict[int, Held] = field(default_factory=dict)
@@ -79,10 +81,25 @@ class Emitter:
 
     # ---- values ----
 
+    def is_constant(self, value: Value) -> bool:
+        """Return whether no input changes a value."""
+        return value.index in self.constants
+
+    def constant(self, value: Value) -> Array | Tensor | None:
+        """Return what a value holds if no input changes it: as blocks or as float32."""
+        return self.constants.value(value.index, packed=True) if self.is_constant(value) else None
+
+    def halves(self, value: Value) -> Tensor | None:
+        """Return a large weight that is stored in 16 bits a number."""
+        tensor = self.constants.stored(value.index)
+        if tensor is None or tensor.dtype not in (F16, BF16) or not is_large(tensor.nbytes):
+            return None
+        return tensor
+
     def value(self, value: Value) -> Held:
         """Return a value that this part made, or take it in from outside."""
         if value.index not in self.held:
-            if self.constant(value) is not None:
+            if self.is_constant(value):
                 raise Unsupported
             room = Room(math.prod(value.shape[1:]), external=len(self.inputs))
             self.inputs.append(value)
@@ -132,9 +149,12 @@ class Emitter:
 
     def weights(self, step: Step, start: int = 1) -> list[Array | None]:
         """Return the inputs of a step from one on, all of which must be known beforehand."""
-        found = [self.constant(value) for value in step.inputs[start:]]
-        if any(not isinstance(w, np.ndarray) for w in found):
-            raise Unsupported
+        found: list[Array | None] = []
+        for value in step.inputs[start:]:
+            constant = self.constant(value)
+            if not isinstance(constant, np.ndarray):
+                raise Unsupported
+            found.append(constant)
         return found
 
     # ---- operations ----

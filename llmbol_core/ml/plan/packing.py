@@ -35,11 +35,12 @@ def packed(
     columns = len(weight)
     depth = weight.size // max(columns, 1)
     width = 2 * lanes
-    wide, item = columns // width, 4 * width * depth
+    kind = weight.dtype
+    wide, item = columns // width, kind.itemsize * width * depth
 
     def write(write: Write) -> None:
         def make(first: int, room: Array) -> Array:
-            panels = room.view(np.float32).reshape(-1, depth, width)
+            panels = room.view(kind).reshape(-1, depth, width)
             part = weight[first * width : (first + len(panels)) * width]
             panels[...] = arrange(part).reshape(-1, width, depth).transpose(0, 2, 1)
             return part
@@ -48,12 +49,12 @@ def packed(
             in_slabs(wide, item, make, write)
         for start in range(wide * width, columns, lanes):
             part = arrange(weight[start : start + lanes])
-            panel = np.zeros((depth, lanes), np.float32)
+            panel = np.zeros((depth, lanes), kind)
             panel[:, : len(part)] = part.T
-            write(4 * start * depth, panel.reshape(-1).data.cast("B"))
+            write(kind.itemsize * start * depth, panel.reshape(-1).view(np.uint8).data)
 
     size = -(-columns // lanes) * lanes * depth + AHEAD
-    return derived(("panels", lanes, *how), [weight], 4 * size, write).view(np.float32)
+    return derived(("panels", lanes, *how), [weight], kind.itemsize * size, write).view(kind)
 
 
 def padded(bias: Array | None, columns: int, lanes: int) -> Array:

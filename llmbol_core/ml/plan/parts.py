@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.errors import LlmbolError
+from llmbol_core.ml.constants import Constants
 from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels import layouts as moves
@@ -21,7 +22,6 @@ from llmbol_core.ml.plan.rules import RULES
 from llmbol_core.native.threads import thread_count
 
 Array = NDArray[Any]
-Constant = Callable[[Value], Any]
 
 _BATCH_SIZES = 2
 """For how many sizes of batch buffers are kept: a stream has full batches and a last one."""
@@ -69,9 +69,11 @@ class Part:
 class Native:
     """A graph as parts, with the steps between them."""
 
-    def __init__(self, graph: Graph, steps: Sequence[Step], constant: Constant, lanes: int) -> None:
+    def __init__(
+        self, graph: Graph, steps: Sequence[Step], constants: Constants, lanes: int
+    ) -> None:
         """Lower what can be lowered; ``parts`` is empty if that is nothing."""
-        found = cut(graph, steps, constant, lanes, thread_count())
+        found = cut(graph, steps, constants, lanes, thread_count())
         self.parts = [part for part in found if isinstance(part, Part)]
         self.order, self._graph = found, graph
         self.kept_bytes = sum(part.lowered.kept_bytes for part in self.parts)
@@ -108,23 +110,23 @@ class Native:
 
 
 def cut(
-    graph: Graph, steps: Sequence[Step], constant: Constant, lanes: int, threads: int
+    graph: Graph, steps: Sequence[Step], constants: Constants, lanes: int, threads: int
 ) -> list[Part | Step]:
     """Return the parts of a graph in the order they run."""
     samplewise = _samplewise(graph)
     result: list[Part | Step] = []
-    emitter = Emitter(graph, constant, lanes)
+    emitter = Emitter(graph, constants, lanes)
 
     def close() -> None:
         nonlocal emitter
         if emitter.done:
             result.append(_part(graph, steps, emitter, threads))
-        emitter = Emitter(graph, constant, lanes)
+        emitter = Emitter(graph, constants, lanes)
 
     for step in steps:
         if step.output.index in emitter.done:
             continue
-        if _lowered(emitter, step, samplewise, constant):
+        if _lowered(emitter, step, samplewise):
             continue
         close()
         result.append(step)
@@ -132,9 +134,9 @@ def cut(
     return result
 
 
-def _lowered(emitter: Emitter, step: Step, samplewise: set[int], constant: Constant) -> bool:
+def _lowered(emitter: Emitter, step: Step, samplewise: set[int]) -> bool:
     """Lower a step if there is a rule for it; return whether there is."""
-    values = [value for value in step.inputs if constant(value) is None]
+    values = [value for value in step.inputs if not emitter.is_constant(value)]
     fits = all(v.index in samplewise and v.dtype is F32 for v in (*values, step.output))
     if step.op not in RULES or not fits or not values:
         return False
