@@ -1,12 +1,15 @@
-"""Accuracy on the handwritten digits beside PyTorch's: the same recipe, five seeds each.
+"""Accuracy on the handwritten digits beside PyTorch's: the same recipe, many seeds each.
 
 All train 30 epochs with batches of 64, on 1437 samples; 360 are held out. PyTorch's means and
-deviations are those of five seeds, with its own start values and orders of the samples.
+deviations are those of five seeds, with its own start values and orders of the samples; what
+quantization changes was measured there with ten. A held-out sample is 0.28 %, and the mean of five
+seeds varies by several of them: twenty seeds say more exactly what is reached here.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +23,7 @@ from llmbol_core.nn.train import train
 
 pytestmark = pytest.mark.slow
 
+SEEDS, SEEDS_THERE = 20, 10
 SAMPLE = 100 / 360
 """What one held-out sample counts for, in percent."""
 
@@ -42,14 +46,17 @@ def norm(size: int) -> list[object]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model, and what PyTorch reached with it: mean and deviation, in percent."""
+    """A model, and what PyTorch reached with it, in percent: mean, deviation, and changes.
+
+    The changes are the means of what Q8_0 and Q4_0 weights change.
+    """
 
     layers: list[object]
+    optimizer: dict[str, dict[str, float]]
     mean: float
     deviation: float
-    optimizer: dict[str, dict[str, float]]
-    loss: float = 0.4
-    """What four bits may cost in the mean, in percent."""
+    q8_0: float
+    q4_0: float
 
 
 MLP = [linear(64, 128), "ReLU", linear(128, 64), "ReLU", linear(64, 10)]
@@ -61,31 +68,31 @@ CNN = [
 ]
 ENCODER = {"features": 64, "heads": 4, "feedforward": 128, "dropout": 0.0}
 RECIPES = {
-    "mlp": Recipe(["Flatten", *MLP], 96.78, 0.42, ADAM),
-    "mlp sgd": Recipe(["Flatten", *MLP], 97.06, 0.42, SGD),
+    "mlp": Recipe(["Flatten", *MLP], ADAM, 96.78, 0.42, 0.00, -0.11),
+    "mlp sgd": Recipe(["Flatten", *MLP], SGD, 97.06, 0.42, 0.03, 0.00),
     "norm": Recipe(
         ["Flatten", linear(64, 128), *norm(128), linear(128, 64), *norm(64), linear(64, 10)],
-        *(97.83, 0.36, ADAM),
+        *(ADAM, 97.83, 0.36, 0.00, 0.00),
     ),
-    "cnn": Recipe([*CNN], 97.89, 0.70, ADAM),
-    "cnn sgd": Recipe([*CNN], 98.06, 0.44, SGD),
+    "cnn": Recipe([*CNN], ADAM, 97.89, 0.70, 0.00, -0.17),
+    "cnn sgd": Recipe([*CNN], SGD, 98.06, 0.44, 0.00, -0.08),
     "conv1d": Recipe(
         [
             *({"Reshape": {"shape": [1, 64]}}, conv(1, 1, 16, 5), "ReLU", {"MaxPool1d": POOL}),
             *(conv(1, 16, 32, 5), "ReLU", {"MaxPool1d": POOL}, "Flatten", linear(512, 10)),
         ],
-        *(96.39, 0.52, ADAM),
+        *(ADAM, 96.39, 0.52, 0.03, -0.03),
     ),
     "lstm": Recipe(
         [{"LSTM": {"input_size": 8, "hidden_size": 64, "sequence": False}}, linear(64, 10)],
-        *(93.89, 0.71, ADAM, 1.2),
+        *(ADAM, 93.89, 0.71, 0.06, -0.39),
     ),
     "transformer": Recipe(
         [
             *(linear(8, 64), {"PositionalEmbedding": {"steps": 8, "features": 64}}),
             *({"TransformerEncoderLayer": ENCODER}, {"Mean": {"axis": 1}}, linear(64, 10)),
         ],
-        *(96.72, 0.80, ADAM),
+        *(ADAM, 96.72, 0.80, -0.03, -0.11),
     ),
 }
 
@@ -117,12 +124,16 @@ def reached(recipe: Recipe, seed: int, path: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_accuracy_is_pytorchs(name, tmp_path):
+def test_accuracy_is_pytorchs(name, tmp_path, record_property):
     recipe = RECIPES[name]
-    rows = [reached(recipe, seed, str(tmp_path / "m.gguf")) for seed in range(5)]
-    means = {kind: float(np.mean([row[kind] for row in rows])) for kind in rows[0]}
-    # A mean of five counts in fifths of a sample; less than one of those is no difference.
-    assert means["f32"] >= recipe.mean - recipe.deviation - SAMPLE / 5
-    for row in rows:
-        assert abs(row["q8_0"] - row["f32"]) <= SAMPLE + 1e-9
-    assert means["q4_0"] - means["f32"] >= -recipe.loss
+    rows = [reached(recipe, seed, str(tmp_path / "m.gguf")) for seed in range(SEEDS)]
+    found = {kind: np.array([row[kind] for row in rows]) for kind in rows[0]}
+    record_property("accuracy", float(found["f32"].mean()))
+    assert found["f32"].mean() >= recipe.mean - recipe.deviation
+    for kind, stated in (("q8_0", recipe.q8_0), ("q4_0", recipe.q4_0)):
+        change = found[kind] - found["f32"]
+        # Both means are of a sample of seeds: they may differ by two errors of a difference.
+        error = float(change.std(ddof=1)) * math.sqrt(1 / SEEDS + 1 / SEEDS_THERE)
+        record_property(kind, f"{change.mean():+.2f}, stated {stated:+.2f}, error {error:.2f}")
+        assert change.mean() >= stated - max(2 * error, SAMPLE / SEEDS_THERE)
+    assert np.abs(found["q8_0"] - found["f32"]).max() <= SAMPLE + 1e-9
