@@ -1,68 +1,70 @@
-"""LSTM layers as a stage of training in machine code.
+"""Recurrent layers as a stage of training in machine code.
 
-Inside the steps lie first, [T, N, ...]: a step's states are one block. Gates of all steps come from
-one product with the inputs; then step by step the hidden state's share is added.
+Inside the steps lie first, [T, N, ...]: a step's states are one block. The inputs' share of the
+gates of all steps comes from one product; then step by step the states' share is added. Before the
+first step and behind the last one the states are zero.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import gradients, layouts, recurrence
+from llmbol_core.ml.kernels import elementwise, gradients, layouts, recurrence
 from llmbol_core.nn.flows import Flow, room
-from llmbol_core.nn.layers.recurrent import LSTM
-from llmbol_core.nn.stages import (
-    NO_LIMIT,
-    Stage,
-    limit_gradient,
-    padded,
-    scratch_for,
-)
+from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded, scratch_for
 
 Array = NDArray[Any]
-
-_NOTHING = np.zeros(16, np.float32)
 
 
 class _Sequence:
     """Rows of a sequence: where step 0 of sample 0 is, and the numbers to the next of each."""
 
-    def __init__(self, array: Array, step: int, sample: int, width: int) -> None:
-        self.array, self.step, self.sample, self.width = array, step, sample, width
+    def __init__(self, base: Array, start: int, step: int, sample: int, width: int) -> None:
+        self._base, self._start = base, start
+        self.step, self.sample, self.width = step, sample, width
+
+    @property
+    def array(self) -> Array:
+        """The rows from step 0 on."""
+        return self._base[self._start :]
 
     def at(self, step: int) -> Array:
-        """Return the rows of a step."""
-        return self.array[step * self.step :]
+        """Return the rows of a step, which may be the one before the first."""
+        return self._base[self._start + step * self.step :]
 
     def columns(self, start: int) -> _Sequence:
         """Return the same rows from a column on."""
-        return _Sequence(self.array[start:], self.step, self.sample, self.width - start)
+        place, width = self._start + start, self.width - start
+        return _Sequence(self._base, place, self.step, self.sample, width)
 
 
 class RecurrentStage(Stage):
-    """An LSTM of any number of layers, in one direction or both."""
+    """A recurrent layer of any depth, in one direction or both."""
 
-    def __init__(self, layer: LSTM, source: Flow, result: Flow, batch: int) -> None:
+    def __init__(self, layer: Recurrent, source: Flow, result: Flow, batch: int) -> None:
         super().__init__()
         self.layer, self.batch, self.steps = layer, batch, source.shape[0]
         self.size = layer.hidden_size
         self.backs: list[Any] = []
         width = source.shape[1]
-        x = _Sequence(source.value, width, self.steps * width, width)
+        x = _Sequence(source.value, 0, width, self.steps * width, width)
         dx = None
         if source.gradient is not None:
-            dx = _Sequence(source.gradient, width, self.steps * width, width)
+            dx = _Sequence(source.gradient, 0, width, self.steps * width, width)
         ways = ("", "_reverse") if layer.bidirectional else ("",)
         wide = self.size * len(ways)
         for number in range(layer.num_layers):
-            hidden = self._sequence(wide)
-            along = self._sequence(wide)
+            hidden = self.sequence(wide)
+            along = self.sequence(wide)
             for way, suffix in enumerate(ways):
                 parts = (hidden.columns(way * self.size), along.columns(way * self.size))
-                self._direction(x, dx, *parts, f"_l{number}{suffix}", way)
+                made = _DIRECTIONS[type(layer)](self, x, *parts, f"_l{number}{suffix}", bool(way))
+                made.go_forward()
+                self.backs.append(made.way_back(dx))
             x, dx = hidden, along
         self._finish(x, dx, result, len(ways))
         for list_ in reversed(self.backs):
@@ -70,10 +72,10 @@ class RecurrentStage(Stage):
         if source.limited and source.gradient is not None:
             limit_gradient(self, source)
 
-    def _sequence(self, width: int) -> _Sequence:
-        """Return room for a sequence, steps first."""
-        array = room(self.steps * self.batch * width)
-        return _Sequence(array, self.batch * width, width, width)
+    def sequence(self, width: int) -> _Sequence:
+        """Return room for a sequence, steps first, with zeros around it."""
+        step = self.batch * width
+        return _Sequence(room((self.steps + 2) * step), step, step, width, width)
 
     def _finish(self, hidden: _Sequence, along: Any, result: Flow, ways: int) -> None:
         """Append the copies of the last layer's states and gradients to where others want them."""
@@ -102,125 +104,249 @@ class RecurrentStage(Stage):
                 self.add(back, recurrence.copy_rows, self.batch, *given)
         self.backs.append(back)
 
-    def _direction(
-        self, x: _Sequence, dx: _Sequence | None, hidden: _Sequence, along: _Sequence, suffix: str,
-        way: int,
+
+class _Direction(ABC):
+    """One layer in one direction. A step's row has blocks, each as wide as the states.
+
+    ``inputs`` are gates from one to another and the block where their share begins; ``states`` is
+    the block where the states' share of all gates begins; biases of ``shared`` gates are added up.
+    """
+
+    blocks: ClassVar[int]
+    gates: ClassVar[int]
+    shared: ClassVar[int]
+    inputs: ClassVar[tuple[tuple[int, int, int], ...]]
+    states: ClassVar[int] = 0
+
+    def __init__(
+        self, stage: RecurrentStage, x: _Sequence, hidden: _Sequence, along: _Sequence,
+        suffix: str, reverse: bool,
     ) -> None:  # fmt: skip
-        """Append one layer in one direction."""
-        n, size, four = self.batch, self.size, 4 * self.size
-        w_ih, w_hh = (self.layer.params[f"weight_{kind}{suffix}"] for kind in ("ih", "hh"))
-        gates, cell, bent = (self._sequence(w) for w in (four, size, size))
-        bias = padded(four)
-        if self.layer.bias:
-            self._add_biases(suffix, bias)
-        scratch, share = scratch_for(x.width)
-        self.add_panels(
-            self.forward, gradients.ROWS_PRODUCT[False], four,
-            x.array, x.step, 0, x.sample, 0, w_ih, 1, x.width, gates.array, gates.step, 0, four,
-            bias, self.steps, 1, n, 1, x.width, four, NO_LIMIT, _NOTHING, scratch, share,
-        )  # fmt: skip
-        panels = room(-(-four // (2 * self._lanes)) * 2 * self._lanes * size)
-        self.add_panels(self.forward, gradients.pack, four, w_hh, 1, size, size, four, panels)
-        order = list(range(self.steps))[:: -1 if way else 1]
-        zeros = room(n * size)
-        for place, t in enumerate(order):
-            before = zeros
+        self.stage, self.x, self.hidden, self.along = stage, x, hidden, along
+        self.suffix, self.reverse = suffix, reverse
+        self.size, self.batch, self.steps = stage.size, stage.batch, stage.steps
+        layer = stage.layer
+        self.w_ih, self.w_hh = (layer.params[f"weight_{k}{suffix}"] for k in ("ih", "hh"))
+        self.row = self.blocks * self.size
+        self.rows = stage.sequence(self.row)
+        self.bias = padded(self.gates * self.size)
+        self.carried = room(self.batch * self.size)
+        self.order = list(range(self.steps))[:: -1 if reverse else 1]
+
+    @property
+    def before(self) -> int:
+        """How many steps away the step is that comes before."""
+        return 1 if self.reverse else -1
+
+    @abstractmethod
+    def step(self, t: int) -> None:
+        """Append what makes gates and states of a step."""
+
+    @abstractmethod
+    def step_back(self, back: list[Any], t: int, fresh: bool) -> None:
+        """Append what makes the gradients of what went into the gates of a step."""
+
+    # ---- forward ----
+
+    def go_forward(self) -> None:
+        """Append the way through all steps."""
+        stage, size, depth = self.stage, self.size, self.x.width
+        if stage.layer.bias:
+            self.add_biases()
+        scratch, share = scratch_for(depth)
+        for first, last, block in self.inputs:
+            columns = (last - first) * size
+            stage.add_panels(
+                stage.forward, gradients.ROWS_PRODUCT[False], columns,
+                self.x.array, self.x.step, 0, self.x.sample, 0, self.w_ih[first * size :], 1,
+                depth, self.rows.at(0)[block * size :], self.rows.step, 0, self.row,
+                self.bias[first * size :], self.steps, 1, self.batch, 1, depth, columns,
+                NO_LIMIT, NOTHING, scratch, share,
+            )  # fmt: skip
+        columns = self.gates * size
+        panels = room(-(-columns // (2 * stage._lanes)) * 2 * stage._lanes * size)
+        given = (self.w_hh, 1, size, size, columns, panels)
+        stage.add_panels(stage.forward, gradients.pack, columns, *given)
+        for place, t in enumerate(self.order):
             if place:
-                back = order[place - 1]
-                before = cell.at(back)
-                self._add_product(self.forward, hidden.at(back), hidden.sample, size, panels,
-                                  gates.at(t), four, four)  # fmt: skip
-            given = (gates.at(t), before, cell.at(t), bent.at(t), hidden.at(t), hidden.sample, size)
-            self.add(self.forward, recurrence.lstm, n, *given)
-        self.backs.append(
-            self._back(x, dx, hidden, along, (gates, cell, bent), (w_ih, w_hh), suffix, order)
-        )
+                self.add_product(
+                    stage.forward, self.hidden.at(t + self.before), self.hidden.sample, size,
+                    panels, self.rows.at(t)[self.states * size :], self.row, columns,
+                )  # fmt: skip
+            self.step(t)
 
-    def _add_biases(self, suffix: str, bias: Array) -> None:
-        """Append the sum of both biases."""
-        from llmbol_core.ml.kernels import elementwise
+    def add_biases(self) -> None:
+        """Append the sums of both biases of gates that share them."""
+        stage, count = self.stage, self.shared * self.size
+        pair = [stage.layer.params[f"bias_{kind}{self.suffix}"] for kind in ("ih", "hh")]
+        add = elementwise.PAIR_KERNELS["add"]
+        stage.add(stage.forward, add, 1, *pair, self.bias, count)
 
-        params, size = self.layer.params, 4 * self.size
-        pair = (params[f"bias_ih{suffix}"], params[f"bias_hh{suffix}"])
-        self.add(self.forward, elementwise.PAIR_KERNELS["add"], 1, *pair, bias, size)
-
-    def _add_product(
+    def add_product(
         self, where: list[Any], a: Array, a_row: int, depth: int, panels: Array, c: Array,
         c_row: int, columns: int,
     ) -> None:  # fmt: skip
         """Append C += A B for the rows of a batch and packed B."""
-        self.add_panels(
+        self.stage.add_panels(
             where, gradients.rows_product_added, columns,
             a, 0, 0, a_row, 0, panels, 0, 0, c, 0, 0, c_row, panels,
-            1, 1, self.batch, 1, depth, columns, NO_LIMIT, _NOTHING, panels, 0,
+            1, 1, self.batch, 1, depth, columns, NO_LIMIT, NOTHING, panels, 0,
         )  # fmt: skip
 
-    def _back(
-        self, x: _Sequence, dx: _Sequence | None, hidden: _Sequence, along: _Sequence,
-        kept: tuple[_Sequence, _Sequence, _Sequence], weights: tuple[Array, Array], suffix: str,
-        order: list[int],
-    ) -> list[Any]:  # fmt: skip
-        """Return the way back through one direction."""
-        n, size, four = self.batch, self.size, 4 * self.size
-        gates, cell, bent = kept
-        w_ih, w_hh = weights
+    # ---- backward ----
+
+    def way_back(self, dx: _Sequence | None) -> list[Any]:
+        """Return the way back through all steps, to the source if its gradient is wanted."""
+        stage, size, depth = self.stage, self.size, self.gates * self.size
         back: list[Any] = []
-        panels = room(-(-size // (2 * self._lanes)) * 2 * self._lanes * four)
-        self.add_panels(back, gradients.pack, size, w_hh, size, 1, four, size, panels)
-        carried, zeros = room(n * size), room(n * size)
+        panels = room(-(-size // (2 * stage._lanes)) * 2 * stage._lanes * depth)
+        stage.add_panels(back, gradients.pack, size, self.w_hh, size, 1, depth, size, panels)
         for place in range(self.steps - 1, -1, -1):
-            t = order[place]
-            before = cell.at(order[place - 1]) if place else zeros
-            fresh = int(place == self.steps - 1)
-            given = (gates.at(t), before, bent.at(t), along.at(t), along.sample, carried, size)
-            self.add(back, recurrence.lstm_gradient, n, *given, fresh)
+            t = self.order[place]
+            self.step_back(back, t, place == self.steps - 1)
             if place:
-                to = along.at(order[place - 1])
-                self._add_product(back, gates.at(t), four, four, panels, to, along.sample, size)
-        self._back_weights(back, x, hidden, gates, suffix, order)
+                self.add_product(
+                    back, self.rows.at(t)[self.states * size :], self.row, depth, panels,
+                    self.along.at(t + self.before), self.along.sample, size,
+                )  # fmt: skip
+        self._weights_back(back)
         if dx is not None:
-            self._back_source(back, dx, gates, w_ih, order)
+            self._source_back(back, dx)
         return back
 
-    def _back_weights(
-        self, back: list[Any], x: _Sequence, hidden: _Sequence, gates: _Sequence, suffix: str,
-        order: list[int],
-    ) -> None:  # fmt: skip
+    def _weights_back(self, back: list[Any]) -> None:
         """Append the gradients of weights and biases."""
-        n, size, four, grads = self.batch, self.size, 4 * self.size, self.layer.grads
-        first = grads[f"bias_ih{suffix}"] if self.layer.bias else None
-        self.add_outer(
-            back, (gates.array, gates.step, 0, four), (x.array, x.step, 0, x.sample, 0),
-            (grads[f"weight_ih{suffix}"], x.width), (self.steps, 1, n), (1, x.width, four), first,
-        )  # fmt: skip
-        forward = order[0] == 0
-        later, earlier = (gates.at(1), hidden.at(0)) if forward else (gates.at(0), hidden.at(1))
-        if self.steps > 1:
-            self.add_outer(
-                back, (later, gates.step, 0, four), (earlier, hidden.step, 0, hidden.sample, 0),
-                (grads[f"weight_hh{suffix}"], size), (self.steps - 1, 1, n), (1, size, four), None,
+        stage, size, grads = self.stage, self.size, self.stage.layer.grads
+        x, hidden, whole = self.x, self.hidden, (self.steps, 1, self.batch)
+        biases: list[Any] = [None, None]
+        if stage.layer.bias:
+            biases = [grads[f"bias_{kind}{self.suffix}"] for kind in ("ih", "hh")]
+        w_ih, w_hh = (grads[f"weight_{kind}{self.suffix}"] for kind in ("ih", "hh"))
+        for first, last, block in self.inputs:
+            sums = None if biases[0] is None else biases[0][first * size :]
+            stage.add_outer(
+                back, (self.rows.at(0)[block * size :], self.rows.step, 0, self.row),
+                (x.array, x.step, 0, x.sample, 0), (w_ih[first * size :], x.width), whole,
+                (1, x.width, (last - first) * size), sums,
             )  # fmt: skip
-        else:
-            to = grads[f"weight_hh{suffix}"]
-            self.add(back, layouts.copy, 1, room(to.size), to, to.size)
-        if first is not None:
-            self.add(back, layouts.copy, 1, first, grads[f"bias_hh{suffix}"], four)
+        stage.add_outer(
+            back, (self.rows.at(0)[self.states * size :], self.rows.step, 0, self.row),
+            (hidden.at(self.before), hidden.step, 0, hidden.sample, 0), (w_hh, size), whole,
+            (1, size, self.gates * size), biases[1],
+        )  # fmt: skip
 
-    def _back_source(
-        self, back: list[Any], dx: _Sequence, gates: _Sequence, w_ih: Array, order: list[int]
-    ) -> None:
+    def _source_back(self, back: list[Any], dx: _Sequence) -> None:
         """Append the gradient of the inputs; a second direction adds its own."""
-        four = 4 * self.size
-        shared = (gates.array, gates.step, 0, four, 0)
-        to = (dx.array, dx.step, 0, dx.sample)
-        sizes = (self.steps, 1, self.batch, 1, four, dx.width, NO_LIMIT, _NOTHING)
+        stage, size, columns = self.stage, self.size, dx.width
         # Directions go back the last one first: that one writes, the first one adds.
-        if order[0] != 0 or not self.layer.bidirectional:
-            scratch, share = scratch_for(four)
-            given = (*shared, w_ih, dx.width, 1, *to, padded(dx.width), *sizes, scratch, share)
-            self.add_panels(back, gradients.ROWS_PRODUCT[False], dx.width, *given)
-            return
-        panels = room(-(-dx.width // (2 * self._lanes)) * 2 * self._lanes * four)
-        self.add_panels(back, gradients.pack, dx.width, w_ih, dx.width, 1, four, dx.width, panels)
-        given = (*shared, panels, 0, 0, *to, panels, *sizes, panels, 0)
-        self.add_panels(back, gradients.rows_product_added, dx.width, *given)
+        adds = not self.reverse and stage.layer.bidirectional
+        for first, last, block in self.inputs:
+            depth, weight = (last - first) * size, self.w_ih[first * size :]
+            shared = (self.rows.at(0)[block * size :], self.rows.step, 0, self.row, 0)
+            to = (dx.array, dx.step, 0, dx.sample)
+            sizes = (self.steps, 1, self.batch, 1, depth, columns, NO_LIMIT, NOTHING)
+            if adds:
+                panels = room(-(-columns // (2 * stage._lanes)) * 2 * stage._lanes * depth)
+                matrix = (weight, columns, 1, depth, columns, panels)
+                stage.add_panels(back, gradients.pack, columns, *matrix)
+                more = (*shared, panels, 0, 0, *to, panels, *sizes, panels, 0)
+                stage.add_panels(back, gradients.rows_product_added, columns, *more)
+            else:
+                scratch, share = scratch_for(depth)
+                more = (*shared, weight, columns, 1, *to, padded(columns), *sizes, scratch, share)
+                stage.add_panels(back, gradients.ROWS_PRODUCT[False], columns, *more)
+            adds = True
+
+
+class _LstmDirection(_Direction):
+    """Blocks input, forget, cell, output."""
+
+    blocks = gates = shared = 4
+    inputs = ((0, 4, 0),)
+
+    def __init__(self, stage: RecurrentStage, *given: Any) -> None:
+        super().__init__(stage, *given)
+        self.cell, self.bent = stage.sequence(self.size), stage.sequence(self.size)
+
+    def step(self, t: int) -> None:
+        """Append the cell, its tanh and the state."""
+        made = (self.cell.at(t), self.bent.at(t), self.hidden.at(t), self.hidden.sample, self.size)
+        given = (self.rows.at(t), self.cell.at(t + self.before), *made)
+        self.stage.add(self.stage.forward, recurrence.lstm, self.batch, *given)
+
+    def step_back(self, back: list[Any], t: int, fresh: bool) -> None:
+        """Append the gradients, that of the cell carried on."""
+        values = (self.rows.at(t), self.cell.at(t + self.before), self.bent.at(t))
+        given = (self.along.at(t), self.along.sample, self.carried, self.size, int(fresh))
+        self.stage.add(back, recurrence.lstm_gradient, self.batch, *values, *given)
+
+
+class _GruDirection(_Direction):
+    """Blocks new of the inputs, reset, update, new of the states."""
+
+    blocks, gates, shared = 4, 3, 2
+    inputs = ((0, 2, 1), (2, 3, 0))
+    states = 1
+
+    def go_forward(self) -> None:
+        """Begin the last block with its bias."""
+        stage, size = self.stage, self.size
+        self.own = padded(size)
+        if stage.layer.bias:
+            bias = stage.layer.params[f"bias_hh{self.suffix}"]
+            stage.add(stage.forward, layouts.copy, 1, bias[2 * size :], self.own, size)
+        stage.add_panels(
+            stage.forward, gradients.ROWS_PRODUCT[False], size,
+            NOTHING, 0, 0, 0, 0, NOTHING, 0, 1, self.rows.at(0)[3 * size :], self.rows.step, 0,
+            self.row, self.own, self.steps, 1, self.batch, 1, 0, size, NO_LIMIT, NOTHING, NOTHING,
+            0,
+        )  # fmt: skip
+        super().go_forward()
+
+    def add_biases(self) -> None:
+        """Append the sums, and the inputs' own bias of the third gate."""
+        super().add_biases()
+        stage, start = self.stage, 2 * self.size
+        bias = stage.layer.params[f"bias_ih{self.suffix}"]
+        stage.add(stage.forward, layouts.copy, 1, bias[start:], self.bias[start:], self.size)
+
+    def step(self, t: int) -> None:
+        """Append the state."""
+        old, row = self.hidden.at(t + self.before), self.hidden.sample
+        given = (self.rows.at(t), old, self.hidden.at(t), row, self.size)
+        self.stage.add(self.stage.forward, recurrence.gru, self.batch, *given)
+
+    def step_back(self, back: list[Any], t: int, fresh: bool) -> None:
+        """Append the gradients, what goes past the gates carried on."""
+        old, row = self.hidden.at(t + self.before), self.hidden.sample
+        given = (self.along.at(t), self.carried, row, self.size, int(fresh))
+        self.stage.add(back, recurrence.gru_gradient, self.batch, self.rows.at(t), old, *given)
+
+
+class _PlainDirection(_Direction):
+    """One block: the states."""
+
+    blocks = gates = shared = 1
+    inputs = ((0, 1, 0),)
+
+    def step(self, t: int) -> None:
+        """Append the state."""
+        given = (self.rows.at(t), self.hidden.at(t), self.hidden.sample, self.size)
+        self.stage.add(self.stage.forward, recurrence.PLAIN[self._kind], self.batch, *given)
+
+    def step_back(self, back: list[Any], t: int, fresh: bool) -> None:
+        """Append the gradient."""
+        given = (self.rows.at(t), self.along.at(t), self.along.sample, self.size)
+        self.stage.add(back, recurrence.PLAIN_GRADIENTS[self._kind], self.batch, *given)
+
+    @property
+    def _kind(self) -> str:
+        return self.stage.layer.operation()
+
+
+_DIRECTIONS: dict[type, type[_Direction]] = {
+    LSTM: _LstmDirection,
+    GRU: _GruDirection,
+    RNN: _PlainDirection,
+}
+"""By the layer's class."""

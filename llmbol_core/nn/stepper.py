@@ -27,7 +27,7 @@ from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
-from llmbol_core.nn.layers.recurrent import LSTM
+from llmbol_core.nn.layers.recurrent import Recurrent
 from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
 from llmbol_core.nn.module import Module, Shape, is_table
 from llmbol_core.nn.parted_stages import (
@@ -61,7 +61,9 @@ def make_stepper(
     if dtype != np.float32 or target() is None:
         return None
     layers = list(_flat(network))
-    if not any(isinstance(layer, Linear | Conv1d | Conv2d | LSTM | Attention) for layer in layers):
+    if not any(
+        isinstance(layer, Linear | Conv1d | Conv2d | Recurrent | Attention) for layer in layers
+    ):
         return None
     shapes: list[Any] = [shape]
     for layer in layers:
@@ -121,7 +123,7 @@ class Stepper:
             return at + 1
         elif isinstance(layer, BatchNorm) and len(shape) == 1 and self.batch > 1:
             self._norm(layer, shape, limits)
-        elif type(layer) is LSTM and not (layer.dropout and layer.num_layers > 1):
+        elif isinstance(layer, Recurrent) and not (layer.dropout and layer.num_layers > 1):
             self._recurrent(layer, shape)
             return at + 1
         elif isinstance(layer, Attention):
@@ -177,7 +179,7 @@ class Stepper:
         result = Flow.vector(self.batch, shape, needs=True)
         self._push(NormStage(layer, source, result, limits), result)
 
-    def _recurrent(self, layer: LSTM, shape: Shape) -> None:
+    def _recurrent(self, layer: Recurrent, shape: Shape) -> None:
         source = self._to_vector()
         result = Flow.vector(self.batch, shape, needs=True)
         self._push(RecurrentStage(layer, source, result, self.batch), result)

@@ -23,7 +23,7 @@ from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm2d
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
-from llmbol_core.nn.layers.recurrent import LSTM
+from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN
 from llmbol_core.nn.layers.reduction import Mean
 from llmbol_core.nn.layers.shape import Flatten, Identity, Permute, Reshape
 from llmbol_core.nn.module import Module
@@ -49,6 +49,12 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
                                   Linear(33, 3)]),
     "last states both ways": ((5, 7), [Linear(7, 7), ReLU(), LSTM(7, 20, 2, bias=False, bidirectional=True, sequence=False),
                                        Linear(40, 3)]),
+    "gated units": ((4, 6), [GRU(6, 17, sequence=False), Linear(17, 3)]),
+    "gated units both ways": ((5, 7), [Linear(7, 7), ReLU(), GRU(7, 9, 2, bidirectional=True), GRU(18, 5, bias=False),
+                                       GRU(5, 20, bidirectional=True, sequence=False), Linear(40, 3)]),
+    "plain states": ((4, 6), [RNN(6, 5, 2, bidirectional=True), RNN(10, 35, nonlinearity="relu"), ReLU(),
+                              RNN(35, 4, bias=False, sequence=False), Linear(4, 3)]),
+    "one step of each": ((1, 3), [GRU(3, 4, bidirectional=True), RNN(8, 4, sequence=False), Linear(4, 2)]),
     "one step": ((1, 3), [LSTM(3, 4, sequence=False), Linear(4, 2)]),
     "states with dropout": ((4, 3), [LSTM(3, 4, 2, dropout=0.5, sequence=False), Linear(4, 2)]),
     "attention": ((5, 12), [MultiHeadAttention(12, 3), Linear(12, 6), ReLU(), MultiHeadAttention(6, 2, causal=True),
