@@ -335,7 +335,7 @@ def table_targets(found: Structure, pc: int) -> tuple[int, ...]:
         raise found.fail(pc, "the table should lie in the module data")
     start = operand.value
     count = found.words.get(start - WORD_SIZE if kind == "G" else start)
-    header, stride, label, tail = _SHAPES[kind]
+    header, stride, label, tail = TABLE_SHAPES[kind]
     if count is None or count < 0:
         raise found.fail(pc, f"there is no table at {start}(mp)")
     size = header + stride * count + tail
@@ -348,8 +348,9 @@ def table_targets(found: Structure, pc: int) -> tuple[int, ...]:
     return tuple(_target(found, pc, target) for target in targets if target != -1)
 
 
-# Of each table: bytes before the entries, of an entry, to its label, and of the default's label.
-_SHAPES = {"G": (0, 4, 0, 0), "S": (4, 12, 8, 4), "V": (8, 24, 16, 4), "U": (4, 12, 8, 4)}
+TABLE_SHAPES = {"G": (0, 4, 0, 0), "S": (4, 12, 8, 4), "V": (8, 24, 16, 4), "U": (4, 12, 8, 4)}
+"""Of each table: bytes before the entries, of an entry, to its label, and of the default's label.
+"""
 
 
 def _target(found: Structure, pc: int, target: int | None) -> int:

@@ -65,13 +65,14 @@ def operand_for(instruction: Instruction, place: str) -> Operand:
     return operand
 
 
-def pending_frames(code: Code, pcs: list[int], start: int) -> dict[int, Pending] | None:
+def pending_frames(code: Code, pcs: list[int], starts: set[int]) -> dict[int, Pending] | None:
     """Return the frames that wait for their call before each instruction.
 
-    None if different ways to an instruction disagree.
+    None waits where the code can be entered, at ``starts``. None if different ways to an
+    instruction disagree.
     """
-    before: dict[int, Pending] = {start: ()}
-    work = [start]
+    before: dict[int, Pending] = dict.fromkeys(starts, ())
+    work = [*starts]
     while work:
         pc = work.pop()
         after = _after(code, pc, before[pc])
@@ -150,8 +151,8 @@ class Sites:
             return is_native and self._note_call(site, pc)
         if operand.mode is Mode.FP:
             size = TYPES[role.type].size or 4
-            if role.is_storage and role.writes:
-                size = UNKNOWN
+            if role.is_storage and (role.writes or role.type in "XY"):
+                size = self._code.storage_size(instruction, role)
             return operand.value + size <= slot or operand.value >= slot + 4
         if operand.mode is not Mode.FP_INDIRECT or operand.base != slot:
             return True
@@ -195,11 +196,11 @@ def written_through(code: Code, start: int) -> int:
             if operand.mode is Mode.FP and operand.value == RESULT:
                 return UNKNOWN
             if operand.mode is Mode.FP_INDIRECT and operand.base == RESULT:
-                known = TYPES[role.type].size
-                if not known or instruction.op.mnemonic == "lea":
+                if instruction.op.mnemonic == "lea":
                     return UNKNOWN
+                known = TYPES[role.type].size or code.storage_size(instruction, role)
                 size = max(size, operand.value + known)
-    return size
+    return min(size, UNKNOWN)
 
 
 # Results

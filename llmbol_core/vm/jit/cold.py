@@ -186,11 +186,6 @@ class ColdLowerer(Emitter):
         pointer = self.value(f"call ptr @at(ptr %m, i32 {address})")
         return self.value(f"getelementptr i8, ptr {pointer}, i64 {offset}") if offset else pointer
 
-    def call(self, name: str, *arguments: str, result: str = "i32") -> str:
-        """Return what a function of the runtime gives for words."""
-        passed = "".join(f", i32 {argument}" for argument in arguments)
-        return self.value(f"call {result} @{name}(ptr %m, ptr %s{passed})")
-
     # The record
 
     def state_word(self, word: State) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +48,22 @@ _LATER = 8
 class Native:
     """What one machine has of a module in native form: decoded instructions, compiled regions."""
 
-    def __init__(self, loaded: LoadedModule, handlers: Mapping[str, int], threshold: int) -> None:
-        self.decoded = DecodedCode(loaded, handlers, threshold)
+    def __init__(
+        self,
+        loaded: LoadedModule,
+        handlers: Mapping[str, int],
+        threshold: int,
+        plain_type: Callable[[int], int],
+    ) -> None:
+        self.decoded = DecodedCode(loaded, handlers, threshold, plain_type)
         self.code = code_of(loaded.module)
         self.regions = Regions(self.code)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}
         """The units that functions were compiled with quickly, by where they start."""
         self._tiers: dict[int, Tier] = {}
-        self._types = array("I", loaded.types or [0])
+        plain = [plain_type(size) for size in self.code.plain_sizes]
+        self._types = array("I", [*loaded.types, *plain] or [0])
         self._functions = array("Q", bytes(8 * max(1, len(self.code.instructions))))
 
     @property

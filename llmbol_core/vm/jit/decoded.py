@@ -11,15 +11,15 @@
     60 a counter          how often the instruction may still run before it is worth compiling
 
 The 64 bytes before the first one begin with the number of instructions. Immediate labels are
-addresses of instructions, immediate types numbers of the heap. Of modules that are not verified
-Python runs every instruction.
+addresses of instructions, immediate types numbers of the heap, and so are sizes of what is put into
+lists. Of modules that are not verified Python runs every instruction.
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.isa import TYPES, Effect, Mode, Op, OperandRole
@@ -39,7 +39,14 @@ _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
 class DecodedCode:
     """The instructions of one module; ``handlers`` are addresses by mnemonic and special name."""
 
-    def __init__(self, loaded: LoadedModule, handlers: Mapping[str, int], threshold: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModule,
+        handlers: Mapping[str, int],
+        threshold: int,
+        plain_type: Callable[[int], int],
+    ) -> None:
+        self._plain_type = plain_type
         self._loaded, self._handlers, self._threshold = loaded, handlers, threshold
         self._instructions = loaded.module.instructions
         first = handlers["undecoded"]
@@ -128,6 +135,8 @@ class DecodedCode:
             other = op.role("d")
             stands_in = other is not None and other.type == role.type
             operand = instruction.destination if stands_in else Operand(Mode.IMMEDIATE, 0)
+        if op.mnemonic == "consm" and place == "m":
+            return Mode.IMMEDIATE, self._plain_type(operand.value)
         if operand.mode is Mode.IMMEDIATE:
             return Mode.IMMEDIATE, self._immediate(role, operand.value) & ((1 << 64) - 1)
         return operand.mode, (operand.value & 0xFFFF) | (operand.base & 0xFFFF) << 32
@@ -144,6 +153,11 @@ class DecodedCode:
 
     def _is_usual(self, instruction: Instruction) -> bool:
         """Whether the operands are such as the native interpreter's handlers expect."""
+        middle = instruction.middle
+        if instruction.op.mnemonic == "consm" and not (
+            middle.mode is Mode.IMMEDIATE and middle.value >= 0
+        ):
+            return False
         limits = {"D": len(self._loaded.types), "Q": len(self._instructions)}
         for role in instruction.op.operands:
             if role.place not in "smd":

@@ -62,6 +62,16 @@ class Emitter:
         """Go to a block."""
         self.emit(f"br label %{label}")
 
+    def call(self, name: str, *arguments: str, result: str = "i32") -> str:
+        """Return what a function of the runtime gives for words."""
+        passed = "".join(f", i32 {argument}" for argument in arguments)
+        return self.value(f"call {result} @{name}(ptr %m, ptr %s{passed})")
+
+    def must(self, result: str) -> str:
+        """Leave for the interpreter if a function of the runtime says so by 0."""
+        self.guard(self.value(f"icmp eq i32 {result}, 0"))
+        return result
+
     def guard(self, condition: str) -> None:
         """Leave for the interpreter, which runs this instruction, if a condition holds."""
         raise NotImplementedError

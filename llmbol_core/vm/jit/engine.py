@@ -323,7 +323,8 @@ class JitEngine(Interpreter):
             from llmbol_core.vm.jit.compiler import Native
 
             assert self._native is not None
-            native = Native(loaded, self._native.handlers, self.threshold)
+            handlers, plain_type = self._native.handlers, self.heap.plain_type
+            native = Native(loaded, handlers, self.threshold, plain_type)
             self._natives[loaded] = native
             self.modules[native.decoded.address] = loaded
         return native

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode
+from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.calls import RESULT, operand_for
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def live_before(region: Region) -> dict[int, set[int]]:
     """Return the slots in registers whose values matter before each instruction.
 
-    Where a handler of exceptions or a jump through a table may go on, everything does.
+    Where a jump leads nobody knows where, everything does.
     """
     slots = list(region.slots)
     if _may_go_astray(region):
@@ -39,31 +39,30 @@ def live_at_start(region: Region) -> set[int]:
 
 
 def _may_go_astray(region: Region) -> bool:
-    pcs = region.pcs
-    for handler in region.code.module.handlers:
-        if any(handler.pc1 <= pc < handler.pc2 for pc in pcs):
-            return True
     instructions = region.code.instructions
     return any(
         pc not in region.native and instructions[pc].op.effect in (Effect.JUMP, Effect.BRANCH)
-        for pc in pcs
+        for pc in region.pcs
     )
 
 
 def _flow(region: Region, uses: dict[int, int], kills: dict[int, int]) -> dict[int, int]:
     """Return what is live before each instruction, as bits."""
     origins: dict[int, list[int]] = defaultdict(list)
+    code = region.code
     for pc in region.pcs:
-        for target in region.code.targets(pc):
+        for target in (*code.targets(pc), *code.handlers(pc)):
             origins[target].append(pc)
     live = dict.fromkeys(region.pcs, 0)
     work = list(region.pcs)
     while work:
         pc = work.pop()
-        after = 0
-        for target in region.code.targets(pc):
+        after, before = 0, uses[pc]
+        for target in code.targets(pc):
             after |= live[target]
-        before = uses[pc] | (after & ~kills[pc])
+        for target in code.handlers(pc):
+            before |= live[target]
+        before |= after & ~kills[pc]
         if before != live[pc]:
             live[pc] = before
             work += origins[pc]
@@ -89,12 +88,22 @@ def _effects(region: Region, pc: int, bits: dict[int, int]) -> tuple[int, int]:
                 use |= own
             elif role.reads:
                 use |= _touched(bits, operand.value, TYPES[role.type].size or 4)
-        elif operand.mode is Mode.FP and role.reads and pc not in region.native:
-            use |= _touched(bits, operand.value, region.frame.size)
+        elif operand.mode is Mode.FP:
+            use |= _storage_use(region, pc, role, bits)
     site = region.sites.by_call.get(pc)
     if site is not None and site.address is not None and site.address.mode is Mode.FP:
         kill |= bits.get(site.address.value, 0)
     return use, kill
+
+
+def _storage_use(region: Region, pc: int, role: OperandRole, bits: dict[int, int]) -> int:
+    """Return the slots that an instruction looks at in a part of the frame."""
+    instruction, size = region.code.instructions[pc], region.frame.size
+    if pc in region.native:
+        size = min(size, region.code.storage_size(instruction, role)) if role.type in "XY" else 0
+    elif not role.reads:
+        size = 0
+    return _touched(bits, instruction.operand(role.place).value, size) if size else 0
 
 
 def _touched(bits: dict[int, int], start: int, size: int) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
 from llmbol_core.vm.jit.communication import DONE, MUST_WAIT, PYTHON
-from llmbol_core.vm.jit.lower_cold import must
 
 
 def _became(out: ColdLowerer, result: str) -> None:
@@ -50,13 +48,8 @@ def nbalt(out: ColdLowerer) -> None:
     _became(out, out.call("alternative", out.address("s"), out.address("d"), "0"))
 
 
-_CHANNELS = {"newcb": BYTE, "newcw": WORD, "newcl": BIG, "newcf": REAL, "newcp": POINTER}
-
-
-@cold(*_CHANNELS, "newcmp")
+@cold("newcmp")
 def new_channel(out: ColdLowerer) -> None:
-    """Make a channel."""
-    mnemonic = out.instruction.op.mnemonic
-    kind = str(_CHANNELS[mnemonic]) if mnemonic in _CHANNELS else out.read("s")
-    ref = must(out, out.call("new_channel", kind, out.read("m")))
+    """Make a channel of values of a type."""
+    ref = out.must(out.call("new_channel", out.read("s"), out.read("m")))
     out.give(out.target("d"), ref)

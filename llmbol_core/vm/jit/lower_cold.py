@@ -54,45 +54,19 @@ def newa(out: ColdLowerer) -> None:
     out.give(place, ref)
 
 
-@cold("self")
-def self_(out: ColdLowerer) -> None:
-    """Store the handle of the module whose code runs."""
-    handle = out.get(State.HANDLE, "i32")
-    out.emit(f"call void @retain(ptr %m, i32 {handle})")
-    out.give(out.target("d"), handle)
-
-
-@cold("tcmp")
-def tcmp(out: ColdLowerer) -> None:
-    """Leave to Python unless an object is nil or has the same type as another."""
-    ref, like = out.read("s"), out.read("d")
-    kinds = [out.value(f"load i32, ptr {out.at(r, -12)}, align 4") for r in (ref, like)]
-    differs = out.value(f"icmp ne i32 {kinds[0]}, {kinds[1]}")
-    is_nil = out.value(f"icmp eq i32 {like}, {_NIL}")
-    wrong = out.value(f"or i1 {differs}, {is_nil}")
-    is_some = out.value(f"icmp ne i32 {ref}, {_NIL}")
-    out.guard(out.value(f"and i1 {wrong}, {is_some}"))
-
-
 # Copying; lists of what is more than a number
-
-
-def must(out: ColdLowerer, result: str) -> str:
-    """Leave to Python if a function of the runtime says so by 0."""
-    out.guard(out.value(f"icmp eq i32 {result}, 0"))
-    return result
 
 
 @cold("movm")
 def movm(out: ColdLowerer) -> None:
     """Copy bytes."""
-    must(out, out.call("copy_bytes", out.address("s"), out.read("m"), out.address("d")))
+    out.must(out.call("copy_bytes", out.address("s"), out.read("m"), out.address("d")))
 
 
 @cold("movmp")
 def movmp(out: ColdLowerer) -> None:
     """Copy a value of a type."""
-    must(out, out.call("copy_typed", out.address("s"), out.read("m"), out.address("d")))
+    out.must(out.call("copy_typed", out.address("s"), out.read("m"), out.address("d")))
 
 
 def _head(out: ColdLowerer) -> str:
@@ -105,36 +79,22 @@ def _head(out: ColdLowerer) -> str:
 @cold("headm")
 def headm(out: ColdLowerer) -> None:
     """Copy bytes from the head of a list."""
-    must(out, out.call("copy_bytes", _head(out), out.read("m"), out.address("d")))
+    out.must(out.call("copy_bytes", _head(out), out.read("m"), out.address("d")))
 
 
 @cold("headmp")
 def headmp(out: ColdLowerer) -> None:
     """Copy the head of a list, a value of a type."""
-    must(out, out.call("copy_typed", _head(out), out.read("m"), out.address("d")))
+    out.must(out.call("copy_typed", _head(out), out.read("m"), out.address("d")))
 
 
-@cold("consmp")
+@cold("consm", "consmp")
 def consmp(out: ColdLowerer) -> None:
     """Put a value of a type before a list."""
     place = out.target("d")
     tail = out.load(place, "I")
-    ref = must(out, out.call("new_value_node", out.address("s"), out.read("m"), tail))
+    ref = out.must(out.call("new_value_node", out.address("s"), out.read("m"), tail))
     out.store(place, "I", ref)
-
-
-@cold("lenl")
-def lenl(out: ColdLowerer) -> None:
-    """Store the length of a list."""
-    length = out.call("list_length", out.read("s"))
-    out.guard(out.value(f"icmp slt i32 {length}, 0"))
-    out.store(out.target("d"), "W", length)
-
-
-@cold("slicela")
-def slicela(out: ColdLowerer) -> None:
-    """Copy the elements of an array into another one."""
-    must(out, out.call("copy_elements", out.read("s"), out.read("m"), out.read("d")))
 
 
 # Jumps

@@ -1,12 +1,8 @@
-"""Machine code for the instructions that go elsewhere: jumps, cases, frames, calls, returns."""
+"""Machine code for the instructions that go elsewhere in a function: jumps, cases."""
 
 from __future__ import annotations
 
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.runtime import tag
-
-_RESULT, _ARGUMENT = 16, 32
-_FRAME = tag("frame")
 
 
 @lowering("jmp")
@@ -17,10 +13,12 @@ def jmp(out: Lowerer) -> None:
 
 @lowering("case")
 def case(out: Lowerer) -> None:
-    """Go where a table of ranges says, which nothing changes."""
+    """Go where a table of ranges says."""
     table = out.region.code.table(out.pc)
-    assert table is not None
     value = out.read("s")
+    if table is None:
+        _go_through(out, out.call("case_of_word", value, _table(out)))
+        return
     labels: dict[int, str] = {}
     for _, _, target in table:
         labels.setdefault(target, out.label())
@@ -30,6 +28,48 @@ def case(out: Lowerer) -> None:
         for number in range(low, high)
     ]
     out.emit(f"switch i32 {value}, label %{labels[table[-1][2]]} [{' '.join(cases)}]")
+    _go_on(out, labels)
+
+
+@lowering("casel")
+def casel(out: Lowerer) -> None:
+    """Go where a table of ranges of bigs says."""
+    values = f"i64 {out.read('s')}, i32 {_table(out)}"
+    _go_through(out, out.value(f"call i32 @case_of_big(ptr %m, ptr %s, {values})"))
+
+
+@lowering("casec")
+def casec(out: Lowerer) -> None:
+    """Go where a table of strings says."""
+    _go_through(out, out.call("case_of_text", out.read("s"), _table(out)))
+
+
+@lowering("goto")
+def goto(out: Lowerer) -> None:
+    """Go to an entry of a table."""
+    distance = out.value(f"shl i32 {out.read('s')}, 2")
+    at = out.value(f"add i32 {_table(out)}, {distance}")
+    _go_through(out, out.value(f"load i32, ptr {out.at(at)}, align 1"))
+
+
+def _table(out: Lowerer) -> str:
+    return out.address(out.instruction.destination)
+
+
+def _go_through(out: Lowerer, pc: str) -> None:
+    """Go to an instruction if that is one of those to which the table led when it was loaded."""
+    labels = {target: out.label() for target in out.region.code.labels(out.pc) or ()}
+    elsewhere = out.label()
+    cases = " ".join(f"i32 {target}, label %{label}" for target, label in labels.items())
+    out.emit(f"switch i32 {pc}, label %{elsewhere} [{cases}]")
+    _go_on(out, labels)
+    out.begin(elsewhere)
+    out.guard("true")
+    out.emit("unreachable")
+
+
+def _go_on(out: Lowerer, labels: dict[int, str]) -> None:
+    """Write the blocks in which control goes to instructions."""
     for target, label in labels.items():
         out.begin(label)
         if 0 <= target < len(out.region.code.instructions):

@@ -99,7 +99,7 @@ def slicea(out: Lowerer) -> None:
     kind, owner, data = (
         out.value(f"load i32, ptr {out.at(array, at)}, align 1{_HEADER}") for at in (4, 8, 12)
     )
-    ref = _allocated(out, ARRAY_HEADER, str(ARRAY))
+    ref = allocated(out, ARRAY_HEADER, str(ARRAY))
     is_whole = out.value(f"icmp eq i32 {owner}, -1")
     root = out.value(f"select i1 {is_whole}, i32 {array}, i32 {owner}")
     out.emit(f"call void @retain(ptr %m, i32 {root})")
@@ -114,12 +114,12 @@ def slicea(out: Lowerer) -> None:
 # Making objects
 
 
-def _type_number(out: Lowerer, number: int) -> str:
+def type_number(out: Lowerer, number: int) -> str:
     """Return the heap's number for a type of the module."""
     return out.value(f"call i32 @type_number(ptr %s, i64 {number})")
 
 
-def _allocated(out: Lowerer, size: int, kind: str) -> str:
+def allocated(out: Lowerer, size: int, kind: str) -> str:
     """Return a new block; leave if memory is short."""
     total = max((size + HEADER + 15) // 16 * 16, 2 * HEADER)
     return _block(out, total, kind, clears=True)
@@ -143,7 +143,7 @@ def new(out: Lowerer) -> None:
     place = out.target("d")
     total = HEADER + max((types[number].size + 3) // 4 * 4, 4)
     is_clear = out.instruction.op.mnemonic == "newz"
-    ref = _block(out, total, _type_number(out, number), is_clear)
+    ref = _block(out, total, type_number(out, number), is_clear)
     for offset in types[number].pointers:
         out.emit(f"store i32 -1, ptr {out.at(ref, offset)}, align 1")
     out.give(place, ref)
@@ -158,7 +158,7 @@ def newa(out: Lowerer) -> None:
         return
     length, place = out.read("s"), out.target("d")
     out.guard(out.value(f"icmp slt i32 {length}, 0"))
-    kind = _type_number(out, number)
+    kind = type_number(out, number)
     ref = out.value(f"call i32 @new_array(ptr %m, ptr %s, i32 {length}, i32 {kind})")
     out.guard(out.value(f"icmp eq i32 {ref}, -1"))
     out.give(place, ref)
@@ -174,7 +174,7 @@ def cons(out: Lowerer) -> None:
     assert role is not None
     value, place = out.read("s"), out.target("d")
     tail = out.load(place, "I")
-    ref = _allocated(out, LIST_HEADER + TYPES[role.type].size, str(LIST))
+    ref = allocated(out, LIST_HEADER + TYPES[role.type].size, str(LIST))
     if role.type == "P":
         out.emit(f"call void @retain(ptr %m, i32 {value})")
     node = out.at(ref)

@@ -28,7 +28,8 @@ from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
 
 _LOWERED_IN = tuple(
-    f"llmbol_core.vm.jit.lower_{what}" for what in ("control", "call", "link", "heap", "text")
+    f"llmbol_core.vm.jit.lower_{what}"
+    for what in ("control", "call", "link", "heap", "list", "storage", "text")
 )
 """Where instructions are lowered that are not scalar."""
 _RUNTIME_IN = tuple(

@@ -2,7 +2,8 @@
 
 A word of the module data that no instruction of the module can change is a constant. This assumes
 that other modules change what a module exports and nothing else, as compilers keep it; where data
-is exported nothing is taken for constant.
+is exported nothing is taken for constant. Labels in tables may change, but only to labels in the
+same table; the verifier takes that for granted too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import struct
 from functools import cached_property
 
 from llmbol_core.vm.heaptypes import HeapType
-from llmbol_core.vm.isa import TYPES, Effect, Mode
+from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.module import DataKind, Instruction, Module
+from llmbol_core.vm.structure import TABLE_SHAPES
 
 UNKNOWN = 1 << 20
 """A size that is not known: as much as there may be."""
@@ -28,6 +30,8 @@ NATIVE = frozenset({
     "headb", "headw", "headf", "headl", "headp", "tail", "eclr",
     "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
     "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl",
+    "goto", "casel", "casec", "movm", "movmp", "headm", "headmp", "consm", "consmp",
+    "lenl", "slicela", "tcmp", "self", "newcb", "newcw", "newcl", "newcf", "newcp", "newcmp",
 })  # fmt: skip
 """Instructions without a meaning in the table for which there is machine code."""
 
@@ -92,7 +96,7 @@ class Code:
                     continue
                 operand = instruction.operand(role.place)
                 if operand.mode is Mode.MP and (role.writes or role.type in "OXY"):
-                    size = TYPES[role.type].size or UNKNOWN
+                    size = TYPES[role.type].size or self.storage_size(instruction, role)
                     ranges.append((operand.value, operand.value + size))
         return ranges
 
@@ -150,6 +154,45 @@ class Code:
         is_small = sum(high - low for low, high, _ in ranges) <= _MOST_CASES
         return [*ranges, (0, 0, values[-1])] if in_code and is_sorted and is_small else None
 
+    @cached_property
+    def _labels(self) -> dict[int, tuple[int, ...]]:
+        """Where jumps lead whose labels are in tables, by the instruction."""
+        found = {}
+        for pc, instruction in enumerate(self.instructions):
+            if instruction.op.effect is Effect.JUMP and instruction.op.mnemonic != "jmp":
+                labels = self._labels_in_table(instruction)
+                if labels is not None:
+                    found[pc] = labels
+        return found
+
+    def _labels_in_table(self, instruction: Instruction) -> tuple[int, ...] | None:
+        """Return what a table leads to, None if that is not certain; the verifier asks for it."""
+        operand, kind = instruction.destination, instruction.op.operands[-1].type
+        if operand.mode is not Mode.MP:
+            return None
+        header, stride, label, tail = TABLE_SHAPES[kind]
+        count = self._loaded(operand.value - 4 if kind == "G" else operand.value)
+        if count is None or not 0 <= count <= len(self._image[0]) // stride:
+            return None
+        start = operand.value + header
+        places = [start + stride * number + label for number in range(count)]
+        words = [self._loaded(at) for at in (*places, *[start + stride * count][: tail // 4])]
+        labels = {word for word in words if word != -1}
+        if not all(label is not None and 0 <= label < len(self.instructions) for label in labels):
+            return None
+        return tuple(sorted(label for label in labels if label is not None))
+
+    def _loaded(self, offset: int) -> int | None:
+        """Return the word that the module data begins with at an offset."""
+        image, known = self._image
+        if not 0 <= offset <= len(image) - 4 or not all(known[offset : offset + 4]):
+            return None
+        return int.from_bytes(image[offset : offset + 4], "little", signed=True)
+
+    def labels(self, pc: int) -> tuple[int, ...] | None:
+        """Return where a jump through a table leads unless the program changes its labels."""
+        return self._labels.get(pc)
+
     def _word(self, offset: int) -> int | None:
         value = self._fixed(offset, "W")
         return None if value is None else int(value)
@@ -166,9 +209,43 @@ class Code:
             return False
         if op.mnemonic in ("jmp", "call"):
             return label_of(instruction) is not None
-        if op.mnemonic == "case":
-            return self.table(pc) is not None
-        return True
+        if op.effect is Effect.JUMP:
+            return self.labels(pc) is not None
+        return all(
+            self.storage_size(instruction, role) < UNKNOWN
+            for role in op.operands
+            if role.type in "XY"
+        )
+
+    def storage_size(self, instruction: Instruction, role: OperandRole) -> int:
+        """Return how many bytes an instruction works on behind an operand that is storage."""
+        number = instruction.middle
+        if role.type not in "XY" or number.mode is not Mode.IMMEDIATE or number.value < 0:
+            return UNKNOWN
+        if role.type == "X":
+            return number.value
+        types = self.module.types
+        return types[number.value].size if number.value < len(types) else UNKNOWN
+
+    @cached_property
+    def plain_sizes(self) -> list[int]:
+        """The sizes of values without pointers that the module puts into lists."""
+        consed = (i for i in self.instructions if i.op.mnemonic == "consm")
+        return sorted({i.middle.value for i in consed if i.middle.mode is Mode.IMMEDIATE})
+
+    def handlers(self, pc: int) -> set[int]:
+        """Return where the function may go on if the instruction raises an exception."""
+        return set(self._handlers.get(pc, ()))
+
+    @cached_property
+    def _handlers(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for handler in self.module.handlers:
+            labels = [*(label for _, label in handler.labels), handler.default_pc]
+            labels = [label for label in labels if 0 <= label < len(self.instructions)]
+            for pc in range(max(handler.pc1, 0), min(handler.pc2, len(self.instructions))):
+                found.setdefault(pc, []).extend(labels)
+        return found
 
     def targets(self, pc: int) -> list[int]:
         """Return where in the same function an instruction leads, the next one first."""
@@ -180,15 +257,16 @@ class Code:
         if effect is Effect.BRANCH or instruction.op.mnemonic == "jmp":
             label = label_of(instruction)
             found += [label] if label is not None else []
-        elif instruction.op.mnemonic == "case":
-            found += sorted({row[2] for row in self.table(pc) or ()})
+        elif effect is Effect.JUMP:
+            found += self.labels(pc) or ()
         return [target for target in found if 0 <= target < len(self.instructions)]
 
     def reachable(self, start: int) -> list[int]:
         """Return the instructions that a function at a pc can run, ascending."""
         found, work = {start}, [start]
         while work:
-            for target in self.targets(work.pop()):
+            pc = work.pop()
+            for target in (*self.targets(pc), *self.handlers(pc)):
                 if target not in found:
                     found.add(target)
                     work.append(target)

@@ -49,7 +49,9 @@ class Region:
         self.code, self.start, self.frame, self.results = code, start, frame, results
         self.pcs = code.reachable(start)
         usual = {pc for pc in self.pcs if code.is_native(pc)}
-        before = pending_frames(code, self.pcs, start)
+        self.landings = set[int]().union(*(code.handlers(pc) for pc in self.pcs))
+        """Where the function goes on after exceptions."""
+        before = pending_frames(code, self.pcs, {start, *self.landings})
         self.sites = Sites(code, before or {}, usual)
         self.pending: dict[int, Pending] = before or dict.fromkeys(self.pcs, ())
         self._made = self._frames_made()
@@ -98,7 +100,7 @@ class Region:
             for pc in self.pcs
             if pc not in self.native or self.code.instructions[pc].op.effect is Effect.CALL
         }
-        others = (self.heads | behind) & self.native - {self.start}
+        others = (self.heads | behind | self.landings) & self.native - {self.start}
         others = {pc for pc in others if not self.unmade(pc)}
         return {pc: number for number, pc in enumerate([self.start, *sorted(others)])}
 
@@ -158,10 +160,7 @@ class Region:
             site = self.site_of(pc, instruction.destination)
             if site is not None and self.results.letter(site.target):
                 return False
-        return any(
-            role.is_storage and instruction.operand(role.place).mode is Mode.FP
-            for role in instruction.op.operands
-        )
+        return instruction.op.mnemonic == "lea" and instruction.source.mode is Mode.FP
 
     def _exposure(self, pc: int) -> tuple[int, int]:
         """Return the range of the frame that can be reached by the address that is taken."""
@@ -206,11 +205,11 @@ class Region:
         everything = frozenset(
             operand.value
             for pc in self.pcs
-            for operand, is_element in self._addresses_written(pc)
+            for operand, _, is_element in self._addresses_written(pc)
             if is_element
         )
         before = dict.fromkeys(self.pcs, everything)
-        before[self.start] = frozenset()
+        before |= dict.fromkeys((self.start, *self.landings), frozenset())
         work = [self.start, *self.pcs]
         while work:
             pc = work.pop()
@@ -221,20 +220,21 @@ class Region:
                     work.append(target)
         return before
 
-    def _addresses_written(self, pc: int) -> Iterator[tuple[Operand, bool]]:
-        """Yield the slots that an instruction writes, and whether an element's address."""
+    def _addresses_written(self, pc: int) -> Iterator[tuple[Operand, int, bool]]:
+        """Yield the slots that an instruction writes, their size, and if an element's address."""
         instruction = self.code.instructions[pc]
         for role in instruction.op.operands:
             operand = operand_for(instruction, role.place)
             if role.writes and operand.mode is Mode.FP:
-                yield operand, role.type == "E" and instruction.op.mnemonic != "lea"
+                size = self.code.storage_size(instruction, role) if role.is_storage else 8
+                yield operand, size, role.type == "E" and instruction.op.mnemonic != "lea"
 
     def _elements_after(self, pc: int, before: frozenset[int]) -> frozenset[int]:
-        for operand, is_element in self._addresses_written(pc):
+        for operand, size, is_element in self._addresses_written(pc):
             if is_element:
                 before |= {operand.value}
             else:
-                before -= {slot for slot in before if -8 < slot - operand.value < 8}
+                before -= {slot for slot in before if -8 < slot - operand.value < size}
         return before
 
     def is_element(self, pc: int, operand: Operand) -> bool:
@@ -248,6 +248,10 @@ class Region:
         return operand.base in self.code.data.pointers
 
     # Slots in registers
+
+    def slots_in(self, start: int, size: int) -> list[int]:
+        """Return the slots in registers that lie in a part of the frame, if only partly."""
+        return [at for at in self.slots if at < start + size and start < at + SIZES[self.slots[at]]]
 
     def _promoted(self) -> dict[int, str]:
         """Return the slots whose values native code keeps in registers, with their LLVM types.

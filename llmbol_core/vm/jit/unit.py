@@ -33,8 +33,9 @@ class Unit:
 
         One without loops need not be: if the process leaves it, what remains is soon interpreted.
         """
-        is_asked_for = start == self.root.start and (self.root.heads or self.root.is_fragment)
-        return bool(is_asked_for) or start not in self.by_values
+        region = self.regions[start]
+        is_asked_for = region is self.root and (region.heads or region.is_fragment)
+        return bool(is_asked_for or region.landings) or start not in self.by_values
 
     def takes_values(self, site: Site) -> bool:
         """Whether a call passes arguments and result as values."""
