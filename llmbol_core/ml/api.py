@@ -33,15 +33,27 @@ class MLModule:
         if name not in OPS:
             raise AttributeError(f"no operation is named {name!r}{nearest(name, OPS)}")
 
-        def run(*inputs: Any, **attributes: Any) -> Tensor:
-            with single_threaded_blas():
-                return Tensor(np.asarray(OPS[name](*inputs, **attributes), order="C"))
+        operation = OPS[name]
 
-        run.__name__, run.__doc__ = name, OPS[name].summary
+        def run(*inputs: Any, **attributes: Any) -> Tensor:
+            if operation.short and not attributes:
+                made = operation.short()(*map(_plain, inputs))
+                if made is not None:
+                    return Tensor(made)
+            with single_threaded_blas():
+                return Tensor(np.asarray(operation(*inputs, **attributes), order="C"))
+
+        run.__name__, run.__doc__ = name, operation.summary
+        self.__dict__[name] = run  # found at once from now on
         return run
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *OPS})
+
+
+def _plain(value: Any) -> Any:
+    """Return the array of a tensor that has one; everything else as it is."""
+    return value.data if type(value) is Tensor else value
 
 
 def create_ml_module() -> MLModule:

@@ -36,3 +36,14 @@ def release(array: NDArray[Any]) -> None:
     last = (offset + array.nbytes) // page * page
     if last > first:
         mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def large_room(size: int) -> NDArray[Any]:
+    """Return bytes that begin a cache line, in large pages if that is possible."""
+    memory = mmap.mmap(-1, max(1, -(-size // _LARGE_PAGE) * _LARGE_PAGE))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8, size)
+
+
+_LARGE_PAGE = 2 << 20

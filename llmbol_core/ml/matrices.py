@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from llmbol_core.ml.kernels import matmul
 from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.kernels.target import Target
-from llmbol_core.native import llvm
-from llmbol_core.native.cache import ObjectCache, key_of
-from llmbol_core.native.entry import DATA, SHAPE, STRIDES, is_possible
+from llmbol_core.ml.mapped import large_room
+from llmbol_core.native.entry import is_possible
+from llmbol_core.native.pairs import Pair, pair
 from llmbol_core.native.team import team
 
 Array = NDArray[Any]
 
 _SHARED = 1 << 21
 """Multiply-adds from which on threads share a product."""
+_LONG = 1 << 24
+"""Multiply-adds from which on other Python threads may run meanwhile: some hundred microseconds."""
 _local = threading.local()
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _functions: dict[int, Any] = {}
@@ -31,14 +33,36 @@ class _Kernels:
     """What products with one instruction set need."""
 
     def __init__(self, chosen: Target) -> None:
-        self.kernels = (matmul.multiply, matmul.dots)
-        self.addresses = [address_of(kernel) for kernel in self.kernels]
+        first, second = address_of(matmul.multiply), address_of(matmul.dots)
+        self.addresses = (first, second)
         self.widths = (2 * chosen.lanes, matmul.COLUMNS)
         self.scratch = matmul.scratch_size(chosen.lanes)
-        self.short = _short() if is_possible() else None
+        self.short: Pair = never
+        self.short_linear: Pair = never
+        if is_possible():
+            room = large_room(4 * self.scratch)
+            most = _SHARED if team().threads > 1 else _LONG
+            made = (
+                pair(self.addresses, self.widths, room.ctypes.data, most, is_turned, room)
+                for is_turned in (False, True)
+            )
+            self.short, self.short_linear = made
 
 
 _kernels_of = functools.cache(_Kernels)
+
+
+def never(*arrays: Any) -> None:
+    """Multiply nothing, where there is no machine code for it."""
+
+
+def short_products(chosen: Target) -> tuple[Pair, Pair]:
+    """Return what multiplies small matrices at once: [M, K] with [K, N], and with [N, K].
+
+    Both give None for all that is not theirs; see ``native.pairs``.
+    """
+    made = _kernels_of(chosen)
+    return made.short, made.short_linear
 
 
 def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
@@ -50,96 +74,21 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
     if not (rows and depth and columns):
         output[...] = 0
         return output
+    made = _kernels_of(chosen)
+    # A call that reads the arrays itself costs less than one that is told about them.
+    if made.short(x, y, None, output) is not None:
+        return output
     x = x if _in_rows(x) else np.ascontiguousarray(x)
-    turned = _in_rows(y.T) and not (_in_rows(y) and rows > 1)
-    y = y if turned or _in_rows(y) else np.ascontiguousarray(y)
-    made, work = _kernels_of(chosen), rows * depth * columns
+    y = y if _in_rows(y.T) or _in_rows(y) else np.ascontiguousarray(y)
+    turned = _in_rows(y.T)
     items = -(-columns // made.widths[turned])
     needs_room = not turned and rows > matmul.FEW
-    if work < _SHARED and made.short is not None:
-        # A call that reads the arrays itself costs less than one that is told about them.
-        room = _room(made.scratch) if needs_room else 0
-        made.short(made.addresses[turned], x, y, output, turned, room, items)
-        return output
     y = y.T if turned else y
     sizes = (rows, depth, columns, *_pitches(x, y, output))
     rooms = () if turned else (_room(made.scratch * team().threads) if needs_room else 0,)
+    work = rows * depth * columns
     _run(made.addresses[turned], items, (_at(x), _at(y), _at(output), *rooms, *sizes), work)
     return output
-
-
-_SHORT = """
-define void @short(ptr %kernel, ptr %x, ptr %y, ptr %out, i64 %turned, i64 %room,
-                   i64 %items) {
- %list = alloca [16 x i64], align 8
- %isturned = icmp ne i64 %turned, 0
- br label %x.array
-PARTS
- %yrow = select i1 %isturned, i64 %y.s1, i64 %y.s0
- %yp = sdiv i64 %yrow, 4
- %xp = sdiv i64 %x.s0, 4
- %op = sdiv i64 %out.s0, 4
- store i64 %x.data, ptr %list
- %l1 = getelementptr i64, ptr %list, i64 1
- store i64 %y.data, ptr %l1
- %l2 = getelementptr i64, ptr %list, i64 2
- store i64 %out.data, ptr %l2
- %l3 = getelementptr i64, ptr %list, i64 3
- store i64 %room, ptr %l3
- %from = select i1 %isturned, i64 3, i64 4
- %sizes = getelementptr i64, ptr %list, i64 %from
- store i64 %x.d0, ptr %sizes
- %z1 = getelementptr i64, ptr %sizes, i64 1
- store i64 %x.d1, ptr %z1
- %z2 = getelementptr i64, ptr %sizes, i64 2
- store i64 %y.d1, ptr %z2
- %z3 = getelementptr i64, ptr %sizes, i64 3
- store i64 %xp, ptr %z3
- %z4 = getelementptr i64, ptr %sizes, i64 4
- store i64 %yp, ptr %z4
- %z5 = getelementptr i64, ptr %sizes, i64 5
- store i64 %op, ptr %z5
- call void %kernel(ptr %list, i64 0, i64 %items, i64 0)
- ret void
-}
-"""
-_PART = f"""
- br label %NAME.array
-NAME.array:
- %NAME.dp = getelementptr i8, ptr %NAME, i64 {DATA}
- %NAME.data = load i64, ptr %NAME.dp
- %NAME.shp = getelementptr i8, ptr %NAME, i64 {SHAPE}
- %NAME.shape = load ptr, ptr %NAME.shp
- %NAME.d0 = load i64, ptr %NAME.shape
- %NAME.d1p = getelementptr i64, ptr %NAME.shape, i64 1
- %NAME.d1 = load i64, ptr %NAME.d1p
- %NAME.stp = getelementptr i8, ptr %NAME, i64 {STRIDES}
- %NAME.strides = load ptr, ptr %NAME.stp
- %NAME.s0 = load i64, ptr %NAME.strides
- %NAME.s1p = getelementptr i64, ptr %NAME.strides, i64 1
- %NAME.s1 = load i64, ptr %NAME.s1p
-"""
-
-
-@functools.cache
-def _short() -> Any:
-    """Return a function that multiplies two arrays into a third, which keeps the interpreter."""
-    parts = "".join(_PART.replace("NAME", name) for name in ("x", "y", "out"))
-    text = _SHORT.replace(" br label %x.array\nPARTS", parts)
-    cache, key = ObjectCache(), key_of("short products", text)
-    data = cache.get(key)
-    if data is None:
-        data = llvm.compile_text(text)
-        cache.put(key, data)
-    library = llvm.load_object(data, ["short"])
-    array, number = ctypes.py_object, ctypes.c_int64
-    kinds = (number, array, array, array, number, number, number)
-    function = llvm.function(library.addresses["short"], None, *kinds)
-    _kept.append(library)
-    return function
-
-
-_kept: list[Any] = []
 
 
 def _in_rows(x: Array) -> bool:
@@ -159,9 +108,9 @@ def _pitches(*arrays: Array) -> tuple[int, ...]:
 def _room(count: int) -> int:
     """Return the address of room for so many numbers, which this thread keeps."""
     room = getattr(_local, "room", None)
-    if room is None or len(room) < count + 16:
-        room = _local.room = np.empty(count + 16, np.float32)
-    return _at(room) + -_at(room) % 64
+    if room is None or len(room) < count:
+        room = _local.room = large_room(4 * count).view(np.float32)
+    return _at(room)
 
 
 def _run(function: int, items: int, words: tuple[int, ...], work: int) -> None:

@@ -61,7 +61,7 @@ DATA, NDIM, SHAPE, STRIDES, DESCR, FLAGS = 16, 24, 32, 40, 56, 64
 """Where an array object has these: PyArrayObject_fields in NumPy's ndarraytypes.h."""
 _NEEDED = 0x1 | 0x100
 """Flags: in rows without gaps, and aligned."""
-_FLOAT, _NEW = 11, 93
+FLOAT, NEW = 11, 93
 """The number of float32 among NumPy's types, and of PyArray_New in its C interface."""
 
 
@@ -116,7 +116,7 @@ take:
 make:
  %raxes = ptrtoint ptr %result_axes to i64
  %raxes32 = trunc i64 %raxes to i32
- %y = call ptr %new(ptr %type, i32 %raxes32, ptr %result_lengths, i32 {_FLOAT}, ptr null,
+ %y = call ptr %new(ptr %type, i32 %raxes32, ptr %result_lengths, i32 {FLOAT}, ptr null,
                     ptr null, i32 0, i32 0, ptr null)
  %failed = icmp eq ptr %y, null
  br i1 %failed, label %done, label %go
@@ -177,19 +177,19 @@ class Entry:
         self._record = np.zeros(_Word.SIZE, np.int64).view(_Record)
         self._record.owner = self  # the function refers to nothing else
         self._other, self._kept = other, list[Any]()
-        table = ctypes.cast(_interface() or 0, ctypes.POINTER(ctypes.c_void_p))
+        table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
         self._set(_Word.TYPE, id(np.ndarray))
         self._set(_Word.DESCRIPTOR, id(np.dtype(np.float32)))
         self._set(_Word.AXES, -1)
         self._set(_Word.OTHER, id(other))
-        self._set(_Word.NEW, table[_NEW] or 0)
+        self._set(_Word.NEW, table[NEW] or 0)
         for word, name in (
             (_Word.CALL, "PyObject_CallOneArg"),
             (_Word.LEAVE, "PyEval_SaveThread"),
             (_Word.ENTER, "PyEval_RestoreThread"),
         ):
             self._set(word, ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0)
-        self._definition = _Definition(b"run", code.addresses["entry"], 8, other.__doc__)  # METH_O
+        self._definition = Definition(b"run", code.addresses["entry"], 8, other.__doc__)  # METH_O
         make = ctypes.PYFUNCTYPE(
             ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object
         )(("PyCFunction_NewEx", api))
@@ -227,7 +227,7 @@ class Entry:
         self._record[word] = number
 
 
-class _Definition(ctypes.Structure):
+class Definition(ctypes.Structure):
     """CPython's PyMethodDef."""
 
     _fields_ = (
@@ -261,11 +261,11 @@ def is_possible() -> bool:
         and word(DESCR, ctypes.c_void_p) == id(x.dtype)
         and word(FLAGS, ctypes.c_int32) & _NEEDED == _NEEDED
     )
-    return lies and _interface() is not None
+    return lies and interface() is not None
 
 
 @functools.cache
-def _interface() -> int | None:
+def interface() -> int | None:
     """Return the address of NumPy's C interface."""
     core = importlib.import_module("numpy._core._multiarray_umath")
     take = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
+from llmbol_core.errors import ShapeError
+from llmbol_core.ml.api import create_ml_module
 from llmbol_core.ml.kernels.target import target
-from llmbol_core.ml.matrices import multiply
+from llmbol_core.ml.matrices import multiply, never, short_products
+from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.ops.tiles import product, product_by_definition
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
@@ -73,3 +77,83 @@ def test_every_instruction_set_gives_the_same(chosen, monkeypatch, rng):
     for size in SIZES:
         for turned in (False, True):
             test_products_of_all_sizes(size, turned, rng)
+
+
+@pytest.fixture(scope="module")
+def shorts():
+    found = short_products(CHOSEN)
+    if found[0] is never:
+        pytest.skip("there are no short products in machine code here")
+    return found
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 64, 64), (3, 7, 300), (9, 40, 70), (33, 200, 41)])
+def test_short_products_have_the_bits_of_long_ones(size, shorts, rng):
+    m, k, n = size
+    x, y = rng.normal(size=(m, k)).astype("f4"), rng.normal(size=(k, n)).astype("f4")
+    bias = rng.normal(size=n).astype("f4")
+    for right, turned in ((y, False), (np.asfortranarray(y), False), (np.array(y.T), True)):
+        made = shorts[turned](x, right)
+        given = right.T if turned else right
+        np.testing.assert_allclose(made, x @ y, atol=1e-5 * k)
+        assert made.flags.owndata
+        assert made.flags.c_contiguous
+        assert made.tobytes() == multiply(x[:, :], given, np.empty((m, n), "f4"), CHOSEN).tobytes()
+        assert shorts[turned](x, right, bias).tobytes() == (made + bias).tobytes()
+        assert shorts[turned](x, right, None).tobytes() == made.tobytes()
+        room = np.empty((m, n + 5), np.float32)[:, 3:-2]
+        assert shorts[turned](x, right, None, room) is room
+        np.testing.assert_array_equal(room, made)
+    wide = np.zeros((2 * m, k + 3), np.float32)[::2, 1:-2]
+    wide[...] = x
+    assert shorts[0](wide, y).tobytes() == shorts[0](x, y).tobytes()
+
+
+class Subclass(np.ndarray[Any, Any]):
+    """An array that might do something else."""
+
+
+def test_short_products_leave_the_rest_alone(shorts, rng):
+    x, y = rng.normal(size=(4, 6)).astype("f4"), rng.normal(size=(6, 8)).astype("f4")
+    others = (
+        (x,), (x, y, None, x, x), (x, x), (x, y.astype("f8")), (x.tolist(), y), (x, None),
+        (x[0], y), (x[None], y), (x, y[:, 0]), (x[:0], y), (x[:, :0], y[:0]), (x, y[:, :0]),
+        (x[:, ::-1], y[:, :]), (x[::-1], y), (x, y[:, ::-1]), (x, y[:, ::2]), (x[:, ::2], y[:3]),
+        (x.view(Subclass), y), (x.astype(">f4"), y), (x, y, np.ones(7, "f4")), (x, y, 1.0),
+        (x, y, np.ones((1, 8), "f4")), (x, y, np.ones(8)), (x, y, np.ones(16, "f4")[::2]),
+        (np.broadcast_to(np.float32(1), (4, 6)), y),
+    )  # fmt: skip
+    for arguments in others:
+        assert shorts[0](*arguments) is None
+    large = np.zeros((1 << 12, 1 << 13), np.float32)
+    assert shorts[0](large, large.T) is None
+    with pytest.raises(TypeError, match="keyword"):
+        shorts[0](x, y=y)
+
+
+def test_short_products_hold_and_leak_nothing(shorts):
+    x, y = np.ones((2, 3), np.float32), np.ones((3, 4), np.float32)
+    room = np.empty((2, 4), np.float32)
+    before = [sys.getrefcount(value) for value in (x, y, room)]
+    for _ in range(100):
+        assert shorts[0](x, y).sum() == 24
+        assert shorts[0](x, y, None, room) is room
+        assert shorts[0](x, 1) is None
+    assert [sys.getrefcount(value) for value in (x, y, room)] == before
+    made, other = shorts[0](x, y), np.empty(1)
+    assert sys.getrefcount(made) == sys.getrefcount(other)
+
+
+def test_operations_say_what_does_not_fit(rng):
+    x, y = rng.normal(size=(2, 3)).astype("f4"), rng.normal(size=(4, 5)).astype("f4")
+    for operation in (OPS["matmul"], create_ml_module().matmul):
+        with pytest.raises(ShapeError, match=r"\(2, 3\) and \(4, 5\) do not fit"):
+            operation(x, y)
+    product = create_ml_module().matmul(create_ml_module().create_tensor(x), y[:3])
+    np.testing.assert_allclose(product.numpy(), x @ y[:3], atol=1e-6)
+
+
+def test_a_single_column_is_summed_alike_in_all_batches(rng):
+    x, y = rng.normal(size=(20, 700)).astype("f4"), rng.normal(size=(700, 1)).astype("f4")
+    whole = product(x, y)
+    assert product(x[:1], y).tobytes() == whole[:1].tobytes()

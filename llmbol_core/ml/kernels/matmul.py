@@ -3,43 +3,69 @@
     multiply   x [M, K] times y [K, N]: blocks of y are packed into panels that stay in the cache
     dots       x [M, K] times the transpose of w [N, K]: rows of both are multiplied along the depth
 
-A result depends on its row and column alone, not on how many others there are: each is summed over
-blocks of the depth in turn. Within a block ``multiply`` has one chain of sums; ``dots`` has one
-for each lane, and adds those halves upon halves.
+A result depends on its row and column alone, not on how many others there are: ``multiply`` has one
+chain of sums over the depth; ``dots`` has one for each lane within a block of the depth, and adds
+those halves upon halves and then to the blocks before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread
+from llmbol_core.ml.kernels.elementwise import read, spread, write
 from llmbol_core.ml.kernels.kinds import f32, i64
-from llmbol_core.ml.kernels.tiles import AHEAD, accumulate, lesser_number, most_rows, rows_in_turn
+from llmbol_core.ml.kernels.tiles import AHEAD, lesser_number, most_rows, rows_in_turn
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
-    from llmbol_core.ml.kernels.vectors import Pointer, Value
+    from llmbol_core.ml.kernels.vectors import Pointer, Value, Variable
 
 group = Group("matmul")
 
-DEPTH = 1536
+DEPTH = 1024
 """How much of the depth ``multiply`` does at a time."""
-PANELS = 4
-"""How many panels it packs at a time."""
 LONG = 1024
 """How much of the depth ``dots`` does at a time."""
-SOON = 6
+SOON = 48
 """How many rows ahead y is asked for."""
-BROAD = 1024
-"""Columns from which on a single row goes along them rather than along the depth."""
 FEW = 8
 """Rows for which packing is not worth it."""
+SHORT = 64
+"""Up to how many rows what is packed is not used often."""
+BROAD = 512
+"""Columns from which on few rows go along them rather than along the depth."""
+LARGE = 3 << 16
+"""How many numbers y must have for a single row to do so."""
+NEAREST = 6144
+"""How many sums such rows have at a time, so that the nearest cache holds them."""
+
+
+def panels_at_a_time(lanes: int) -> int:
+    """Return how many panels ``multiply`` packs at a time: half of a second cache of 1 MB."""
+    return 64 // lanes
+
+
+def tallest(lanes: int) -> int:
+    """Return how many rows a tile has: as many as a line of the nearest cache holds, or less."""
+    return 8 if lanes == 16 else 6
 
 
 def scratch_size(lanes: int) -> int:
     """Return how many numbers a thread of ``multiply`` needs room for."""
-    return PANELS * 2 * lanes * DEPTH + AHEAD
+    return panels_at_a_time(lanes) * 2 * lanes * DEPTH + AHEAD
+
+
+Take = Callable[["Value"], "list[Value]"]
+"""Writes the code that reads the vectors of a panel at a step of the depth."""
+
+
+_STRIPS = (
+    ((8, 4), (4,), (3,), (3,), (2,), (2,), (1,), (1,)),
+    ((16, 8, 4), (8,), (4,), (4,), (4,), (3,), (3,), (3,)),
+)
+"""Vectors of columns that few rows have at a time, by their number: with 16 registers and 32."""
 
 
 class _Multiply:
@@ -52,7 +78,8 @@ class _Multiply:
         self.k, self.x, self.y, self.out = k, x, y, out
         self.rows, self.depth, self.columns = rows, depth, columns
         self.x_pitch, self.y_pitch, self.out_pitch = x_pitch, y_pitch, out_pitch
-        self.width = 2 * k.lanes
+        self.width, self.tallest = 2 * k.lanes, tallest(k.lanes)
+        self.panels = panels_at_a_time(k.lanes)
         self.scratch = scratch.at(k.thread * scratch_size(k.lanes))
 
     def write(self, begin: Value, end: Value) -> None:
@@ -63,95 +90,169 @@ class _Multiply:
             with yes:
                 self._few()
             with no:
-                for first in k.range(begin, end, PANELS):
-                    last = lesser_number(k, first + PANELS, end)
-                    for start in k.range(0, self.depth, DEPTH):
-                        length = lesser_number(k, self.depth - start, k.value(DEPTH, i64))
-                        self._block(first, last, start, length)
+                # If there are few rows to use what is packed, more of it is asked for early.
+                self.is_short = self.rows <= SHORT
+                step = k.select(self.is_short, k.value(DEPTH // 4, i64), k.value(DEPTH, i64))
+                for first in k.range(begin, end, self.panels):
+                    last = lesser_number(k, first + self.panels, end)
+                    for start in k.range(0, self.depth, step):
+                        self._block(first, last, start, lesser_number(k, self.depth - start, step))
 
     def _block(self, first: Value, last: Value, start: Value, length: Value) -> None:
-        """Write the code for some panels and a part of the depth."""
-        k, lanes = self.k, self.k.lanes
-        for i in k.range(length):
-            given = self.y.at((start + i) * self.y_pitch)
-            later = self.y.at((start + i + SOON) * self.y_pitch)
-            for panel in k.range(first, last):
-                column = panel * self.width
-                to = self.scratch.at((panel - first) * (self.width * DEPTH) + i * self.width)
-                for j in range(2):
-                    left = self.columns - column - lanes * j
-                    later.prefetch(column + lanes * j)
-                    to.store(given.load_some(left, lanes, column + lanes * j), lanes * j)
+        """Write the code for some panels and a part of the depth; the first tiles pack them."""
+        k, most = self.k, self.tallest
+        head = k.select(self.rows > 2 * most, k.value(most, i64), (self.rows + 1) // 2)
+        for panel in k.range(first, last):
+            for size in range((FEW + 2) // 2, most + 1):
+                with k.when(head.equals(size)):
+                    self._tile(k.value(0, i64), size, first, panel, start, length, True)
 
         def tile(row: Value, count: int) -> None:
             for panel in k.range(first, last):
-                packed = self.scratch.at((panel - first) * (self.width * DEPTH))
-                self._tile(row, count, panel * self.width, start, length, packed)
+                self._tile(row, count, first, panel, start, length)
 
-        rows_in_turn(k, k.value(0, i64), self.rows, most_rows(k), tile)
+        rows_in_turn(k, head, self.rows, most, tile)
 
     def _tile(
-        self, row: Value, count: int, column: Value, start: Value, length: Value, panel: Pointer
-    ) -> None:
-        """Write the code for some rows and one panel."""
-        k, lanes = self.k, self.k.lanes
-        rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
-        places = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
+        self, row: Value, count: int, first: Value, panel: Value, start: Value, length: Value,
+        packs: bool = False,
+    ) -> None:  # fmt: skip
+        """Write the code for some rows and a panel."""
+        k, lanes, column = self.k, self.k.lanes, panel * self.width
         left = [self.columns - column - lanes * j for j in range(2)]
-        fresh = start.equals(0)
-        none = k.value(0, i64)
-        initial = [
-            [place.load_some(k.select(fresh, none, left[j]), lanes, lanes * j) for j in range(2)]
-            for place in places
+        targets = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
+        sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in targets]
+        with k.when(start.differs(0)):
+            for target, totals in zip(targets, sums, strict=True):
+                for j, total in enumerate(totals):
+                    total.value = target.load_some(left[j], lanes, lanes * j)
+        for target in targets:
+            for j in range(2):  # where the rows below will go
+                target.prefetch(self.out_pitch * count + lanes * j)
+        rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
+        take = self._packing(first, panel, start, length) if packs else (
+            self._packed(row + count, panel - first, start)
+        )  # fmt: skip
+        _accumulate(k, rows, length, sums, take)
+        with k.either(left[1] >= lanes) as (whole, some):
+            with whole:
+                for target, totals in zip(targets, sums, strict=True):
+                    for j, total in enumerate(totals):
+                        target.store(total.value, lanes * j)
+            with some:
+                for target, totals in zip(targets, sums, strict=True):
+                    for j, total in enumerate(totals):
+                        target.store_some(total.value, left[j], lanes * j)
+
+    def _packed(self, below: Value, place: Value, start: Value) -> Take:
+        """Return what reads a packed panel; the rows below are asked for, some by each panel."""
+        lanes, width = self.k.lanes, self.width
+        packed = self.scratch.at(place * (width * DEPTH))
+        share = -(-self.tallest // self.panels)
+        later = [
+            self.x.at((below + place * share + r) * self.x_pitch + start) for r in range(share)
         ]
-        for place in places:
+
+        def take(i: Value) -> list[Value]:
+            for line in later:
+                line.prefetch(i, level=2)
             for j in range(2):
-                place.prefetch(self.width + lanes * j)  # the next tile begins with these
-        sums = accumulate(k, rows, [panel], 2, initial, length)
-        for place, line in zip(places, sums, strict=True):
-            for j, value in enumerate(line):
-                place.store_some(value, left[j], lanes * j)
+                packed.prefetch(i * width + (lanes * j + AHEAD))
+            return [packed.load(i * width + lanes * j, lanes) for j in range(2)]
+
+        return take
+
+    def _packing(self, first: Value, panel: Value, start: Value, length: Value) -> Take:
+        """Return what reads a panel of y and packs it."""
+        k, lanes, width = self.k, self.k.lanes, self.width
+        place, column = panel - first, panel * width
+        packed = self.scratch.at(place * (width * DEPTH))
+
+        def take(i: Value) -> list[Value]:
+            # Soon this panel; or the next part of the depth, the parts of each row in turn.
+            turn = place * length + i
+            row = k.select(self.is_short, length + turn // self.panels, i + SOON)
+            near = k.select(self.is_short, (first + turn % self.panels) * width, column)
+            given = self.y.at((start + i) * self.y_pitch + column)
+            found = []
+            for j in range(2):
+                self.y.prefetch((start + row) * self.y_pitch + near + lanes * j)
+                left = self.columns - column - lanes * j
+                found.append(given.load_some(left, lanes, lanes * j))
+                packed.store(found[j], i * width + lanes * j)
+            return found
+
+        return take
 
     def _few(self) -> None:
-        """Write the code for few rows: y is read as it lies, as many columns as there can be."""
+        """Write the code for few rows: y is read as it lies."""
         k = self.k
-        broad = self.rows.equals(1) & (self.columns >= BROAD)
-        with k.when(broad):
-            self._stream()
-        few = k.select(broad, self.rows * 0, self.rows)
-        for size in range(1, FEW + 1):
-            with k.when(few.equals(size)):
-                count = 8 if size < 3 else 4 if size < 6 else 3
-                lanes = k.lanes if k.lanes > 8 or size < 3 else 1
-                vectors = max(1, count if lanes > 1 else count // 2)
-                span = vectors * k.lanes
-                end = lesser_number(k, self.end * self.width, self.columns)
-                for column in k.range(self.begin * self.width, end, span):
-                    self._strip(size, column, vectors, end)
-
-    def _stream(self) -> None:
-        """Write the code for one row: y goes by once, and the sums stay in the nearest cache."""
-        k, lanes, end = self.k, self.k.lanes, self.columns
         first = self.begin * self.width
-        last = lesser_number(k, self.end * self.width, end)
+        last = lesser_number(k, self.end * self.width, self.columns)
+        wide = last - first >= BROAD
+        for size in range(1, FEW + 1):
+            broad = wide if size > 1 else wide & (self.depth * self.columns >= LARGE)
+            with k.when(self.rows.equals(size)), k.either(broad) as (yes, no):
+                with yes:
+                    near = NEAREST // size // 64 * 64
+                    for column in k.range(first, last, near):
+                        self._stream(size, column, lesser_number(k, column + near, last), near)
+                with no:
+                    self._strips(size, first, last)
 
-        def add(start: Value, count: int) -> None:
-            factors = [self.x.splat(start + i, lanes) for i in range(count)]
+    def _strips(self, count: int, first: Value, last: Value) -> None:
+        """Write the code for all rows and some columns, as many of them at a time as can be."""
+        k = self.k
+        start = k.variable(first)
+        sizes = _STRIPS[k.lanes == 16][count - 1]
+        for vectors in sizes:
+            width = vectors * k.lanes
+            stop = last if vectors == sizes[-1] else first + (last - first) // width * width
+            for column in k.range(start.value, stop, width):
+                self._strip(count, column, vectors, last)
+            start.value = stop
+
+    def _stream(self, count: int, first: Value, last: Value, most: int) -> None:
+        """Write the code for all rows and some columns: y goes by once, some of it at a time."""
+        k, lanes = self.k, self.k.lanes
+        registers = 16 if lanes == 16 else 8
+        step = next(n for n in (4, 2, 1) if n * count <= registers or n == 1)
+        # The sums do not lie as far apart as a page is long, as they may do in the result.
+        room = k.room(f32, count * (most + 48))
+        targets = [room.at(r * (most + 48)) for r in range(count)]
+
+        def add(start: Value, size: int) -> None:
+            factors = [
+                [self.x.splat(start + (r * self.x_pitch + i), lanes) for i in range(size)]
+                for r in range(count)
+            ]
             fresh = start.equals(0)
-            lines = [self.y.at((start + i) * self.y_pitch) for i in range(count)]
-            for column in k.range(first, last, lanes):
-                left = last - column
-                total = self.out.load_some(k.select(fresh, left * 0, left), lanes, column)
-                for factor, line in zip(factors, lines, strict=True):
-                    line.prefetch(column + 512)
-                    total = k.fma(factor, line.load_some(left, lanes, column), total)
-                self.out.store_some(total, left, column)
+            lines = [self.y.at((start + i) * self.y_pitch + first) for i in range(size)]
 
-        whole = self.depth // 4 * 4
-        for i in k.range(0, whole, 4):
-            add(i, 4)
+            def column(i: Value, left: Value | None) -> None:
+                for line in lines:
+                    line.prefetch(self.y_pitch * size + i, level=3 if count == 1 else 2)
+                given = [read(k, line, i, left) for line in lines]
+                for target, numbers in zip(targets, factors, strict=True):
+                    total = k.select(fresh, k.zeros(f32, lanes), target.load(i, lanes))
+                    for factor, value in zip(numbers, given, strict=True):
+                        total = k.fma(factor, value, total)
+                    target.store(total, i)
+
+            spread(k, last - first, column)
+
+        whole = self.depth // step * step
+        for i in k.range(0, whole, step):
+            add(i, step)
         for i in k.range(whole, self.depth):
             add(i, 1)
+        for r, target in enumerate(targets):
+            place = self.out.at(r * self.out_pitch + first)
+
+            def copy(i: Value, left: Value | None) -> None:
+                write(k, place, target.load(i, lanes), i, left)
+
+            spread(k, last - first, copy)
 
     def _strip(self, count: int, column: Value, vectors: int, end: Value) -> None:
         """Write the code for all rows and some vectors of columns."""
@@ -159,20 +260,31 @@ class _Multiply:
         rows = [self.x.at(self.x_pitch * r) for r in range(count)]
         left = [end - column - lanes * j for j in range(vectors)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(vectors)] for _ in range(count)]
-        for i in k.range(self.depth):
+
+        def take(i: Value) -> list[Value]:
             given = self.y.at(i * self.y_pitch + column)
-            later = self.y.at((i + SOON) * self.y_pitch + column)
-            for j in range(vectors):
-                later.prefetch(lanes * j)
-            line = [given.load_some(left[j], lanes, lanes * j) for j in range(vectors)]
-            for row, totals in zip(rows, sums, strict=True):
-                x = row.splat(i, lanes)
-                for total, y in zip(totals, line, strict=True):
-                    total.value = k.fma(x, y, total.value)
+            for j in range(vectors if count > 1 else 0):
+                given.prefetch(self.y_pitch * SOON + lanes * j)
+            return [given.load_some(left[j], lanes, lanes * j) for j in range(vectors)]
+
+        _accumulate(k, rows, self.depth, sums, take)
         for r, totals in enumerate(sums):
             place = self.out.at(self.out_pitch * r + column)
             for j, total in enumerate(totals):
                 place.store_some(total.value, left[j], lanes * j)
+
+
+def _accumulate(
+    k: Builder, rows: list[Pointer], depth: Value, sums: list[list[Variable]],
+    take: Take,
+) -> None:  # fmt: skip
+    """Write sums of products of rows and what ``take`` finds for each step of the depth."""
+    for i in k.range(depth):
+        line = take(i)
+        for row, totals in zip(rows, sums, strict=True):
+            x = row.splat(i, k.lanes)
+            for total, value in zip(totals, line, strict=True):
+                total.value = k.fma(x, value, total.value)
 
 
 @group.kernel(

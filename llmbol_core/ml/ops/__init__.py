@@ -34,9 +34,10 @@ _FAMILIES = (
 
 def __getattr__(name: str) -> Callable[..., Array]:
     """Return the definition of an operation by its name."""
-    if name in OPS:
-        return OPS[name].run
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in OPS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    function = globals()[name] = OPS[name].run  # found at once from now on
+    return function
 
 
 def __dir__() -> list[str]:

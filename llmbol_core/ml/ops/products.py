@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,13 +15,14 @@ from llmbol_core.ml.ops.table import (
     Indices,
     Out,
     Shape,
+    Short,
     Weights,
     broadcast,
     op,
     sample,
     unbroadcast,
 )
-from llmbol_core.ml.ops.tiles import product
+from llmbol_core.ml.ops.tiles import product, short_linear, short_matmul
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
 
@@ -53,7 +55,10 @@ def _linear_gradient(
     return g @ weight, rows.T @ x.reshape(-1, x.shape[-1]), along_bias
 
 
-@op(_linear_shape, _linear_flops, sample((2, 3, 5), (4, 5), (4,)), _linear_gradient)
+@op(
+    _linear_shape, _linear_flops, sample((2, 3, 5), (4, 5), (4,)), _linear_gradient,
+    short=short_linear,
+)  # fmt: skip
 def linear(x: Array, weight: Weights, bias: Array | None = None, out: Out = None) -> Array:
     """Multiply rows by a matrix [out, in] and add a bias: x W^T + b."""
     rows, place = _rows(x), None if out is None else _rows(out)
@@ -81,10 +86,18 @@ def _mul_mat_gradient(g: Array, y: Array, weight: Array, x: Array) -> tuple[Arra
     return along_weight, along_x
 
 
-@op(_mul_mat_shape, _mul_mat_flops, sample((4, 5), (2, 3, 5)), _mul_mat_gradient)
+def _short_mul_mat() -> Short:
+    multiply = short_linear()
+    return lambda weight, x, *more: None if more else multiply(x, weight)
+
+
+@op(
+    _mul_mat_shape, _mul_mat_flops, sample((4, 5), (2, 3, 5)), _mul_mat_gradient,
+    short=functools.cache(_short_mul_mat),
+)  # fmt: skip
 def mul_mat(weight: Weights, x: Array, out: Out = None) -> Array:
     """Multiply as ggml does: both operands have their rows along the last axis."""
-    return linear(x, weight, out=out)
+    return linear(x, weight) if out is None else linear(x, weight, out=out)
 
 
 # ---- matrix products of activations ----
@@ -105,7 +118,10 @@ def _matmul_gradient(g: Array, z: Array, x: Array, y: Array) -> tuple[Array, Arr
     return unbroadcast(along_x, x.shape), unbroadcast(along_y, y.shape)
 
 
-@op(_matmul_shape, _matmul_flops, sample((2, 3, 5), (2, 5, 4)), _matmul_gradient)
+@op(
+    _matmul_shape, _matmul_flops, sample((2, 3, 5), (2, 5, 4)), _matmul_gradient,
+    short=short_matmul,
+)  # fmt: skip
 def matmul(x: Array, y: Array, out: Out = None) -> Array:
     """Multiply matrices, [..., M, K] and [..., K, N]; the axes in front broadcast."""
     if y.ndim == 2:

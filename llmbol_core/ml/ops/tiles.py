@@ -8,13 +8,34 @@ are in the batch.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from llmbol_core.ml.kernels.target import target
-from llmbol_core.ml.ops.table import Array, Out
+from llmbol_core.ml.ops.table import Array, Out, Short
 
 _TILE = 8
 """Rows of a tile: so few that the kernels of BLAS libraries do not treat some in another way."""
+
+
+@functools.cache
+def short_matmul() -> Short:
+    """Return what multiplies small matrices at once, [M, K] times [K, N]."""
+    return _short_products()[0]
+
+
+@functools.cache
+def short_linear() -> Short:
+    """Return what multiplies few rows at once, [M, K] times [N, K] transposed, and adds a bias."""
+    return _short_products()[1]
+
+
+def _short_products() -> tuple[Short, Short]:
+    from llmbol_core.ml.matrices import never, short_products
+
+    chosen = target()
+    return (never, never) if chosen is None else short_products(chosen)
 
 
 def product(x: Array, y: Array, out: Out = None) -> Array:
