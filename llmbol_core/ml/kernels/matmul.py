@@ -11,6 +11,7 @@ those halves upon halves and then to the blocks before.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
@@ -32,18 +33,25 @@ SOON = 48
 """How many rows ahead y is asked for."""
 FEW = 8
 """Rows for which packing is not worth it."""
+APART = 32
+"""How many numbers lie between copies of rows."""
 SHORT = 64
 """Up to how many rows what is packed is not used often."""
 BROAD = 512
 """Columns from which on few rows go along them rather than along the depth."""
 LARGE = 3 << 16
 """How many numbers y must have for a single row to do so."""
+VAST = 1 << 20
+"""How many numbers y must have for twice as many rows to do so."""
 NEAREST = 6144
 """How many sums such rows have at a time, so that the nearest cache holds them."""
 
 
 def panels_at_a_time(lanes: int) -> int:
-    """Return how many panels ``multiply`` packs at a time: half of a second cache of 1 MB."""
+    """Return how many panels ``multiply`` packs at a time: half of a second cache of 1 MB.
+
+    It may be one more if that makes their number even.
+    """
     return 64 // lanes
 
 
@@ -54,7 +62,8 @@ def tallest(lanes: int) -> int:
 
 def scratch_size(lanes: int) -> int:
     """Return how many numbers a thread of ``multiply`` needs room for."""
-    return panels_at_a_time(lanes) * 2 * lanes * DEPTH + AHEAD
+    copies = 8 * (DEPTH + APART) if lanes == 16 else 0
+    return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH + AHEAD + copies
 
 
 Take = Callable[["Value"], "list[Value]"]
@@ -81,20 +90,29 @@ class _Multiply:
         self.width, self.tallest = 2 * k.lanes, tallest(k.lanes)
         self.panels = panels_at_a_time(k.lanes)
         self.scratch = scratch.at(k.thread * scratch_size(k.lanes))
+        self.copies = k.lanes == 16
+        self.room = self.scratch.at((self.panels + 1) * self.width * DEPTH + AHEAD)
 
     def write(self, begin: Value, end: Value) -> None:
         """Write the code for some panels."""
         k = self.k
         self.begin, self.end = begin, end
-        with k.either(self.rows <= FEW) as (yes, no):
+        passes = (self.rows <= 2 * FEW) & (self.depth * self.columns >= VAST)
+        passes = passes & ((end - begin) * self.width >= BROAD)
+        with k.either((self.rows <= FEW) | passes) as (yes, no):
             with yes:
                 self._few()
             with no:
                 # If there are few rows to use what is packed, more of it is asked for early.
                 self.is_short = self.rows <= SHORT
-                step = k.select(self.is_short, k.value(DEPTH // 4, i64), k.value(DEPTH, i64))
-                for first in k.range(begin, end, self.panels):
-                    last = lesser_number(k, first + self.panels, end)
+                most = k.select(self.is_short, k.value(DEPTH // 4, i64), k.value(DEPTH, i64))
+                parts = (self.depth + most - 1) // most
+                step = ((self.depth + parts - 1) // parts + 15) // 16 * 16
+                groups = (end - begin + self.panels // 2) // self.panels
+                wide = k.select(groups > 1, (end - begin + groups - 1) // k.select(
+                    groups > 1, groups, k.value(1, i64)), end - begin)  # fmt: skip
+                for first in k.range(begin, end, wide):
+                    last = lesser_number(k, first + wide, end)
                     for start in k.range(0, self.depth, step):
                         self._block(first, last, start, lesser_number(k, self.depth - start, step))
 
@@ -105,20 +123,26 @@ class _Multiply:
         for panel in k.range(first, last):
             for size in range((FEW + 2) // 2, most + 1):
                 with k.when(head.equals(size)):
-                    self._tile(k.value(0, i64), size, first, panel, start, length, True)
+                    rows = [self.x.at(r * self.x_pitch + start) for r in range(size)]
+                    self._tile(k.value(0, i64), rows, first, panel, start, length, packs=True)
 
         def tile(row: Value, count: int) -> None:
-            for panel in k.range(first, last):
-                self._tile(row, count, first, panel, start, length)
+            rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
+            begin = first
+            if self.copies:
+                self._tile(row, rows, first, first, start, length, copies=True)
+                rows, begin = [self.room.at(r * (DEPTH + APART)) for r in range(count)], first + 1
+            for panel in k.range(begin, last):
+                self._tile(row, rows, first, panel, start, length)
 
         rows_in_turn(k, head, self.rows, most, tile)
 
     def _tile(
-        self, row: Value, count: int, first: Value, panel: Value, start: Value, length: Value,
-        packs: bool = False,
+        self, row: Value, rows: list[Pointer], first: Value, panel: Value, start: Value,
+        length: Value, packs: bool = False, copies: bool = False,
     ) -> None:  # fmt: skip
         """Write the code for some rows and a panel."""
-        k, lanes, column = self.k, self.k.lanes, panel * self.width
+        k, lanes, column, count = self.k, self.k.lanes, panel * self.width, len(rows)
         left = [self.columns - column - lanes * j for j in range(2)]
         targets = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in targets]
@@ -129,10 +153,11 @@ class _Multiply:
         for target in targets:
             for j in range(2):  # where the rows below will go
                 target.prefetch(self.out_pitch * count + lanes * j)
-        rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
         take = self._packing(first, panel, start, length) if packs else (
             self._packed(row + count, panel - first, start)
         )  # fmt: skip
+        if copies:
+            rows, take = self._copying(rows, length, take)
         _accumulate(k, rows, length, sums, take)
         with k.either(left[1] >= lanes) as (whole, some):
             with whole:
@@ -162,6 +187,29 @@ class _Multiply:
 
         return take
 
+    def _copying(
+        self, rows: list[Pointer], length: Value, take: Take
+    ) -> tuple[list[Pointer], Take]:
+        """Return where copies of rows will be, and what also makes them, some steps ahead.
+
+        Rows that are whole pages apart would drive each other out of the nearest cache.
+        """
+        k, pitch = self.k, DEPTH + APART
+        copied = [self.room.at(r * pitch) for r in range(len(rows))]
+        for row, place in zip(rows, copied, strict=True):
+            for i in range(0, APART, k.lanes):
+                place.store(row.load_some(length - i, k.lanes, i), i)
+        apart = (rows[-1].address() - rows[0].address()) // (4 * max(1, len(rows) - 1))
+
+        def also(i: Value) -> list[Value]:
+            number, column = i % 8, i // 8 * 8 + APART
+            with k.when(number < len(rows)) if len(rows) < 8 else nullcontext():
+                part = rows[0].at(number * apart).load_some(length - column, 8, column)
+                self.room.at(number * pitch).store(part, column)
+            return take(i)
+
+        return copied, also
+
     def _packing(self, first: Value, panel: Value, start: Value, length: Value) -> Take:
         """Return what reads a panel of y and packs it."""
         k, lanes, width = self.k, self.k.lanes, self.width
@@ -189,43 +237,64 @@ class _Multiply:
         k = self.k
         first = self.begin * self.width
         last = lesser_number(k, self.end * self.width, self.columns)
-        wide = last - first >= BROAD
-        for size in range(1, FEW + 1):
-            broad = wide if size > 1 else wide & (self.depth * self.columns >= LARGE)
-            with k.when(self.rows.equals(size)), k.either(broad) as (yes, no):
-                with yes:
-                    near = NEAREST // size // 64 * 64
-                    for column in k.range(first, last, near):
-                        self._stream(size, column, lesser_number(k, column + near, last), near)
-                with no:
-                    self._strips(size, first, last)
+        self.sums = k.room(f32, NEAREST + 48 * FEW)
+        # Of more rows some at a time pass by a part of y that stays in the caches.
+        part = k.select(self.rows > FEW, k.value(NEAREST // FEW, i64), self.columns)
+        for start in k.range(first, last, part):
+            stop = lesser_number(k, start + part, last)
+            for row in k.range(0, self.rows, FEW):
+                count = lesser_number(k, self.rows - row, k.value(FEW, i64))
+                x, out = self.x.at(row * self.x_pitch), self.out.at(row * self.out_pitch)
+                for size in range(1, FEW + 1):
+                    with k.when(count.equals(size)):
+                        self._rows(
+                            [x.at(self.x_pitch * r) for r in range(size)],
+                            [out.at(self.out_pitch * r) for r in range(size)],
+                            start,
+                            stop,
+                        )
 
-    def _strips(self, count: int, first: Value, last: Value) -> None:
-        """Write the code for all rows and some columns, as many of them at a time as can be."""
+    def _rows(self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value) -> None:
+        """Write the code for some rows and columns."""
+        k, count = self.k, len(rows)
+        broad = last - first >= BROAD
+        if count == 1:
+            broad = broad & (self.depth * self.columns >= LARGE)
+        with k.either(broad) as (yes, no):
+            with yes:
+                near = NEAREST // count // 64 * 64
+                for column in k.range(first, last, near):
+                    stop = lesser_number(k, column + near, last)
+                    self._stream(rows, places, column, stop, near)
+            with no:
+                self._strips(rows, places, first, last)
+
+    def _strips(
+        self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value
+    ) -> None:
+        """Write the code for some rows and columns, as many of them at a time as can be."""
         k = self.k
         start = k.variable(first)
-        sizes = _STRIPS[k.lanes == 16][count - 1]
+        sizes = _STRIPS[k.lanes == 16][len(rows) - 1]
         for vectors in sizes:
             width = vectors * k.lanes
             stop = last if vectors == sizes[-1] else first + (last - first) // width * width
             for column in k.range(start.value, stop, width):
-                self._strip(count, column, vectors, last)
+                self._strip(rows, places, column, vectors, last)
             start.value = stop
 
-    def _stream(self, count: int, first: Value, last: Value, most: int) -> None:
-        """Write the code for all rows and some columns: y goes by once, some of it at a time."""
-        k, lanes = self.k, self.k.lanes
+    def _stream(
+        self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value, most: int
+    ) -> None:
+        """Write the code for some rows and columns: y goes by once, some of it at a time."""
+        k, lanes, count = self.k, self.k.lanes, len(rows)
         registers = 16 if lanes == 16 else 8
         step = next(n for n in (4, 2, 1) if n * count <= registers or n == 1)
         # The sums do not lie as far apart as a page is long, as they may do in the result.
-        room = k.room(f32, count * (most + 48))
-        targets = [room.at(r * (most + 48)) for r in range(count)]
+        targets = [self.sums.at(r * (most + 48)) for r in range(count)]
 
         def add(start: Value, size: int) -> None:
-            factors = [
-                [self.x.splat(start + (r * self.x_pitch + i), lanes) for i in range(size)]
-                for r in range(count)
-            ]
+            factors = [[row.splat(start + i, lanes) for i in range(size)] for row in rows]
             fresh = start.equals(0)
             lines = [self.y.at((start + i) * self.y_pitch + first) for i in range(size)]
 
@@ -246,18 +315,19 @@ class _Multiply:
             add(i, step)
         for i in k.range(whole, self.depth):
             add(i, 1)
-        for r, target in enumerate(targets):
-            place = self.out.at(r * self.out_pitch + first)
+        for place, target in zip(places, targets, strict=True):
+            place = place.at(first)
 
             def copy(i: Value, left: Value | None) -> None:
                 write(k, place, target.load(i, lanes), i, left)
 
             spread(k, last - first, copy)
 
-    def _strip(self, count: int, column: Value, vectors: int, end: Value) -> None:
-        """Write the code for all rows and some vectors of columns."""
-        k, lanes = self.k, self.k.lanes
-        rows = [self.x.at(self.x_pitch * r) for r in range(count)]
+    def _strip(
+        self, rows: list[Pointer], places: list[Pointer], column: Value, vectors: int, end: Value
+    ) -> None:
+        """Write the code for some rows and vectors of columns."""
+        k, lanes, count = self.k, self.k.lanes, len(rows)
         left = [end - column - lanes * j for j in range(vectors)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(vectors)] for _ in range(count)]
 
@@ -268,10 +338,9 @@ class _Multiply:
             return [given.load_some(left[j], lanes, lanes * j) for j in range(vectors)]
 
         _accumulate(k, rows, self.depth, sums, take)
-        for r, totals in enumerate(sums):
-            place = self.out.at(self.out_pitch * r + column)
+        for place, totals in zip(places, sums, strict=True):
             for j, total in enumerate(totals):
-                place.store_some(total.value, left[j], lanes * j)
+                place.store_some(total.value, left[j], column + lanes * j)
 
 
 def _accumulate(
