@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import matmul
+from llmbol_core.ml.kernels import matmul, rowdots
 from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.kernels.target import Target
 from llmbol_core.ml.mapped import large_room
@@ -33,9 +33,9 @@ class _Kernels:
     """What products with one instruction set need."""
 
     def __init__(self, chosen: Target) -> None:
-        first, second = address_of(matmul.multiply), address_of(matmul.dots)
+        first, second = address_of(matmul.multiply), address_of(rowdots.dots)
         self.addresses = (first, second)
-        self.widths = (2 * chosen.lanes, matmul.COLUMNS)
+        self.widths = (2 * chosen.lanes, rowdots.COLUMNS)
         self.scratch = matmul.scratch_size(chosen.lanes)
         self.short: Pair = never
         self.short_linear: Pair = never

@@ -1,0 +1,121 @@
+"""Products of float32 matrices as they lie: x [M, K] times the transpose of w [N, K].
+
+Rows of both are multiplied along the depth. A result depends on its row and column alone, not on
+how many others there are: there is one chain of sums for each lane within a block of the depth;
+those are added halves upon halves, and then to the blocks before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.ml.kernels.declaration import Group
+from llmbol_core.ml.kernels.elementwise import read, spread
+from llmbol_core.ml.kernels.kinds import f32, i64
+from llmbol_core.ml.kernels.tiles import lesser_number, most_rows, rows_in_turn
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.kernels.builder import Builder
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
+
+group = Group("row dots")
+
+LONG = 1024
+"""How much of the depth ``dots`` does at a time."""
+NEAR = 256
+"""How many numbers ahead rows of w are asked for that are needed once."""
+BAND = 144
+"""How many rows ``dots`` works on while they stay in the cache."""
+COLUMNS = 8
+"""How many columns are an item of ``dots``."""
+
+
+class _Dots:
+    """The code of ``dots``; items are groups of columns."""
+
+    def __init__(
+        self, k: Builder, x: Pointer, w: Pointer, out: Pointer, rows: Value, depth: Value,
+        columns: Value, x_pitch: Value, w_pitch: Value, out_pitch: Value,
+    ) -> None:  # fmt: skip
+        self.k, self.x, self.w, self.out = k, x, w, out
+        self.rows, self.depth, self.columns = rows, depth, columns
+        self.x_pitch, self.w_pitch, self.out_pitch = x_pitch, w_pitch, out_pitch
+
+    def write(self) -> None:
+        """Write the code for all items."""
+        k = self.k
+        for first in k.range(0, self.rows, BAND):
+            last = lesser_number(k, first + BAND, self.rows)
+            for start in k.range(0, self.depth, LONG):
+                size = lesser_number(k, self.depth - start, k.value(LONG, i64))
+                for item in k.items():
+                    self._item(item * COLUMNS, first, last, start, size)
+
+    def _item(self, column: Value, first: Value, last: Value, start: Value, size: Value) -> None:
+        """Write the code for a band of rows and an item: all columns at once if rows are few."""
+        k = self.k
+        most = 6 if most_rows(k) > 6 else 2
+        left = lesser_number(k, self.columns - column, k.value(COLUMNS, i64))
+        with k.either((self.rows < 3) & left.equals(COLUMNS)) as (yes, no):
+            with yes:
+                rows_in_turn(
+                    k, first, last, 2, lambda row, n: self._tile(row, n, column, 8, start, size)
+                )
+            with no:
+                for part in k.range(0, left, 4):
+                    some = lesser_number(k, left - part, k.value(4, i64))
+                    for wide in range(1, 5):
+                        with k.when(some.equals(wide)):
+                            rows_in_turn(
+                                k, first, last, most,
+                                lambda row, n: self._tile(row, n, column + part, wide, start, size),
+                            )  # fmt: skip
+
+    def _tile(
+        self, row: Value, count: int, column: Value, wide: int, start: Value, size: Value
+    ) -> None:
+        """Write the code for some rows and columns and a part of the depth."""
+        k, lanes = self.k, self.k.lanes
+        lines = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
+        weights = [self.w.at((column + c) * self.w_pitch + start) for c in range(wide)]
+        sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(wide)] for _ in range(count)]
+
+        def step(i: Value, left: Value | None) -> None:
+            given = [read(k, line, i, left) for line in weights]
+            for line in weights if wide == COLUMNS else ():
+                line.prefetch(i + NEAR)
+            for line, totals in zip(lines, sums, strict=True):
+                value = read(k, line, i, left)
+                for total, weight in zip(totals, given, strict=True):
+                    total.value = k.fma(value, weight, total.value)
+
+        spread(k, size, step)
+        fresh = start.equals(0)
+        for r, totals in enumerate(sums):
+            place = self.out.at((row + r) * self.out_pitch + column)
+            for c in range(0, wide, 4):
+                made = together(k, [total.value for total in totals[c : c + 4]])
+                some = k.value(min(wide - c, 4), i64)
+                before = place.load_some(k.select(fresh, k.value(0, i64), some), 4, c)
+                place.store_some(before + made, some, c)
+
+
+@group.kernel(
+    "x:f32* w:f32* out:f32* rows:i64 depth:i64 columns:i64 x_pitch:i64 w_pitch:i64 out_pitch:i64"
+)
+def dots(k: Builder, *given: Any) -> None:
+    """Write x times the transpose of w; items are groups of columns."""
+    _Dots(k, *given).write()
+
+
+def together(k: Builder, values: list[Value]) -> Value:
+    """Return the sums of the lanes of up to four vectors as one vector of four."""
+    full = values + [values[0]] * (4 - len(values))
+    while full[0].lanes > 4:
+        full = [a + b for a, b in (value.halves() for value in full)]
+    pairs = [
+        full[i].shuffle((0, 1, 4, 5), full[i + 1]) + full[i].shuffle((2, 3, 6, 7), full[i + 1])
+        for i in (0, 2)
+    ]
+    first, second = pairs
+    return first.shuffle((0, 2, 4, 6), second) + first.shuffle((1, 3, 5, 7), second)
