@@ -200,7 +200,7 @@ def train(
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model on several nodes that share each batch; the result is that of one.
+    """Train a model on several nodes that share each batch; the result is the same for any number.
 
     Example: cluster submit train digits-mlp.yaml --nodes 2 -o digits.gguf
     """

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from llmbol_core.distributed.broker import Broker
 
 Answer = tuple[Any, bytes]
+Brought = tuple[list[int], bytes]
+"""Some nodes of a tree of sums, and the arrays there, one after the other."""
 HOLD_SECONDS = 10.0
 """How long a member is kept waiting before it is to ask again."""
 LOOK_SECONDS = 0.25
@@ -89,10 +92,13 @@ class Coach:
                 return lambda: team.gather(member, epoch, now())
             case "saved":
                 team.saved(member, int(asked["epoch"]), str(asked["file"]), now())
-            case "sum":
+            case "sum" | "rows" as call:
                 key = (int(asked["step"]), str(asked["part"]))
                 generation, kind = int(asked["generation"]), str(asked["dtype"])
-                return lambda: team.sum(member, generation, key, body, lambda all: _add(all, kind))
+                nodes = [int(node) for node in asked["nodes"]] if call == "sum" else []
+                own = (nodes, body)
+                add = partial(_add, kind) if call == "sum" else _join
+                return lambda: team.sum(member, generation, key, own, add)
             case "finish":
                 result = dict(asked["result"])
                 team.finish({"checkpoint": str(result["checkpoint"]), "run": result["run"]})
@@ -132,13 +138,25 @@ class Coach:
             write_private(self._folder / f"{name}.json", json.dumps(fields).encode())
 
 
-def _add(arrays: list[bytes], kind: str) -> bytes:
-    """Return the sum of arrays in the order given."""
+def _add(kind: str, brought: list[Brought]) -> bytes:
+    """Return the sum over the tree of which each brought the sums at some nodes."""
     import numpy as np
 
-    if kind not in ("<f4", "<f8") or len({len(array) for array in arrays}) > 1:
-        raise UsageError(f"arrays that cannot be added: {kind}, {[len(a) for a in arrays]} bytes")
-    total = np.frombuffer(arrays[0], kind).copy()
-    for array in arrays[1:]:
-        total += np.frombuffer(array, kind)
-    return total.tobytes()
+    from llmbol_core.nn.sharing import add_up
+
+    if kind not in ("<f4", "<f8"):
+        raise UsageError(f"arrays of {kind!r} that cannot be added")
+    known: dict[int, Any] = {}
+    for nodes, data in brought:
+        if nodes:
+            arrays = np.frombuffer(data, kind).reshape(len(nodes), -1)
+            known |= dict(zip(nodes, arrays, strict=True))
+    known = add_up(known)
+    if known.keys() != {1}:
+        raise UsageError(f"sums at the nodes {sorted(known)} that do not fit together")
+    return bytes(known[1].tobytes())
+
+
+def _join(brought: list[Brought]) -> bytes:
+    """Return the bytes of all in order."""
+    return b"".join(data for _, data in brought)

@@ -46,7 +46,7 @@ class Team:
     _epoch: int = 0
     """The epoch that may be begun."""
     _arrived: dict[str, int] = field(default_factory=dict)
-    _brought: dict[Key, dict[str, bytes]] = field(default_factory=dict)
+    _brought: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _sums: dict[Key, bytes] = field(default_factory=dict)
 
     def join(self, member: str, node: str, now: float) -> dict[str, Any] | None:
@@ -89,10 +89,10 @@ class Team:
         member: str,
         generation: int,
         key: Key,
-        own: bytes,
-        add: Callable[[list[bytes]], bytes],
+        own: Any,
+        add: Callable[[list[Any]], bytes],
     ) -> bytes | dict[str, Any] | None:
-        """Return the sum of what all members bring for a key; a place if the members are others."""
+        """Return what all members bring for a key, put together; a place if they are others."""
         self._check(member)
         if generation != self.generation:
             return self.seat(member)

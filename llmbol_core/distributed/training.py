@@ -7,10 +7,11 @@ back is the trained one, the same from every member, kept once by its content.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,22 +136,34 @@ class Link:
             answer = self._until({"call": "gather", "epoch": epoch})
         self._sit(answer)
 
-    def sum(self, step: int, part: int, own: Array) -> Array:
-        """Return the sum of everybody's array; raises Regrouped if the members are others."""
-        flat = np.ascontiguousarray(own).reshape(-1)
-        total = np.empty_like(flat)
-        count = PIECE // flat.itemsize
-        for number, at in enumerate(range(0, flat.size, count)):
-            asked = {
-                "call": "sum", "generation": self._generation, "step": step,
-                "part": f"{part}.{number}", "dtype": flat.dtype.str,
-            }  # fmt: skip
-            answer, body = self._put(asked, flat[at : at + count].tobytes())
-            if "rank" in answer:
-                self._sit(answer)
-                raise Regrouped
-            total[at : at + count] = np.frombuffer(body, flat.dtype)
-        return total.reshape(own.shape)
+    def sum(self, step: int, part: int, nodes: Mapping[int, Array], like: Array) -> Array:
+        """Return the sum over a tree of shares; raises Regrouped if the members are others."""
+        total, flat = np.empty_like(like), {n: array.reshape(-1) for n, array in nodes.items()}
+        for number, piece in enumerate(_pieces(total)):
+            own = b"".join(array[piece].tobytes() for array in flat.values())
+            asked = {"call": "sum", "nodes": list(flat), "dtype": like.dtype.str}
+            total.reshape(-1)[piece] = self._exchange(step, f"{part}.{number}", asked, own)
+        return total
+
+    def rows(self, step: int, part: int, start: int, own: Array, total: int) -> Array:
+        """Return everybody's rows in order; raises Regrouped if the members are others."""
+        whole, flat = np.empty((total, *own.shape[1:]), own.dtype), own.reshape(-1)
+        first = start * math.prod(own.shape[1:])
+        for number, piece in enumerate(_pieces(whole)):
+            at, end = (max(0, place - first) for place in (piece.start, piece.stop))
+            asked = {"call": "rows", "dtype": own.dtype.str}
+            data = flat[at:end].tobytes()
+            whole.reshape(-1)[piece] = self._exchange(step, f"{part}.{number}", asked, data)
+        return whole
+
+    def _exchange(self, step: int, part: str, asked: dict[str, Any], own: bytes) -> Array:
+        """Return what comes of everybody's bytes."""
+        key = {"generation": self._generation, "step": step, "part": part}
+        answer, body = self._put(asked | key, own)
+        if "rank" in answer:
+            self._sit(answer)
+            raise Regrouped
+        return np.frombuffer(body, asked["dtype"])
 
     def finish(self, result: dict[str, Any]) -> None:
         """Hand in the result."""
@@ -190,6 +203,12 @@ class Link:
             answer, data = self._ask("team", who | asked, body)
             if "again" not in answer:
                 return answer, data
+
+
+def _pieces(array: Array) -> Iterator[slice]:
+    """Yield where the pieces of a flat array are that travel one by one."""
+    count = PIECE // array.itemsize
+    return (slice(at, at + count) for at in range(0, array.size, count))
 
 
 def run_member(received: Received) -> Answer:

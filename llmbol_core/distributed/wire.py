@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 MAX_HEADER = 64 << 20
-MAX_BODY = 8 << 20
+MAX_BODY = 32 << 20
 CONNECT_SECONDS = 5.0
 
 _SIZES = struct.Struct(">II")

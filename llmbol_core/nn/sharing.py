@@ -1,57 +1,73 @@
-"""Batches shared among several trainers: each computes some rows, and sums are taken over all.
+"""Batches in shares: what is computed apart is put together as if one had computed all of it.
+
+How a batch is cut depends on its size alone, and sums are taken over a balanced tree of the shares,
+so that they come out the same to the last bit whoever computes which of them::
+
+        1            node 1 is the sum of all shares; of 4 shares, the leaves are 4, 5, 6 and 7
+      2   3
+     4 5 6 7
 
 Layers that look at a whole batch ask for ``current_share``: batch normalization adds up its sums
-over everybody, dropout draws for the whole batch and takes its own rows. So the result is that of
-one trainer, but for the order in which numbers are added.
+over all, dropout draws for the whole batch and takes its own rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+ROWS, MOST_SHARES = 8, 16
+"""A share has so many rows at least, unless the batch has not, and a batch so many shares."""
+
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of a batch that this trainer computes, and how to add up over all trainers."""
+    """The rows of a batch that are computed here, and how to add up over all shares."""
 
     start: int
     stop: int
     total: int
     """Rows of the whole batch."""
-    sum: Callable[[Array], Array]
-    """Returns the sum of the arrays that all trainers give, in the same order of calls."""
-    idle: bool = False
-    """Whether there is no row left for this one: it computes some that count for nothing."""
+    added: Callable[[Array], Array]
+    """Returns the sum of the arrays that all shares give, in the same order of calls."""
 
-    @classmethod
-    def of(cls, total: int, rank: int, world: int, sum: Callable[[Array], Array]) -> Share:
-        """Return the share of trainer ``rank``, from 0, of a ``world`` of trainers.
 
-        >>> [(s.start, s.stop) for s in (Share.of(5, rank, 2, np.copy) for rank in (0, 1))]
-        [(0, 2), (2, 5)]
-        """
-        start, stop = total * rank // world, total * (rank + 1) // world
-        return cls(start, stop, total, sum) if start < stop else cls(0, 1, total, sum, True)
+def share_count(total: int) -> int:
+    """Return in how many shares a batch of so many rows is computed: a power of two.
 
-    def added(self, own: Array) -> Array:
-        """Return the sum of everybody's array of this shape and type."""
-        return self.sum(np.zeros_like(own) if self.idle else own)
+    >>> [share_count(total) for total in (1, 15, 16, 29, 64, 1000)]
+    [1, 1, 2, 2, 8, 16]
+    """
+    return min(MOST_SHARES, 1 << max(1, total // ROWS).bit_length() - 1)
 
-    def gathered(self, rows: Array) -> Array:
-        """Return the rows of all trainers in their order."""
-        whole = np.zeros((self.total, *rows.shape[1:]), rows.dtype)
-        if not self.idle:
-            whole[self.start : self.stop] = rows
-        return self.sum(whole)
+
+def bounds(total: int, number: int, count: int) -> tuple[int, int]:
+    """Return the first of a share's things and the first of the next one's, of ``total``.
+
+    >>> [bounds(5, number, 2) for number in (0, 1)]
+    [(0, 2), (2, 5)]
+    """
+    return total * number // count, total * (number + 1) // count
+
+
+def add_up(nodes: Mapping[int, Array]) -> dict[int, Array]:
+    """Return the sums that can be taken of what is known at some nodes of the tree.
+
+    >>> {node: int(value) for node, value in add_up({4: 1, 5: 2, 7: 4}).items()}
+    {7: 4, 2: 3}
+    """
+    known = dict(nodes)
+    for node in range(max(known, default=0), 1, -1):
+        if node % 2 and node in known and node - 1 in known:
+            known[node // 2] = known.pop(node - 1) + known.pop(node)
+    return known
 
 
 _share: ContextVar[Share | None] = ContextVar("share", default=None)

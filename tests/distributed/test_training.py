@@ -16,11 +16,10 @@ from llmbol_core.distributed.training import Start, train_tasks
 from llmbol_core.errors import ClusterError, UsageError
 from llmbol_core.nn import checkpoint
 from llmbol_core.nn.evaluate import load_data
-from llmbol_core.nn.train import Options, train_file
+from llmbol_core.nn.shared_trainer import SharedTrainer
 from tests.distributed.conftest import eventually
 
 SPECS = Path(__file__).parents[2] / "specs"
-SGD = "train.optimizer={SGD: {lr: 0.05, momentum: 0.9}}"
 
 
 def add(parts: list[bytes]) -> bytes:
@@ -110,20 +109,36 @@ def trained(client: Any, id: str, members: int, start: Start, target: Path) -> d
     return dict(results[0]["run"])
 
 
-def outputs(path: Path) -> Any:
-    model = checkpoint.load(str(path))
-    return model.evaluate().forward(load_data(model).test_inputs)
+class Alone:
+    """Others of whom there are none."""
+
+    rank, world = 0, 1
+
+    def sum(self, step: int, part: int, nodes: Any, like: Any) -> Any:
+        raise AssertionError
+
+    def rows(self, step: int, part: int, start: int, own: Any, total: int) -> Any:
+        raise AssertionError
+
+
+def trained_alone(start: Start) -> tuple[Any, float]:
+    """Return what training here gives, and the last loss."""
+    trainer = SharedTrainer(start.model, load_data(start.model), Alone())
+    with np.errstate(all="ignore"):
+        while not trainer.done:
+            trainer.run_epoch()
+    trainer.finish()
+    return start.model.network.state(), trainer.history[-1].train_loss
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("fault", ["none", "node", pytest.param("broker", marks=pytest.mark.slow)])
 def test_nodes_together_give_what_one_gives(client, cluster, tmp_path, fault):
     spec = str(SPECS / "digits-mlp.yaml")
-    epochs = {"none": 3, "node": 25, "broker": 60}[fault]
-    alone, together = tmp_path / "alone.gguf", tmp_path / "together.gguf"
+    epochs = {"none": 2, "node": 10, "broker": 60}[fault]
     changes = {"epochs": epochs, "seed": 5}
-    expected = train_file(spec, str(alone), None, changes, options=Options((SGD,)))
-    start = Start.read(spec, None, changes, (SGD,))
+    start = Start.read(spec, None, changes)
+    expected, loss = trained_alone(Start.read(spec, None, changes))
     id = f"train-{fault}"
     whole = Task(id, "train", {}, capability="inference")
     ids = client.submit(train_tasks(whole, start, 2))
@@ -135,14 +150,11 @@ def test_nodes_together_give_what_one_gives(client, cluster, tmp_path, fault):
             assert eventually(known.exists)
         victim = client.status().nodes[0].pid if fault == "node" else cluster.running().broker.pid
         os.kill(victim, signal.SIGKILL)
-    run = trained(client, id, 2, start, together)
-    assert run["epochs"] == expected.epochs
-    assert abs(run["train_loss"] - expected.train_loss) < 1e-3
-    if fault == "none":
-        difference = np.abs(outputs(together) - outputs(alone)).max()
-        assert difference < 2e-5 * np.abs(outputs(alone)).max()
-    else:
-        assert abs(run["accuracy"] - expected.accuracy) < 0.02
+    run = trained(client, id, 2, start, tmp_path / "together.gguf")
+    assert (run["epochs"], run["train_loss"]) == (epochs, loss)
+    # With batch normalization, dropout and Adam, to the bit, whoever died meanwhile.
+    state = checkpoint.load(str(tmp_path / "together.gguf")).network.state()
+    assert all(np.array_equal(state[name], value) for name, value in expected.items())
     # What a killed node left is gone.
     assert eventually(lambda: not list(cluster.scratch.glob("task@*")))
 

@@ -121,8 +121,14 @@ class BatchNorm(Module):
         count = x.size // self.features
         if share is not None:
             count = count // len(x) * share.total
-        grad = grad_output - self._broad(_mean(grad_output, axes, count), x)
-        along = _mean(grad_output * self._normal, axes, count)
+        if share is None:
+            mean = _mean(grad_output, axes, count)
+            along = _mean(grad_output * self._normal, axes, count)
+        else:
+            # Both at once: what takes time is to wait for the others.
+            sums = [g.sum(axis=axes) for g in (grad_output, grad_output * self._normal)]
+            mean, along = share.added(np.stack(sums)) / x.dtype.type(count)
+        grad = grad_output - self._broad(mean, x)
         grad -= self._normal * self._broad(along, x)
         return np.asarray(grad * factor)
 
