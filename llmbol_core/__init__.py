@@ -56,4 +56,4 @@ def _layer_factory(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, *_PACKAGES])
+    return sorted([*__all__, *_PACKAGES])

@@ -1,8 +1,10 @@
 """A model as one sandboxed .dis file: compile it, sign it, open it, run it within limits.
 
-deploy.compile(model, "digits.dis")           # or deploy.compile("digits.gguf", "digits.dis")
-with deploy.open("digits.dis") as model:
-model.run(x)
+    deploy.compile(model, "digits.dis")         # or deploy.compile("digits.gguf", "digits.dis")
+    with deploy.open("digits.dis") as model:
+        outputs = model.run(x)
+
+What is opened is verified first; it reaches nothing but its weights and the arrays it is given.
 """
 
 from __future__ import annotations

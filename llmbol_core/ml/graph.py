@@ -92,15 +92,6 @@ class Graph:
                 steps.append(step)
         return steps
 
-    def takes_blocks(self, value: Value) -> bool:
-        """Return whether every use of a weight can read quantized blocks."""
-        return all(
-            name in OPS[step.op].packed
-            for step in self.steps
-            for name, used in zip(OPS[step.op].inputs, step.inputs, strict=False)
-            if used.index == value.index
-        )
-
     def shapes(self, batch: int) -> list[Shape]:
         """Return the shape of each value for a batch of this size, or raise ShapeError."""
         shapes: list[Shape] = [()] * self.size

@@ -1,7 +1,7 @@
 """Models in a line of Python: builder methods and factories that follow from the layer registry.
 
     build_model("my-model", [784]).linear(784, 128).relu().dropout(0.2).linear(128, 10).build()
-    nn().add(linear(784, 128)).add(relu())
+    nn().add(linear(784, 128)).add(relu())      # nn is the package itself
 
 A layer's factory is its name in lower case; underscores may be set as one likes. Each takes the
 fields of the layer.
@@ -14,7 +14,6 @@ from typing import Self
 
 from llmbol_core.errors import LlmbolError, ModelError
 from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
-from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.model import Input, Model
 from llmbol_core.nn.module import Form, Module
 
@@ -64,11 +63,6 @@ def build_model(name: str, input_shape: Sequence[int]) -> ModelBuilder:
     }
     """
     return ModelBuilder(name, input_shape)
-
-
-def nn() -> Sequential:
-    """Return an empty row of layers to ``add`` to."""
-    return Sequential()
 
 
 FACTORIES: dict[str, type[Module]] = {name.lower(): cls for name, cls in Module.table.items()}
