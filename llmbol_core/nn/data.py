@@ -309,16 +309,22 @@ def read_samples(
 def conform(x: Any, shape: tuple[int, ...], where: str) -> Array:
     """Return numbers as a float32 batch ``[N, *shape]``; one sample becomes a batch of one."""
     array = np.asarray(x)
-    if array.dtype.kind not in "biuf":
-        raise ShapeError(where, f"expected numbers, got {array.dtype}")
-    if array.shape == shape:
-        array = array[None]
-    if array.shape[1:] != shape or array.ndim == 0:
-        wanted = ", ".join(map(str, shape))
-        why = f"expected input of shape [{wanted}] or [N, {wanted}], got {list(array.shape)}"
-        raise ShapeError(where, why)
+    check_form(array.dtype, array.shape, shape, where)
+    batch = array[None] if array.shape == shape else array
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.ascontiguousarray(batch, dtype=np.float32)
+
+
+def check_form(
+    dtype: np.dtype[Any], found: tuple[int, ...], shape: tuple[int, ...], where: str
+) -> None:
+    """Raise ShapeError unless an array is one sample of this shape or a batch of them."""
+    if dtype.kind not in "biuf":
+        raise ShapeError(where, f"expected numbers, got {dtype}")
+    if found != shape and (found[1:] != shape or not found):
+        wanted = ", ".join(map(str, shape))
+        why = f"expected input of shape [{wanted}] or [N, {wanted}], got {list(found)}"
+        raise ShapeError(where, why)
 
 
 def scaled(x: Array, factor: float) -> Array:

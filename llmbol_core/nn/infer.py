@@ -14,7 +14,7 @@ from llmbol_core.errors import DataFormatError, UsageError
 from llmbol_core.native.files import atomic_write, read_bytes
 from llmbol_core.nn.checkpoint import InferenceModel
 from llmbol_core.nn.data import (
-    conform,
+    check_form,
     map_npy,
     pick_named,
     read_arrays,
@@ -55,10 +55,8 @@ def read_inputs(
         samples = pick_named(arrays, name, path)
     else:
         samples = read_samples(arrays, inputs, targets, model.input_shape, path)
-    samples = samples[None] if samples.shape == model.input_shape else samples
-    if samples.ndim == 0 or samples.shape[1:] != model.input_shape:
-        conform(samples, model.input_shape, model.name)  # says what does not fit
-    return samples
+    check_form(samples.dtype, samples.shape, model.input_shape, path)
+    return samples[None] if samples.shape == model.input_shape else samples
 
 
 def infer(

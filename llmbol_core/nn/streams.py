@@ -18,6 +18,7 @@ from llmbol_core.errors import DataFormatError, UsageError
 from llmbol_core.nn.data import (
     NPY_MAGIC,
     ZIP_MAGIC,
+    check_form,
     conform,
     is_json,
     npy_header,
@@ -99,10 +100,8 @@ class SampleStream:
         self, dtype: np.dtype[Any], shape: tuple[int, ...], start: int
     ) -> Callable[[int], Array | None]:
         """Take rows of a ``.npy``, whose elements start there."""
-        count, sample = shape[0] if shape else 1, shape[1:]
-        if shape == self.shape or not shape:
-            count, sample = 1, shape
-        conform(np.empty((0, *sample), dtype), self.shape, self._path)
+        check_form(dtype, shape, self.shape, self._path)
+        count, sample = (1, shape) if shape == self.shape else (shape[0], shape[1:])
         self.count, self.item_bytes = count, dtype.itemsize
         self._head = self._head[start:]
         size = dtype.itemsize * math.prod(sample)
@@ -147,9 +146,8 @@ class SampleStream:
                 raise MemoryError
         arrays = read_arrays(self._path, b"".join(pieces), max(room, 0))
         found = read_samples(arrays, inputs, targets, self.shape, self._path)
+        check_form(found.dtype, found.shape, self.shape, self._path)
         found = found[None] if found.shape == self.shape else found
-        if not found.ndim or found.shape[1:] != self.shape:
-            conform(found, self.shape, self._path)
         self.held_bytes, self.count, self.item_bytes = found.nbytes, len(found), found.itemsize
 
         def take(most: int) -> Array | None:

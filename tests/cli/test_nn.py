@@ -120,7 +120,7 @@ MISTAKES = {
     "no model": (["eval", "x.npy"], "x.npy: at byte 0: not a GGUF file"),
     "shape": (
         ["infer", "digits.gguf", "wide.npy"],
-        r"digits-mlp: expected input of shape \[8, 8\] or \[N, 8, 8\], got \[3, 7\]",
+        r"wide.npy: expected input of shape \[8, 8\] or \[N, 8, 8\], got \[3, 7\]",
     ),
     "array by name": (
         ["infer", "digits.gguf", "x.npy", "--array", "z"],

@@ -363,6 +363,8 @@ def test_truncated_and_damaged_files(model, tmp_path, seed):
         (b"\x93NUMPY\x01\x00", "npy"),
         (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9,8), }"
          .ljust(128) , "cut short"),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (9,7), }"
+         .ljust(128) , "got [9, 7]"),
         (b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O', 'fortran_order': False, 'shape': (9,8), }"
          .ljust(128) , "expected numbers"),
         (b"PK\x03\x04" + bytes(40), "archive"),
