@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -13,18 +14,21 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llmbol_cli import cluster as command
 from llmbol_core import build_model
 from llmbol_core.builtins import signature_of
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task
 from llmbol_core.nn import checkpoint
+from llmbol_core.vm.objectfile import write_module
+from llmbol_core.vm.stackcode import parse_source
 from tests.conftest import running
 from tests.distributed.conftest import eventually, processes_of
 
@@ -32,12 +36,29 @@ ROOT = Path(__file__).parent.parent.parent
 CLUSTER = [sys.executable, "-c", "from llmbol_cli.cluster import main; main()"]
 
 
-def cluster(directory: str, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
+def cluster(directory: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which takes a tenth of the time."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["cluster", *words])
+        patch.setenv("LLMBOL_STATE", directory)
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+    shown, told = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), shown, told)
+
+
+def cluster_process(directory: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a shell does."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [*CLUSTER, *words], capture_output=True, text=True, timeout=90, check=False,
         env={**os.environ, "PYTHONPATH": path, "LLMBOL_STATE": directory},
     )  # fmt: skip
+
+
+def assemble(source: Path, program: Path) -> None:
+    program.write_bytes(write_module(parse_source(source.read_text(), str(source), signature_of)))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +107,8 @@ def test_a_damaged_ledger_is_told_in_one_line(tmp_path):
 def test_one_of_two_starts_at_once_wins(tmp_path):
     directory = str(tmp_path / "s")
     with ThreadPoolExecutor() as pool:
-        one, other = pool.map(lambda _: cluster(directory, "start", "--nodes", "1"), range(2))
+        starts = pool.map(lambda _: cluster_process(directory, "start", "--nodes", "1"), range(2))
+        one, other = starts
     cluster(directory, "stop")
     assert sorted([one.returncode, other.returncode]) == [0, 1]
     assert one.stderr + other.stderr == (
@@ -171,12 +193,8 @@ def test_results_go_where_they_are_wanted(directory):
 
 @pytest.mark.cluster
 def test_a_program_gets_the_memory_that_it_was_given(directory, tmp_path):
-    from llmbol_core.vm.objectfile import write_module
-    from llmbol_core.vm.stackcode import parse_source
-
-    source = ROOT / "specs" / "programs" / "hello.s"
     program = tmp_path / "hello.dis"
-    program.write_bytes(write_module(parse_source(source.read_text(), str(source), signature_of)))
+    assemble(ROOT / "specs" / "programs" / "hello.s", program)
     words = ["submit", "run", str(program), "--max-memory"]
     assert cluster(directory, *words, "1M").stdout == "hello, world\n"
     ended = cluster(directory, *words, "64")
@@ -214,7 +232,9 @@ def test_what_is_old_is_forgotten(directory):
 def test_stop_stops_everything(directory):
     assert cluster(directory, "stop").returncode == 0
     assert eventually(lambda: not processes_of(StateDirectory(Path(directory))), 1)
-    assert cluster(directory, "stop").returncode == 1
+    ended = cluster_process(directory, "stop")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("error: no cluster runs in")
 
 
 @pytest.mark.cluster
@@ -222,7 +242,7 @@ def test_a_cluster_that_is_drained_ends_what_it_began_and_keeps_the_rest(tmp_pat
     directory = str(tmp_path / "s")
     assert cluster(directory, "start", "--nodes", "1").returncode == 0
     with Client(StateDirectory(Path(directory))) as client:
-        tasks = [create_task(f"t{i}", "probe", {"seconds": 1.0, "echo": i}) for i in range(3)]
+        tasks = [create_task(f"t{i}", "probe", {"seconds": 0.6, "echo": i}) for i in range(3)]
         client.submit(tasks)
         assert eventually(lambda: client.status().running == 1)
     slow = cluster(directory, "stop", "--drain", "--timeout", "0.1")
@@ -241,10 +261,7 @@ def test_a_cluster_that_is_drained_ends_what_it_began_and_keeps_the_rest(tmp_pat
 @pytest.mark.cluster
 def test_many_files_and_large_ones_are_worked_on_in_pieces(directory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "specs" / "programs" / "hello.s", "hello.s")
-    tool = [sys.executable, "-c", "from llmbol_cli.dis import main; main()"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([*tool, "asm", "hello.s", "-o", "hello.dis"], check=True, env=environment)
+    assemble(ROOT / "specs" / "programs" / "hello.s", Path("hello.dis"))
     for name in ("a.txt", "b.txt", "c.txt"):
         Path(name).write_text(name)
     mapped = ("submit", "map", "hello.dis", "--inputs", "*.txt")

@@ -94,7 +94,9 @@ class Chaos:
     """A cluster, somebody who uses it and somebody who breaks it."""
 
     def __init__(self, state: StateDirectory, seed: int) -> None:
-        self.state, self.random, self.tally = state, random.Random(seed), Tally()
+        self.state, self.tally = state, Tally()
+        # One for each thread, or the seed would decide nothing.
+        self.random, self._user_random = random.Random(seed), random.Random(~seed)
         self.config = Config(tuple(local_nodes(NODES, ["inference"])))
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -147,8 +149,8 @@ class Chaos:
     def _submit(self, client: Client, number: int) -> int:
         """Submit some tasks, again and again until they are acknowledged; return how many."""
         tasks = []
-        for n in range(number, number + self.random.randint(1, 20)):
-            seconds = self.random.choice((0, 0, 0.01, 0.2))
+        for n in range(number, number + self._user_random.randint(1, 20)):
+            seconds = self._user_random.choice((0, 0, 0.01, 0.2))
             echo = {"number": n, "square": n * n, "filler": "x" * (n % 7 * 1000)}
             if n % 97 == 0:
                 # Too large for a row: in a file.
@@ -278,10 +280,10 @@ class Chaos:
                 time.sleep(0.5)
 
     def _signal_node(self, signum: int) -> None:
-        running = self.state.read()
+        place, running = self.random.random(), self.state.read()
         alive = [node for node in running.nodes if node.is_alive()] if running else []
         if alive:
-            self.random.choice(alive).kill(signum)
+            alive[int(place * len(alive))].kill(signum)
 
 
 @dataclass(frozen=True)

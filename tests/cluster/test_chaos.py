@@ -8,8 +8,9 @@ pytestmark = pytest.mark.cluster
 
 
 def test_nothing_is_lost_when_things_break():
-    tally = run(faults=4, seed=3, pause=0.5)
+    tally = run(faults=4, seed=1044, pause=0.3)
     assert tally.good, "\n".join(tally.lines())
+    assert {"kill-node", "kill-broker", "kill-guardian"} <= set(tally.faults)
 
 
 @pytest.mark.slow

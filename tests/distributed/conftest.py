@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,9 @@ def eventually(condition: Callable[[], object], seconds: float = 40.0) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def state() -> Iterator[StateDirectory]:
-    """A state directory, and whatever runs in it gone in the end."""
+@contextmanager
+def state_directory() -> Iterator[StateDirectory]:
+    """Give a state directory, and have whatever runs in it gone in the end."""
     made = StateDirectory(Path(tempfile.mkdtemp(prefix="lb-")))
     yield made
     if made.is_held():
@@ -50,10 +51,28 @@ def state() -> Iterator[StateDirectory]:
 
 
 @pytest.fixture(scope="module")
-def cluster(state: StateDirectory) -> StateDirectory:
-    """A running cluster of two nodes."""
+def state() -> Iterator[StateDirectory]:
+    """A state directory of this module."""
+    with state_directory() as made:
+        yield made
+
+
+def started(state: StateDirectory) -> StateDirectory:
     control.start(state, Config(tuple(local_nodes(2, ["inference"]))))
     return state
+
+
+@pytest.fixture(scope="module")
+def cluster(state: StateDirectory) -> StateDirectory:
+    """A running cluster of two nodes, to do anything to."""
+    return started(state)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[StateDirectory]:
+    """One for modules that leave it as they find it, with two nodes."""
+    with state_directory() as made:
+        yield started(made)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 
 import llmbol_core
 from llmbol_core import deploy
+from llmbol_core.builtins import signature_of
 from llmbol_core.distributed import control, wire
 from llmbol_core.distributed.client import Client
 from llmbol_core.distributed.excerpt import Excerpt
@@ -32,6 +33,8 @@ from llmbol_core.distributed.store import CHUNK, FileStore, hash_file
 from llmbol_core.distributed.task import FileRef, State, Task, create_task
 from llmbol_core.distributed.worker import _Broker
 from llmbol_core.errors import ClusterError, LinkError, TaskFailed, UsageError
+from llmbol_core.vm.objectfile import write_module
+from llmbol_core.vm.stackcode import parse_source
 from tests.distributed.conftest import eventually, processes_of
 
 pytestmark = pytest.mark.cluster
@@ -140,12 +143,9 @@ def model(tmp_path_factory):
 @pytest.mark.parametrize("program", ["hello.s", "add.stack"])
 def test_a_program_prints_there_what_it_prints_here(client, tmp_path, monkeypatch, program):
     monkeypatch.chdir(tmp_path)
-    assemble = "from llmbol_cli.dis import main; main()"
-    subprocess.run(
-        [sys.executable, "-c", assemble, "asm", SPECS / program, "-o", "program.dis"],
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    source = SPECS / program
+    module = parse_source(source.read_text(), str(source), signature_of)
+    Path("program.dis").write_bytes(write_module(module))
     id = f"run-{program}"
     client.submit([create_task(id, "run", {"program": "program.dis"})])
     client.wait([id], 20)

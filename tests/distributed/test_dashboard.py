@@ -28,6 +28,11 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def cluster(shared_cluster):
+    return shared_cluster
+
+
 @pytest.fixture
 def page(client) -> Iterator[Dashboard]:
     made = Dashboard(client)

@@ -22,6 +22,11 @@ from tests.distributed.conftest import eventually
 SPECS = Path(__file__).parents[2] / "specs"
 
 
+@pytest.fixture(scope="module")
+def cluster(shared_cluster):
+    return shared_cluster
+
+
 def add(parts: list[bytes]) -> bytes:
     return b"+".join(parts)
 
@@ -135,10 +140,12 @@ def trained_alone(start: Start) -> tuple[Any, float]:
 @pytest.mark.parametrize("fault", ["none", "node", pytest.param("broker", marks=pytest.mark.slow)])
 def test_nodes_together_give_what_one_gives(client, cluster, tmp_path, fault):
     spec = str(SPECS / "digits-mlp.yaml")
-    epochs = {"none": 2, "node": 10, "broker": 60}[fault]
+    epochs = {"none": 2, "node": 20, "broker": 60}[fault]
     changes = {"epochs": epochs, "seed": 5}
-    start = Start.read(spec, None, changes)
-    expected, loss = trained_alone(Start.read(spec, None, changes))
+    # In few large batches, so that it does not take long.
+    settings = ("train.batch_size=256",) if fault != "broker" else ()
+    start = Start.read(spec, None, changes, settings)
+    expected, loss = trained_alone(Start.read(spec, None, changes, settings))
     id = f"train-{fault}"
     whole = Task(id, "train", {}, capability="inference")
     ids = client.submit(train_tasks(whole, start, 2))
