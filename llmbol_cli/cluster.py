@@ -12,7 +12,6 @@ from llmbol_cli.cluster_output import (
     deliver,
     deliver_parts,
     deliver_run,
-    write_result,
 )
 from llmbol_cli.cluster_submit import Output, Strategy
 from llmbol_cli.options import AsJson, connected, duration, words
@@ -151,7 +150,7 @@ def result(id: Task, output: Output = None, as_json: AsJson = False) -> None:
         if first.entry.type == "train":
             deliver_run(first, as_json)
             if output is not None:
-                write_result(client.fetch(first.value["checkpoint"]), output)
+                render.write(client.fetch(first.value["checkpoint"]), output)
         elif ids == [id]:
             deliver(first, output, as_json)
         else:

@@ -26,7 +26,7 @@ def check_output(output: str | None, as_json: bool, *sources: str) -> None:
     if output == "-" and as_json:
         raise typer.BadParameter("--json and --output - both write to standard output")
     if output not in (None, "-"):
-        check_target(str(output), *filter(os.path.exists, sources))
+        check_target(str(output), *sources)
 
 
 def deliver(result: Any, output: str | None, as_json: bool) -> None:
@@ -39,18 +39,7 @@ def deliver(result: Any, output: str | None, as_json: bool) -> None:
         render.write_bytes(result.text)
     result.check()
     if output is not None:
-        write_result(result.data, output)
-
-
-def write_result(data: bytes, output: str) -> None:
-    """Write a result to a file, or to standard output for ``-``."""
-    from llmbol_core.native.files import atomic_write
-
-    if output == "-":
-        render.write_bytes(data)
-        return
-    with atomic_write(output) as file:
-        file.write(data)
+        render.write(result.data, output)
 
 
 def deliver_run(result: Result, as_json: bool) -> None:

@@ -210,7 +210,7 @@ def train(
         spec, data, {"epochs": epochs, "seed": seed}, tuple(settings or ())
     )  # fmt: skip
     target = output or f"{os.path.basename(start.model.name)}.gguf"
-    check_output(target, False, spec)
+    check_output(target, False, spec, str(start.data))
     options = _options(priority, retries, timeout, capability, strategy)
     with connected() as client:
         members = nodes or max(1, sum("training" in n.capabilities for n in client.status().nodes))

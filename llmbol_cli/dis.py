@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import dis_tools, render
-from llmbol_cli.options import AsJson
+from llmbol_cli.options import AsJson, file_name
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
@@ -37,13 +37,17 @@ def asm(
 
     Example: dis asm specs/programs/hello.s -o hello.dis
     """
+    from llmbol_core.native.files import check_target
     from llmbol_core.vm.module import NAMES
     from llmbol_core.vm.objectfile import write_module
     from llmbol_core.vm.stackcode import object_path, parse_source
 
+    target = output or object_path(source)
+    if target != "-":
+        check_target(target, source)
     text = read_input(source).decode(*NAMES)
-    data = write_module(parse_source(text, source, _built_in_signature))
-    _write(output or object_path(source), data)
+    module = parse_source(text, source, _built_in_signature)
+    render.write(write_module(module), target)
 
 
 @app.command()
@@ -56,7 +60,8 @@ def disasm(file: Object) -> None:
     from llmbol_core.vm.module import NAMES
     from llmbol_core.vm.objectfile import read_module
 
-    _write("-", format_assembly(read_module(read_input(file), file)).encode(*NAMES))
+    text = format_assembly(read_module(read_input(file), file))
+    render.write_bytes(text.encode(*NAMES))
 
 
 @app.command()
@@ -84,7 +89,12 @@ def verify(
 
 @app.command()
 def keygen(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="The private key; KEY.pub is public.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="The private key; KEY.pub is public.", callback=file_name
+        ),
+    ],
 ) -> None:
     """Make a pair of Ed25519 keys: one to sign programs with, one to check them.
 
@@ -100,7 +110,14 @@ def sign(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
     key: Annotated[str, typer.Option(metavar="KEY", help="The private key.")],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="Where to write, if not FILE.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where to write, if not FILE.",
+            callback=file_name,
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -163,16 +180,6 @@ def isa(
     from llmbol_core.vm.isa import describe
 
     render.show(describe(mnemonic), as_json)
-
-
-def _write(path: str, data: bytes) -> None:
-    from llmbol_core.native.files import atomic_write
-
-    if path == "-":
-        render.write_bytes(data)
-        return
-    with atomic_write(path) as file:
-        file.write(data)
 
 
 def _built_in_signature(module: str, function: str) -> int:

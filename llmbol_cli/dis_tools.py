@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson
+from llmbol_cli.options import AsJson, file_name
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
@@ -37,7 +38,10 @@ def trace(
         int | None, typer.Option(metavar="N", min=1, help="Log so many instructions at most.")
     ] = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="LOG", help="The log, instead of stderr.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="LOG", help="The log, instead of stderr.", callback=file_name
+        ),
     ] = "",
 ) -> None:
     """Run a program and log each instruction, with the values that it reads and writes.
@@ -48,7 +52,7 @@ def trace(
     from llmbol_core.vm.observation import ObservedInterpreter
     from llmbol_core.vm.trace import Tracer
 
-    with open_output(output) if output else nullcontext(sys.stderr) as log:
+    with open_output(output, *program.files) if output else nullcontext(sys.stderr) as log:
         tracer = Tracer(lambda record: render.log(record, log), function, limit)
         engine = partial(ObservedInterpreter, observer=tracer)
         with program.machine(standard_streams(), engine) as machine:
@@ -86,10 +90,16 @@ def profile(
         int, typer.Option(metavar="N", min=0, help="Show so many of the hottest instructions.")
     ] = 20,
     flame: Annotated[
-        str, typer.Option(metavar="STACKS", help="Write collapsed stacks, for flame graphs.")
+        str,
+        typer.Option(
+            metavar="STACKS", help="Write collapsed stacks, for flame graphs.", callback=file_name
+        ),
     ] = "",
     stdout: Annotated[
-        str, typer.Option(metavar="OUTPUT", help="The program's output; else it is dropped.")
+        str,
+        typer.Option(
+            metavar="OUTPUT", help="The program's output; else it is dropped.", callback=file_name
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -97,11 +107,14 @@ def profile(
 
     Example: dis profile hello.dis
     """
+    from llmbol_core.native.files import check_target
     from llmbol_core.vm.inspection import Inspector
     from llmbol_core.vm.profiler import ProfiledInterpreter, Profiler
 
+    if flame:
+        check_target(flame, *program.files)
     profiler = Profiler()
-    with open_output(stdout or "/dev/null") as out:
+    with open_output(stdout or os.devnull, *program.files) as out:
         engine = partial(ProfiledInterpreter, profiler=profiler)
         with program.machine(
             standard_streams(stdout=cast(BinaryIO, out.buffer)), engine
@@ -110,7 +123,7 @@ def profile(
             status, failure = program.attempt(machine)
             found = profiler.profile(top)
     if flame:
-        with open_output(flame) as file:
+        with open_output(flame, *program.files) as file:
             file.writelines(f"{line}\n" for line in profiler.collapsed())
     render.show(found, as_json)
     raise failure or typer.Exit(status)

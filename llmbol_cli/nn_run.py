@@ -69,7 +69,7 @@ def infer(
     )
 
     if output is not None:
-        check_target(output, source)
+        check_target(output, source, inputs, *([labels] if labels else []))
     model, clock = load_for_inference(source), Stopwatch()
     if labels is not None:
         use_labels(model, labels)

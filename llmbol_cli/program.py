@@ -94,6 +94,12 @@ class Program:
             modules += [f"{directory}/{name}" for name in names if name.endswith(".dis")]
         return Namespace(granted=[*(self.arguments or []), *modules])
 
+    @property
+    def files(self) -> list[str]:
+        """The program, and what may be files among its arguments, where they are on the host."""
+        inside = os.path.join(self.root, self.file.lstrip("/")) if self.root else self.file
+        return [inside, *(self.arguments or [])]
+
     def run(self, machine: InfernoVM) -> Outcome:
         """Run it."""
         return machine.run(self.file, self.arguments or [], host=not self.root)
@@ -178,17 +184,21 @@ def tree_reader(root: str) -> Callable[[str], bytes]:
 
 
 @contextmanager
-def open_output(path: str) -> Iterator[io.TextIOWrapper]:
-    """Yield a text file to write; it is kept also if an error of the program ends the block."""
-    from llmbol_core.errors import LlmbolError
-    from llmbol_core.native.files import atomic_write
+def open_output(path: str, *sources: str) -> Iterator[io.TextIOWrapper]:
+    """Yield a text file to write, none of those that are read.
 
+    It is kept also if the block is ended by what ends programs: an exception, a limit, a key.
+    """
+    from llmbol_core.errors import Deadlock, LimitError, Trap
+    from llmbol_core.native.files import atomic_write, check_target
+
+    check_target(path, *sources)
     failure: BaseException | None = None
     with atomic_write(path) as file:
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="\n")
         try:
             yield text
-        except (LlmbolError, KeyboardInterrupt) as error:
+        except (Trap, LimitError, Deadlock, KeyboardInterrupt) as error:
             failure = error
         text.flush()
         text.detach()

@@ -233,6 +233,17 @@ def write_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def write(data: bytes, path: str) -> None:
+    """Write a binary result to a file, or to standard output for ``-``."""
+    from llmbol_core.native.files import atomic_write
+
+    if path == "-":
+        write_bytes(data)
+        return
+    with atomic_write(path) as file:
+        file.write(data)
+
+
 def _show_notice(what: str) -> None:
     """Say on standard error what takes a while; once is enough."""
     print(f"{what} ...", file=sys.stderr, flush=True)

@@ -77,7 +77,7 @@ def sign_file(source: str, output: str, key_path: str) -> Signed:
 
     Raises DisFormatError for a file that is no program, SignatureError for a key that cannot sign.
     """
-    check_target(output)
+    check_target(output, key_path)
     key, data = _private_key(key_path), map_file(source)
     body, behind = _parts(data, source)
     public = key.public_key()

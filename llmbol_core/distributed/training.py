@@ -68,8 +68,7 @@ class Start:
         section.check_fields()
         if not trained_before:
             model.seeded()
-        named = os.path.join(os.path.dirname(model.path), section.data)
-        path = Path(data or os.path.normpath(named))
+        path = Path(data or model.data_path)
         load_data(model, str(path))
         return cls(model, path)
 

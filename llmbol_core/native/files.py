@@ -83,7 +83,10 @@ def move_into_place(source: Path, target: Path) -> None:
 
 
 def check_target(path: Path, *sources: Path) -> None:
-    """Refuse, before long work, a path that cannot be written or that is a file being read."""
+    """Refuse, before long work, a path that cannot be written or that is a file being read.
+
+    Sources that do not exist, such as ``-`` for standard input, do not count.
+    """
     try:
         mode = _mode_of_target(path)
         if mode is None or stat.S_ISREG(mode):
@@ -91,7 +94,8 @@ def check_target(path: Path, *sources: Path) -> None:
             os.stat(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        same = [s for s in sources if mode is not None and os.path.samefile(s, path)]
+        known = [] if mode is None else filter(os.path.exists, sources)
+        same = any(os.path.samefile(source, path) for source in known)
     except OSError as error:
         raise FileError.of(error, path) from error
     if same:

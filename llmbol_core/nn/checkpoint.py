@@ -47,9 +47,9 @@ def metadata(model: Model, path: str) -> dict[str, gguf.Value]:
     """Return the keys of a checkpoint that is going to be written to a path."""
     relocated = model.config()
     if model.train is not None:
-        data = os.path.join(os.path.dirname(model.path), model.train.data)
         here = os.path.dirname(os.path.abspath(path))
-        relocated["train"] = model.train.config() | {"data": os.path.relpath(data, here)}
+        data = os.path.relpath(model.data_path, here)
+        relocated["train"] = model.train.config() | {"data": data}
     return {
         "general.architecture": "llmbol",
         "general.name": model.name,

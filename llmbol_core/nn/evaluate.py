@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,12 +96,11 @@ def training_of(model: Model) -> Training:
 def load_data(model: Model, path: str | None = None) -> Dataset:
     """Return the data that the model's spec names, or those of another file, split as it says."""
     training = training_of(model)
-    named = os.path.join(os.path.dirname(model.path), training.data)
-    path = os.path.normpath(named) if path is None else path
+    path = model.data_path if path is None else path
     try:
         arrays = read_arrays(path)
     except FileError as error:
-        if path == os.path.normpath(named):
+        if path == model.data_path:
             why = f"{error.why} (the data that {model.path or model.name} names; --data says else)"
             raise FileError(error.path, why) from error
         raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -128,6 +129,13 @@ class Model(Section):
     def network(self) -> Sequential:
         """The layers as one module."""
         return Sequential(self.layers)
+
+    @property
+    def data_path(self) -> str:
+        """Where the data that the training section names are; empty without such a section."""
+        if self.train is None:
+            return ""
+        return os.path.normpath(os.path.join(os.path.dirname(self.path), self.train.data))
 
     @cached_property
     def output_shape(self) -> Shape:

@@ -125,7 +125,7 @@ def train_file(
     settings = training_of(model)
     if target is None:
         target = source if trained_before else _own_file(model, source)
-    check_target(target, *([] if trained_before else [source]))
+    check_target(target, data or model.data_path, *([] if trained_before else [source]))
     for name, value in (changes or {}).items():
         if value is not None:
             setattr(settings, name, value)
