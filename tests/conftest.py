@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Whoever runs the tests in the background ignores SIGINT, which commands under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Machines may be busy: how long an example takes tells nothing of what it shows.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ class Story:
 STEPS = ["submit", "place", "done", "error", "lose", "restart", "cancel", "expire"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(STEPS), max_size=60))
 def test_whatever_happens_each_task_ends_once_and_none_is_forgotten(script):
     story = Story()

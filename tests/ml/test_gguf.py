@@ -284,7 +284,7 @@ def test_every_truncation_is_refused():
 SEED = as_bytes()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(
         st.tuples(st.integers(0, len(SEED) - 8), st.binary(min_size=1, max_size=8)), max_size=5
@@ -304,7 +304,7 @@ def test_mutations_give_a_file_or_a_format_error(changes):
         repr(plain(value))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from([b"", head(1, 1), head(0, 1) + KEY, head(1, 0)]), st.binary(max_size=200))
 def test_random_bytes_give_a_file_or_a_format_error(start, data):
     with contextlib.suppress(GgufFormatError):

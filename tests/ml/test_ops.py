@@ -149,7 +149,7 @@ VALUES = {
 }
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(st.data())
 def test_any_shapes_and_attributes_fit_or_are_refused(data):
     row = OPS[data.draw(st.sampled_from(list(OPS)))]

@@ -66,7 +66,7 @@ def test_sizes_are_not_trusted():
         read_arrays("x", huge)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60), st.integers(0, 200), st.sampled_from(["npy", "npz", "csv"]))
 def test_damaged_files_give_one_clear_error(noise, place, kind):
     stream = io.BytesIO()

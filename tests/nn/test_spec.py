@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbol_core.errors import SpecError, UsageError
@@ -158,7 +158,7 @@ def test_bytes_that_are_no_text(tmp_path):
         read_spec(str(path))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.data())
 def test_any_damage_is_a_clear_error_or_another_model(data):
     text = list(GOOD)

@@ -16,7 +16,7 @@ def fill(arena, ref, size, byte):
     arena.view(ref, size)[:] = bytes([byte]) * size
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 1 << 32))
 def test_blocks_are_zero_apart_and_come_back(seed):
     rng = random.Random(seed)

@@ -36,7 +36,6 @@ def test_strings_come_back(text):
 EDITS = st.tuples(st.sampled_from("ics"), st.integers(0, 9), st.integers(0, 9), st.text(max_size=5))
 
 
-@settings(deadline=None)
 @given(start=st.text(max_size=6), edits=st.lists(EDITS, max_size=12))
 def test_editing_strings_is_like_editing_pythons(start, edits):
     heap = Heap(1 << 16)
@@ -193,7 +192,7 @@ def test_impossible_sizes_trap(heap, make, text):
     assert heap.objects == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 1 << 32))
 def test_exactly_what_can_be_reached_lives(seed):
     rng = random.Random(seed)
