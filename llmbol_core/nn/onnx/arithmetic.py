@@ -9,7 +9,8 @@ import numpy as np
 
 from llmbol_core.nn.onnx.importers import row
 from llmbol_core.nn.onnx.node import Node
-from llmbol_core.nn.onnx.tracing import Constant, Operand, Traced, Tracer, Unsupported
+from llmbol_core.nn.onnx.operands import Constant, Operand, Traced, Unsupported
+from llmbol_core.nn.onnx.tracing import Tracer
 
 _LARGEST = float(np.finfo(np.float32).max)
 

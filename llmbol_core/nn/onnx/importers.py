@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llmbol_core.errors import nearest
-from llmbol_core.nn.onnx.tracing import Operand, Tracer, Unavailable, Unsupported
+from llmbol_core.nn.onnx.operands import Operand, Unavailable, Unsupported
+from llmbol_core.nn.onnx.tracing import Tracer
 
 Outcome = Operand | Unavailable | tuple[Operand | Unavailable, ...]
 Importer = Callable[[Tracer, Any], Outcome]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llmbol_core.nn.onnx.tracing import Array, Constant, Operand, Traced, Unavailable, Unsupported
+from llmbol_core.nn.onnx.operands import Array, Constant, Operand, Traced, Unavailable, Unsupported
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 from llmbol_core.nn.onnx.arithmetic import constant, product_of, sum_of
 from llmbol_core.nn.onnx.importers import Outcome, row
 from llmbol_core.nn.onnx.node import Node
+from llmbol_core.nn.onnx.operands import Constant, Operand, Traced, Unavailable, Unsupported
 from llmbol_core.nn.onnx.shapes import reduce_axes
-from llmbol_core.nn.onnx.tracing import Constant, Operand, Traced, Tracer, Unavailable, Unsupported
+from llmbol_core.nn.onnx.tracing import Tracer
 
 _LOWEST = -float(np.finfo(np.float32).max)
 

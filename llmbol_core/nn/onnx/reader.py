@@ -28,8 +28,9 @@ from llmbol_core.nn.onnx.document import Document, opset_of
 from llmbol_core.nn.onnx.importers import importer
 from llmbol_core.nn.onnx.lifting import Lifted, lift
 from llmbol_core.nn.onnx.node import Node
+from llmbol_core.nn.onnx.operands import Constant, Operand, Traced, Unavailable, Unsupported
 from llmbol_core.nn.onnx.simplify import Simplifier
-from llmbol_core.nn.onnx.tracing import Constant, Operand, Traced, Tracer, Unavailable, Unsupported
+from llmbol_core.nn.onnx.tracing import Tracer
 
 _PRIMES = (37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127)
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
@@ -84,7 +85,7 @@ def import_document(
         known = nearest(chosen, outputs) or f": expected one of {', '.join(outputs)}"
         raise UsageError(f"{path}: no output is called {chosen!r}{known}")
     given = _inputs(graph, path, dict(sizes or {}))
-    reader = _Reader(document, path, _prime(graph, given))
+    reader = _Reader(document, path, _prime(graph, given), _static(given))
     source = reader.declare(given)
     result, axis = reader.run(chosen)
     tracer = reader.tracer
@@ -166,14 +167,15 @@ def _given(value: Any, path: str, dims: list[int | str], batch: set[str]) -> Giv
     return Given(value.name, fixed, axis, static if isinstance(static, int) else 0, is_integer)
 
 
-def _prime(graph: Any, given: Sequence[Given]) -> int:
-    """Return a batch size to follow the graph with: none of its other sizes is a multiple.
+def _static(given: Sequence[Given]) -> int:
+    """Return the size of batch that a file was made for, 0 if that is 1 or open."""
+    sizes = {g.static_batch for g in given}
+    only = sizes.pop() if len(sizes) == 1 else 0
+    return only if only > 1 else 0
 
-    A file made for one batch of more than 1 has that size written all over it: it is taken.
-    """
-    static = {g.static_batch for g in given}
-    if len(static) == 1 and (fixed := static.pop()) > 1:
-        return fixed
+
+def _prime(graph: Any, given: Sequence[Given]) -> int:
+    """Return a batch size to follow the graph with: none of its other sizes is a multiple."""
     seen = {n for g in given for n in g.sizes}
     for tensor in _all_tensors(graph):
         seen.update(tensor.dims)
@@ -200,11 +202,11 @@ def _all_tensors(graph: Any) -> Iterator[Any]:
 class _Reader:
     """Follows a graph node by node; notes what cannot be imported and goes on."""
 
-    def __init__(self, document: Document, path: str, prime: int) -> None:
+    def __init__(self, document: Document, path: str, prime: int, static: int) -> None:
         self.graph, self.path = document.graph, path
         self.opset = opset_of(document)
         self.opsets = list(document.opset_import)
-        self.tracer = Tracer(prime)
+        self.tracer = Tracer(prime, static)
         self.values: Environment = {"": None}
         self.complaints: dict[str, None] = {}
 
@@ -338,6 +340,8 @@ class _Reader:
 
     def _folded(self, node: Any, operands: Sequence[Any]) -> tuple[Constant, ...]:
         """Return what a node gives for constants, computed by ONNX's reference."""
+        if node.op_type == "Expand":
+            operands = (self.tracer.expandable(*operands), operands[1])
         given = {n: x.array for n, x in zip(node.input, operands, strict=True) if n and x}
         inputs = [onnx.helper.make_empty_tensor_value_info(name) for name in given]
         outputs = [onnx.helper.make_empty_tensor_value_info(n) for n in node.output if n]

@@ -12,7 +12,8 @@ import numpy as np
 
 from llmbol_core.nn.onnx.importers import Outcome, row
 from llmbol_core.nn.onnx.node import Node
-from llmbol_core.nn.onnx.tracing import Array, Constant, Operand, Traced, Tracer, Unsupported
+from llmbol_core.nn.onnx.operands import Array, Constant, Operand, Traced, Unsupported
+from llmbol_core.nn.onnx.tracing import Tracer
 
 _ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 """Where PyTorch's gates stand in ONNX: of i, f, g, o in i, o, f, c; of r, z, n in z, r, h."""
@@ -121,7 +122,7 @@ def _initial(tracer: Tracer, node: Node, index: int, way: int, first: bool) -> O
     axis = 1 if first else 0
     state = node[index]
     if isinstance(state, Constant):
-        kept = tracer.unbatched(state).array.take(way, axis)
+        kept = tracer.unbatched(state, 1 - axis).array.take(way, axis)
         return Constant(kept) if kept.any() else None
     return tracer.squeeze(tracer.part(state, axis, way, way + 1), axis)
 

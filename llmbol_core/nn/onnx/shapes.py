@@ -11,7 +11,8 @@ import numpy as np
 from llmbol_core.nn.onnx.arithmetic import constant
 from llmbol_core.nn.onnx.importers import Outcome, row
 from llmbol_core.nn.onnx.node import Node
-from llmbol_core.nn.onnx.tracing import Constant, Operand, Traced, Tracer, Unavailable, Unsupported
+from llmbol_core.nn.onnx.operands import Constant, Operand, Traced, Unavailable, Unsupported
+from llmbol_core.nn.onnx.tracing import Tracer
 
 
 @row("Identity")
@@ -85,7 +86,7 @@ def concat(tracer: Tracer, node: Node) -> Operand:
     ready: list[Operand] = []
     for x in operands:
         if isinstance(x, Constant) and batch is not None:
-            kept = tracer.unbatched(x)
+            kept = tracer.unbatched(x, batch)
             x = tracer.repeated(kept, like) if kept.shape[batch] == 1 else kept
         if math.prod(x.shape):
             ready.append(x)
@@ -185,7 +186,7 @@ def one_hot(tracer: Tracer, node: Node) -> Operand:
 @row("Expand")
 def expand(tracer: Tracer, node: Node) -> Operand:
     """Emit repetitions where the shape asks for more than is there."""
-    x, target = node.traced(0), node.ints(1, "the shape")
+    x, target = node.traced(0), tracer.beside(node.ints(1, "the shape"), node.traced(0))
     wanted = list(np.broadcast_shapes(x.shape, tuple(target)))
     while len(x.shape) < len(wanted):
         x = tracer.op("unsqueeze", x, axis=0, whole=x.whole)

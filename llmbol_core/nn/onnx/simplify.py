@@ -17,7 +17,8 @@ from dataclasses import replace
 import numpy as np
 
 from llmbol_core.ml.ops import OPS
-from llmbol_core.nn.onnx.tracing import Shape, TracedStep, Tracer
+from llmbol_core.nn.onnx.operands import Shape
+from llmbol_core.nn.onnx.tracing import TracedStep, Tracer
 
 _NEAR = 1e-5
 _MOVING = ("permute", "reshape", "squeeze", "unsqueeze", "flatten")

@@ -2,7 +2,8 @@
 
 Importers get operands and emit steps. The batch has no fixed size, yet ONNX computes with sizes: so
 the graph is followed with a batch of a prime that divides no other size in it. Whatever is a
-multiple of the prime then grows with the batch, and nothing else does.
+multiple of the prime then grows with the batch, and nothing else does. A file made for one size of
+batch has that written all over it: where a shape or a constant says so the batch takes its place.
 """
 
 from __future__ import annotations
@@ -13,65 +14,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.dtypes import I32
 from llmbol_core.ml.ops import OPS
+from llmbol_core.nn.onnx.batches import Batches
+from llmbol_core.nn.onnx.operands import Array, Constant, Operand, Shape, Traced, Unsupported
 
-Array = NDArray[Any]
-Shape = tuple[int, ...]
-
-
-class Unsupported(Exception):
-    """What keeps a node from being imported, said without the node's name."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A tensor whose values the file gives, or that follows from such tensors."""
-
-    array: Array
-    name: str = ""
-    """Of the tensor in the file that it comes from; empty if several make it."""
-
-    @property
-    def shape(self) -> Shape:
-        """Its shape."""
-        return self.array.shape
-
-    @property
-    def whole(self) -> bool:
-        """Whether it holds integers or truth values."""
-        return self.array.dtype.kind in "iub"
-
-    def with_array(self, array: Array) -> Constant:
-        """Return the same tensor in another form."""
-        return replace(self, array=array)
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A value that depends on the input, with its shape for the batch of a prime."""
-
-    name: str
-    shape: Shape
-    whole: bool = False
-    """Whether its values are integers or truth values in the file."""
-    is_index: bool = False
-    """Whether its step gives I32."""
-    outer: int = 1
-    """Of the axis with the batch, how many values lie outside of the batch, before it."""
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """A result that there is no step for; whoever needs it cannot be imported."""
-
-    why: str
-
-
-Operand = Constant | Traced
+_BROADCASTING = frozenset(
+    [
+        *("add", "sub", "mul", "div", "power", "maximum", "minimum", "where"),
+        *("equal", "less", "less_equal", "greater", "greater_equal"),
+    ]
+)
+"""Operations whose operands are brought to one shape."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +49,9 @@ class Weight:
 
 
 @dataclass
-class Tracer:
+class Tracer(Batches):
     """The steps so far, the weights that they use, and what is known of each value."""
 
-    prime: int
     steps: list[TracedStep] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
     values: dict[str, Traced] = field(default_factory=dict)
@@ -112,6 +67,8 @@ class Tracer:
             self.indices(x) if name.rstrip("?") in row.indices else self.numbers(x)
             for name, x in zip(row.inputs, operands, strict=False)
         )
+        if op in _BROADCASTING:
+            operands = tuple(self._beside(x, operands) for x in operands)
         inputs = tuple(self._input(operand) for operand in operands)
         full = row.conform(attributes)
         shapes = [self._shape_of(name) for name in inputs]
@@ -181,53 +138,11 @@ class Tracer:
             name = f"{base}_{number}"
         return name
 
-    # The batch.
-
-    def is_batched(self, size: int) -> bool:
-        """Tell whether a size grows with the batch."""
-        return size > 0 and size % self.prime == 0
-
-    def unbatched(self, constant: Constant) -> Constant:
-        """Return a constant with length 1 where it is as long as the batch and all alike."""
-        array = constant.array
-        for axis, size in enumerate(array.shape):
-            if self.is_batched(size):
-                first = array.take([0], axis)
-                if size != self.prime or not np.array_equal(
-                    array, np.broadcast_to(first, array.shape), equal_nan=array.dtype.kind == "f"
-                ):
-                    raise Unsupported("a constant depends on the size of the batch")
-                array = first
-        return constant if array is constant.array else constant.with_array(array)
-
-    def batch_axis(self, x: Traced) -> int | None:
-        """Return the axis that grows with the batch."""
-        return next((i for i, size in enumerate(x.shape) if self.is_batched(size)), None)
-
-    def check_axis(self, x: Operand, axis: int, what: str) -> int:
-        """Return an axis counted from the front; it must not be the batch's."""
-        if not -len(x.shape) <= axis < len(x.shape):
-            raise Unsupported(f"there is no axis {axis} in shape {self.shown(x.shape)}")
-        axis %= len(x.shape)
-        if isinstance(x, Traced) and self.is_batched(x.shape[axis]):
-            raise Unsupported(f"{what} the axis of the batch")
-        return axis
-
-    def shown(self, shape: Sequence[int]) -> str:
-        """Return a shape with N for the batch."""
-
-        def size(n: int) -> str:
-            if not self.is_batched(n):
-                return str(n)
-            return "N" if n == self.prime else f"{n // self.prime}N"
-
-        return f"[{', '.join(map(size, shape))}]"
-
     # What many importers emit.
 
     def reshape(self, x: Traced, target: Sequence[int]) -> Traced:
         """Reshape to sizes of which one may be -1; sizes of a batch of 1 are made to fit N."""
-        wanted = list(target)
+        wanted = self._of_one(x, list(target))
         if not any(self.is_batched(n) for n in wanted):
             if (moved := self._moved_batch(x, wanted)) is not None:
                 return moved
@@ -269,40 +184,6 @@ class Tracer:
             return None
         place = axis if axis in places else places[0]
         return self.permute(x, [*order[:place], axis, *order[place:]])
-
-    def _before(self, x: Traced) -> int:
-        """Return how many values lie outside of the batch, before it."""
-        axis = self.batch_axis(x)
-        return 1 if axis is None else math.prod(x.shape[:axis]) * x.outer
-
-    def _with_batch(self, x: Traced, wanted: list[int]) -> list[int]:
-        """Return sizes that were written down for a batch of 1 with the batch where it belongs.
-
-        What lies before the batch stays before it. Where the sizes after it stay as they are, it
-        joins the axis before them.
-        """
-        axis = self.batch_axis(x)
-        if axis is None:
-            return wanted
-        if -1 in wanted:
-            rest = math.prod(n for n in wanted if n != -1)
-            wanted[wanted.index(-1)] = math.prod(x.shape) // self.prime // max(rest, 1)
-        before, inner = self._before(x), x.shape[axis] // self.prime // x.outer
-        after = [*([inner] if inner > 1 else []), *x.shape[axis + 1 :]]
-        for place in range(len(wanted)):
-            ahead = math.prod(wanted[:place])
-            if (
-                ahead == before
-                and place
-                and wanted[place] != 1
-                and len(wanted) - place <= len(after)
-            ):
-                place -= 1
-            elif ahead != before and not ahead < before < ahead * wanted[place]:
-                continue
-            wanted[place] *= self.prime
-            return wanted
-        raise Unsupported(f"its target {self.shown(wanted)} mixes the batch with other axes")
 
     def permute(self, x: Traced, axes: Sequence[int]) -> Traced:
         """Put the axes into another order."""

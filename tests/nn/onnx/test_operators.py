@@ -183,8 +183,8 @@ STEPS_FIRST = ("LSTM", "GRU", "RNN")
 NEVER_TRACED = {"CastLike"}
 
 
-def document(case: Case) -> tuple[Any, dict[str, np.ndarray]]:
-    """Return a model of the one node, and random inputs."""
+def document(case: Case, fixed: int = 0) -> tuple[Any, dict[str, np.ndarray]]:
+    """Return a model of the one node, and random inputs; its batch is open, or of a fixed size."""
     rng = np.random.default_rng(3)
     kind = {"": np.float32, "int": np.int64, "bool": bool, "uint8": np.uint8}[case.whole]
     inputs, constants, names, feeds = [], [], [], {}
@@ -192,8 +192,8 @@ def document(case: Case) -> tuple[Any, dict[str, np.ndarray]]:
         name = "" if operand is None else f"in{place}"
         names.append(name)
         if isinstance(operand, tuple):
-            shape: tuple[Any, ...] = ("N", *operand)
-            real: tuple[int, ...] = (BATCH, *operand)
+            shape: tuple[Any, ...] = (fixed or "N", *operand)
+            real: tuple[int, ...] = (fixed or BATCH, *operand)
             if case.operator in STEPS_FIRST:
                 shape, real = (operand[0], "N", operand[1]), (operand[0], BATCH, operand[1])
             x = rng.uniform(case.low, case.high, real)
@@ -221,9 +221,33 @@ def label(case: Case) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=label)
 def test_operator(case):
+    check(case)
+
+
+# fmt: off
+OF_TWO = [
+    *(Case("Reshape", (X, i(*to))) for to in ((2, 2, 10), (2, -1), (2, 4, 5, 1), (2, 1, 20), (1, 2, 4, 5))),
+    Case("Reshape", ((2, 2, 2), i(2, 4, 2))),
+    Case("Expand", ((1, 5), i(2, 4, 5))), Case("Expand", (X, i(2, 4, 5))),
+    Case("Add", (X, np.ones((2, 4, 5), np.float32) * f(4, 5))), Case("Mul", (np.ones((2, 1, 1), np.float32), X)),
+    Case("Where", (np.ones((2, 4, 1), bool), X, n(0.5))), Case("MatMul", (X, f(5, 2))),
+    Case("Concat", (np.zeros((2, 1, 5), np.float32), X), {"axis": 1}), Case("Gemm", ((5,), f(2, 5), f(2)), {"transB": 1}),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in [*CASES, *OF_TWO] if c.operator not in STEPS_FIRST], ids=label
+)
+def test_operator_of_a_file_for_a_batch_of_two(case):
+    check(case, 2)
+
+
+def check(case: Case, fixed: int = 0) -> None:
+    """Import the model of a case and compare it with another implementation."""
     if case.operator in UNEVALUATED and not HAS_RUNTIME:
         pytest.skip("the reference evaluator of onnx does not run it")
-    model, feeds = document(case)
+    model, feeds = document(case, fixed)
     expected = run_onnx(model, feeds)
     for place, wanted in enumerate(expected):
         imported = import_document(model, "x.onnx", "one", f"out{place}")
@@ -232,7 +256,7 @@ def test_operator(case):
         x = (
             parts[0]
             if len(parts) == 1
-            else np.concatenate([p.reshape(BATCH, -1) for p in parts], 1)
+            else np.concatenate([p.reshape(len(p), -1) for p in parts], 1)
         )
         got = freeze(imported.model).run(x.astype(np.float32))
         wanted = np.moveaxis(wanted, imported.batch_axis, 0).astype(np.float32)
