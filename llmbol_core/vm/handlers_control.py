@@ -116,7 +116,10 @@ def raise_(e: Engine, value: int, next_pc: int) -> NoReturn:
         raise Trap(traps.NIL_DEREFERENCE)
     if e.heap.type_of(value) == STRING:
         raise Trap(e.heap.string(value))
-    name = e.heap.string(e.heap.pointer(value))
+    ref = e.heap.pointer(value)
+    if ref != NIL and e.heap.type_of(ref) != STRING:
+        raise Trap(traps.TYPE_CHECK)
+    name = e.heap.string(ref)
     raise Raised(name, e.heap.retain(value))
 
 
@@ -159,7 +162,9 @@ def movpc(e: Engine, number: int) -> int:
 
 @handler("goto")
 def goto(e: Engine, number: int, table: int, next_pc: int) -> int:
-    """Go to an entry of a table."""
+    """Go to an entry of a table, which has the number of its entries in the word before it."""
+    if not 0 <= number < e.heap.word(table - 4):
+        raise Trap(traps.BOUNDS)
     return _jump(e, e.heap.word(table + 4 * number))
 
 

@@ -4,36 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llmbol_core.vm.containers import ON_CONTAINERS
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.keeping import keep_result, keep_value, learn, made, unknown
 from llmbol_core.vm.module import Operand
+from llmbol_core.vm.origins import How, meet
+from llmbol_core.vm.results import UNKNOWN
 from llmbol_core.vm.slots import (
+    STORED,
     Kind,
     State,
+    Tags,
     Value,
     argument_key,
     overwritten,
     without,
     without_frame,
 )
+from llmbol_core.vm.tables import table_ranges
 from llmbol_core.vm.typeflow import RESULT_PLACE, Step, link_number
-from llmbol_core.vm.usage import KINDS
-
-_POINTERS_KEPT = frozenset({Kind.OBJECT, Kind.HANDLE, Kind.ORIGIN})
 
 
 def after(step: Step) -> State:
     """Return what is known of the frame's slots behind the instruction."""
     state = step.state
     op = step.instruction.op
+    if STORED in state and not step.clears_slot():
+        state = {at: value for at, value in state.items() if at != STORED}
     for role in op.operands:
         if role.writes:
             state = _forget(step, state, role)
             if TYPES[role.type].kind == "pointer" and step.operand(role.place).mode is Mode.FP:
-                state = _learn(step, state, role.place, _made(step, role.type))
+                state = learn(step, state, role.place, made(step, role.type))
     learned = _LEARN.get(op.mnemonic)
     if learned:
         state = learned(step, state)
     return state
+
+
+def narrowed(step: Step, state: State, target: int) -> State:
+    """Return what is known where a branch on the tag of an object leads."""
+    tested, tags, is_equal = _tested(step, target)
+    if tags is None or tested.mode is not Mode.FP_INDIRECT or tested.value:
+        return state
+    known = state.get(tested.base)
+    if known is None or known.kind is not Kind.ORIGIN:
+        return state
+    if is_equal:
+        return {**state, tested.base: known._replace(tags=meet(known.tags, tags))}
+    if known.tags is None:
+        return state
+    return {**state, tested.base: known._replace(tags=known.tags - tags)}
+
+
+def _tested(step: Step, target: int) -> tuple[Operand, Tags, bool]:
+    """Return which word a branch tests, and that it has, or has not, some values at a target."""
+    op, instruction = step.instruction.op.mnemonic, step.instruction
+    tested = instruction.source
+    if op == "case":
+        return tested, table_ranges(step.found, step.pc).get(target), True
+    label = instruction.destination.value
+    if op not in ("beqw", "bnew") or label == step.pc + 1:
+        return tested, None, True
+    value = instruction.operand("m")
+    if tested.mode is Mode.IMMEDIATE:
+        tested, value = value, tested
+    tags = frozenset({value.value}) if value.mode is Mode.IMMEDIATE else None
+    return tested, tags, (op == "beqw") == (target == label)
 
 
 def _forget(step: Step, state: State, role: OperandRole) -> State:
@@ -59,80 +96,52 @@ def _copied(step: Step) -> int:
     return middle.value if role.type == "W" else step.found.layouts[middle.value].size
 
 
-def _made(step: Step, letter: str) -> Value:
-    """Return what is known of a pointer that this instruction makes or reads."""
-    origin = step.usage.origin("made", step.pc)
-    if letter in KINDS:
-        step.usage.use(origin, letter, step.pc)
-    return Value(Kind.ORIGIN, origin)
-
-
-def _learn(step: Step, state: State, place: str, value: Value) -> State:
-    """Note what a slot of the frame now holds."""
-    target = step.operand(place)
-    return {**state, target.value: value} if target.mode is Mode.FP else state
-
-
 def _learn_frame(step: Step, state: State) -> State:
     """Note a frame of a type."""
     state = without_frame(state, step.operand("d").value)
-    return _learn(step, state, "d", Value(Kind.FRAME, step.operand("s").value))
+    return learn(step, state, "d", Value(Kind.FRAME, step.operand("s").value))
 
 
 def _learn_foreign_frame(step: Step, state: State) -> State:
     """Note a frame for a function of another module."""
     state = without_frame(state, step.operand("d").value)
-    return _learn(step, state, "d", Value(Kind.FOREIGN_FRAME, link_number(step.operand("m"))))
+    return learn(step, state, "d", Value(Kind.FOREIGN_FRAME, link_number(step.operand("m"))))
 
 
 def _learn_address(step: Step, state: State) -> State:
     """Note what address ``lea`` made; a result's address is noted with the frame it is for."""
-    place, target = step.place(step.operand("s")), step.operand("d")
-    if place.own:
+    source, target = step.operand("s"), step.operand("d")
+    place = step.place(source)
+    if source.mode is Mode.IMMEDIATE:
+        value = Value(Kind.CONSTANT)
+    elif place.own:
         value = Value(Kind.SLOT, place.offset)
     elif place.layout is step.found.data:
         value = Value(Kind.DATA, place.offset)
     else:
-        value = Value(Kind.ELSEWHERE)
+        value = Value(Kind.ELSEWHERE, place.offset, place.origin, place.tags)
     if target.mode is Mode.FP_INDIRECT and target.value == RESULT_PLACE:
         return {**state, -target.base: value}
-    return _learn(step, state, "d", value)
+    return learn(step, state, "d", value)
 
 
-def _learn_element(step: Step, state: State) -> State:
-    """Note the address of an element."""
-    origin = step.origin(step.operand("s"))
-    type_ = step.usage.elements.get(origin)
-    if type_ is not None:
-        return _learn(step, state, "m", Value(Kind.OBJECT, type_))
-    element = step.usage.origin("element", origin) if origin >= 0 else -1
-    return _learn(step, state, "m", Value(Kind.ELSEWHERE, element))
-
-
-def _learn_array(step: Step, state: State) -> State:
-    """Note the type of the elements of a new array."""
-    if step.operand("d").mode is Mode.FP:
-        origin = step.usage.origin("made", step.pc)
-        step.usage.elements[origin] = step.operand("m").value
-    return state
-
-
-def _learn_head(step: Step, state: State) -> State:
-    """Note that a pointer is the head of a list."""
-    origin = step.origin(step.operand("s"))
-    if origin < 0:
-        return state
-    return _learn(step, state, "d", Value(Kind.ORIGIN, step.usage.origin("head", origin)))
+# Objects, handles, words
 
 
 def _learn_object(step: Step, state: State) -> State:
     """Note an object of a type."""
-    return _learn(step, state, "d", Value(Kind.OBJECT, step.operand("s").value))
+    number = step.operand("s").value
+    origin = step.usage.origin("made", step.pc)
+    step.usage.bring(
+        origin, step.found.layouts[number], None, f"an object of type {number}", step.pc
+    )
+    return keep_result(step, state, Value(Kind.OBJECT, number, origin))
 
 
 def _learn_handle(step: Step, state: State) -> State:
     """Note a module handle."""
-    return _learn(step, state, "d", Value(Kind.HANDLE))
+    origin = made(step, "Z").origin
+    return keep_result(step, state, Value(Kind.HANDLE, origin=origin))
 
 
 def _learn_code(step: Step, state: State) -> State:
@@ -140,45 +149,51 @@ def _learn_code(step: Step, state: State) -> State:
     source, code = step.operand("s"), step.found.module.instructions
     if source.mode is not Mode.IMMEDIATE or not 0 <= source.value < len(code):
         raise step.fail("the source should be the number of an instruction")
-    return _learn(step, state, "d", Value(Kind.CODE, source.value))
+    return learn(step, state, "d", Value(Kind.CODE, source.value))
 
 
-def _learn_copy(step: Step, state: State) -> State:
-    """Note a copied reference, or the address of the data of a module behind its handle."""
+def _learn_pointer(step: Step, state: State) -> State:
+    """Note a copied reference."""
     source = step.operand("s")
-    if step.instruction.op.mnemonic == "movp":
-        return _learn_pointer(step, state, source)
-    if step.instruction.op.mnemonic == "movw" and _may_be_handle(step, source):
-        return _learn(step, state, "d", Value(Kind.ELSEWHERE))
+    value = step.pointer(source)
+    if value is None and step.operand("d").mode is Mode.FP:
+        return state
+    state = keep_result(step, state, value)
+    if value and step.operand("d").mode is Mode.FP_INDIRECT:
+        return {**state, STORED: value}
     return state
 
 
-def _learn_pointer(step: Step, state: State, source: Operand) -> State:
-    """Note a copied reference, in the frame or in one that was made."""
-    known = step.state.get(source.value) if source.mode is Mode.FP else None
-    if known is None or known.kind not in _POINTERS_KEPT:
-        origin = -1 if source.mode is Mode.IMMEDIATE else step.origin(source)
-        known = Value(Kind.ORIGIN, origin) if origin >= 0 else None
-    target = step.operand("d")
-    if known is None:
-        return state
-    if target.mode is not Mode.FP_INDIRECT:
-        return _learn(step, state, "d", known)
-    made = step.state.get(target.base)
-    if made is None or made.kind is not Kind.FRAME:
-        return state
-    return {**state, argument_key(target.base, target.value): known}
+def _learn_words(step: Step, state: State) -> State:
+    """Note a copied value."""
+    source, target = step.place(step.operand("s")), step.operand("d")
+    state = keep_value(step, state, source, step.place(target))
+    known = state.get(target.base) if target.mode is Mode.FP_INDIRECT else None
+    if known and known.kind is Kind.OBJECT and not target.value and not source.offset:
+        step.usage.copy_tag(known.origin, source.tags)
+        return {**state, target.base: known._replace(tags=source.tags)}
+    return state
 
 
-def _may_be_handle(step: Step, operand: Operand) -> bool:
-    """Whether the word read may be the first of a module handle, the address of its data."""
-    if operand.value != 0 or operand.mode not in (Mode.MP_INDIRECT, Mode.FP_INDIRECT):
-        return False
-    if operand.mode is Mode.MP_INDIRECT:
-        return True
-    known = step.state.get(operand.base)
-    pointer = operand.base in step.layout.pointers
-    return pointer and (known is None or known.kind in (Kind.HANDLE, Kind.ORIGIN))
+def _learn_word(step: Step, state: State) -> State:
+    """Note a number, the tag of a new object, or a word that is the copy of a pointer."""
+    source, target = step.operand("s"), step.operand("d")
+    if source.mode is Mode.IMMEDIATE:
+        known = step.state.get(target.base) if target.mode is Mode.FP_INDIRECT else None
+        if known and known.kind is Kind.OBJECT and not target.value:
+            tags = frozenset({source.value})
+            step.usage.set_tag(known.origin, tags)
+            return {**state, target.base: known._replace(tags=tags)}
+        return learn(step, state, "d", Value(Kind.NUMBER, source.value))
+    if target.mode is not Mode.FP:
+        return state
+    place = step.place(source)
+    if place.own or place.layout is step.found.data:
+        if place.layout and place.offset in place.layout.pointers:
+            held = step.held(place) or Value(Kind.ORIGIN, origin=-1)
+            return learn(step, state, "d", held._replace(kind=Kind.COPY, number=place.offset))
+        return state
+    return learn(step, state, "d", Value(Kind.WORD, place.offset, place.origin, place.tags))
 
 
 def _learn_call(step: Step, state: State) -> State:
@@ -186,34 +201,47 @@ def _learn_call(step: Step, state: State) -> State:
     frame = step.operand("s").value
     result = state.get(-frame)
     state = without_frame(without(state, frame, 4), frame)
-    if result and result.kind is Kind.SLOT:
-        state = overwritten(state, result.number)
-    return state
+    if not result or result.kind is not Kind.SLOT:
+        return state
+    if not step.entered:
+        return unknown(step, state, result.number)
+    return _learn_result(step, state, result.number)
 
 
-def _learn_communication(step: Step, state: State) -> State:
-    """Forget what other processes may have written through an alt table."""
-    for value in list(state.values()):
-        if value.kind is Kind.SLOT:
-            state = overwritten(state, value.number)
+def _learn_result(step: Step, state: State, at: int) -> State:
+    """Note the pointers that a function of this module may have returned to a slot."""
+    assert step.entered
+    entry, usage = step.entered[0], step.usage
+    size = step.written(entry)
+    frame = step.operand("s").value
+    result = usage.origin("result", entry)
+    if size >= UNKNOWN:
+        return unknown(step, state, at)
+    state = without(state, at, size) if size else state
+    for slot in step.layout.pointers:
+        if not at <= slot < at + size:
+            continue
+        origin = usage.origin("returned", step.pc, slot)
+        usage.flow(origin, usage.behind(result, "at", slot - at), how=How.BORROWED)
+        for parameter in step.found.layouts[step.entered[1]].pointers:
+            passed = step.state.get(argument_key(frame, parameter))
+            if passed and passed.origin >= 0:
+                key = usage.origin("parameter", entry, parameter)
+                usage.returns(origin, result, slot - at, key, passed)
+        state = {**state, slot: Value(Kind.ORIGIN, origin=origin)}
     return state
 
 
 _LEARN: dict[str, Callable[[Step, State], State]] = {
+    **ON_CONTAINERS,
     "frame": _learn_frame,
     "mframe": _learn_foreign_frame,
     "lea": _learn_address,
-    **dict.fromkeys(("indx", "indb", "indw", "indf", "indl"), _learn_element),
-    "new": _learn_object,
-    "newz": _learn_object,
-    "load": _learn_handle,
-    "self": _learn_handle,
+    **dict.fromkeys(("new", "newz"), _learn_object),
+    **dict.fromkeys(("load", "self"), _learn_handle),
     "movpc": _learn_code,
-    "headp": _learn_head,
-    **dict.fromkeys(("newa", "newaz"), _learn_array),
-    "movp": _learn_copy,
-    "movw": _learn_copy,
+    **dict.fromkeys(("movp", "tail"), _learn_pointer),
+    "movmp": _learn_words,
+    "movw": _learn_word,
     **dict.fromkeys(("call", "mcall", "spawn", "mspawn"), _learn_call),
-    "alt": _learn_communication,
-    "nbalt": _learn_communication,
 }

@@ -15,18 +15,39 @@ class Kind(Enum):
     FOREIGN_FRAME = "a frame for link"
     SLOT = "the address of a slot of this frame, at"
     DATA = "the address of module data, at"
+    CONSTANT = "the address of a constant"
     ELSEWHERE = "an address"
+    ELEMENT = "the address of a value of type"
     CODE = "the code address of pc"
     OBJECT = "an object of type"
     HANDLE = "a module handle"
     ORIGIN = "a pointer that comes from"
+    COPY = "a pointer as a word, copied from"
+    WORD = "the word behind a pointer, at"
+    NUMBER = "the number"
+
+
+POINTERS = frozenset({Kind.ORIGIN, Kind.OBJECT, Kind.HANDLE})
+
+Tags = frozenset[int] | None
+"""The numbers that the first word of an object may have; None if that can be any."""
 
 
 class Value(NamedTuple):
-    """Something known of a slot; the number is the type, offset, pc or origin, or -1 for none."""
+    """Something known of a slot; the number is the type, offset or pc.
+
+    ``origin`` is where the pointer comes from, or the one that an address leads behind, or -1.
+    """
 
     kind: Kind
-    number: int = -1
+    number: int = 0
+    origin: int = -1
+    tags: Tags = None
+
+    @property
+    def flowing(self) -> Tags:
+        """The tags of what can come from the origin; of a new object they can still change."""
+        return None if self.kind is Kind.OBJECT else self.tags
 
 
 State = dict[int, Value]
@@ -38,6 +59,8 @@ result is written to.
 """
 
 RESULT = 1 << 31
+STORED = (1 << 31) + 1
+"""The key of the pointer that the instruction before this one stored outside of the frame."""
 
 
 def argument_key(frame: int, offset: int) -> int:
@@ -60,7 +83,7 @@ def overwritten(state: State, offset: int) -> State:
     return {
         at: v
         for at, v in without(state, offset, WORD_SIZE).items()
-        if not offset <= at < RESULT or v.kind is not Kind.ORIGIN
+        if not offset <= at < RESULT or v.kind not in POINTERS
     }
 
 

@@ -8,12 +8,12 @@ exports and handlers. ``verifier.py`` follows the program.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.isa import OPS, TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import (
     HASLDT,
     DataKind,
@@ -24,6 +24,7 @@ from llmbol_core.vm.module import (
     TypeDescriptor,
 )
 from llmbol_core.vm.notation import PLACES, format_instruction
+from llmbol_core.vm.tables import find_tables
 
 IMMEDIATES = frozenset("WDMJQ")
 """Operand types that an immediate operand can give; ``send`` and ``lea`` also take a word so."""
@@ -61,12 +62,18 @@ class Structure:
     layouts: dict[int, Layout]
     words: dict[int, int]
     """Initial words of the module data, by offset, as far as they are given."""
+    tables: list[tuple[int, int]] = field(default_factory=list)
+    """Begin and end of the tables in the module data that instructions jump through."""
 
     @cached_property
     def data(self) -> Layout:
         """The layout of the module data."""
         none = Layout(self.module.data_size, frozenset())
         return self.layouts[0] if self.module.data_size else none
+
+    def writes_table(self, offset: int, size: int) -> bool:
+        """Whether bytes of the module data touch a table that instructions jump through."""
+        return any(start < offset + size and offset < end for start, end in self.tables)
 
     def fail(self, pc: int, why: str) -> VerifyError:
         """Return the error that an instruction is not as it should be."""
@@ -87,6 +94,7 @@ def check_structure(module: Module) -> Structure:
         why = _instruction_fault(found, instruction)
         if why:
             raise found.fail(pc, why)
+    found.tables.extend(find_tables(found))
     return found
 
 
@@ -318,42 +326,3 @@ def place_fault(layout: Layout, offset: int, role: OperandRole) -> str:
     if role.writes and kind.kind != "storage" and layout.overlaps(offset, size):
         return f"{what} would be written over the pointer at {offset & -WORD_SIZE}"
     return ""
-
-
-# Tables that instructions jump through.
-
-
-def table_targets(found: Structure, pc: int) -> tuple[int, ...]:
-    """Return where the case or jump table of an instruction leads; raises VerifyError.
-
-    Tables lie in the module data. A jump table has the number of its entries in the word before
-    it, as the Limbo compiler makes it.
-    """
-    instruction = found.module.instructions[pc]
-    operand, kind = instruction.destination, OPS[instruction.opcode].operands[-1].type
-    if operand.mode is not Mode.MP:
-        raise found.fail(pc, "the table should lie in the module data")
-    start = operand.value
-    count = found.words.get(start - WORD_SIZE if kind == "G" else start)
-    header, stride, label, tail = TABLE_SHAPES[kind]
-    if count is None or count < 0:
-        raise found.fail(pc, f"there is no table at {start}(mp)")
-    size = header + stride * count + tail
-    if count > len(found.words) or start + size > found.data.size:
-        raise found.fail(pc, f"the table of {count} entries at {start}(mp) reaches beyond the data")
-    entries = range(start + header, start + header + stride * count, stride)
-    targets = [found.words.get(at + label) for at in entries]
-    if tail:
-        targets.append(found.words.get(start + header + stride * count))
-    return tuple(_target(found, pc, target) for target in targets if target != -1)
-
-
-TABLE_SHAPES = {"G": (0, 4, 0, 0), "S": (4, 12, 8, 4), "V": (8, 24, 16, 4), "U": (4, 12, 8, 4)}
-"""Of each table: bytes before the entries, of an entry, to its label, and of the default's label.
-"""
-
-
-def _target(found: Structure, pc: int, target: int | None) -> int:
-    if target is None or not 0 <= target < len(found.module.instructions):
-        raise found.fail(pc, f"the table leads to {'nowhere' if target is None else target}")
-    return target

@@ -12,12 +12,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.isa import TYPES, Mode, OperandRole
+from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.origins import How, Use
+from llmbol_core.vm.results import result_size
 from llmbol_core.vm.slots import (
     RESULT,
+    STORED,
     Kind,
     State,
+    Tags,
     Value,
     argument_key,
 )
@@ -37,7 +41,10 @@ class Place(NamedTuple):
     own: bool = False
     """Whether the object is the current frame."""
     origin: int = -1
-    """Where a pointer to an object of unknown type comes from."""
+    """Where a pointer to the object comes from."""
+    tags: Tags = None
+    frame: int = -1
+    """The slot with the frame that the place lies in, if that was made and not yet called."""
 
 
 class Step:
@@ -82,7 +89,7 @@ class Step:
             return Place(None, operand.value)
         if operand.base == RESULT_PLACE:
             result = self.state.get(RESULT)
-            return Place(None, operand.value, origin=result.number if result else -1)
+            return Place(None, operand.value, origin=result.origin if result else -1)
         known = self.state.get(operand.base)
         if known is None:
             if operand.base not in self.layout.pointers:
@@ -92,26 +99,33 @@ class Step:
 
     def _behind(self, known: Value, operand: Operand) -> Place:
         """Return the place at an offset from what a slot is known to point to."""
-        layouts = self.found.layouts
+        layouts, offset = self.found.layouts, operand.value
         match known.kind:
             case Kind.FRAME | Kind.FOREIGN_FRAME:
-                if operand.value != RESULT_PLACE and operand.value < _ARGUMENTS:
-                    raise self.fail(f"{operand.value} lies in the header of the frame made")
+                if offset != RESULT_PLACE and offset < _ARGUMENTS:
+                    raise self.fail(f"{offset} lies in the header of the frame made")
                 own = known.kind is Kind.FRAME
-                return Place(layouts[known.number] if own else None, operand.value)
-            case Kind.OBJECT:
-                return Place(layouts[known.number], operand.value)
+                return Place(layouts[known.number] if own else None, offset, frame=operand.base)
+            case Kind.OBJECT | Kind.ELEMENT:
+                return Place(layouts[known.number], offset, origin=known.origin)
             case Kind.SLOT:
-                return Place(self.layout, known.number + operand.value, own=True)
+                return Place(self.layout, known.number + offset, own=True)
             case Kind.DATA:
-                return Place(self.found.data, known.number + operand.value)
-            case Kind.CODE:
-                raise self.fail(f"{operand.base}(fp) holds a code address")
-            case Kind.ORIGIN:
-                return Place(None, operand.value, origin=known.number)
+                return Place(self.found.data, known.number + offset)
+            case Kind.ORIGIN | Kind.HANDLE:
+                return Place(None, offset, origin=known.origin, tags=known.tags)
             case Kind.ELSEWHERE:
-                return Place(None, operand.value, origin=known.number)
-        return Place(None, operand.value)
+                return Place(None, known.number + offset, origin=known.origin, tags=known.tags)
+            case Kind.WORD if not known.number:
+                return Place(None, offset, origin=self._data_of(known.origin))
+        raise self.fail(f"{operand.base}(fp) holds {known.kind.value} {known.number}, no address")
+
+    def _data_of(self, handle: int) -> int:
+        """Return the origin that the data of a module is, whose address its handle begins with."""
+        if handle < 0:
+            return -1
+        self.usage.use(handle, "Z", self.pc)
+        return self.usage.behind(handle, "data")
 
     def check(self) -> None:
         """Check the operands by their roles, then what concerns several of them."""
@@ -137,29 +151,86 @@ class Step:
             why = place_fault(place.layout, place.offset, role)
         if why:
             raise self.fail(why)
+        if role.writes:
+            self.check_tables(place, TYPES[role.type].size)
+        self._note_access(place, role)
+        if role.type in KINDS and (role.reads or not (place.own or place.frame >= 0)):
+            held = self.held(place)
+            if held and held.origin >= 0:
+                self.usage.use(held.origin, role.type, self.pc)
+
+    def check_tables(self, place: Place, size: int) -> None:
+        """Refuse to write over a table that instructions jump through."""
+        if place.layout is self.found.data and self.found.writes_table(place.offset, size):
+            raise self.fail(f"a table that is jumped through would be written at {place.offset}")
+
+    def _note_access(self, place: Place, role: OperandRole) -> None:
+        """Note what is done behind a pointer to an object of unknown type."""
         kind = TYPES[role.type]
-        is_pointer = kind.kind == "pointer"
-        if place.origin >= 0 and (is_pointer or (role.writes and kind.kind != "storage")):
-            self.usage.access(place.origin, place.offset, kind.size, is_pointer, self.pc)
-        if role.type == "W" and role.reads and place.origin >= 0 and not place.offset:
-            self.usage.tag(place.origin)
-        if role.type in KINDS:
-            origin = self.origin(operand) if role.reads else self._kept(operand, place)
-            if origin >= 0:
-                self.usage.use(origin, role.type, self.pc)
+        if place.origin < 0 or place.layout is not None:
+            return
+        if kind.kind == "pointer":
+            self.access(place, kind.size, Use.POINTER)
+        elif kind.kind != "storage":
+            self.access(place, kind.size, Use.WRITE if role.writes else Use.READ)
+        if role.type == "W" and role.reads and not place.offset:
+            self.usage.look_at_tag(place.origin)
+
+    def access(self, place: Place, size: int, use: Use) -> None:
+        """Note what is done with some bytes behind a pointer."""
+        if place.origin >= 0 and place.layout is None:
+            self.usage.access(place.origin, place.offset, size, use, self.pc, place.tags)
+
+    # Pointers
+
+    def held(self, place: Place, offset: int = 0) -> Value | None:
+        """Return what is known of the pointer at a place, or behind one."""
+        at = place.offset + offset
+        if place.own:
+            return self.state.get(at)
+        if place.frame >= 0:
+            return self.state.get(argument_key(place.frame, at))
+        if place.layout is self.found.data:
+            origin = self.usage.of_data(at)
+        elif place.origin >= 0:
+            origin = self.usage.behind(place.origin, "at", at, place.tags)
+        else:
+            return None
+        return Value(Kind.ORIGIN, origin=origin) if origin >= 0 else None
+
+    def pointer(self, operand: Operand) -> Value | None:
+        """Return what is known of the pointer that an operand reads."""
+        stored = self.state.get(STORED)
+        if stored and operand.mode is Mode.FP_INDIRECT and operand == self._stored_at():
+            return stored
+        return None if operand.mode is Mode.IMMEDIATE else self.held(self.place(operand))
+
+    def clears_slot(self) -> bool:
+        """Whether the instruction does no more than to clear a pointer of the frame.
+
+        The compiler does so between storing a pointer and reading it again.
+        """
+        source, target = self.instruction.source, self.instruction.destination
+        is_clearing = self.instruction.op.mnemonic == "movp" and source.mode is Mode.MP
+        before = self.found.module.instructions[self.pc - 1].destination
+        return is_clearing and target.mode is Mode.FP and target.value != before.base
+
+    def _stored_at(self) -> Operand:
+        """Return where the last pointer was stored, if that is known behind the instruction."""
+        code = self.found.module.instructions
+        before = code[self.pc - 1].destination
+        return code[self.pc - 2].destination if before.mode is Mode.FP else before
 
     def origin(self, operand: Operand) -> int:
         """Return where the pointer that an operand reads comes from, or -1 if that is unknown."""
-        if operand.mode is Mode.FP:
-            known = self.state.get(operand.value)
-            return known.number if known and known.kind is Kind.ORIGIN else -1
-        return self._kept(operand, self.place(operand))
+        known = self.pointer(operand)
+        return known.origin if known else -1
 
-    def _kept(self, operand: Operand, place: Place) -> int:
-        """Return the origin of pointers that are kept in module data or behind an origin."""
-        if operand.mode is Mode.MP:
-            return self.usage.of_data(operand.value)
-        return self.usage.origin("at", place.origin, place.offset) if place.origin >= 0 else -1
+    def written(self, entry: int) -> int:
+        """Return how many bytes a function may write as its result."""
+        if entry not in self.usage.extents:
+            self.usage.extents[entry] = result_size(self.found, entry)
+        return self.usage.extents[entry]
 
     # Checks that concern several operands.
 
@@ -172,15 +243,26 @@ class Step:
         frame, usage = self.operand("s").value, self.usage
         for slot in self.found.layouts[number].pointers:
             passed = self.state.get(argument_key(frame, slot))
-            parameter = usage.origin("parameter", pc, slot)
-            if passed and passed.kind is Kind.ORIGIN:
-                usage.passed(parameter, passed.number)
-            elif passed and passed.kind is Kind.OBJECT:
-                usage.passed_object(parameter, passed.number, self.pc)
+            if passed and passed.origin >= 0:
+                parameter = usage.origin("parameter", pc, slot)
+                usage.flow(parameter, passed.origin, passed.flowing, How.PASSED)
         result = self.state.get(-frame)
-        if result and result.kind is Kind.SLOT:
-            origin = usage.origin("result", pc)
-            usage.wanted_result(origin, self.frame, result.number, self.pc)
+        if result:
+            self._check_result(usage.origin("result", pc), result)
+
+    def _check_result(self, result: int, to: Value) -> None:
+        """Note where the result of a function is wanted."""
+        if self.instruction.op.mnemonic == "spawn":
+            raise self.fail("a function in a process of its own has nobody to give a result to")
+        match to.kind:
+            case Kind.SLOT:
+                self.usage.want_result(result, self.layout, to.number, self.pc)
+            case Kind.DATA:
+                self.usage.want_result(result, self.found.data, to.number, self.pc)
+            case Kind.ELEMENT:
+                self.usage.want_result(result, self.found.layouts[to.number], 0, self.pc)
+            case Kind.ELSEWHERE if to.origin >= 0:
+                self.usage.want_result_behind(result, to)
 
     def check_module_call(self) -> None:
         """Refuse a frame that was made for another link."""
@@ -202,8 +284,10 @@ class Step:
             if role.type == "X":
                 place = self.place(self.operand(role.place))
                 self._check_extent(place, size)
-                if place.origin >= 0 and size and role.writes:
-                    self.usage.access(place.origin, place.offset, size, False, self.pc)
+                if role.writes:
+                    self.check_tables(place, size)
+                if size:
+                    self.access(place, size, Use.WRITE if role.writes else Use.READ)
                 if place.layout and role.writes and place.layout.overlaps(place.offset, size):
                     raise self.fail(f"{size} bytes would be written over a pointer")
 
@@ -221,8 +305,17 @@ class Step:
                 place = self.place(self.operand(role.place))
                 self._check_extent(place, value.size)
                 self._check_pointers(place, value, role)
-                if place.origin >= 0:
-                    self.usage.value(place.origin, place.offset, value, self.pc)
+                if role.writes:
+                    self.check_tables(place, value.size)
+                self._note_value(place, value, role)
+
+    def _note_value(self, place: Place, value: Layout, role: OperandRole) -> None:
+        """Note that a whole value behind a pointer is read or written."""
+        self.access(place, value.size, Use.READ)
+        words = range(0, value.size - WORD_SIZE + 1, WORD_SIZE)
+        for at in words if role.writes else value.pointers:
+            use = Use.POINTER if at in value.pointers else Use.WRITE
+            self.access(place._replace(offset=place.offset + at), WORD_SIZE, use)
 
     def _check_pointers(self, place: Place, value: Layout, role: OperandRole) -> None:
         if place.layout is None:

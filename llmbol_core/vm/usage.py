@@ -1,52 +1,50 @@
 """What a module does with pointers whose types no object file tells: it must agree with itself.
 
-Parameters, fields, elements, heads of lists and pointers in the module data are *origins*. Every
-access behind one is noted, whichever function makes it: a pointer or a number at some offset, or a
-use as a string, an array, a list, a channel or a module handle. At the end
+Every access behind an origin (``origins.py``) is noted, whichever function makes it: a pointer or
+a number at some offset, or a use as a string, an array, a list, a channel or a module handle; and
+so is every object of a known type that comes to one. At the end
 
+- what is done with an origin must fit all objects that come to it;
 - one origin cannot have both a number and a pointer at the same place, nor be used as two kinds;
-- what a function does behind a parameter must fit what its callers pass;
-- what it writes as its result must fit where its callers want it.
+- what a function writes as its result must fit where its callers want it;
+- what a channel carries must fit where it is sent from and received.
 
-A pick keeps in its first word which variant it is. So nothing is proved of objects whose first word
-the program looks at, nor of what it finds in them.
+A pick keeps in its first word, its tag, which variant it is. What the program does behind a test of
+that word is asked only of objects that were made with such a tag.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
-from llmbol_core.vm.module import ABSENT
+from llmbol_core.vm.module import ABSENT, DataKind
+from llmbol_core.vm.origins import Access, Flow, How, Noted, Origin, Origins, Use, meet
+from llmbol_core.vm.slots import Tags, Value
 from llmbol_core.vm.structure import Layout, Structure
-
-Origin = tuple[object, ...]
-"""Where a pointer comes from: a word, and the numbers or the other origin that it belongs to."""
 
 KINDS = {letter: TYPES[letter].name for letter in "CAINZ"}
 """Letters of the kinds of objects that instructions tell apart, and their names."""
 _RECORD = "record"
+_ALIGNED = (2, 4, 8)
+"""Sizes of numbers; bytes may be copied from anywhere."""
 
 
-class Access(NamedTuple):
-    """Bytes behind a pointer that are accessed, as a pointer or as a number."""
+class _Made(NamedTuple):
+    """An object that comes to an origin: its layout, its tag, and what it is, in words."""
 
+    layout: Layout
+    tags: Tags
+    what: str
+
+
+class _Wanted(NamedTuple):
+    """Where what comes from an origin is put, or taken for it: the layout there, and an offset."""
+
+    layout: Layout
     offset: int
-    size: int
-    is_pointer: bool
-
-
-@dataclass
-class _Known:
-    """What is done with one origin: accesses and kinds, each with the first pc where that is so."""
-
-    owner: int
-    """The origin of the object that this one is kept in, or -1."""
-    is_pick: bool = False
-    accesses: dict[Access, int] = field(default_factory=dict)
-    kinds: dict[str, int] = field(default_factory=dict)
+    writes: bool
 
 
 class Usage:
@@ -54,138 +52,258 @@ class Usage:
 
     def __init__(self, found: Structure) -> None:
         self._found = found
+        self.origins = Origins()
         self.elements: dict[int, int] = {}
         """Types of the elements of arrays that the module makes, by origin."""
+        self.extents: dict[int, int] = {}
+        """Bytes that functions write as their results, by entry."""
+        self._kinds: dict[int, str] = {}
+        self._made: dict[int, dict[_Made, int]] = defaultdict(dict)
+        self._wanted: dict[int, dict[_Wanted, int]] = defaultdict(dict)
+        self._copies: set[int] = set()
+        """Origins of objects that are copies of such whose tags are not known."""
+        self._retagged: set[int] = set()
+        self._picks: set[int] = set()
+        self._results: dict[tuple[int, _Wanted], int] = {}
+        self._copied: dict[tuple[int, int], int] = {}
+        self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
         self._variables = _variables(found)
-        self._numbers: dict[Origin, int] = {}
-        self._known: list[_Known] = []
-        self._passed: dict[int, set[int]] = defaultdict(set)
-        self._objects: dict[int, dict[int, int]] = defaultdict(dict)
-        self._results: dict[tuple[int, int, int], int] = {}
+        self._constants = _constants(found)
 
     def origin(self, *key: object) -> int:
         """Return the number of an origin."""
-        number = self._numbers.setdefault(key, len(self._known))
-        if number == len(self._known):
-            owner = key[1] if key[0] in ("at", "element", "head") else -1
-            assert isinstance(owner, int)
-            self._known.append(_Known(owner))
-        return number
+        return self.origins.number(*key)
+
+    def behind(self, origin: int, what: str, offset: int = 0, tags: Tags = None) -> int:
+        """Return the origin of what is behind another one: at an offset, its elements, ..."""
+        return self.origins.behind(origin, what, offset, tags)
 
     def of_data(self, offset: int) -> int:
         """Return the origin of a pointer in the module data, -1 for one that is nil for good.
 
         The compiler uses one such nil for all types.
         """
-        return self.origin("data", offset) if offset in self._variables else -1
+        if offset not in self._variables and offset not in self._constants:
+            return -1
+        number = self.origin("data", offset)
+        if offset in self._constants:
+            self.make(number, self._constants[offset])
+        return number
 
     # What the flow through the program notes
 
-    def tag(self, origin: int) -> None:
+    def look_at_tag(self, origin: int) -> None:
         """Note that the first word behind a pointer is looked at."""
-        self._known[origin].is_pick = True
+        self._picks.add(origin)
 
-    def access(self, origin: int, offset: int, size: int, is_pointer: bool, pc: int) -> None:
+    def access(
+        self, origin: int, offset: int, size: int, use: Use, pc: int, tags: Tags = None
+    ) -> None:
         """Note that some bytes behind a pointer are accessed."""
-        known = self._known[origin]
-        known.accesses.setdefault(Access(offset, size, is_pointer), pc)
-        if offset or size != WORD_SIZE or is_pointer:
+        self.origins.note(origin, Noted(Access(offset, size, use, tags)), pc)
+        if offset or size != WORD_SIZE or use is not Use.READ:
             # The first word of a module handle, the address of its data, can be read as a word.
-            known.kinds.setdefault(_RECORD, pc)
+            self.origins.note(origin, Noted(_RECORD), pc)
 
-    def value(self, origin: int, offset: int, layout: Layout, pc: int) -> None:
+    def value(self, origin: int, offset: int, layout: Layout, pc: int, tags: Tags = None) -> None:
         """Note that a whole value behind a pointer is accessed."""
         for at in layout.pointers:
-            self.access(origin, offset + at, WORD_SIZE, True, pc)
+            self.access(origin, offset + at, WORD_SIZE, Use.POINTER, pc, tags)
 
     def use(self, origin: int, letter: str, pc: int) -> None:
         """Note that a pointer is used as one to a kind of object."""
-        self._known[origin].kinds.setdefault(letter, pc)
+        self.origins.note(origin, Noted(letter), pc)
 
-    def passed(self, parameter: int, argument: int) -> None:
-        """Note that a pointer is passed as a parameter."""
-        self._passed[parameter].add(argument)
+    def make(self, origin: int, letter: str) -> None:
+        """Note that an origin gives objects of a kind."""
+        self._kinds[origin] = letter
 
-    def passed_object(self, parameter: int, type_: int, pc: int) -> None:
-        """Note that an object of a known type is passed as a parameter."""
-        self._objects[parameter].setdefault(type_, pc)
+    def bring(self, origin: int, layout: Layout, tags: Tags, what: str, pc: int) -> None:
+        """Note that an object of a known layout comes to an origin."""
+        self._made[origin].setdefault(_Made(layout, tags, what), pc)
 
-    def wanted_result(self, result: int, frame: int, offset: int, pc: int) -> None:
-        """Note that a result is wanted in a frame of a type, at an offset."""
-        self._results.setdefault((result, frame, offset), pc)
+    def copy_tag(self, origin: int, tags: Tags) -> None:
+        """Note that the object that an instruction makes is the copy of another one."""
+        if tags is None:
+            self._copies.add(origin)
+        else:
+            self.set_tag(origin, tags)
+
+    def set_tag(self, origin: int, tags: Tags) -> None:
+        """Note the tag of the object that an instruction makes."""
+        known = self.origins.all[origin]
+        if known.tag not in (None, tags):
+            self._retagged.add(origin)
+        known.tag = None if origin in self._retagged else tags
+
+    def flow(
+        self,
+        origin: int,
+        source: int,
+        tags: Tags = None,
+        how: How = How.COPIED,
+        shift: int = 0,
+    ) -> None:
+        """Note that a pointer is copied or passed as a parameter; or an address, by a shift."""
+        self.origins.flow(origin, Flow(source, tags, shift, how))
+
+    def want(self, origin: int, layout: Layout, offset: int, writes: bool, pc: int) -> None:
+        """Note where a channel's values go to or come from."""
+        self._wanted[origin].setdefault(_Wanted(layout, offset, writes), pc)
+
+    def want_result(self, result: int, layout: Layout, offset: int, pc: int) -> None:
+        """Note that a result is wanted in an object, at an offset."""
+        self._results.setdefault((result, _Wanted(layout, offset, True)), pc)
+
+    def want_result_behind(self, result: int, to: Value) -> None:
+        """Note that a result is wanted at an address behind a pointer."""
+        self.origins.flow(result, Flow(to.origin, to.tags, to.number, How.PASSED))
+
+    def copy_elements(self, source: int, target: int, pc: int) -> None:
+        """Note that the elements of an array are copied to another one."""
+        elements = self.behind(source, "element"), self.behind(target, "element")
+        self._copied.setdefault(elements, pc)
+        self.flow(elements[1], elements[0])
+
+    def is_array(self, origin: int) -> bool:
+        """Whether a pointer is known to be one to an array."""
+        return self._kinds.get(origin) == "A" or Noted("A") in self.origins.all[origin].noted
+
+    def returns(self, origin: int, result: int, at: int, parameter: int, passed: Value) -> None:
+        """Note what is passed to a function that may return it."""
+        self._returned.setdefault((origin, result, at, parameter, passed.origin, passed.flowing))
 
     # The end
 
     def settle(self) -> None:
         """Refuse the module if it does not agree with itself; raises VerifyError."""
-        for known in self._known:
-            if known.owner >= 0 and self._known[known.owner].is_pick:
-                known.is_pick = True  # owners come first
-            if known.is_pick:
-                known.accesses, known.kinds = {}, {}
+        self._link_returned()
         self._spread()
-        for known in self._known:
-            if not known.is_pick:
-                self._check_accesses(known)
-                self._check_kinds(known)
-        for parameter, types in self._objects.items():
-            for type_, pc in types.items():
-                self._check_object(self._known[parameter], type_, pc)
-        for (result, frame, offset), pc in self._results.items():
-            self._check_result(self._known[result], self._found.layouts[frame], offset, pc)
+        for number, known in enumerate(self.origins.all):
+            if number in self._picks:
+                continue
+            self._check_accesses(known)
+            self._check_kinds(number, known)
+        for number, made in self._made.items():
+            for thing, pc in made.items():
+                self._check_made(number, thing, pc)
+        for number, wanted in self._wanted.items():
+            for place, pc in wanted.items():
+                self._check_wanted(number, place, pc)
+        for (number, place), pc in self._results.items():
+            self._check_result(number, place, pc)
+        for elements, pc in self._copied.items():
+            self._check_copied(elements, pc)
+
+    def _link_returned(self) -> None:
+        """Let what a function returns of its parameters come from what each caller passes."""
+        known: dict[tuple[int, int], set[int]] = {}
+        for origin, result, at, parameter, passed, tags in self._returned:
+            if (result, at) not in known:
+                known[result, at] = set(self.origins.sources(self.behind(result, "at", at)))
+            if parameter in known[result, at]:
+                self.flow(origin, passed, tags)
 
     def _spread(self) -> None:
-        """Let what is done with a parameter be done with what is passed as it."""
-        work = list(self._passed)
-        while work:
-            parameter = work.pop()
-            known = self._known[parameter]
-            for argument in self._passed.get(parameter, ()):
-                other = self._known[argument]
-                if other.is_pick:
-                    continue
-                before = len(other.accesses) + len(other.kinds)
-                for access, pc in known.accesses.items():
-                    other.accesses.setdefault(access, pc)
-                for kind, pc in known.kinds.items():
-                    other.kinds.setdefault(kind, pc)
-                if len(other.accesses) + len(other.kinds) > before:
-                    work.append(argument)
+        """Let what is done with pointers be done with all they may be, whatever their tags."""
+        while True:
+            self.origins.spread()
+            changed = [n for n in self._made if self._loses_tag(n)]
+            if not changed:
+                return
+            for number in changed:
+                self.origins.drop_tag(number)
 
-    def _check_accesses(self, known: _Known) -> None:
-        pointers = {access.offset: pc for access, pc in known.accesses.items() if access.is_pointer}
-        for access, pc in known.accesses.items():
-            if access.is_pointer or not pointers:
-                continue
-            for at in range(access.offset - WORD_SIZE + 1, access.offset + access.size):
-                if at in pointers:
-                    later, earlier = max(pc, pointers[at]), min(pc, pointers[at])
-                    other = "a pointer" if pc == later else "a number"
-                    why = f"{at} behind the pointer holds {other} at pc {earlier}"
+    def _loses_tag(self, number: int) -> bool:
+        known = self.origins.all[number]
+        return known.tag is not None and any(
+            isinstance(n.what, Access) and n.what.use is Use.WRITE and n.what.offset < WORD_SIZE
+            for n in known.noted
+        )
+
+    def _check_accesses(self, known: Origin) -> None:
+        accesses = [
+            (noted.what, pc)
+            for noted, pc in known.noted.items()
+            if isinstance(noted.what, Access) and not noted.is_borrowed
+        ]
+        pointers: dict[int, list[tuple[Access, int]]] = defaultdict(list)
+        for access, pc in accesses:
+            if access.use is Use.POINTER:
+                pointers[access.offset].append((access, pc))
+        for access, pc in accesses if pointers else ():
+            if access.use is Use.WRITE:
+                self._check_write(access, pc, pointers)
+
+    def _check_write(
+        self, access: Access, pc: int, pointers: dict[int, list[tuple[Access, int]]]
+    ) -> None:
+        for at in range(access.offset - WORD_SIZE + 1, access.offset + access.size):
+            for pointer, other in pointers.get(at, ()):
+                if _is_same(access.tags, pointer.tags):
+                    later, earlier = max(pc, other), min(pc, other)
+                    what = "a pointer" if pc == later else "a number"
+                    why = f"{at} behind the pointer holds {what} at pc {earlier}"
                     raise self._found.fail(later, why)
 
-    def _check_kinds(self, known: _Known) -> None:
-        if len(known.kinds) < 2:
+    def _check_kinds(self, number: int, known: Origin) -> None:
+        made = self._kinds.get(number)
+        kinds = {
+            noted.what: pc
+            for noted, pc in known.noted.items()
+            if isinstance(noted.what, str) and (made or not noted.is_borrowed)
+        }
+        if made is not None:
+            kinds.setdefault(made, -1)
+        if len(kinds) < 2:
             return
-        (kind, pc), (other, later) = sorted(known.kinds.items(), key=lambda item: item[1])[:2]
+        (kind, pc), (other, later) = sorted(kinds.items(), key=lambda item: item[1])[:2]
         names = [KINDS.get(letter, letter) for letter in (kind, other)]
-        why = f"the {names[1]} is used as a {names[0]} at pc {pc}"
-        raise self._found.fail(later, why)
+        where = f"used as a {names[0]} at pc {pc}" if pc >= 0 else f"a {names[0]}"
+        raise self._found.fail(later, f"the {names[1]} is {where}")
 
-    def _check_object(self, known: _Known, type_: int, pc: int) -> None:
-        layout = self._found.layouts[type_]
-        for kind, at in known.kinds.items():
-            if kind != _RECORD:
-                why = f"an object of type {type_} is passed and used as a {KINDS[kind]} at pc {at}"
+    def _check_made(self, number: int, made: _Made, pc: int) -> None:
+        tags = self.origins.all[number].tag
+        for noted, at in self.origins.all[number].noted.items():
+            if isinstance(noted.what, str):
+                if noted.what != _RECORD and made.what.startswith("an object"):
+                    why = f"{made.what} is used as a {KINDS[noted.what]} at pc {at}"
+                    raise self._found.fail(pc, why)
+            elif noted.what.tags is not None and number in self._copies:
+                continue
+            elif meet(tags, noted.what.tags) != frozenset():
+                why = _misfit(noted.what, noted.what.offset, made.layout)
+                if why:
+                    what = f"{made.what}, made at pc {pc}, comes here"
+                    raise self._found.fail(at, f"{what}: {why}")
+
+    def _check_result(self, number: int, wanted: _Wanted, pc: int) -> None:
+        for noted, at in self.origins.all[number].noted.items():
+            if isinstance(noted.what, Access):
+                why = _misfit(noted.what, wanted.offset + noted.what.offset, wanted.layout)
+                if why:
+                    why = f"the result goes to {wanted.offset}(fp); pc {at}: {why}"
+                    raise self._found.fail(pc, why)
+
+    def _check_wanted(self, number: int, wanted: _Wanted, pc: int) -> None:
+        for layout in self._layouts(number):
+            why = _mismatch(layout, wanted)
+            is_data = wanted.writes and wanted.layout is self._found.data
+            if is_data and self._found.writes_table(wanted.offset, layout.size):
+                why = f"a table that is jumped through would be written at {wanted.offset}"
+            if why:
                 raise self._found.fail(pc, why)
-        for access, at in known.accesses.items():
-            if why := _misfit(access, access.offset, layout):
-                raise self._found.fail(pc, f"an object of type {type_} is passed; pc {at}: {why}")
 
-    def _check_result(self, known: _Known, layout: Layout, offset: int, pc: int) -> None:
-        for access, at in known.accesses.items():
-            if why := _misfit(access, offset + access.offset, layout):
-                raise self._found.fail(pc, f"the result goes to {offset}(fp); pc {at}: {why}")
+    def _check_copied(self, elements: tuple[int, int], pc: int) -> None:
+        for layout in self._layouts(elements[0]):
+            for other in self._layouts(elements[1]):
+                if layout != other:
+                    raise self._found.fail(pc, "the arrays have elements of different types")
+
+    def _layouts(self, origin: int) -> set[Layout]:
+        """Return the layouts of all that comes to an origin."""
+        found = self.origins.sources(origin, everything=True)
+        return {made.layout for number in found for made in self._made.get(number, ())}
 
 
 def _variables(found: Structure) -> set[int]:
@@ -200,14 +318,49 @@ def _variables(found: Structure) -> set[int]:
     return variables - others
 
 
+def _constants(found: Structure) -> dict[int, str]:
+    """Return the offsets of strings and arrays that the module data begins with, and the kind."""
+    kinds = {DataKind.DEFS: "C", DataKind.DEFA: "A"}
+    constants: dict[int, str] = {}
+    depth = 0
+    for item in found.module.data:
+        if item.kind in kinds and not depth:
+            constants[item.offset] = kinds[item.kind]
+        depth += {DataKind.DIND: 1, DataKind.DAPOP: -1}.get(item.kind, 0)
+    return constants
+
+
+def _is_same(tags: Tags, others: Tags) -> bool:
+    """Whether accesses surely concern the same objects."""
+    if tags is None or others is None:
+        return tags is others
+    return bool(tags & others)
+
+
 def _misfit(access: Access, offset: int, layout: Layout) -> str:
     """Say why an access does not fit a layout, or nothing."""
     if not 0 <= offset <= layout.size - access.size:
         return f"{access.size} bytes at {offset} reach beyond the {layout.size} there"
-    if access.is_pointer:
+    if access.use is Use.WHOLE and access.size != layout.size:
+        return f"an element has {layout.size} bytes, not {access.size}"
+    if access.use is Use.POINTER:
         return "" if offset in layout.pointers else f"there is no pointer at {offset}"
-    if offset % min(access.size, WORD_SIZE):
+    if access.size in _ALIGNED and offset % min(access.size, WORD_SIZE):
         return f"{access.size} bytes at {offset} are not aligned"
-    return (
-        f"a number at {offset} lies over a pointer" if layout.overlaps(offset, access.size) else ""
-    )
+    if access.use is Use.WRITE and layout.overlaps(offset, access.size):
+        return f"a number at {offset} lies over a pointer"
+    return ""
+
+
+def _mismatch(value: Layout, wanted: _Wanted) -> str:
+    """Say why a value that a channel carries does not fit a place, or nothing."""
+    layout, start = wanted.layout, wanted.offset
+    if start + value.size > layout.size:
+        return f"{value.size} bytes at {start} reach beyond the {layout.size} there"
+    there = {p - start for p in layout.pointers if start <= p < start + value.size}
+    missing = value.pointers - there
+    if wanted.writes:
+        missing |= there - value.pointers
+    if missing:
+        return f"the channel and the place disagree about the pointer at {min(missing) + start}"
+    return ""

@@ -10,17 +10,23 @@ descriptor, which tells pointers from numbers, and what the program keeps in wor
 
 So it refuses numbers written over pointers and pointers taken from numbers, in the frame, in the
 module data and in frames and objects whose type it saw made; operands outside of them; words used
-as addresses that are none; calls whose frame is not the one of the function; and jumps to anywhere
-but known labels.
+as addresses that are none; alt tables of anything but channels and addresses; calls whose frame is
+not the one of the function; jumps to anywhere but known labels, and writing over tables of them.
 
-What is behind pointers that come from elsewhere (parameters, fields, results) no object file tells;
-there the module must agree with itself, across all its functions (``usage.py``).
+What is behind pointers that were kept somewhere (parameters, fields, elements, results, what
+channels bring) no object file tells. There the module must agree with itself, across all its
+functions: what it does with a pointer must fit every object that it makes and that can be there
+(``usage.py``, ``origins.py``; ``containers.py`` for arrays, lists and channels). Behind a test of
+an object's first word, as the variants of picks have it, that is asked only of objects made with
+such a word.
 
-What it does not prove: what other modules pass and take; the variants of picks, so that the first
-word of any object may pass for a tag, or for the address in a module handle; how many bytes a
-function of another module writes as its result or a channel brings; that an address outlives what
-it points to; that the frame for a function of another module is the right one, which the linker
-must check. An engine must stay inside its memory without these.
+Checked while the program runs: bounds of arrays and jump tables, nil, that a channel is one, that
+what is raised is a string or has a name.
+
+What is not proved: what other modules pass and take, beyond the signatures that the linker
+compares; fields that only a called function has written; first words that change after they were
+tested; what typed exceptions hold; that an address outlives what it points to. An engine must stay
+inside its memory without these.
 """
 
 from __future__ import annotations
@@ -32,10 +38,11 @@ from dataclasses import dataclass
 
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import Effect
-from llmbol_core.vm.learning import after
+from llmbol_core.vm.learning import after, narrowed
 from llmbol_core.vm.module import Handler, Module
-from llmbol_core.vm.slots import RESULT, Kind, State, Value
-from llmbol_core.vm.structure import Structure, check_frame, check_structure, table_targets
+from llmbol_core.vm.slots import POINTERS, RESULT, Kind, State, Value
+from llmbol_core.vm.structure import Structure, check_frame, check_structure
+from llmbol_core.vm.tables import table_targets
 from llmbol_core.vm.typeflow import Step
 from llmbol_core.vm.usage import Usage
 
@@ -66,8 +73,8 @@ def verify_module(module: Module) -> Verified:
     )
 
 
-_OBJECTS = {Kind.OBJECT, Kind.ORIGIN}
-_ADDRESSES = {Kind.OBJECT, Kind.ELSEWHERE}
+_WORDS = (Kind.COPY, Kind.WORD)
+_ADDRESSES = {Kind.ELEMENT, Kind.ELSEWHERE}
 
 
 class _Flow:
@@ -80,6 +87,8 @@ class _Flow:
         self.code = found.module.instructions
         self.frames: dict[int, int] = {}
         self.states: dict[int, State] = {}
+        self.ways: dict[int, int] = {}
+        """The instruction that leads to another one, if that is the only one."""
         self.entries: dict[int, int] = {}
         self.work: list[int] = []
 
@@ -90,11 +99,12 @@ class _Flow:
         for export in self.module.exports:
             if export.pc >= 0:
                 self._enter(export.pc, export.type, -1)
-        pending = list(self.module.handlers)
+        pending = list(enumerate(self.module.handlers))
         while self.work:
             while self.work:
                 self._step(heapq.heappop(self.work))
             pending = self._enter_handlers(pending)
+        self._link_handlers()
         self.usage.settle()
 
     def _fail(self, pc: int, why: str) -> VerifyError:
@@ -106,10 +116,10 @@ class _Flow:
         self.entries.setdefault(pc, number)
         origins = self.usage.origin
         state = {
-            slot: Value(Kind.ORIGIN, origins("parameter", pc, slot))
+            slot: Value(Kind.ORIGIN, origin=origins("parameter", pc, slot))
             for slot in self.found.layouts[number].pointers
         }
-        state[RESULT] = Value(Kind.ORIGIN, origins("result", pc))
+        state[RESULT] = Value(Kind.ORIGIN, origin=origins("result", pc))
         self._reach(pc, number, state, origin)
 
     def _reach(self, pc: int, number: int, state: State, origin: int) -> None:
@@ -118,7 +128,7 @@ class _Flow:
         if known is None:
             if pc >= len(self.code):
                 raise self._fail(origin, "the program runs beyond its last instruction")
-            self.frames[pc], self.states[pc] = number, state
+            self.frames[pc], self.states[pc], self.ways[pc] = number, state, origin
             heapq.heappush(self.work, pc)
             return
         layouts = self.found.layouts
@@ -128,7 +138,10 @@ class _Flow:
             )
         before = self.states[pc]
         if before and before is not state:
-            kept = self._joined(pc, layouts[number].pointers, before, state)
+            kept = state
+            if self.ways[pc] != origin or origin < 0:
+                self.ways[pc] = -2
+                kept = self._joined(pc, layouts[number].pointers, before, state)
             if kept != before:
                 self.states[pc] = kept
                 if pc not in self.work:
@@ -139,31 +152,70 @@ class _Flow:
         kept: State = {}
         for slot, value in before.items():
             other = state.get(slot)
+            if other is None:
+                continue
             if other is value or other == value:
                 kept[slot] = value
-            elif other and slot in pointers:
-                if {other.kind, value.kind} <= _OBJECTS:
-                    kept[slot] = Value(Kind.ORIGIN, self.usage.origin("join", pc, slot))
-            elif other and {other.kind, value.kind} <= _ADDRESSES:
-                kept[slot] = Value(Kind.ELSEWHERE)
+            elif slot in pointers or slot > RESULT:
+                kept[slot] = self._met(pc, slot, value, other)
+            elif {other.kind, value.kind} <= _ADDRESSES:
+                kept[slot] = self._met(pc, slot, value, other)._replace(kind=Kind.ELSEWHERE)
+            elif value.kind is other.kind and value.kind in _WORDS and value.number == other.number:
+                met = self._met(pc, slot, value, other)
+                kept[slot] = met._replace(kind=value.kind, number=value.number)
         return kept
 
-    def _enter_handlers(self, pending: list[Handler]) -> list[Handler]:
+    def _met(self, pc: int, slot: int, value: Value, other: Value) -> Value:
+        """Return what is known of a pointer that is one of two."""
+        origin = self.usage.origin("join", pc, slot)
+        for one in (value, other):
+            if one.origin >= 0:
+                shift = one.number if one.kind is Kind.ELSEWHERE else 0
+                self.usage.flow(origin, one.origin, one.flowing, shift=shift)
+        both = None if value.tags is None or other.tags is None else value.tags | other.tags
+        return Value(Kind.ORIGIN, 0, origin, both)
+
+    def _enter_handlers(self, pending: list[tuple[int, Handler]]) -> list[tuple[int, Handler]]:
         """Enter the handlers whose range was reached; return the others."""
         reached = sorted(self.frames)
         waiting = []
-        for handler in pending:
+        for index, handler in pending:
             first = bisect.bisect_left(reached, handler.pc1)
             if first == len(reached) or reached[first] >= handler.pc2:
-                waiting.append(handler)
+                waiting.append((index, handler))
                 continue
             number = self.frames[reached[first]]
             self._check_handler(handler, number)
-            for _, pc in handler.labels:
-                self._reach(pc, number, {}, -1)
+            origin = self.usage.origin
+            state = {
+                slot: Value(Kind.ORIGIN, origin=origin("caught", index, slot))
+                for slot in self.found.layouts[number].pointers
+            }
+            text = Value(Kind.ORIGIN, origin=origin("text", index))
+            self.usage.make(text.origin, "C")
+            for at, (_, pc) in enumerate(handler.labels):
+                what = (
+                    text
+                    if at >= handler.typed
+                    else Value(Kind.ORIGIN, origin=origin("exception", index, at))
+                )
+                self._reach(pc, number, {**state, handler.offset: what}, -1)
             if handler.default_pc >= 0:
-                self._reach(handler.default_pc, number, {}, -1)
+                del state[handler.offset]
+                self._reach(handler.default_pc, number, state, -1)
         return waiting
+
+    def _link_handlers(self) -> None:
+        """Let what a handler does with the frame's pointers be done with all they may be then."""
+        for index, handler in enumerate(self.module.handlers):
+            states = [
+                self.states[pc] for pc in range(handler.pc1, handler.pc2) if pc in self.states
+            ]
+            for slot in {slot for state in states for slot in state} - {handler.offset}:
+                origin = self.usage.origin("caught", index, slot)
+                for value in {state[slot] for state in states if slot in state}:
+                    if value.origin >= 0 and value.kind in POINTERS:
+                        self.usage.flow(origin, value.origin, value.flowing)
 
     def _check_handler(self, handler: Handler, number: int) -> None:
         layout = self.found.layouts[number]
@@ -185,9 +237,9 @@ class _Flow:
         if step.entered:
             self._enter(*step.entered, pc)
         if op.effect not in (Effect.JUMP, Effect.RETURN, Effect.END):
-            self._reach(pc + 1, number, state, pc)
+            self._reach(pc + 1, number, narrowed(step, state, pc + 1), pc)
         for target in self._targets(step):
-            self._reach(target, number, state, pc)
+            self._reach(target, number, narrowed(step, state, target), pc)
 
     def _targets(self, step: Step) -> Iterable[int]:
         """Return where in the same function an instruction leads besides the next."""

@@ -97,13 +97,13 @@ BAD = [
     (("a: frame $2,40(fp)\n movp 32(fp),32(40(fp))\n call 40(fp),f\n movp 4(32(fp)),48(fp)\n ret\n"
      " f: movw $1,4(32(fp))\n ret"), "4 behind the pointer holds a pointer at pc 3"),
     (("frame $2,40(fp)\n new $3,32(fp)\n movp 32(fp),32(40(fp))\n call 40(fp),f\n ret\n"
-     " f: movw $1,4(32(fp))\n ret"), "an object of type 3 is passed; pc 5: a number at 4"),
+     " f: movw $1,4(32(fp))\n ret"), "an object of type 3, made at pc 1, comes here: a num"),
     (RESULT.format(44) + "f: movl 8(mp),0(16(fp))\n ret",
      "the result goes to 44(fp); pc 4: a number at 44 lies over a pointer"),
     (RESULT.format(41) + "f: movw $1,0(16(fp))\n ret",
      "the result goes to 41(fp); pc 4: 4 bytes at 41 are not aligned"),
     ("lenc 32(fp),40(fp)\n lena 32(fp),40(fp)\n ret", "the array is used as a string at pc 0"),
-    ("cvtwc 40(fp),32(fp)\n indw 32(fp),40(fp),$0\n ret", "the array is used as a string at pc 0"),
+    ("cvtwc 40(fp),32(fp)\n indw 32(fp),40(fp),$0\n ret", "the array is a string"),
     ("newa $3,$3,32(fp)\n indx 32(fp),40(fp),$1\n movw $7,4(40(fp))\n ret",
      "a word would be written over the pointer at 4"),
     ("movp 32(fp),8(mp)\n ret", "there is no pointer at 8"),

@@ -122,8 +122,10 @@ def _instruction(out: ColdLowerer, code: str, pc: str) -> str:
 
 @cold("goto")
 def goto(out: ColdLowerer) -> None:
-    """Go to an entry of a table."""
+    """Go to an entry of a table, which has the number of its entries in the word before it."""
     number, table = out.read("s"), out.address("d")
+    count = out.value(f"load i32, ptr {out.at(table, -4)}, align 1")
+    out.guard(out.value(f"icmp uge i32 {number}, {count}"))
     address = out.value(f"add i32 {table}, {out.value(f'shl i32 {number}, 2')}")
     _to(out, out.value(f"load i32, ptr {out.at(address)}, align 1"))
 

@@ -46,9 +46,11 @@ def casec(out: Lowerer) -> None:
 
 @lowering("goto")
 def goto(out: Lowerer) -> None:
-    """Go to an entry of a table."""
-    distance = out.value(f"shl i32 {out.read('s')}, 2")
-    at = out.value(f"add i32 {_table(out)}, {distance}")
+    """Go to an entry of a table, which has the number of its entries in the word before it."""
+    number, table = out.read("s"), _table(out)
+    count = out.value(f"load i32, ptr {out.at(table, -4)}, align 1")
+    out.guard(out.value(f"icmp uge i32 {number}, {count}"))
+    at = out.value(f"add i32 {table}, {out.value(f'shl i32 {number}, 2')}")
     _go_through(out, out.value(f"load i32, ptr {out.at(at)}, align 1"))
 
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.module import DataKind, Instruction, Module
-from llmbol_core.vm.structure import TABLE_SHAPES
+from llmbol_core.vm.tables import TABLE_SHAPES
 
 UNKNOWN = 1 << 20
 """A size that is not known: as much as there may be."""
