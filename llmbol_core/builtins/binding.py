@@ -23,7 +23,7 @@ returns the result or the next thing to wait for.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -106,11 +106,12 @@ class Binding:
     """A built-in module in the making: its Limbo name, its types, its functions.
 
     The first lines of ``types`` may declare constants too; they are for Limbo programs only.
+    ``native`` names functions that machine code may do by itself, if it knows how.
     """
 
-    def __init__(self, name: str, types: str = "") -> None:
+    def __init__(self, name: str, types: str = "", native: Collection[str] = ()) -> None:
         self.name = name
-        self._text = types
+        self._text, self._native = types, native
         self._handled: dict[str, Handled] = {}
         self._makers: dict[str, Callable[[Frame, Function], Direct]] = {}
         self._declarations: dict[str, str] = {}
@@ -163,7 +164,8 @@ class Binding:
         """Return a function, whose declaration is looked at only now."""
         typed = self._typed(self._declarations[name])
         run = self._makers[name](typed.layout, typed.kind)
-        return HostFunction(name, typed.signature, typed.descriptor, run)
+        native = f"{self.name}.{name}" if name in self._native else ""
+        return HostFunction(name, typed.signature, typed.descriptor, run, native)
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

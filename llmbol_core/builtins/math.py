@@ -22,6 +22,14 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.host import HostCall
 
+_NATIVE = (
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "bits64real", "cbrt", "ceil",
+    "copysign", "cos", "cosh", "dot", "erf", "erfc", "exp", "expm1", "fabs", "fdim", "finite",
+    "floor", "fmax", "fmin", "fmod", "iamax", "ilogb", "isnan", "log", "log10", "log1p", "modf",
+    "nextafter", "norm1", "norm2", "pow", "pow10", "realbits64", "remainder", "rint", "scalbn",
+    "sin", "sinh", "sqrt", "tan", "tanh",
+)  # fmt: skip
+
 binding = Binding(
     "Math",
     """
@@ -34,6 +42,7 @@ binding = Binding(
     RND_NR, RND_NINF, RND_PINF, RND_Z: con iota<<8;
     RND_MASK: con 3<<8;
     """,
+    native=_NATIVE,
 )
 
 INVALID = "invalid math argument"

@@ -16,7 +16,7 @@ from llmbol_core.builtins.varargs import VarArguments
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.conversion import rune_to_char
-from llmbol_core.vm.host import HostCall, Sleep
+from llmbol_core.vm.host import STARTED, HostCall, Sleep
 from llmbol_core.vm.openfile import ORDWR, FileFault
 
 __all__ = ["binding"]
@@ -26,9 +26,6 @@ STANDARD_OUTPUT = 1
 _ERROR_BYTES = 127
 _RUNE_ERROR = 0xFFFD
 _NO_NETWORK = "network access is not granted"
-
-_started = time.monotonic()
-
 
 # Printing
 
@@ -149,7 +146,7 @@ def _decode(data: memoryview, at: int) -> tuple[int, int]:
 @declare("millisec: fn(): int", failure=0)
 def millisec(call: HostCall) -> int:
     """Return a count of milliseconds, from no particular moment."""
-    return int((time.monotonic() - _started) * 1000)
+    return (time.monotonic_ns() - STARTED) // 1_000_000
 
 
 @declare("sleep: fn(period: int): int", failure=0)

@@ -19,6 +19,11 @@ from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
 
+_NATIVE = (
+    "byte2char", "char2byte", "fprint", "millisec", "print", "sprint", "tokenize", "utfbytes",
+    "write",
+)  # fmt: skip
+
 binding = Binding(
     "Sys",
     """
@@ -47,6 +52,17 @@ binding = Binding(
         write: chan of (int, array of byte, int, Rwrite);
     };
     """,
+    native=(
+        "byte2char",
+        "char2byte",
+        "fprint",
+        "millisec",
+        "print",
+        "sprint",
+        "tokenize",
+        "utfbytes",
+        "write",
+    ),
 )
 
 NO_DESCRIPTOR = -1

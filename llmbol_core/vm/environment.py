@@ -7,7 +7,8 @@ descriptors until one of them asks for its own, but has an error string to itsel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, NamedTuple
 
 from llmbol_core.vm.devices import SOURCES, Console, open_device
@@ -15,6 +16,8 @@ from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
 
 MOST_DESCRIPTORS = 4000
+OUTPUTS = 64
+"""For so many descriptors it is noted which streams of the host they write to."""
 FIRST_ERROR = "file does not exist"
 """The error string of the first process: Inferno's start leaves this one behind."""
 
@@ -33,6 +36,9 @@ class Descriptors:
     def __init__(self, files: Iterable[OpenFile] = ()) -> None:
         self._files: dict[int, OpenFile] = {}
         self.users = 1
+        self._outputs = array("q", bytes(8 * OUTPUTS))
+        self.outputs = self._outputs.buffer_info()[0]
+        """Where the table is that has ``OpenFile.output`` for the first descriptors."""
         for file in files:
             self.add(file)
 
@@ -52,12 +58,16 @@ class Descriptors:
         file.users += 1
         self.close(number)
         self._files[number] = file
+        if number < OUTPUTS:
+            self._outputs[number] = file.output
         return number
 
     def close(self, number: int) -> None:
         """Let a number go, and its file if that was the last; nothing if it stands for none."""
         file = self._files.pop(number, None)
         if file is not None:
+            if number < OUTPUTS:
+                self._outputs[number] = 0
             file.users -= 1
             if not file.users:
                 file.close()
@@ -94,6 +104,8 @@ class Environment:
         self.on_end: Callable[[str], None] | None = None
         """Whom to tell of the end of this process and of those that it spawns."""
         self._on_end_of_parent: Callable[[str], None] | None = None
+        self.standard: Sequence[OpenFile] = ()
+        """The standard files, if this is the first process's."""
 
     @classmethod
     def first(
@@ -111,7 +123,11 @@ class Environment:
             names.provide("/dev/cons", lambda path, mode: Console(path, mode, (files[0], files[1])))
             for name in SOURCES:
                 names.provide(f"/dev/{name}", open_device)
-        return cls(names, Descriptors(files))
+        for number in (1, 2):
+            files[number].output = number if isinstance(files[number], Stream) else 0
+        environment = cls(names, Descriptors(files))
+        environment.standard = files
+        return environment
 
     def inherit(self) -> Environment:
         """Return the environment of a process that this one's process spawns."""

@@ -7,6 +7,7 @@ what the process is to wait for while others go on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ ARGUMENTS = 32
 """Offset in a frame of the first argument."""
 RESULT = 16
 """Offset in a frame of the address where the result goes."""
+
+STARTED = time.monotonic_ns()
+"""The nanosecond from which programs count time."""
 
 
 class Sleep(NamedTuple):
@@ -96,13 +100,15 @@ class HostFunction(NamedTuple):
     """One function: its link signature, the frame of its callers, and what it does.
 
     The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
-    a Dis exception in the caller.
+    a Dis exception in the caller. ``native`` is what machine code knows the function by, if that
+    may do the same in its place.
     """
 
     name: str
     signature: int
     frame: TypeDescriptor
     run: Callable[[HostCall], HostResult]
+    native: str = ""
 
 
 class Functions(Sequence[HostFunction]):

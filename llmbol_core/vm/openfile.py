@@ -120,6 +120,8 @@ class OpenFile:
     is_stream = False
     waits_for_processes = False
     """Whether reads and writes that must wait do so for other processes of the machine."""
+    output = 0
+    """Which of the host's streams it writes to, 1 or 2, if an engine may collect that."""
 
     def __init__(self, path: str, mode: int) -> None:
         self.path, self.mode = path, mode

@@ -179,6 +179,9 @@ class Process:
         self.last_exception = ""
         """Where the last exception was raised, and what it was."""
 
+    def notice(self) -> None:
+        """Take note of what the host may have changed in the process's environment."""
+
     @property
     def place(self) -> str:
         """Where the process is, for people."""

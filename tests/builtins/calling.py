@@ -19,8 +19,8 @@ class Machine:
 class Caller:
     """One process that calls a built-in module."""
 
-    def __init__(self, module, environment=None, limit=1 << 22):
-        self.heap = Heap(limit)
+    def __init__(self, module, environment=None, limit=1 << 22, heap=None):
+        self.heap = heap or Heap(limit)
         self.machine: Any = Machine()
         own = environment or Environment.first()
         self.process: Any = SimpleNamespace(environment=own, pid=7, group=1)
@@ -47,7 +47,7 @@ class Caller:
         end = max((a.offset + a.type.size for a in layout.arguments), default=32)
         for part in place(rest_fields(rest), end)[0]:
             bound.encoder(part.type)(heap, base + part.offset, part.name)
-        result = function.run(HostCall(self.machine, self.process, heap, base, None))
+        result = self.run(function, base)
         while isinstance(result, Work | Until):
             result = result.finish(result.run()) if isinstance(result, Work) else result.then()
         found = None
@@ -57,6 +57,10 @@ class Caller:
             for at in part.type.pointers():
                 heap.give(base + part.offset + at, NIL)
         return result if isinstance(result, Sleep) else found
+
+    def run(self, function, base):
+        """Let a function do what the frame at an address asks for."""
+        return function.run(HostCall(self.machine, self.process, self.heap, base, None))
 
     def fetch(self, kind, address):
         """Return the result at an address as a Python value."""

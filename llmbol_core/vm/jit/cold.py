@@ -23,9 +23,11 @@ from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH, HEAD
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
+from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, with_helpers
 from llmbol_core.vm.jit.operands import Array, Place, array_at
 from llmbol_core.vm.jit.runtime import State, tag
+from llmbol_core.vm.jit.translator import shared_names
 
 
 class ColdInstruction:
@@ -219,6 +221,8 @@ def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
     return register
 
 
+SHARED = "@"
+"""How the names begin of functions that regions call."""
 _SPECIAL = ("python", "undecoded", "count", "enter")
 
 
@@ -233,8 +237,13 @@ def handled() -> Iterator[Op]:
 
 
 def handler_names() -> list[str]:
-    """Return the names of the functions that decoded instructions lead to, in the table's order."""
-    return [*_SPECIAL, *(op.mnemonic for op in handled())]
+    """Return the names of functions in the table's order.
+
+    Decoded instructions lead to the first ones, links to the next, and regions call the last ones.
+    """
+    load_hosted()
+    own = [*_SPECIAL, *(op.mnemonic for op in handled()), *sorted(HOSTED)]
+    return own + [SHARED + name for name in shared_names()]
 
 
 def interpreter_text() -> str:
@@ -242,11 +251,13 @@ def interpreter_text() -> str:
 
     Its functions are ``run`` and ``handlers``, which stores the addresses of ``handler_names``.
     """
-    parts = [DISPATCH, *(ColdLowerer(op).text() for op in handled())]
-    names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled())]
+    load_hosted()
+    parts = [DISPATCH, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
+    functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
+    names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]
     stores = "".join(
         f" %p{n} = getelementptr ptr, ptr %t, i64 {n}\n store ptr @{name}, ptr %p{n}\n"
         for n, name in enumerate(names)
     )
     parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
-    return with_helpers(*parts)
+    return with_helpers(*parts, also=functions)

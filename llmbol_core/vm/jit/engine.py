@@ -26,10 +26,10 @@ from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
+from llmbol_core.vm.jit.lent import Lent
 from llmbol_core.vm.jit.records import NativeProcess, RunQueue
 from llmbol_core.vm.jit.runtime import (
     MACHINE_WORDS,
-    REAL_FUNCTIONS,
     How,
     LinkKind,
     Machine,
@@ -46,6 +46,7 @@ from llmbol_core.vm.jit.startup import (
 )
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.objects import LINKS
+from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.process import TYPE, Raised, frame_size
 
 if TYPE_CHECKING:
@@ -69,12 +70,10 @@ HOT = 2000
 """How often an instruction runs in the native interpreter before its function is compiled."""
 _DEPTH = 16
 """Frames up to which it is noted where the time is spent."""
-_OF_REALS = 0xA1D1FE48
-"""Of fn(x: real): real."""
 
 # What each call of the host needs: to look a member of an enumeration up takes longer.
 _LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
-_RELEASED, _FREED = Machine.RELEASED, Machine.FREED
+_RELEASED, _FREED, _OUTPUT_COUNT = Machine.RELEASED, Machine.FREED, Machine.OUTPUT_COUNT
 _HOST_FRAME, _HOST_FUNCTION = Machine.HOST_FRAME, Machine.HOST_FUNCTION
 _HOST, _PYTHON = Reason.HOST, Reason.PYTHON
 _AGAIN, _NEXT, _CALLED = How.AGAIN, How.NEXT, How.CALLED
@@ -148,6 +147,7 @@ class JitEngine(Interpreter):
         assert isinstance(process, NativeProcess)
         native, record = self._native_of(module), process.record
         record[State.TYPES], record[State.FUNCTIONS], record[State.CODE] = native.tables
+        record[State.SHARED] = self._shared
 
     # Running
 
@@ -207,6 +207,7 @@ class JitEngine(Interpreter):
                 return True
             most = 1 if process.module.is_verified else WORTH_LOADING
             used, goes_on = super().run(process, most)
+            process.notice()
             self._words[Machine.LEFT] -= used
             return goes_on
         if reason == Reason.RETURN:
@@ -230,6 +231,7 @@ class JitEngine(Interpreter):
             trap = Trap(traps.NIL_DEREFERENCE)
             return _AGAIN if self._deliver(process, trap) else _NEXT
         process.pc += 1
+        process.notice()
         if wish is not None:
             self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
             return _NEXT
@@ -261,6 +263,8 @@ class JitEngine(Interpreter):
             return False
         self._run = self._native.run
         self._upkeep.keeps = True
+        self._shared = self._native.shared.buffer_info()[0]
+        self._lent = Lent(self._words)
         for process in self.scheduler.processes.values():
             self._place(process, process.module)
         for number in self.linked:
@@ -283,9 +287,24 @@ class JitEngine(Interpreter):
         current = words[_CURRENT]
         if current and current != self.process.address:
             self.process = self._process_at(current)
+        if words[_OUTPUT_COUNT]:
+            self.flush()
         if words[_RELEASED] or words[_FREED]:
             self._upkeep.release()
         return reason
+
+    def flush(self) -> None:
+        """Write the output that waits for it; what cannot be written the next call will tell."""
+        words = self._words
+        count = words[_OUTPUT_COUNT]
+        if not count:
+            return
+        words[_OUTPUT_COUNT] = 0
+        try:
+            file = self.machine.environment.standard[words[Machine.OUTPUT_STREAM]]
+            file.write(self._lent.output(count))
+        except FileFault:
+            words[Machine.OUTPUT_FAILED] = 1
 
     def _process_at(self, record: int) -> Process:
         pid = ctypes.c_int64.from_address(record + 8 * State.PID).value
@@ -365,14 +384,17 @@ class JitEngine(Interpreter):
     def _describe(self, number: int) -> None:
         """Tell native code what the links of a handle lead to."""
         linked = self.linked[number]
-        tables = [0, 0, 0]
+        assert self._native is not None
+        handlers, tables = self._native.handlers, [0, 0, 0]
         if not isinstance(linked.module, HostModule) and linked.module.is_verified:
             tables = [*self._native_of(linked.module).tables]
         record = array("q", [len(linked.links), *tables])
         for link in linked.links:
             size, pointers = self.heap.types[link.type]
             kind = self._kind(link) if link.function or tables[0] else LinkKind.OTHER
-            record.extend([kind, link.type, frame_size(size), few_pointers(pointers)])
+            name = link.function.native if link.function else ""
+            row = [kind, link.type, frame_size(size), few_pointers(pointers)]
+            record.extend([*row, handlers.get(name, 0)])
         self._links.extend([0] * (number + 1 - len(self._links)))
         self._links[number] = record.buffer_info()[0]
         self._records[number] = record
@@ -383,10 +405,8 @@ class JitEngine(Interpreter):
         function = link.function
         if function is None:
             return link.pc if link.pc >= 0 else LinkKind.OTHER
-        if function.signature == _OF_REALS and function.name == "sqrt":
+        if function.native == "Math.sqrt":
             return LinkKind.SQUARE_ROOT
-        if function.signature == _OF_REALS and function.name in REAL_FUNCTIONS:
-            return LinkKind.REAL - REAL_FUNCTIONS.index(function.name)
         number = self._numbers.setdefault(id(function), len(self._functions))
         if number == len(self._functions):
             self._functions.append(function)

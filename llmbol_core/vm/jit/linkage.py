@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, REAL_FUNCTIONS, Machine
+from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine
 
 LINKAGE = f"""
-declare double @llvm.fabs.f64(double)
-{"".join(f"declare double @{name}(double){chr(10)}" for name in REAL_FUNCTIONS)}
 ; What is known of a handle's module and links, or null.
 define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
  %number = call i32 @word(ptr %m, i32 %handle, i64 4)

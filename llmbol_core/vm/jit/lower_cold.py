@@ -9,8 +9,7 @@ from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
 from llmbol_core.vm.jit.operands import Place
-from llmbol_core.vm.jit.runtime import REAL_FUNCTIONS, LinkKind, Machine, State, tag
-from llmbol_core.vm.layout import ARGUMENTS, RESULT
+from llmbol_core.vm.jit.runtime import LinkKind, Machine, State, tag
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
@@ -169,19 +168,19 @@ def frame(out: ColdLowerer) -> None:
 
 
 def _link(out: ColdLowerer, handle: str, number: str) -> list[str]:
-    """Return pc, type and size of the frame of a link, which must be known."""
+    """Return pc, type and size of the frame of a link, which must be known, and the link."""
     out.guard(out.value(f"icmp eq i32 {handle}, {_NIL}"))
     link = out.call("link", handle, number, result="ptr")
     out.guard(out.value(f"icmp eq ptr {link}, null"))
     words = [out.value(f"getelementptr i64, ptr {link}, i64 {at}") for at in range(3)]
-    return [out.value(f"load i32, ptr {word}") for word in words]
+    return [*(out.value(f"load i32, ptr {word}") for word in words), link]
 
 
 @cold("mframe")
 def mframe(out: ColdLowerer) -> None:
     """Make a frame for a link."""
     handle, number, place = out.read("s"), out.read("m"), out.target("d")
-    _, kind, size = _link(out, handle, number)
+    _, kind, size, _ = _link(out, handle, number)
     out.guard(out.value(f"icmp eq i32 {kind}, 0"))
     _make_frame(out, kind, size, place)
 
@@ -238,11 +237,11 @@ def _record(out: ColdLowerer, handle: str) -> str:
 def mcall(out: ColdLowerer) -> None:
     """Enter a function of a module, or have the host called."""
     start, number, handle = out.read("s"), out.read("m"), out.read("d")
-    pc, kind, _ = _link(out, handle, number)
+    pc, kind, _, link = _link(out, handle, number)
     outside, inside = out.label(), out.label()
     out.branch(out.value(f"icmp slt i32 {pc}, 0"), outside, inside)
     out.begin(outside)
-    _call_outside(out, start, pc)
+    _call_outside(out, start, pc, link)
     out.begin(inside)
     made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
     out.guard(out.value(f"icmp ne i32 {made}, {kind}"))
@@ -253,44 +252,21 @@ def mcall(out: ColdLowerer) -> None:
     out.go(_instruction(out, code, pc), f=f, d=d)
 
 
-def _call_outside(out: ColdLowerer, start: str, pc: str) -> None:
-    """Call a function of reals here, or let the engine call any other of the host."""
-    host, other, real = out.label(), out.label(), out.label()
-    out.branch(out.value(f"icmp sle i32 {pc}, {LinkKind.HOST:d}"), host, other)
-    out.begin(host)
+def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
+    """Call what machine code has for a function of the host, or let the engine call it."""
+    address = out.value(f"ptrtoint ptr {link} to i64")
+    done = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
+    left, over = out.label(), out.label()
+    out.branch(out.value(f"icmp eq i32 {done}, 0"), left, over)
+    out.begin(over)
+    out.next()
+    out.begin(left)
+    out.guard(out.value(f"icmp sgt i32 {pc}, {LinkKind.HOST:d}"))
     index = out.value(f"sub i32 {LinkKind.HOST:d}, {pc}")
     for word, value in ((Machine.HOST_FUNCTION, index), (Machine.HOST_FRAME, start)):
         pointer = out.value(f"call ptr @machine(ptr %s, i64 {word:d})")
         out.emit(f"store i64 {out.value(f'zext i32 {value} to i64')}, ptr {pointer}")
     out.tail("@host")
-    out.begin(other)
-    index = out.value(f"sub i32 {LinkKind.REAL:d}, {pc}")
-    out.guard(out.value(f"icmp ugt i32 {index}, {len(REAL_FUNCTIONS) - 1}"))
-    out.jump(real)
-    out.begin(real)
-    _call_real(out, start, index)
-
-
-def _call_real(out: ColdLowerer, start: str, index: str) -> None:
-    """Call a function of the C library; results that are not finite are left to Python."""
-    out.guard(out.value(f"icmp eq i32 {start}, {out.get(State.BASE, 'i32')}"))
-    result = out.value(f"load i32, ptr {out.at(start, RESULT)}, align 4")
-    out.guard(out.value(f"icmp eq i32 {result}, {_NIL}"))
-    x = out.value(f"load double, ptr {out.at(start, ARGUMENTS)}, align 8")
-    labels, done = [out.label() for _ in REAL_FUNCTIONS], out.label()
-    out.choose(index, *labels)
-    found = []
-    for label, name in zip(labels, REAL_FUNCTIONS, strict=True):
-        out.begin(label)
-        found.append(f"[{out.value(f'call double @{name}(double {x})')}, %{label}]")
-        out.jump(done)
-    out.begin(done)
-    value = out.value(f"phi double {', '.join(found)}")
-    size = out.value(f"call double @llvm.fabs.f64(double {value})")
-    out.guard(out.value(f"fcmp uge double {size}, 0x7FF0000000000000"))
-    out.emit(f"store double {value}, ptr {out.at(result)}, align 1")
-    out.set(State.TOP, start)
-    out.next()
 
 
 @cold("ret")

@@ -117,8 +117,7 @@ def mcall(out: Lowerer) -> None:
     is_code = out.value(f"icmp sge i64 {link.pc}, 0")
     out.branch(is_code, code, root)
     out.begin(root)
-    out.guard(out.value(f"icmp ne i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"))
-    _square_root(out, start)
+    _call_outside(out, start, link)
     out.reload(slots)
     out.jump(out.block_of(out.pc + 1))
     out.begin(code)
@@ -144,6 +143,22 @@ def _checked_link(out: Lowerer, start: str, number: str, handle: str) -> _Link:
     return link
 
 
+def _call_outside(out: Lowerer, start: str, link: _Link) -> None:
+    """Do what a function of the host does, if there is machine code for that."""
+    root, other, done = out.label(), out.label(), out.label()
+    out.branch(out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
+    out.begin(other)
+    address = out.value(f"ptrtoint ptr {link.pointer} to i64")
+    became = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
+    out.guard(out.value(f"icmp eq i32 {became}, 0"))
+    out.jump(done)
+    out.begin(root)
+    _square_root(out, start)
+    out.jump(done)
+    out.begin(done)
+    out.emit(f"store i32 {start}, ptr %top")
+
+
 def _square_root(out: Lowerer, start: str) -> None:
     """Do what the host's function does for numbers that have a root."""
     x = out.value(f"load double, ptr {out.at(start, _ARGUMENT)}, align 8")
@@ -152,7 +167,6 @@ def _square_root(out: Lowerer, start: str) -> None:
     out.guard(out.value(f"icmp eq i32 {result}, -1"))
     root = out.value(f"call double @llvm.sqrt.f64(double {x})")
     out.emit(f"store double {root}, ptr {out.at(result)}, align 1")
-    out.emit(f"store i32 {start}, ptr %top")
 
 
 _TABLES = (State.TYPES, State.FUNCTIONS, State.CODE)

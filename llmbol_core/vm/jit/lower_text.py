@@ -147,3 +147,18 @@ def convert_text(out: Lowerer) -> None:
             value = out.value(f"call i64 @llvm.{how}.i64(i64 {value}, i64 {bound})")
         value = out.value(f"trunc i64 {value} to i32")
     out.store(place, "W" if is_word else "L", value)
+
+
+@lowering("cvtfc")
+def convert_real(out: Lowerer) -> None:
+    """Store a real's shortest text."""
+    value, place = out.read("s"), out.target("d")
+    _new(out, place, out.value(f"call i32 @real_text(ptr %m, ptr %s, double {value})"))
+
+
+@lowering("cvtcf")
+def convert_to_real(out: Lowerer) -> None:
+    """Store the real that a string begins with."""
+    ref, place = out.read("s"), out.target("d")
+    out.guard(out.value(f"icmp eq i32 {_call(out, 'read_real', ref)}, 0"))
+    out.store(place, "F", out.value("call double @value_read(ptr %m, ptr %s)"))

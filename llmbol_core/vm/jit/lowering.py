@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.expressions import lower_meaning
@@ -32,10 +32,8 @@ _LOWERED_IN = tuple(
     for what in ("control", "call", "link", "heap", "list", "storage", "text")
 )
 """Where instructions are lowered that are not scalar."""
-_RUNTIME_IN = tuple(
-    f"llmbol_core.vm.jit.{what}"
-    for what in ("alternatives", "blocks", "communication", "garbage", "texts", "values")
-)
+_MODULES = ("alternatives", "blocks", "communication", "garbage", "hostcode", "reals", "texts")
+_RUNTIME_IN = tuple(f"llmbol_core.vm.jit.{what}" for what in (*_MODULES, "values"))
 """Where functions of the runtime are written in Python."""
 
 Lowering = Callable[["Lowerer"], None]
@@ -174,16 +172,19 @@ def load_lowerings() -> None:
         importlib.import_module(module)
 
 
-def with_helpers(*parts: str) -> str:
-    """Return the text of functions together with what they call of the runtime."""
+def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False) -> str:
+    """Return the text of functions together with what they call of the runtime, and some more.
+
+    Regions call some of it where the native interpreter has it.
+    """
     from llmbol_core.vm.jit import expressions, helpers, linkage, source, translator
     from llmbol_core.vm.jit.runtime import METADATA
 
     for module in _RUNTIME_IN:
         importlib.import_module(module)
     text = "\n".join([helpers.HELPERS, linkage.LINKAGE, expressions.HELPERS, METADATA, *parts])
-    called = {name for name in _CALL.findall(text) if name in source.FUNCTIONS}
-    return text + translator.texts(called)
+    called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
+    return text + translator.texts(called, is_region)
 
 
 _CALL = re.compile(r"@(\w+)\(")

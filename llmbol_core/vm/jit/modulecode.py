@@ -29,7 +29,7 @@ NATIVE = frozenset({
     "new", "newz", "newa", "newaz", "slicea", "lena", "indx", "indw", "indf", "indb", "indl",
     "headb", "headw", "headf", "headl", "headp", "tail", "eclr",
     "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
-    "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl",
+    "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl", "cvtfc", "cvtcf",
     "goto", "casel", "casec", "movm", "movmp", "headm", "headmp", "consm", "consmp",
     "lenl", "slicela", "tcmp", "self", "newcb", "newcw", "newcl", "newcf", "newcp", "newcmp",
 })  # fmt: skip

@@ -75,6 +75,11 @@ class NativeProcess(Process):
         self.record[State.MACHINE] = engine.machine_address
         stack = NativeStack(engine.heap, extent, self.record)
         super().__init__(pid, group, environment, stack)
+        self.notice()
+
+    def notice(self) -> None:
+        """Take note of the descriptors that the process now has."""
+        self.record[State.OUTPUTS] = self.environment.descriptors.outputs
 
     @property
     def fault(self) -> Raised | Trap | None:

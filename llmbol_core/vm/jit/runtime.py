@@ -49,8 +49,13 @@ class State(IntEnum):
     """Whether it is among them."""
     STATUS = 20
     """Why machine code has left the process: a number of ``Status``."""
+    OUTPUTS = 22
+    """Table of the host's streams that descriptors write to: see ``environment.OUTPUTS``."""
     WAITING_TYPES = 21
     """Table of types of the module whose waiting frames are written while machine code is left."""
+
+    SHARED = 23
+    """Table of the functions that regions share with the native interpreter."""
 
 
 class Machine(IntEnum):
@@ -64,7 +69,8 @@ class Machine(IntEnum):
     LINKS = 3
     """Table by the numbers in module handles: what their links lead to, or null. That is a count,
     tables as in ``TYPES``, ``FUNCTIONS`` and ``CODE``, and ``LINK_WORDS`` for each link: pc or
-    ``LinkKind``, type of frame, bytes of the frame on the stack, ``few_pointers`` of the frame."""
+    ``LinkKind``, type of frame, bytes of the frame on the stack, ``few_pointers`` of the frame, and
+    what is at ``LINK_HOSTED``."""
     LINK_COUNT = 4
     CURRENT = 5
     """The record of the process that runs, or 0."""
@@ -104,10 +110,29 @@ class Machine(IntEnum):
     """Huge blocks that Python is to free, linked through their first words."""
     TURN = 26
     """Which of the huge blocks that are kept makes room for the next one."""
-    SPARE = 27
+    STARTED = 27
+    """The nanosecond of the clock that milliseconds count from."""
+    SCRATCH = 28
+    """Where ``SCRATCH_BYTES`` are that any function may use."""
+    TEXT = 29
+    """Where text is put together: as many characters of 4 bytes as ``TEXT_ROOM``."""
+    TEXT_COUNT = 30
+    ARGUMENT = 31
+    """Where the next value is that is to be printed, and where the frame is that holds it."""
+    ARGUMENT_FRAME = 32
+    OUTPUT = 33
+    """Where output is that is still to be written, how many bytes, and to which of the streams."""
+    OUTPUT_COUNT = 34
+    OUTPUT_STREAM = 35
+    OUTPUT_FAILED = 36
+    """Whether output could not be written once, so that it does not wait any more."""
+    SPARE = 37
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 
+SCRATCH_BYTES = 1024
+TEXT_ROOM = 1 << 14
+OUTPUT_BYTES = 1 << 16
 HUGE = 1 << 18
 """From this size on blocks join again when they are free."""
 SPARES = 16
@@ -194,17 +219,13 @@ class LinkKind(IntEnum):
     OTHER = -1
     """The reference engine calls it."""
     SQUARE_ROOT = -2
-    REAL = -16
-    """From here on down: functions of ``REAL_FUNCTIONS``, which native code calls."""
     HOST = -1024
     """From here on down: functions that the engine keeps a list of."""
 
 
-REAL_FUNCTIONS = ("acos", "asin", "atan", "ceil", "cos", "cosh", "exp", "expm1", "fabs", "floor",
-                  "log", "log10", "sin", "tan", "tanh")  # fmt: skip
-"""Functions fn(x: real): real of $Math that are those of the C library where they are finite."""
-
-LINK_HEADER, LINK_WORDS = 4, 4
+LINK_HEADER, LINK_WORDS = 4, 5
+LINK_HOSTED = 4
+"""The word of a link with the address of what machine code calls in place of the host, or 0."""
 FEW_POINTERS = 4
 """As many 16-bit offsets of pointers fit in a word of a link."""
 

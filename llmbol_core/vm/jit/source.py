@@ -7,7 +7,7 @@ A function marked ``@native`` is never called; its text is translated. What it c
     state[State.X]              a word of the running process     machine[Machine.X]  of the machine
     + - * & | ^ << >> // %      at the width of their operands; >>, // and % are unsigned
     == != < <= > >=             signed; below(x, y) is x < y without signs
-    and or not, if, while       as ever; any number is true unless it is 0
+    and or not, if, while       as ever; any number is true unless it is 0; x in (A, B) of constants
     wide(x) extended(x) narrow(x)    to 64 bits, without and with the sign, and back to 32
     real(x) whole(x) bits(x)    a big as a real, a real as a big without its fraction, or its bits
     move(to, from, size) fill(to, byte, size)    bytes in the arena; values joined by commas are
@@ -62,7 +62,7 @@ class Function:
 
     def __init__(self, python: Callable[..., Any], attributes: str = "") -> None:
         self.python, self.name, self.attributes = python, python.__name__, attributes
-        self.is_of_c = False
+        self.is_of_c = self.is_shared = False
         notes = dict(python.__annotations__)
         self.result = _TYPES[notes.pop("return")]
         self.parameters = {name: _TYPES[note] for name, note in notes.items()}
@@ -74,13 +74,25 @@ EXTERNAL: dict[str, Function] = {}
 
 def native(python: _F) -> _F:
     """Mark a function to be translated."""
-    FUNCTIONS[python.__name__] = Function(python, "noinline")
+    _register(Function(python, "noinline"))
+    return python
+
+
+def _register(function: Function) -> None:
+    assert function.name not in FUNCTIONS, f"there are two functions {function.name}"
+    FUNCTIONS[function.name] = function
+
+
+def shared(python: _F) -> _F:
+    """Mark a function to be translated for the native interpreter, whose one regions call too."""
+    native(python)
+    FUNCTIONS[python.__name__].is_shared = True
     return python
 
 
 def inlined(python: _F) -> _F:
     """Mark a function to be translated and to become part of whatever calls it."""
-    FUNCTIONS[python.__name__] = Function(python, "alwaysinline")
+    _register(Function(python, "alwaysinline"))
     return python
 
 

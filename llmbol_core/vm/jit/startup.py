@@ -20,6 +20,7 @@ class NativeInterpreter(NamedTuple):
     share: Callable[[int | None, int, int], int]
     survey: Callable[[int | None, int, int], int]
     handlers: dict[str, int]
+    shared: array[int]
     library: Any
 
 
@@ -91,4 +92,6 @@ def _load(data: bytes) -> NativeInterpreter:
     signature = library.addresses["run"], number, pointer, pointer, word
     run, share = function(*signature), function(*signature, keeps_lock=False)
     survey = function(library.addresses["survey"], word, pointer, pointer, word)
-    return NativeInterpreter(run, share, survey, dict(zip(names, table, strict=True)), library)
+    handlers = dict(zip(names, table, strict=True))
+    shared = array("Q", [handlers[name] for name in names if name.startswith("@")])
+    return NativeInterpreter(run, share, survey, handlers, shared, library)

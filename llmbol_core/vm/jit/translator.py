@@ -184,6 +184,8 @@ class Translator(Emitter):
 
     def _expression(self, node: ast.expr) -> _Value:
         known = self._constant(node)
+        if isinstance(known, float):
+            return _Value(constant(known, "F"), "double")
         if known is not None:
             return _Value(known)
         match node:
@@ -207,6 +209,8 @@ class Translator(Emitter):
     def _claim(self, node: ast.expr) -> _Value:
         """Translate what depends on whether something holds."""
         match node:
+            case ast.Compare(left=left, ops=[ast.In()], comparators=[ast.Tuple(elts=parts)]):
+                return self._membership(self._expression(left), parts)
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 x, y, kind = self._same(left, right)
                 claim = f"icmp {_COMPARISONS[type(op)]}"
@@ -219,6 +223,15 @@ class Translator(Emitter):
                 return self._choice(node, ast.Constant(True), ast.Constant(False), "i1")
         raise TypeError(f"no code for {ast.unparse(node)}")
 
+    def _membership(self, value: _Value, parts: list[ast.expr]) -> _Value:
+        """Return whether a value is one of some constants."""
+        claim = "false"
+        for part in parts:
+            other = self._typed(self._expression(part), value.type)
+            one = self.value(f"icmp eq {value.type} {value}, {other}")
+            claim = self.value(f"or i1 {claim}, {one}")
+        return _Value(claim, "i1")
+
     def _load(self, node: ast.Subscript) -> _Value:
         kind, pointer = self._place(node)
         value = self.value(f"load {kind}, ptr {pointer}, align 1")
@@ -226,7 +239,7 @@ class Translator(Emitter):
             return _Value(self.value(f"zext i8 {value} to i32"), "i32")
         return _Value(value, kind)
 
-    def _constant(self, node: ast.expr) -> float | None:
+    def _constant(self, node: ast.expr) -> int | float | None:
         """Return the value of an expression in which only constants occur."""
         for part in ast.walk(node):
             if isinstance(part, ast.Call | ast.Subscript | ast.IfExp | ast.Compare | ast.BoolOp):
@@ -382,13 +395,37 @@ def _translated(name: str) -> tuple[str, frozenset[str]]:
     return translator.text(), frozenset(translator.called)
 
 
-def texts(names: Iterable[str]) -> str:
-    """Return the text of functions and of all that they call."""
+def texts(names: Iterable[str], is_region: bool = False) -> str:
+    """Return the text of functions and of all that they call; regions call those that are shared.
+
+    What they call are the native interpreter's functions, through a table.
+    """
     found: dict[str, str] = {}
     work = sorted(names)
     while work:
         name = work.pop()
         if name not in found:
-            found[name], called = _translated(name)
+            is_elsewhere = is_region and FUNCTIONS[name].is_shared
+            found[name], called = (_stub(name), ()) if is_elsewhere else _translated(name)
             work += sorted(called)
     return "\n".join(found[name] for name in sorted(found))
+
+
+def shared_names() -> list[str]:
+    """Return the names of the functions that are shared, in the order of their table."""
+    return sorted(name for name, function in FUNCTIONS.items() if function.is_shared)
+
+
+def _stub(name: str) -> str:
+    function = FUNCTIONS[name]
+    kinds = function.parameters.values()
+    given = "".join(f", {kind} %a{i}" for i, kind in enumerate(kinds))
+    return f"""define internal {function.result} @{name}(ptr %m, ptr %s{given}) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.SHARED:d}
+ %table = load ptr, ptr %p
+ %q = getelementptr ptr, ptr %table, i64 {shared_names().index(name)}
+ %f = load ptr, ptr %q
+ %r = call {function.result} %f(ptr %m, ptr %s{given})
+ ret {function.result} %r
+}}
+"""

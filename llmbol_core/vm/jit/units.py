@@ -187,7 +187,7 @@ class Source:
         if data is None:
             from llmbol_core.native import llvm
 
-            data = llvm.compile_text(with_helpers(self.text), level)
+            data = llvm.compile_text(with_helpers(self.text, is_region=True), level)
             cache.put(key, data)
         cache.put(_unit_key(self.key, tier), compiled.to_bytes())
         return Made(compiled, data, tier, is_kept)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import math
 import random
 import struct
+from typing import Any
 
 import pytest
 
-from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.builtins import HOST_MODULES, built_in
 from llmbol_core.errors import Trap
+from llmbol_core.vm.conversion import real_to_string, string_to_real
+from llmbol_core.vm.heaptypes import BYTE
 from llmbol_core.vm.host import RESULT
-from llmbol_core.vm.jit.runtime import REAL_FUNCTIONS
+from llmbol_core.vm.jit.hostcode import HOSTED, load_hosted
+from llmbol_core.vm.layout import BIG, INT, REAL, STRING
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from tests.builtins.calling import Caller
 from tests.vm.conftest import ENGINES
 from tests.vm.programs import assemble, host_module
 
@@ -56,17 +64,183 @@ def caller(module, function, kind):
     return assemble(CALL, "desc $8,56,(40)\n" + more, links=links)
 
 
-@pytest.mark.parametrize("name", [*REAL_FUNCTIONS, "sqrt"])
-def test_functions_of_reals_are_the_same_everywhere(name):
-    chance = random.Random(name)
-    values = [*SPECIAL, *(chance.uniform(-4, 4) for _ in range(50))]
-    values += [chance.gauss(0, 1) * 10.0 ** chance.randrange(-12, 12) for _ in range(50)]
-    module, found = caller("$Math", name, "fn(x: real): real"), []
-    for engine in ("reference", "native"):
-        with InfernoVM(HOST_MODULES, engine=ENGINES[engine]) as vm:
-            vm.load_module("test", module)
-            found.append([struct.pack("=d", vm.execute("test", "main", [x])) for x in values])
-    assert found[0] == found[1]
+class Declined(Exception):
+    """Machine code leaves something to Python."""
+
+
+class NativeCaller(Caller):
+    """A process whose calls machine code does."""
+
+    def __init__(self, module):
+        load_hosted()
+        self.vm = InfernoVM(HOST_MODULES, limits=Limits(1 << 28), engine=ENGINES["native"])
+        self.vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        assert self.vm.execute("test", "main") == 1
+        super().__init__(module, heap=self.vm.heap)
+        self.native = self.vm.engine.new_process(1, 1, self.vm.environment.inherit(), 1 << 12)
+
+    def run(self, function, base):
+        engine: Any = self.vm.engine
+        engine._map_types()
+        kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
+        call = kind(engine._native.handlers[function.native])
+        if not call(engine._base, self.native.address, base):
+            raise Declined
+
+
+@functools.cache
+def callers(module):
+    return Caller(module, limit=1 << 28), NativeCaller(module)
+
+
+def same(value):
+    """Return a value such that equal ones have the same bits."""
+    if isinstance(value, tuple | list):
+        return [same(part) for part in value]
+    return struct.pack("=d", value) if isinstance(value, float) else value
+
+
+def compare(module, name, *values, rest=()):
+    """Call a function both ways; return whether machine code did it."""
+    reference, native = callers(module)
+    try:
+        found = native(name, *values, rest=rest)
+    except Declined:
+        return False
+    assert same(found) == same(reference(name, *values, rest=rest)), (name, values, rest)
+    return True
+
+
+PIECES = ["a", "b", " ", "\t", "%", "0", "\0", "\x7f", "\x80", "\xe4", "\xff", "\u07ff", "\u1234",
+          "\ud800", "\udfff", "\ufffd", "\U00010000", "\U0010ffff"]  # fmt: skip
+BYTES = [b"a", b"\0", b"\x7f", b"\xc3\xa4", b"\xe1\x88\xb4", b"\xf0\x90\x80\x80",
+         b"\xf4\x8f\xbf\xbf", b"\x80", b"\xbf", b"\xc0\x80", b"\xe0\x80\x80", b"\xed\xa0\x80",
+         b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xf8", b"\xff", b"\xe1\x88",
+         b"\xf0\x90"]  # fmt: skip
+WORDS = [0, 1, -1, 9, 10, 255, 256, 65536, 0x10FFFF, 0x110000, 0xD800, (1 << 31) - 1, -(1 << 31)]
+
+
+def some_real(chance):
+    kind = chance.randrange(7)
+    if kind == 0:
+        return chance.choice(SPECIAL)
+    if kind == 1:
+        return float(chance.randrange(-1000, 1000))
+    if kind == 2:
+        return chance.randrange(-(10**6), 10**6) / 10 ** chance.randrange(8)
+    if kind < 6:
+        return chance.uniform(-4, 4)
+    return chance.gauss(0, 1) * 10.0 ** chance.randrange(-30, 30)
+
+
+def some_text(chance, pieces=PIECES, most=12):
+    return "".join(chance.choice(pieces) for _ in range(chance.randrange(most)))
+
+
+def some_value(chance, kind):
+    """Return a value to pass as an argument of a type."""
+    if kind is REAL:
+        return some_real(chance)
+    if kind is INT:
+        return chance.choice([*WORDS, chance.randrange(-40, 40)])
+    if kind is BIG:
+        return chance.choice([*WORDS, (1 << 63) - 1, -(1 << 63), chance.getrandbits(62)])
+    if kind is STRING:
+        return some_text(chance)
+    if str(kind) == "array of byte":
+        return b"".join(chance.choice(BYTES) for _ in range(chance.randrange(1, 6)))
+    assert str(kind) == "array of real"
+    return [some_real(chance) for _ in range(chance.choice([1, 2, 3, 3, 3, 3, 17]))]
+
+
+def declared(name):
+    module, _, function = name.partition(".")
+    return built_in(f"${module}").declared(function)
+
+
+PRINTING = {"Sys.sprint", "Sys.print", "Sys.fprint", "Sys.write"}
+load_hosted()
+
+
+def test_modules_and_machine_code_agree_on_which_functions_there_are():
+    meant = {f.native for name in ("$Sys", "$Math") for f in HOST_MODULES[name].functions}
+    assert meant - {""} == set(HOSTED)
+
+
+@pytest.mark.parametrize("name", sorted(set(HOSTED) - PRINTING - {"Sys.millisec"}))
+def test_machine_code_does_what_the_function_of_the_host_does(name):
+    module, _, function = name.partition(".")
+    chance, done = random.Random(name), 0
+    kinds = [part.type for part in declared(name).arguments]
+    for _ in range(300):
+        values = [some_value(chance, kind) for kind in kinds]
+        if name in ("Sys.byte2char", "Sys.utfbytes"):
+            values[1] = chance.randrange(len(values[0]))
+        with contextlib.suppress(Trap):
+            done += compare(f"${module}", function, *values)
+    assert done > 30
+
+
+def test_characters_are_encoded_in_place():
+    chance, done = random.Random(4), 0
+    for code in [*WORDS, *(ord(piece) for piece in PIECES), *range(0, 0x11000, 0x7F3)]:
+        at, found = chance.randrange(4), []
+        for caller in callers("$Sys"):
+            room = caller.array(BYTE, b"12345")
+            with contextlib.suppress(Declined):
+                found.append((caller("char2byte", code, room, at), caller.items(room, "B")))
+        assert found[0] == found[-1]
+        done += len(found) > 1
+    assert done > 50
+
+
+def some_directive(chance):
+    """Return a directive and the types and values of its arguments."""
+    rest, options = [], ""
+    if chance.random() < 0.6:
+        options += some_text(chance, "-0+ #u,hl", 3)
+    if chance.random() < 0.5:
+        options += chance.choice(["1", "5", "12", "*", "07", "80"])
+        if options.endswith("*"):
+            rest.append((INT, chance.choice([0, 3, 11, -4])))
+    if chance.random() < 0.4:
+        options += "." + chance.choice(["", "0", "3", "15", "25", "*"])
+        if options.endswith("*"):
+            rest.append((INT, chance.randrange(12)))
+    verb = chance.choice("dddxXoccsssefggGE%qr")
+    if verb in "dxXo":
+        is_big = chance.random() < 0.4
+        kind = BIG if is_big else INT
+        options += "b" * is_big
+        rest.append((kind, some_value(chance, kind)))
+    elif verb not in "%r":
+        kind = INT if verb == "c" else STRING if verb in "sq" else REAL
+        rest.append((kind, some_value(chance, kind)))
+    return f"%{options}{verb}", [] if verb == "%" else rest
+
+
+def test_text_is_formatted_as_by_the_function_of_the_host():
+    chance, done = random.Random(1), 0
+    for _ in range(3000):
+        template, rest = some_text(chance, PIECES[:4] + PIECES[9:], 4), []
+        for _ in range(chance.randrange(1, 4)):
+            text, more = some_directive(chance)
+            template += text + some_text(chance, "ab\xe4\u1234", 3)
+            rest += more
+        done += compare("$Sys", "sprint", template, rest=rest)
+    assert done > 1500
+    assert not compare("$Sys", "sprint", "%q %r", rest=[(STRING, "it's")])
+
+
+@pytest.mark.parametrize("template", ["%d %s\n", "%5.2f|%-8s|%bd", "%g %G", "%c%%%x", "plain", ""])
+def test_usual_text_is_formatted_in_machine_code(template):
+    rest = {
+        "%d %s\n": [(INT, -5), (STRING, "text")],
+        "%5.2f|%-8s|%bd": [(REAL, 2.345), (STRING, "ab"), (BIG, 1 << 40)],
+        "%g %G": [(REAL, 0.1), (REAL, 1e21)],
+        "%c%%%x": [(INT, 0x1234), (INT, 255)],
+    }
+    assert compare("$Sys", "sprint", template, rest=rest.get(template, ()))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -88,3 +262,41 @@ def test_a_function_of_the_host_can_trap_and_be_called_again(engine):
         assert vm.execute("test", "main", [0.25]) == 0.5
     vm.heap.collect()
     assert vm.heap.objects == 0
+
+
+def shared(name, result, *parameters):
+    """Return a function that regions call."""
+    native = callers("$Sys")[1]
+    native.vm.engine._map_types()
+    kind = ctypes.CFUNCTYPE(result, ctypes.c_void_p, ctypes.c_void_p, *parameters)
+    call = kind(native.vm.engine._native.handlers[f"@{name}"])
+    return lambda *values: call(native.vm.engine._base, native.native.address, *values)
+
+
+def test_reals_become_the_same_text_everywhere():
+    chance, done = random.Random(2), 0
+    heap, text = callers("$Sys")[1].heap, shared("real_text", ctypes.c_uint32, ctypes.c_double)
+    values = [2.0**n for n in range(-1074, 1024)] + [some_real(chance) for _ in range(3000)]
+    values += [struct.unpack("=d", chance.randbytes(8))[0] for _ in range(2000)]
+    for value in values:
+        ref = text(value)
+        if ref:
+            done += 1
+            assert heap.string(ref) == real_to_string(value), value
+            heap.release(ref)
+    assert done > 5000
+
+
+def test_text_becomes_the_same_reals_everywhere():
+    chance, done = random.Random(3), 0
+    heap = callers("$Sys")[1].heap
+    read = shared("read_real", ctypes.c_int32, ctypes.c_uint32)
+    value = shared("value_read", ctypes.c_double)
+    texts = ["1e400", "-1e-400", "123456789012345678", "9007199254740993", "0x10", "1e22", "1e23"]
+    texts += [real_to_string(some_real(chance)) + some_text(chance, "e.x 9") for _ in range(2000)]
+    texts += [some_text(chance, " \t+-0123456789.eEin") for _ in range(3000)]
+    for text in texts:
+        if read(heap.new_string(text)):
+            done += 1
+            assert same(value()) == same(string_to_real(text)), text
+    assert done > 4000

@@ -1,0 +1,72 @@
+"""Functions of built-in modules for machine code: those that programs call again and again.
+
+Such a function reads and writes the frame of its call itself. It returns 1 if it has done what is
+asked for, or 0 if it has done nothing: then the engine calls Python's function, which defines what
+is right. Modules say by ``HostFunction.native`` which functions are meant; a name is that of the
+module, a point, and that of the function.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import RESULT
+from llmbol_core.vm.jit.runtime import LINK_HOSTED, State
+from llmbol_core.vm.jit.source import (
+    Big,
+    W,
+    Word,
+    host,
+    inlined,
+    invoke,
+    narrow,
+    native,
+    shared,
+    state,
+    wide,
+)
+from llmbol_core.vm.jit.values import is_inside, release_frame
+
+_IN = ("hostmath", "hosttext", "hostprint")
+
+HOSTED: dict[str, str] = {}
+"""The names of functions in LLVM's language by the names that modules know."""
+TEXTS: list[str] = []
+"""What stands in LLVM's language already."""
+
+
+def hosted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a function as what machine code calls in place of a built-in module's."""
+
+    def register(python: Callable[..., Any]) -> Callable[..., Any]:
+        HOSTED[name] = python.__name__
+        return native(python)
+
+    return register
+
+
+def load_hosted() -> None:
+    """Import what registers itself in ``HOSTED``."""
+    for module in _IN:
+        importlib.import_module(f"llmbol_core.vm.jit.{module}")
+
+
+@inlined
+def result_at(frame: Word, size: Word) -> Word:
+    """Return where a call's result of so many bytes goes, or nil."""
+    place = W[frame + RESULT]
+    return place if place != NIL and is_inside(place, size) else NIL
+
+
+@shared
+def call_hosted(link: Big, frame: Word) -> Word:
+    """Call what a link leads to, if there is machine code for it; false if Python must call it."""
+    function = host[link + 8 * LINK_HOSTED]
+    if function == 0 or frame == narrow(state[State.BASE]) or not invoke(function, frame):
+        return 0
+    release_frame(frame)
+    state[State.TOP] = wide(frame)
+    return 1

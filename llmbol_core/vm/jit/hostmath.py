@@ -1,0 +1,313 @@
+"""The functions of $Math for machine code: those of the C library, where that is right.
+
+Python's functions are the same ones for finite results; all others, where Inferno's library may
+give something else, are left to it.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.host import ARGUMENTS
+from llmbol_core.vm.jit.blocks import spend
+from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, hosted, result_at
+from llmbol_core.vm.jit.reals import as_real
+from llmbol_core.vm.jit.source import (
+    F,
+    L,
+    Real,
+    W,
+    Word,
+    bits,
+    c_function,
+    extended,
+    inlined,
+    narrow,
+    native,
+    real,
+    whole,
+    wide,
+)
+from llmbol_core.vm.jit.values import is_inside, type_size
+
+_OF_C = ("acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "erfc",
+         "exp", "expm1", "fabs", "floor", "log", "log10", "log1p", "rint", "sin", "sinh", "sqrt",
+         "tan", "tanh")  # fmt: skip
+"""Functions fn(x: real): real by their names in C."""
+_OF_TWO = ("atan2", "copysign", "fmod", "nextafter", "remainder")
+"""Functions fn(x, y: real): real."""
+_REAL = 8
+_INFINITE = 0x7FF
+_FRACTION = 52
+_MOST, _LEAST = (1 << 31) - 1, -(1 << 31)
+_WHOLE = 2147483647.0
+
+
+def _text(name: str, count: int) -> str:
+    kinds = ", ".join(["double"] * count)
+    reads = "".join(
+        f" %x{i} = call double @real_argument(ptr %m, ptr %s, i32 %frame, i32 {i})\n"
+        for i in range(count)
+    )
+    passed = ", ".join(f"double %x{i}" for i in range(count))
+    return f"""
+declare double @{name}({kinds})
+define internal i32 @math_{name}(ptr %m, ptr %s, i32 %frame) {{
+{reads} %value = call double @{name}({passed})
+ %done = call i32 @give_real(ptr %m, ptr %s, i32 %frame, double %value)
+ ret i32 %done
+}}
+"""
+
+
+for _names, _count in ((_OF_C, 1), (_OF_TWO, 2)):
+    for _name in _names:
+        HOSTED[f"Math.{_name}"] = f"math_{_name}"
+        TEXTS.append(_text(_name, _count))
+
+
+@native
+def real_argument(frame: Word, number: Word) -> Real:
+    """Return an argument of a function of reals."""
+    return F[frame + ARGUMENTS + _REAL * number]
+
+
+@inlined
+def is_finite(x: Real) -> Word:
+    """Whether a real is neither infinite nor undefined."""
+    return 1 if narrow(bits(x) >> _FRACTION) & _INFINITE != _INFINITE else 0
+
+
+@native
+def give_real(frame: Word, value: Real) -> Word:
+    """Store a result, unless Python has to say what it is."""
+    place = result_at(frame, _REAL)
+    if place == NIL or not is_finite(value):
+        return 0
+    F[place] = value
+    return 1
+
+
+@native
+def give_number(frame: Word, value: Word) -> Word:
+    """Store a result that is a word."""
+    place = result_at(frame, 4)
+    if place == NIL:
+        return 0
+    W[place] = value
+    return 1
+
+
+@c_function
+def pow(x: Real, y: Real) -> Real:
+    """Return x to the y."""
+    raise NotImplementedError
+
+
+@c_function
+def cbrt(x: Real) -> Real:
+    """Return the cubic root."""
+    raise NotImplementedError
+
+
+@c_function
+def ldexp(x: Real, n: Word) -> Real:
+    """Return x times 2 to the n."""
+    raise NotImplementedError
+
+
+TEXTS.append(
+    """
+declare double @pow(double, double)
+declare double @cbrt(double)
+declare double @ldexp(double, i32)
+"""
+)
+
+
+@hosted("Math.pow")
+def math_pow(frame: Word) -> Word:
+    """Return x to the y."""
+    y = real_argument(frame, 1)
+    return give_real(frame, pow(real_argument(frame, 0), y)) if is_finite(y) else 0
+
+
+@hosted("Math.pow10")
+def math_pow10(frame: Word) -> Word:
+    """Return 10 to the p."""
+    return give_real(frame, pow(10.0, real(extended(W[frame + ARGUMENTS]))))
+
+
+@hosted("Math.cbrt")
+def math_cbrt(frame: Word) -> Word:
+    """Return the cubic root, made better by one step of Newton's."""
+    x = real_argument(frame, 0)
+    root = cbrt(x)
+    if root != 0.0:
+        root = root - (root - x / (root * root)) / 3.0
+    return give_real(frame, root)
+
+
+@hosted("Math.fdim")
+def math_fdim(frame: Word) -> Word:
+    """Return by how much x is larger than y."""
+    x, y = real_argument(frame, 0), real_argument(frame, 1)
+    return give_real(frame, x - y if x > y else 0.0)
+
+
+@hosted("Math.fmax")
+def math_fmax(frame: Word) -> Word:
+    """Return the larger one."""
+    x, y = real_argument(frame, 0), real_argument(frame, 1)
+    return give_real(frame, x if x > y else y)
+
+
+@hosted("Math.fmin")
+def math_fmin(frame: Word) -> Word:
+    """Return the smaller one."""
+    x, y = real_argument(frame, 0), real_argument(frame, 1)
+    return give_real(frame, x if x < y else y)
+
+
+@hosted("Math.isnan")
+def math_isnan(frame: Word) -> Word:
+    """Say whether x is not a number."""
+    x = real_argument(frame, 0)
+    return give_number(frame, 1 if x != x else 0)
+
+
+@hosted("Math.finite")
+def math_finite(frame: Word) -> Word:
+    """Say whether x is a finite number."""
+    return give_number(frame, is_finite(real_argument(frame, 0)))
+
+
+@hosted("Math.ilogb")
+def math_ilogb(frame: Word) -> Word:
+    """Return the exponent of x, which is neither 0 nor very small."""
+    exponent = narrow(bits(real_argument(frame, 0)) >> _FRACTION) & _INFINITE
+    if exponent == 0 or exponent == _INFINITE:
+        return 0
+    return give_number(frame, exponent - 1023)
+
+
+@hosted("Math.scalbn")
+def math_scalbn(frame: Word) -> Word:
+    """Return x times 2 to the n."""
+    return give_real(frame, ldexp(real_argument(frame, 0), W[frame + ARGUMENTS + _REAL]))
+
+
+@hosted("Math.modf")
+def math_modf(frame: Word) -> Word:
+    """Return the whole part of x, as an int, and the rest with the sign of x."""
+    x, place = real_argument(frame, 0), result_at(frame, 2 * _REAL)
+    if place == NIL or not (x < _WHOLE and x > -_WHOLE):
+        return 0
+    part = x - real(whole(x))
+    W[place] = narrow(whole(x))
+    F[place + _REAL] = -0.0 if part == 0.0 and bits(x) < 0 else part
+    return 1
+
+
+@hosted("Math.realbits64")
+def math_realbits64(frame: Word) -> Word:
+    """Return the bits of x."""
+    place = result_at(frame, _REAL)
+    if place == NIL:
+        return 0
+    L[place] = L[frame + ARGUMENTS]
+    return 1
+
+
+@hosted("Math.bits64real")
+def math_bits64real(frame: Word) -> Word:
+    """Return the real that has these bits."""
+    return give_real(frame, as_real(L[frame + ARGUMENTS]))
+
+
+# Arrays of reals
+
+
+@inlined
+def reals(ref: Word) -> Word:
+    """Return how many items an array of real has; -1 if Python has to look at it."""
+    if ref == NIL or type_size(W[ref + 4]) != _REAL or not spend(W[ref]):
+        return -1
+    if wide(W[ref]) * _REAL > wide(_MOST) or not is_inside(W[ref + 12], W[ref] * _REAL):
+        return -1
+    return W[ref]
+
+
+@hosted("Math.dot")
+def math_dot(frame: Word) -> Word:
+    """Return the scalar product."""
+    x, y = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4]
+    count = reals(x)
+    if count < 0 or reals(y) != count:
+        return 0
+    i, total = 0, 0.0
+    x, y = W[x + 12], W[y + 12]
+    while i < count:
+        total = total + F[x + _REAL * i] * F[y + _REAL * i]
+        i += 1
+    return give_real(frame, total)
+
+
+@native
+def sum_of_squares(x: Word, count: Word) -> Real:
+    """Return the scalar product of an array with itself."""
+    i, total = 0, 0.0
+    while i < count:
+        total = total + F[x + _REAL * i] * F[x + _REAL * i]
+        i += 1
+    return total
+
+
+@hosted("Math.norm1")
+def math_norm1(frame: Word) -> Word:
+    """Return the sum of the absolute values."""
+    x = W[frame + ARGUMENTS]
+    count = reals(x)
+    if count < 0:
+        return 0
+    i, total = 0, 0.0
+    x = W[x + 12]
+    while i < count:
+        item = F[x + _REAL * i]
+        total = total + (-item if item < 0.0 else item)
+        i += 1
+    return give_real(frame, total)
+
+
+@hosted("Math.norm2")
+def math_norm2(frame: Word) -> Word:
+    """Return the length of a vector."""
+    x = W[frame + ARGUMENTS]
+    count = reals(x)
+    if count < 0:
+        return 0
+    return give_real(frame, sqrt(sum_of_squares(W[x + 12], count)))
+
+
+@c_function
+def sqrt(x: Real) -> Real:
+    """Return the square root."""
+    raise NotImplementedError
+
+
+@hosted("Math.iamax")
+def math_iamax(frame: Word) -> Word:
+    """Return the index of the item that is largest in absolute value, the first of several."""
+    x = W[frame + ARGUMENTS]
+    count = reals(x)
+    if count < 1:
+        return 0
+    x = W[x + 12]
+    i, best, largest = 1, 0, F[x]
+    largest = -largest if largest < 0.0 else largest
+    while i < count:
+        item = F[x + _REAL * i]
+        item = -item if item < 0.0 else item
+        if item > largest:
+            best, largest = i, item
+        i += 1
+    return give_number(frame, best)

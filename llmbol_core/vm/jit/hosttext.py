@@ -1,0 +1,165 @@
+"""What $Sys does with text, for machine code; and the clock."""
+
+from __future__ import annotations
+
+import time
+
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.heaptypes import POINTER
+from llmbol_core.vm.host import ARGUMENTS
+from llmbol_core.vm.jit.blocks import spend
+from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
+from llmbol_core.vm.jit.hostmath import give_number
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.source import (
+    Big,
+    W,
+    Word,
+    below,
+    c_function,
+    host,
+    machine,
+    narrow,
+    native,
+)
+from llmbol_core.vm.jit.texts import code_at, length_of, part
+from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
+from llmbol_core.vm.jit.values import is_inside, new_node, release, type_size
+from llmbol_core.vm.objects import LIST_HEADER
+
+_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
+_SECOND, _MILLISECOND = 1_000_000_000, 1_000_000
+_MOST_DELIMITERS = 64
+_LONGEST = 1 << 20
+
+
+# Characters and bytes
+
+
+@native
+def bytes_at(array: Word, at: Word) -> Word:
+    """Return how many bytes an array has from an index on; 0 if Python has to look at it."""
+    if array == NIL or type_size(W[array + 4]) != 1 or not below(at, W[array]):
+        return 0
+    return W[array] - at if is_inside(W[array + 12], W[array]) else 0
+
+
+@hosted("Sys.byte2char")
+def byte2char(frame: Word) -> Word:
+    """Decode one character; return it, its bytes, and 1 if it was well-formed UTF-8."""
+    array, at, place = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4], result_at(frame, 12)
+    left = bytes_at(array, at)
+    if place == NIL or left == 0:
+        return 0
+    found = decode(W[array + 12] + at, left)
+    code, width = code_of(found), bytes_of(found)
+    W[place], W[place + 4] = code, width
+    W[place + 8] = 1 if width > 1 or (width == 1 and code < 0x80) else 0
+    return 1
+
+
+@hosted("Sys.char2byte")
+def char2byte(frame: Word) -> Word:
+    """Encode one character; return its bytes, 0 if they do not fit."""
+    code, array, at = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4], W[frame + ARGUMENTS + 8]
+    left, place = bytes_at(array, at), result_at(frame, 4)
+    if left == 0 or place == NIL:
+        return 0
+    W[place] = 0 if encoded_size(code) > left else encode(code, W[array + 12] + at)
+    return 1
+
+
+@hosted("Sys.utfbytes")
+def utfbytes(frame: Word) -> Word:
+    """Return how many of the first bytes are whole characters."""
+    array, count, at = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4], 0
+    if bytes_at(array, 0) < count or count < 1 or not spend(count):
+        return 0
+    data = W[array + 12]
+    while at < count:
+        width = bytes_of(decode(data + at, count - at))
+        if width == 0:
+            break
+        at += width
+    return give_number(frame, at)
+
+
+# Tokens
+
+
+@native
+def is_one_of(code: Word, characters: Word, count: Word) -> Word:
+    """Whether a character is one of a string's."""
+    i = 0
+    while i < count:
+        if code_at(characters, i) == code:
+            return 1
+        i += 1
+    return 0
+
+
+@native
+def append_token(last: Word, text: Word, start: Word, end: Word) -> Word:
+    """Put a part of a text behind the last node of a list, nil if there is none; 0 for Python."""
+    token = part(text, start, end)
+    if token == 0:
+        return 0
+    node = new_node(POINTER, NIL)
+    if node == 0:
+        release(token)
+        return 0
+    W[node + LIST_HEADER] = token
+    if last != NIL:
+        W[last] = node
+    return node
+
+
+@hosted("Sys.tokenize")
+def tokenize(frame: Word) -> Word:
+    """Split text at any of some characters; there are no empty tokens."""
+    text, delimiters, place = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4], result_at(frame, 8)
+    length, kinds = length_of(text), length_of(delimiters)
+    if place == NIL or kinds == 0 or kinds > _MOST_DELIMITERS:
+        return 0
+    if length > _LONGEST or not spend(length * kinds):
+        return 0
+    first, last, count, i = NIL, NIL, 0, 0
+    while i < length:
+        while i < length and is_one_of(code_at(text, i), delimiters, kinds):
+            i += 1
+        start = i
+        while i < length and not is_one_of(code_at(text, i), delimiters, kinds):
+            i += 1
+        if start < i:
+            last = append_token(last, text, start, i)
+            if last == 0:
+                release(first)
+                return 0
+            first = last if first == NIL else first
+            count += 1
+    old = W[place + 4]
+    W[place], W[place + 4] = count, first
+    release(old)
+    return 1
+
+
+# Time
+
+
+@c_function
+def clock_gettime(clock: Word, place: Big) -> Word:
+    """Store seconds and nanoseconds."""
+    raise NotImplementedError
+
+
+TEXTS.append("\ndeclare i32 @clock_gettime(i32, i64)\n")
+
+
+@hosted("Sys.millisec")
+def millisec(frame: Word) -> Word:
+    """Return a count of milliseconds, from no particular moment."""
+    scratch = machine[Machine.SCRATCH]
+    if clock_gettime(_MONOTONIC, scratch) != 0:
+        return 0
+    since = host[scratch] * _SECOND + host[scratch + 8] - machine[Machine.STARTED]
+    return give_number(frame, narrow(since // _MILLISECOND))

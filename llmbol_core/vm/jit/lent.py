@@ -1,0 +1,33 @@
+"""Memory outside of the arena that native code uses for one machine, and the clock it counts by."""
+
+from __future__ import annotations
+
+import time
+from array import array
+
+from llmbol_core.vm.host import STARTED
+from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, SCRATCH_BYTES, TEXT_ROOM, Machine
+
+
+class Lent:
+    """The memory that the words of a machine lead to."""
+
+    def __init__(self, words: array[int]) -> None:
+        self._scratch, self._text = (
+            array("q", bytes(SCRATCH_BYTES)),
+            array("I", bytes(4 * TEXT_ROOM)),
+        )
+        self._output = array("B", bytes(OUTPUT_BYTES))
+        words[Machine.SCRATCH] = self._scratch.buffer_info()[0]
+        words[Machine.TEXT] = self._text.buffer_info()[0]
+        words[Machine.OUTPUT] = self._output.buffer_info()[0]
+        words[Machine.STARTED] = _now() - (time.monotonic_ns() - STARTED)
+
+    def output(self, count: int) -> bytes:
+        """Return the first bytes of the output."""
+        return self._output[:count].tobytes()
+
+
+def _now() -> int:
+    """Return the nanoseconds of the clock that native code asks."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime_ns") else 0

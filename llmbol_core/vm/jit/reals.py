@@ -1,0 +1,350 @@
+"""Reals as text and back for machine code: what ``conversion.py`` does.
+
+The digits of a real come to the scratch memory: first those of a whole number times a power of ten,
+if it is one of at most 15 digits, which are then the fewest that identify it; else the C library is
+asked for 15, 16 and 17 digits until they read back as the same real.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.jit.hostcode import TEXTS
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.source import (
+    B,
+    Big,
+    Real,
+    W,
+    Word,
+    below,
+    bits,
+    c_function,
+    extended,
+    external,
+    host,
+    host_byte,
+    inlined,
+    machine,
+    narrow,
+    native,
+    real,
+    shared,
+    whole,
+    wide,
+)
+from llmbol_core.vm.jit.texts import code_at, length_of, new_text
+
+PRINTED, VALUE, COUNT, EXPONENT, DIGITS = 64, 576, 584, 592, 600
+"""Where in the scratch memory there are: printed text, behind the format for it; a real; how many
+digits, where the point is behind which they begin, and the digits."""
+MOST_PRINTED = VALUE - PRINTED
+_EXACT = 1e15
+_MOST_SCALE, _EXACT_POWER = 18, 22
+_FRACTION = (1 << 52) - 1
+_LEAST_NORMAL = 2.2250738585072014e-308
+_ZERO, _PLUS, _MINUS, _POINT, _COMMA, _E, _I, _N, _PERCENT, _STAR = map(ord, "0+-.,ein%*")
+_MOST_READ = 300
+_ALL_EXACT = 15
+_HUGE_EXPONENT = 100_000
+
+
+@external
+def print_real(place: Big, size: Big, layout: Big, precision: Word, x: Real) -> Word:
+    """Print a real as C does; return how long that is."""
+    raise NotImplementedError
+
+
+@c_function
+def strtod(text: Big, end: Big) -> Real:
+    """Return the real that a text says."""
+    raise NotImplementedError
+
+
+TEXTS.append(
+    """
+declare i32 @snprintf(ptr, i64, ptr, ...)
+declare double @strtod(i64, i64)
+define internal i32 @print_real(ptr %m, ptr %s, i64 %place, i64 %size, i64 %as, i32 %p, double %x) {
+ %to = inttoptr i64 %place to ptr
+ %how = inttoptr i64 %as to ptr
+ %n = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %to, i64 %size, ptr %how, i32 %p, double %x)
+ ret i32 %n
+}
+define internal double @as_real(ptr %m, ptr %s, i64 %value) {
+ %x = bitcast i64 %value to double
+ ret double %x
+}
+"""
+)
+
+
+@external
+def as_real(value: Big) -> Real:
+    """Return the real with these bits."""
+    raise NotImplementedError
+
+
+@inlined
+def scratch(place: Word) -> Big:
+    """Return the address of a place in the scratch memory."""
+    return machine[Machine.SCRATCH] + wide(place)
+
+
+@native
+def printed(x: Real, precision: Word, verb: Word) -> Word:
+    """Print a real with a precision to ``PRINTED``; return the length, or 0 for Python.
+
+    That is where numbers are not written with a point, as in some countries.
+    """
+    layout = scratch(0)
+    host_byte[layout], host_byte[layout + 1] = _PERCENT, _POINT
+    host_byte[layout + 2], host_byte[layout + 3] = _STAR, verb
+    host_byte[layout + 4] = 0
+    size = print_real(scratch(PRINTED), MOST_PRINTED, layout, precision, x)
+    i = 0
+    while i < size:
+        byte = host_byte[scratch(PRINTED + i)]
+        if byte == _COMMA:
+            return 0
+        i += 1
+    return size if size < MOST_PRINTED else 0
+
+
+# The fewest digits
+
+
+@native
+def put_digits(value: Big, scale: Word) -> None:
+    """Store the digits of an integer that is to be divided by a power of ten."""
+    count, rest = 0, value
+    while rest:
+        count, rest = count + 1, rest // 10
+    host[scratch(EXPONENT)] = extended(count - scale)
+    i, kept = count, 0
+    while i > 0:
+        i -= 1
+        digit = narrow(value % 10)
+        value = value // 10
+        kept = i + 1 if kept == 0 and digit != 0 else kept
+        host_byte[scratch(DIGITS + i)] = digit + _ZERO
+    host[scratch(COUNT)] = wide(kept)
+
+
+@native
+def take_printed(size: Word) -> None:
+    """Store the digits of what was printed with an exponent."""
+    i, count, kept = 0, 0, 0
+    while i < size and host_byte[scratch(PRINTED + i)] != _E:
+        code = host_byte[scratch(PRINTED + i)]
+        if code != _POINT:
+            host_byte[scratch(DIGITS + count)] = code
+            count += 1
+            kept = count if code != _ZERO else kept
+        i += 1
+    host[scratch(COUNT)] = wide(kept)
+    exponent, sign = 0, host_byte[scratch(PRINTED + i + 1)]
+    i += 2
+    while i < size:
+        exponent = exponent * 10 + host_byte[scratch(PRINTED + i)] - _ZERO
+        i += 1
+    host[scratch(EXPONENT)] = extended((-exponent if sign == _MINUS else exponent) + 1)
+
+
+@native
+def digits_by_printing(x: Real) -> Word:
+    """Find the fewest digits of a positive real by trying; false if Python has to."""
+    precision = 14
+    while precision < 17:
+        size = printed(x, precision, _E)
+        if size == 0 or x < _LEAST_NORMAL:
+            return 0
+        if precision == 16 or strtod(scratch(PRINTED), 0) == x:
+            take_printed(size)
+            return 1
+        if (bits(x) & _FRACTION) == 0:
+            return 0
+        precision += 1
+    return 0
+
+
+@native
+def digits_of(x: Real) -> Word:
+    """Find the fewest digits that identify a positive real; false if Python has to."""
+    scale, power = 0, 1.0
+    while scale <= _MOST_SCALE and x * power < _EXACT:
+        number = whole(x * power + 0.5)
+        if number > 0 and real(number) / power == x:
+            put_digits(number, scale)
+            return 1
+        scale, power = scale + 3, power * 1000.0
+    return digits_by_printing(x)
+
+
+@inlined
+def digit_or_zero(i: Word, count: Word) -> Word:
+    """Return a digit, or zero behind the last one."""
+    return host_byte[scratch(DIGITS + i)] if i < count else _ZERO
+
+
+@native
+def put_exponent(size: Word, exponent: Word, mark: Word) -> Word:
+    """Print an exponent behind what is printed; return the new length."""
+    at = scratch(PRINTED + size)
+    host_byte[at], host_byte[at + 1] = mark, _MINUS if exponent < 0 else _PLUS
+    exponent = -exponent if exponent < 0 else exponent
+    size += 2
+    if exponent > 99:
+        host_byte[scratch(PRINTED + size)] = exponent // 100 + _ZERO
+        size += 1
+    host_byte[scratch(PRINTED + size)] = exponent // 10 % 10 + _ZERO
+    host_byte[scratch(PRINTED + size + 1)] = exponent % 10 + _ZERO
+    return size + 2
+
+
+@native
+def print_shortest(x: Real, mark: Word) -> Word:
+    """Print the shortest text of a real to ``PRINTED``; return its length, or 0 for Python."""
+    size = 1 if bits(x) < 0 else 0
+    x = -x if size else x
+    if x == 0.0:
+        host[scratch(COUNT)], host[scratch(EXPONENT)] = 0, 1
+    elif not x < 1e308 or not digits_of(x):
+        return 0
+    if size:
+        host_byte[scratch(PRINTED)] = _MINUS
+    count, exponent = narrow(host[scratch(COUNT)]), narrow(host[scratch(EXPONENT)])
+    is_scientific = 1 if exponent <= -4 or exponent > count + 5 else 0
+    point = 1 if is_scientific else exponent
+    if point <= 0:
+        host_byte[scratch(PRINTED + size)] = _POINT
+        size += 1
+    i = point if point < 0 else 0
+    while i < count or i < point:
+        if i == point and i > 0:
+            host_byte[scratch(PRINTED + size)] = _POINT
+            size += 1
+        host_byte[scratch(PRINTED + size)] = _ZERO if i < 0 else digit_or_zero(i, count)
+        i, size = i + 1, size + 1
+    return put_exponent(size, exponent - 1, mark) if is_scientific else size
+
+
+@shared
+def real_text(x: Real) -> Word:
+    """Return the shortest text of a real as a string, or 0 for Python."""
+    size, i = print_shortest(x, _E), 0
+    ref = new_text(size, 0) if size else 0
+    if ref:
+        W[ref] = size
+        while i < size:
+            B[ref + 4 + i] = host_byte[scratch(PRINTED + i)]
+            i += 1
+    return ref
+
+
+# Text as reals
+
+
+@inlined
+def is_digit(ref: Word, i: Word, length: Word) -> Word:
+    """Whether there is a digit at an index."""
+    return 1 if i < length and not below(9, code_at(ref, i) - _ZERO) else 0
+
+
+@inlined
+def is_sign(ref: Word, i: Word, length: Word) -> Word:
+    """Whether there is a sign at an index."""
+    return 1 if i < length and (code_at(ref, i) == _PLUS or code_at(ref, i) == _MINUS) else 0
+
+
+@native
+def exponent_end(ref: Word, i: Word, length: Word) -> Word:
+    """Return where the exponent ends that begins at an index, if there is one there."""
+    if i >= length or code_at(ref, i) | 32 != _E:
+        return i
+    end = i + 1
+    end = end + 1 if is_sign(ref, end, length) else end
+    if not is_digit(ref, end, length):
+        return i
+    while is_digit(ref, end, length):
+        end += 1
+    return end
+
+
+@native
+def exponent_value(ref: Word, start: Word, end: Word) -> Word:
+    """Return the value of an exponent; a huge one if it is huge."""
+    value, sign, i = 0, 0, start + 1
+    while i < end:
+        code = code_at(ref, i)
+        if code == _MINUS:
+            sign = 1
+        elif code != _PLUS and value < _HUGE_EXPONENT:
+            value = value * 10 + code - _ZERO
+        i += 1
+    return -value if sign else value
+
+
+@native
+def power_of_ten(exponent: Word) -> Real:
+    """Return a power of ten, which is exact up to 22."""
+    value = 1.0
+    while exponent > 0:
+        value, exponent = value * 10.0, exponent - 1
+    return value
+
+
+@native
+def read_long(ref: Word, start: Word, end: Word) -> Word:
+    """Let the C library read a real; false if Python has to."""
+    i = start
+    if end - start > _MOST_READ:
+        return 0
+    while i < end:
+        host_byte[scratch(PRINTED + i - start)] = code_at(ref, i)
+        i += 1
+    host_byte[scratch(PRINTED + end - start)] = 0
+    value = strtod(scratch(PRINTED), scratch(VALUE))
+    if host[scratch(VALUE)] != scratch(PRINTED + end - start):
+        return 0
+    host[scratch(VALUE)] = bits(value)
+    return 1
+
+
+@shared
+def read_real(ref: Word) -> Word:
+    """Read the real that a string begins with to ``VALUE``; false if Python has to."""
+    length, i = length_of(ref), 0
+    while i < length and (code_at(ref, i) == 32 or not below(4, code_at(ref, i) - 9)):
+        i += 1
+    start = i
+    i = i + 1 if is_sign(ref, i, length) else i
+    number, count, digits, behind = wide(0), 0, 0, 0
+    has_point, goes_on = 0, 1
+    while goes_on:
+        if is_digit(ref, i, length):
+            digits, behind = digits + 1, behind + has_point
+            digit = code_at(ref, i) - _ZERO
+            count = count + 1 if count or digit else count
+            number = number * 10 + wide(digit) if count <= _ALL_EXACT else number
+            i += 1
+        elif i < length and code_at(ref, i) == _POINT and not has_point:
+            has_point, i = 1, i + 1
+        else:
+            goes_on = 0
+    if digits == 0:
+        host[scratch(VALUE)] = 0
+        code = code_at(ref, i) | 32 if i < length else 0
+        return 0 if code in (_I, _N) else 1
+    end = exponent_end(ref, i, length)
+    exponent = exponent_value(ref, i, end) - behind
+    if count > _ALL_EXACT or exponent > _EXACT_POWER or exponent < -_EXACT_POWER:
+        return read_long(ref, start, end)
+    power = power_of_ten(-exponent if exponent < 0 else exponent)
+    value = real(number) / power if exponent < 0 else real(number) * power
+    host[scratch(VALUE)] = bits(-value if code_at(ref, start) == _MINUS else value)
+    return 1
+
+
+@shared
+def value_read() -> Real:
+    """Return the real that was read."""
+    return as_real(host[scratch(VALUE)])
