@@ -160,11 +160,12 @@ def compile_(file: Object, as_json: AsJson = False) -> None:
     Example: dis compile hello.dis
     """
     from llmbol_core.vm.jit.units import compile_module
-    from llmbol_core.vm.objectfile import read_module
+    from llmbol_core.vm.objectfile import read_object
 
-    module = read_module(read_input(file), file)
+    content = memoryview(read_input(file))
+    module, size = read_object(content, file)
     with render.progress("compile") as progress:
-        stats = compile_module(module, progress)
+        stats = compile_module(module, progress, content[:size])
     render.show(stats, as_json)
 
 

@@ -11,7 +11,7 @@ from llmbol_core.vm.interpreter import Interpreter
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
-    from llmbol_core.vm.jit.units import CompileStats
+    from llmbol_core.vm.jit.kept import CompileStats
     from llmbol_core.vm.machine import InfernoVM
 
 ENGINES = {

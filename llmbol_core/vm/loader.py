@@ -39,12 +39,14 @@ class LoadedModule:
 
     ``types`` are the heap's numbers for its types, ``data`` is its module data as loaded, which
     every instance copies, and ``payload`` what the file carries behind the object, if anything.
+    ``content`` is the object as the file holds it, empty if it is not from one.
     ``handles`` counts the module handles that lead to it; ``is_found`` is true of one that the
     program found in its tree, whose file is known by ``path``.
     """
 
     def __init__(self, module: Module, path: str, carried: memoryview | None) -> None:
         self.module, self.path, self.payload = module, path, carried
+        self.content: memoryview | bytes = b""
         self.types: list[int] = []
         self.data = NIL
         self.is_verified = False
@@ -163,7 +165,9 @@ class Loader:
         self.check(data, path)
         module, size = read_object(data, path)
         self._prove(module, data[:size])
-        return self._ready(module, path, payload.find(data, path))
+        loaded = self._ready(module, path, payload.find(data, path))
+        loaded.content = data[:size]
+        return loaded
 
     def take(self, module: Module, path: str) -> LoadedModule:
         """Verify a module and get it ready to run; raises VerifyError."""

@@ -17,7 +17,8 @@ import weakref
 from collections import deque
 from dataclasses import dataclass, field
 
-from llmbol_core.vm.jit.units import Made, Source, Tier
+from llmbol_core.vm.jit.kept import Made, Tier
+from llmbol_core.vm.jit.units import Source
 
 
 class Order:

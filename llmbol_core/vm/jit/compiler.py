@@ -12,25 +12,18 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from llmbol_core.vm.jit.background import Background, Order, background
 from llmbol_core.vm.jit.decoded import DecodedCode
-from llmbol_core.vm.jit.units import (
-    CompileStats,
-    Made,
-    Part,
-    Regions,
-    Source,
-    Tier,
-    code_of,
-    kept_unit,
-    source_of,
-)
+from llmbol_core.vm.jit.kept import CompileStats, Made, Part, Tier, kept_unit, key_of_unit
+from llmbol_core.vm.jit.modulecode import code_of
 
 if TYPE_CHECKING:
     from llmbol_core.vm.exceptions import Level
     from llmbol_core.vm.heaptypes import HeapType
+    from llmbol_core.vm.jit.background import Background, Order
+    from llmbol_core.vm.jit.units import Regions, Source
     from llmbol_core.vm.loader import LoadedModule
 
 __all__ = ["CompileStats", "Compiler", "Native"]
@@ -56,8 +49,7 @@ class Native:
         plain_type: Callable[[int], int],
     ) -> None:
         self.decoded = DecodedCode(loaded, handlers, threshold, plain_type)
-        self.code = code_of(loaded.module)
-        self.regions = Regions(self.code)
+        self.code = code_of(loaded.module, loaded.content)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}
         """The units that functions were compiled with quickly, by where they start."""
@@ -65,6 +57,13 @@ class Native:
         plain = [plain_type(size) for size in self.code.plain_sizes]
         self._types = array("I", [*loaded.types, *plain] or [0])
         self._functions = array("Q", bytes(8 * max(1, len(self.code.instructions))))
+
+    @cached_property
+    def regions(self) -> Regions:
+        """What can be compiled of the module."""
+        from llmbol_core.vm.jit.units import Regions
+
+        return Regions(self.code)
 
     @property
     def tiers(self) -> set[Tier]:
@@ -113,7 +112,7 @@ class Compiler:
         """Whether it is worth to tell where the program spends its time."""
         self._at_once = at_once
         self._began, self._waited = time.perf_counter(), 0.0
-        self._order = Order()
+        self._order: Order | None = None
         self._orders: dict[int, Quick] = {}
 
     def hot(self, native: Native, pc: int, frame: HeapType) -> bool:
@@ -124,8 +123,9 @@ class Compiler:
         if native.decoded.is_entry(pc):
             return True
         began = time.perf_counter()
+        key = key_of_unit(native.code.identity, pc, frame)
         for tier in (Tier.BEST, Tier.QUICK):
-            made = kept_unit(native.regions, pc, frame, tier)
+            made = kept_unit(key, tier)
             if made is not None:
                 self._install(Quick(native, pc, frame, None), made)
                 self.stats.seconds += time.perf_counter() - began
@@ -137,13 +137,14 @@ class Compiler:
     @property
     def is_busy(self) -> bool:
         """Whether another thread compiles for this machine."""
-        return self._order.waiting > 0
+        return self._order is not None and self._order.waiting > 0
 
     def poll(self) -> None:
         """Install what another thread has compiled."""
-        while self._order.done:
-            number, made, seconds = self._order.done.popleft()
-            self._order.waiting -= 1
+        order = self._order
+        while order is not None and order.done:
+            number, made, seconds = order.done.popleft()
+            order.waiting -= 1
             quick = self._orders.pop(number)
             if isinstance(made, BaseException):
                 raise made
@@ -165,9 +166,13 @@ class Compiler:
     # Compiling
 
     def _thread(self) -> Background | None:
-        return None if self._at_once else background()
+        from llmbol_core.vm.jit import background
+
+        return None if self._at_once else background.background()
 
     def _compile(self, native: Native, pc: int, frame: HeapType) -> bool:
+        from llmbol_core.vm.jit.units import source_of
+
         thread = self._thread()
         if not self._at_once and not self._can_wait():
             native.decoded.watch_longer(pc, _LATER)
@@ -189,7 +194,11 @@ class Compiler:
         return self._waited <= _GRACE + _SHARE * (time.perf_counter() - self._began)
 
     def _submit(self, thread: Background, quick: Quick, tier: Tier) -> None:
+        from llmbol_core.vm.jit.background import Order
+
         assert quick.source is not None
+        if self._order is None:
+            self._order = Order()
         urgency = quick.source.cost(tier) - (quick.seconds if tier else 1.0)
         self._orders[thread.submit(self._order, quick.source, tier, urgency)] = quick
 
@@ -206,6 +215,8 @@ class Compiler:
         if quick.is_ordered or quick.seconds < _WORTH_MORE:
             return
         if quick.source is None:
+            from llmbol_core.vm.jit.units import source_of
+
             quick.source = source_of(quick.native.regions, quick.pc, quick.frame)
         thread = self._thread()
         if quick.source is None:

@@ -13,16 +13,18 @@ import hashlib
 import itertools
 import struct
 from functools import cached_property
+from typing import TypeAlias
 
 from llmbol_core.vm.heaptypes import HeapType
-from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
-from llmbol_core.vm.module import DataKind, Instruction, Module
+from llmbol_core.vm.isa import OPCODES, TYPES, Effect, Mode, OperandRole
+from llmbol_core.vm.module import DataKind, Instruction, Module, TypeDescriptor
 from llmbol_core.vm.tables import TABLE_SHAPES
 
 UNKNOWN = 1 << 20
 """A size that is not known: as much as there may be."""
 DATA_EXPORT = ".mp"
 _MOST_CASES = 4096
+_CONSM = OPCODES["consm"]
 
 NATIVE = frozenset({
     "jmp", "case", "ret", "call", "frame", "mframe", "mcall", "movp", "movpc", "lea", "runt",
@@ -38,19 +40,23 @@ NATIVE = frozenset({
 _LAYOUTS = {"B": "B", "W": "<i", "L": "<q", "F": "<d", "H": "<h"}
 
 
-class Code:
-    """A module as the compiler sees it."""
+Content: TypeAlias = "bytes | memoryview"
 
-    def __init__(self, module: Module, data: HeapType) -> None:
+
+class Code:
+    """A module as the compiler sees it; ``content`` is its object, if it is known by that."""
+
+    def __init__(self, module: Module, data: HeapType, content: Content = b"") -> None:
         self.module, self.data = module, data
         self.instructions = module.instructions
+        self._content = content
 
     @cached_property
     def identity(self) -> str:
         """What tells this module from all others."""
         from llmbol_core.vm.objectwriter import write_module
 
-        return hashlib.sha256(write_module(self.module)).hexdigest()
+        return hashlib.sha256(self._content or write_module(self.module)).hexdigest()
 
     def function(self, pc: int) -> int:
         """Return where the function begins that an instruction may be part of."""
@@ -230,7 +236,7 @@ class Code:
     @cached_property
     def plain_sizes(self) -> list[int]:
         """The sizes of values without pointers that the module puts into lists."""
-        consed = (i for i in self.instructions if i.op.mnemonic == "consm")
+        consed = (i for i in self.instructions if i.opcode == _CONSM)
         return sorted({i.middle.value for i in consed if i.middle.mode is Mode.IMMEDIATE})
 
     def handlers(self, pc: int) -> set[int]:
@@ -271,6 +277,17 @@ class Code:
                     found.add(target)
                     work.append(target)
         return sorted(found)
+
+
+def code_of(module: Module, content: Content = b"") -> Code:
+    """Return a module as regions see it."""
+    data = heap_type(module.types[0]) if module.types else HeapType(module.data_size, ())
+    return Code(module, data, content)
+
+
+def heap_type(descriptor: TypeDescriptor) -> HeapType:
+    """Return a type of a module as the heap knows it."""
+    return HeapType(descriptor.size, descriptor.pointers)
 
 
 def label_of(instruction: Instruction) -> int | None:

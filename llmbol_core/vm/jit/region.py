@@ -31,7 +31,7 @@ from llmbol_core.vm.jit.calls import (
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.liveness import live_at_start, live_before
 from llmbol_core.vm.jit.modulecode import Code
-from llmbol_core.vm.module import Operand, TypeDescriptor
+from llmbol_core.vm.module import Operand
 from llmbol_core.vm.process import frame_size
 
 SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
@@ -325,8 +325,3 @@ class Region:
     def parameters(self) -> tuple[int, ...]:
         """The slots in registers that can be read before they are written, ascending."""
         return tuple(sorted(live_at_start(self)))
-
-
-def heap_type(descriptor: TypeDescriptor) -> HeapType:
-    """Return a type of a module as the heap knows it."""
-    return HeapType(descriptor.size, descriptor.pointers)

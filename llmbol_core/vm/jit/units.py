@@ -1,23 +1,18 @@
-"""Units of compilation: a function with those it calls, as one object, from the cache if it can be.
-
-What a unit holds depends on the module alone, so that code made for one run, or ahead of time,
-serves all others.
-"""
+"""Units of compilation: a function with those it calls, as one object."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.jit.calls import Results
 from llmbol_core.vm.jit.identity import digest
-from llmbol_core.vm.jit.modulecode import Code
-from llmbol_core.vm.jit.region import Region, heap_type
+from llmbol_core.vm.jit.kept import Compiled, CompileStats, Made, Part, Tier, key_of_unit, unit_key
+from llmbol_core.vm.jit.modulecode import Code, code_of, heap_type
+from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.unit import Unit
 
 if TYPE_CHECKING:
@@ -28,41 +23,6 @@ _MOST_IN_REGION = 6000
 _MOST_AT_BEST = 1500
 _COSTS = (0.00015, 0.0006, 0.0011)
 """Seconds that an instruction takes at LLVM's levels."""
-
-
-class Tier(IntEnum):
-    """How well a unit is compiled; LLVM's level for it."""
-
-    QUICK = 0
-    BEST = 2
-
-
-@dataclass
-class CompileStats:
-    """What was compiled: functions and instructions, how many units, and of those from the cache.
-
-    ``seconds`` is what all of it took.
-    """
-
-    functions: int = 0
-    instructions: int = 0
-    units: int = 0
-    cached: int = 0
-    seconds: float = 0.0
-
-    def add(self, made: Made, seconds: float) -> None:
-        """Count a unit."""
-        self.functions += len(made.compiled.parts)
-        self.instructions += made.compiled.instructions
-        self.units += 1
-        self.cached += made.is_kept
-        self.seconds += seconds
-
-    def __str__(self) -> str:
-        return (
-            f"{self.functions} functions, {self.instructions} instructions in {self.units} units, "
-            f"{self.cached} of them from the cache, in {self.seconds:.3f} s"
-        )
 
 
 class Regions:
@@ -85,10 +45,6 @@ class Regions:
         region = self.at(self.code.function(pc), frame)
         return region if pc in region.entries else self.at(pc, frame)
 
-    def key(self, pc: int, frame: HeapType) -> tuple[str, ...]:
-        """Return what tells the unit at a pc from all others."""
-        return self.code.identity, str(pc), str(frame)
-
     def unit(self, first: Region) -> Unit | None:
         """Return a function and those it calls, nearest first; None if it is too long."""
         if len(first.pcs) > _MOST_IN_REGION:
@@ -106,49 +62,6 @@ class Regions:
                 found[target] = region
                 work.append(region)
         return Unit(found)
-
-
-def code_of(module: Module) -> Code:
-    """Return a module as regions see it."""
-    data = heap_type(module.types[0]) if module.types else HeapType(module.data_size, ())
-    return Code(module, data)
-
-
-class Part(NamedTuple):
-    """One function of a compiled unit."""
-
-    start: int
-    frame: int
-    """Bytes of its frame on the stack."""
-    entries: tuple[int, ...]
-    """Where it can be entered, in the order of the entries' numbers; the first is its start."""
-    has_entries: bool
-    """Whether it has a function o<pc> besides f<pc>."""
-
-
-class Compiled(NamedTuple):
-    """A compiled unit: its parts and the object file that holds them."""
-
-    parts: tuple[Part, ...]
-    instructions: int
-    object_key: str
-
-    @property
-    def symbols(self) -> list[str]:
-        """The names of the functions that are called from outside."""
-        entered = [f"o{part.start}" for part in self.parts if part.has_entries]
-        return [*entered, *(f"f{part.start}" for part in self.parts)]
-
-    def to_bytes(self) -> bytes:
-        """Return this as it is kept on disk."""
-        return json.dumps(self).encode()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Compiled:
-        """Return what ``to_bytes`` made."""
-        parts, instructions, key = json.loads(content)
-        made = (Part(start, size, tuple(pcs), has) for start, size, pcs, has in parts)
-        return cls(tuple(made), instructions, key)
 
 
 @dataclass(frozen=True)
@@ -189,40 +102,8 @@ class Source:
 
             data = llvm.compile_text(with_helpers(self.text, is_region=True), level)
             cache.put(key, data)
-        cache.put(_unit_key(self.key, tier), compiled.to_bytes())
+        cache.put(unit_key(self.key, tier), compiled.to_bytes())
         return Made(compiled, data, tier, is_kept)
-
-
-class Made(NamedTuple):
-    """A compiled unit, its object, how well that was compiled, and whether it is from the cache."""
-
-    compiled: Compiled
-    data: bytes
-    tier: Tier
-    is_kept: bool
-
-
-def _unit_key(key: tuple[str, ...], tier: Tier) -> str:
-    from llmbol_core.native.cache import key_of
-
-    return key_of("unit", str(int(tier)), digest(), *key)
-
-
-def kept_unit(regions: Regions, pc: int, frame: HeapType, tier: Tier) -> Made | None:
-    """Return the unit that an instruction is part of if it is in the cache.
-
-    What the unit consists of is kept beside its code, so that both are found again without looking
-    at the program.
-    """
-    from llmbol_core.native.cache import ObjectCache
-
-    cache = ObjectCache()
-    known = cache.get(_unit_key(regions.key(pc, frame), tier))
-    if known is None:
-        return None
-    compiled = Compiled.from_bytes(known)
-    data = cache.get(compiled.object_key)
-    return None if data is None else Made(compiled, data, tier, True)
 
 
 def source_of(regions: Regions, pc: int, frame: HeapType) -> Source | None:
@@ -235,7 +116,7 @@ def source_of(regions: Regions, pc: int, frame: HeapType) -> Source | None:
         for start, region in unit.regions.items()
     )
     size = sum(len(region.pcs) for region in unit.regions.values())
-    return Source(regions.key(pc, frame), unit.text(), parts, size)
+    return Source(key_of_unit(regions.code.identity, pc, frame), unit.text(), parts, size)
 
 
 def _nothing(done: int, total: int, note: str) -> None:
@@ -243,13 +124,18 @@ def _nothing(done: int, total: int, note: str) -> None:
 
 
 def compile_module(
-    module: Module, progress: Callable[[int, int, str], None] = _nothing
+    module: Module,
+    progress: Callable[[int, int, str], None] = _nothing,
+    content: bytes | memoryview = b"",
 ) -> CompileStats:
-    """Verify a module and put the machine code for all of its functions into the cache."""
+    """Verify a module and put the machine code for all of its functions into the cache.
+
+    ``content`` is the object that it is from; the code is found again by that.
+    """
     from llmbol_core.vm.verifier import verify_module
 
     verify_module(module)
-    regions, stats = Regions(code_of(module)), CompileStats()
+    regions, stats = Regions(code_of(module, content)), CompileStats()
     frames = {e.pc: e.type for e in module.exports if e.pc >= 0 and e.type >= 0}
     if module.has_entry:
         frames.setdefault(module.entry_pc, module.entry_type)

@@ -12,8 +12,9 @@ from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LimitError, Trap, UsageError
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
-from llmbol_core.vm.jit import background, compiler
-from llmbol_core.vm.jit.units import Tier, compile_module
+from llmbol_core.vm.jit import background
+from llmbol_core.vm.jit.kept import Tier
+from llmbol_core.vm.jit.units import compile_module
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
@@ -82,7 +83,7 @@ def test_functions_call_each_other():
 
 
 def test_a_hot_loop_is_compiled_while_it_runs(monkeypatch):
-    monkeypatch.setattr(compiler, "background", lambda: None)
+    monkeypatch.setattr(background, "background", lambda: None)
     value, stats, instructions = run(assemble(LOOP), "auto")
     assert value == 449985000
     assert stats is not None
@@ -92,7 +93,7 @@ def test_a_hot_loop_is_compiled_while_it_runs(monkeypatch):
 
 def test_another_thread_compiles_while_programs_run(monkeypatch):
     """First quickly, then well, since it runs on."""
-    monkeypatch.setattr(compiler, "background", functools.cache(background.Background))
+    monkeypatch.setattr(background, "background", functools.cache(background.Background))
     with InfernoVM(HOST_MODULES, engine=engine("auto")) as vm:
         code = "movw $1000000,68(fp)" + LOOP.replace("$30000", "68(fp)")
         vm.load_module("test", assemble(code))
