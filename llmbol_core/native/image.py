@@ -77,6 +77,7 @@ class _Image:
         self._memory = self._placed()
         self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._symbols = self._found()
+        self._doors: dict[int, int] = {}
         self._relocate()
         self._seal()
 
@@ -94,7 +95,8 @@ class _Image:
                 self._places[number] = at
                 kept.append(section)
                 at += section.size
-        memory = mmap.mmap(-1, max(at, 1))
+        self._next_door = -(-at // _DOOR.size) * _DOOR.size
+        memory = mmap.mmap(-1, self._next_door + _DOOR.size * self._count_doors())
         for place, section in zip(self._places.values(), kept, strict=True):
             if section.kind != _NO_BITS:
                 content = self._data[section.offset : section.offset + section.size]
@@ -118,6 +120,22 @@ class _Image:
                 found.append((text, self._address(text, place, value)))
         return found
 
+    def _count_doors(self) -> int:
+        """Return how many doors there may be: one for each symbol, and so that there is some."""
+        sizes = (s.size // _SYMBOL.size for s in self._sections if s.kind == _SYMBOLS)
+        return sum(sizes) + 1
+
+    def _door(self, symbol: int) -> int:
+        """Return where code jumps to a symbol that may be far away; its address is in there."""
+        if symbol not in self._doors:
+            at = self._next_door
+            _DOOR.pack_into(self._memory, at, _JUMP, self._symbols[symbol][1])
+            self._doors[symbol], self._next_door = self._start + at, at + _DOOR.size
+        return self._doors[symbol]
+
+    def _is_near(self, symbol: int) -> bool:
+        return 0 <= self._symbols[symbol][1] - self._start < len(self._memory)
+
     def _address(self, name: str, section: int, value: int) -> int:
         if section in self._places:
             return self._start + self._places[section] + value
@@ -133,8 +151,13 @@ class _Image:
             if section.kind == _RELOCATIONS and section.info in self._places:
                 base = self._places[section.info]
                 for offset, info, addend in self._rows(section, _RELOCATION):
-                    value = self._symbols[info >> 32][1] + addend
-                    self._store(info & 0xFFFFFFFF, base + offset, value)
+                    symbol, kind = info >> 32, info & 0xFFFFFFFF
+                    value = self._symbols[symbol][1]
+                    if kind in _THROUGH_TABLE:
+                        value = self._door(symbol) + len(_JUMP)
+                    elif kind in _CALLED and not self._is_near(symbol):
+                        value = self._door(symbol)
+                    self._store(kind, base + offset, value + addend)
 
     def _store(self, kind: int, at: int, value: int) -> None:
         if kind not in _STORED:
@@ -155,8 +178,15 @@ class _Image:
             raise _Unknown
 
 
+_THROUGH_TABLE = frozenset({9, 41, 42})
+"""Relocations that want the place of an address: R_X86_64_GOTPCREL, GOTPCRELX, REX_GOTPCRELX."""
+_CALLED = frozenset({4})
 _STORED = {1: ("<Q", False), 2: ("<i", True), 4: ("<i", True), 24: ("<q", True)}
 """What is stored for R_X86_64_64, PC32, PLT32 and PC64, and whether it is relative to its place."""
+_STORED |= dict.fromkeys(_THROUGH_TABLE, ("<i", True))
+_JUMP = b"\xff\x25\x02\0\0\0\x66\x90"
+"""A jump to the address behind it."""
+_DOOR = struct.Struct("<8sQ")
 
 
 @functools.cache

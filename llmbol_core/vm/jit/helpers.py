@@ -8,6 +8,8 @@ blocks to the engine.
 
 from __future__ import annotations
 
+import platform
+
 from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
 from llmbol_core.vm.jit.runtime import Machine, State, tag
@@ -16,6 +18,17 @@ from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 _COUNT = tag("count")
 LARGEST = 1 << 31
 """The most bytes that machine code asks for at once."""
+_STACK_REGISTERS = {"x86_64": "rsp", "AMD64": "rsp", "aarch64": "sp", "arm64": "sp"}
+
+
+def _host_stack() -> str:
+    """Return how to find where the host's stack ends; a frame's address would take a register."""
+    register = _STACK_REGISTERS.get(platform.machine())
+    if register is None:
+        return " %p = call ptr @llvm.frameaddress.p0(i32 0)"
+    return f""" %i = call i64 @llvm.read_register.i64(metadata !{{!"{register}"}})
+ %p = inttoptr i64 %i to ptr"""
+
 
 HELPERS = f"""
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
@@ -26,7 +39,13 @@ declare i64 @llvm.smax.i64(i64, i64)
 declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
+declare i64 @llvm.read_register.i64(metadata)
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+
+define internal ptr @host_stack() alwaysinline {{
+{_host_stack()}
+ ret ptr %p
+}}
 
 define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
  %z = zext i32 %r to i64

@@ -159,7 +159,7 @@ def _call_by_values(out: Lowerer, site: Site) -> None:
         none = "-1" if offset in callee.frame.pointers else nothing(kind)
         values += f", {kind} {given.get(offset, none)}"
     left = out.value("load i64, ptr %q")
-    kind, function = returned(callee), f"@r{site.target}"
+    kind, function = returned(callee), f"@{out.callee(site.target)}"
     got = out.value(
         f"call fastcc {kind} {function}(ptr %m, ptr %s, i32 {start}, i64 {left}{values})"
     )

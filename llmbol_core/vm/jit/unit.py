@@ -14,6 +14,8 @@ from llmbol_core.vm.jit.runtime import LEAST_LEFT, LEFT, State, Status
 from llmbol_core.vm.jit.ways import returned
 from llmbol_core.vm.module import Operand
 
+_MOST_IN_COPIES = 230
+"""Instructions up to which a function contains copies of itself for its calls of itself."""
 _OWN_RESULT = Operand(Mode.FP_INDIRECT, 0, RESULT)
 
 
@@ -57,6 +59,18 @@ class Unit:
                 return found
             found -= bad
 
+    def depth(self, start: int) -> int:
+        """Return how many calls of itself deep a function contains copies of itself."""
+        region = self.regions[start]
+        calls = sum(site.target == start for site in region.sites.by_call.values())
+        if start not in self.by_values or not calls or region.heads:
+            return 0
+        depth, copies, size = 0, calls, len(region.pcs)
+        while size + copies * len(region.pcs) <= _MOST_IN_COPIES:
+            size += copies * len(region.pcs)
+            depth, copies = depth + 1, copies * calls
+        return depth
+
     def _is_called(self, start: int) -> bool:
         return any(
             site.target == start
@@ -98,7 +112,8 @@ class Unit:
         parts = []
         for start, region in self.regions.items():
             if start in self.by_values:
-                parts.append(Lowerer(region, self, True).text())
+                depths = range(self.depth(start) + 1)
+                parts += [Lowerer(region, self, True, depth).text() for depth in depths]
             if self.has_entries(start):
                 parts.append(Lowerer(region, self, False).text())
             parts.append(_from_memory(region) if start in self.by_values else _from_entry(region))

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 class Ways(Operands):
     """Emits what surrounds the instructions; ``unit`` holds the regions compiled with this one.
 
-    ``by_values`` tells whether arguments and result are values.
+    ``by_values`` tells whether arguments and result are values, ``depth`` how many calls of itself
+    have become part of the function on the way to this copy of it.
     """
 
-    def __init__(self, region: Region, unit: Unit, by_values: bool) -> None:
+    def __init__(self, region: Region, unit: Unit, by_values: bool, depth: int = 0) -> None:
         super().__init__(region, region.result if by_values else "")
-        self.unit, self.by_values = unit, by_values
+        self.unit, self.by_values, self.depth = unit, by_values, depth
         self._left = _left_in_block(region)
         self._guarded: set[int] = set()
         self.loops = counted_loops(region)
@@ -42,13 +43,21 @@ class Ways(Operands):
         self.links: dict[Operand, tuple[Any, ...]] = {}
         """What was looked up for frames in the slots they are in, for calls in the same stretch."""
 
+    def callee(self, start: int) -> str:
+        """Return the name of the function to call that takes values."""
+        is_own = start == self.region.start and self.by_values
+        deeper = is_own and self.depth < self.unit.depth(start)
+        return copy_name(start, self.depth + 1 if deeper else 0)
+
     def _head(self) -> str:
         region = self.region
         parameters = "ptr noalias %m, ptr noalias %s, i32 %fp, i64 %q0"
         if not self.by_values:
             return f"define i64 @o{region.start}({parameters}, i32 %entry)"
         given = "".join(f", {region.slots[at]} %p{at}" for at in region.parameters)
-        return f"define internal fastcc {returned(region)} @r{region.start}({parameters}{given})"
+        how = " alwaysinline" if self.depth else ""
+        name = copy_name(region.start, self.depth)
+        return f"define internal fastcc {returned(region)} @{name}({parameters}{given}){how}"
 
     def _is_closed(self) -> bool:
         """Whether the block that is being written has its last instruction."""
@@ -86,8 +95,7 @@ class Ways(Operands):
         else:
             self._enter()
         self.pc = region.start
-        self._check_host_stack()
-        self.check_budget(region.start)
+        self._check_start()
         self.jump(self.block_of(region.start, from_outside=True))
 
     def block_of(self, target: int, from_outside: bool = False) -> str:
@@ -141,12 +149,21 @@ class Ways(Operands):
         self.leave(pc, Status.INTERPRET)
         self.begin(go_on)
 
+    def _check_start(self) -> None:
+        """Leave if calls have filled the part of the host's stack that they may use, or time is up.
+
+        Copies do without, since calls come through the function itself again and again.
+        """
+        if self.depth:
+            return
+        self._check_host_stack()
+        self.check_budget(self.region.start)
+
     def _check_host_stack(self) -> None:
-        """Leave if calls have filled the part of the host's stack that they may use."""
         instructions = self.region.code.instructions
         if not any(instructions[pc].op.effect is Effect.CALL for pc in self.region.native):
             return
-        here = self.value("call ptr @llvm.frameaddress.p0(i32 0)")
+        here = self.value("call ptr @host_stack()")
         limit = self.value(f"load ptr, ptr {self.state_word(State.NATIVE_STACK)}")
         full = self.value(f"icmp ult ptr {here}, {limit}")
         leave, go_on = self.label(), self.label()
@@ -269,6 +286,11 @@ def _left_in_block(region: Region) -> dict[int, int]:
         goes_on = pc + 1 in left and pc + 1 not in region.leaders
         left[pc] = 1 + (left[pc + 1] if goes_on else 0)
     return left
+
+
+def copy_name(start: int, depth: int) -> str:
+    """Return the name of the function that takes values, or of a copy of it."""
+    return f"r{start}.{depth}" if depth else f"r{start}"
 
 
 def returned(region: Region) -> str:
