@@ -56,7 +56,7 @@ class CompiledModel:
             self.input_shape = tuple(map(int, info["input"]))
             self.output_shape = tuple(map(int, info["output"]))
             self.labels: tuple[str, ...] = tuple(self._machine.execute("model", "labels"))
-        except (LinkError, ValueError, KeyError, TypeError) as error:
+        except (LinkError, ValueError, KeyError, TypeError, RecursionError) as error:
             self.close()
             raise ModelError(self.path, f"no compiled model: {error}") from error
         except BaseException:

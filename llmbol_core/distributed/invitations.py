@@ -94,7 +94,7 @@ class Bundle:
             kind, version = fields.pop("format"), fields.pop("version")
             expires = float(fields.pop("expires"))
             bundle = cls(expires=expires, **{name: str(text) for name, text in fields.items()})
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             kind = None
         if kind != FORMAT or bundle.role not in INVITED or not _ADDRESS.fullmatch(bundle.address):
             raise UsageError(f"{path}: no invitation: expected a file that cluster invite wrote")

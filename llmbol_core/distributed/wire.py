@@ -163,7 +163,7 @@ def _sizes(data: bytes) -> tuple[int, int]:
 def _header(data: bytes) -> dict[str, Any]:
     try:
         header = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise ClusterError("a message that is no JSON object")

@@ -54,7 +54,7 @@ def take_up_progress(trainer: Trainer, target: str) -> bool:
                 raise ModelError(path, why)
         arrays = {name: np.array(tensor.data) for name, tensor in file.tensors.items()}
         trainer.take_up(Snapshot(record["values"], arrays))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(path, f"no interrupted training is in it: {error}") from error
     return True
 

@@ -102,7 +102,7 @@ def test_only_what_invite_wrote_is_an_invitation(home, tmp_path):
         path.write_text(json.dumps(good | change))
         with pytest.raises(UsageError, match="no invitation: expected a file that"):
             Bundle.read(str(path))
-    for text in ("", "[]", "null", '{"format": "llmbol-invitation"}', "\0"):
+    for text in ("", "[]", "null", "[" * 100_000, '{"format": "llmbol-invitation"}', "\0"):
         path.write_text(text)
         with pytest.raises(UsageError, match="no invitation"):
             Bundle.read(str(path))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llmbol_core.errors import LlmbolError, ModelError
+from llmbol_core.ml import gguf
 from llmbol_core.nn import resume
 from llmbol_core.nn.builder import build_model
 from llmbol_core.nn.checkpoint import load
@@ -100,7 +101,13 @@ def test_resume_without_a_file_starts_and_with_another_spec_refuses(spec, tmp_pa
     other = str(tmp_path / "other.npz")
     with pytest.raises(ModelError, match="it belongs to other data"):
         train_file(spec, target, other, options=Options(resume=True))
-    with open(resume.resume_path(target), "r+b") as file:
+    kept = resume.resume_path(target)
+    found = gguf.read(kept)
+    (key,) = [key for key, value in found.metadata.items() if str(value).startswith("{")]
+    gguf.write(kept, found.metadata | {key: "[" * 100_000}, found.tensors)
+    with pytest.raises(ModelError, match="no interrupted training is in it"):
+        train_file(spec, target, options=Options(resume=True))
+    with open(kept, "r+b") as file:
         file.truncate(100)
     with pytest.raises(LlmbolError):
         train_file(spec, target, options=Options(resume=True))
