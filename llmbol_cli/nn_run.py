@@ -35,7 +35,8 @@ def infer(
         str, typer.Argument(metavar="INPUT", help="Samples: .npy, .npz, .csv or JSON; - for stdin.")
     ],
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Show the labels of the K highest values.")
+        int | None,
+        typer.Option(min=0, help="Show the labels of the K highest values; 0 shows all values."),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Labels of the values, one on a line.")
@@ -97,7 +98,8 @@ def _show_outputs(
     from llmbol_core.ml.text import format_rows
     from llmbol_core.nn.infer import top_candidates
 
-    if top_k is not None:
+    top_k = model.model.output.top_k if top_k is None else top_k
+    if top_k:
         render.show(top_candidates(model, np.concatenate(list(parts)), top_k), as_json)
     elif as_json:
         render.show(np.concatenate(list(parts)).tolist(), as_json)

@@ -211,7 +211,8 @@ def convert(hint: Any, value: Any) -> Any:
     if hint is float:
         return _convert_number(value)
     if value not in arguments if origin is Literal else type(value) is not hint:
-        raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(value)}")
+        near = nearest(value, arguments) if origin is Literal and isinstance(value, str) else ""
+        raise FieldError(f"expected {describe(hint)}, got {reprlib.repr(value)}{near}")
     return value
 
 

@@ -11,7 +11,8 @@
       - hidden
 
 A word ``$name`` stands for a variable's value, a member of a list of layers that is a block's name
-for the block's layers, and ``repeat`` for its layers so many times. Checkpoints hold the long form.
+for the block's layers, and ``repeat`` for its layers so many times. What the input is normalized
+by becomes a layer ``Normalize`` in front. Checkpoints hold the long form.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 from llmbol_core.errors import nearest
 from llmbol_core.nn.nodes import Node, listed, shown
 
+NORMALIZE = "normalize"
+"""The field of the input that stands for a layer."""
 _MOST = 10_000
 """How many members all repetitions may give."""
 _DEEPEST = 32
@@ -32,7 +35,24 @@ def expand(root: Node) -> Node:
         return root
     variables, blocks = _named(root, "variables", dict), _named(root, "blocks", list)
     rest = {key: pair for key, pair in root.value.items() if key not in ("variables", "blocks")}
-    return _Writer(variables, blocks).written(_with(root, rest), 0)
+    return _normalized(_Writer(variables, blocks).written(_with(root, rest), 0))
+
+
+def _normalized(root: Node) -> Node:
+    """Return a spec whose first layer is what ``normalize`` in its input says."""
+    _, given = root.value.get("input", (root, root))
+    _, layers = root.value.get("layers", (root, root))
+    is_there = isinstance(given.value, dict) and NORMALIZE in given.value
+    if not is_there or not isinstance(layers.value, list):
+        return root
+    place, fields = given.value[NORMALIZE]
+    key = Node("Normalize", "Normalize", place.path, place.line, place.column, place.lines)
+    layer = _with(place, {"Normalize": (key, fields)})
+    rest = {key: pair for key, pair in given.value.items() if key != NORMALIZE}
+    pairs = dict(root.value)
+    pairs["input"] = (pairs["input"][0], _with(given, rest))
+    pairs["layers"] = (pairs["layers"][0], _with(layers, [layer, *layers.value]))
+    return _with(root, pairs)
 
 
 def _named(root: Node, section: str, kind: type) -> dict[str, Node]:

@@ -1,6 +1,6 @@
 """A model: what a spec says and a checkpoint carries, with its layers ready to run.
 
-    name, input (shape, scale), layers, labels, train (data, split, loss, optimizer, ...)
+    name, input (shape, scale), layers, labels, train (data, split, loss, optimizer, ...), output
 
 The same classes are the sections of the YAML file; ``spec.py`` only reads them.
 """
@@ -45,10 +45,19 @@ _MOST_PARAMETERS = 1 << 38
 
 
 class Input(Section):
-    """What the model takes: the shape of one sample, and a factor for its values."""
+    """What the model takes: the shape of one sample, and a factor for its values.
+
+    In a spec ``normalize`` with mean and std stands for a layer ``Normalize`` in front.
+    """
 
     shape: tuple[Size, ...]
     scale: Positive = 1.0
+
+
+class Output(Section):
+    """How answers are shown: the labels of the ``top_k`` highest values, or with 0 all values."""
+
+    top_k: Count = 0
 
 
 class Split(Section):
@@ -112,6 +121,7 @@ class Model(Section):
     layers: list[Module]
     labels: tuple[Name, ...] = ()
     train: Training | None = None
+    output: Output = dataclasses.field(default_factory=Output)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,9 @@ from llmbol_core.nn.declared import (
     member_type,
     required_fields,
 )
+from llmbol_core.nn.expansion import NORMALIZE
 from llmbol_core.nn.layers.graph import Held, Step
+from llmbol_core.nn.layers.normalization import Normalize
 from llmbol_core.nn.model import Model
 from llmbol_core.nn.module import Module
 from llmbol_core.nn.optim import Optimizer
@@ -50,6 +52,7 @@ def spec_schema() -> Schema:
             "additionalProperties": _list_of(Module),
         },
     }
+    root["properties"]["input"]["properties"][NORMALIZE] = _object(Normalize)
     families = {family.family: _family(family) for family in _FAMILIES}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -17,7 +17,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ from llmbol_core.nn.nodes import shown as shown_node
 from llmbol_core.nn.summary import shown
 
 D = TypeVar("D", bound=Declared)
+T = TypeVar("T")
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+]?\d+)?")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
@@ -237,6 +238,8 @@ def read_value(node: Node, hint: Any, what: str) -> Any:
         return read_member(node, hint)
     if isinstance(node.value, dict):
         raise node.error(f"{what}: expected {describe(hint)}, got {shown_node(node)}")
+    if typing.get_origin(hint) is tuple and isinstance(node.value, list):
+        return tuple(_each(node.value, lambda member: read_value(member, options[0], what)))
     try:
         return convert(hint, _plain(node, hint))
     except FieldError as error:
@@ -245,11 +248,16 @@ def read_value(node: Node, hint: Any, what: str) -> Any:
 
 def _read_members(node: Node, family: type[D]) -> list[D]:
     """Return the members of a list, or the complaints about all of them."""
+    return _each(node.value, lambda member: read_member(member, family))
+
+
+def _each(nodes: Sequence[Node], read: Callable[[Node], T]) -> list[T]:
+    """Return what is read from each node, or the complaints about all of them."""
     errors: list[SpecError] = []
     members = []
-    for member in node.value:
+    for member in nodes:
         with _collecting(errors):
-            members.append(read_member(member, family))
+            members.append(read(member))
     if errors:
         raise together(errors)
     return members

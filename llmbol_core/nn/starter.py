@@ -16,6 +16,7 @@ name: {name}
 input:
   shape: [64]              # of one sample, such as [3, 32, 32] for images
   scale: 1.0               # a factor for all values, such as 0.00392 for bytes
+  # normalize: {{mean: [0.5], std: [0.25]}}    # one for all values, or one for each channel
 
 variables:                 # $width below stands for the number
   width: 128
@@ -33,6 +34,7 @@ layers:
   - Linear: {{in_features: $width, out_features: 10}}
 
 # labels: [zero, one, two, three, four, five, six, seven, eight, nine]
+# output: {{top_k: 3}}     # 'nn infer' shows the labels of the 3 highest values
 
 train:
   data: {name}.npz         # .npy, .npz or .csv, relative to this file

@@ -86,6 +86,11 @@ def test_infer_forms(nn, files, tmp_path):
         str(np.argmax(row)) for row in rows
     ]
     assert nn("infer", model, files / "two.npz", "--array", "image").out.count("\n") == 2
+    said, spec = tmp_path / "said.gguf", tmp_path / "said.yaml"
+    spec.write_text(Path(SPEC).read_text() + "output: {top_k: 2}\n")
+    assert nn("build", spec, "-o", said).code == 0
+    assert [row["rank"] for row in json.loads(nn("infer", said, x, "--json").out)] == [1, 2] * 3
+    assert np.shape(json.loads(nn("infer", said, x, "--top-k", 0, "--json").out)) == (3, 10)
 
 
 def test_quantize_reports_each_tensor(nn, files, tmp_path):

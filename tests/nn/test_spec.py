@@ -118,7 +118,7 @@ MISTAKES = {
     ),
     "surrogate": (
         changed("[no, 1e1]", '[a, "\\ud800"]'),
-        "12:9: labels: expected a list of texts without control characters, got",
+        "12:13: labels: expected a text without control characters, got",
     ),
     "tag": ("name: !!python/name:os.system x\n", "1:7: tags such as"),
     "control character": ("name: x\n\0", "2:1: a character that YAML does not allow"),
@@ -193,6 +193,30 @@ def test_short_forms_are_written_out():
     (dropout,) = model.layers[6].find_modules("Dropout")
     assert dropout.config() == {"Dropout": {"p": 0.1}}
     assert parse_json_spec(format_json_spec(model.config()), "x").config() == model.config()
+
+
+def test_what_input_and_output_say():
+    text = SHORT.replace("{shape: [6]}", "{shape: [6], normalize: {mean: [0.5], std: [$rate]}}")
+    model = parse_spec(text + "labels: [a, b, c, d, e, f]\noutput: {top_k: 2}\n")
+    assert model.layers[0].config() == {"Normalize": {"mean": [0.5], "std": [0.1]}}
+    assert len(model.layers) == 8
+    assert model.output.top_k == 2
+    assert parse_json_spec(format_json_spec(model.config()), "x").config() == model.config()
+    with pytest.raises(SpecError, match=r"m.yaml:8:33: Normalize has no field 'men' \(did you"):
+        parse_spec(text.replace("mean", "men"), "m.yaml")
+    with pytest.raises(SpecError, match=r"std: expected a number above 0, got 0"):
+        parse_spec(text.replace("[$rate]", "[1, 0]"), "m.yaml")
+
+
+def test_words_that_are_none_have_a_near_one():
+    metrics = changed("epochs: 3", "metrics: [accuracyy, f1, speed]")
+    with pytest.raises(SpecError) as caught:
+        parse_spec(metrics, "m.yaml")
+    assert "metrics: expected one of accuracy" in str(caught.value)
+    assert "got 'accuracyy' (did you mean 'accuracy'?)" in str(caught.value)
+    (other,) = caught.value.others
+    assert "got 'speed'" in str(other)
+    assert other.column > caught.value.column
 
 
 @pytest.mark.parametrize(

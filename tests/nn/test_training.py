@@ -161,5 +161,5 @@ def test_metrics_are_measured_in_every_epoch(spec, tmp_path):
     assert run.history[0].metrics["accuracy"] == run.history[0].accuracy
     with pytest.raises(LlmbolError, match="'mae' is none for classes: expected some of accuracy"):
         parse_spec(text.replace("[accuracy, f1]", "[mae]"), spec)
-    with pytest.raises(LlmbolError, match="metrics: expected a list of words out of accuracy, to"):
+    with pytest.raises(LlmbolError, match="metrics: expected one of accuracy, top_3"):
         parse_spec(text.replace("[accuracy, f1]", "[speed]"), spec)
