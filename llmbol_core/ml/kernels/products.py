@@ -88,13 +88,14 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
             start.value = stop
         return
     # There are fewer registers, of shorter vectors; products of signed bytes need more of them.
-    for count in (2,) if form.is_signed else (4, 2):
+    high = 1 if form.is_signed else 2
+    for count in (4, 2):
         stop = last - (last - start.value) % count
         for column in k.range(start.value, stop, count):
-            for number in k.range(GROUPS * parts // 2):
-                group, part = number * 2 // parts, number * 2 % parts
-                pair = [_Place(group, part), _Place(group, part + 1)]
-                _tile(k, form, work, panel, pair, column, count)
+            for number in k.range(GROUPS * parts // high):
+                group, part = number * high // parts, number * high % parts
+                few = [_Place(group, part + i) for i in range(high)]
+                _tile(k, form, work, panel, few, column, count)
         start.value = stop
     places = [_Place(group, part) for group in range(GROUPS) for part in range(parts)]
     for column in k.range(start.value, last):
@@ -204,9 +205,11 @@ def _dots(
     sums = [[_Sum(k, form, start) for start in starts] for _ in places]
     whole = form.cells == "bytes"
     count = 8 if whole else 4
-    # Of 16 registers, unrolled code would be rearranged until they no longer suffice.
-    for j in range(count) if k.lanes == ROWS else k.range(count):
-        if k.lanes == ROWS and 1 < len(levels) < _COLUMNS[0]:
+    # Unrolled code would be rearranged until 16 registers no longer suffice, if it were not told.
+    has_many = k.lanes == ROWS
+    unrolls = has_many or (whole and len(levels) > 1)
+    for j in range(count) if unrolls else k.range(count):
+        if unrolls and 1 < len(levels) < (_COLUMNS[0] if has_many else ROWS):
             k.in_order()
         weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):
