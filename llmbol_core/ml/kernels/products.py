@@ -31,7 +31,7 @@ _COLUMNS = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
 _AHEAD = 4096
 """How many bytes ahead of use weights are asked for."""
-_COLUMNS_AT_A_TIME = 120
+_COLUMNS_AT_A_TIME = 60
 """Columns whose activations stay in the cache while all rows pass by."""
 
 
