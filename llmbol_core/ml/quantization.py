@@ -44,8 +44,8 @@ def convert(
 ) -> Iterator[tuple[Tensor, QuantizationError | None]]:
     """Yield a tensor in another type and shape, some rows at a time, each with its error.
 
-    The rows of both shapes are whole blocks. Types without blocks have no error to tell. The pages
-    of a mapped file are given back as soon as they were read.
+    The rows of both shapes are whole blocks. F32 has no error to tell. The pages of a mapped file
+    are given back as soon as they were read.
     """
     width = tensor.shape[-1] if tensor.dtype.is_blocked else shape[-1] if shape else 1
     data = np.ascontiguousarray(tensor.data).reshape(-1)
@@ -55,7 +55,7 @@ def convert(
         part = data[row * blocks : (row + step) * blocks]
         x = dequantize(Tensor(part, tensor.dtype)).reshape(-1, width)
         made = _encoded(x, kind, shape, row * width) if kind is not F32 else Tensor(x)
-        yield made, quantization_error(x, made) if kind.is_blocked else None
+        yield made, quantization_error(x, made) if kind is not F32 else None
         release(part)
 
 

@@ -41,12 +41,16 @@ class Tensor:
     def of(cls, array: ArrayLike | Tensor) -> Tensor:
         """Wrap an array, anything with ``__dlpack__`` without copying, or nested lists of numbers.
 
-        Lists become F32 tensors, as a list of Python floats has no type to keep.
+        Lists become F32 tensors, as a list of Python floats has no type to keep. Truth values are
+        U8; an array whose bytes are in another order than the machine's is copied.
         """
         if isinstance(array, Tensor):
             return array
         if isinstance(array, np.ndarray | np.generic):
-            return cls(np.asarray(array))
+            given = np.asarray(array)
+            if given.dtype == np.bool_:
+                return cls(given.view(np.uint8))
+            return cls(given if given.dtype.isnative else given.astype(given.dtype.newbyteorder()))
         if hasattr(array, "__dlpack__"):
             return cls(np.from_dlpack(array))  # type: ignore[arg-type]  # NumPy's own protocol
         try:

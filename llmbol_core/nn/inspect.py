@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmbol_core.ml import gguf
 from llmbol_core.ml.codecs import DECODABLE
+from llmbol_core.ml.dtypes import StorageType
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.nn.container import read_container
@@ -44,7 +46,7 @@ class TensorLine:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How the weights of one tensor lie; none of the numbers exist if it cannot be read."""
+    """How the finite weights of one tensor lie; there are no numbers if it cannot be read."""
 
     tensor: str
     type: str
@@ -53,6 +55,8 @@ class Histogram:
     mean: float | None
     deviation: float | None
     zeros: int | None
+    not_finite: int | None
+    """How many weights are infinite or not numbers: left out of all else."""
     counts: list[int]
     """Weights in each of 16 equal parts of the range from the least to the greatest."""
 
@@ -108,6 +112,7 @@ class Bars:
     mean: float | None
     deviation: float | None
     zeros: int | None
+    not_finite: int | None
     bars: str
     """A digit for each part of the range: its share of the fullest one, in ninths."""
 
@@ -116,9 +121,9 @@ def bars(found: list[Histogram]) -> list[Bars]:
     """Return histograms in a form for people."""
     lines = []
     for row in found:
-        most = max(row.counts, default=0)
+        most = max(row.counts, default=1)
         text = "".join(str(math.ceil(9 * count / most)) for count in row.counts)
-        numbers = row.least, row.greatest, row.mean, row.deviation, row.zeros
+        numbers = row.least, row.greatest, row.mean, row.deviation, row.zeros, row.not_finite
         lines.append(Bars(row.tensor, row.type, *numbers, text))
     return lines
 
@@ -131,30 +136,39 @@ def _shown(value: gguf.Value) -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    first = [item.item() if isinstance(item, np.generic) else item for item in value[:4]]
-    more = ", ..." if len(value) > 4 else ""
-    return f"[{', '.join(map(repr, first))}{more}] ({len(value)})"
+    first = ", ".join(repr(_shown(item)) for item in value[:4])
+    return f"[{first}{', ...' if len(value) > 4 else ''}] ({len(value)})"
 
 
 def _histogram(name: str, tensor: Tensor) -> Histogram:
     """Go over a tensor twice, part by part: for the range and sums, then for the counts."""
     kind = tensor.dtype
     if kind.name not in DECODABLE or not tensor.size:
-        return Histogram(name, kind.name, None, None, None, None, None, [])
+        return Histogram(name, kind.name, None, None, None, None, None, None, [])
     blocks, step = tensor.data.reshape(-1), max(1, _PART // kind.elements)
     parts = [blocks[start : start + step] for start in range(0, len(blocks), step)]
-    least, greatest, total, squares, zeros = math.inf, -math.inf, 0.0, 0.0, 0
+    least, greatest, total, squares, zeros, count = math.inf, -math.inf, 0.0, 0.0, 0, 0
     for part in parts:
-        x = dequantize(Tensor(part, kind)).astype(np.float64)
-        least, greatest = min(least, float(x.min())), max(greatest, float(x.max()))
+        x = _finite(part, kind)
+        least = min(least, float(x.min(initial=math.inf)))
+        greatest = max(greatest, float(x.max(initial=-math.inf)))
         total, squares = total + float(x.sum()), squares + float(np.square(x).sum())
-        zeros += int((x == 0).sum())
+        zeros, count = zeros + int((x == 0).sum()), count + x.size
+    if not count:
+        return Histogram(name, kind.name, None, None, None, None, None, tensor.size, [])
     counts = np.zeros(BINS, np.int64)
-    if math.isfinite(greatest - least):
-        for part in parts:
-            counts += np.histogram(dequantize(Tensor(part, kind)), BINS, (least, greatest))[0]
-    mean = total / tensor.size
-    deviation = math.sqrt(max(squares / tensor.size - mean * mean, 0.0))
+    for part in parts:
+        counts += np.histogram(_finite(part, kind), BINS, (least, greatest))[0]
+    mean = total / count
+    deviation = math.sqrt(max(squares / count - mean * mean, 0.0))
     return Histogram(
-        name, kind.name, least, greatest, mean, deviation, zeros, [int(n) for n in counts]
-    )
+        name, kind.name, least, greatest, mean, deviation, zeros, tensor.size - count,
+        [int(n) for n in counts],
+    )  # fmt: skip
+
+
+def _finite(blocks: NDArray[Any], kind: StorageType) -> NDArray[np.float64]:
+    """Return those weights of blocks that are finite numbers."""
+    with np.errstate(invalid="ignore"):  # signaling NaN
+        x = dequantize(Tensor(blocks, kind)).astype(np.float64).reshape(-1)
+    return x[np.isfinite(x)]

@@ -81,9 +81,10 @@ def quantize_checkpoint(
 
     ``tensor_types`` are rules ``pattern=type`` for tensors by name (``embed*=q8_0``); the first
     that fits wins over ``dtype``. In a checkpoint of ours a convolution's weight counts as a matrix
-    with one row per output. A tensor whose rows do not divide into blocks, and every vector, stays
-    as it is. Without a target nothing is written, but the errors are measured. With ``shard_bytes``
-    the file is split into several whose tensors take no more than that.
+    with one row per output. A tensor whose rows do not divide into blocks or that consists of
+    blocks already, and every vector, stays as it is; if there is nothing else, that is an error.
+    Without a target nothing is written, but the errors are measured. With ``shard_bytes`` the file
+    is split into several whose tensors take no more than that.
     """
     rules = [("*", encodable_type(dtype))]
     rules[:0] = [_rule(text) for text in tensor_types]
@@ -95,13 +96,15 @@ def quantize_checkpoint(
 
     def plan(name: str, tensor: Tensor) -> tuple[Shape, StorageType, str]:
         kind = next(kind for pattern, kind in rules if fnmatchcase(name, pattern))
-        if tensor.dtype.is_blocked:
-            raise ModelError(source, f"{name} is {tensor.dtype.name} already: start from F32")
         shape = matrix_shape(tensor.shape) if work.is_ours else tensor.shape
         if reason := _reason_to_keep(tensor, shape, kind):
             return tensor.shape, tensor.dtype, reason
         return shape, kind, ""
 
+    quantized = [name for name, tensor in work.tensors.items() if tensor.dtype.is_blocked]
+    if quantized and all(plan(name, tensor)[2] for name, tensor in work.tensors.items()):
+        kind = work.tensors[quantized[0]].dtype.name
+        raise ModelError(source, f"{quantized[0]} is {kind} already: start from F32")
     return work.convert(plan, rules[-1][1], progress)
 
 
@@ -224,6 +227,8 @@ def _rule(text: str) -> tuple[str, StorageType]:
 
 def _reason_to_keep(tensor: Tensor, shape: Shape, kind: StorageType) -> str:
     """Say why a tensor stays as it is, or return nothing if it is to be quantized."""
+    if tensor.dtype.is_blocked:
+        return f"{tensor.dtype.name} already"
     if tensor.dtype not in _FLOATS:
         return f"numbers in {tensor.dtype.name}"
     if tensor.ndim < 2:

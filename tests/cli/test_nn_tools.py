@@ -10,6 +10,7 @@ import pytest
 
 from llmbol_core.ml import gguf
 from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.quantization import quantize
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.nn.builder import build_model
 from llmbol_core.nn.checkpoint import load, load_for_inference, save
@@ -122,10 +123,39 @@ def test_inspect_shows_any_file(nn, folder):  # noqa: F811
     assert first["mean"] == pytest.approx(x.mean(), abs=1e-6)
     assert first["deviation"] == pytest.approx(x.std(), rel=1e-5)
     assert re.search(
-        r"^norm.weight +F32 +1 +1 +1 +0 +0 +\d{16}$",
+        r"^norm.weight +F32 +1 +1 +1 +0 +0 +0 +\d{16}$",
         nn("inspect", folder / "llama.gguf", "--histogram").out,
         re.MULTILINE,
     )
+
+
+def test_histograms_leave_out_what_is_not_finite(tmp_path, nn):  # noqa: F811
+    x = np.array([[np.nan, 1, 2, np.inf], [3, -np.inf, 0, 0]], np.float32)
+    tensors = {"some": Tensor(x), "none": Tensor(np.full(3, np.nan, np.float32))}
+    gguf.write(tmp_path / "x.gguf", {}, tensors)
+    some, none = json.loads(nn("inspect", tmp_path / "x.gguf", "--histogram", "--json").out)
+    assert (some["least"], some["greatest"], some["zeros"], some["not_finite"]) == (0, 3, 2, 3)
+    assert (some["mean"], sum(some["counts"])) == (1.2, 5)
+    assert (none["least"], none["mean"], none["not_finite"], none["counts"]) == (None, None, 3, [])
+    assert nn("inspect", tmp_path / "x.gguf", "--histogram").code == 0
+
+
+def test_quantize_keeps_what_is_in_blocks_already(tmp_path, nn, rng):  # noqa: F811
+    x = rng.normal(size=(8, 64)).astype(np.float32)
+    tensors = {"a": Tensor(x), "b": quantize(x, "q5_1"), "c": Tensor(x[:, :50].copy())}
+    source, target = tmp_path / "mixed.gguf", tmp_path / "q.gguf"
+    gguf.write(source, {}, tensors)
+    words = ("quantize", source, "-t", "q4_0", "-o", target, "--tensor-type", "c=f16", "--json")
+    rows = {row["tensor"]: row for row in json.loads(nn(*words).out)["tensors"]}
+    assert (rows["a"]["after"], rows["a"]["kept_because"]) == ("Q4_0", "")
+    assert (rows["b"]["after"], rows["b"]["kept_because"]) == ("Q5_1", "Q5_1 already")
+    assert (rows["c"]["after"], rows["b"]["rmse"]) == ("F16", 0)
+    error = x[:, :50].astype(np.float64) - x[:, :50].astype(np.float16)
+    assert rows["c"]["rmse"] == pytest.approx(np.sqrt(np.square(error).mean()), rel=1e-4)
+    assert gguf.read(target).tensors["b"].tobytes() == tensors["b"].tobytes()
+    again = nn("quantize", target, "-t", "q4_0", "-o", tmp_path / "again.gguf")
+    assert again.code == 1
+    assert again.err == f"error: {target}: a is Q4_0 already: start from F32\n"
 
 
 def test_compare_finds_equal_and_near_models(nn, folder, tmp_path):  # noqa: F811

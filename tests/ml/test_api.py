@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llmbol_core import Quantization, create_ml_module
-from llmbol_core.errors import ShapeError, UsageError
+from llmbol_core.errors import DtypeError, ShapeError, UsageError
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.tensor import Tensor
 
@@ -52,3 +52,13 @@ def test_arrays_count_as_tensors():
     assert Quantization.dequantize(np.ones(3)).tolist() == [1, 1, 1]
     with pytest.raises(UsageError, match="not of '32'"):
         Quantization.quantize(np.ones(32), block_size="32")
+
+
+def test_masks_and_lists_of_rows_are_taken(rng):
+    ml, x = create_ml_module(), rng.normal(size=(4, 6)).astype(np.float32)
+    np.testing.assert_array_equal(ml.where(x > 0, x, 0.0).numpy(), np.maximum(x, 0))
+    np.testing.assert_array_equal(ml.get_rows(x, [3, 0]).numpy(), x[[3, 0]])
+    np.testing.assert_array_equal(ml.get_rows(x, 2).numpy(), x[2])
+    for bad in ([0.5], [[1], [2, 3]], "a", [2**70]):
+        with pytest.raises((DtypeError, ShapeError)):
+            ml.get_rows(x, bad)

@@ -422,7 +422,7 @@ def test_shards_that_do_not_belong_together(tmp_path):
     _, (first, second, third) = split(tmp_path)
     data = second.read_bytes()
     second.write_bytes(third.read_bytes())
-    with pytest.raises(GgufFormatError, match=r"00002-of.*expected shard 1 of 3, found 2 of 3"):
+    with pytest.raises(GgufFormatError, match=r"00002-of.*expected shard 2 of 3, found 3 of 3"):
         gguf.read(first)
     second.unlink()
     with pytest.raises(FileError, match=r"00002-of-00003\.gguf: no such file"):

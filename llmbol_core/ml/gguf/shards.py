@@ -60,7 +60,8 @@ def join(file: GgufFile, read: Callable[[str], GgufFile]) -> GgufFile:
         shard = file if path == file.path else read(path)
         found = _number(shard, "split.no", -1), _number(shard, "split.count", 0)
         if found != (number, count):
-            why = f"expected shard {number} of {count}, found {found[0]} of {found[1]}"
+            wanted = f"expected shard {number + 1} of {count}"
+            why = f"{wanted}, found {found[0] + 1} of {found[1]}"
             raise GgufFormatError(path, 0, why)
         if twice := tensors.keys() & shard.tensors.keys():
             raise GgufFormatError(path, 0, f"the tensor {min(twice)!r} is in another shard too")

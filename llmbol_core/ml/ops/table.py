@@ -13,6 +13,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,8 +150,9 @@ class Op:
         plain = name.rstrip("?")
         if value is None and name.endswith("?"):
             return None
-        tensor = Tensor.of(value)
-        if plain in self.indices:
+        is_index = plain in self.indices
+        tensor = Tensor.of(_whole_numbers(value) if is_index else value)
+        if is_index:
             if tensor.dtype.layout.kind not in "iu" or tensor.dtype.is_blocked:
                 raise DtypeError(self.name, f"{plain} must hold whole numbers, not {tensor.dtype}")
             return tensor.data.astype(np.int64)
@@ -163,6 +165,16 @@ class Op:
         output = self.shape(*inputs, **attributes)
         moved = sum(math.prod(shape) for shape in inputs if shape is not None) + math.prod(output)
         return self.flops(output, *inputs, **attributes), 4 * moved
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Return a list of whole numbers as an array of them; everything else as it is."""
+    if not isinstance(value, list | tuple | int):
+        return value
+    with suppress(ValueError, OverflowError):
+        numbers = np.asarray(value)
+        return numbers if numbers.dtype.kind == "i" else value
+    return value
 
 
 OPS: dict[str, Op] = {}
