@@ -149,7 +149,7 @@ class Agent:
                 if order is Order.REPLACE:
                     process.kill()
                     process.join()
-                if process.is_due():
+                if process.is_due() and not self._stopping.is_set():
                     self._say(f"the process of node {node.name} ended; starting another one")
                     self._start(process, joined)
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,13 @@ def slurm(plan: Plan) -> str:
 #SBATCH --cpus-per-task={plan.threads}
 #SBATCH --signal=TERM@30
 # The invitation must be readable on the compute nodes.
-export LLMBOL_STATE="${{TMPDIR:-/tmp}}/llmbol-$SLURM_JOB_ID"
+set -eu
+LLMBOL_STATE=$(mktemp -d)
+export LLMBOL_STATE
 trap 'rm -rf "$LLMBOL_STATE"' EXIT
-srun {plan.command(plan.path)} --name "slurm-$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID"
+trap 'exit 143' INT TERM
+name=slurm-$SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID
+srun --cpus-per-task={plan.threads} {plan.command(plan.path)} --name "$name"
 """
 
 
@@ -136,7 +141,10 @@ def systemd(plan: Plan) -> str:
     name = "--name %H-%i" if several else "--name %H"
     where = "llmbol-node@.service" if several else "llmbol-node.service"
     start = f"llmbol-node@{{1..{plan.count}}}" if several else "llmbol-node"
-    command = plan.command(plan.path).replace("%", "%%")
+    words = shlex.split(plan.command(plan.path))
+    # The manager's PATH is not that of a shell.
+    words[:1] = [found] if (found := shutil.which(words[0])) else ["/usr/bin/env", words[0]]
+    command = " ".join(map(_unit_word, words))
     return f"""\
 # Save as ~/.config/systemd/user/{where} and run:
 #   systemctl --user daemon-reload && systemctl --user enable --now {start}
@@ -145,7 +153,7 @@ Description=llmbol compute node
 After=network-online.target
 
 [Service]
-ExecStart=/usr/bin/env {command} {name}
+ExecStart={command} {name}
 Restart=on-failure
 RestartSec=5
 KillMode=mixed
@@ -157,25 +165,48 @@ WantedBy=default.target
 """
 
 
+_SSH = """\
+#!/bin/sh
+# Copies the invitation to each machine and starts nodes that live on there.
+# CLUSTER=PATH says where the command is there, if a shell does not find it.
+set -eu
+failed=0
+start() {
+    ssh "$1" sh -s -- "$2" "${CLUSTER:-cluster}" <<'END' || failed=1
+chmod 600 .llmbol-node.json
+if ! command -v "$2" >/dev/null; then
+    echo "$1: no command $2 here: say where it is with CLUSTER=PATH" >&2
+    exit 127
+fi
+log=.llmbol-$1.log
+nohup "$2" WORDS --name "$1" </dev/null >"$log" 2>&1 &
+tries=0
+while [ ! -s "$log" ] && kill -0 $! 2>/dev/null && [ $((tries += 1)) -le 20 ]; do sleep 1; done
+cat "$log"
+kill -0 $!
+END
+}"""
+
+
 def ssh(plan: Plan) -> str:
     """Return a shell script that starts nodes on machines which SSH reaches."""
     if not plan.hosts:
         raise UsageError("no machines to reach by SSH: name them with --hosts one,two")
-    remote = plan.command(".llmbol-node.json")
-    lines = [
-        "#!/bin/sh",
-        "# Copies the invitation to each machine and starts nodes that live on there.",
-        "set -eu",
-    ]
+    words = plan.command(".llmbol-node.json").partition(" ")[2]
+    script = [_SSH.replace("WORDS", words)]
     for host in plan.hosts:
-        lines.append(f"scp -pq {shlex.quote(plan.path)} {shlex.quote(host + ':.llmbol-node.json')}")
+        target = shlex.quote(f"{host}:.llmbol-node.json")
+        script.append(f"scp -pq {shlex.quote(plan.path)} {target} || failed=1")
         for number in range(1, plan.count + 1):
             name = f"{host.rpartition('@')[2].partition('.')[0]}-{number}"
-            start = f"{remote} --name {shlex.quote(name)}"
-            streams = f"</dev/null >.llmbol-{number}.log 2>&1"
-            background = f"chmod 600 .llmbol-node.json; nohup {start} {streams} &"
-            lines.append(f"ssh {shlex.quote(host)} {shlex.quote(background)}")
-    return "\n".join(lines) + "\n"
+            script.append(f"start {shlex.quote(host)} {shlex.quote(name)}")
+    return "\n".join([*script, "exit $failed"]) + "\n"
+
+
+def _unit_word(word: str) -> str:
+    """Return a word of a command line as systemd reads it."""
+    plain = word.replace("%", "%%").replace("$", "$$")
+    return '"' + plain.replace("\\", "\\\\") + '"' if any(c.isspace() for c in word) else plain
 
 
 def _yaml(word: str) -> str:

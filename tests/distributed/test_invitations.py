@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -16,6 +17,7 @@ from llmbol_core.distributed.report import place
 from llmbol_core.distributed.security import Role, issue
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.errors import ClusterError, FileError, UsageError
+from tests.conftest import running
 
 
 @pytest.fixture
@@ -125,25 +127,70 @@ def test_scripts_are_ones_that_a_shell_reads(plan, system, tmp_path):
     script = tmp_path / "script"
     script.write_text(render(system, plan))
     assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+    if shutil.which("shellcheck"):
+        told = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+        assert told.stdout == ""
     assert "--capabilities training,gpu --threads 4" in script.read_text()
 
 
-def test_ssh_starts_as_many_nodes_on_each_machine(plan, tmp_path, monkeypatch):
-    calls = tmp_path / "calls"
-    for tool in ("ssh", "scp"):
-        fake = tmp_path / tool
-        fake.write_text(f'#!/bin/sh\nprintf "%s|" {tool} "$@" >>"{calls}"; echo >>"{calls}"\n')
-        fake.chmod(0o755)
+def fakes(folder: Path, **scripts: str) -> dict[str, str]:
+    """Return an environment in which some commands are shell scripts."""
+    for tool, text in scripts.items():
+        (folder / tool).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / tool).chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TMPDIR": str(folder)}
+
+
+@pytest.mark.parametrize("how", ["ends", "is cancelled"])
+def test_slurm_leaves_no_keys_behind(plan, tmp_path, how):
+    work = 'printf \'%s|\' "$@"; printf \'%s\\n\' "$LLMBOL_STATE"; ls -d "$LLMBOL_STATE"'
+    environment = fakes(tmp_path, srun=work + ("" if how == "ends" else "; sleep 1"))
+    environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    script = tmp_path / "script"
+    script.write_text(render("slurm", plan))
+    with running(["sh", script], stdout=subprocess.PIPE, env=environment, text=True) as job:
+        assert job.stdout is not None
+        *words, state = job.stdout.readline().strip().split("|")
+        assert job.stdout.readline().strip() == state
+        assert words[:5] == ["--cpus-per-task=4", "cluster", "node", "--join", plan.path]
+        assert words[-2:] == ["--name", "slurm-7-2"]
+        if how != "ends":
+            job.terminate()
+        assert job.wait(10) == (0 if how == "ends" else 143)
+    assert not Path(state).exists()
+
+
+def test_ssh_starts_as_many_nodes_on_each_machine(plan, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    note = f"printf '%s|' \"$@\" >>'{tmp_path}/calls'; echo >>'{tmp_path}/calls'"
+    environment = fakes(
+        tmp_path,
+        # There the words are run by a shell, with the script for its input.
+        ssh=f'{note}; cd "{home}"; shift; eval "$*"',
+        scp=f'{note}; cp "$2" "{home}/.llmbol-node.json"',
+        cluster='echo "$@"; exec sleep 3',
+    )
     script = tmp_path / "script"
     script.write_text(render("ssh", plan))
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    subprocess.run(["sh", script], check=True)
-    lines = [line.split("|") for line in calls.read_text().splitlines()]
-    assert [line[0] for line in lines] == ["scp", "ssh", "ssh", "ssh"] * 2
-    assert lines[0][2:4] == [plan.path, "u@one.net:.llmbol-node.json"]
-    assert [line[2].split("--name ")[1].split()[0] for line in lines if line[0] == "ssh"] == [
-        "one-1", "one-2", "one-3", "two-1", "two-2", "two-3",
+    started = subprocess.run(["sh", script], env=environment, capture_output=True, check=False)
+    assert (started.returncode, started.stderr) == (0, b"")
+    calls = [line.split("|") for line in (tmp_path / "calls").read_text().splitlines()]
+    assert calls[0][1:3] == [plan.path, "u@one.net:.llmbol-node.json"]
+    assert [call[0] for call in calls] == [
+        "-pq", *["u@one.net"] * 3, "-pq", *["two"] * 3,
     ]  # fmt: skip
+    told = [line.split("--name ")[1] for line in started.stdout.decode().splitlines()]
+    assert told == [f"{host}-{number}" for host in ("one", "two") for number in (1, 2, 3)]
+    assert (home / ".llmbol-node.json").stat().st_mode & 0o077 == 0
+    # Where there is no such command, or it ends at once, that is told.
+    environment["CLUSTER"] = "clutser"
+    failed = subprocess.run(["sh", script], env=environment, capture_output=True, check=False)
+    assert failed.returncode == 1
+    assert b"two-3: no command clutser here" in failed.stderr
+    environment["CLUSTER"] = "false"
+    failed = subprocess.run(["sh", script], env=environment, capture_output=True, check=False)
+    assert failed.returncode == 1
 
 
 def test_kubernetes_gets_the_invitation_and_no_rights(plan):
