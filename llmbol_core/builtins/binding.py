@@ -57,6 +57,7 @@ from llmbol_core.vm.layout import (
     Reference,
     Type,
     frame,
+    pointer_map,
 )
 from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.module import TypeDescriptor
@@ -165,7 +166,9 @@ class Binding:
         typed = self._typed(self._declarations[name])
         run = self._makers[name](typed.layout, typed.kind)
         native = f"{self.name}.{name}" if name in self._native else ""
-        return HostFunction(name, typed.signature, typed.descriptor, run, native)
+        kind = typed.kind.result
+        result = TypeDescriptor(-1, kind.size, pointer_map(kind.size, kind.pointers()))
+        return HostFunction(name, typed.signature, typed.descriptor, run, native, result)
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

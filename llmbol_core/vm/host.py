@@ -97,7 +97,7 @@ class HostCall:
 
 
 class HostFunction(NamedTuple):
-    """One function: its link signature, the frame of its callers, and what it does.
+    """One function: its link signature, the frame of its callers, what it does and returns.
 
     The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
     a Dis exception in the caller. ``native`` is what machine code knows the function by, if that
@@ -109,6 +109,7 @@ class HostFunction(NamedTuple):
     frame: TypeDescriptor
     run: Callable[[HostCall], HostResult]
     native: str = ""
+    result: TypeDescriptor = TypeDescriptor(-1, 0)
 
 
 class Functions(Sequence[HostFunction]):

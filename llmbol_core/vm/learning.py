@@ -105,7 +105,8 @@ def _learn_frame(step: Step, state: State) -> State:
 def _learn_foreign_frame(step: Step, state: State) -> State:
     """Note a frame for a function of another module."""
     state = without_frame(state, step.operand("d").value)
-    return learn(step, state, "d", Value(Kind.FOREIGN_FRAME, link_number(step.operand("m"))))
+    link, handle = link_number(step.operand("m")), step.origin(step.operand("s"))
+    return learn(step, state, "d", Value(Kind.FOREIGN_FRAME, link, handle))
 
 
 def _learn_address(step: Step, state: State) -> State:
@@ -141,6 +142,8 @@ def _learn_object(step: Step, state: State) -> State:
 def _learn_handle(step: Step, state: State) -> State:
     """Note a module handle."""
     origin = made(step, "Z").origin
+    if step.instruction.op.mnemonic == "load":
+        step.usage.load(origin, step.operand("m").value)
     return keep_result(step, state, Value(Kind.HANDLE, origin=origin))
 
 

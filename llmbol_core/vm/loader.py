@@ -11,17 +11,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
-from llmbol_core.vm.host import HostFunction, HostModule
+from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
 from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
+from llmbol_core.vm.needs import NOTHING, Need, Proof
 from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
+from llmbol_core.vm.offers import misfit, offered_by
 from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.strings import decode
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.process import Process
     from llmbol_core.vm.steps import Step
 
+_NO_NEEDS: Mapping[int, Need] = {}
 DATA_EXPORT = ".mp"
 _MOST_RESTING = 32
 
@@ -50,10 +53,15 @@ class LoadedModule:
         self.types: list[int] = []
         self.data = NIL
         self.is_verified = False
+        self.proof = NOTHING
         self.is_found = False
         self.handles = 0
         self.steps: list[Step] = []
         self.exports: tuple[Link, ...] = ()
+
+    def needs_of(self, imports: int) -> dict[int, Need]:
+        """Return what the module needs of the functions in one of its lists, by index."""
+        return {i: need for (list_, i), need in self.proof.needs.items() if list_ == imports}
 
 
 class Loader:
@@ -83,13 +91,16 @@ class Loader:
         if not module.flags & HASLDT:
             raise Trap(traps.OBSOLETE)
         imports = module.imports[number] if 0 <= number < len(module.imports) else ()
+        needs = process.module.needs_of(number)
         try:
             if path == "$self":
-                linked = self._link(process.module, imports)
+                linked = self._link(process.module, imports, needs)
                 return self._engine.new_handle(self._heap.retain(process.mp), linked)
             if path.startswith("$"):
-                return self._engine.new_handle(NIL, self._link(self._built_in(path), imports))
-            return self._found(process, path, imports)
+                return self._engine.new_handle(
+                    NIL, self._link(self._built_in(path), imports, needs)
+                )
+            return self._found(process, path, imports, needs)
         except FileFault as error:
             process.environment.error = str(error)
         except LlmbolError as error:
@@ -98,17 +109,24 @@ class Loader:
             process.environment.error = str(error)
         return NIL
 
-    def _found(self, process: Process, path: str, imports: Sequence[Import]) -> int:
+    def _found(
+        self, process: Process, path: str, imports: Sequence[Import], needs: Mapping[int, Need]
+    ) -> int:
         found = self.find(process.environment.namespace, path)
         try:
-            return self.instance(found, imports)
+            return self.instance(found, imports, needs)
         finally:
             if not found.handles:
                 self.rest(found)
 
-    def instance(self, loaded: LoadedModule, imports: Sequence[Import] = ()) -> int:
+    def instance(
+        self,
+        loaded: LoadedModule,
+        imports: Sequence[Import] = (),
+        needs: Mapping[int, Need] = _NO_NEEDS,
+    ) -> int:
         """Return a handle of a module with fresh module data."""
-        linked = self._link(loaded, imports)
+        linked = self._link(loaded, imports, needs)
         return self._engine.new_handle(self._copy(loaded.data), linked)
 
     def find(self, namespace: Namespace, path: str) -> LoadedModule:
@@ -164,24 +182,27 @@ class Loader:
         """Return the module that a whole file holds, and what the file carries behind it."""
         self.check(data, path)
         module, size = read_object(data, path)
-        self._prove(module, data[:size])
-        loaded = self._ready(module, path, payload.find(data, path))
+        proof = self._prove(module, data[:size])
+        loaded = self._ready(module, path, payload.find(data, path), proof)
         loaded.content = data[:size]
         return loaded
 
     def take(self, module: Module, path: str) -> LoadedModule:
         """Verify a module and get it ready to run; raises VerifyError."""
-        self._prove(module, None)
-        return self._ready(module, path, None)
+        return self._ready(module, path, None, self._prove(module, None))
 
-    def _prove(self, module: Module, content: memoryview | None) -> None:
-        if self._verify:
-            from llmbol_core.vm.proven import prove
+    def _prove(self, module: Module, content: memoryview | None) -> Proof:
+        if not self._verify:
+            return NOTHING
+        from llmbol_core.vm.proven import prove
 
-            prove(module, content)
+        return prove(module, content)
 
-    def _ready(self, module: Module, path: str, carried: memoryview | None) -> LoadedModule:
+    def _ready(
+        self, module: Module, path: str, carried: memoryview | None, proof: Proof
+    ) -> LoadedModule:
         loaded = LoadedModule(module, path, carried)
+        loaded.proof = proof
         loaded.is_verified = self._verify
         loaded.types = [self._heap.type_number(t) for t in module.types]
         loaded.exports = tuple(
@@ -216,15 +237,22 @@ class Loader:
             raise FileFault("module not built-in")
         return self._host_modules[name]
 
-    def _link(self, target: LoadedModule | HostModule, imports: Sequence[Import]) -> Linked:
+    def _link(
+        self,
+        target: LoadedModule | HostModule,
+        imports: Sequence[Import],
+        needs: Mapping[int, Need],
+    ) -> Linked:
         """Resolve imports; raises FileFault with the text that the console shows too."""
-        offered = _offered(target, self._heap)
+        offered = offered_by(target, self._heap)
         chosen = []
-        for wanted in imports:
+        for index, wanted in enumerate(imports):
             have, link = offered.find(wanted.name)
-            if link is None or have != wanted.signature:
-                words = f"{have:x}/{wanted.signature:x}"
-                text = f"link typecheck {offered.name}->{wanted.name}() {words}"
+            why = f"{have:x}/{wanted.signature:x}"
+            if link is not None and have == wanted.signature:
+                why = misfit(self._heap, target, link, needs[index]) if index in needs else ""
+            if link is None or why:
+                text = f"link typecheck {offered.name}->{wanted.name}() {why}"
                 self._report(text)
                 raise FileFault(text)
             chosen.append(link)
@@ -277,54 +305,6 @@ class Loader:
             heap.release(data)
             raise
         return data
-
-
-class _Offer(Sequence[Link]):
-    """What a built-in module offers, looked at function by function."""
-
-    def __init__(self, module: HostModule, heap: Heap) -> None:
-        self.name = module.name.removeprefix("$")
-        self._functions, self._heap = module.functions, heap
-
-    def find(self, name: str) -> tuple[int, Link | None]:
-        """Return signature and link of the function of a name."""
-        found = self._functions.find(name)
-        return (0, None) if found is None else (found.signature, self._link(found))
-
-    def _link(self, function: HostFunction) -> Link:
-        return Link(0, self._heap.type_number(function.frame), function)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return the link of the function at an index."""
-        return self._link(self._functions[index])
-
-    def __len__(self) -> int:
-        return len(self._functions)
-
-
-class _Exports(Sequence[Link]):
-    """What a loaded module exports; the first of a name counts."""
-
-    def __init__(self, loaded: LoadedModule) -> None:
-        self.name = loaded.module.name
-        self._links = loaded.exports
-        pairs = zip(loaded.module.exports, loaded.exports, strict=True)
-        self._found = {e.name: (e.signature, link) for e, link in reversed(list(pairs))}
-
-    def find(self, name: str) -> tuple[int, Link | None]:
-        """Return signature and link of what has a name."""
-        return self._found.get(name, (0, None))
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return the link at an index."""
-        return self._links[index]
-
-    def __len__(self) -> int:
-        return len(self._links)
-
-
-def _offered(target: LoadedModule | HostModule, heap: Heap) -> _Offer | _Exports:
-    return _Offer(target, heap) if isinstance(target, HostModule) else _Exports(target)
 
 
 class _Initializer:

@@ -1,37 +1,43 @@
 """Verifying modules once: of large ones it is kept on disk that they are proven.
 
 What is kept is a file in the cache of machine code, private like that, whose key is made from the
-object's bytes and from the text of this package. It says nothing but that those bytes passed.
+object's bytes and from the text of this package. It says that those bytes passed, and what is to be
+compared when the module is linked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 
 from llmbol_core.vm.module import Module
+from llmbol_core.vm.needs import Proof
 
 _WORTH_KEEPING = 250
 """Instructions from which on a proof takes longer than finding it."""
-_PROVEN = b"proven"
+_PROVEN = "proven"
 
 
-def prove(module: Module, content: memoryview | None) -> None:
+def prove(module: Module, content: memoryview | None) -> Proof:
     """Verify a module whose object file is these bytes, if known; raises VerifyError."""
     if content is None or len(module.instructions) < _WORTH_KEEPING:
-        _verify(module)
-        return
+        return _proof(module)
     from llmbol_core.native.cache import ObjectCache, key_of
     from llmbol_core.native.identity import text_of
 
     text = text_of(os.path.dirname(__file__))
-    key, cache = key_of(_PROVEN.decode(), text, hashlib.sha256(content).hexdigest()), ObjectCache()
-    if cache.get(key) != _PROVEN:
-        _verify(module)
-        cache.put(key, _PROVEN)
+    key, cache = key_of(_PROVEN, text, hashlib.sha256(content).hexdigest()), ObjectCache()
+    kept = cache.get(key)
+    if kept is not None:
+        with suppress(ValueError, TypeError):
+            return Proof.from_bytes(bytes(kept))
+    proof = _proof(module)
+    cache.put(key, proof.to_bytes())
+    return proof
 
 
-def _verify(module: Module) -> None:
-    from llmbol_core.vm.verifier import verify_module
+def _proof(module: Module) -> Proof:
+    from llmbol_core.vm.verifier import prove_module
 
-    verify_module(module)
+    return prove_module(module)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.needs import Part, Shape
 from llmbol_core.vm.origins import How, Use
 from llmbol_core.vm.results import result_size
 from llmbol_core.vm.slots import (
@@ -31,6 +32,7 @@ from llmbol_core.vm.usage import KINDS, Usage
 RESULT_PLACE = 16
 """Offset in a frame of the address for the result."""
 _ARGUMENTS = 32
+_NOBODY = "a function in a process of its own has nobody to give a result to"
 
 
 class Place(NamedTuple):
@@ -105,7 +107,8 @@ class Step:
                 if offset != RESULT_PLACE and offset < _ARGUMENTS:
                     raise self.fail(f"{offset} lies in the header of the frame made")
                 own = known.kind is Kind.FRAME
-                return Place(layouts[known.number] if own else None, offset, frame=operand.base)
+                layout = layouts[known.number] if own else None
+                return Place(layout, offset, frame=operand.base, origin=known.origin)
             case Kind.OBJECT | Kind.ELEMENT:
                 return Place(layouts[known.number], offset, origin=known.origin)
             case Kind.SLOT:
@@ -169,6 +172,10 @@ class Step:
         kind = TYPES[role.type]
         if place.origin < 0 or place.layout is not None:
             return
+        if place.frame >= 0:
+            if role.writes and kind.kind != "storage" and place.offset >= _ARGUMENTS:
+                self._note_store(place, kind.size, kind.kind == "pointer")
+            return
         if kind.kind == "pointer":
             self.access(place, kind.size, Use.POINTER)
         elif kind.kind != "storage":
@@ -176,8 +183,17 @@ class Step:
         if role.type == "W" and role.reads and not place.offset:
             self.usage.look_at_tag(place.origin)
 
+    def _note_store(self, place: Place, size: int, is_pointer: bool) -> None:
+        """Note what is stored in a frame for a function of another module."""
+        number = self.state[place.frame].number
+        self.usage.need(place.origin, number).stores.add(Part(place.offset, size, is_pointer))
+
     def access(self, place: Place, size: int, use: Use) -> None:
         """Note what is done with some bytes behind a pointer."""
+        if place.frame >= 0:
+            if place.layout is None and place.origin >= 0 and use is not Use.READ:
+                self._note_store(place, size, use is Use.POINTER)
+            return
         if place.origin >= 0 and place.layout is None:
             self.usage.access(place.origin, place.offset, size, use, self.pc, place.tags)
 
@@ -253,7 +269,7 @@ class Step:
     def _check_result(self, result: int, to: Value) -> None:
         """Note where the result of a function is wanted."""
         if self.instruction.op.mnemonic == "spawn":
-            raise self.fail("a function in a process of its own has nobody to give a result to")
+            raise self.fail(_NOBODY)
         match to.kind:
             case Kind.SLOT:
                 self.usage.want_result(result, self.layout, to.number, self.pc)
@@ -269,6 +285,21 @@ class Step:
         known, middle = self._frame(), self.operand("m")
         if known.kind is Kind.FOREIGN_FRAME and known.number != link_number(middle):
             raise self.fail(f"the frame was made for link {known.number}")
+        handle = self.origin(self.operand("d"))
+        if handle < 0 or middle.mode is not Mode.IMMEDIATE:
+            return
+        need = self.usage.need(handle, middle.value)
+        if known.kind is Kind.FRAME:
+            need.frames.add(_shape(self.found.layouts[known.number], 0))
+        result = self.state.get(-self.operand("s").value)
+        if result is None:
+            return
+        if self.instruction.op.mnemonic == "mspawn":
+            raise self.fail(_NOBODY)
+        if result.kind is Kind.SLOT:
+            need.results.add(_shape(self.layout, result.number))
+        elif result.kind is Kind.DATA:
+            need.results.add(_shape(self.found.data, result.number))
 
     def _frame(self) -> Value:
         operand = self.operand("s")
@@ -336,6 +367,12 @@ class Step:
         if place.layout and not 0 <= place.offset <= place.layout.size - size:
             why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
             raise self.fail(why)
+
+
+def _shape(layout: Layout, offset: int) -> Shape:
+    """Return what there is of an object from an offset on."""
+    inside = sorted(p - offset for p in layout.pointers if p >= offset)
+    return Shape(layout.size - offset, tuple(inside))
 
 
 def link_number(middle: Operand) -> int:

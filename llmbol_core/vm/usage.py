@@ -16,10 +16,12 @@ that word is asked only of objects that were made with such a tag.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import ABSENT, DataKind
+from llmbol_core.vm.needs import Need, Part, Proof
 from llmbol_core.vm.origins import Access, Flow, How, Noted, Origin, Origins, Use, meet
 from llmbol_core.vm.slots import Tags, Value
 from llmbol_core.vm.structure import Layout, Structure
@@ -65,6 +67,8 @@ class Usage:
         self._retagged: set[int] = set()
         self._picks: set[int] = set()
         self._results: dict[tuple[int, _Wanted], int] = {}
+        self._needs: dict[tuple[int, int], Need] = defaultdict(Need)
+        self._loads: dict[int, int] = {}
         self._copied: dict[tuple[int, int], int] = {}
         self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
         self._variables = _variables(found)
@@ -158,6 +162,36 @@ class Usage:
     def want_result_behind(self, result: int, to: Value) -> None:
         """Note that a result is wanted at an address behind a pointer."""
         self.origins.flow(result, Flow(to.origin, to.tags, to.number, How.PASSED))
+
+    def need(self, handle: int, link: int) -> Need:
+        """Return what is needed of a function of a module, given where its handle comes from."""
+        return self._needs[handle, link]
+
+    def load(self, origin: int, imports: int) -> None:
+        """Note which list of imports a module handle is linked by."""
+        self._loads[origin] = imports
+
+    def proof(self, entries: Iterable[int]) -> Proof:
+        """Return what the module needs of others, and what its functions write as results."""
+        needs: dict[tuple[int, int], Need] = defaultdict(Need)
+        for (handle, link), need in self._needs.items():
+            found = self.origins.sources(handle, everything=True)
+            for imports in {self._loads[n] for n in found if n in self._loads}:
+                known = needs[imports, link]
+                known.stores |= need.stores
+                known.frames |= need.frames
+                known.results |= need.results
+        results = {pc: self._written(self.origin("result", pc)) for pc in entries}
+        return Proof(dict(needs), {pc: parts for pc, parts in results.items() if parts})
+
+    def _written(self, result: int) -> set[Part]:
+        """Return what a function writes as its result."""
+        noted = [noted.what for noted in self.origins.all[result].noted]
+        return {
+            Part(what.offset, what.size, what.use is Use.POINTER)
+            for what in noted
+            if isinstance(what, Access) and what.use is not Use.READ
+        }
 
     def copy_elements(self, source: int, target: int, pc: int) -> None:
         """Note that the elements of an array are copied to another one."""

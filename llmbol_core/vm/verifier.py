@@ -20,11 +20,14 @@ functions: what it does with a pointer must fit every object that it makes and t
 an object's first word, as the variants of picks have it, that is asked only of objects made with
 such a word.
 
+Checked when modules are linked: that frames made for a function of another module fit it, and that
+its result fits where it is wanted (``needs.py``).
+
 Checked while the program runs: bounds of arrays and jump tables, nil, that a channel is one, that
 what is raised is a string or has a name.
 
-What is not proved: what other modules pass and take, beyond the signatures that the linker
-compares; fields that only a called function has written; first words that change after they were
+What is not proved: what is behind pointers that pass between modules, beyond the signatures that
+are compared; fields that only a called function has written; first words that change after they were
 tested; what typed exceptions hold; that an address outlives what it points to. An engine must stay
 inside its memory without these.
 """
@@ -40,6 +43,7 @@ from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.learning import after, narrowed
 from llmbol_core.vm.module import Handler, Module
+from llmbol_core.vm.needs import Proof
 from llmbol_core.vm.slots import POINTERS, RESULT, Kind, State, Value
 from llmbol_core.vm.structure import Structure, check_frame, check_structure
 from llmbol_core.vm.tables import table_targets
@@ -71,6 +75,13 @@ def verify_module(module: Module) -> Verified:
         len(module.types),
         module.data_size,
     )
+
+
+def prove_module(module: Module) -> Proof:
+    """Verify a module, and return what is to be compared when it is linked."""
+    flow = _Flow(check_structure(module))
+    flow.run()
+    return flow.usage.proof(flow.entries)
 
 
 _WORDS = (Kind.COPY, Kind.WORD)

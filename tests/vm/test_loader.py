@@ -142,6 +142,41 @@ def test_what_cannot_be_loaded_is_nil(tree, path, kind, second, error, reported)
     assert seen[0].startswith(error or reported.strip())
 
 
+MFRAME = "mframe 0(mp),$0,64(fp)"
+CALLS = [
+    # What a caller does with the frame and the result of another module's function.
+    (MFRAME, "movw $1,36(64(fp))", ""),
+    (MFRAME, "movw $1,40(64(fp))", "a caller stores 4 bytes at 40, beyond the 40 in its frame"),
+    (MFRAME, "movp 20(mp),36(64(fp))",
+     "a caller stores a pointer at 36, where none is, in its frame"),
+    ("frame $6,64(fp)", "", ""),
+    ("frame $8,64(fp)", "", "a caller makes a frame of 36 bytes that is not its own"),
+    ("frame $9,64(fp)", "", "a caller makes a frame of 40 bytes that is not its own"),
+    (MFRAME, "lea 36(fp),16(64(fp))",
+     "it returns 4 bytes at 0, where a pointer is, where a caller wants its result"),
+    (MFRAME, "lea 126(fp),16(64(fp))",
+     "it returns 4 bytes at 0, beyond the 2 where a caller wants its result"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("made", "rest", "why"), CALLS)
+def test_frames_and_results_fit_the_functions_of_other_modules(tree, made, rest, why):
+    code = f"""
+    load 20(mp),$0,0(mp)
+    beqw 0(mp),$-1,nil
+    {made}
+    movw $1,32(64(fp))
+    lea 68(fp),16(64(fp))
+    {rest}
+    mcall 64(fp),$0,0(mp)
+    nil: movw $1,0(16(fp))
+    ret
+    """
+    value, text, _ = run(tree, code, imports() + 'desc $8,36,""\ndesc $9,40,(36)\n')
+    assert value == 1
+    assert text == (f"link typecheck Library->count() {why}\n" if why else "")
+
+
 def test_an_old_object_cannot_load(tree):
     module = assemble("load 20(mp),$0,0(mp)\nret", imports())
     with InfernoVM(verify=False) as vm:

@@ -1,0 +1,118 @@
+"""What a module needs of the functions that it calls in others: that frames and results fit.
+
+A caller has the frame that it fills from the function's module, or, for functions that take a
+variable number of arguments, makes it of a type of its own. The verifier notes what it stores
+there, and where it wants the result; whoever links the two modules compares that with the frame
+that the function has, and with what it writes as its result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from llmbol_core.vm.isa import WORD_SIZE
+
+
+class Part(NamedTuple):
+    """Bytes of a frame or a result, and whether they are a pointer."""
+
+    offset: int
+    size: int
+    is_pointer: bool
+
+
+class Shape(NamedTuple):
+    """The size of a place or a frame, and where its pointers are."""
+
+    size: int
+    pointers: tuple[int, ...]
+
+
+@dataclass
+class Need:
+    """What is done with one function: stores into its frame, frames made for it, results."""
+
+    stores: set[Part] = field(default_factory=set)
+    frames: set[Shape] = field(default_factory=set)
+    results: set[Shape] = field(default_factory=set)
+    """From where the result goes to the end of the object there."""
+
+    def misfits(self, frame: Shape) -> Iterator[str]:
+        """Yield what of this does not fit a frame; its size is 0 for a variable one."""
+        for part in sorted(self.stores):
+            if why := _misfit(part, frame):
+                yield f"a caller stores {why} in its frame"
+        for made in sorted(self.frames):
+            inside = tuple(p for p in made.pointers if p < frame.size)
+            if frame.size and (made.size < frame.size or inside != frame.pointers):
+                yield f"a caller makes a frame of {made.size} bytes that is not its own"
+
+    def misfitting_results(self, parts: set[Part]) -> Iterator[str]:
+        """Yield what of a result, given by what is written, does not fit where it is wanted."""
+        for place in sorted(self.results):
+            for part in sorted(parts):
+                if why := _misfit(part, place):
+                    yield f"it returns {why} where a caller wants its result"
+
+
+class Proof(NamedTuple):
+    """What holds of a verified module besides that it is: needs by import list and index in it.
+
+    ``results`` are what functions write as their results, by entry.
+    """
+
+    needs: dict[tuple[int, int], Need]
+    results: dict[int, set[Part]]
+
+    def to_bytes(self) -> bytes:
+        """Return all this for a file."""
+        needs = [
+            [*key, sorted(need.stores), sorted(need.frames), sorted(need.results)]
+            for key, need in sorted(self.needs.items())
+        ]
+        results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
+        return json.dumps([needs, results], separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Proof:
+        """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
+        needs, results = json.loads(data)
+        found = {
+            (number, index): Need(_parts(stores), _shapes(frames), _shapes(places))
+            for number, index, stores, frames, places in needs
+        }
+        return cls(found, {pc: _parts(parts) for pc, parts in results})
+
+
+NOTHING = Proof({}, {})
+
+
+def value_parts(size: int, pointers: tuple[int, ...]) -> set[Part]:
+    """Return the parts that a whole value consists of."""
+    words = range(0, size, WORD_SIZE)
+    return {Part(at, min(WORD_SIZE, size - at), at in pointers) for at in words}
+
+
+def _parts(rows: list[Any]) -> set[Part]:
+    return {Part(*row) for row in rows}
+
+
+def _shapes(rows: list[Any]) -> set[Shape]:
+    return {Shape(size, tuple(pointers)) for size, pointers in rows}
+
+
+def _misfit(part: Part, place: Shape) -> str:
+    """Say what does not fit a place, or nothing."""
+    if part.is_pointer and part.offset in place.pointers:
+        return ""
+    end = part.offset + part.size
+    what = "a pointer" if part.is_pointer else f"{part.size} bytes"
+    if end > place.size:
+        return f"{what} at {part.offset}, beyond the {place.size}"
+    if part.is_pointer:
+        return f"a pointer at {part.offset}, where none is,"
+    is_over = any(p < end and part.offset < p + WORD_SIZE for p in place.pointers)
+    return f"{what} at {part.offset}, where a pointer is," if is_over else ""

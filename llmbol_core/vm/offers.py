@@ -1,0 +1,76 @@
+"""What modules offer to those that load them, and whether it fits what is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmbol_core.vm.host import HostFunction, HostModule
+from llmbol_core.vm.interpreter import Link
+from llmbol_core.vm.needs import Need, Shape, value_parts
+from llmbol_core.vm.objects import Heap
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.loader import LoadedModule
+
+
+class _Offer(Sequence[Link]):
+    """What a built-in module offers, looked at function by function."""
+
+    def __init__(self, module: HostModule, heap: Heap) -> None:
+        self.name = module.name.removeprefix("$")
+        self._functions, self._heap = module.functions, heap
+
+    def find(self, name: str) -> tuple[int, Link | None]:
+        """Return signature and link of the function of a name."""
+        found = self._functions.find(name)
+        return (0, None) if found is None else (found.signature, self._link(found))
+
+    def _link(self, function: HostFunction) -> Link:
+        return Link(0, self._heap.type_number(function.frame), function)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the link of the function at an index."""
+        return self._link(self._functions[index])
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
+class _Exports(Sequence[Link]):
+    """What a loaded module exports; the first of a name counts."""
+
+    def __init__(self, loaded: LoadedModule) -> None:
+        self.name = loaded.module.name
+        self._links = loaded.exports
+        pairs = zip(loaded.module.exports, loaded.exports, strict=True)
+        self._found = {e.name: (e.signature, link) for e, link in reversed(list(pairs))}
+
+    def find(self, name: str) -> tuple[int, Link | None]:
+        """Return signature and link of what has a name."""
+        return self._found.get(name, (0, None))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the link at an index."""
+        return self._links[index]
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+
+def offered_by(target: LoadedModule | HostModule, heap: Heap) -> _Offer | _Exports:
+    """Return what can be linked to in a module."""
+    return _Offer(target, heap) if isinstance(target, HostModule) else _Exports(target)
+
+
+def misfit(heap: Heap, target: LoadedModule | HostModule, link: Link, need: Need) -> str:
+    """Say why a function does not fit what is done with it, or nothing."""
+    frame = heap.types[link.type]
+    if link.function is not None:
+        result = link.function.result
+        parts = value_parts(result.size, result.pointers)
+    else:
+        assert not isinstance(target, HostModule)
+        parts = target.proof.results.get(link.pc, set())
+    misfits = (*need.misfits(Shape(*frame)), *need.misfitting_results(parts))
+    return misfits[0] if misfits else ""
