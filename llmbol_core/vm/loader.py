@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap
@@ -133,7 +134,7 @@ class Loader:
         """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
         path, file = self._open(namespace, path)
         try:
-            stamp = file.stat()
+            stamp = replace(file.stat(), atime=0)  # reading it is no change
             known = self._files.get(path)
             if known is not None and known[0] == stamp:
                 return self._wake(known[1])

@@ -27,9 +27,9 @@ Checked while the program runs: bounds of arrays and jump tables, nil, that a ch
 what is raised is a string or has a name.
 
 What is not proved: what is behind pointers that pass between modules, beyond the signatures that
-are compared; fields that only a called function has written; first words that change after they were
-tested; what typed exceptions hold; that an address outlives what it points to. An engine must stay
-inside its memory without these.
+are compared; fields that only a called function has written; first words that change after they
+were tested; what typed exceptions hold; that an address outlives what it points to. An engine must
+stay inside its memory without these.
 """
 
 from __future__ import annotations

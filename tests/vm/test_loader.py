@@ -89,6 +89,32 @@ def test_every_load_makes_module_data_of_its_own_and_reads_the_file_once(tree):
     assert stats.modules == 2
 
 
+def test_a_file_that_was_only_read_is_not_read_again(tree):
+    os.utime(tree / "lib.dis", (0, 0))
+    reads: list[str] = []
+
+    def touch(call):
+        os.utime(tree / "lib.dis", (5, 0))
+        reads.append("lib.dis")
+        call.heap.set_word(call.heap.pointer(call.frame + RESULT), 1)
+
+    code = """
+    load 20(mp),$0,0(mp)
+    load 24(mp),$1,4(mp)
+    mframe 4(mp),$0,64(fp)
+    lea 68(fp),16(64(fp))
+    mcall 64(fp),$0,4(mp)
+    load 20(mp),$0,8(mp)
+    movw $0,0(16(fp))
+    ret
+    """
+    more = imports().replace("ldts @ldt,1", "ldts @ldt,2")
+    more += 'string @mp+24,"$Host"\nword @ldt+0,1\next @ldt+4,"fn(n: int): int","touch"\n'
+    _, _, stats = run(tree, code, more, host_module(touch=touch))
+    assert reads
+    assert stats.modules == 2
+
+
 def test_self_shares_the_module_data():
     code = """
     movw $7,64(mp)
