@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from llmbol_core.errors import FileError, ModelError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.gguf.format import MAGIC
@@ -26,6 +28,9 @@ def read_container(path: str) -> gguf.GgufFile:
     """
     data = map_file(path)
     if not is_object(data):
+        if data[: len(MAGIC)] != MAGIC and os.path.splitext(path)[1] in (".yaml", ".yml"):
+            why = "a spec has no weights yet: 'nn build' or 'nn train' makes a checkpoint of it"
+            raise ModelError(path, why)
         return gguf.read(path)
     return gguf.read_buffer(carried(data, path), path)
 

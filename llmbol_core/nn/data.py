@@ -14,6 +14,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,10 +84,10 @@ def read_arrays(
 
     A ``.csv`` gives one array per column, named by its first line if a word of that is no number,
     and otherwise by its position: ``"0"``, ``"1"``. JSON is nested lists of numbers, an object with
-    some of them by name, or a list of objects with a number for each column. Parquet gives an array
-    per column. Give the data if they
-    are not in a file; the format is told by their first bytes. Packed arrays that would take more
-    than ``most`` bytes are a MemoryError.
+    some of them by name, or a list of objects with a number for each column; the members of a list
+    may stand on lines of their own. Parquet gives an array per column. Give the data if they are
+    not in a file; the format is told by their first bytes. Packed arrays that would take more than
+    ``most`` bytes are a MemoryError.
     """
     data = read_bytes(path) if data is None else data
     if data.startswith(NPY_MAGIC):
@@ -181,14 +182,48 @@ def is_json(data: bytes) -> bool:
 def _parse_json(data: bytes, path: str) -> dict[str, Array]:
     """Return the arrays of a JSON text by name, a list's by the name ``""``."""
     try:
-        found = json.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataFormatError(path, error.start, "not UTF-8 text") from error
+    try:
+        found = json.loads(text)
     except json.JSONDecodeError as error:
+        # Lines of JSON: the first one ends where more begins.
+        ends = error.msg == "Extra data" and "\n" in text[: error.pos]
         offset = len(error.doc[: error.pos].encode())
-        raise DataFormatError(path, offset, f"not JSON: {error.msg.lower()}") from error
+        if not ends:
+            raise DataFormatError(path, offset, f"not JSON: {error.msg.lower()}") from error
+        found = list(_json_lines(text, path))
     except (RecursionError, ValueError) as error:
         raise DataFormatError(path, 0, "JSON with too deep lists or too long numbers") from error
+    return json_arrays(found, path)
+
+
+def _json_lines(text: str, path: str) -> Iterator[Any]:
+    """Yield the value of each line."""
+    offset = 0
+    for line in text.splitlines(keepends=True):
+        if line.strip():
+            yield json_line(line, path, offset)
+        offset += len(line.encode())
+
+
+def json_line(line: str | bytes, path: str, offset: int) -> Any:
+    """Return the value of a line, which begins at a byte."""
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataFormatError(path, offset + error.start, "not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        at = offset + len(error.doc[: error.pos].encode())
+        raise DataFormatError(path, at, f"not JSON: {error.msg.lower()}") from error
+    except (RecursionError, ValueError) as error:
+        why = "JSON with too deep lists or too long numbers"
+        raise DataFormatError(path, offset, why) from error
+
+
+def json_arrays(found: Any, path: str) -> dict[str, Array]:
+    """Return the arrays of a JSON value by name; a list of objects has a row in each."""
     if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
         if any(row.keys() != found[0].keys() for row in found):
             raise DataFormatError(path, 0, "objects that have not the same names")

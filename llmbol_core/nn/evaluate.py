@@ -104,11 +104,10 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
             why = f"{error.why} (the data that {model.path or model.name} names; --data says else)"
             raise FileError(error.path, why) from error
         raise
-    shape = model.input.shape
+    shape, targets = model.input.shape, pick(arrays, training.targets, path)
     inputs = conform(
         read_samples(arrays, training.inputs, training.targets, shape, path), shape, path
     )
-    targets = pick(arrays, training.targets, path)
     if targets.shape[:1] != inputs.shape[:1]:
         found = f"targets of shape {list(targets.shape)}"
         raise UsageError(f"{path}: {len(inputs)} samples but {found}")

@@ -1,12 +1,13 @@
 """Samples that come in a stream, some at a time: a file or a pipe that may be longer than memory.
 
-A ``.npy`` in rows and a table are read as they are needed; archives, JSON and a ``.npy`` in columns
-are read whole, as far as that is allowed.
+A ``.npy`` in rows, a table and lines of JSON are read as they are needed; archives, other JSON and
+a ``.npy`` in columns are read whole, as far as that is allowed.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +22,8 @@ from llmbol_core.nn.data import (
     check_form,
     conform,
     is_json,
+    json_arrays,
+    json_line,
     npy_header,
     read_arrays,
     read_samples,
@@ -90,9 +93,10 @@ class SampleStream:
             dtype, shape, order, start = npy_header(head, self._path)
             if order == "C" or len(shape) < 2:
                 return self._rows_of_npy(dtype, shape, start)
-        elif not (
-            head.startswith((ZIP_MAGIC, PARQUET_MAGIC)) or is_json(head) or b"\0" in head[:4096]
-        ):
+        elif is_json(head):
+            if (take := self._lines_of_json(inputs, targets, room)) is not None:
+                return take
+        elif not (head.startswith((ZIP_MAGIC, PARQUET_MAGIC)) or b"\0" in head[:4096]):
             return self._rows_of_table(targets)
         return self._whole(inputs, targets, room)
 
@@ -135,6 +139,47 @@ class SampleStream:
 
         return take
 
+    def _lines_of_json(
+        self, inputs: str, targets: str, room: int
+    ) -> Callable[[int], Array | None] | None:
+        """Take lines of JSON, each a sample; None if the first line is none."""
+        pieces, left = [self._head], room
+        while b"\n" not in pieces[-1] and (piece := self._read(_CHUNK)):
+            pieces.append(piece)
+            left -= _JSON_GROWTH * len(piece)
+            if left < 0:
+                raise MemoryError
+        self._head = b"".join(pieces)
+        try:
+            first = json.loads(self._head.partition(b"\n")[0])
+        except (ValueError, RecursionError):
+            return None
+        is_row = isinstance(first, dict) and not any(isinstance(v, list) for v in first.values())
+        if not is_row and _form(first) != self.shape:
+            return None
+        lines = self._lines()
+
+        def take(most: int) -> Array | None:
+            part = [json_line(line, self._path, at) for line, at in itertools.islice(lines, most)]
+            if not part:
+                return None
+            return read_samples(
+                json_arrays(part, self._path), inputs, targets, self.shape, self._path
+            )
+
+        return take
+
+    def _lines(self) -> Iterator[tuple[bytes, int]]:
+        """Yield lines that are not empty, and where they begin."""
+        text, start = b"", 0
+        for piece in itertools.chain(self._pieces(), [b"\n"]):
+            text += piece
+            *whole, text = text.split(b"\n")
+            for line in whole:
+                if line.strip():
+                    yield line, start
+                start += len(line) + 1
+
     def _whole(self, inputs: str, targets: str, room: int) -> Callable[[int], Array | None]:
         """Read everything and take parts of it."""
         growth = _JSON_GROWTH if is_json(self._head) else 1
@@ -168,3 +213,11 @@ class SampleStream:
         yield self._head
         while piece := self._read(_CHUNK):
             yield piece
+
+
+def _form(value: Any) -> tuple[int, ...] | None:
+    """Return the shape of nested lists, None if they have none."""
+    try:
+        return tuple(np.shape(value))
+    except ValueError:
+        return None

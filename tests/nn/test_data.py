@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llmbol_core.errors import DataFormatError, LlmbolError, UsageError
 from llmbol_core.nn.data import (
+    conform,
     parse_npy,
     pick,
     pick_named,
@@ -22,6 +23,7 @@ from llmbol_core.nn.data import (
     read_samples,
     stratified_split,
 )
+from llmbol_core.nn.streams import SampleStream
 
 DIGITS = "specs/data/digits.npz"
 
@@ -143,3 +145,56 @@ def test_splits_that_cannot_be():
     train, test = random_split(np.zeros(10), 0.25, 1)
     assert sorted([*train, *test]) == list(range(10))
     assert len(test) == 3
+
+
+LINES = b"[1, 2]\n\n[3, 4.5]\n[5, 6]"
+ROWS = b'{"a": 1, "b": 2}\n{"a": 3, "b": 4.5}\n{"a": 5, "b": 6}\n'
+
+
+def stream(data: bytes, size: int) -> SampleStream:
+    """Return the samples of bytes that come some at a time."""
+    pieces = iter([data[i : i + size] for i in range(0, len(data), size)])
+    return SampleStream(lambda most: next(pieces, b""), "x.json", "x", "y", (2,), 1 << 20)
+
+
+def take_all(data: bytes, size: int, most: int) -> list[np.ndarray]:
+    """Return all parts of a stream."""
+    taken, parts = stream(data, size), []
+    while (part := taken.take(most)) is not None:
+        parts.append(part)
+    return parts
+
+
+@pytest.mark.parametrize("data", [LINES, ROWS, LINES.replace(b"\n", b"\r\n")])
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_lines_of_json(data, size):
+    samples = np.array([[1, 2], [3, 4.5], [5, 6]], np.float32)
+    arrays = read_arrays("x.json", data)
+    np.testing.assert_array_equal(read_samples(arrays, "x", "y", (2,), "x.json"), samples)
+    parts = take_all(data, size, 2)
+    assert [len(part) for part in parts] == [2, 1]
+    np.testing.assert_array_equal(np.concatenate(parts), samples)
+
+
+def test_lines_of_json_are_answered_as_they_come():
+    pieces = [b"[1.0, 2]\n", b"[3, 4]\n[5"]
+    taken = SampleStream(lambda most: pieces.pop(0), "x.json", "x", "y", (2,), 1 << 20)
+    for wanted, left in (([[1, 2]], 1), ([[3, 4]], 0)):
+        np.testing.assert_array_equal(taken.take(1), wanted)
+        assert len(pieces) == left
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"[1, 2]\n[3, 4", "at byte 12: not JSON"),
+        (b"[1, 2]\n[3]", "expected (input of shape|numbers in lists)"),
+        (b'[1, 2]\n{"a": 3}', "(lists of equal lengths|1 columns)"),
+        (b"[1, 2] [3, 4]\n", "at byte 7: not JSON: extra data"),
+    ],
+)
+def test_wrong_lines_of_json(data, said):
+    with pytest.raises(LlmbolError, match=said):
+        conform(read_samples(read_arrays("x.json", data), "x", "y", (2,), "x"), (2,), "x")
+    with pytest.raises(LlmbolError, match=said):
+        take_all(data, 3, 1)
