@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import mmap
 import os
 import threading
 from collections import deque
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.mapped import mapping_of, release
+from llmbol_core.ml.mapped import large_room, mapping_of, release
 from llmbol_core.native.identity import text_of
 from llmbol_core.native.shared import Write, kept
 from llmbol_core.native.threads import thread_count
@@ -118,10 +117,8 @@ def in_slabs(items: int, item: int, make: Callable[[int, Array], Array], write: 
 
 def room(size: int) -> Array:
     """Return bytes that begin a cache line, in large pages if there are many."""
-    if size >= 4 * _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, size)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        return np.frombuffer(memory, np.uint8)
+    if size >= 4 * _LARGE:
+        return large_room(size)
     raw = np.empty(size + _LINE, np.uint8)
     return raw[-raw.ctypes.data % _LINE :][:size]
 

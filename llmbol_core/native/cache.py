@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from llmbol_core import __version__
 from llmbol_core.errors import FileError
-from llmbol_core.native.cpu import processor_identity
+from llmbol_core.native.cpu import compiler_version, processor_identity
 from llmbol_core.native.files import atomic_write, user_folder
 
 LIMIT = 256 << 20
@@ -51,9 +51,7 @@ def key_of(*parts: str) -> str:
 
 @functools.cache
 def _surroundings() -> tuple[str, ...]:
-    import llvmlite
-
-    return (f"llvmlite {llvmlite.__version__}", f"llmbol {__version__}", *processor_identity())
+    return (compiler_version(), f"llmbol {__version__}", *processor_identity())
 
 
 def is_private(path: str) -> bool:

@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.native import llvm
-from llmbol_core.native.cache import ObjectCache, key_of
+from llmbol_core.native.code import library
 
 Array = NDArray[Any]
 
@@ -277,10 +276,4 @@ def interface() -> int | None:
 
 @functools.cache
 def _library() -> Any:
-    text, cache = _text(), ObjectCache()
-    key = key_of("entry", text)
-    data = cache.get(key)
-    if data is None:
-        data = llvm.compile_text(text)
-        cache.put(key, data)
-    return llvm.load_object(data, ["entry"])
+    return library("entry", _text(), ["entry"])

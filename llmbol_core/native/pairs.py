@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.native import llvm
-from llmbol_core.native.cache import ObjectCache, key_of
+from llmbol_core.native.code import library
 from llmbol_core.native.entry import (
     DATA,
     DESCR,
@@ -333,10 +332,4 @@ _FASTCALL = 0x80
 
 @functools.cache
 def _library() -> Any:
-    text, cache = _text(), ObjectCache()
-    key = key_of("pairs", text)
-    data = cache.get(key)
-    if data is None:
-        data = llvm.compile_text(text)
-        cache.put(key, data)
-    return llvm.load_object(data, ["pair"])
+    return library("pairs", _text(), ["pair"])

@@ -20,8 +20,7 @@ import threading
 from enum import IntEnum
 from typing import Any
 
-from llmbol_core.native import llvm
-from llmbol_core.native.cache import ObjectCache, key_of
+from llmbol_core.native.code import library
 from llmbol_core.native.threads import thread_count
 
 
@@ -333,13 +332,7 @@ def _forget_team() -> None:
 
 @functools.cache
 def _library() -> Any:
-    text, cache = _text(), ObjectCache()
-    key = key_of("team", text)
-    data = cache.get(key)
-    if data is None:
-        data = llvm.compile_text(text)
-        cache.put(key, data)
-    return llvm.load_object(data, ["run", "help"])
+    return library("team", _text(), ["run", "help"])
 
 
 if hasattr(os, "register_at_fork"):

@@ -17,11 +17,10 @@ from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.rows import plus, reduced, softmax_row
 from llmbol_core.ml.kernels.tiles import accumulate, lesser_number, most_rows, rows_in_turn
 from llmbol_core.ml.kernels.training import transpose_rows
-from llmbol_core.ml.kernels.vectors import Pointer
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
-    from llmbol_core.ml.kernels.vectors import Value
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("attention training")
 
@@ -94,6 +93,8 @@ class _Head:
 
     def chosen(self, condition: Value, yes: Pointer, no: Pointer) -> Pointer:
         """Return one of two places."""
+        from llmbol_core.ml.kernels.vectors import Pointer
+
         return Pointer(self.k, self.k.ir.select(condition.ir, yes.ir, no.ir), f32)
 
 

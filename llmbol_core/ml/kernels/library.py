@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmbol_core.ml.kernels.target import Target, processor_for, target
-from llmbol_core.native import llvm
-from llmbol_core.native.cache import ObjectCache, key_of
+from llmbol_core.native.code import made
 from llmbol_core.native.files import read_bytes
 from llmbol_core.native.notices import tell
 from llmbol_core.native.team import team
@@ -106,13 +105,14 @@ _lock = threading.Lock()
 def _loaded(group: Group, chosen: Target) -> Any:
     """Return a group's machine code in memory."""
     code = _sources() + (read_bytes(group.home).decode() if group.home else "")
-    key, cache = key_of("kernels", group.name, chosen.name, code), ObjectCache()
-    data = cache.get(key)
-    if data is None:
+
+    def compiled() -> bytes:
+        from llmbol_core.native.llvm import compile_text
+
         tell("compiling kernels for this processor, which is done once")
-        data = llvm.compile_text(text_of(group, chosen), 3, processor_for(chosen))
-        cache.put(key, data)
-    return llvm.load_object(data, group.kernels)
+        return compile_text(text_of(group, chosen), 3, processor_for(chosen))
+
+    return made(("kernels", group.name, chosen.name, code), group.kernels, compiled)
 
 
 def text_of(group: Group, chosen: Target) -> str:

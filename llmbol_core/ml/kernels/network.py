@@ -17,8 +17,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from llmbol_core.native import llvm
-from llmbol_core.native.cache import ObjectCache, key_of
+from llmbol_core.native.code import library
 
 _TEXT = """
 define void @network(ptr %arguments, i64 %begin, i64 %end, i64 %thread) {
@@ -143,10 +142,4 @@ def address(name: str) -> int:
 
 @functools.cache
 def _library() -> Any:
-    text, cache = _TEXT + _PATCHES, ObjectCache()
-    key = key_of("network", text)
-    data = cache.get(key)
-    if data is None:
-        data = llvm.compile_text(text)
-        cache.put(key, data)
-    return llvm.load_object(data, ["network", "patch"])
+    return library("network", _TEXT + _PATCHES, ["network", "patch"])
