@@ -7,6 +7,7 @@ is the one boundary where an ``LlmbolError`` becomes a line on standard error an
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import io
@@ -22,6 +23,8 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup, TyperOption
+from typer.main import get_command_name, get_group
+from typer.models import CommandInfo, TyperInfo
 
 from llmbol_core import __version__
 from llmbol_core.errors import LlmbolError, SourceError, SpecError
@@ -91,7 +94,7 @@ def run(group: typer.Typer) -> NoReturn:
     if sys.stderr.isatty():
         listen(_show_notice)
     try:
-        group()
+        get_group(called(group, sys.argv[1:]))()
     except LlmbolError as error:
         fail(error)
     except BrokenPipeError:
@@ -108,6 +111,35 @@ def run(group: typer.Typer) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def called(group: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """Return a command group without the commands that these words do not ask for.
+
+    Making commands of all functions takes longer than many a command runs.
+    """
+    found = _registered(group, words[0] if words else "")
+    if found is None:
+        return group
+    only = copy.copy(group)
+    only.registered_commands = [found] if isinstance(found, CommandInfo) else []
+    only.registered_groups = [found] if isinstance(found, TyperInfo) else []
+    return only
+
+
+def _registered(group: typer.Typer, name: str) -> CommandInfo | TyperInfo | None:
+    """Return the command or group of commands of this name, None if there is none."""
+    for command in group.registered_commands:
+        if name == (command.name or get_command_name(getattr(command.callback, "__name__", ""))):
+            return command
+    for part in group.registered_groups:
+        if name == part.name:
+            return part
+        if part.typer_instance is not None and not isinstance(part.name, str):
+            inner = _registered(part.typer_instance, name)
+            if inner is not None:
+                return inner
+    return None
 
 
 def _open_streams() -> None:

@@ -44,4 +44,4 @@ def _functions(modules: Iterable[str]) -> Iterator[tuple[str, int, Function]]:
 
 
 def _unnamed(kind: Function) -> str:
-    return str(replace(kind, arguments=tuple(replace(a, name="") for a in kind.arguments)))
+    return str(replace(kind, arguments=tuple(a._replace(name="") for a in kind.arguments)))

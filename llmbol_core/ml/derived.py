@@ -13,7 +13,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -111,6 +110,8 @@ def in_slabs(items: int, item: int, make: Callable[[int, Array], Array], write: 
     if threads < 2:
         deque(map(work, firsts), 0)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(threads) as pool:
         deque(pool.map(work, firsts), 0)
 

@@ -11,6 +11,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from llmbol_core.errors import DtypeError, ModelError, ShapeError, nearest
 from llmbol_core.ml.constants import Constants, Held
 from llmbol_core.ml.dtypes import F32
+from llmbol_core.ml.folding import FACTORS
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.ops import OPS
@@ -71,7 +73,9 @@ class Engine:
             }
         )
         constant = graph.constant_steps()
-        with single_threaded_blas():
+        # Finding BLAS takes longer than most factors do.
+        is_plain = all(step.op in FACTORS for step in constant)
+        with nullcontext() if is_plain else single_threaded_blas():
             for step in constant:
                 self._held.compute(step)
         done = {step.output.index for step in constant}

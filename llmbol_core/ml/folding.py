@@ -14,6 +14,8 @@ from llmbol_core.ml.graph import Graph, Step, Value
 
 _BEFORE = frozenset({"linear", "conv1d", "conv2d"})
 """The operations whose output channels are the first axis of their weight."""
+FACTORS = frozenset({"sqrt", "scale", "div", "reshape", "sub", "neg", "mul", "add"})
+"""The operations on weights that the pass writes down: none of them is a product of matrices."""
 
 
 def fold_batch_norm(graph: Graph, blocked: Collection[str] = ()) -> Graph:

@@ -8,6 +8,9 @@ import os
 import platform
 from typing import NamedTuple
 
+from llmbol_core.errors import FileError
+from llmbol_core.native.files import read_bytes
+
 
 class Processor(NamedTuple):
     """The target that machine code is made for: platform triple, model and features."""
@@ -18,24 +21,8 @@ class Processor(NamedTuple):
 
 
 @functools.cache
-def host_processor() -> Processor:
-    """Return what code compiled here is for, by what was found before or by the compiler.
-
-    Raises ImportError if there is none.
-    """
-    from llmbol_core.native.cache import ObjectCache, key_of
-
-    key, cache = key_of("processor"), ObjectCache()
-    data = cache.get(key)
-    if data is None:
-        data = "\n".join(_detected()).encode()
-        cache.put(key, data)
-    return Processor(*data.decode().split("\n"))
-
-
-@functools.cache
-def _detected() -> Processor:
-    """Return what the compiler says of this processor."""
+def detected() -> Processor:
+    """Return what the compiler says of this processor. Raises ImportError if there is none."""
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features().flatten()
@@ -51,8 +38,12 @@ def compiler_version() -> str:
     found = importlib.util.find_spec("llvmlite")
     if found is None or found.origin is None:
         raise ImportError("there is no llvmlite")
-    with open(os.path.join(os.path.dirname(found.origin), "_version.py"), encoding="utf-8") as file:
-        return file.read()
+    try:
+        return read_bytes(os.path.join(os.path.dirname(found.origin), "_version.py")).decode()
+    except FileError:
+        import llvmlite
+
+        return str(llvmlite.__version__)
 
 
 _SHOWN = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part",
@@ -70,10 +61,10 @@ def processor_identity() -> tuple[str, ...]:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             lines = file.read(1 << 14).partition("\n\n")[0].splitlines()
     except OSError:
-        return tuple(_detected())
+        return tuple(detected())
     fields = dict(line.partition(":")[::2] for line in lines)
     known = {name.strip(): value.strip() for name, value in fields.items()}
     found = [known[name] for name in _SHOWN if name in known]
     if not found:
-        return tuple(_detected())
+        return tuple(detected())
     return (platform.system(), platform.machine(), *found)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     no regular file (a terminal, a pipe, ``/dev/null``) is written to directly.
     """
     target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".llmbol-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(target), f".llmbol-{os.urandom(8).hex()}.tmp")
     try:
         mode = _mode_of_target(path)
         if mode is not None and not stat.S_ISREG(mode):

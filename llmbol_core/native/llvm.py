@@ -14,8 +14,9 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from llmbol_core.errors import UsageError
-from llmbol_core.native.cpu import Processor, host_processor
+from llmbol_core.native.cpu import Processor
 from llmbol_core.native.library import Library, function
+from llmbol_core.native.processor import host_processor
 
 __all__ = ["Library", "compile_text", "function", "load_object"]
 

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import mmap
 import os
-import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -65,7 +64,7 @@ def _mapped(folder: str, path: str, size: int) -> memoryview:
 
 def _make(path: str, size: int, make: Callable[[Write], None]) -> None:
     """Write a file, unless another process is the first to have done so."""
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.truncate(descriptor, size)

@@ -361,10 +361,10 @@ def _exctab(draft: Draft, token: Token) -> None:
         raise draft.stream.error("an exception should come first", token)
     handler = draft.handlers[-1]
     if draft.stream.skip("*"):
-        handler = replace(handler, default_pc=draft.next_number("a pc"))
+        handler = handler._replace(default_pc=draft.next_number("a pc"))
     else:
         label = (draft.text("a pattern"), draft.next_number("a pc"))
-        handler = replace(handler, labels=(*handler.labels, label))
+        handler = handler._replace(labels=(*handler.labels, label))
     draft.handlers[-1] = handler
 
 

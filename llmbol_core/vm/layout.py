@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 ARGUMENTS = 32
 """Offset of the first argument in a frame."""
@@ -82,8 +83,7 @@ class Reference(Type):
         return f"{self.kind} {'' if self.kind == 'ref' else 'of '}{self.element}"
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A named part of a record or an argument of a function, with the marks of its declaration."""
 
     name: str
@@ -228,8 +228,7 @@ class ModuleType(Type):
     __repr__ = __str__
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The frame of a call; its size is 0 for varargs functions, whose callers lay out their own."""
 
     size: int

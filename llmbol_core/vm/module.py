@@ -138,8 +138,7 @@ class Import(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True)
-class Handler:
+class Handler(NamedTuple):
     """An exception handler for pc1 <= pc < pc2.
 
     ``labels`` are (pattern, pc) pairs: the first ``typed`` of them are names of exceptions, the

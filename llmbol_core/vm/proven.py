@@ -1,8 +1,8 @@
 """Verifying modules once: of large ones it is kept on disk that they are proven.
 
 What is kept is a file in the cache of machine code, private like that, whose key is made from the
-object's bytes and from the text of this package. It says that those bytes passed, and what is to be
-compared when the module is linked.
+object's bytes and from the state of this package's files. It says that those bytes passed, and what
+is to be compared when the module is linked.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def prove(module: Module, content: memoryview | None) -> Proof:
     if content is None or len(module.instructions) < _WORTH_KEEPING:
         return _proof(module)
     from llmbol_core.native.cache import ObjectCache, key_of
-    from llmbol_core.native.identity import text_of
+    from llmbol_core.native.identity import state_of
 
-    text = text_of(os.path.dirname(__file__))
-    key, cache = key_of(_PROVEN, text, hashlib.sha256(content).hexdigest()), ObjectCache()
+    state = state_of(os.path.dirname(__file__))
+    key, cache = key_of(_PROVEN, state, hashlib.sha256(content).hexdigest()), ObjectCache()
     kept = cache.get(key)
     if kept is not None:
         with suppress(ValueError, TypeError):

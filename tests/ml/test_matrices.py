@@ -69,7 +69,7 @@ def test_other_numbers_are_left_to_numpy(rng):
 @pytest.mark.parametrize("chosen", ["avx2", "sse4", "generic", "neon"])
 def test_every_instruction_set_gives_the_same(chosen, monkeypatch, rng):
     from llmbol_core.ml.kernels.target import TARGETS
-    from llmbol_core.native.cpu import host_processor
+    from llmbol_core.native.processor import host_processor
 
     if not TARGETS[chosen].fits(host_processor()):
         pytest.skip("not on this machine")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llmbol_core import deploy
-from llmbol_core.native import code, cpu, llvm
+from llmbol_core.native import code, cpu, llvm, processor
 from llmbol_core.native.library import function
 from llmbol_core.nn.builder import build_model
 from llmbol_core.nn.checkpoint import save
@@ -48,9 +48,9 @@ def test_code_is_compiled_once(elsewhere, monkeypatch):
 
 
 def test_the_processor_is_looked_at_once(elsewhere, monkeypatch):
-    found = cpu.host_processor.__wrapped__()
-    monkeypatch.setattr(cpu, "_detected", never)
-    assert cpu.host_processor.__wrapped__() == found
+    found = processor.host_processor.__wrapped__()
+    monkeypatch.setattr(processor, "detected", never)
+    assert processor.host_processor.__wrapped__() == found
     assert found.triple
     assert "+" in found.features
 

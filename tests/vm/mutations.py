@@ -174,7 +174,7 @@ def _handler(module: Module, chance: random.Random) -> Module:
     at = chance.randrange(len(handlers))
     field = chance.choice(("offset", "pc1", "pc2", "type", "typed", "default_pc"))
     value = max(getattr(handlers[at], field) + chance.choice(_STEPS), 0)
-    handlers[at] = replace(handlers[at], **{field: value})
+    handlers[at] = handlers[at]._replace(**{field: value})
     return replace(module, handlers=tuple(handlers))
 
 

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 
 from llmbol_core.errors import UsageError, nearest
-from llmbol_core.native.cpu import Processor, host_processor
+from llmbol_core.native.cpu import Processor
+from llmbol_core.native.processor import host_processor
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ Out = NDArray[Any] | None
 Short = Callable[..., Array | None]
 """Computes what it can of small arrays, without a look at anything else; None for all the rest."""
 
-Example = Callable[[np.random.Generator], tuple[tuple[Any, ...], dict[str, Any]]]
+Example = Callable[["np.random.Generator"], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 @dataclass(frozen=True)

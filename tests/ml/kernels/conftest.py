@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmbol_core.ml.kernels.target import TARGETS
-from llmbol_core.native.cpu import host_processor
+from llmbol_core.native.processor import host_processor
 
 RUNNABLE = [name for name, row in TARGETS.items() if row.fits(host_processor())]
 

@@ -14,7 +14,7 @@ from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.plan import parts
 from llmbol_core.ml.plan.rules import RULES
 from llmbol_core.ml.quantization import quantize
-from llmbol_core.native.cpu import host_processor
+from llmbol_core.native.processor import host_processor
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
 
