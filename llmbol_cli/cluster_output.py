@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import typer
 
 from llmbol_cli import render
-from llmbol_core.errors import TaskFailed, UsageError
+from llmbol_core.errors import FileError, TaskFailed, UsageError
 
 if TYPE_CHECKING:
     from llmbol_core.distributed.client import Result
@@ -69,21 +69,35 @@ def deliver_parts(results: Iterable[Result], output: str | None, as_json: bool) 
             _write_parts(results, file)
 
 
-def deliver_files(
-    results: Iterable[Result], paths: Sequence[Path], folder: str, as_json: bool
-) -> None:
-    """Write each result to a file of its own, named as its input with ``.out`` behind."""
-    from llmbol_core.distributed.client import describe
-    from llmbol_core.native.files import atomic_write
+def targets_in(folder: str, paths: Sequence[Path]) -> list[str]:
+    """Return the file for each input in a folder, which is made: its name with ``.out`` behind.
 
+    Raises UsageError or FileError, before anything is submitted, if that cannot be.
+    """
     names = [f"{path.name}.out" for path in paths]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"two of the inputs would both be written to {folder}: {twice}")
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:
+        raise FileError(folder, "not a directory") from error
+    except OSError as error:
+        raise FileError.of(error, folder) from error
+    targets = [os.path.join(folder, name) for name in names]
+    for target in targets:
+        check_output(target, False, *map(str, paths))
+    return targets
+
+
+def deliver_files(results: Iterable[Result], targets: Sequence[str], as_json: bool) -> None:
+    """Write each result to a file of its own."""
+    from llmbol_core.distributed.client import describe
+    from llmbol_core.native.files import atomic_write
+
     kept = []
-    for name, result in zip(names, results, strict=True):
-        with atomic_write(os.path.join(folder, name)) as file:
+    for target, result in zip(targets, results, strict=True):
+        with atomic_write(target) as file:
             file.write(result.data)
         kept.append(result)
     if as_json:

@@ -19,6 +19,7 @@ from llmbol_cli.cluster_output import (
     deliver_files,
     deliver_parts,
     deliver_run,
+    targets_in,
 )
 from llmbol_cli.options import AsJson, Data, Epochs, Seed, Settings, connected, file_name, size
 
@@ -154,8 +155,10 @@ def map_files(
         "program": program, "arguments": arguments or [], "max_memory": size(max_memory),
     }  # fmt: skip
     options = _options(priority, retries, timeout, capability, strategy)
-    to_folder = output is not None and (output.endswith(os.sep) or os.path.isdir(output))
-    if not to_folder:
+    targets = None
+    if output is not None and (output.endswith(os.sep) or os.path.isdir(output)):
+        targets = targets_in(output, paths)
+    else:
         check_output(output, as_json, program, *map(str, paths))
     whole = _task("run", id, payload, options)
     with connected() as client:
@@ -165,8 +168,8 @@ def map_files(
             return
         with render.progress("waiting") as progress:
             client.wait(ids, progress=progress)
-        if to_folder:
-            deliver_files(map(client.result, ids), paths, str(output), as_json)
+        if targets is not None:
+            deliver_files(map(client.result, ids), targets, as_json)
         else:
             deliver_parts(map(client.result, ids), output, as_json)
 

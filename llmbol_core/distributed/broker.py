@@ -115,8 +115,10 @@ class Broker:
         try:
             return await self.door.start(host, port)
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise ClusterError(f"the broker cannot listen on {host}:{port}: {why}") from error
+            # The event loop's own words have the address in them once more.
+            why = (os.strerror(error.errno) if error.errno else str(error)).lower()
+            where = f"{host}:{port}" if port else host
+            raise ClusterError(f"the broker cannot listen on {where}: {why}") from error
 
     def refusal(self, invitation: str | None) -> str | None:
         """Return why a node that came by an invitation may not stay, if so."""

@@ -143,6 +143,8 @@ class StateDirectory:
             for path in (self.root, self.files, self.results, self.scratch, self.root / "logs"):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self.root.stat()
+        except FileExistsError as error:
+            raise FileError(str(path), "not a directory") from error
         except OSError as error:
             raise FileError.of(error, self.root) from error
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:

@@ -275,6 +275,14 @@ def test_many_files_and_large_ones_are_worked_on_in_pieces(directory, tmp_path, 
     assert [line.split()[0] for line in listed.splitlines()[1:]] == [
         f"greet.{n}" for n in (1, 2, 3)
     ]
+    Path("file").touch()
+    for words, why in (
+        (("-o", "file/"), "file/: not a directory"),
+        (("-o", "outs/", "--inputs", "outs/../a.txt"), "both be written to outs/: a.txt.out"),
+    ):
+        ended = cluster(directory, *mapped, *words)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert why in ended.stderr
     nothing = cluster(directory, "submit", "map", "hello.dis", "--inputs", "*.csv")
     assert (nothing.returncode, nothing.stderr) == (1, "error: no file matches '*.csv'\n")
     checkpoint.save(build_model("small", [4]).linear(4, 3).relu().build(), "m.gguf")
