@@ -17,10 +17,10 @@ Timeout = Annotated[float | None, typer.Option(metavar="S", min=0, help="Seconds
 
 
 @app.callback(invoke_without_command=True)
-def nodes(context: typer.Context) -> None:
+def nodes(context: typer.Context, as_json: AsJson = False) -> None:
     """List, add, spare and remove nodes."""
     if context.invoked_subcommand is None:
-        list_nodes()
+        list_nodes(as_json)
 
 
 @app.command("list")

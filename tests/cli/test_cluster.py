@@ -253,6 +253,8 @@ def test_a_cluster_that_is_drained_ends_what_it_began_and_keeps_the_rest(tmp_pat
     assert [(task["id"], task["interruptions"]) for task in listed][2:] == [("t0", 0)]
     ended = json.loads(cluster(directory, "wait", "t0", "t1", "t2", "--json").stdout)
     assert [task["state"] for task in ended] == ["done"] * 3
+    listed = json.loads(cluster(directory, "nodes", "--json").stdout)
+    assert [(node["name"], node["state"]) for node in listed] == [("node-1", "up")]
     shown = cluster(directory, "nodes").stdout.splitlines()
     assert shown[1].split()[:2] == ["node-1", "up"]
     assert cluster(directory, "stop").returncode == 0
