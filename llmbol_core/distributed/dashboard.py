@@ -168,7 +168,8 @@ def _tasks(status: ClusterStatus, metrics: Metrics) -> dict[str, float]:
 
 def _latency(status: ClusterStatus, metrics: Metrics) -> dict[str, float]:
     known = (("0.5", metrics.p50_ms), ("0.9", metrics.p90_ms), ("0.99", metrics.p99_ms))
-    return {f'{{quantile="{q}"}}': ms / 1000 for q, ms in known if ms is not None}
+    quantiles = {f'{{quantile="{q}"}}': ms / 1000 for q, ms in known if ms is not None}
+    return {**quantiles, "_sum": metrics.latency_s, "_count": metrics.ended}
 
 
 Values = Callable[[ClusterStatus, Metrics], dict[str, float]]
@@ -181,18 +182,18 @@ _CLUSTER: tuple[tuple[str, str, str, Values], ...] = (
     ("retries_total",    "counter", "Attempts that were repeated.",  lambda s, m: {"": s.retries}),
     ("tasks_per_second", "gauge",   "Tasks that ended lately.",      lambda s, m: {"": m.rate}),
     ("overhead_percent", "gauge",   "Nodes' time not for tasks.",    lambda s, m: {"": s.overhead}),
-    ("latency_seconds",  "gauge",   "From submission to the end.",   _latency),
+    ("latency_seconds",  "summary", "From submission to the end.",   _latency),
 )
-# name                      what                               value
-_NODE: tuple[tuple[str, str, Callable[[NodeStatus], float]], ...] = (
-    ("up",                  "Whether a node serves.",          lambda n: n.serves),
-    ("running",             "Tasks that a node has.",          lambda n: n.running),
-    ("done",                "Tasks that a node did.",          lambda n: n.done),
-    ("failed",              "Tasks that failed on a node.",    lambda n: n.failed),
-    ("cpu_percent",         "Percent of one core.",            lambda n: n.cpu),
-    ("memory_bytes",        "Resident memory.",                lambda n: n.memory_mb * 1e6),
-    ("models",              "Models that a node has loaded.",  lambda n: n.models),
-    ("heartbeat_seconds",   "Since a node was last heard of.", lambda n: n.heartbeat),
+# name                type       what                               value
+_NODE: tuple[tuple[str, str, str, Callable[[NodeStatus], float]], ...] = (
+    ("up",                "gauge",   "Whether a node serves.",        lambda n: n.serves),
+    ("running",           "gauge",   "Tasks that a node has.",        lambda n: n.running),
+    ("done_total",        "counter", "Tasks that a node did.",        lambda n: n.done),
+    ("failed_total",      "counter", "Tasks that failed on a node.",  lambda n: n.failed),
+    ("cpu_percent",       "gauge",   "Percent of one core.",          lambda n: n.cpu),
+    ("memory_bytes",      "gauge",   "Resident memory.",              lambda n: n.memory_mb * 1e6),
+    ("models",            "gauge",   "Models that it has loaded.",    lambda n: n.models),
+    ("heartbeat_seconds", "gauge",   "Since it was last heard of.",   lambda n: n.heartbeat),
 )
 # fmt: on
 
@@ -207,7 +208,7 @@ def prometheus(status: ClusterStatus, metrics: Metrics) -> str:
 
     for name, kind, what, values in _CLUSTER:
         add(name, kind, what, values(status, metrics))
-    for name, what, value in _NODE:
+    for name, kind, what, value in _NODE:
         by_node = {f'{{node="{node.name}"}}': value(node) for node in status.nodes}
-        add(f"node_{name}", "gauge", what, by_node)
+        add(f"node_{name}", kind, what, by_node)
     return "\n".join(lines) + "\n"

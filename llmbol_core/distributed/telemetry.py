@@ -42,6 +42,10 @@ class Metrics:
     """How long tasks took from submission to their end, of the latest: the median ..."""
     p90_ms: float | None
     p99_ms: float | None
+    ended: int
+    """Tasks that ended since the broker started ..."""
+    latency_s: float
+    """... and how long they took in all, in seconds."""
     events: tuple[Happening, ...]
     """The latest last."""
 
@@ -60,12 +64,14 @@ class Telemetry:
     """Gathers what ``Metrics`` tells, in a fixed amount of memory."""
 
     def __init__(self) -> None:
+        self._ended, self._latency = 0, 0.0
         self._latencies: deque[float] = deque(maxlen=SAMPLES)
         self._ends: dict[int, int] = {}
         self._events: deque[Happening] = deque(maxlen=EVENTS)
 
     def ended(self, now: float, latency: float) -> None:
         """Count a task that ended, so many seconds after it was submitted."""
+        self._ended, self._latency = self._ended + 1, self._latency + latency
         self._latencies.append(latency)
         second = int(now)
         self._ends[second] = self._ends.get(second, 0) + 1
@@ -83,7 +89,8 @@ class Telemetry:
         rate = sum(throughput[-RATE_SECONDS:]) / RATE_SECONDS
         ordered = sorted(self._latencies)
         p50, p90, p99 = (quantile(ordered, q) for q in (0.5, 0.9, 0.99))
-        return Metrics(rate, throughput, p50, p90, p99, tuple(self._events))
+        totals = self._ended, self._latency
+        return Metrics(rate, throughput, p50, p90, p99, *totals, tuple(self._events))
 
 
 def quantile(ordered: Sequence[float], q: float) -> float | None:

@@ -4,7 +4,7 @@
 
     u32 size of the header | u32 size of the body | header: JSON | body: bytes     (big-endian)
 
-The broker begins with a frame that says ``{"protocol": 1}``. A request's header is
+The broker begins with a frame that says ``{"protocol": 2}``. A request's header is
 ``{"call": name, "arguments": {...}}``, that of the answer ``{"result": ...}`` or
 ``{"error": kind, "why": text}``. Nothing that is received is ever executed or unpickled.
 """
@@ -23,7 +23,7 @@ from llmbol_core.errors import ClusterError, NoCluster, UsageError
 if TYPE_CHECKING:
     import asyncio
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_HEADER = 64 << 20
 MAX_BODY = 32 << 20
 CONNECT_SECONDS = 5.0

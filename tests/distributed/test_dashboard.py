@@ -88,6 +88,14 @@ def test_metrics_are_what_prometheus_reads(page, client):
     assert float(values['llmbol_tasks{state="done"}']) >= 5
     assert values['llmbol_node_up{node="node-1"}'] == "1"
     assert float(values['llmbol_latency_seconds{quantile="0.99"}']) > 0
+    assert float(values["llmbol_latency_seconds_count"]) >= 5
+    assert 0 < float(values["llmbol_latency_seconds_sum"]) < 60
+    assert float(values['llmbol_node_done_total{node="node-1"}']) >= 0
+    if promtool := shutil.which("promtool"):
+        told = subprocess.run(
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
+        assert (told.returncode, told.stderr) == (0, "")
     assert json.loads(ask(page, f"/status.json?token={page.token}")[2])["status"]["nodes"]
 
 
