@@ -64,6 +64,8 @@ class Interpreter:
         self.scheduler: Scheduler
         self.process: Process
         """The process that runs."""
+        self.started = 0
+        """How many processes have been started; the last one's number."""
         self.linked: dict[int, Linked] = {}
         self._next_links = 1
         self._spare_links: list[int] = []
@@ -140,6 +142,10 @@ class Interpreter:
         """Put the step of an instruction in its place."""
         steps[pc] = step
 
+    def constant(self, value: int) -> int:
+        """Return the address of a word with this value, which lives as long as the engine."""
+        return self._maker.constant(value)
+
     def release_constants(self) -> None:
         """Free what was made in the arena for instructions."""
         self._maker.release_constants()
@@ -153,6 +159,12 @@ class Interpreter:
     def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
         """Return an empty queue for those of some processes that are ready to run."""
         return deque()
+
+    def forget_process(self, process: Process) -> None:
+        """Give up what was made for a process that has ended."""
+
+    def observe(self) -> None:
+        """From now on somebody hears of each process that ends."""
 
     # Memory
 

@@ -37,7 +37,7 @@ from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import FileFault
-from llmbol_core.vm.process import Process
+from llmbol_core.vm.process import FIRST_EXTENT, Process
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 
@@ -96,7 +96,6 @@ class InfernoVM:
         self.scheduler = self.engine.scheduler = Scheduler(self.engine)
         self.loader = Loader(self.engine, host_modules or {}, verify, self._report)
         self._handles: dict[str, int] = {}
-        self._started = 0
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
         self.session = Session()
@@ -166,6 +165,7 @@ class InfernoVM:
             self.heap.release(result)
             raise
         self._results[process.pid] = result
+        process.is_kept = True
         return process.pid
 
     def wait(self) -> None:
@@ -222,7 +222,7 @@ class InfernoVM:
         return VMStats(
             modules=len(self.loader.modules),
             processes=len(self.scheduler.processes),
-            processes_started=self._started,
+            processes_started=self.engine.started,
             instructions=self.scheduler.instructions,
             objects=self.heap.objects,
             memory_used=self.heap.used,
@@ -252,8 +252,9 @@ class InfernoVM:
             raise LimitError("process", f"the program has {self.limits.threads} of them")
         environment = (parent.environment if parent else self.environment).inherit()
         extent = self.engine.module_of(handle).module.stack_extent
-        self._started += 1
-        pid = self._started
+        extent = extent if parent else max(extent, FIRST_EXTENT)
+        self.engine.started += 1
+        pid = self.engine.started
         group = parent.group if parent else pid
         process = self.engine.new_process(pid, group, environment, extent)
         process.sharing = parent.sharing if parent else ""
@@ -272,11 +273,13 @@ class InfernoVM:
         self.engine.channels.withdraw(process)
         # What a program has damaged stays where it is, until the machine is closed.
         with suppress(Trap, *ASTRAY):
+            process.stack.leave_modules(process.fp)
             process.stack.pop_above(0)
             process.stack.free()
             self.heap.release(process.handle)
             self.heap.release(self._results.pop(process.pid, NIL))
         self.scheduler.remove(process)
+        self.engine.forget_process(process)
         process.environment.close(message)
 
     def _end_all(self) -> None:

@@ -12,7 +12,7 @@ up again at each of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
@@ -31,7 +31,9 @@ SENDS, RECEIVES, IN_ALT = "sends", "receives", "waits in alt"
 """What a process that waits at channels waits for."""
 
 _LEAST_EXTENT = 1024
-_MOST_EXTENT = 1 << 24
+FIRST_EXTENT = 1 << 13
+"""What the stack of a process should have at least that no other one has spawned."""
+MOST_EXTENT = 1 << 24
 
 
 class Raised(Exception):
@@ -42,12 +44,25 @@ class Raised(Exception):
         self.name, self.value = name, value
 
 
-class _Extent(NamedTuple):
+class Extent(NamedTuple):
     """A piece of a stack, and how far the piece before it was filled."""
 
     base: int
     limit: int
     previous_top: int
+
+
+class Extents(Protocol):
+    """The pieces of a stack, the last one at -1: what a list of them can do."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def append(self, extent: Extent, /) -> None:
+        """Put a piece behind the others."""
+
+    def pop(self) -> Extent:
+        """Take out the last piece."""
 
 
 class Stack:
@@ -56,12 +71,11 @@ class Stack:
     Where a piece is full another one follows, twice as large, so that no frame ever moves.
     """
 
-    def __init__(self, heap: Heap, extent: int) -> None:
+    def __init__(self, heap: Heap, extent: int, extents: Extents | None = None) -> None:
         self._heap = heap
-        self._extents: list[_Extent] = []
+        self._extents: Extents = [] if extents is None else extents
         self.top = self.limit = self.base = 0
-        self._extent = max(extent, _LEAST_EXTENT)
-        self._extend(0)
+        self._begin(first_extent(extent))
 
     def push(self, number: int) -> int:
         """Make a frame of a type and return its address; its pointers are nil."""
@@ -110,11 +124,20 @@ class Stack:
                 return
             self._shrink()
 
+    def leave_modules(self, frame: int) -> None:
+        """Release the handles that frames, from one on, keep for the modules of their callers."""
+        for _ in range(self._heap.limit // LEAST_FRAME):
+            if not frame:
+                return
+            handle = self._heap.pointer(frame + MODULE)
+            frame = self._heap.pointer(frame + CALLER)
+            if handle:
+                self._heap.release(handle)
+
     def free(self) -> None:
         """Give the stack's memory back; its frames were dropped before."""
-        for extent in self._extents:
-            self._heap.free(extent.base)
-        self._extents = []
+        while self._extents:
+            self._heap.free(self._extents.pop().base)
 
     def _frames(self, start: int) -> list[int]:
         """Return the frames of the last extent from an address on."""
@@ -128,13 +151,15 @@ class Stack:
         return frame + frame_size(self._heap.types[self._heap.word(frame + TYPE)].size)
 
     def _extend(self, size: int) -> None:
-        self._extent = min(2 * self._extent, _MOST_EXTENT)
-        room = max(self._extent, size)
+        self._begin(max(min(2 * (self.limit - self.base), MOST_EXTENT), size))
+
+    def _begin(self, room: int) -> None:
+        """Go on with a new piece of so many bytes."""
         try:
             base = self._heap.new_object(STACK, room)
         except Trap:
             raise Trap(traps.MAIN_FULL) from None
-        self._extents.append(_Extent(base, base + room, self.top))
+        self._extents.append(Extent(base, base + room, self.top))
         self.base = self.top = base
         self.limit = base + room
 
@@ -142,9 +167,13 @@ class Stack:
         """Go back to the extent before the last."""
         gone = self._extents.pop()
         self._heap.free(gone.base)
-        self._extent = max(self._extent // 2, _LEAST_EXTENT)
         last = self._extents[-1]
         self.base, self.limit, self.top = last.base, last.limit, gone.previous_top
+
+
+def first_extent(extent: int) -> int:
+    """Return the bytes of the first piece of a stack, given what the module asks for."""
+    return 2 * max(extent, _LEAST_EXTENT)
 
 
 def frame_size(size: int) -> int:
@@ -174,6 +203,8 @@ class Process:
         self.fault: Raised | Trap | None = None
         """An exception to raise when it next runs."""
         self.is_killed = False
+        self.is_kept = False
+        """Whether somebody waits for its end who is no process."""
         self.sharing = ""
         """What its group hears of an exception that ends a member: see ``groups.py``."""
         self.last_exception = ""

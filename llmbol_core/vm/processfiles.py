@@ -101,6 +101,7 @@ class ProcessFiles(MadeTree):
         if name == "wait":
             if access != OREAD:
                 raise FileFault(EPERM)
+            self._machine.engine.observe()
             return _Wait(text, self._process(number).environment)
         return text_file(text, access, lambda: self._texts[name](self._process(number)))
 
@@ -125,6 +126,7 @@ class ProcessFiles(MadeTree):
                     raise FileFault(EPERM)
                 if mode not in SHARING:
                     raise FileFault("bad process or channel control request")
+                self._machine.engine.observe()
                 process.sharing = mode
             case ["restricted" | "private"]:
                 pass  # nothing here grants more than that

@@ -301,7 +301,7 @@ class StepMaker:
     def _immediate(self, role: OperandRole, value: int, types: list[int]) -> float:
         """Return an immediate as the step reads it."""
         if role.is_storage:
-            return self._constant(value)
+            return self.constant(value)
         if role.type == "D":
             return types[value] if 0 <= value < len(types) else 0
         kind = TYPES[role.type].kind
@@ -311,7 +311,7 @@ class StepMaker:
             return float(value)
         return value & 0xFF if role.type == "B" else value
 
-    def _constant(self, value: int) -> int:
+    def constant(self, value: int) -> int:
         """Return the address of a word that holds an immediate."""
         if value not in self._constants:
             ref = self._heap.new_object(STACK, 8)

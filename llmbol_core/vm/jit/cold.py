@@ -40,9 +40,10 @@ class ColdInstruction:
 class ColdLowerer(Emitter):
     """Emits the handler of one opcode."""
 
-    def __init__(self, op: Op) -> None:
+    def __init__(self, op: Op, name: str = "", otherwise: str = "@python") -> None:
         super().__init__()
         self.instruction = ColdInstruction(op)
+        self._name, self._otherwise = name or f"op_{op.mnemonic}", otherwise
         self._guards = False
 
     def text(self) -> str:
@@ -58,9 +59,9 @@ class ColdLowerer(Emitter):
             self.next()
         if self._guards:
             self.begin("x")
-            self.tail("@python")
+            self.tail(self._otherwise)
         body = "\n".join(self.lines)
-        return f"define internal fastcc i64 @op_{op.mnemonic}({HEAD}) {{\n{body}\n}}\n"
+        return f"define internal fastcc i64 @{self._name}({HEAD}) {{\n{body}\n}}\n"
 
     def _lower_meaning(self) -> None:
         op = self.instruction.op
@@ -223,6 +224,7 @@ def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
 
 SHARED = "@"
 """How the names begin of functions that regions call."""
+_RET = next(op for op in OPS if op.mnemonic == "ret")
 _SPECIAL = ("python", "undecoded", "count", "enter")
 
 
@@ -253,6 +255,7 @@ def interpreter_text() -> str:
     """
     load_hosted()
     parts = [DISPATCH, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
+    parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
     names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]
     stores = "".join(

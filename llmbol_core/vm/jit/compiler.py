@@ -47,8 +47,9 @@ class Native:
         handlers: Mapping[str, int],
         threshold: int,
         plain_type: Callable[[int], int],
+        constant: Callable[[int], int],
     ) -> None:
-        self.decoded = DecodedCode(loaded, handlers, threshold, plain_type)
+        self.decoded = DecodedCode(loaded, handlers, threshold, plain_type, constant)
         self.code = code_of(loaded.module, loaded.content)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}

@@ -10,9 +10,10 @@
     32 s   40 m   48 d    offset and base, 4 bytes each, or an immediate of 8 bytes
     60 a counter          how often the instruction may still run before it is worth compiling
 
-The 64 bytes before the first one begin with the number of instructions. Immediate labels are
-addresses of instructions, immediate types numbers of the heap, and so are sizes of what is put into
-lists. Of modules that are not verified Python runs every instruction.
+The 64 bytes before the first one begin with the number of instructions and how many bytes the
+stack of a process begins with. Immediate labels are addresses of instructions, immediate types
+numbers of the heap, and so are sizes of what is put into lists; what is sent is the address of a
+constant. Of modules that are not verified Python runs every instruction.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.isa import TYPES, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.process import first_extent
 
 if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
 
 SIZE = 64
+STACK_BYTES = 8 - SIZE
+"""Where, from the first instruction, the bytes that stacks begin with are."""
 HANDLER, OWN, ENTRY, NUMBER, MODES, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 32, 56, 60
 """Offsets of what an instruction holds."""
 _WORDS = SIZE // 8
@@ -45,13 +49,15 @@ class DecodedCode:
         handlers: Mapping[str, int],
         threshold: int,
         plain_type: Callable[[int], int],
+        constant: Callable[[int], int],
     ) -> None:
-        self._plain_type = plain_type
+        self._plain_type, self._constant = plain_type, constant
         self._loaded, self._handlers, self._threshold = loaded, handlers, threshold
         self._instructions = loaded.module.instructions
         first = handlers["undecoded"]
         blank = array("Q", [first, first, *[0] * (_WORDS - 2)])
-        self._words = array("Q", [len(self._instructions), *[0] * (_WORDS - 1)])
+        stack = first_extent(loaded.module.stack_extent)
+        self._words = array("Q", [len(self._instructions), stack, *[0] * (_WORDS - 2)])
         self._words.extend(blank * len(self._instructions))
         self.address = self._words.buffer_info()[0] + SIZE
         """Where the first instruction is."""
@@ -142,6 +148,8 @@ class DecodedCode:
         return operand.mode, (operand.value & 0xFFFF) | (operand.base & 0xFFFF) << 32
 
     def _immediate(self, role: OperandRole, value: int) -> int:
+        if role.is_storage:
+            return self._constant(value)
         if role.type == "D":
             return self._loaded.types[value]
         if role.type == "Q":
@@ -166,7 +174,8 @@ class DecodedCode:
             if operand.mode in _NO_MODE and not role.optional:
                 return False
             is_immediate = operand.mode is Mode.IMMEDIATE
-            if is_immediate and (role.writes or role.is_storage):
+            is_sent = role.is_storage and instruction.op.mnemonic == "send"
+            if is_immediate and (role.writes or (role.is_storage and not is_sent)):
                 return False
             limit = limits.get(role.type) if role.reads else None
             if limit is not None and not (is_immediate and 0 <= operand.value < limit):

@@ -257,21 +257,22 @@ define internal fastcc i64 @returned({HEAD}) noinline {{
  %moves = xor i1 %stays, true
  %rare0 = or i1 %first, %last
  %rare = or i1 %rare0, %moves
- br i1 %rare, label %tell, label %pop
-tell:
+ %tp = getelementptr i64, ptr %s, i64 {State.TOP:d}
+ br i1 %rare, label %again, label %pop
+again:
  %kind = call i32 @word(ptr %m, i32 %fp, i64 {TYPE})
  call void @clear_value(ptr %m, ptr %s, i32 %fp, i32 %kind)
  %size = call i32 @frame_size(ptr %m, ptr %s, i32 %kind)
  %top = add i32 %fp, %size
  %topz = zext i32 %top to i64
- %tp = getelementptr i64, ptr %s, i64 {State.TOP:d}
  store i64 %topz, ptr %tp
- call void @save(ptr %s, ptr %ip, i64 %q)
- ret i64 {Reason.RETURN:d}
+ %frame = call ptr @at(ptr %m, i32 %fp)
+ %more = add i64 %q, 1
+ %l = musttail call fastcc i64 @op_leave(ptr %m, ptr %s, ptr %ip, ptr %frame, ptr %d, i64 %more)
+ ret i64 %l
 pop:
  %fpz = zext i32 %fp to i64
- %tp2 = getelementptr i64, ptr %s, i64 {State.TOP:d}
- store i64 %fpz, ptr %tp2
+ store i64 %fpz, ptr %tp
  %callerz = zext i32 %caller to i64
  store i64 %callerz, ptr %fpp
  %pcz = zext i32 %pc to i64
@@ -281,6 +282,13 @@ pop:
  store i64 {Status.RETURNED:d}, ptr %stp
  %r = musttail call fastcc i64 @left(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q)
  ret i64 %r
+}}
+
+; Let Python leave that function.
+define internal fastcc i64 @tell_return({HEAD}) noinline {{
+ %rest = sub i64 %q, 1
+ call void @save(ptr %s, ptr %ip, i64 %rest)
+ ret i64 {Reason.RETURN:d}
 }}
 
 ; Go on where machine code has left the process.

@@ -12,11 +12,10 @@ reference engine then runs everything.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,11 +24,11 @@ from llmbol_core.vm import handlers_control, traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
-from llmbol_core.vm.interpreter import Interpreter, Link, Linked
-from llmbol_core.vm.jit.lent import Lent
-from llmbol_core.vm.jit.records import NativeProcess, RunQueue
+from llmbol_core.vm.interpreter import Link, Linked
+from llmbol_core.vm.jit.population import Population
+from llmbol_core.vm.jit.records import NativeProcess
 from llmbol_core.vm.jit.runtime import (
-    MACHINE_WORDS,
+    RECORD_WORDS,
     How,
     LinkKind,
     Machine,
@@ -46,17 +45,14 @@ from llmbol_core.vm.jit.startup import (
 )
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.objects import LINKS
-from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.process import TYPE, Raised, frame_size
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
-    from llmbol_core.vm.environment import Environment
     from llmbol_core.vm.jit.compiler import Compiler, CompileStats, Native
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
-    from llmbol_core.vm.scheduler import ReadyQueue
 
 STRETCH = 1 << 20
 """Instructions that are run before others than processes have their turn."""
@@ -76,10 +72,11 @@ _LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
 _RELEASED, _FREED, _OUTPUT_COUNT = Machine.RELEASED, Machine.FREED, Machine.OUTPUT_COUNT
 _HOST_FRAME, _HOST_FUNCTION = Machine.HOST_FRAME, Machine.HOST_FUNCTION
 _HOST, _PYTHON = Reason.HOST, Reason.PYTHON
+_OLDEST, _ENDED, _PROCESSES = Machine.OLDEST, Machine.ENDED, Machine.PROCESSES
 _AGAIN, _NEXT, _CALLED = How.AGAIN, How.NEXT, How.CALLED
 
 
-class JitEngine(Interpreter):
+class JitEngine(Population):
     """Runs processes of one machine in native code."""
 
     def __init__(
@@ -92,9 +89,7 @@ class JitEngine(Interpreter):
         super().__init__(machine, channels)
         self.threshold, self.at_once = threshold, at_once
         self._base = self.heap.base
-        self._words = array("q", bytes(8 * MACHINE_WORDS))
-        self.machine_address = self._words.buffer_info()[0]
-        self._idle = array("q", bytes(8 * len(State)))
+        self._idle = array("q", bytes(8 * RECORD_WORDS))
         """What stands for a process where none runs."""
         self._idle[State.MACHINE] = self.machine_address
         self._idle_address = self._idle.buffer_info()[0]
@@ -102,8 +97,6 @@ class JitEngine(Interpreter):
         self._words[Machine.END] = len(self.heap.bytes)
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
-        self.modules: dict[int, LoadedModule] = {}
-        """Modules by where native code has their instructions."""
         self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
         self._mapped = self._offered = 0
@@ -127,14 +120,6 @@ class JitEngine(Interpreter):
         return self.compiler.stats if "compiler" in self.__dict__ else None
 
     # Processes
-
-    def new_process(self, pid: int, group: int, environment: Environment, extent: int) -> Process:
-        """Return a process that has a stack of so many bytes and is nowhere yet."""
-        return NativeProcess(self, pid, group, environment, extent)
-
-    def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
-        """Return the queue, which native code shares."""
-        return RunQueue(self._words, processes)
 
     def enter_module(self, process: Process, handle: int) -> None:
         """Let a process run code of a module; native code then finds that too."""
@@ -264,7 +249,7 @@ class JitEngine(Interpreter):
         self._run = self._native.run
         self._upkeep.keeps = True
         self._shared = self._native.shared.buffer_info()[0]
-        self._lent = Lent(self._words)
+        self._lend()
         for process in self.scheduler.processes.values():
             self._place(process, process.module)
         for number in self.linked:
@@ -283,32 +268,18 @@ class JitEngine(Interpreter):
             words[Machine.OFFERS], words[Machine.OFFER_COUNT] = offers.place
             self._offered = len(offers.words)
         record = self._idle_address if how == _NEXT else words[_CURRENT]
+        words[_PROCESSES] = len(self.scheduler.processes)
         reason = self._run(self._base, record, how)
+        if words[_OLDEST] or words[_ENDED]:
+            self._notice()
         current = words[_CURRENT]
-        if current and current != self.process.address:
-            self.process = self._process_at(current)
+        if current:
+            self.process = self._known[current]
         if words[_OUTPUT_COUNT]:
             self.flush()
         if words[_RELEASED] or words[_FREED]:
             self._upkeep.release()
         return reason
-
-    def flush(self) -> None:
-        """Write the output that waits for it; what cannot be written the next call will tell."""
-        words = self._words
-        count = words[_OUTPUT_COUNT]
-        if not count:
-            return
-        words[_OUTPUT_COUNT] = 0
-        try:
-            file = self.machine.environment.standard[words[Machine.OUTPUT_STREAM]]
-            file.write(self._lent.output(count))
-        except FileFault:
-            words[Machine.OUTPUT_FAILED] = 1
-
-    def _process_at(self, record: int) -> Process:
-        pid = ctypes.c_int64.from_address(record + 8 * State.PID).value
-        return self.scheduler.processes[pid]
 
     def collect(self) -> int:
         """Release all objects that nothing outside of their cycles refers to; return how many."""
@@ -343,7 +314,7 @@ class JitEngine(Interpreter):
 
             assert self._native is not None
             handlers, plain_type = self._native.handlers, self.heap.plain_type
-            native = Native(loaded, handlers, self.threshold, plain_type)
+            native = Native(loaded, handlers, self.threshold, plain_type, self.constant)
             self._natives[loaded] = native
             self.modules[native.decoded.address] = loaded
         return native

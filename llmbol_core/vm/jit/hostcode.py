@@ -14,7 +14,7 @@ from typing import Any
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import RESULT
-from llmbol_core.vm.jit.runtime import LINK_HOSTED, State
+from llmbol_core.vm.jit.runtime import EXTENT_ROWS, LINK_HOSTED, State
 from llmbol_core.vm.jit.source import (
     Big,
     W,
@@ -22,13 +22,12 @@ from llmbol_core.vm.jit.source import (
     host,
     inlined,
     invoke,
-    narrow,
     native,
     shared,
     state,
-    wide,
 )
-from llmbol_core.vm.jit.values import is_inside, release_frame
+from llmbol_core.vm.jit.stacks import pop_frame
+from llmbol_core.vm.jit.values import is_inside
 
 _IN = ("hostmath", "hosttext", "hostprint")
 
@@ -65,8 +64,6 @@ def result_at(frame: Word, size: Word) -> Word:
 def call_hosted(link: Big, frame: Word) -> Word:
     """Call what a link leads to, if there is machine code for it; false if Python must call it."""
     function = host[link + 8 * LINK_HOSTED]
-    if function == 0 or frame == narrow(state[State.BASE]) or not invoke(function, frame):
+    if function == 0 or state[State.EXTENT_COUNT] > EXTENT_ROWS or not invoke(function, frame):
         return 0
-    release_frame(frame)
-    state[State.TOP] = wide(frame)
-    return 1
+    return pop_frame(frame)

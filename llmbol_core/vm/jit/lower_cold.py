@@ -152,17 +152,12 @@ def casec(out: ColdLowerer) -> None:
 
 
 def _make_frame(out: ColdLowerer, kind: str, size: str, place: Place) -> None:
-    start = out.get(State.TOP, "i32")
-    top = out.value(f"add i32 {start}, {size}")
-    out.guard(out.value(f"icmp ugt i32 {top}, {out.get(State.LIMIT, 'i32')}"))
-    out.emit(f"call void @begin_frame(ptr %m, ptr %s, i32 {start}, i32 {kind})")
-    out.set(State.TOP, top)
-    out.store(place, "K", start)
+    out.store(place, "K", out.must(out.call("push_frame", kind, size)))
 
 
 @cold("frame")
 def frame(out: ColdLowerer) -> None:
-    """Make a frame of a type; Python goes on with another piece of the stack if this is full."""
+    """Make a frame of a type."""
     kind, place = out.read("s"), out.target("d")
     _make_frame(out, kind, out.call("frame_size", kind), place)
 
@@ -271,41 +266,65 @@ def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
 
 @cold("ret")
 def ret(out: ColdLowerer) -> None:
-    """Leave a function."""
+    """Leave a function; the bottom one ends the process."""
     start = _own_frame(out)
-    leave = _Leaving(out, start)
-    out.emit(f"call void @release_frame(ptr %m, ptr %s, i32 {start})")
-    leave.go()
+    pc, caller, handle = (
+        out.value(f"load i32, ptr {out.at(start, at)}, align 4")
+        for at in (RETURN_PC, CALLER, MODULE)
+    )
+    last, inner = out.label(), out.label()
+    out.branch(out.value(f"icmp eq i32 {caller}, 0"), last, inner, rare=True)
+    out.begin(last)
+    exit_(out)
+    out.begin(inner)
+    is_same = out.value(f"icmp eq i32 {handle}, 0")
+    gone = out.get(State.HANDLE, "i32")
+    record = _record(out, out.value(f"select i1 {is_same}, i32 {gone}, i32 {handle}"))
+    out.must(out.call("pop_frame", start))
+    out.set(State.FP, caller)
+    same, other = out.label(), out.label()
+    out.branch(is_same, same, other)
+    out.begin(same)
+    out.go(_instruction(out, out.get(State.CODE, "ptr"), pc), f=out.at(caller))
+    out.begin(other)
+    d, code = _enter_module(out, handle, record)
+    out.emit(f"call void @release(ptr %m, ptr %s, i32 {gone})")
+    out.go(_instruction(out, code, pc), f=out.at(caller), d=d)
 
 
-class _Leaving:
-    """Leaving a function: what must hold, then what is to be done."""
+# Processes
 
-    def __init__(self, out: ColdLowerer, start: str) -> None:
-        self.out, self.start = out, start
-        pc, caller, handle = (
-            out.value(f"load i32, ptr {out.at(start, at)}, align 4")
-            for at in (RETURN_PC, CALLER, MODULE)
-        )
-        self.pc, self.caller, self.handle = pc, caller, handle
-        out.guard(out.value(f"icmp eq i32 {caller}, 0"))
-        out.guard(out.value(f"icmp eq i32 {start}, {out.get(State.BASE, 'i32')}"))
-        self.is_same = out.value(f"icmp eq i32 {handle}, 0")
-        gone = out.get(State.HANDLE, "i32")
-        self.back = out.value(f"select i1 {self.is_same}, i32 {gone}, i32 {handle}")
-        self.gone, self.record = gone, _record(out, self.back)
 
-    def go(self) -> None:
-        """Drop the frame and go on in the caller."""
-        out = self.out
-        out.set(State.TOP, self.start)
-        out.set(State.FP, self.caller)
-        f = out.at(self.caller)
-        same, other = out.label(), out.label()
-        out.branch(self.is_same, same, other)
-        out.begin(same)
-        out.go(_instruction(out, out.get(State.CODE, "ptr"), self.pc), f=f)
-        out.begin(other)
-        d, code = _enter_module(out, self.handle, self.record)
-        out.emit(f"call void @release(ptr %m, ptr %s, i32 {self.gone})")
-        out.go(_instruction(out, code, self.pc), f=f, d=d)
+@cold("exit")
+def exit_(out: ColdLowerer) -> None:
+    """End the process."""
+    out.must(out.call("end_process"))
+    out.emit(f"call void @save(ptr %s, ptr %ip, i64 {out.value('sub i64 %q, 1')})")
+    out.tail("@switch")
+
+
+def _spawn(out: ColdLowerer, start: str, pc: str, handle: str, record: str) -> None:
+    tables = out.value(f"ptrtoint ptr {record} to i64")
+    values = f"i32 {start}, i32 {pc}, i32 {handle}, i64 {tables}"
+    out.must(out.value(f"call i32 @spawn(ptr %m, ptr %s, {values})"))
+
+
+@cold("spawn")
+def spawn(out: ColdLowerer) -> None:
+    """Start a process in a function of the same module."""
+    start, handle = out.read("s"), out.get(State.HANDLE, "i32")
+    target = out.value(f"ptrtoint ptr {out.read_label()} to i64")
+    distance = out.value(f"sub i64 {target}, {out.get(State.CODE)}")
+    pc = out.value(f"trunc i64 {out.value(f'udiv i64 {distance}, {decoded.SIZE}')} to i32")
+    _spawn(out, start, pc, handle, _record(out, handle))
+
+
+@cold("mspawn")
+def mspawn(out: ColdLowerer) -> None:
+    """Start a process in a function of a module."""
+    start, number, handle = out.read("s"), out.read("m"), out.read("d")
+    pc, kind, _, _ = _link(out, handle, number)
+    out.guard(out.value(f"icmp slt i32 {pc}, 0"))
+    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
+    out.guard(out.value(f"icmp ne i32 {made}, {kind}"))
+    _spawn(out, start, pc, handle, _record(out, handle))

@@ -32,8 +32,11 @@ _LOWERED_IN = tuple(
     for what in ("control", "call", "link", "heap", "list", "storage", "text")
 )
 """Where instructions are lowered that are not scalar."""
-_MODULES = ("alternatives", "blocks", "communication", "garbage", "hostcode", "reals", "texts")
-_RUNTIME_IN = tuple(f"llmbol_core.vm.jit.{what}" for what in (*_MODULES, "values"))
+_RUNTIME_IN = tuple(
+    f"llmbol_core.vm.jit.{what}"
+    for what in ("alternatives", "blocks", "communication", "garbage", "hostcode", "reals",
+                 "spawning", "stacks", "texts", "values")
+)  # fmt: skip
 """Where functions of the runtime are written in Python."""
 
 Lowering = Callable[["Lowerer"], None]

@@ -11,15 +11,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.errors import Trap
-from llmbol_core.vm.jit.runtime import Machine, State, Wait
-from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS, Process, Raised, Stack
+from llmbol_core.vm.jit.runtime import EXTENT_ROWS, RECORD_WORDS, Machine, State, Wait
+from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS, Extent, Process, Raised, Stack
 
 if TYPE_CHECKING:
     from llmbol_core.vm.environment import Environment
-    from llmbol_core.vm.jit.engine import JitEngine
+    from llmbol_core.vm.jit.population import Population
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.objects import Heap
     from llmbol_core.vm.steps import Step
+
+Record = memoryview
+"""The words of a process."""
+_NOTHING = memoryview(array("q", bytes(8 * RECORD_WORDS)))
+_FEW = 16
 
 _WAITS: dict[int, str] = {
     Wait.NOTHING: "",
@@ -41,6 +46,80 @@ def _word(at: State) -> Any:
     return property(get, put)
 
 
+class RecordPool:
+    """The records of a machine's processes; native code takes from those that are free, too."""
+
+    def __init__(self, words: array[int]) -> None:
+        self._words = words
+        self._slabs: list[array[int]] = []
+        self._views: dict[int, Record] = {}
+
+    def take(self) -> int:
+        """Return the address of a record, all zero."""
+        if not self._words[Machine.RECORDS]:
+            self._grow()
+        address: int = self._words[Machine.RECORDS]
+        record = self._views[address]
+        self._words[Machine.RECORDS] = record[State.NEXT]
+        record[:] = _NOTHING
+        return address
+
+    def view(self, address: int) -> Record:
+        """Return the words of a record."""
+        return self._views[address]
+
+    def give(self, address: int) -> None:
+        """Take a record back."""
+        self._views[address][State.NEXT] = self._words[Machine.RECORDS]
+        self._words[Machine.RECORDS] = address
+
+    def _grow(self) -> None:
+        """Make as many records as there are, some at first."""
+        count = max(_FEW, len(self._views))
+        slab = array("q", bytes(8 * RECORD_WORDS * count))
+        self._slabs.append(slab)
+        start, whole = slab.buffer_info()[0], memoryview(slab)
+        for at in range(0, len(slab), RECORD_WORDS):
+            self._views[start + 8 * at] = whole[at : at + RECORD_WORDS]
+            self.give(start + 8 * at)
+
+
+class _Rows:
+    """The pieces of a stack: the first ones in a record, any others behind them."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._others: list[Extent] = []
+
+    def __len__(self) -> int:
+        return self.record[State.EXTENT_COUNT]
+
+    def __getitem__(self, index: int) -> Extent:
+        number = index % len(self)
+        if number >= EXTENT_ROWS:
+            return self._others[number - EXTENT_ROWS]
+        at = State.EXTENTS + 3 * number
+        return Extent(*self.record[at : at + 3])
+
+    def append(self, extent: Extent) -> None:
+        """Put a piece behind the others."""
+        number = len(self)
+        if number >= EXTENT_ROWS:
+            self._others.append(extent)
+        else:
+            for at, word in enumerate(extent, State.EXTENTS + 3 * number):
+                self.record[at] = word
+        self.record[State.EXTENT_COUNT] = number + 1
+
+    def pop(self) -> Extent:
+        """Take out the last piece."""
+        last = self[-1]
+        if self._others:
+            self._others.pop()
+        self.record[State.EXTENT_COUNT] -= 1
+        return last
+
+
 class NativeStack(Stack):
     """A stack on which machine code makes frames."""
 
@@ -48,9 +127,22 @@ class NativeStack(Stack):
     limit = _word(State.LIMIT)
     base = _word(State.BASE)
 
-    def __init__(self, heap: Heap, extent: int, record: array[int]) -> None:
+    def __init__(self, heap: Heap, extent: int, record: Record) -> None:
         self.record = record
-        super().__init__(heap, extent)
+        self._rows = _Rows(record)
+        super().__init__(heap, extent, self._rows)
+
+    @classmethod
+    def found(cls, heap: Heap, record: Record) -> NativeStack:
+        """Return the stack that a record describes already."""
+        stack = cls.__new__(cls)
+        stack.record, stack._heap = record, heap
+        stack._extents = stack._rows = _Rows(record)
+        return stack
+
+    def detach(self, record: Record) -> None:
+        """Go on with a copy of the record."""
+        self.record = self._rows.record = record
 
 
 class NativeProcess(Process):
@@ -62,20 +154,47 @@ class NativeProcess(Process):
     handle = _word(State.HANDLE)
     offer = _word(State.OFFER)
 
+    is_kept = _word(State.IS_KEPT)
+
     def __init__(
-        self, engine: JitEngine, pid: int, group: int, environment: Environment, extent: int
+        self, engine: Population, pid: int, group: int, environment: Environment, extent: int
     ) -> None:
-        self._engine = engine
-        self.record = array("q", bytes(8 * len(State)))
-        self.address = self.record.buffer_info()[0]
-        self._fault: Raised | Trap | None = None
-        self._waits_for = ""
-        self._module: LoadedModule
+        self._prepare(engine, engine.records.take())
         self.record[State.PID] = pid
         self.record[State.MACHINE] = engine.machine_address
         stack = NativeStack(engine.heap, extent, self.record)
         super().__init__(pid, group, environment, stack)
         self.notice()
+
+    def _prepare(self, engine: Population, address: int) -> None:
+        self._engine = engine
+        self.address, self.record = address, engine.records.view(address)
+        self._fault: Raised | Trap | None = None
+        self._waits_for = ""
+        self._module: LoadedModule
+
+    @classmethod
+    def found(cls, engine: Population, address: int, parent: Process) -> NativeProcess:
+        """Return a process that native code has started, a descendant of another one."""
+        process = cls.__new__(cls)
+        process._prepare(engine, address)
+        record = process.record
+        words, stack = record.tobytes(), NativeStack.found(engine.heap, record)
+        environment = parent.environment.inherit()
+        Process.__init__(process, record[State.PID], parent.group, environment, stack)
+        record[:] = memoryview(words).cast("q")
+        record[State.ANCESTOR] = record[State.NEWER] = record[State.OLDER] = 0
+        process.sharing = parent.sharing
+        return process
+
+    def detach(self) -> None:
+        """Give the record up, the process having ended."""
+        self._module = self.module
+        self._engine.records.give(self.address)
+        self.record = memoryview(array("q", self.record))
+        self.record[State.CODE] = self.address = 0
+        assert isinstance(self.stack, NativeStack)
+        self.stack.detach(self.record)
 
     def notice(self) -> None:
         """Take note of the descriptors that the process now has."""

@@ -56,6 +56,22 @@ class State(IntEnum):
 
     SHARED = 23
     """Table of the functions that regions share with the native interpreter."""
+    ANCESTOR = 24
+    """For a process that Python has not seen yet the record of the nearest one that it has, from
+    which this one descends; 0 for others."""
+    IS_KEPT = 25
+    """Whether only Python may end it."""
+    NEWER = 26
+    """Its neighbours among those that Python has not seen yet: addresses of records, or 0."""
+    OLDER = 27
+    EXTENT_COUNT = 28
+    """How many pieces its stack has."""
+    EXTENTS = 29
+    """The first pieces, ``EXTENT_ROWS`` rows of three words: base, limit, previous top."""
+
+
+EXTENT_ROWS = 8
+RECORD_WORDS = State.EXTENTS + 3 * EXTENT_ROWS
 
 
 class Machine(IntEnum):
@@ -126,7 +142,21 @@ class Machine(IntEnum):
     OUTPUT_STREAM = 35
     OUTPUT_FAILED = 36
     """Whether output could not be written once, so that it does not wait any more."""
-    SPARE = 37
+    RECORDS = 37
+    """The first of the records that are free, linked as those of ready processes are."""
+    NEWEST = 38
+    """The last and the first of the processes that Python has not seen yet."""
+    OLDEST = 39
+    ENDED = 40
+    """The first of the records of processes that Python has not seen ending, linked likewise."""
+    PIDS = 41
+    """The number of the process that was started last."""
+    PROCESSES = 42
+    """How many processes there are, and how many there may be."""
+    MOST_PROCESSES = 43
+    OBSERVED = 44
+    """Whether Python must see each process start and end."""
+    SPARE = 45
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
-import textwrap
 from collections.abc import Callable, Iterable
 
 from llmbol_core.vm.jit.emitter import Emitter, constant
@@ -51,13 +49,11 @@ class Translator(Emitter):
     def __init__(self, function: Function) -> None:
         super().__init__()
         self.function = function
-        source = textwrap.dedent(inspect.getsource(function.python))
         self._globals = function.python.__globals__
         self._variables = dict(function.parameters)
         self._loops: list[tuple[str, str]] = []
         self.called: set[str] = set()
-        tree = ast.parse(source).body[0]
-        assert isinstance(tree, ast.FunctionDef)
+        tree = _definitions(function.python.__code__.co_filename)[function.name]
         self._body = [s for s in tree.body if not _is_docstring(s)]
         self._locals = {a.arg for a in tree.args.args} | {
             node.id
@@ -241,6 +237,15 @@ class Translator(Emitter):
 
     def _constant(self, node: ast.expr) -> int | float | None:
         """Return the value of an expression in which only constants occur."""
+        match node:
+            case ast.Constant(value=int() | float() as known):
+                return known if isinstance(known, float) else int(known)
+            case ast.Name(id=name) if name in self._locals:
+                return None
+            case ast.Call() | ast.Subscript() | ast.Compare() | ast.BoolOp():
+                return None
+            case ast.BinOp(left=ast.Name(id=name)) if name in self._locals:
+                return None
         for part in ast.walk(node):
             if isinstance(part, ast.Call | ast.Subscript | ast.IfExp | ast.Compare | ast.BoolOp):
                 return None
@@ -382,6 +387,14 @@ _INTRINSICS: dict[str, Callable[..., _Value]] = {
     "move": Translator._move,
     "fill": Translator._fill,
 }
+
+
+@functools.cache
+def _definitions(file: str) -> dict[str, ast.FunctionDef]:
+    """Return the definitions of the functions in a file by their names."""
+    with open(file, encoding="utf-8") as text:
+        tree = ast.parse(text.read())
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def _is_docstring(node: ast.stmt) -> bool:

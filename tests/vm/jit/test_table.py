@@ -19,7 +19,7 @@ from llmbol_core.vm.jit.calls import Results
 from llmbol_core.vm.jit.lowering import LOWERINGS, with_helpers
 from llmbol_core.vm.jit.modulecode import NATIVE, Code
 from llmbol_core.vm.jit.region import Region
-from llmbol_core.vm.jit.runtime import LEAST_LEFT, State, Status
+from llmbol_core.vm.jit.runtime import LEAST_LEFT, RECORD_WORDS, State, Status
 from llmbol_core.vm.jit.unit import Unit
 from llmbol_core.vm.module import ABSENT, Instruction, Module, Operand
 from llmbol_core.vm.objects import STACK, Heap
@@ -81,7 +81,7 @@ class Bench:
         self.heap = Heap(1 << 16)
         self.maker = StepMaker(self, self.heap)
         self.fp, self.mp, self.record = (self.heap.new_object(STACK, 128) for _ in range(3))
-        self.state = array("q", bytes(8 * len(State)))
+        self.state = array("q", bytes(8 * RECORD_WORDS))
 
     def fill(self, values):
         for base in (self.fp, self.mp, self.record):

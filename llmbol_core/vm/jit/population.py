@@ -1,0 +1,103 @@
+"""The processes of a machine whose native code starts and ends some by itself, and what they write.
+
+Python's objects for those are made when it next has control, which is before anything needs them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.jit.lent import Lent
+from llmbol_core.vm.jit.records import NativeProcess, RecordPool, RunQueue
+from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, State
+from llmbol_core.vm.openfile import FileFault
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.channels import Channels
+    from llmbol_core.vm.environment import Environment
+    from llmbol_core.vm.loader import LoadedModule
+    from llmbol_core.vm.machine import InfernoVM
+    from llmbol_core.vm.process import Process
+    from llmbol_core.vm.scheduler import ReadyQueue
+
+
+class Population(Interpreter):
+    """What the fast engine knows of processes."""
+
+    def __init__(self, machine: InfernoVM, channels: Channels) -> None:
+        self._words = array("q", bytes(8 * MACHINE_WORDS))
+        super().__init__(machine, channels)
+        self.machine_address = self._words.buffer_info()[0]
+        self.records = RecordPool(self._words)
+        self.modules: dict[int, LoadedModule] = {}
+        """Modules by where native code has their instructions."""
+        self._known: dict[int, NativeProcess] = {}
+        """Processes by the addresses of their records."""
+
+    def new_process(self, pid: int, group: int, environment: Environment, extent: int) -> Process:
+        """Return a process that has a stack of so many bytes and is nowhere yet."""
+        process = NativeProcess(self, pid, group, environment, extent)
+        self._known[process.address] = process
+        return process
+
+    def forget_process(self, process: Process) -> None:
+        """Take a process's record back."""
+        assert isinstance(process, NativeProcess)
+        del self._known[process.address]
+        process.detach()
+
+    def observe(self) -> None:
+        """Start and end no process in native code from now on."""
+        self._words[Machine.OBSERVED] = 1
+
+    @property
+    def started(self) -> int:
+        """How many processes have been started; the last one's number."""
+        return self._words[Machine.PIDS]
+
+    @started.setter
+    def started(self, count: int) -> None:
+        self._words[Machine.PIDS] = count
+
+    def _lend(self) -> None:
+        """Give native code what it needs besides the arena."""
+        self._lent = Lent(self._words)
+        self._words[Machine.MOST_PROCESSES] = self.machine.limits.threads
+
+    def _notice(self) -> None:
+        """Take note of the processes that native code has started or ended."""
+        words, processes = self._words, self.scheduler.processes
+        record, words[Machine.OLDEST], words[Machine.NEWEST] = words[Machine.OLDEST], 0, 0
+        while record:
+            view = self.records.view(record)
+            following, parent = view[State.NEWER], self._known[view[State.ANCESTOR]]
+            process = NativeProcess.found(self, record, parent)
+            self._known[record] = processes[process.pid] = process
+            record = following
+        record, words[Machine.ENDED] = words[Machine.ENDED], 0
+        while record:
+            process = self._known[record]
+            record = process.record[State.NEXT]
+            self.scheduler.remove(process)
+            self.forget_process(process)
+            process.environment.close()
+
+    def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
+        """Return the queue, which native code shares."""
+        return RunQueue(self._words, processes)
+
+    def flush(self) -> None:
+        """Write the output that waits for it; what cannot be written the next call will tell."""
+        words = self._words
+        count = words[Machine.OUTPUT_COUNT]
+        if not count:
+            return
+        words[Machine.OUTPUT_COUNT] = 0
+        try:
+            file = self.machine.environment.standard[words[Machine.OUTPUT_STREAM]]
+            file.write(self._lent.output(count))
+        except FileFault:
+            words[Machine.OUTPUT_FAILED] = 1
