@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,11 @@ class AsyncScheduler:
             if deadline is not None and time.monotonic() >= deadline:
                 entry = open_ones[0]
                 raise ClusterError(f"task {entry.id} {entry.state} after {timeout:g} s")
+
+    async def save_model(self, id: str, path: str | os.PathLike[str]) -> None:
+        """Write the checkpoint that a training task left; see ``Scheduler.save_model``."""
+        await self.wait_for_result(id)
+        await self._run(self._scheduler.save_model, id, path)
 
     async def cancel_task(self, id: str) -> bool:
         """End a task; return whether it had not ended before."""

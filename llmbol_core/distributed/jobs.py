@@ -203,7 +203,8 @@ def _encode(value: Any) -> bytes:
     def tagged(thing: Any) -> dict[str, str]:
         if isinstance(thing, bytes | bytearray | memoryview):
             return {_TAG: base64.b64encode(thing).decode()}
-        raise TypeError(f"a {type(thing).__name__} cannot travel: expected numbers, text or bytes")
+        name = type(thing).__name__
+        raise TypeError(f"what is of type {name!r} cannot travel: expected numbers, text or bytes")
 
     return json.dumps(value, default=tagged).encode()
 

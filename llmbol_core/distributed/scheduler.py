@@ -14,6 +14,7 @@ over them; all of it goes away with the scheduler or the program, whichever ends
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from llmbol_core.distributed.report import ClusterStatus, Config, NodeStatus
 from llmbol_core.distributed.strategies import DEFAULT
 from llmbol_core.distributed.task import Task
 from llmbol_core.errors import ClusterError, UsageError
+from llmbol_core.native.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Scheduler:
 
         Raises UsageError if the name or the port is taken.
         """
+        _check_type(node, ComputeNode, "create_compute_node")
         with self._lock:
             self._check_open()
             check_port(node)
@@ -94,6 +97,7 @@ class Scheduler:
         """Submit tasks, together, and return their ids."""
         tasks = list(tasks)
         for task in tasks:
+            _check_type(task, Task, "create_task")
             job(task.type)
         return self._connected().submit(tasks)
 
@@ -114,6 +118,14 @@ class Scheduler:
     def states(self, ids: Sequence[str], seconds: float = 0.0) -> list[Entry]:
         """Return how tasks stand when all have ended, or after some seconds."""
         return self._connected().poll(ids, seconds)
+
+    def save_model(self, id: str, path: str | os.PathLike[str]) -> None:
+        """Write the checkpoint that a training task left to a file, when the task has ended."""
+        trained = self.wait_for_result(id)
+        if not isinstance(trained, dict) or "checkpoint" not in trained:
+            raise UsageError(f"task {id} has trained no model")
+        with atomic_write(path) as file:
+            file.write(self._connected().fetch(str(trained["checkpoint"])))
 
     def cancel_task(self, id: str) -> bool:
         """End a task; return whether it had not ended before."""
@@ -157,6 +169,11 @@ class Scheduler:
     def _check_open(self) -> None:
         if self._closed:
             raise ClusterError("the scheduler was shut down")
+
+
+def _check_type(thing: object, kind: type, maker: str) -> None:
+    if not isinstance(thing, kind):
+        raise TypeError(f"{thing!r} is no {kind.__name__}: make one with {maker}(...)")
 
 
 def create_scheduler(strategy: str = DEFAULT, max_retries: int = 3) -> Scheduler:

@@ -192,16 +192,21 @@ class StateDirectory:
         return running
 
     def is_here(self) -> bool:
-        """Return whether the cluster runs on this machine for this user: both see the same files.
+        """Return whether the cluster runs on this machine for this user, and sees our files.
 
-        The directory alone does not tell: other machines may share it.
+        The directory alone does not tell: other machines may share it, and a service may have a
+        /tmp of its own.
         """
         running = self.read()
+        if running is None or not running.guardian.is_alive():
+            return False
+        here, there = Path("/proc/self"), Path(f"/proc/{running.guardian.pid}")
         try:
             ours = self.root.stat().st_uid == os.geteuid()
+            same = os.readlink(here / "ns/mnt") == os.readlink(there / "ns/mnt")
+            return ours and same and os.path.samefile(here / "root", there / "root")
         except OSError:
             return False
-        return ours and running is not None and running.guardian.is_alive()
 
     def write_remote(self, data: bytes) -> None:
         """Note that the cluster of this directory runs on another machine."""

@@ -55,7 +55,7 @@ class DistributedVM:
         self,
         module: str,
         entry: str,
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = (),
         priority: int = 0,
         timeout: float | None = None,
     ) -> Any:
@@ -71,7 +71,7 @@ class DistributedVM:
         payload = {
             "module": self._sources[module],
             "entry": entry,
-            "args": list(args),
+            "args": list(args or ()),
             "max_memory": self._vm.limits.memory,
             "max_threads": self._vm.limits.threads,
         }
@@ -85,7 +85,7 @@ class DistributedVM:
         self,
         module: str,
         entry: str,
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = (),
         priority: int = 0,
         timeout: float | None = None,
     ) -> Any:

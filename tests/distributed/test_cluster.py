@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -208,6 +209,25 @@ def pieces_as_tasks(id: str, model: Path, path: Path) -> list[Task]:
     pieces = pieces_of(path, (4,))
     assert pieces is not None
     return list(inference_tasks(create_task(id, "inference", {"model": str(model)}), pieces))
+
+
+def test_files_are_lent_only_to_a_cluster_that_sees_them(cluster, tmp_path):
+    assert cluster.is_here()
+    assert not StateDirectory(tmp_path).is_here()
+    # As if the directory were shared by another machine, whose processes we do not see.
+    known = json.loads((cluster.root / "cluster.json").read_text())
+    known["guardian"]["started"] += 1
+    (tmp_path / "cluster.json").write_text(json.dumps(known))
+    assert not StateDirectory(tmp_path).is_here()
+    if os.geteuid() == 0:
+        look = "import sys; from llmbol_core.distributed.state import *; "
+        look += "print(StateDirectory(Path(sys.argv[1])).is_here())"
+        words = [sys.executable, "-c", look, cluster.root]
+        for apart, expected in (([], "True"), (["unshare", "--mount"], "False")):
+            seen = subprocess.run(
+                [*apart, *words], capture_output=True, text=True, check=False, cwd=ROOT
+            )
+            assert seen.returncode or seen.stdout.strip() == expected
 
 
 def test_who_does_not_wait_may_change_the_input_afterwards(client, model, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import llmbol_core
@@ -14,7 +15,16 @@ from llmbol_core.distributed.scheduler import create_scheduler
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task
 from llmbol_core.errors import ClusterError, UsageError
+from llmbol_core.nn.checkpoint import load_for_inference
 from tests.distributed.conftest import eventually, processes_of
+
+SMALL = """
+name: small
+input: {shape: [3]}
+layers:
+  - Linear: {in_features: 3, out_features: 3}
+train: {data: d.npz, inputs: x, targets: y, split: {test: 0.25}, loss: CrossEntropy, epochs: 2}
+"""
 
 
 def free_port() -> int:
@@ -41,6 +51,10 @@ def test_mistakes_are_told_when_they_are_made():
     scheduler = create_scheduler()
     with pytest.raises(UsageError, match="has no nodes"):
         scheduler.submit_task(create_task("t", "probe", {}))
+    with pytest.raises(TypeError, match="'a' is no ComputeNode: make one with create_compute_node"):
+        scheduler.register_node("a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'t' is no Task: make one with create_task"):
+        scheduler.submit_task("t")  # type: ignore[arg-type]
     scheduler.register_node(llmbol_core.create_compute_node("a"))
     with pytest.raises(UsageError, match="two nodes with one name"):
         scheduler.register_node(llmbol_core.create_compute_node("a"))
@@ -55,19 +69,27 @@ def test_mistakes_are_told_when_they_are_made():
 
 
 @pytest.mark.cluster
-def test_a_program_has_a_cluster_of_its_own():
+def test_a_program_has_a_cluster_of_its_own(tmp_path):
     port = free_port()
     with create_scheduler(strategy="round-robin") as scheduler:
         scheduler.register_node(llmbol_core.create_compute_node("node1", "localhost", port))
         ids = scheduler.submit_tasks(create_task(f"t{i}", "probe", {"echo": i}) for i in range(4))
         assert scheduler.wait_for_results(ids, 20) == [0, 1, 2, 3]
         socket.create_connection(("127.0.0.1", port), 2).close()
+        with pytest.raises(UsageError, match="task t0 has trained no model"):
+            scheduler.save_model("t0", tmp_path / "m.gguf")
+        spec = tmp_path / "small.yaml"
+        spec.write_text(SMALL)
+        np.savez(tmp_path / "d.npz", x=np.eye(12, 3), y=np.arange(12) % 3)
+        scheduler.submit_task(create_task("trained", "train", {"spec": spec}))
+        scheduler.save_model("trained", tmp_path / "m.gguf")
+        assert load_for_inference(str(tmp_path / "m.gguf")).output_shape == (3,)
         scheduler.submit_task(create_task("long", "probe", {"seconds": 60}))
         with pytest.raises(ClusterError, match=r"long (running|queued) after 0\.2 s"):
             scheduler.wait_for_result("long", 0.2)
         assert scheduler.cancel_task("long")
         stats = scheduler.get_stats()
-        assert (stats.done, stats.cancelled, stats.strategy) == (4, 1, "round-robin")
+        assert (stats.done, stats.cancelled, stats.strategy) == (5, 1, "round-robin")
         assert scheduler._cluster is not None
         state = scheduler._cluster.state
         assert processes_of(state)
