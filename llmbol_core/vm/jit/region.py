@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from llmbol_core.vm.heaptypes import HeapType
-from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
+from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode
 from llmbol_core.vm.jit.calls import (
     RESULT,
     Pending,
@@ -226,7 +226,7 @@ class Region:
         for role in instruction.op.operands:
             operand = operand_for(instruction, role.place)
             if role.writes and operand.mode is Mode.FP:
-                size = self.code.storage_size(instruction, role) if role.is_storage else 8
+                size = TYPES[role.type].size or self.code.storage_size(instruction, role)
                 yield operand, size, role.type == "E" and instruction.op.mnemonic != "lea"
 
     def _elements_after(self, pc: int, before: frozenset[int]) -> frozenset[int]:
@@ -234,7 +234,7 @@ class Region:
             if is_element:
                 before |= {operand.value}
             else:
-                before -= {slot for slot in before if -8 < slot - operand.value < size}
+                before -= {slot for slot in before if -4 < slot - operand.value < size}
         return before
 
     def is_element(self, pc: int, operand: Operand) -> bool:
