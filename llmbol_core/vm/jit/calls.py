@@ -29,6 +29,7 @@ Pending = tuple[int, ...]
 """The frames that were made and not yet called: the instructions that made them."""
 
 _STEPS_TO_RETURN = 8
+_STRAIGHT = 64
 _HARMLESS = frozenset({"movw", "movb", "movf", "movl", "movp", "jmp", "ret", "runt"})
 """Instructions that never leave machine code when their operands are direct."""
 
@@ -46,6 +47,11 @@ class Site:
     """Type letters of the arguments by their offset in the frame; P for all references."""
     address: Operand | None = None
     """The operand whose address is stored for the result."""
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether it is a call through a module handle, of which only running it tells more."""
+        return self.type < 0
 
 
 def value_letter(letter: str) -> str:
@@ -102,7 +108,9 @@ class Sites:
     """The calls of one function whose frames need not exist, by where the frames are made."""
 
     def __init__(self, code: Code, before: dict[int, Pending], native: set[int]) -> None:
-        self._code, self._before = code, before
+        self._code, self._before, self._native = code, before, native
+        self._entered = {t for pc in before for t in code.targets(pc) if t != pc + 1}
+        self._entered.update(*(code.handlers(pc) for pc in before))
         self._found: dict[int, Site] = {}
         self._calls: dict[int, set[int]] = defaultdict(set)
         for pc in sorted(before):
@@ -119,6 +127,8 @@ class Sites:
     def _begin(self, pc: int) -> None:
         """Begin with a frame if it is known where it would lie."""
         instruction = self._code.instructions[pc]
+        if instruction.op.mnemonic == "mframe" and self._leads_to_call(pc):
+            self._found[pc] = Site(pc, -1, instruction.destination)
         is_frame = instruction.op.mnemonic == "frame"
         if not is_frame or instruction.destination.mode is not Mode.FP:
             return
@@ -126,6 +136,21 @@ class Sites:
         is_known = all(self._mnemonic(at) == "frame" for at in self._before[pc])
         if is_known and 0 <= number < len(self._code.module.types):
             self._found[pc] = Site(pc, number, instruction.destination)
+
+    def _leads_to_call(self, made: int) -> bool:
+        """Whether straight code leads from where a frame is made for a link to the call."""
+        slot = self._code.instructions[made].destination
+        if slot.mode is not Mode.FP or made not in self._native:
+            return False
+        for pc in range(made + 1, made + _STRAIGHT):
+            if pc not in self._native or pc in self._entered:
+                return False
+            instruction = self._code.instructions[pc]
+            if instruction.op.mnemonic == "mcall":
+                return instruction.source == slot
+            if instruction.op.effect is not Effect.NEXT or "frame" in instruction.op.mnemonic:
+                return False
+        return False
 
     def _mnemonic(self, pc: int) -> str:
         return self._code.instructions[pc].op.mnemonic
@@ -147,7 +172,8 @@ class Sites:
         """Whether an operand leaves a frame as it should be."""
         instruction = self._code.instructions[pc]
         slot = site.slot.value
-        if operand == site.slot and instruction.op.mnemonic == "call" and role.place == "s":
+        call = "mcall" if site.is_linked else "call"
+        if operand == site.slot and instruction.op.mnemonic == call and role.place == "s":
             return is_native and self._note_call(site, pc)
         if operand.mode is Mode.FP:
             size = TYPES[role.type].size or 4
@@ -169,6 +195,9 @@ class Sites:
 
     def _note_call(self, site: Site, pc: int) -> bool:
         self._calls[pc].add(site.made)
+        if site.is_linked:
+            site.call = pc
+            return self._last(pc) == site.made
         target = label_of(self._code.instructions[pc])
         is_first = site.call in (-1, pc)
         site.call, site.target = pc, target if target is not None else -1

@@ -90,10 +90,15 @@ def _effects(region: Region, pc: int, bits: dict[int, int]) -> tuple[int, int]:
                 use |= _touched(bits, operand.value, TYPES[role.type].size or 4)
         elif operand.mode is Mode.FP:
             use |= _storage_use(region, pc, role, bits)
+    return use, kill | bits.get(_result(region, pc), 0)
+
+
+def _result(region: Region, pc: int) -> int:
+    """Return the slot that gets the result of a call, -1 if that is not certain."""
     site = region.sites.by_call.get(pc)
-    if site is not None and site.address is not None and site.address.mode is Mode.FP:
-        kill |= bits.get(site.address.value, 0)
-    return use, kill
+    if site is None or site.is_linked or site.address is None:
+        return -1
+    return site.address.value if site.address.mode is Mode.FP else -1
 
 
 def _storage_use(region: Region, pc: int, role: OperandRole, bits: dict[int, int]) -> int:

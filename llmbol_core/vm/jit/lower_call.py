@@ -8,6 +8,8 @@ interpreter calls it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.calls import RESULT, Site
 from llmbol_core.vm.jit.emitter import llvm_type
@@ -38,19 +40,24 @@ def frame(out: Lowerer) -> None:
     out.guard(out.value(f"icmp ugt i32 {top}, {limit}"))
     site = out.region.sites.by_frame.get(out.pc)
     if site is not None:
-        out.emit(f"store i32 -1, ptr %r{site.made}")
-        for offset, letter in site.arguments.items():
-            out.emit(f"store {llvm_type(letter)} {nothing(letter)}, ptr %a{site.made}.{offset}")
+        begin_site(out, site)
     else:
         kind = out.value(f"call i32 @type_number(ptr %s, i64 {number})")
         header = {0: "0", 4: "0", 8: "0", TYPE: kind, RESULT: "-1"}
         header |= dict.fromkeys(types[number].pointers, "-1")
-        _write(out, start, header)
+        write(out, start, header)
     out.emit(f"store i32 {top}, ptr %top")
     out.store(place, "K", start)
 
 
-def _write(out: Lowerer, start: str, words: dict[int, str]) -> None:
+def begin_site(out: Lowerer, site: Site) -> None:
+    """Begin with a frame that is not made."""
+    out.emit(f"store i32 -1, ptr %r{site.made}")
+    for offset, letter in site.arguments.items():
+        out.emit(f"store {llvm_type(letter)} {nothing(letter)}, ptr %a{site.made}.{offset}")
+
+
+def write(out: Lowerer, start: str, words: dict[int, str]) -> None:
     """Store words in a frame."""
     pointer = out.at(start)
     for offset, value in words.items():
@@ -70,7 +77,7 @@ def call(out: Lowerer) -> None:
         out.guard(out.value(f"icmp ne i32 {end}, {out.value('load i32, ptr %top')}"))
         _call_in_memory(out, start, out.instruction.destination.value)
     elif out.unit.takes_values(site):
-        _call_by_values(out, site)
+        call_by_values(out, site, site.target, lambda *at: _write_header(out, site, *at))
     else:
         _call_through_memory(out, site)
     out.jump(out.block_of(out.pc + 1))
@@ -99,7 +106,7 @@ def _call_in_memory(out: Lowerer, start: str, target: int, made: Site | None = N
         function = found(out, table, str(target))
     if made is not None:
         out.make_frame(made)
-    _write(out, start, {RETURN_PC: str(out.pc + 1), CALLER: "%fp"})
+    write(out, start, {RETURN_PC: str(out.pc + 1), CALLER: "%fp"})
     left = out.value("load i64, ptr %q")
     rest = out.value(f"call i64 {function}(ptr %m, ptr %s, i32 {start}, i64 {left})")
     out.unwind_if_left(rest, lambda: make_waiting(out))
@@ -139,8 +146,11 @@ def _put_result(out: Lowerer, place: Place, letter: str, value: str) -> None:
 # Frames that do not
 
 
-def _call_by_values(out: Lowerer, site: Site) -> None:
-    callee = out.unit.regions[site.target]
+def call_by_values(
+    out: Lowerer, site: Site, target: int, write_header: Callable[[str, str], None]
+) -> None:
+    """Call a function of the unit; should it be left, its frame gets a header."""
+    callee = out.unit.regions[target]
     start = out.load(out.place(site.slot, "K"), "K")
     given = {
         offset: out.value(f"load {llvm_type(letter)}, ptr %a{site.made}.{offset}")
@@ -159,21 +169,21 @@ def _call_by_values(out: Lowerer, site: Site) -> None:
         none = "-1" if offset in callee.frame.pointers else nothing(kind)
         values += f", {kind} {given.get(offset, none)}"
     left = out.value("load i64, ptr %q")
-    kind, function = returned(callee), f"@{out.callee(site.target)}"
+    kind, function = returned(callee), f"@{out.callee(target)}"
     got = out.value(
         f"call fastcc {kind} {function}(ptr %m, ptr %s, i32 {start}, i64 {left}{values})"
     )
     rest = out.value(f"extractvalue {kind} {got}, 0") if callee.result else got
 
     def waiting() -> None:
-        _write_header(out, site, start, address)
+        write_header(start, address)
         make_waiting(out)
 
     out.unwind_if_left(rest, waiting)
     out.emit(f"store i32 {start}, ptr %top")
     if callee.result:
         value = out.value(f"extractvalue {kind} {got}, 1")
-        _put_result(out, _result_place(out, site, address), callee.result, value)
+        _put_result(out, result_place(out, site, address), callee.result, value)
 
 
 def _leave_in_memory(
@@ -195,10 +205,10 @@ def _write_header(out: Lowerer, site: Site, start: str, address: str) -> None:
     """Write the header of a frame whose function has left machine code."""
     number = out.value(f"call i32 @waiting_type_number(ptr %s, i64 {site.type})")
     words = {RETURN_PC: str(out.pc + 1), CALLER: "%fp", 8: "0", TYPE: number, RESULT: address}
-    _write(out, start, words)
+    write(out, start, words)
 
 
-def _result_place(out: Lowerer, site: Site, address: str) -> Place:
+def result_place(out: Lowerer, site: Site, address: str) -> Place:
     """Return where a result goes that came back as a value."""
     operand = site.address
     assert operand is not None

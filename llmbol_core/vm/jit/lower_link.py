@@ -7,7 +7,15 @@ in the same stretch of code; then it is enough that the operands are what they w
 from __future__ import annotations
 
 from llmbol_core.vm.isa import Effect
-from llmbol_core.vm.jit.lower_call import found, make_waiting
+from llmbol_core.vm.jit.calls import Site
+from llmbol_core.vm.jit.lower_call import (
+    begin_site,
+    call_by_values,
+    found,
+    make_waiting,
+    result_place,
+    write,
+)
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
 from llmbol_core.vm.jit.runtime import FEW_POINTERS, LINK_HEADER, LINK_WORDS, LinkKind, State, tag
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
@@ -74,11 +82,16 @@ def mframe(out: Lowerer) -> None:
     start = out.value("load i32, ptr %top")
     top = out.value(f"add i32 {start}, {link.size}")
     out.guard(out.value(f"icmp ugt i32 {top}, {_word(out, State.LIMIT)}"))
-    _begin_frame(out, link, start)
+    site = out.region.sites.by_frame.get(out.pc)
+    if site is None:
+        _begin_frame(out, link, start)
+    else:
+        begin_site(out, site)
+        out.emit(f"store i32 {link.type}, ptr %k{site.made}")
     out.emit(f"store i32 {top}, ptr %top")
     out.store(place, "K", start)
     out.links.clear()
-    if _call_in_sight(out):
+    if site is not None or _call_in_sight(out):
         out.links[out.instruction.destination] = (link, handle, number, start)
 
 
@@ -111,6 +124,11 @@ def mcall(out: Lowerer) -> None:
     start, number, handle = out.read("s"), out.read("m"), out.read("d")
     link = _checked_link(out, start, number, handle)
     out.guard(out.value(f"icmp eq i32 {start}, {_word(out, State.BASE)}"))
+    site = out.region.sites.by_call.get(out.pc)
+    if site is not None:
+        _call_in_registers(out, site, link, handle)
+        _begin_frame(out, link, start)
+        out.put_contents(site, out.at(start))
     slots = out.region.results_of(out.pc)
     out.spill(slots)
     code, root = out.label(), out.label()
@@ -125,6 +143,52 @@ def mcall(out: Lowerer) -> None:
     out.emit(f"store i32 {start}, ptr %top")
     out.emit(f"call void @release(ptr %m, ptr %s, i32 {handle})")
     out.jump(out.block_of(out.pc + 1))
+
+
+def _call_in_registers(out: Lowerer, site: Site, link: _Link, handle: str) -> None:
+    """Call what a link was guessed to lead to, or find a root; go on if it is something else."""
+    table = out.value(f"getelementptr i64, ptr {link.record}, i64 {_TABLES.index(State.CODE) + 1}")
+    own = out.value(f"load i64, ptr {out.state_word(State.CODE)}")
+    is_own = out.value(f"icmp eq i64 {own}, {out.value(f'load i64, ptr {table}')}")
+    data = out.value(f"load i32, ptr {out.at(handle)}, align 4")
+    is_own = out.value(f"and i1 {is_own}, {out.value(f'icmp eq i32 {data}, %mp')}")
+    for target in out.unit.guesses(out.region, site):
+        right, wrong = out.label(), out.label()
+        is_right = out.value(f"icmp eq i64 {link.pc}, {target}")
+        out.branch(out.value(f"and i1 {is_own}, {is_right}"), right, wrong)
+        out.begin(right)
+        _call_own(out, site, target, handle)
+        out.jump(out.block_of(out.pc + 1))
+        out.begin(wrong)
+    if site.arguments == {_ARGUMENT: "F"} and out.region.gets_result(site, "F"):
+        root, other = out.label(), out.label()
+        out.branch(out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
+        out.begin(root)
+        x = out.value(f"load double, ptr %a{site.made}.{_ARGUMENT}")
+        out.guard(out.value(f"fcmp ult double {x}, 0.0"))
+        start = out.load(out.place(site.slot, "K"), "K")
+        place = result_place(out, site, out.value(f"load i32, ptr %r{site.made}"))
+        out.store(place, "F", out.value(f"call double @llvm.sqrt.f64(double {x})"))
+        out.emit(f"store i32 {start}, ptr %top")
+        out.jump(out.block_of(out.pc + 1))
+        out.begin(other)
+
+
+def _call_own(out: Lowerer, site: Site, target: int, handle: str) -> None:
+    """Call a function of the same module, with the same data, through another handle."""
+    caller = out.value(f"load i64, ptr {out.state_word(State.HANDLE)}")
+    module = out.value(f"trunc i64 {caller} to i32")
+    out.emit(f"call void @retain(ptr %m, i32 {handle})")
+    _set(out, State.HANDLE, out.value(f"zext i32 {handle} to i64"))
+
+    def write_header(start: str, address: str) -> None:
+        number = out.value(f"load i32, ptr %k{site.made}")
+        words = {RETURN_PC: str(out.pc + 1), CALLER: "%fp", MODULE: module, TYPE: number}
+        write(out, start, words | {_RESULT: address})
+
+    call_by_values(out, site, target, write_header)
+    _set(out, State.HANDLE, caller)
+    out.emit(f"call void @release(ptr %m, ptr %s, i32 {handle})")
 
 
 def _checked_link(out: Lowerer, start: str, number: str, handle: str) -> _Link:

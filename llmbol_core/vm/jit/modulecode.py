@@ -233,6 +233,21 @@ class Code:
         types = self.module.types
         return types[number.value].size if number.value < len(types) else UNKNOWN
 
+    def references(self, number: int | None) -> list[tuple[int, int]]:
+        """Return functions that the module may call through a handle of itself, and their frames.
+
+        ``number`` is that of the link, if known.
+        """
+        wanted = {
+            (link.name, link.signature)
+            for links in self.module.imports
+            for at, link in enumerate(links)
+            if number in (None, at)
+        }
+        exports = (e for e in self.module.exports if (e.name, e.signature) in wanted)
+        types = len(self.module.types)
+        return [(e.pc, e.type) for e in exports if e.pc >= 0 and 0 <= e.type < types]
+
     @cached_property
     def plain_sizes(self) -> list[int]:
         """The sizes of values without pointers that the module puts into lists."""

@@ -38,6 +38,8 @@ SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
 _INDEXED = frozenset({"indb", "indw", "indf", "indl", "lena", "indx"})
 
 
+_MOST_GUESSES = 3
+"""Functions of which it is looked whether a call through a handle is one of them."""
 _SMALL = 100
 """Instructions up to which calls through handles are compiled outside of loops."""
 
@@ -48,7 +50,7 @@ class Region:
     def __init__(self, code: Code, start: int, frame: HeapType, results: Results) -> None:
         self.code, self.start, self.frame, self.results = code, start, frame, results
         self.pcs = code.reachable(start)
-        usual = {pc for pc in self.pcs if code.is_native(pc)}
+        usual = {pc for pc in self.pcs if code.is_native(pc) and self._is_worth_it(pc)}
         self.landings = set[int]().union(*(code.handlers(pc) for pc in self.pcs))
         """Where the function goes on after exceptions."""
         before = pending_frames(code, self.pcs, {start, *self.landings})
@@ -81,10 +83,13 @@ class Region:
         """Where the code goes back to, and from where."""
         return [(target, pc) for pc in self.pcs for target in self.code.targets(pc) if target <= pc]
 
+    def _is_worth_it(self, pc: int) -> bool:
+        if self.code.instructions[pc].op.mnemonic in ("mframe", "mcall"):
+            return len(self.pcs) <= _SMALL or any(head <= pc <= end for head, end in self._loops)
+        return True
+
     def _is_native(self, pc: int) -> bool:
         instruction = self.code.instructions[pc]
-        if instruction.op.mnemonic in ("mframe", "mcall"):
-            return len(self.pcs) <= _SMALL or any(head <= pc <= end for head, end in self._loops)
         if instruction.op.mnemonic != "call" or pc in self.sites.by_call:
             return True
         made = self._made.get(instruction.source, set())
@@ -151,6 +156,33 @@ class Region:
         for pc in sorted(self.native):
             if self.code.instructions[pc].op.mnemonic == "call":
                 yield self.code.instructions[pc].destination.value, self.frame_made(pc)
+            elif pc in self.sites.by_call:
+                yield from self.guesses(self.sites.by_call[pc])
+
+    def guesses(self, site: Site) -> list[tuple[int, int]]:
+        """Return what a call through a handle may enter in this module, as ``callees`` does."""
+        number = self.code.instructions[site.call].middle
+        known = number.value if number.mode is Mode.IMMEDIATE else None
+        found = [
+            (pc, kind)
+            for pc, kind in self.code.references(known)
+            if self.gets_result(site, self.results.letter(pc))
+            and all(self._has_slot(kind, *argument) for argument in site.arguments.items())
+        ]
+        return found[:_MOST_GUESSES]
+
+    def gets_result(self, site: Site, letter: str) -> bool:
+        """Whether a call through a handle expects a result of a type, if that is one."""
+        if site.address is None or not letter:
+            return site.address is None and not letter
+        kind = llvm_type(letter)
+        return site.address.mode is not Mode.FP or self.slots.get(site.address.value, kind) == kind
+
+    def _has_slot(self, kind: int, offset: int, letter: str) -> bool:
+        """Whether a frame of a type has room for an argument."""
+        type_ = self.code.module.types[kind]
+        is_pointer = offset in type_.pointers
+        return offset + TYPES[letter].size <= type_.size and is_pointer == (letter == "P")
 
     # Slots of the frame whose address the function takes
 
@@ -158,7 +190,7 @@ class Region:
         instruction = self.code.instructions[pc]
         if instruction.op.mnemonic == "lea":
             site = self.site_of(pc, instruction.destination)
-            if site is not None and self.results.letter(site.target):
+            if site is not None and not site.is_linked and self.results.letter(site.target):
                 return False
         return instruction.op.mnemonic == "lea" and instruction.source.mode is Mode.FP
 
@@ -280,7 +312,9 @@ class Region:
             elif operand.mode is Mode.FP and not role.is_storage:
                 yield operand.value, llvm_type(role.type)
         site = self.sites.by_call.get(pc)
-        if site is not None and site.address is not None and site.address.mode is Mode.FP:
+        if site is None or site.is_linked:
+            return
+        if site.address is not None and site.address.mode is Mode.FP:
             letter = self.results.letter(site.target)
             if letter:
                 yield site.address.value, llvm_type(letter)

@@ -41,7 +41,12 @@ class Unit:
 
     def takes_values(self, site: Site) -> bool:
         """Whether a call passes arguments and result as values."""
-        return site.target in self.by_values and self._fits(site)
+        return site.target in self.by_values and self._fits(site, site.target)
+
+    def guesses(self, region: Region, site: Site) -> list[int]:
+        """Return the functions to which a call through a handle can pass values."""
+        found = (pc for pc, _ in region.guesses(site))
+        return [pc for pc in found if pc in self.by_values and self._fits(site, pc)]
 
     @cached_property
     def by_values(self) -> set[int]:
@@ -84,14 +89,14 @@ class Unit:
         if not region.result:
             return []
         return [
-            site.target if site.target in self.regions and self._fits(site) else -1
+            site.target if site.target in self.regions and self._fits(site, site.target) else -1
             for site in region.sites.by_frame.values()
             if site.address == _OWN_RESULT
         ]
 
-    def _fits(self, site: Site) -> bool:
-        """Whether what a call passes is what the function expects."""
-        callee = self.regions[site.target]
+    def _fits(self, site: Site, target: int) -> bool:
+        """Whether what a call passes is what a function expects."""
+        callee = self.regions[target]
         if callee.result and site.address is None:
             return False
         for offset, letter in site.arguments.items():

@@ -78,9 +78,7 @@ class Ways(Operands):
         for loop in self.loops:
             self.emit(f"%end{loop.head} = alloca i32")
         for site in region.sites.by_frame.values():
-            self.emit(f"%r{site.made} = alloca i32")
-            for offset, letter in site.arguments.items():
-                self.emit(f"%a{site.made}.{offset} = alloca {llvm_type(letter)}")
+            self._begin_site(site)
         if self.result:
             self.emit(f"%res = alloca {llvm_type(self.result)}")
             self.emit(f"store {llvm_type(self.result)} {nothing(self.result)}, ptr %res")
@@ -97,6 +95,14 @@ class Ways(Operands):
         self.pc = region.start
         self._check_start()
         self.jump(self.block_of(region.start, from_outside=True))
+
+    def _begin_site(self, site: Site) -> None:
+        """Make room for what is known of a frame that is not made."""
+        self.emit(f"%r{site.made} = alloca i32")
+        if site.is_linked:
+            self.emit(f"%k{site.made} = alloca i32")
+        for offset, letter in site.arguments.items():
+            self.emit(f"%a{site.made}.{offset} = alloca {llvm_type(letter)}")
 
     def block_of(self, target: int, from_outside: bool = False) -> str:
         """Return the block to which control goes from the current instruction to another one."""
@@ -261,14 +267,23 @@ class Ways(Operands):
 
     def make_frame(self, site: Site, type_number: str = "type_number") -> None:
         """Write a frame to memory that was not made; the header says where its result goes."""
-        types = self.region.code.module.types
         start = self.load(self.place(site.slot, "K"), "K")
-        number = self.value(f"call i32 @{type_number}(ptr %s, i64 {site.type})")
-        result = self.value(f"load i32, ptr %r{site.made}")
-        words = {0: "0", 4: "0", 8: "0", 12: number, RESULT: result}
         pointer = self.at(start)
-        for offset, value in (words | dict.fromkeys(types[site.type].pointers, "-1")).items():
+        if site.is_linked:
+            number = self.value(f"load i32, ptr %k{site.made}")
+            self.emit(f"call void @begin_frame(ptr %m, ptr %s, i32 {start}, i32 {number})")
+            words = {}
+        else:
+            number = self.value(f"call i32 @{type_number}(ptr %s, i64 {site.type})")
+            words = {0: "0", 4: "0", 8: "0", 12: number}
+            words |= dict.fromkeys(self.region.code.module.types[site.type].pointers, "-1")
+        for offset, value in words.items():
             self._put(pointer, offset, "i32", value)
+        self.put_contents(site, pointer)
+
+    def put_contents(self, site: Site, pointer: str) -> None:
+        """Store what was given for a frame that was not made."""
+        self._put(pointer, RESULT, "i32", self.value(f"load i32, ptr %r{site.made}"))
         for offset, letter in site.arguments.items():
             kind = llvm_type(letter)
             value = self.value(f"load {kind}, ptr %a{site.made}.{offset}")
