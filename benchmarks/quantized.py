@@ -132,6 +132,13 @@ def conversions() -> Iterator[Row]:
             f"dequantize {name}", amount, "Gw/s", partial(dequantize, stored), theirs, "ggml C",
             least=1.0,
         )  # fmt: skip
+    part = x[:512]
+    for name in ("Q4_K", "Q5_K", "Q6_K"):
+        room = np.empty_like(quantize(part, name).data)
+        row = peer and peer.row_function(f"quantize_row_{name.lower().replace('k', 'K')}_ref")
+        theirs = row and partial(row, part.ctypes.data, room.ctypes.data, part.size)
+        ours = partial(quantize, part, name)
+        yield Row(f"quantize {name}", part.size / 1e9, "Gw/s", ours, theirs, "ggml C")
 
 
 def large_files() -> Iterator[Row]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml.kernels.target import target
-from llmbol_core.ml.kquants import K_TYPES
+from llmbol_core.ml.kquants import BLOCK, ENCODERS, K_TYPES
 
 Array = NDArray[Any]
 
@@ -28,13 +28,34 @@ def encode_blocks(name: str, x: Array, blocks: Array) -> int | None:
     """
     if x.size < _LEAST or target() is None:
         return None
-    from llmbol_core.ml.kernels.blocks import ENCODERS
+    from llmbol_core.ml.kernels.blocks import ENCODERS as BLOCK_ENCODERS
 
-    if name not in ENCODERS:
+    if name in K_TYPES:
+        return _encode_super_blocks(name, x, blocks)
+    if name not in BLOCK_ENCODERS:
         return None
     bad = np.zeros(1, np.int64)
-    ENCODERS[name].run(blocks.size, x, blocks, bad, chunk=_CHUNK)
+    BLOCK_ENCODERS[name].run(blocks.size, x, blocks, bad, chunk=_CHUNK)
     return int(bad[0])
+
+
+def _encode_super_blocks(name: str, x: Array, blocks: Array) -> int | None:
+    """Fill super-blocks; those of strange numbers by definition."""
+    from llmbol_core.ml.kernels.encoders_k import BLOCKS, SUPER_ENCODERS
+
+    if name not in SUPER_ENCODERS:
+        return None
+    items = -(-blocks.size // BLOCKS[name])
+    strange = np.zeros(items, np.uint8)
+    SUPER_ENCODERS[name].run(items, x, blocks, strange, blocks.size, chunk=_CHUNK // 64)
+    rows, flat = x.reshape(-1, BLOCK), blocks.reshape(-1)
+    again = np.repeat(strange, BLOCKS[name])[: blocks.size].nonzero()[0]
+    if not np.isfinite(rows[again]).all():
+        return 1
+    for start in range(0, len(again), _CHUNK):
+        some = again[start : start + _CHUNK]
+        flat[some] = ENCODERS[name](name, rows[some])
+    return 0
 
 
 def decode_blocks(name: str, blocks: Array, x: Array) -> bool:

@@ -10,6 +10,7 @@ from llmbol_core.ml import conversion
 from llmbol_core.ml.codecs import ENCODERS, decode
 from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.kernels import blocks
+from llmbol_core.ml.kernels.encoders_k import SUPER_ENCODERS
 from llmbol_core.ml.kernels.superblocks import SUPER_DECODERS
 from llmbol_core.ml.quantization import dequantize, quantization_error, quantize
 from llmbol_core.ml.tensor import Tensor
@@ -45,6 +46,43 @@ def test_encoders_are_the_definition_bit_for_bit(target, name, sample):
     with np.errstate(all="ignore"):
         wanted = ENCODERS[name](name, x)
     assert made.tobytes() == wanted.tobytes()
+
+
+def rows_of_super_blocks(sample):
+    """Return the numbers of samples in rows of 256, an odd number of them; some are mixed."""
+    flat = SAMPLES[sample].reshape(-1)
+    rows = len(flat) // 256
+    x = flat[: (rows - 1 + rows % 2) * 256].reshape(-1, 256).copy()
+    x[1::7, 100] = 3.9e4
+    x[2::7, 32:64] = x[2::7, :1]
+    x[3::7] = np.abs(x[3::7])
+    return x
+
+
+@pytest.mark.parametrize("name", SUPER_ENCODERS)
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_encoders_of_super_blocks_are_the_definition_bit_for_bit(target, name, sample):
+    x = rows_of_super_blocks(sample)
+    made = np.zeros(len(x), TYPES[name].layout)
+    assert conversion.encode_blocks(name, x, made) == 0
+    assert made.tobytes() == ENCODERS[name](name, x).tobytes()
+
+
+@pytest.mark.parametrize("name", SUPER_ENCODERS)
+def test_kernels_encode_all_but_strange_super_blocks(target, name, monkeypatch):
+    x = rows_of_super_blocks("normal")[:31]
+    x[7, 3], x[20, 200] = 5e4, -1e30
+    given = []
+
+    def encode(name, rows):
+        given.append(rows)
+        return ENCODERS[name](name, rows)
+
+    monkeypatch.setattr(conversion, "ENCODERS", {name: encode})
+    made = np.zeros(31, TYPES[name].layout)
+    assert conversion.encode_blocks(name, x, made) == 0
+    assert made.tobytes() == ENCODERS[name](name, x).tobytes()
+    assert {7, 20} <= {int((x == row).all(axis=1).argmax()) for row in given[0]} <= {6, 7, 20, 21}
 
 
 @pytest.mark.parametrize("name", blocks.DECODERS)
@@ -98,17 +136,17 @@ def test_errors_are_measured(target, name, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", blocks.ENCODERS)
+@pytest.mark.parametrize("name", [*blocks.ENCODERS, *SUPER_ENCODERS])
 def test_numbers_that_are_not_finite_are_found(target, name, bad):
-    x = np.zeros((3, 64), np.float32)
+    x = np.zeros((3, 256), np.float32)
     x[1, 40] = bad
     with pytest.raises(DtypeError, match=r"at \[1, 40\]"):
         quantize(x, name)
 
 
-@pytest.mark.parametrize("name", blocks.ENCODERS)
+@pytest.mark.parametrize("name", [*blocks.ENCODERS, *SUPER_ENCODERS])
 def test_all_instruction_sets_can_be_left_out(name, monkeypatch):
-    x = SAMPLES["normal"]
+    x = SAMPLES["normal"].reshape(-1, 256)
     made = quantize(x, name)
     monkeypatch.setenv("LLMBOL_KERNELS", "none")
     assert quantize(x, name).tobytes() == made.tobytes()
