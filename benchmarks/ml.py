@@ -16,6 +16,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from benchmarks.floats import floats
 from benchmarks.quantized import batches, conversions, large_files, starts, vectors
 from benchmarks.rows import TITLE, Row
 from llmbol_core.ml import gguf as container
@@ -60,7 +61,7 @@ def quantizing() -> Iterator[Row]:
 
 
 def products() -> Iterator[Row]:
-    """Quantized and float products, in billions of operations a second, beside NumPy's float32."""
+    """Products with weights, in billions of operations a second, beside NumPy's float32."""
     rng = np.random.default_rng(1)
     w = rng.normal(size=(1024, 2048)).astype(np.float32)
     for name in ("F32", "Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K"):
@@ -78,18 +79,6 @@ def products() -> Iterator[Row]:
             yield Row(
                 f"mul_mat {name} x {batch}", amount, "GOP/s", multiply, multiply_peer, "NumPy"
             )
-    shapes = [(1, 784, 128), (8, 784, 128), (32, 784, 128), *((n, n, n) for n in (256, 1024, 2048))]
-    for m, depth, n in shapes:
-        a, b = (rng.normal(size=s).astype(np.float32) for s in ((m, depth), (depth, n)))
-
-        def matmul(a: Any = a, b: Any = b) -> Any:
-            return ops.matmul(a, b)
-
-        def matmul_peer(a: Any = a, b: Any = b) -> Any:
-            return a @ b
-
-        name = f"matmul {m}x{depth}x{n}"
-        yield Row(name, 2 * m * depth * n / 1e9, "GOP/s", matmul, matmul_peer, "NumPy")
 
 
 def network() -> tuple[Graph, dict[str, Any]]:
@@ -156,6 +145,7 @@ def files() -> Iterator[Row]:
 FAMILIES = (
     vectors,
     batches,
+    floats,
     conversions,
     large_files,
     starts,

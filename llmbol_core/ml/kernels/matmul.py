@@ -117,9 +117,12 @@ class _Multiply:
         head = k.select(self.rows > 2 * most, k.value(most, i64), (self.rows + 1) // 2)
         for panel in k.range(first, last):
             for size in range((FEW + 2) // 2, most + 1):
-                with k.when(head.equals(size)):
-                    rows = [self.x.at(r * self.x_pitch + start) for r in range(size)]
-                    self._tile(k.value(0, i64), rows, first, panel, start, length, packs=True)
+                rows = [self.x.at(r * self.x_pitch + start) for r in range(size)]
+                is_whole = (panel + 1) * self.width <= self.columns
+                with k.when(head.equals(size)), k.either(is_whole) as branches:
+                    for branch, packs in zip(branches, ("whole", "some"), strict=True):
+                        with branch:
+                            self._tile(k.value(0, i64), rows, first, panel, start, length, packs)
 
         def tile(row: Value, count: int) -> None:
             rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
@@ -134,7 +137,7 @@ class _Multiply:
 
     def _tile(
         self, row: Value, rows: list[Pointer], first: Value, panel: Value, start: Value,
-        length: Value, packs: bool = False, copies: bool = False,
+        length: Value, packs: str = "", copies: bool = False,
     ) -> None:  # fmt: skip
         """Write the code for some rows and a panel."""
         k, lanes, column, count = self.k, self.k.lanes, panel * self.width, len(rows)
@@ -148,7 +151,7 @@ class _Multiply:
         for target in targets:
             for j in range(2):  # where the rows below will go
                 target.prefetch(self.out_pitch * count + lanes * j)
-        take = self._packing(first, panel, start, length) if packs else (
+        take = self._packing(first, panel, start, length, packs == "whole") if packs else (
             self._packed(row + count, panel - first, start)
         )  # fmt: skip
         if copies:
@@ -205,7 +208,9 @@ class _Multiply:
 
         return copied, also
 
-    def _packing(self, first: Value, panel: Value, start: Value, length: Value) -> Take:
+    def _packing(
+        self, first: Value, panel: Value, start: Value, length: Value, is_whole: bool
+    ) -> Take:
         """Return what reads a panel of y and packs it."""
         k, lanes, width = self.k, self.k.lanes, self.width
         place, column = panel - first, panel * width
@@ -220,8 +225,8 @@ class _Multiply:
             found = []
             for j in range(2):
                 self.y.prefetch((start + row) * self.y_pitch + near + lanes * j)
-                left = self.columns - column - lanes * j
-                found.append(given.load_some(left, lanes, lanes * j))
+                left = None if is_whole else self.columns - column - lanes * j
+                found.append(read(k, given, k.value(lanes * j, i64), left))
                 packed.store(found[j], i * width + lanes * j)
             return found
 
@@ -273,10 +278,12 @@ class _Multiply:
         sizes = _STRIPS[k.lanes == 16][len(rows) - 1]
         for vectors in sizes:
             width = vectors * k.lanes
-            stop = last if vectors == sizes[-1] else first + (last - first) // width * width
+            stop = first + (last - first) // width * width
             for column in k.range(start.value, stop, width):
-                self._strip(rows, places, column, vectors, last)
+                self._strip(rows, places, column, vectors)
             start.value = stop
+        with k.when(start.value < last):
+            self._strip(rows, places, start.value, sizes[-1], last)
 
     def _stream(
         self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value, most: int
@@ -319,23 +326,24 @@ class _Multiply:
             spread(k, last - first, copy)
 
     def _strip(
-        self, rows: list[Pointer], places: list[Pointer], column: Value, vectors: int, end: Value
-    ) -> None:
-        """Write the code for some rows and vectors of columns."""
+        self, rows: list[Pointer], places: list[Pointer], column: Value, vectors: int,
+        end: Value | None = None,
+    ) -> None:  # fmt: skip
+        """Write the code for some rows and vectors of columns, which may pass the end."""
         k, lanes, count = self.k, self.k.lanes, len(rows)
-        left = [end - column - lanes * j for j in range(vectors)]
+        left = [None if end is None else end - column - lanes * j for j in range(vectors)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(vectors)] for _ in range(count)]
 
         def take(i: Value) -> list[Value]:
             given = self.y.at(i * self.y_pitch + column)
             for j in range(vectors if count > 1 else 0):
                 given.prefetch(self.y_pitch * SOON + lanes * j)
-            return [given.load_some(left[j], lanes, lanes * j) for j in range(vectors)]
+            return [read(k, given, k.value(lanes * j, i64), left[j]) for j in range(vectors)]
 
         _accumulate(k, rows, self.depth, sums, take)
         for place, totals in zip(places, sums, strict=True):
             for j, total in enumerate(totals):
-                place.store_some(total.value, left[j], column + lanes * j)
+                write(k, place, total.value, column + lanes * j, left[j])
 
 
 def _accumulate(

@@ -1,0 +1,62 @@
+"""Rows of ``benchmarks.ml``: float32 products beside NumPy's and the processor's peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rows import Row
+from llmbol_core.ml import ops
+from llmbol_core.ml.kernels.declaration import Group
+from llmbol_core.ml.kernels.kinds import f32
+from llmbol_core.ml.kernels.target import target
+from llmbol_core.native.threads import thread_count
+
+GROUP = Group("peak", __file__)
+SUMS = 12
+BATCHES = (1, 2, 4, 8, 16, 32)
+LAYERS = ((64, 64), (256, 256), (784, 128), (1024, 1024), (4096, 1024))
+"""Inputs and outputs of layers: in the caches, the last but for them."""
+
+
+@GROUP.kernel("x:f32* out:f32*")
+def multiply_add(k: Any, x: Any, out: Any) -> None:
+    """Do as many fused multiply-adds as the processor can: SUMS vectors an item."""
+    factors = [x.load(k.lanes * i, k.lanes) for i in range(2)]
+    sums = [k.variable(k.zeros(f32, k.lanes)) for _ in range(SUMS)]
+    for _ in k.items():
+        for total in sums:
+            total.value = k.fma(factors[0], factors[1], total.value)
+    whole = sums[0].value
+    for total in sums[1:]:
+        whole = whole + total.value
+    out.store(whole, k.thread * k.lanes)
+
+
+def floats() -> Iterator[Row]:
+    """Products of float32 matrices, in billions of operations a second."""
+    rng, threads = np.random.default_rng(1), thread_count()
+    for depth, n in LAYERS:
+        y = rng.normal(size=(depth, n)).astype(np.float32)
+        w = np.ascontiguousarray(y.T)
+        for batch in BATCHES:
+            x = rng.normal(size=(batch, depth)).astype(np.float32)
+            for name, ours, peer in (
+                ("matmul", partial(ops.matmul, x, y), partial(np.matmul, x, y)),
+                ("linear", partial(ops.linear, x, w), partial(np.matmul, x, w.T)),
+            ):
+                amount = 2 * batch * depth * n / 1e9
+                what = f"{name} {batch}x{depth}x{n}"
+                yield Row(what, amount, "GOP/s", ours, peer, "NumPy", 1.5)
+    chosen = target()
+    for n in (1024, 2048):
+        x, y = (rng.normal(size=(n, n)).astype(np.float32) for _ in range(2))
+        ours, amount = partial(ops.matmul, x, y), 2 * n**3 / 1e9
+        yield Row(f"matmul {n}", amount, "GOP/s", ours, partial(np.matmul, x, y), "NumPy", 0.95)
+        if chosen is not None:
+            items, room = n**3 // (SUMS * chosen.lanes), np.zeros(16 * threads, np.float32)
+            peak = partial(multiply_add.run, items, x, room, chunk=-(-items // (8 * threads)))
+            yield Row(f"matmul {n}", amount, "GOP/s", ours, peak, "peak", 0.95)
