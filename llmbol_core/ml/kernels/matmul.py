@@ -8,7 +8,6 @@ is one chain of sums over the depth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
@@ -28,6 +27,8 @@ SOON = 48
 """How many rows ahead y is asked for."""
 FEW = 8
 """Rows for which packing is not worth it."""
+PERIOD = 16
+"""In so many steps all rows of a tile are copied, and as many numbers of each."""
 APART = 32
 """How many numbers lie between copies of rows."""
 SHORT = 64
@@ -57,7 +58,7 @@ def tallest(lanes: int) -> int:
 
 def scratch_size(lanes: int) -> int:
     """Return how many numbers a thread of ``multiply`` needs room for."""
-    copies = 8 * (DEPTH + APART) if lanes == 16 else 0
+    copies = tallest(lanes) * (DEPTH + APART) if lanes == 16 else 0
     return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH + AHEAD + copies
 
 
@@ -200,10 +201,10 @@ class _Multiply:
         apart = (rows[-1].address() - rows[0].address()) // (4 * max(1, len(rows) - 1))
 
         def also(i: Value) -> list[Value]:
-            number, column = i % 8, i // 8 * 8 + APART
-            with k.when(number < len(rows)) if len(rows) < 8 else nullcontext():
-                part = rows[0].at(number * apart).load_some(length - column, 8, column)
-                self.room.at(number * pitch).store(part, column)
+            number = k.min(i % PERIOD, len(rows) - 1)
+            column = i // PERIOD * PERIOD + APART
+            part = rows[0].at(number * apart).load_some(length - column, PERIOD, column)
+            self.room.at(number * pitch).store(part, column)
             return take(i)
 
         return copied, also
