@@ -147,19 +147,29 @@ def _parameters() -> tuple[inspect.Parameter, ...]:
     )
 
 
-def takes_program(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments and options of ``Program`` in place of its first parameter."""
-    shared = _parameters()
-    _, *others = inspect.signature(command, eval_str=True).parameters.values()
+class takes_program:
+    """Give a command the arguments and options of ``Program`` in place of its first parameter.
 
-    def run(**given: Any) -> None:
-        program = Program(**{p.name: given.pop(p.name) for p in shared})
-        command(program, **given)
+    What these are is looked at when the command is made, which most commands never are.
+    """
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__annotations__ = {p.name: p.annotation for p in (*shared, *others)}
-    run.__signature__ = inspect.Signature([*shared, *others])  # type: ignore[attr-defined]
-    return run
+    def __init__(self, command: Callable[..., None]) -> None:
+        self._command = command
+        self.__name__, self.__doc__ = command.__name__, command.__doc__
+
+    def __call__(self, **given: Any) -> None:
+        """Run the command."""
+        program = Program(**{p.name: given.pop(p.name) for p in _parameters()})
+        self._command(program, **given)
+
+    @functools.cached_property
+    def __signature__(self) -> inspect.Signature:
+        _, *others = inspect.signature(self._command, eval_str=True).parameters.values()
+        return inspect.Signature([*_parameters(), *others])
+
+    @functools.cached_property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {p.name: p.annotation for p in self.__signature__.parameters.values()}
 
 
 def tree_reader(root: str) -> Callable[[str], bytes]:
