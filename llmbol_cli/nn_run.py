@@ -98,8 +98,8 @@ def _show_outputs(
     from llmbol_core.ml.text import format_rows
     from llmbol_core.nn.infer import top_candidates
 
-    top_k = model.model.output.top_k if top_k is None else top_k
-    if top_k:
+    said = model.model.output
+    if top_k := (said.top_k if said and top_k is None else top_k):
         render.show(top_candidates(model, np.concatenate(list(parts)), top_k), as_json)
     elif as_json:
         render.show(np.concatenate(list(parts)).tolist(), as_json)

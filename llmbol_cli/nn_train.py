@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import typer
@@ -43,21 +44,36 @@ def init(
     render.show(write_starter(name, output))
 
 
+class Family(enum.StrEnum):
+    """What specs can name."""
+
+    layer = "layer"
+    loss = "loss"
+    optimizer = "optimizer"
+    schedule = "schedule"
+
+
 @app.command()
 def layers(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One layer.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them, such as Linear or Adam.")
+    ] = None,
+    family: Annotated[
+        Family, typer.Option("--of", help="List others that specs can name.")
+    ] = Family.layer,
     as_json: AsJson = False,
 ) -> None:
     """List the layers that specs can name, or show one with its fields.
 
     Example: nn layers Linear
     """
-    from llmbol_core.nn.catalog import describe_layer, list_layers
+    from llmbol_core.nn.catalog import describe_member, list_layers, list_members
 
     if name is None:
-        render.show(list_layers(), as_json)
+        lines = list_layers() if family is Family.layer else list_members(family)
+        render.show(lines, as_json)
     else:
-        entry = describe_layer(name)
+        entry = describe_member(name)
         render.show(entry if as_json else str(entry), as_json)
 
 

@@ -1,4 +1,4 @@
-"""What specs can say: each layer with its fields, from the registry."""
+"""What specs can say: layers, losses, optimizers and schedules with their fields."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-from llmbol_core.errors import UsageError
+from llmbol_core.errors import UsageError, nearest
 from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
-from llmbol_core.nn.declared import FieldError, describe, field_types, required_fields
+from llmbol_core.nn.criterions import Criterion
+from llmbol_core.nn.declared import Declared, FieldError, describe, field_types, required_fields
 from llmbol_core.nn.module import Module
+from llmbol_core.nn.optim import Optimizer
+from llmbol_core.nn.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,17 @@ class LayerLine:
 
 
 @dataclass(frozen=True)
+class MemberLine:
+    """One loss, optimizer or schedule in the list of all."""
+
+    name: str
+    fields: str
+    purpose: str
+
+
+@dataclass(frozen=True)
 class Field:
-    """One field of a layer; a field without a default is required."""
+    """One field; a field without a default is required."""
 
     field: str
     type: str
@@ -44,13 +56,59 @@ class LayerEntry:
     output_shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        width = max(len(field.field) for field in self.fields)
-        lines = [self.layer, "", self.documentation, "", "fields"]
-        for field in self.fields:
-            default = "required" if field.required else f"default {_shown(field.default)}"
-            lines.append(f"  {field.field:{width}}  {field.type}, {default}")
+        lines = [self.layer, "", self.documentation, *_field_lines(self.fields)]
         shapes = f"{list(self.input_shape)} -> {list(self.output_shape)}"
         return "\n".join([*lines, "", "example", f"  {_shown(self.example)}   {shapes}"])
+
+
+@dataclass(frozen=True)
+class MemberEntry:
+    """One loss, optimizer or schedule: documentation and fields."""
+
+    name: str
+    family: str
+    documentation: str
+    fields: list[Field]
+
+    def __str__(self) -> str:
+        title = f"{self.name} ({self.family})"
+        return "\n".join([title, "", self.documentation, *_field_lines(self.fields)])
+
+
+def _field_lines(fields: list[Field]) -> list[str]:
+    """Return what is said about fields, if there are any."""
+    width = max((len(field.field) for field in fields), default=0)
+    lines = ["", "fields"] if fields else []
+    for field in fields:
+        default = "required" if field.required else f"default {_shown(field.default)}"
+        lines.append(f"  {field.field:{width}}  {field.type}, {default}")
+    return lines
+
+
+OTHERS: dict[str, type[Declared]] = {
+    family.family: family for family in (Criterion, Optimizer, Schedule)
+}
+"""The families beside the layers, by what specs call them."""
+
+
+def list_members(family: str) -> list[MemberLine]:
+    """Return all members of a family in alphabetical order."""
+    return [
+        MemberLine(name, " ".join(field_types(cls)), _documentation(cls).split("\n")[0])
+        for name, cls in sorted(OTHERS[family].table.items())
+    ]
+
+
+def describe_member(name: str) -> LayerEntry | MemberEntry:
+    """Return what there is to know about a layer, a loss, an optimizer or a schedule."""
+    for family, base in OTHERS.items():
+        if name in base.table:
+            cls = base.table[name]
+            return MemberEntry(name, family, _documentation(cls), _fields(cls))
+    others = [member for base in OTHERS.values() for member in base.table]
+    if name not in Module.table and (known := nearest(name, [*Module.table, *others])):
+        raise UsageError(f"unknown layer {name!r}{known}")
+    return describe_layer(name)
 
 
 def list_layers() -> list[LayerLine]:
@@ -68,18 +126,23 @@ def describe_layer(name: str) -> LayerEntry:
         cls = Module.lookup(name)
     except FieldError as error:
         raise UsageError(str(error)) from error
+    layer, shape = cls.example()
+    output = layer.output_shape(shape)
+    documentation = _documentation(cls)
+    return LayerEntry(name, documentation, _fields(cls), layer.config(), shape, output)
+
+
+def _fields(cls: type[Declared]) -> list[Field]:
+    """Return the fields of a class."""
     required = required_fields(cls)
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-    fields = [
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # each is a dataclass
+    return [
         Field(field, describe(hint), _default(defaults[field]), field in required)
         for field, hint in field_types(cls).items()
     ]
-    layer, shape = cls.example()
-    output = layer.output_shape(shape)
-    return LayerEntry(name, _documentation(cls), fields, layer.config(), shape, output)
 
 
-def _documentation(cls: type[Module]) -> str:
+def _documentation(cls: type[Declared]) -> str:
     return inspect.getdoc(cls) or ""
 
 

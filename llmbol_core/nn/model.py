@@ -121,7 +121,7 @@ class Model(Section):
     layers: list[Module]
     labels: tuple[Name, ...] = ()
     train: Training | None = None
-    output: Output = dataclasses.field(default_factory=Output)
+    output: Output | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

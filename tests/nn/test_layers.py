@@ -8,9 +8,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from llmbol_cli.nn_train import Family
 from llmbol_core.errors import ShapeError, UsageError
 from llmbol_core.nn import tables as _tables  # noqa: F401
-from llmbol_core.nn.catalog import describe_layer, list_layers
+from llmbol_core.nn.catalog import (
+    OTHERS,
+    describe_layer,
+    describe_member,
+    list_layers,
+    list_members,
+)
 from llmbol_core.nn.checkpoint import freeze
 from llmbol_core.nn.containers import Container, Parallel, Sequential
 from llmbol_core.nn.layers.activation import ReLU, Tanh
@@ -261,3 +268,20 @@ def test_start_values_are_within_pytorchs_bounds():
             assert abs(value).max() <= bound
             assert abs(value).max() > 0.95 * bound
         assert abs(layer.params["weight"].mean()) < 0.002
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_members_are_described(family):
+    lines = list_members(family)
+    assert [line.name for line in lines] == sorted(OTHERS[family].table)
+    for line in lines:
+        entry = describe_member(line.name)
+        assert line.purpose
+        assert str(entry).startswith(f"{line.name} ({family})\n\n{line.purpose}")
+        assert [field.field for field in entry.fields] == line.fields.split()
+
+
+def test_all_families_can_be_listed():
+    assert [*Family] == ["layer", *OTHERS]
+    with pytest.raises(UsageError, match=r"unknown layer 'Adem' \(did you mean 'Adam'\?\)"):
+        describe_member("Adem")

@@ -200,6 +200,7 @@ def test_what_input_and_output_say():
     model = parse_spec(text + "labels: [a, b, c, d, e, f]\noutput: {top_k: 2}\n")
     assert model.layers[0].config() == {"Normalize": {"mean": [0.5], "std": [0.1]}}
     assert len(model.layers) == 8
+    assert model.output is not None
     assert model.output.top_k == 2
     assert parse_json_spec(format_json_spec(model.config()), "x").config() == model.config()
     with pytest.raises(SpecError, match=r"m.yaml:8:33: Normalize has no field 'men' \(did you"):
