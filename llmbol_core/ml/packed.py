@@ -51,6 +51,24 @@ class PackedWeights:
         self._plans: dict[int, list[_Plan]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def quantizer(self) -> tuple[Kernel, tuple[int, ...]]:
+        """The kernel that quantizes activations: of x, what it fills, and these numbers."""
+        if isinstance(self.form, Form):
+            return quantize_activations, (self.shift,)
+        from llmbol_core.ml.kernels.products_k import quantize_activations_k
+
+        return quantize_activations_k, ()
+
+    @property
+    def activation_words(self) -> tuple[int, ...]:
+        """How many words of 4 bytes each thing that it fills takes for a block of activations."""
+        if isinstance(self.form, Form):
+            return self.form.columns // 4, 1, 1, 1
+        from llmbol_core.ml.kernels.products_k import SUMS
+
+        return self.form.columns // 4, 1, SUMS
+
     def _pack(self, tensor: Tensor, packer: Kernel, write: Write) -> None:
         """Write the packed form, some panels after the other."""
         panel, data = self.blocks * self.form.unit, np.ascontiguousarray(tensor.data)
@@ -126,15 +144,10 @@ def _activations(
     levels = np.empty((batch, weights.columns), np.int8)
     d = np.empty((batch, weights.blocks), np.float32)
     chunk = _share(blocks, 6 * weights.form.columns / BLOCK, threads)
-    given: tuple[Array, ...]
-    if isinstance(weights.form, Form):
-        given = (levels, d, np.empty_like(d), np.empty(d.shape, np.int32))
-        shift = weights.shift
-        return quantize_activations.operation(blocks, None, *given, shift, chunk=chunk), given
-    from llmbol_core.ml.kernels.products_k import SUMS, quantize_activations_k
-
-    given = (levels, d, np.empty((*d.shape, SUMS), np.int32))
-    return quantize_activations_k.operation(blocks, None, *given, chunk=chunk), given
+    more = [np.empty((*d.shape, n), np.int32) for n in weights.activation_words[2:]]
+    given: tuple[Array, ...] = (levels, d, *more)
+    quantizing, numbers = weights.quantizer
+    return quantizing.operation(blocks, None, *given, *numbers, chunk=chunk), given
 
 
 def _share(items: int, nanoseconds: float, threads: int) -> int:

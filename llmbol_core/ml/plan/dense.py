@@ -13,8 +13,6 @@ from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.kernels import elementwise, gemm
 from llmbol_core.ml.kernels import matmul as matmuls
 from llmbol_core.ml.kernels.declaration import Kernel
-from llmbol_core.ml.kernels.forms import Form
-from llmbol_core.ml.kernels.products import quantize_activations
 from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
 from llmbol_core.ml.plan.packing import packed, padded
@@ -127,17 +125,15 @@ def _multiply_blocks(
 ) -> None:
     """Quantize rows and multiply integers, as ``PackedWeights.product`` does."""
     made = packed_weights(weight)
-    if made is None or not isinstance(made.form, Form):
+    if made is None:
         raise Unsupported
     held = emitter.rows(value)
     rows = math.prod(step.output.shape[1:-1])
     blocks = rows * made.blocks
-    levels, d, s, start = (emitter.room(n) for n in (8 * blocks, blocks, blocks, blocks))
     out = emitter.fresh(step)
-    activations = (At(levels), At(d), At(s), At(start))
-    emitter.call(
-        quantize_activations, At(held.room), *activations, made.shift, items=blocks, grain=2
-    )
+    activations = tuple(At(emitter.room(n * blocks)) for n in made.activation_words)
+    quantizing, numbers = made.quantizer
+    emitter.call(quantizing, At(held.room), *activations, *numbers, items=blocks, grain=2)
     emitter.reads(made.nbytes, rows)
     emitter.call(
         made.kernel,

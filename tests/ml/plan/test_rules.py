@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.engine import Engine
 from llmbol_core.ml.graph import Graph
 from llmbol_core.ml.kernels.target import TARGETS, target
@@ -144,17 +145,19 @@ def test_squares(rng):
     check(engine, "power", [x], [two], {})
 
 
-@pytest.mark.parametrize("dtype", ["Q8_0", "Q4_0", "Q5_1"])
-@pytest.mark.parametrize("shape", [(64,), (3, 64)])
-def test_quantized_products_are_those_of_the_operation(dtype, shape, rng):
-    weight = quantize(rng.normal(size=(50, 64)), dtype)
+@pytest.mark.parametrize("dtype", ["Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("front", [(), (3,)])
+def test_quantized_products_are_those_of_the_operation(dtype, front, rng):
+    width = 2 * TYPES[dtype].elements
+    weight = quantize(rng.normal(size=(50, width)), dtype)
     bias = rng.normal(size=50).astype("f4")
     graph = Graph()
-    y = graph.op("linear", graph.input("x", shape), graph.weight("w", (50, 64)),
+    y = graph.op("linear", graph.input("x", (*front, width)), graph.weight("w", (50, width)),
                  graph.weight("b", (50,)))  # fmt: skip
     graph.output(graph.op("relu", y))
     engine = Engine(graph, {"w": weight, "b": bias})
-    x = rng.normal(size=(70, *shape)).astype("f4")
+    assert lowered(engine) == [parts.Part]
+    x = rng.normal(size=(70, *front, width)).astype("f4")
     expected = np.maximum(OPS["linear"].run(x, weight, bias), 0)
     for part in (slice(0, 70), slice(0, 1), slice(60, 65)):
         assert engine.run(x[part]).tobytes() == expected[part].tobytes()
