@@ -16,17 +16,19 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from llmbol_core.builtins import bessel, linear
+from llmbol_core.builtins import bessel, linear, special
 from llmbol_core.builtins.binding import Binding
+from llmbol_core.builtins.elementary import BINARY, UNARY
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.jit import exponentials
 
 _NATIVE = (
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "bits64real", "cbrt", "ceil",
-    "copysign", "cos", "cosh", "dot", "erf", "erfc", "exp", "expm1", "fabs", "fdim", "finite",
-    "floor", "fmax", "fmin", "fmod", "iamax", "ilogb", "isnan", "log", "log10", "log1p", "modf",
-    "nextafter", "norm1", "norm2", "pow", "pow10", "realbits64", "remainder", "rint", "scalbn",
+    "copysign", "cos", "cosh", "dot", "exp", "expm1", "fabs", "fdim", "finite", "floor", "fmax",
+    "fmin", "fmod", "hypot", "iamax", "ilogb", "isnan", "log", "log10", "log1p", "modf",
+    "norm1", "norm2", "pow", "pow10", "realbits64", "remainder", "rint", "scalbn",
     "sin", "sinh", "sqrt", "tan", "tanh",
 )  # fmt: skip
 
@@ -49,10 +51,6 @@ INVALID = "invalid math argument"
 _TRAPS_AT_START = 15
 _MOST_ORDER = 1 << 20
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
-_WHOLE = 2.0**52
-"""From here on every real is whole."""
-_UNDEFINED = -math.nan
-"""What an undefined operation gives on the 386: a NaN whose sign bit is set."""
 
 Reals = Any
 """An array of real as a memoryview of its items, or None for nil; so are ints and bytes."""
@@ -61,100 +59,13 @@ Reals = Any
 # Functions of reals
 
 
-def _quiet(function: Callable[..., float]) -> Callable[..., float]:
-    """Return Python's function with IEEE's values where Python raises."""
-
-    def quiet(*values: float) -> float:
-        try:
-            return function(*values)
-        except ValueError:
-            return _UNDEFINED
-        except OverflowError:
-            return math.inf
-
-    return quiet
-
-
-def _logarithm(function: Callable[[float], float], pole: float) -> Callable[[float], float]:
-    return lambda x: -math.inf if x == pole else _quiet(function)(x)
-
-
-def _odd(function: Callable[[float], float]) -> Callable[[float], float]:
-    """Return a function with f(-x) = -f(x), so that it is infinite with the right sign."""
-    return lambda x: math.copysign(_quiet(function)(abs(x)), x) if x == x else x
-
-
-def _atanh(x: float) -> float:
-    return math.copysign(math.inf, x) if abs(x) == 1 else _quiet(math.atanh)(x)
-
-
-def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
-    """Return a rounding function that gives reals, minus zero among them."""
-    return lambda x: math.copysign(function(x), x) if abs(x) < _WHOLE else x
-
-
-def _atan2(y: float, x: float) -> float:
-    return math.atan2(y, x) if x == x and y == y else x + y
-
-
-def _cbrt(x: float) -> float:
-    root = math.cbrt(x)
-    if root == 0 or not math.isfinite(root):
-        return root
-    return root - (root - x / (root * root)) / 3
-
-
-def _pow(x: float, y: float) -> float:
-    """Return x to the y; as in Inferno's library 1 to an infinite or undefined y is NaN."""
-    if math.isnan(y):
-        return y
-    if math.isinf(y) and abs(x) == 1:
-        return _UNDEFINED
-    is_odd = math.isfinite(y) and abs(math.fmod(y, 2)) == 1
-    try:
-        return math.pow(x, y)
-    except (OverflowError, ValueError) as error:
-        if isinstance(error, ValueError) and x != 0:
-            return _UNDEFINED
-        return math.copysign(math.inf, x) if is_odd else math.inf
-
-
-# fmt: off
-_UNARY: dict[str, Callable[[float], float]] = {
-    "acos":  _quiet(math.acos),  "acosh": _quiet(math.acosh), "asin":  _quiet(math.asin),
-    "asinh": math.asinh,         "atan":  math.atan,          "atanh": _atanh,
-    "cbrt":  _cbrt,              "ceil":  _whole(math.ceil),  "cos":   _quiet(math.cos),
-    "cosh":  _quiet(math.cosh),  "erf":   math.erf,           "erfc":  math.erfc,
-    "exp":   _quiet(math.exp),   "expm1": _quiet(math.expm1), "fabs":  math.fabs,
-    "floor": _whole(math.floor), "log":   _logarithm(math.log, 0.0),
-    "log10": _logarithm(math.log10, 0.0),                     "log1p": _logarithm(math.log1p, -1.0),
-    "rint":  _whole(round),      "sin":   _quiet(math.sin),   "sinh":  _odd(math.sinh),
-    "sqrt":  _quiet(math.sqrt),  "tan":   _quiet(math.tan),   "tanh":  math.tanh,
-    "j0":    lambda x: bessel.jn(0, x),                       "j1":    lambda x: bessel.jn(1, x),
-    "y0":    lambda x: bessel.yn(0, x),                       "y1":    lambda x: bessel.yn(1, x),
-}
-_BINARY: dict[str, Callable[[float, float], float]] = {
-    "atan2(y, x)":     _atan2,
-    "copysign(x, s)":  math.copysign,
-    "fdim(x, y)":      lambda x, y: x - y if x > y else 0.0,
-    "fmax(x, y)":      lambda x, y: x if x > y else y,
-    "fmin(x, y)":      lambda x, y: x if x < y else y,
-    "fmod(x, y)":      _quiet(math.fmod),
-    "hypot(x, y)":     math.hypot,
-    "nextafter(x, y)": math.nextafter,
-    "pow(x, y)":       _pow,
-    "remainder(x, p)": _quiet(math.remainder),
-}
-# fmt: on
-
-
 def _without_call(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda call, *values: function(*values)
 
 
-for _name, _function in _UNARY.items():
+for _name, _function in UNARY.items():
     binding.function(f"{_name}: fn(x: real): real")(_without_call(_function))
-for _name, _pair in _BINARY.items():
+for _name, _pair in BINARY.items():
     _head, _, _arguments = _name.partition("(")
     _declaration = f"{_head}: fn({_arguments[:-1]}: real): real"
     binding.function(_declaration)(_without_call(_pair))
@@ -186,9 +97,8 @@ def lgamma(call: HostCall, x: float) -> tuple[int, float]:
     if not math.isfinite(x):
         return 1, x * x
     if x <= 0 and x == math.floor(x):
-        return (-1 if x == 0 and math.copysign(1.0, x) < 0 else 1), math.inf
-    is_negative = x < 0 and math.floor(x) % 2 == 1
-    return (-1 if is_negative else 1), _quiet(math.lgamma)(x)
+        return 1, math.inf
+    return special.lgamma(x)
 
 
 @binding.function("modf: fn(x: real): (int, real)")
@@ -201,7 +111,7 @@ def modf(call: HostCall, x: float) -> tuple[int, float]:
 @binding.function("pow10: fn(p: int): real")
 def pow10(call: HostCall, p: int) -> float:
     """Return 10 to the p."""
-    return _pow(10.0, p)
+    return exponentials.ten_to(p)
 
 
 @binding.function("scalbn: fn(x: real, n: int): real")

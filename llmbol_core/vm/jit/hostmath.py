@@ -1,7 +1,6 @@
-"""The functions of $Math for machine code: those of the C library, where that is right.
+"""The functions of $Math for machine code.
 
-Python's functions are the same ones for finite results; all others, where Inferno's library may
-give something else, are left to it.
+They are what Python's functions are made of too, for finite results; all others are left to Python.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.blocks import spend
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, hosted, result_at
+from llmbol_core.vm.jit.realbits import sqrt
 from llmbol_core.vm.jit.reals import as_real
 from llmbol_core.vm.jit.source import (
     F,
@@ -19,7 +19,6 @@ from llmbol_core.vm.jit.source import (
     Word,
     bits,
     c_function,
-    extended,
     inlined,
     narrow,
     native,
@@ -29,11 +28,9 @@ from llmbol_core.vm.jit.source import (
 )
 from llmbol_core.vm.jit.values import is_inside, type_size
 
-_OF_C = ("acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "erfc",
-         "exp", "expm1", "fabs", "floor", "log", "log10", "log1p", "rint", "sin", "sinh", "sqrt",
-         "tan", "tanh")  # fmt: skip
+_OF_C = ("ceil", "fabs", "floor", "rint", "sqrt")
 """Functions fn(x: real): real by their names in C."""
-_OF_TWO = ("atan2", "copysign", "fmod", "nextafter", "remainder")
+_OF_TWO = ("copysign", "fmod", "remainder")
 """Functions fn(x, y: real): real."""
 _REAL = 8
 _INFINITE = 0x7FF
@@ -98,18 +95,6 @@ def give_number(frame: Word, value: Word) -> Word:
 
 
 @c_function
-def pow(x: Real, y: Real) -> Real:
-    """Return x to the y."""
-    raise NotImplementedError
-
-
-@c_function
-def cbrt(x: Real) -> Real:
-    """Return the cubic root."""
-    raise NotImplementedError
-
-
-@c_function
 def ldexp(x: Real, n: Word) -> Real:
     """Return x times 2 to the n."""
     raise NotImplementedError
@@ -117,34 +102,9 @@ def ldexp(x: Real, n: Word) -> Real:
 
 TEXTS.append(
     """
-declare double @pow(double, double)
-declare double @cbrt(double)
 declare double @ldexp(double, i32)
 """
 )
-
-
-@hosted("Math.pow")
-def math_pow(frame: Word) -> Word:
-    """Return x to the y."""
-    y = real_argument(frame, 1)
-    return give_real(frame, pow(real_argument(frame, 0), y)) if is_finite(y) else 0
-
-
-@hosted("Math.pow10")
-def math_pow10(frame: Word) -> Word:
-    """Return 10 to the p."""
-    return give_real(frame, pow(10.0, real(extended(W[frame + ARGUMENTS]))))
-
-
-@hosted("Math.cbrt")
-def math_cbrt(frame: Word) -> Word:
-    """Return the cubic root, made better by one step of Newton's."""
-    x = real_argument(frame, 0)
-    root = cbrt(x)
-    if root != 0.0:
-        root = root - (root - x / (root * root)) / 3.0
-    return give_real(frame, root)
 
 
 @hosted("Math.fdim")
@@ -158,14 +118,14 @@ def math_fdim(frame: Word) -> Word:
 def math_fmax(frame: Word) -> Word:
     """Return the larger one."""
     x, y = real_argument(frame, 0), real_argument(frame, 1)
-    return give_real(frame, x if x > y else y)
+    return give_real(frame, y if x < y else x)
 
 
 @hosted("Math.fmin")
 def math_fmin(frame: Word) -> Word:
     """Return the smaller one."""
     x, y = real_argument(frame, 0), real_argument(frame, 1)
-    return give_real(frame, x if x < y else y)
+    return give_real(frame, y if x > y else x)
 
 
 @hosted("Math.isnan")
@@ -286,12 +246,6 @@ def math_norm2(frame: Word) -> Word:
     if count < 0:
         return 0
     return give_real(frame, sqrt(sum_of_squares(W[x + 12], count)))
-
-
-@c_function
-def sqrt(x: Real) -> Real:
-    """Return the square root."""
-    raise NotImplementedError
 
 
 @hosted("Math.iamax")
