@@ -19,6 +19,8 @@ log = logging.getLogger("llmbol.journal")
 
 GROUP_SECONDS = 0.002
 """How long commits are apart at least."""
+BEGUN_SECONDS = 0.25
+"""How long a task may run before it is written down that it does: most end before."""
 AGAIN_SECONDS = 0.5
 """When to try again what the disk refused."""
 GIVE_UP_SECONDS = 60.0
@@ -32,6 +34,9 @@ class Journal:
         self._ledger, self._on_saved = ledger, on_saved
         self._new: list[tuple[Sequence[TaskRecord], asyncio.Future[None]]] = []
         self._changes: list[Change] = []
+        self._begun: dict[str, tuple[Change, float]] = {}
+        """What runs since when, on the event loop's clock."""
+        self._look: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._refused_since: float | None = None
         self.unsaved: dict[str, Change] = {}
@@ -50,9 +55,13 @@ class Journal:
         await future
 
     def note(self, change: Change) -> None:
-        """Take a change; that a task runs now can wait for company."""
-        self._changes.append(change)
-        if change.state is not State.RUNNING:
+        """Take a change; that a task runs now is of no interest if it ends soon."""
+        if change.state is State.RUNNING:
+            self._begun[change.id] = change, asyncio.get_running_loop().time()
+            self._look_later()
+        else:
+            self._begun.pop(change.id, None)
+            self._changes.append(change)
             self._wake.set()
 
     async def run(self) -> None:
@@ -66,6 +75,7 @@ class Journal:
     async def flush(self) -> None:
         """Commit what there is."""
         new, self._new = self._new, []
+        self._changes += self._running()
         changes, self._changes = self._changes, []
         records = [record for some, _ in new for record in some]
         try:
@@ -88,6 +98,25 @@ class Journal:
         else:
             self._refused_since = None
         self._on_saved(saved)
+
+    def _running(self) -> list[Change]:
+        """Take what has run for long enough to be written down."""
+        loop = asyncio.get_running_loop()
+        before = loop.time() - BEGUN_SECONDS
+        if self._look is not None and self._look.when() <= loop.time():
+            self._look = None
+        old = [change for change, since in self._begun.values() if since <= before]
+        for change in old:
+            del self._begun[change.id]
+        self._look_later()
+        return old
+
+    def _look_later(self) -> None:
+        """Come back when the first of those that run now has done so for long enough."""
+        if self._begun and self._look is None:
+            since = next(iter(self._begun.values()))[1]
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_at(since + BEGUN_SECONDS + 0.001, self._wake.set)
 
     def _keep(self, changes: list[Change], error: LlmbolError) -> None:
         """Keep what the disk refused for another time; give up results that it refuses too long."""

@@ -240,6 +240,9 @@ class Ledger:
         )  # fmt: skip
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
 def _row(record: TaskRecord) -> tuple[Any, ...]:
-    text = json.dumps(record.task.to_json(), separators=(",", ":"), sort_keys=True)
+    text = _encode(record.task.to_json())
     return record.seq, record.task.id, text, record.state, record.submitted

@@ -55,7 +55,7 @@ class Desk:
     async def wait(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Answer with how tasks stand when all have ended, or after some seconds."""
         ids = [str(id) for id in arguments["ids"]]
-        self._entries(ids)
+        self._entries([id for id in ids if id not in self._broker.dispatcher.tasks])
         with suppress(TimeoutError):
             async with asyncio.timeout(min(float(arguments["seconds"]), MAX_WAIT)):
                 for id in ids:

@@ -57,6 +57,44 @@ def test_an_end_that_finds_no_room_is_told_as_a_failure(ledger, monkeypatch):
     assert "disk is full" in ledger.entry("one").error
 
 
+def test_only_who_runs_for_a_while_is_written_down_as_running(ledger, monkeypatch):
+    monkeypatch.setattr(journal_module, "BEGUN_SECONDS", 0.05)
+    written: list[tuple[str, State]] = []
+    commit = ledger.commit
+
+    def watched(new, changes):
+        written.extend((change.id, change.state) for change in changes)
+        return commit(new, changes)
+
+    monkeypatch.setattr(ledger, "commit", watched)
+
+    async def story() -> None:
+        journal = Journal(ledger, lambda changes: None)
+        journal_run = asyncio.create_task(journal.run())
+        records = [record(ledger, id) for id in ("quick", "slow")]
+        await journal.add(records)
+        for number in range(3):
+            for one in records:
+                one.apply(Event.LAUNCH, 101.0)
+                journal.note(one.change())
+            await asyncio.sleep(0.01 if number < 2 else 0)
+            if number < 2:
+                for one in records:
+                    one.apply(Event.INTERRUPT, 101.5)
+                    journal.note(one.change())
+        records[0].apply(Event.FINISH, 102.0)
+        journal.note(records[0].change(b"done"))
+        async with asyncio.timeout(10):
+            while ("slow", State.RUNNING) not in written:
+                await asyncio.sleep(0.01)
+        journal_run.cancel()
+
+    asyncio.run(story())
+    assert ("quick", State.RUNNING) not in written
+    assert [ledger.entry(id).state for id in ("quick", "slow")] == ["done", "running"]
+    assert ledger.entry("slow").interruptions == 2
+
+
 def test_a_large_result_without_room_fails_alone(ledger, tmp_path):
     one, other = record(ledger, "one"), record(ledger, "other")
     ledger.commit([one, other], [])
