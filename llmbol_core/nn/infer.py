@@ -120,7 +120,8 @@ class RunStats:
         peak = "" if self.peak_bytes is None else f", peak {self.peak_bytes / 1e6:.0f} MB"
         times = f"p50 {self.p50_ms:.2f}, p90 {self.p90_ms:.2f}, p99 {self.p99_ms:.2f} ms a part"
         rate = f"{self.samples_per_s:.4g} samples/s"
-        return f"{self.samples} samples in {self.parts} parts: {times}, {rate}{peak}"
+        parts = f"{self.parts} part{'s' * (self.parts != 1)}"
+        return f"{self.samples} samples in {parts}: {times}, {rate}{peak}"
 
 
 class Stopwatch:

@@ -231,10 +231,10 @@ def test_damaged_programs_are_verified_or_refused(path: Path) -> None:
 def test_great_tables_take_no_time() -> None:
     text = "case 36(fp),8(mp)\n ret\n word @mp+8,40000000\n desc $0,500000000\n var @mp,500000000"
     text += '\n desc $1,64\n link 1,0,0,"f"\n module Test'
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(VerifyError, match="beyond the data"):
         verify_module(parse_assembly(text))
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_data_that_claims_to_be_code_is_refused():

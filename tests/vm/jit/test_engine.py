@@ -128,10 +128,10 @@ def test_traps_come_from_where_they_are():
 )
 def test_limits_stop_an_endless_loop(limits):
     run(assemble(LOOP))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(LimitError):
         run(assemble(ENDLESS), limits=limits)
-    assert time.monotonic() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 COUNTED = """
