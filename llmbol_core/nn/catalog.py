@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbol_core.errors import UsageError, nearest
-from llmbol_core.nn import tables as _tables  # noqa: F401 -- fills the registry
+from llmbol_core.nn.builder import FACTORIES
 from llmbol_core.nn.criterions import Criterion
 from llmbol_core.nn.declared import Declared, FieldError, describe, field_types, required_fields
 from llmbol_core.nn.module import Module
@@ -106,7 +106,8 @@ def describe_member(name: str) -> LayerEntry | MemberEntry:
             cls = base.table[name]
             return MemberEntry(name, family, _documentation(cls), _fields(cls))
     others = [member for base in OTHERS.values() for member in base.table]
-    if name not in Module.table and (known := nearest(name, [*Module.table, *others])):
+    known = nearest(name, [*Module.table, *others])
+    if known and name not in Module.table and name not in FACTORIES:
         raise UsageError(f"unknown layer {name!r}{known}")
     return describe_layer(name)
 
@@ -121,15 +122,15 @@ def list_layers() -> list[LayerLine]:
 
 
 def describe_layer(name: str) -> LayerEntry:
-    """Return what there is to know about one layer."""
+    """Return what there is to know about one layer; builders' names, in lower case, serve too."""
     try:
-        cls = Module.lookup(name)
+        cls = FACTORIES.get(name) or Module.lookup(name)
     except FieldError as error:
         raise UsageError(str(error)) from error
     layer, shape = cls.example()
     output = layer.output_shape(shape)
     documentation = _documentation(cls)
-    return LayerEntry(name, documentation, _fields(cls), layer.config(), shape, output)
+    return LayerEntry(cls.__name__, documentation, _fields(cls), layer.config(), shape, output)
 
 
 def _fields(cls: type[Declared]) -> list[Field]:

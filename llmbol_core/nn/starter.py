@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 
-from llmbol_core.errors import FileError
+from llmbol_core.errors import FileError, UsageError
 from llmbol_core.native.files import atomic_write
 from llmbol_core.nn.spec import parse_spec
 
@@ -37,7 +39,7 @@ layers:
 # output: {{top_k: 3}}     # 'nn infer' shows the labels of the 3 highest values
 
 train:
-  data: {name}.npz         # .npy, .npz or .csv, relative to this file
+  data: {data}   # .npy, .npz or .csv, relative to this file
   inputs: inputs           # the array, or for a table all columns but the targets
   targets: targets         # class numbers from 0, or values for losses such as MSE
   split: {{test: 0.2, validation: 0.1, seed: 0}}
@@ -57,11 +59,19 @@ def write_starter(name: str, path: str | None = None) -> str:
 
     A file that exists is left alone.
     """
+    if not name:
+        raise UsageError("a model needs a name, such as my-model")
     target = f"{name}.yaml" if path is None else path
-    text = _TEXT.format(name=name)
+    text = _TEXT.format(name=_written(name), data=_written(f"{name}.npz"))
     parse_spec(text, target)
     if os.path.exists(target):
         raise FileError(target, "exists already")
     with atomic_write(target) as file:
         file.write(text.encode())
     return target
+
+
+def _written(text: str) -> str:
+    """Return a text as YAML has it: in quotes if there is anything that could mean something."""
+    is_plain = re.fullmatch(r"\w[\w ./+-]*", text)
+    return text if is_plain else json.dumps(text, ensure_ascii=False)

@@ -24,7 +24,8 @@ ENGINES = {
 def engine(name: str) -> Callable[[InfernoVM, Channels], Interpreter]:
     """Return what makes the engine of a name, for ``InfernoVM(engine=...)``; raises UsageError."""
     if name not in ENGINES:
-        raise UsageError(f"unknown engine {name!r}{nearest(name, ENGINES)}")
+        hint = nearest(name, ENGINES) or f": expected one of {', '.join(ENGINES)}"
+        raise UsageError(f"unknown engine {name!r}{hint}")
     if name == "interpreter":
         return Interpreter
     from llmbol_core.vm.jit.engine import JitEngine

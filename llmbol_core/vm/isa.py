@@ -440,6 +440,7 @@ class OpRow:
 
 def describe(mnemonic: str = "") -> list[OpRow]:
     """Return the whole table in words, or the row of one mnemonic; raises UsageError."""
+    mnemonic = mnemonic.lower()
     if mnemonic and mnemonic not in OPCODES:
         raise UsageError(f"unknown mnemonic {mnemonic!r}{nearest(mnemonic, OPCODES)}")
     shown = [OPS[OPCODES[mnemonic]]] if mnemonic else OPS

@@ -256,6 +256,7 @@ def test_a_cluster_that_is_drained_ends_what_it_began_and_keeps_the_rest(tmp_pat
     listed = json.loads(cluster(directory, "nodes", "--json").stdout)
     assert [(node["name"], node["state"]) for node in listed] == [("node-1", "up")]
     shown = cluster(directory, "nodes").stdout.splitlines()
+    assert len(json.loads(cluster(directory, "nodes", "--json").stdout)) == len(shown) - 1
     assert shown[1].split()[:2] == ["node-1", "up"]
     assert cluster(directory, "stop").returncode == 0
 

@@ -57,6 +57,7 @@ def test_isa(tmp_path: Path) -> None:
     status, text, _ = dis("isa", "addw", where=tmp_path)
     assert status == 0
     assert b"d = m + s" in text
+    assert dis("isa", "ADDW", where=tmp_path)[1] == text
     rows = json.loads(dis("isa", "--json", where=tmp_path)[1])
     assert [row["number"] for row in rows] == list(range(175))
 

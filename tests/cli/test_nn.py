@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llmbol_cli import nn as command
+from llmbol_core.nn.spec import read_spec
 
 SPEC = "specs/digits-mlp.yaml"
 
@@ -111,7 +112,9 @@ def test_summary_and_layers(nn, files):
     assert nn("summary", SPEC).out.splitlines()[-1].split() == ["total", "17610", "17216", "3368"]
     names = [row["layer"] for row in json.loads(nn("layers", "--json").out)]
     assert {"Linear", "Conv1d", "BatchNorm", "Dropout", "Sequential", "Parallel"} <= set(names)
-    assert "in_features   an integer of at least 1, required" in nn("layers", "Linear").out
+    about = nn("layers", "Linear").out
+    assert "in_features   an integer of at least 1, required" in about
+    assert nn("layers", "linear").out == about
 
 
 MISTAKES = {
@@ -148,6 +151,7 @@ MISTAKES = {
         "cut.gguf: at byte 0: expected a .npy,",
     ),
     "type": (["quantize", "digits.gguf", "-t", "q9", "-o", "o"], "no storage type is named 'q9'"),
+    "empty name": (["init", ""], "a model needs a name"),
     "layer name": (["layers", "Liner"], r"unknown layer 'Liner' \(did you mean 'Linear'\?\)"),
 }
 
@@ -177,6 +181,15 @@ def test_all_mistakes_of_a_spec_are_shown(nn, files):
     for complaint, line, caret in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
         assert re.match(r"error: .*several.yaml:\d+:5: unknown layer 'RelLU'", complaint)
         assert line.index("RelLU") == caret.index("^")
+
+
+@pytest.mark.parametrize("name", ["123", "a: b", "[x] {y} #z", 'it\'s "é"', "true"])
+def test_start_with_odd_names(nn, tmp_path, name):
+    spec = str(tmp_path / "new.yaml")
+    assert nn("init", name, "-o", spec).code == 0
+    model = read_spec(spec)
+    assert model.name == name
+    assert Path(model.data_path) == tmp_path / f"{name}.npz"
 
 
 def test_start_check_change_and_draw(nn, tmp_path, monkeypatch):

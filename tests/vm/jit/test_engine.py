@@ -110,6 +110,8 @@ def _is_well_compiled(engine):
 def test_engines_are_known_by_name():
     with pytest.raises(UsageError, match="did you mean 'jit'"):
         engine("jitt")
+    with pytest.raises(UsageError, match="expected one of auto, interpreter, jit"):
+        engine("none of them")
     _, stats, _ = run(assemble(LOOP), "interpreter")
     assert stats is None
 
