@@ -24,7 +24,8 @@ from llmbol_core.vm.jit.source import (
     native,
     wide,
 )
-from llmbol_core.vm.jit.values import keep, new_block, type_size
+from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
+from llmbol_core.vm.jit.values import is_inside, keep, new_block, type_size
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, STRING
 
 _DATA = 4
@@ -215,10 +216,8 @@ def case_of_text(value: Word, table: Word) -> Word:
 
 @native
 def is_ascii(address: Word, size: Word) -> Word:
-    """Whether all of some bytes are below 128, and there are not too many of them."""
+    """Whether all of some bytes are below 128."""
     i = 0
-    if not spend(size):
-        return 0
     while i + 8 <= size:
         if (L[address + i] & _HIGH_BITS) != 0:
             return 0
@@ -231,32 +230,83 @@ def is_ascii(address: Word, size: Word) -> Word:
 
 
 @native
-def to_bytes(ref: Word) -> Word:
-    """Return a string's UTF-8 as an array of byte, or 0 if it is more than ASCII."""
-    size = W[ref]
-    if size < 0 or size > _LONGEST or not is_ascii(ref + _DATA, size):
+def new_bytes(size: Word) -> Word:
+    """Return an array of so many bytes, or 0."""
+    if below(_LONGEST, size):
         return 0
     array = new_block((ARRAY_HEADER + size + HEADER + 15) & -16, ARRAY)
     if array == NIL:
         return 0
     W[array], W[array + 4], W[array + 8] = size, BYTE, NIL
     W[array + 12] = array + ARRAY_HEADER
-    move(array + ARRAY_HEADER, ref + _DATA, size)
+    return array
+
+
+@native
+def to_bytes(ref: Word) -> Word:
+    """Return a string's UTF-8 as an array of byte, or 0."""
+    size, count = W[ref], length_of(ref)
+    if count > _LONGEST >> 2 or not spend(4 * count):
+        return 0
+    if size >= 0 and is_ascii(ref + _DATA, size):
+        array = new_bytes(size)
+        if array:
+            move(array + ARRAY_HEADER, ref + _DATA, size)
+        return array
+    size, i = 0, 0
+    while i < count:
+        size += encoded_size(shown_at(ref, i))
+        i += 1
+    array, i = new_bytes(size), 0
+    at = array + ARRAY_HEADER
+    while array and i < count:
+        at += encode(shown_at(ref, i), at)
+        i += 1
     return array
 
 
 @native
 def from_bytes(array: Word) -> Word:
-    """Return the string that bytes hold, or 0 if they are more than ASCII."""
+    """Return the string that bytes hold as UTF-8, or 0."""
     size, data = W[array], W[array + 12]
     if size == 0 or array == NIL:
         return NIL
-    if size < 0 or size > _LONGEST or type_size(W[array + 4]) != 1 or not is_ascii(data, size):
+    if below(_LONGEST >> 2, size) or type_size(W[array + 4]) != 1 or not is_inside(data, size):
         return 0
-    ref = new_text(size, 0)
+    if not spend(4 * size):
+        return 0
+    if is_ascii(data, size):
+        ref = new_text(size, 0)
+        if ref:
+            W[ref] = size
+            move(ref + _DATA, data, size)
+        return ref
+    return from_utf8(data, size)
+
+
+@native
+def from_utf8(data: Word, size: Word) -> Word:
+    """Return the string that some bytes are; an unfinished end is dropped."""
+    at, count, highest = 0, 0, 0
+    while at < size:
+        found = decode(data + at, size - at)
+        if bytes_of(found) == 0:
+            break
+        highest = highest | code_of(found)
+        at, count = at + bytes_of(found), count + 1
+    if count == 0:
+        return NIL
+    is_wide = 1 if below(255, highest) else 0
+    ref, size, at, i = new_text(count, is_wide), at, 0, 0
+    while ref and i < count:
+        found = decode(data + at, size - at)
+        if is_wide:
+            W[ref + _DATA + 4 * i] = code_of(found)
+        else:
+            B[ref + _DATA + i] = code_of(found)
+        at, i = at + bytes_of(found), i + 1
     if ref:
-        W[ref] = size
-        move(ref + _DATA, data, size)
+        W[ref] = -count if is_wide else count
     return ref
 
 
