@@ -43,19 +43,19 @@ class Row:
 
 
 ROWS = [
-    Row("alu", 60_000_000, 100_000),
-    Row("arrays", 80_000_000, 100_000),
-    Row("bigs", 60_000_000, 50_000),
-    Row("channels", 1_500_000, 5000),
-    Row("dispatch", 10_000_000, 20_000),
-    Row("fib", 38, 20, lambda n: 1.618034**n),
-    Row("lists", 12_000, 30),
-    Row("mandel", 1500, 40, lambda n: n * n),
-    Row("matmul", 700, 40, lambda n: n**3),
-    Row("nbody", 1_000_000, 500),
-    Row("qsort", 3_000_000, 4000, lambda n: n * math.log(n)),
-    Row("sieve", 30_000_000, 100_000),
-    Row("strings", 50_000_000, 100_000),
+    Row("alu", 100_000_000, 100_000),
+    Row("arrays", 120_000_000, 100_000),
+    Row("bigs", 100_000_000, 50_000),
+    Row("channels", 2_000_000, 5000),
+    Row("dispatch", 20_000_000, 20_000),
+    Row("fib", 39, 20, lambda n: 1.618034**n),
+    Row("lists", 16_000, 30),
+    Row("mandel", 1800, 40, lambda n: n * n),
+    Row("matmul", 900, 40, lambda n: n**3),
+    Row("nbody", 1_500_000, 500),
+    Row("qsort", 4_000_000, 4000, lambda n: n * math.log(n)),
+    Row("sieve", 40_000_000, 100_000),
+    Row("strings", 80_000_000, 100_000),
     Row("trees", 18, 10, lambda n: 2.0**n),
 ]
 _TAKEN = re.compile(r"([\d.]+) ms")

@@ -231,7 +231,7 @@ _SPECIAL = ("python", "undecoded", "count", "enter")
 def handled() -> Iterator[Op]:
     """Yield the opcodes that the native interpreter knows."""
     load_lowerings()
-    for module in ("lower_cold", "lower_channel"):
+    for module in ("lower_cold", "lower_waiting"):
         importlib.import_module(f"llmbol_core.vm.jit.{module}")
     for op in OPS:
         if op.meaning is not None or op.mnemonic in COLD or op.mnemonic in LOWERINGS:

@@ -305,14 +305,21 @@ define internal fastcc i64 @left({HEAD}) noinline {{
  %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
  %mp = load i64, ptr %mpp
  %data = getelementptr i8, ptr %m, i64 %mp
+ %stp = getelementptr i64, ptr %s, i64 {State.STATUS:d}
+ %status = load i32, ptr %stp
+ %waits = icmp eq i32 %status, {Status.WAIT:d}
+ br i1 %waits, label %wait, label %runs
+wait:
+ call void @save(ptr %s, ptr %next, i64 %q)
+ %w = musttail call fastcc i64 @switch(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
+ ret i64 %w
+runs:
  %spent = icmp slt i64 %q, 1
  br i1 %spent, label %over, label %look
 over:
  %o = musttail call fastcc i64 @slice_over(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
  ret i64 %o
 look:
- %stp = getelementptr i64, ptr %s, i64 {State.STATUS:d}
- %status = load i32, ptr %stp
  switch i32 %status, label %go [i32 {Status.INTERPRET:d}, label %interpret
   i32 {Status.BUDGET:d}, label %over]
 interpret:

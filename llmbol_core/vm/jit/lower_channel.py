@@ -1,65 +1,41 @@
-"""Handlers of the native interpreter for the instructions on channels."""
+"""Machine code for sending and receiving: it is left only if the process has to wait.
+
+How much a channel carries is not known here, so that slots in registers from the operand on go to
+memory, and come back behind what was received.
+"""
 
 from __future__ import annotations
 
 from llmbol_core.vm.isa import Mode
-from llmbol_core.vm.jit import decoded
-from llmbol_core.vm.jit.cold import ColdLowerer, cold
-from llmbol_core.vm.jit.communication import DONE, MUST_WAIT, PYTHON
+from llmbol_core.vm.jit.communication import MUST_WAIT, PYTHON
+from llmbol_core.vm.jit.lower_storage import Side
+from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.runtime import Status
+from llmbol_core.vm.module import Operand
 
 
-def _became(out: ColdLowerer, result: str) -> None:
-    """Go on, let others run, or leave the instruction to Python, as a result says."""
-    labels = {what: out.label() for what in (MUST_WAIT, DONE, PYTHON)}
-    out.choose(result, *(labels[what] for what in sorted(labels)))
-    out.begin(labels[PYTHON])
-    out.guard("true")
-    out.emit("unreachable")
-    out.begin(labels[MUST_WAIT])
-    following = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}")
-    left = out.value("sub i64 %q, 1")
-    out.emit(f"call void @save(ptr %s, ptr {following}, i64 {left})")
-    out.tail("@switch")
-    out.begin(labels[DONE])
-
-
-def _sent(out: ColdLowerer) -> str:
-    """Return the address of what is sent, which the operand itself is for a constant."""
-    mode = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.MODES}")
-    is_constant = out.value(f"icmp eq i8 {out.value(f'load i8, ptr {mode}')}, {Mode.IMMEDIATE:d}")
-    own = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.OPERANDS}")
-    constant = out.value(f"load i32, ptr {own}")
-    return out.value(f"select i1 {is_constant}, i32 {constant}, i32 {out.address('s')}")
-
-
-@cold("send")
-def send(out: ColdLowerer) -> None:
+@lowering("send")
+def send(out: Lowerer) -> None:
     """Send a value over a channel."""
-    address, channel = _sent(out), out.read("d")
-    _became(out, out.call("send_or_wait", channel, address))
+    _communicate(out, "send_or_wait", out.instruction.source, "d")
 
 
-@cold("recv")
-def recv(out: ColdLowerer) -> None:
+@lowering("recv")
+def recv(out: Lowerer) -> None:
     """Receive a value from a channel."""
-    channel, address = out.read("s"), out.address("d")
-    _became(out, out.call("receive_or_wait", channel, address))
+    _communicate(out, "receive_or_wait", out.instruction.destination, "s")
 
 
-@cold("alt")
-def alt(out: ColdLowerer) -> None:
-    """Communicate over one channel of a table."""
-    _became(out, out.call("alternative", out.address("s"), out.address("d"), "1"))
-
-
-@cold("nbalt")
-def nbalt(out: ColdLowerer) -> None:
-    """Communicate over one channel of a table, if that can be done now."""
-    _became(out, out.call("alternative", out.address("s"), out.address("d"), "0"))
-
-
-@cold("newcmp")
-def new_channel(out: ColdLowerer) -> None:
-    """Make a channel of values of a type."""
-    ref = out.must(out.call("new_channel", out.read("s"), out.read("m")))
-    out.give(out.target("d"), ref)
+def _communicate(out: Lowerer, function: str, value: Operand, channel: str) -> None:
+    if value.mode is Mode.IMMEDIATE:
+        out.guard("true")
+        return
+    side, through = Side(out, value), out.read(channel)
+    slots = side.slots(out.region.frame.size)
+    out.spill(slots)
+    became = out.call(function, through, side.address)
+    out.guard(out.value(f"icmp eq i32 {became}, {PYTHON}"))
+    out.leave_if(out.value(f"icmp eq i32 {became}, {MUST_WAIT}"), out.pc + 1, Status.WAIT)
+    if function.startswith("receive"):
+        out.reload(slots)
+    out.jump(out.block_of(out.pc + 1))

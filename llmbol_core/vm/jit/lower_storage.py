@@ -25,7 +25,7 @@ Pieces = dict[int, str]
 """LLVM's types by where in the value they are."""
 
 
-class _Side:
+class Side:
     """Where a value is: in the frame, or at an address."""
 
     def __init__(self, out: Lowerer, operand: Operand | None = None, address: str = "") -> None:
@@ -56,7 +56,7 @@ class _Side:
         return out.place(Operand(direct.mode, direct.value + at), _LETTERS[kind])
 
 
-def _pieces(out: Lowerer, sides: list[_Side], size: int, pointers: tuple[int, ...]) -> Pieces:
+def _pieces(out: Lowerer, sides: list[Side], size: int, pointers: tuple[int, ...]) -> Pieces:
     """Return the pieces of a value; none if there are too many or the sides do not fit."""
     found = dict.fromkeys(pointers, "i32")
     for side in sides:
@@ -86,7 +86,7 @@ def _plain(start: int, end: int) -> Pieces:
     return found
 
 
-def _copy(out: Lowerer, source: _Side, target: _Side, size: int, pointers: tuple[int, ...]) -> bool:
+def _copy(out: Lowerer, source: Side, target: Side, size: int, pointers: tuple[int, ...]) -> bool:
     """Copy a value in pieces, with references counted; false, with nothing done, if that fails."""
     pieces = _pieces(out, [source, target], size, pointers)
     if not pieces and size:
@@ -102,7 +102,7 @@ def _copy(out: Lowerer, source: _Side, target: _Side, size: int, pointers: tuple
     return True
 
 
-def _load(out: Lowerer, side: _Side, at: int, kind: str) -> str:
+def _load(out: Lowerer, side: Side, at: int, kind: str) -> str:
     return out.load(side.place(at, kind), _LETTERS[kind])
 
 
@@ -115,7 +115,7 @@ def _size(out: Lowerer) -> tuple[int, tuple[int, ...], str]:
     return type_.size, type_.pointers, ""
 
 
-def _move(out: Lowerer, source: _Side, target: _Side) -> None:
+def _move(out: Lowerer, source: Side, target: Side) -> None:
     """Copy a value as the instruction says."""
     size, pointers, number = _size(out)
     if _copy(out, source, target, size, pointers):
@@ -130,8 +130,8 @@ def _move(out: Lowerer, source: _Side, target: _Side) -> None:
 @lowering("movm", "movmp")
 def movm(out: Lowerer) -> None:
     """Copy bytes, or a value of a type."""
-    source = _Side(out, out.instruction.source)
-    _move(out, source, _Side(out, out.instruction.destination))
+    source = Side(out, out.instruction.source)
+    _move(out, source, Side(out, out.instruction.destination))
 
 
 @lowering("headm", "headmp")
@@ -139,8 +139,8 @@ def headm(out: Lowerer) -> None:
     """Copy the head of a list."""
     ref = out.read("s")
     out.guard(out.value(f"icmp eq i32 {ref}, -1"))
-    head = _Side(out, address=out.value(f"add i32 {ref}, {LIST_HEADER}"))
-    _move(out, head, _Side(out, out.instruction.destination))
+    head = Side(out, address=out.value(f"add i32 {ref}, {LIST_HEADER}"))
+    _move(out, head, Side(out, out.instruction.destination))
 
 
 @lowering("consm", "consmp")
@@ -151,7 +151,7 @@ def consm(out: Lowerer) -> None:
     index = len(code.module.types) + code.plain_sizes.index(size) if number else middle
     kind, source, place = (
         type_number(out, index),
-        _Side(out, out.instruction.source),
+        Side(out, out.instruction.source),
         out.target("d"),
     )
     tail = out.load(place, "I")
@@ -164,13 +164,13 @@ def consm(out: Lowerer) -> None:
             out.emit(f"store i32 {word}, ptr {out.at(ref, at)}, align 1")
         head = out.value(f"add i32 {ref}, {LIST_HEADER}")
         _fill(
-            out, source, _Side(out, address=head), _pieces(out, [source], size, pointers), pointers
+            out, source, Side(out, address=head), _pieces(out, [source], size, pointers), pointers
         )
     out.store(place, "I", ref)
 
 
 def _fill(
-    out: Lowerer, source: _Side, target: _Side, pieces: Pieces, pointers: tuple[int, ...]
+    out: Lowerer, source: Side, target: Side, pieces: Pieces, pointers: tuple[int, ...]
 ) -> None:
     """Copy a value to where there was none."""
     for at, kind in pieces.items():

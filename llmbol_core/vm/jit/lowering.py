@@ -29,7 +29,7 @@ from llmbol_core.vm.module import Operand
 
 _LOWERED_IN = tuple(
     f"llmbol_core.vm.jit.lower_{what}"
-    for what in ("control", "call", "link", "heap", "list", "storage", "text")
+    for what in ("control", "call", "channel", "heap", "link", "list", "storage", "text")
 )
 """Where instructions are lowered that are not scalar."""
 _RUNTIME_IN = tuple(

@@ -33,7 +33,8 @@ NATIVE = frozenset({
     "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
     "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl", "cvtfc", "cvtcf",
     "goto", "casel", "casec", "movm", "movmp", "headm", "headmp", "consm", "consmp",
-    "lenl", "slicela", "tcmp", "self", "newcb", "newcw", "newcl", "newcf", "newcp", "newcmp",
+    "send", "recv", "newcb", "newcw", "newcl", "newcf", "newcp", "newcmp",
+    "lenl", "slicela", "tcmp", "self",
 })  # fmt: skip
 """Instructions without a meaning in the table for which there is machine code."""
 
@@ -217,7 +218,7 @@ class Code:
             return label_of(instruction) is not None
         if op.effect is Effect.JUMP:
             return self.labels(pc) is not None
-        return all(
+        return op.effect is Effect.WAIT or all(
             self.storage_size(instruction, role) < UNKNOWN
             for role in op.operands
             if role.type in "XY"

@@ -103,7 +103,8 @@ class Region:
         behind = {
             pc + 1
             for pc in self.pcs
-            if pc not in self.native or self.code.instructions[pc].op.effect is Effect.CALL
+            if pc not in self.native
+            or self.code.instructions[pc].op.effect in (Effect.CALL, Effect.WAIT)
         }
         others = (self.heads | behind | self.landings) & self.native - {self.start}
         others = {pc for pc in others if not self.unmade(pc)}

@@ -235,6 +235,8 @@ class Status(IntEnum):
     BUDGET = 2
     RESUME = 3
     """The host's stack is full: enter again."""
+    WAIT = 4
+    """The process waits for a channel: let others run."""
 
 
 LEFT = -(1 << 62)

@@ -140,19 +140,21 @@ class Ways(Operands):
             if region.pending[pc]:
                 self.emit(f"store i32 {top}, ptr %top")
             else:
-                self._leave_if(is_elsewhere, pc)
+                self.leave_if(is_elsewhere, pc, Status.INTERPRET)
             if number:
                 self.jump(self.block_of(pc, from_outside=True))
             else:
                 self.jump("begun")
         self.begin("begun")
 
-    def _leave_if(self, condition: str, pc: int) -> None:
-        """Let the interpreter run an instruction in which nothing has been done."""
+    def leave_if(self, condition: str, pc: int, status: Status) -> None:
+        """Leave with the process at an instruction if a condition holds."""
         leave, go_on = self.label(), self.label()
         self.branch(condition, leave, go_on, rare=True)
         self.begin(leave)
-        self.leave(pc, Status.INTERPRET)
+        for site in self.region.unmade(pc):
+            self.make_frame(site)
+        self.leave(pc, status)
         self.begin(go_on)
 
     def _check_start(self) -> None:
@@ -195,14 +197,8 @@ class Ways(Operands):
 
     def check_budget(self, target: int) -> None:
         """Leave at ``target`` if no more instructions may run."""
-        go_on, over = self.label(), self.label()
         left = self.value("load i64, ptr %q")
-        self.branch(self.value(f"icmp slt i64 {left}, 0"), over, go_on, rare=True)
-        self.begin(over)
-        for site in self.region.unmade(target):
-            self.make_frame(site)
-        self.leave(target, Status.BUDGET)
-        self.begin(go_on)
+        self.leave_if(self.value(f"icmp slt i64 {left}, 0"), target, Status.BUDGET)
 
     def unwind_if_left(self, left: str, waiting: Callable[[], None]) -> None:
         """Note what a call returned; if the process has left machine code, leave this function too.
