@@ -17,6 +17,8 @@ Array = NDArray[Any]
 
 _CHUNK = 1024
 """Blocks that a thread converts at a time."""
+_SMALL = 32
+"""Weights of a block that is not a super-block."""
 _LEAST = 64
 """Weights below which NumPy is as fast as finding a kernel for the first time."""
 
@@ -82,12 +84,29 @@ def compare_blocks(name: str, x: Array, blocks: Array) -> tuple[float, float, fl
     """Return the sums of squared errors and of squares, and the largest error."""
     if x.size < _LEAST or target() is None:
         return None
-    from llmbol_core.ml.kernels.blocks import ERROR_BLOCKS, ERRORS
+    from llmbol_core.ml.kernels.blocks import ERROR_BLOCKS, ERRORS, WIDENERS
 
-    if name not in ERRORS:
+    if name in ERRORS:
+        items = -(-blocks.size // ERROR_BLOCKS)
+        sums = np.zeros((items, 3))
+        ERRORS[name].run(items, x, blocks, sums, blocks.size, chunk=1)
+    elif name in K_TYPES or (name in WIDENERS and not x.size % _SMALL):
+        sums = _compare_decoded(name, x.reshape(-1), blocks.reshape(-1))
+    else:
         return None
-    items = -(-blocks.size // ERROR_BLOCKS)
-    sums = np.zeros((items, 3))
-    ERRORS[name].run(items, x, blocks, sums, blocks.size, chunk=1)
     noise, signal = sums[:, 0].sum(), sums[:, 1].sum()
     return float(noise), float(signal), float(sums[:, 2].max(initial=0))
+
+
+def _compare_decoded(name: str, x: Array, blocks: Array) -> Array:
+    """Return sums for parts that are decoded one after the other."""
+    from llmbol_core.ml.kernels.blocks import ERROR_BLOCKS, FLOAT_ERRORS
+
+    step = ERROR_BLOCKS * _SMALL
+    weights = x.size // blocks.size
+    room, sums = np.empty(step, np.float32), np.zeros((-(-x.size // step), 3))
+    for item, start in enumerate(range(0, x.size, step)):
+        part, stop = x[start : start + step], min(start + step, x.size)
+        decode_blocks(name, blocks[start // weights : stop // weights], room[: len(part)])
+        FLOAT_ERRORS.run(1, part, room, sums[item], len(part) // _SMALL)
+    return sums

@@ -201,13 +201,17 @@ ERROR_BLOCKS = 1024
 """Blocks that one item of an error kernel covers."""
 
 
-def _error(name: str) -> Author:
+Decode = Callable[["Builder", "Pointer", "Value"], tuple["Value", "Value"]]
+"""Writes the code that returns the weights of a block, by its number, in two halves."""
+
+
+def _error(decode: Decode) -> Author:
     def write(k: Builder, x: Pointer, blocks: Pointer, sums: Pointer, count: Value) -> None:
         for item in k.items():
             noise, signal, greatest = (k.variable(k.zeros(f64)) for _ in range(3))
             end = k.min((item + 1) * ERROR_BLOCKS, count)
             for block in k.range(item * ERROR_BLOCKS, end):
-                decoded = _decoded(k, name, blocks.at(block * SIZES[name]))
+                decoded = decode(k, blocks, block)
                 given = [x.load(block * BLOCK + i, _HALF) for i in (0, _HALF)]
                 gaps = [a - b for a, b in zip(given, decoded, strict=True)]
                 noise.value += (gaps[0] * gaps[0] + gaps[1] * gaps[1]).sum().to(f64)
@@ -220,13 +224,24 @@ def _error(name: str) -> Author:
     return write
 
 
+def _of_blocks(name: str) -> Decode:
+    return lambda k, blocks, block: _decoded(k, name, blocks.at(block * SIZES[name]))
+
+
+def _of_floats(k: Builder, floats: Pointer, block: Value) -> tuple[Value, Value]:
+    return floats.load(block * BLOCK, _HALF), floats.load(block * BLOCK + _HALF, _HALF)
+
+
 ERRORS: dict[str, Kernel] = {
     name: GROUP.kernel("x:f32* blocks:u8* sums:f64* count:i64", f"error_{name.lower()}")(
-        _error(name)
+        _error(_of_blocks(name))
     )
     for name in FORMS
 }
 """(x, blocks, sums [items, 3], blocks in all): sum of squared errors, of squares, largest error."""
+
+FLOAT_ERRORS = GROUP.kernel("x:f32* y:f32* sums:f64* count:i64", "error_floats")(_error(_of_floats))
+"""The same for weights that were decoded already, 32 in a block."""
 
 
 # ---- halves of floats ----

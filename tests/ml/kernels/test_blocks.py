@@ -121,11 +121,11 @@ def test_half_floats_are_widened(target, name):
     assert np.isnan(found[~number]).all()
 
 
-@pytest.mark.parametrize("name", blocks.ERRORS)
+@pytest.mark.parametrize("name", [*blocks.ERRORS, *SUPER_DECODERS, "F16", "BF16"])
 def test_errors_are_measured(target, name, monkeypatch):
-    x = np.random.default_rng(2).normal(size=(130, 320)).astype(np.float32)
-    stored = Tensor(np.zeros((130, 10), TYPES[name].layout), name)
-    if name in blocks.ENCODERS:
+    x = np.random.default_rng(2).normal(size=(130, 512)).astype(np.float32)
+    stored = Tensor(np.zeros(TYPES[name].block_shape(x.shape), TYPES[name].layout), name)
+    if name in ENCODERS:
         stored = quantize(x, name)
     found = quantization_error(x, stored)
     monkeypatch.setenv("LLMBOL_KERNELS", "none")
