@@ -28,6 +28,14 @@ BAND = 144
 """How many rows ``dots`` works on while they stay in the cache."""
 COLUMNS = 8
 """How many columns are an item of ``dots``."""
+MANY = 32
+"""Rows from which on blocks of columns stay in the second cache."""
+TALL, WIDE = 8, 3
+"""Rows and columns of a tile then: all rows of a part of the depth fit into the nearest cache."""
+BLOCK = 96
+"""How many columns such a block has."""
+APART = LONG + 32
+"""How far copies of rows are apart: not whole pages."""
 
 
 class _Dots:
@@ -44,6 +52,44 @@ class _Dots:
     def write(self) -> None:
         """Write the code for all items."""
         k = self.k
+        if k.lanes < 16:
+            self._bands()
+            return
+        with k.either(self.rows >= MANY) as (yes, no):
+            with yes:
+                self._blocks()
+            with no:
+                self._bands()
+
+    def _blocks(self) -> None:
+        """Write the code for many rows: copies of few of them, whole vectors, are near at hand."""
+        k = self.k
+        room = k.room(f32, TALL * APART)
+        copies = [room.at(r * APART) for r in range(TALL)]
+        end = lesser_number(k, k.end * COLUMNS, self.columns)
+        for start in k.range(0, self.depth, LONG):
+            size = lesser_number(k, self.depth - start, k.value(LONG, i64))
+            for first in k.range(k.begin * COLUMNS, end, BLOCK):
+                last = lesser_number(k, first + BLOCK, end)
+
+                def tile(row: Value, count: int) -> None:
+                    lines = self._lines(row, count, start)
+                    for i in k.range(0, size, k.lanes):
+                        for line, copy in zip(lines, copies, strict=False):
+                            copy.store(line.load_some(size - i, k.lanes, i), i)
+                    near = copies[:count]
+                    whole = first + (last - first) // WIDE * WIDE
+                    for column in k.range(first, whole, WIDE):
+                        self._tile(row, near, column, WIDE, start, size)
+                    for wide in range(1, WIDE):
+                        with k.when((last - whole).equals(wide)):
+                            self._tile(row, near, whole, wide, start, size)
+
+                rows_in_turn(k, k.value(0, i64), self.rows, TALL, tile)
+
+    def _bands(self) -> None:
+        """Write the code for few rows."""
+        k = self.k
         for first in k.range(0, self.rows, BAND):
             last = lesser_number(k, first + BAND, self.rows)
             for start in k.range(0, self.depth, LONG):
@@ -59,24 +105,35 @@ class _Dots:
         with k.either((self.rows < 3) & left.equals(COLUMNS)) as (yes, no):
             with yes:
                 rows_in_turn(
-                    k, first, last, 2, lambda row, n: self._tile(row, n, column, 8, start, size)
+                    k,
+                    first,
+                    last,
+                    2,
+                    lambda row, n: self._tile(
+                        row, self._lines(row, n, start), column, 8, start, size
+                    ),
                 )
             with no:
                 for part in k.range(0, left, 4):
                     some = lesser_number(k, left - part, k.value(4, i64))
                     for wide in range(1, 5):
+
+                        def tile(row: Value, n: int, column: Value = column + part,
+                                 wide: int = wide) -> None:  # fmt: skip
+                            self._tile(row, self._lines(row, n, start), column, wide, start, size)
+
                         with k.when(some.equals(wide)):
-                            rows_in_turn(
-                                k, first, last, most,
-                                lambda row, n: self._tile(row, n, column + part, wide, start, size),
-                            )  # fmt: skip
+                            rows_in_turn(k, first, last, most, tile)
+
+    def _lines(self, row: Value, count: int, start: Value) -> list[Pointer]:
+        """Return where some rows have a part of the depth."""
+        return [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
 
     def _tile(
-        self, row: Value, count: int, column: Value, wide: int, start: Value, size: Value
+        self, row: Value, lines: list[Pointer], column: Value, wide: int, start: Value, size: Value
     ) -> None:
         """Write the code for some rows and columns and a part of the depth."""
-        k, lanes = self.k, self.k.lanes
-        lines = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
+        k, lanes, count = self.k, self.k.lanes, len(lines)
         weights = [self.w.at((column + c) * self.w_pitch + start) for c in range(wide)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(wide)] for _ in range(count)]
 
