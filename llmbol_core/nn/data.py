@@ -82,7 +82,7 @@ def read_arrays(
 ) -> dict[str, Array]:
     """Return the arrays of a file by name; a ``.npy`` has one, called ``""``.
 
-    A ``.csv`` gives one array per column, named by its first line if a word of that is no number,
+    A ``.csv`` gives one array per column, named by its first line if that has words for numbers,
     and otherwise by its position: ``"0"``, ``"1"``. JSON is nested lists of numbers, an object with
     some of them by name, or a list of objects with a number for each column; the members of a list
     may stand on lines of their own. Parquet gives an array per column. Give the data if they are
@@ -166,12 +166,15 @@ def _parse_npz(data: bytes, path: str, most: int) -> dict[str, Array]:
 
 
 def _parse_csv(data: bytes, path: str) -> dict[str, Array]:
-    """Return the columns of comma-separated numbers; whole-numbered columns become int64."""
+    """Return the columns of a table; whole-numbered ones become int64, those of words texts."""
     table = Table([data], path)
     rows = np.array(list(table.rows()))
     if not rows.size:
         raise DataFormatError(path, len(data), "no rows of numbers")
-    return {name: _whole(column) for name, column in zip(table.names, rows.T, strict=True)}
+    columns = {name: _whole(column) for name, column in zip(table.names, rows.T, strict=True)}
+    for number, words in table.words.items():
+        columns[table.names[number]] = np.array(list(words))[columns[table.names[number]]]
+    return columns
 
 
 def is_json(data: bytes) -> bool:
@@ -240,7 +243,8 @@ def _numbers(value: Any, name: str, path: str) -> Array:
         array = np.asarray(value)
     except (OverflowError, ValueError):
         array = np.empty(0, object)
-    if array.dtype.kind not in "biuf":
+    is_column = array.dtype.kind == "U" and array.ndim == 1 and name
+    if array.dtype.kind not in "biuf" and not is_column:
         what = f"{name!r}: " * bool(name)
         raise DataFormatError(path, 0, f"{what}expected numbers in lists of equal lengths")
     return array
@@ -335,6 +339,10 @@ def read_samples(
     if not is_table(arrays):
         return pick(arrays, inputs, path)
     columns = [column for name, column in arrays.items() if name != targets]
+    for name, column in arrays.items():
+        if name != targets and column.dtype.kind == "U":
+            why = f"the column {name!r} holds words, such as {str(column[0])!r}: expected numbers"
+            raise UsageError(f"{path}: {why}")
     if len(columns) != math.prod(shape):
         why = f"{len(columns)} columns for a sample, the model takes {math.prod(shape)} values"
         raise UsageError(f"{path}: {why}")

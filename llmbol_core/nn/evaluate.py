@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmbol_core.errors import FileError, ModelError, UsageError
+from llmbol_core.errors import FileError, ModelError, UsageError, nearest
 from llmbol_core.ml.gguf.writer import Progress
 from llmbol_core.nn.checkpoint import load_for_inference
 from llmbol_core.nn.criterions import Criterion
@@ -26,6 +26,7 @@ from llmbol_core.nn.model import Model, Training
 from llmbol_core.nn.module import Array
 
 _BATCH = 256
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,25 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
     return Dataset(*parts, *((inputs[watched], targets[watched]) if split.validation else ()))
 
 
+def _numbered(names: Array, labels: tuple[str, ...], path: str) -> Array:
+    """Return the numbers of classes that are given by their labels."""
+    found, places = np.unique(names, return_inverse=True)
+    if not labels:
+        shown = ", ".join(map(str, found[:_SHOWN])) + ", ..." * (len(found) > _SHOWN)
+        why = f"the targets are words: say in which order, as labels: [{shown}]"
+        raise UsageError(f"{path}: {why}")
+    for name in found:
+        if name not in labels:
+            known = nearest(str(name), labels) or f": expected one of {', '.join(labels)}"
+            raise UsageError(f"{path}: no label is {str(name)!r}{known}")
+    return np.array([labels.index(str(name)) for name in found])[places]
+
+
 def _ready_targets(targets: Array, model: Model, by_class: bool, path: str) -> Array:
     """Return class numbers as integers, other targets as float32 in the output's shape."""
     if by_class:
+        if targets.dtype.kind == "U" and targets.ndim == 1:
+            targets = _numbered(targets, model.labels, path)
         if targets.dtype.kind not in "iub" or targets.ndim != 1:
             found = f"{targets.dtype} of shape {list(targets.shape)}"
             raise UsageError(f"{path}: expected one class number per sample as target, got {found}")

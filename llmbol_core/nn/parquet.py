@@ -1,4 +1,4 @@
-"""Parquet files: columns of numbers, or of lists of numbers that are all of one shape.
+"""Parquet files: columns of numbers or words, or of lists of numbers that are all of one shape.
 
 pyarrow reads them; it is asked for only here.
 """
@@ -21,7 +21,7 @@ def read_parquet(data: bytes, path: str, most: int) -> dict[str, Array]:
     """Return the columns of a Parquet file by name: a number or a fixed shape for each row.
 
     Columns that take more than ``most`` bytes unpacked are a MemoryError. Raises DataFormatError
-    for a damaged file, texts, empty values and lists of different lengths; UsageError if pyarrow
+    for a damaged file, empty values and lists of different lengths; UsageError if pyarrow
     is not installed.
     """
     try:
@@ -67,6 +67,9 @@ def _column(column: Any, name: str, path: str) -> Array:
         lengths.append(values.type.list_size)
         values = values.flatten()
     kind = values.type
+    if not lengths and (kinds.is_string(kind) or kinds.is_large_string(kind)):
+        _refuse_empty(values, name, path)
+        return np.array(values.to_pylist())
     if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_boolean(kind)):
         raise DataFormatError(path, 0, f"the column {name!r} has {kind} values, expected numbers")
     _refuse_empty(values, name, path)

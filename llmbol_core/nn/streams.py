@@ -135,6 +135,7 @@ class SampleStream:
             part = list(itertools.islice(rows, most))
             if not part and not self.taken:
                 raise DataFormatError(self._path, 0, "no rows of numbers")
+            table.refuse_words(chosen)
             return np.array(part)[:, chosen].reshape(-1, *self.shape) if part else None
 
         return take

@@ -104,13 +104,43 @@ def test_csv_columns():
         (b"a,b\n", "no rows of numbers"),
         (b"", "no rows of numbers"),
         (b"caf\xe9,1\n", "at byte 3: not UTF-8 text"),
-        (b"a\n" + b"z" * 1000 + b"\n", "'zzzzzzzzzzzz...zzzzzzzzzzzzz' is no number"),
+        (b"a\n1\n" + b"z" * 1000 + b"\n", "'zzzzzzzzzzzz...zzzzzzzzzzzzz' is no number"),
+        (b"a,b\nx,1\ny,\n", "row 3, column 2: '' is no number"),
+        (b"a,b\n,1\n", "row 2, column 1: '' is no number"),
     ],
 )
 def test_csv_mistakes(text, said):
     with pytest.raises(DataFormatError) as caught:
         read_arrays("x.csv", text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"kind,a,b\ncat,1,2\ndog,3,4\ncat,5,6\n", ["kind", "a", "b"]),
+        (b"cat,1,2.5\ndog,3,4\ncat,5,6\n", ["0", "1", "2"]),
+        (b"kind,0,1\ncat,1,2\ndog,3,4\ncat,5,6\n", ["kind", "0", "1"]),
+        (b"a,b,7\n1,2,cat\n3,4,dog\n5,6,cat\n", ["a", "b", "7"]),
+    ],
+)
+def test_columns_of_words(text, names):
+    arrays = read_arrays("x.csv", text)
+    assert list(arrays) == names
+    (words,) = (name for name, column in arrays.items() if column.dtype.kind == "U")
+    assert arrays[words].tolist() == ["cat", "dog", "cat"]
+    samples = read_samples(arrays, "x", words, (2,), "x.csv")
+    np.testing.assert_array_equal(samples[1:], [[3, 4], [5, 6]])
+    other = next(name for name in names if name != words)
+    with pytest.raises(UsageError, match="holds words, such as 'cat': expected numbers"):
+        read_samples(arrays, "x", other, (2,), "x.csv")
+    pieces = iter([text])
+    taken = SampleStream(lambda most: next(pieces, b""), "x.csv", "x", words, (2,), 1 << 20)
+    np.testing.assert_array_equal(taken.take(9), samples)
+    pieces = iter([text])
+    taken = SampleStream(lambda most: next(pieces, b""), "x.csv", "x", other, (2,), 1 << 20)
+    with pytest.raises(DataFormatError, match="holds words, such as 'cat'"):
+        taken.take(1)
 
 
 def test_pick_names_the_nearest():

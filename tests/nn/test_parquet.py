@@ -43,7 +43,8 @@ def test_numbers_and_lists(tmp_path, rng):
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        (["a", "b"], "the column 'x' has string values, expected numbers"),
+        (["a", None], "the column 'x' has 1 empty values"),
+        ([["a"], ["b"]], "the column 'x' has string values, expected numbers"),
         ([1.0, None], "the column 'x' has 1 empty values"),
         ([[1.0], [2.0, 3.0]], "the column 'x' has lists of different lengths"),
         ([[1.0], None], "the column 'x' has 1 empty values"),

@@ -45,6 +45,7 @@ def test_all_are_there():
     assert tried == set(Criterion.table) - {"Margin", "MultiCriterion"}
 
 
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # PyTorch advises another mean
 def test_stored_numbers_are_pytorchs(stored):
     pytest.importorskip("torch")
     fresh = from_pytorch()

@@ -9,14 +9,15 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from llmbol_core.errors import LlmbolError, ModelError
+from llmbol_core.errors import LlmbolError, ModelError, UsageError
 from llmbol_core.ml import gguf
 from llmbol_core.nn import resume
 from llmbol_core.nn.builder import build_model
-from llmbol_core.nn.checkpoint import load
+from llmbol_core.nn.checkpoint import load, load_for_inference
 from llmbol_core.nn.criterions import CosineEmbedding
 from llmbol_core.nn.data import Dataset
 from llmbol_core.nn.evaluate import load_data
+from llmbol_core.nn.infer import infer
 from llmbol_core.nn.metrics import METRICS, MetricName
 from llmbol_core.nn.model import Input, Model, Training
 from llmbol_core.nn.optim import SGD
@@ -163,3 +164,32 @@ def test_metrics_are_measured_in_every_epoch(spec, tmp_path):
         parse_spec(text.replace("[accuracy, f1]", "[mae]"), spec)
     with pytest.raises(LlmbolError, match="metrics: expected one of accuracy, top_3"):
         parse_spec(text.replace("[accuracy, f1]", "[speed]"), spec)
+
+
+WORDS = """\
+name: m
+input: {shape: [2]}
+layers: [{Linear: {in_features: 2, out_features: 2}}]
+labels: [low, high]
+train: {data: d.csv, targets: kind, epochs: 30, optimizer: {Adam: {lr: 0.1}}}
+"""
+
+
+def test_classes_may_be_words(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    rows = [f"{a},{'high' if a > b else 'low'},{b}" for a, b in x]
+    (tmp_path / "d.csv").write_text("\n".join(["a,kind,b", *rows]))
+    spec, model = tmp_path / "m.yaml", str(tmp_path / "m.gguf")
+    spec.write_text(WORDS)
+    run = train_file(str(spec), model)
+    assert run.accuracy is not None
+    assert run.accuracy > 0.8
+    found = infer(load_for_inference(model), str(tmp_path / "d.csv"))
+    assert np.mean(found.argmax(1) == (x[:, 0] > x[:, 1])) > 0.8
+    for labels, said in (
+        ("", r"words: say in which order, as labels: \[high, low\]"),
+        ("labels: [low, hight]\n", r"no label is 'high' \(did you mean 'hight'\?\)"),
+    ):
+        spec.write_text(WORDS.replace("labels: [low, high]\n", labels))
+        with pytest.raises(UsageError, match=said):
+            train_file(str(spec), model)
