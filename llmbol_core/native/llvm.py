@@ -25,13 +25,17 @@ _SHORT_PASSES = (*_FEW_PASSES, "simplify_cfg", "instruction_combine")
 _numbers = itertools.count()
 
 
-def compile_text(text: str, level: int = 2, processor: Processor | None = None) -> bytes:
+def compile_text(
+    text: str, level: int = 2, processor: Processor | None = None, unrolls: bool = True
+) -> bytes:
     """Return the object file for a module in LLVM's assembly language.
 
     Level 2 is LLVM's O2; level 1 runs a few passes only, for code that is not worth more; level 0
     is compiled ten times as fast as level 1 and, in what branches much, no slower by half; level 3
-    is level 2 for code whose vectors are written out. ``processor`` is what to compile for if not
-    for this one. Raises UsageError with LLVM's words for text that is not well-formed.
+    is level 2 for code whose vectors are written out. ``unrolls`` tells whether loops may be
+    unrolled, which pays for few but those that become vector code anyway. ``processor`` is what to
+    compile for if not for this one. Raises UsageError with LLVM's words for text that is not
+    well-formed.
     """
     machine = _target_machine(min(level, 2), processor or host_processor())
     try:
@@ -41,7 +45,7 @@ def compile_text(text: str, level: int = 2, processor: Processor | None = None) 
         raise UsageError(f"LLVM refuses the code: {error}") from error
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = options.slp_vectorization = level < 3
-    options.loop_unrolling = level < 3
+    options.loop_unrolling = unrolls and level < 3
     builder = llvm.create_pass_builder(machine, options)
     if level > 1:
         passes = builder.getModulePassManager()

@@ -100,7 +100,7 @@ class Source:
         if data is None:
             from llmbol_core.native import llvm
 
-            data = llvm.compile_text(with_helpers(self.text, is_region=True), level)
+            data = llvm.compile_text(with_helpers(self.text, is_region=True), level, unrolls=False)
             cache.put(key, data)
         cache.put(unit_key(self.key, tier), compiled.to_bytes())
         return Made(compiled, data, tier, is_kept)
