@@ -154,7 +154,7 @@ def result(id: Task, output: Output = None, as_json: AsJson = False) -> None:
         elif ids == [id]:
             deliver(first, output, as_json)
         else:
-            deliver_parts(map(client.result, ids), output, as_json)
+            deliver_parts(client.results(ids), output, as_json)
 
 
 @app.command()

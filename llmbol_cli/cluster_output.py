@@ -92,14 +92,17 @@ def targets_in(folder: str, paths: Sequence[Path]) -> list[str]:
 
 def deliver_files(results: Iterable[Result], targets: Sequence[str], as_json: bool) -> None:
     """Write each result to a file of its own."""
+    from llmbol_core.distributed.ahead import some_ahead
     from llmbol_core.distributed.client import describe
     from llmbol_core.native.files import atomic_write
 
-    kept = []
-    for target, result in zip(targets, results, strict=True):
+    def write(pair: tuple[str, Result]) -> Result:
+        target, result = pair
         with atomic_write(target) as file:
             file.write(result.data)
-        kept.append(result)
+        return result
+
+    kept = list(some_ahead(write, zip(targets, results, strict=True)))
     if as_json:
         render.show([describe(result) for result in kept], as_json)
     _check_all(kept)

@@ -169,9 +169,9 @@ def map_files(
         with render.progress("waiting") as progress:
             client.wait(ids, progress=progress)
         if targets is not None:
-            deliver_files(map(client.result, ids), targets, as_json)
+            deliver_files(client.results(ids), targets, as_json)
         else:
-            deliver_parts(map(client.result, ids), output, as_json)
+            deliver_parts(client.results(ids), output, as_json)
 
 
 @app.command()

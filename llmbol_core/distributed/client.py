@@ -8,11 +8,12 @@ import io
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from llmbol_core.distributed.ahead import some_ahead
 from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.jobs import job
 from llmbol_core.distributed.ledger import Entry
@@ -116,7 +117,13 @@ class Client:
 
     def submit(self, tasks: Sequence[Task]) -> list[str]:
         """Send tasks with their files; return their ids when the cluster has them on disk."""
-        return self.submit_packed([self.pack(task) for task in tasks])
+        # What they have in common is sent with the first one.
+        packed, others = [self.pack(task) for task in tasks[:1]], tasks[1:]
+        if others and packed[0].files:
+            packed += some_ahead(self.pack, others)
+        else:
+            packed += map(self.pack, others)
+        return self.submit_packed(packed)
 
     def submit_packed(self, tasks: Sequence[Task]) -> list[str]:
         """Send tasks whose files were sent; return their ids when the cluster has them on disk."""
@@ -155,6 +162,10 @@ class Client:
             data += piece
             if len(piece) < CHUNK:
                 return Result(Entry(**fields), bytes(data))
+
+    def results(self, ids: Sequence[str]) -> Iterator[Result]:
+        """Yield what ``result`` returns for each of some tasks, in order."""
+        return some_ahead(self.result, ids)
 
     def expand(self, ids: Sequence[str]) -> list[str]:
         """Return ids of tasks, those of its members in place of a group's."""

@@ -113,7 +113,7 @@ class Scheduler:
         """Return what several tasks returned, in the order asked for."""
         client = self._connected()
         client.wait(ids, timeout)
-        return [client.result(id).value for id in ids]
+        return [result.value for result in client.results(ids)]
 
     def states(self, ids: Sequence[str], seconds: float = 0.0) -> list[Entry]:
         """Return how tasks stand when all have ended, or after some seconds."""
