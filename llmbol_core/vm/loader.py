@@ -14,13 +14,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llmbol_core.errors import DisFormatError, LlmbolError, Trap
+from llmbol_core.errors import DisFormatError, LinkError, LlmbolError, Trap, nearest
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter, Link, Linked
-from llmbol_core.vm.module import HASLDT, DataKind, Datum, Import, Module
+from llmbol_core.vm.module import HASLDT, DataKind, Datum, Export, Import, Module
 from llmbol_core.vm.needs import NOTHING, Need, Proof
 from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
@@ -63,6 +63,14 @@ class LoadedModule:
     def needs_of(self, imports: int) -> dict[int, Need]:
         """Return what the module needs of the functions in one of its lists, by index."""
         return {i: need for (list_, i), need in self.proof.needs.items() if list_ == imports}
+
+    def exported(self, name: str) -> Export:
+        """Return the exported function of a name; raises LinkError."""
+        offered = {e.name: e for e in reversed(self.module.exports) if e.pc >= 0 and e.type >= 0}
+        if name not in offered:
+            known = nearest(name, offered) or f": it has {', '.join(offered) or 'none'}"
+            raise LinkError(self.module.name, f"no exported function {name!r}{known}")
+        return offered[name]
 
 
 class Loader:

@@ -208,9 +208,11 @@ class InfernoVM:
         try:
             if "init" not in offered and "main" in offered:
                 return self._run_main(handle, offered["main"])
-            export = _export(loaded, "init")
+            export = loaded.exported("init")
             self._run_init(handle, export, [path, *arguments])
-        except Trap:
+        except Trap as error:
+            if error not in self._failures.values():  # nothing of the program has run yet
+                self._report(str(Trap(error.name, loaded.module.name)))
             return Outcome(1)
         finally:
             self.heap.release(handle)
@@ -348,7 +350,7 @@ class InfernoVM:
         from llmbol_core.vm.calling import INIT, function_type
 
         handle = self._handle(name)
-        export = _export(self.engine.module_of(handle), entry)
+        export = self.engine.module_of(handle).exported(entry)
         kind = function_type(name, export, arguments, kind)
         return handle, export, kind, [None, list(arguments)] if kind is INIT else arguments
 
@@ -392,12 +394,3 @@ class InfernoVM:
         until = None if seconds is None else time.monotonic() + seconds
         with Session() as self.session:
             self.scheduler.run(self.limits.instructions, until)
-
-
-def _export(loaded: LoadedModule, name: str) -> Export:
-    """Return the exported function of a name."""
-    offered = {e.name: e for e in reversed(loaded.module.exports) if e.pc >= 0 and e.type >= 0}
-    if name not in offered:
-        known = nearest(name, offered) or f": it has {', '.join(offered) or 'none'}"
-        raise LinkError(loaded.module.name, f"no exported function {name!r}{known}")
-    return offered[name]

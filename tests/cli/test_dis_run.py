@@ -123,6 +123,7 @@ LOOP = "again2: addw $1,56(fp)\njmp again2"
     [
         (["--max-instructions", 100], LOOP, "instruction limit"),
         (["--timeout", 0.01], LOOP, "time limit"),
+        (["--max-memory", "1K"], "", '[Program] Broken: "out of memory: main"'),
         (["--max-memory", "1M"], "newa $1048576,$2,32(fp)", "out of memory: heap"),
         (["--max-threads", 1], "frame $1,48(fp)\nspawn 48(fp),again2\nagain2:", "process limit"),
         ([], "newcw 32(fp)\nrecv 32(fp),56(fp)", "process 1 in Program at pc 2 receives"),
