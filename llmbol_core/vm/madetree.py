@@ -118,3 +118,26 @@ class MadeFile(MadeTree):
     def remove(self, path: Path) -> None:
         """Take the file away."""
         self._withdraw()
+
+
+class ShownFiles(MadeTree):
+    """A directory that has nothing but the files that are shown in it."""
+
+    def __init__(self, device: str, shown: Callable[[], dict[str, MadeTree]]) -> None:
+        self.device, self._shown = device, shown
+
+    def names(self, path: Path) -> list[str]:
+        """List the files."""
+        if not path:
+            return sorted(self._shown())
+        return self._file(path).names(path[1:])
+
+    def open_file(self, text: str, path: Path, access: int) -> OpenFile:
+        """Open a file."""
+        return self._file(path).open_file(text, path[1:], access)
+
+    def _file(self, path: Path) -> MadeTree:
+        shown = self._shown()
+        if path[0] not in shown:
+            raise missing()
+        return shown[path[0]]

@@ -227,6 +227,18 @@ class Namespace:
         made = tree if isinstance(tree, MadeTree) else MadeFile(tree, lambda: None)
         self._made[clean(name)] = made
 
+    def shown_in(self, place: Path) -> dict[str, MadeTree]:
+        """Return the made-up files that are shown in a directory, by name."""
+        return {
+            at[-1]: made
+            for at, made in self._made.items()
+            if at[:-1] == place and not at[-1].startswith(_DEVICE)
+        }
+
+    def is_there(self, name: str) -> bool:
+        """Say whether a name leads anywhere."""
+        return self._is_there(self._place(name))
+
     # From names to places in the tree
 
     def _place(self, name: str) -> Path:
@@ -336,8 +348,7 @@ class Namespace:
 
     def _list(self, place: Path, union: list[Path]) -> list[Dir]:
         """Return the entries of a directory, with the files served there."""
-        made = [at for at in self._made if at[:-1] == place and not at[-1].startswith(_DEVICE)]
-        entries = [self._made[at].stat(at[-1], ()) for at in made]
+        entries = [made.stat(name, ()) for name, made in self.shown_in(place).items()]
         for directory in union:
             for name in self._names(directory):
                 if (*place, name) in self._made:

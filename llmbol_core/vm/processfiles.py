@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm.groups import SHARING, members
 from llmbol_core.vm.hosttree import Path
-from llmbol_core.vm.madetree import MadeTree, missing, no_directory
+from llmbol_core.vm.madetree import MadeTree, ShownFiles, missing, no_directory
 from llmbol_core.vm.openfile import EPERM, OREAD, OWNER, OWRITE, FileFault, OpenFile
 from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS
 from llmbol_core.vm.systemfiles import (
@@ -41,19 +42,28 @@ _INSTRUCTION = 12
 
 
 def provide_system_files(machine: InfernoVM) -> None:
-    """Show what the machine keeps for its programs in their tree: /env, /fd and /prog."""
+    """Show what the machine keeps for its programs in their tree: /env, /fd and /prog.
+
+    So is /chan, where programs serve files of their own, and /dev, unless the tree has them.
+    """
 
     def asking() -> Environment:
         return machine.engine.process.environment
 
     names = machine.environment.namespace
-    for device, name, tree in (
+    trees: tuple[tuple[str, str, MadeTree], ...] = (
         ("#e", "/env", VariableFiles(asking)),
         ("#d", "/fd", DescriptorFiles(asking)),
         ("#p", "/prog", ProcessFiles(machine)),
-    ):
+    )
+    for device, name, tree in trees:
         names.provide(device, tree)
         names.provide(name, tree)
+    for device, name in (("#c", "/dev"), ("#s", "/chan")):
+        tree = ShownFiles(device[1], partial(names.shown_in, (name[1:],)))
+        names.provide(device, tree)
+        if not names.is_there(name):
+            names.provide(name, tree)
 
 
 class ProcessFiles(MadeTree):

@@ -11,7 +11,10 @@ from llmbol_core.vm.engines import engine
 from llmbol_core.vm.jit.engine import JitEngine
 from llmbol_core.vm.machine import InfernoVM
 
-ON_ALL = ("test_exceptions", "test_interpreter", "test_machine", "test_process", "test_vectors")
+ON_ALL = (
+    "test_exceptions", "test_interpreter", "test_machine", "test_process", "test_programs",
+    "test_vectors",
+)  # fmt: skip
 """Modules whose tests hold for any engine."""
 
 ENGINES: dict[str, Any] = {
