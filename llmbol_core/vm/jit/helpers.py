@@ -8,8 +8,6 @@ blocks to the engine.
 
 from __future__ import annotations
 
-import platform
-
 from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
 from llmbol_core.vm.jit.runtime import Machine, State, tag
@@ -18,17 +16,6 @@ from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 _COUNT = tag("count")
 LARGEST = 1 << 31
 """The most bytes that machine code asks for at once."""
-_STACK_REGISTERS = {"x86_64": "rsp", "AMD64": "rsp", "aarch64": "sp", "arm64": "sp"}
-
-
-def _host_stack() -> str:
-    """Return how to find where the host's stack ends; a frame's address would take a register."""
-    register = _STACK_REGISTERS.get(platform.machine())
-    if register is None:
-        return " %p = call ptr @llvm.frameaddress.p0(i32 0)"
-    return f""" %i = call i64 @llvm.read_register.i64(metadata !{{!"{register}"}})
- %p = inttoptr i64 %i to ptr"""
-
 
 HELPERS = f"""
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
@@ -39,13 +26,7 @@ declare i64 @llvm.smax.i64(i64, i64)
 declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
-declare i64 @llvm.read_register.i64(metadata)
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
-
-define internal ptr @host_stack() alwaysinline {{
-{_host_stack()}
- ret ptr %p
-}}
 
 define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
  %z = zext i32 %r to i64
@@ -99,15 +80,6 @@ define internal i64 @type_map(ptr %m, ptr %s, i32 %type) alwaysinline {{
 
 define internal i32 @type_number(ptr %s, i64 %i) alwaysinline {{
  %p = getelementptr i64, ptr %s, i64 {State.TYPES:d}
- %types = load ptr, ptr %p
- %q = getelementptr i32, ptr %types, i64 %i
- %v = load i32, ptr %q
- ret i32 %v
-}}
-
-; The same for a frame that waits while machine code is left: it may be another module's.
-define internal i32 @waiting_type_number(ptr %s, i64 %i) alwaysinline {{
- %p = getelementptr i64, ptr %s, i64 {State.WAITING_TYPES:d}
  %types = load ptr, ptr %p
  %q = getelementptr i32, ptr %types, i64 %i
  %v = load i32, ptr %q

@@ -1,10 +1,41 @@
-"""Helpers of machine code in LLVM's language: links of module handles, frames."""
+"""Helpers of machine code in LLVM's language: links of module handles, frames, the host's stack."""
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine
+import platform
+
+from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine, State
+
+_STACK_REGISTERS = {"x86_64": "rsp", "AMD64": "rsp", "aarch64": "sp", "arm64": "sp"}
+
+
+def _host_stack() -> str:
+    """Return how to find where the host's stack ends; a frame's address would take a register."""
+    register = _STACK_REGISTERS.get(platform.machine())
+    if register is None:
+        return " %p = call ptr @llvm.frameaddress.p0(i32 0)"
+    return f""" %i = call i64 @llvm.read_register.i64(metadata !{{!"{register}"}})
+ %p = inttoptr i64 %i to ptr"""
+
 
 LINKAGE = f"""
+declare i64 @llvm.read_register.i64(metadata)
+
+define internal ptr @host_stack() alwaysinline {{
+{_host_stack()}
+ ret ptr %p
+}}
+
+; The heap's number for a type of a frame that waits while machine code is left: it may be another
+; module's.
+define internal i32 @waiting_type_number(ptr %s, i64 %i) alwaysinline {{
+ %p = getelementptr i64, ptr %s, i64 {State.WAITING_TYPES:d}
+ %types = load ptr, ptr %p
+ %q = getelementptr i32, ptr %types, i64 %i
+ %v = load i32, ptr %q
+ ret i32 %v
+}}
+
 ; What is known of a handle's module and links, or null.
 define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
  %number = call i32 @word(ptr %m, i32 %handle, i64 4)
