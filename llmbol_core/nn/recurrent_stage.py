@@ -10,10 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import elementwise, gradients, layouts, recurrence
+from llmbol_core.ml.kernels import elementwise, gradients, layouts, recurrence, training
 from llmbol_core.nn.flows import Flow, room
+from llmbol_core.nn.layers.dropout import draw_kept
 from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded, scratch_for
 
@@ -50,6 +52,7 @@ class RecurrentStage(Stage):
         self.layer, self.batch, self.steps = layer, batch, source.shape[0]
         self.size = layer.hidden_size
         self.backs: list[Any] = []
+        self._masks: list[Array] = []
         width = source.shape[1]
         x = _Sequence(source.value, 0, width, self.steps * width, width)
         dx = None
@@ -66,11 +69,32 @@ class RecurrentStage(Stage):
                 made.go_forward()
                 self.backs.append(made.way_back(dx))
             x, dx = hidden, along
+            if layer.dropout and number < layer.num_layers - 1:
+                x, dx = self._dropped(hidden, along)
         self._finish(x, dx, result, len(ways))
         for list_ in reversed(self.backs):
             self.backward += list_
         if source.limited and source.gradient is not None:
             limit_gradient(self, source)
+
+    def begin(self) -> None:
+        """Draw the masks between layers, in their order."""
+        for mask in self._masks:
+            wide = len(mask) // (self.batch * self.steps)
+            shape = (self.batch, self.steps, wide)
+            drawn = draw_kept(self.layer._stream, shape, self.layer.dropout, np.float32)
+            mask.reshape(self.steps, self.batch, wide)[...] = drawn.swapaxes(0, 1)
+
+    def _dropped(self, hidden: _Sequence, along: _Sequence) -> tuple[_Sequence, _Sequence]:
+        """Append dropout of states, and of their gradients; return those behind it."""
+        rows, wide = self.steps * self.batch, hidden.width
+        x, dx, mask = self.sequence(wide), self.sequence(wide), room(rows * wide)
+        self._masks.append(mask)
+        sizes, back = (wide, wide, wide, wide, 0), list[Any]()
+        self.add(self.forward, training.masked, rows, hidden.array, mask, x.array, *sizes)
+        self.add(back, training.masked, rows, dx.array, mask, along.array, *sizes)
+        self.backs.append(back)
+        return x, dx
 
     def sequence(self, width: int) -> _Sequence:
         """Return room for a sequence, steps first, with zeros around it."""

@@ -123,7 +123,7 @@ class Stepper:
             return at + 1
         elif isinstance(layer, BatchNorm) and len(shape) == 1 and self.batch > 1:
             self._norm(layer, shape, limits)
-        elif isinstance(layer, Recurrent) and not (layer.dropout and layer.num_layers > 1):
+        elif isinstance(layer, Recurrent):
             self._recurrent(layer, shape)
             return at + 1
         elif isinstance(layer, Attention):
