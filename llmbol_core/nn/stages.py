@@ -143,51 +143,29 @@ def limit_gradient(stage: Stage, flow: Flow) -> None:
 
 
 class NormStage(Stage):
-    """Batch norm of vectors, with the ReLU behind it."""
+    """Batch norm of vectors or channels, with the ReLU behind it."""
 
     def __init__(self, layer: BatchNorm, source: Flow, result: Flow, limits: bool) -> None:
         super().__init__()
-        rows, columns = source.grid.rows, source.grid.channels
-        normal, rate = room(rows * columns), room(columns)
+        x, y = source.grid, result.grid
+        positions, columns = x.positions, x.channels
+        normal, rate = room(positions * columns), room(columns)
         weights = (layer.params["weight"], layer.params["bias"])
         running = (layer.buffers["running_mean"], layer.buffers["running_var"])
-        numbers = (layer.eps, layer.momentum, 1 - layer.momentum, rows / (rows - 1))
+        unbiased = positions / (positions - 1)
+        numbers = (layer.eps, layer.momentum, 1 - layer.momentum, unbiased)
+        sizes = (x.samples, x.lines, x.rows, columns)
         low = 0.0 if limits else NO_LIMIT
         items = -(-columns // self._lanes)
-        self.forward.append(
-            training.batch_norm.operation(
-                items,
-                source.value,
-                result.value,
-                normal,
-                rate,
-                *weights,
-                *running,
-                rows,
-                columns,
-                *numbers,
-                low,
-                chunk=1,
-            )
-        )
-        gradient = source.gradient if source.gradient is not None else room(rows * columns)
+        given = (source.values(), *x.steps, result.values(), *y.steps)
+        made = (normal, rate, *weights, *running, *sizes, *numbers, low)
+        self.forward.append(training.batch_norm.operation(items, *given, *made, chunk=1))
+        grid = x if source.gradient is None else source.gradient_grid
+        to = room(grid.size)[grid.start :] if source.gradient is None else source.gradients()
         grads = (layer.grads["weight"], layer.grads["bias"])
-        self.backward.append(
-            training.batch_norm_gradient.operation(
-                items,
-                result.gradient,
-                normal,
-                rate,
-                weights[0],
-                result.value,
-                gradient,
-                *grads,
-                rows,
-                columns,
-                low,
-                chunk=1,
-            )
-        )
+        back = (result.gradients(), *result.gradient_grid.steps, normal, rate, weights[0])
+        masked = (result.values(), *y.steps, to, *grid.steps, *grads, *sizes, low)
+        self.backward.append(training.batch_norm_gradient.operation(items, *back, *masked, chunk=1))
         if source.limited and source.gradient is not None:
             limit_gradient(self, source)
 

@@ -7,6 +7,7 @@ of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,8 +122,8 @@ class Stepper:
         elif isinstance(layer, MaxPool1d | MaxPool2d) and self._pools(layer):
             self._pool(layer, shape, at + 1)
             return at + 1
-        elif isinstance(layer, BatchNorm) and len(shape) == 1 and self.batch > 1:
-            self._norm(layer, shape, limits)
+        elif isinstance(layer, BatchNorm) and self.batch * math.prod(shape[1:]) > 1:
+            self._norm(layer, shape, limits, following)
         elif isinstance(layer, Recurrent):
             self._recurrent(layer, shape)
             return at + 1
@@ -174,9 +175,13 @@ class Stepper:
         result = Flow.channels(self.batch, shape, True, self._border(following), 0)
         self._push_parted(lambda parts: PoolStage(layer, parts), self.flow, result)
 
-    def _norm(self, layer: BatchNorm, shape: Shape, limits: bool) -> None:
-        source = self._to_vector()
-        result = Flow.vector(self.batch, shape, needs=True)
+    def _norm(self, layer: BatchNorm, shape: Shape, limits: bool, following: int) -> None:
+        if len(shape) == 1:
+            source = self._to_vector()
+            result = Flow.vector(self.batch, shape, needs=True)
+        else:
+            source = self._to_channels(0) if self.flow.is_vector else self.flow
+            result = Flow.channels(self.batch, shape, True, self._border(following), 0)
         self._push(NormStage(layer, source, result, limits), result)
 
     def _recurrent(self, layer: Recurrent, shape: Shape) -> None:

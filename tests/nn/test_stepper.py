@@ -21,7 +21,7 @@ from llmbol_core.nn.layers.attention import MultiHeadAttention, TransformerEncod
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
-from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm2d
+from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm1d, BatchNorm2d
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
 from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN
 from llmbol_core.nn.layers.reduction import Mean
@@ -77,6 +77,11 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
                                     Conv2d(5, 3, 2, bias=False), Flatten(), Linear(3 * 7 * 8, 3)]),
     "conv2d, stride and norm": ((2, 9, 9), [Conv2d(2, 4, 3, stride=2), BatchNorm2d(4), ReLU(),
                                             Conv2d(4, 3, 2, stride=2), Flatten(), Linear(12, 3)]),
+    "conv2d and norm": ((2, 9, 9), [BatchNorm2d(2), Conv2d(2, 20, 3, padding=1), BatchNorm2d(20), ReLU(), MaxPool2d(2),
+                                    Conv2d(20, 33, 3, padding=1), BatchNorm2d(33, momentum=0.3), ReLU(),
+                                    Conv2d(33, 5, 2), BatchNorm2d(5), Flatten(), Linear(45, 3)]),
+    "conv1d and norm": ((1, 20), [Conv1d(1, 18, 5, padding=2), BatchNorm1d(18), ReLU(), Conv1d(18, 3, 3, padding=1), ReLU(),
+                                  BatchNorm1d(3), MaxPool1d(2), Flatten(), Linear(30, 3)]),
     "grouped": ((4, 6, 6), [Conv2d(4, 6, 3, groups=2), ReLU(), MaxPool2d(2, padding=1), Flatten(), Linear(54, 3)]),
     "reshaped": ((64,), [Reshape((1, 8, 8)), Conv2d(1, 3, 3), ReLU(), MaxPool2d(4), Flatten(), Linear(3, 3)]),
     "pooling first": ((2, 8), [MaxPool1d(2), Conv1d(2, 3, 3), Flatten(), Linear(6, 3)]),

@@ -223,85 +223,140 @@ def masked(
         spread(k, size, step)
 
 
-# ---- batch norm over rows ----
+# ---- batch norm ----
+
+
+class _Positions:
+    """The positions of a batch, one line after another, for a vector of their channels."""
+
+    def __init__(
+        self, k: Builder, samples: Value, lines: Value, rows: Value, columns: Value, column: Value
+    ) -> None:
+        self.k, self.samples, self.lines, self.rows = k, samples, lines, rows
+        self.columns, self.column = columns, column
+        self.left = lesser_number(k, columns - column, k.value(k.lanes, i64))
+        self.count = (samples * lines * rows).to(f32).splat(k.lanes)
+
+    def each(self) -> Iterator[tuple[Value, Value, Value]]:
+        """Yield sample, line and row of each position."""
+        for sample in self.k.range(self.samples):
+            for line in self.k.range(self.lines):
+                for row in self.k.range(self.rows):
+                    yield sample, line, row
+
+    def total(self, terms: Callable[[Any], list[Value]], count: int) -> list[Value]:
+        """Return the sums of some terms of each position: of lines, and of those over all."""
+        k = self.k
+        sums = [k.variable(k.zeros(f32, k.lanes)) for _ in range(count)]
+        for sample in k.range(self.samples):
+            for line in k.range(self.lines):
+                parts = [k.variable(k.zeros(f32, k.lanes)) for _ in sums]
+                for row in k.range(self.rows):
+                    for part, term in zip(parts, terms((sample, line, row)), strict=True):
+                        part.value = part.value + term
+                for whole, part in zip(sums, parts, strict=True):
+                    whole.value = whole.value + part.value
+        return [whole.value for whole in sums]
+
+    def place(self, at: Any, steps: Sequence[Value]) -> Value:
+        """Return where a position lies, by the numbers to the next sample, line and row."""
+        sample, line, row = at
+        sample_step, line_step, row_step = steps
+        place: Value = sample * sample_step + line * line_step + row * row_step + self.column
+        return place
+
+    def dense(self, at: Any) -> Value:
+        """Return where a position lies if there is nothing between them."""
+        sample, line, row = at
+        number: Value = (sample * self.lines + line) * self.rows + row
+        return number * self.columns + self.column
+
+    def read(self, x: Pointer, index: Value) -> Value:
+        """Read the channels that there are."""
+        return x.load_some(self.left, self.k.lanes, index)
+
+    def store(self, x: Pointer, value: Value, index: Value) -> None:
+        """Write the channels that there are."""
+        x.store_some(value, self.left, index)
 
 
 @group.kernel(
-    "x:f32* y:f32* normal:f32* rate:f32* weight:f32* bias:f32* mean:f32* variance:f32* rows:i64"
+    "x:f32* x_sample:i64 x_line:i64 x_row:i64 y:f32* y_sample:i64 y_line:i64 y_row:i64 normal:f32*"
+    " rate:f32* weight:f32* bias:f32* mean:f32* variance:f32* samples:i64 lines:i64 rows:i64"
     " columns:i64 eps:f32 momentum:f32 rest:f32 unbiased:f32 low:f32"
 )
 def batch_norm(
-    k: Builder, x: Pointer, y: Pointer, normal: Pointer, rate: Pointer, weight: Pointer,
-    bias: Pointer, mean: Pointer, variance: Pointer, rows: Value, columns: Value, eps: Value,
-    momentum: Value, rest: Value, unbiased: Value, low: Value,
+    k: Builder, x: Pointer, x_sample: Value, x_line: Value, x_row: Value, y: Pointer,
+    y_sample: Value, y_line: Value, y_row: Value, normal: Pointer, rate: Pointer, weight: Pointer,
+    bias: Pointer, mean: Pointer, variance: Pointer, samples: Value, lines: Value, rows: Value,
+    columns: Value, eps: Value, momentum: Value, rest: Value, unbiased: Value, low: Value,
 ) -> None:  # fmt: skip
     """Normalize columns, move the running values; items are vectors of columns."""
-    lanes = k.lanes
-    count = rows.to(f32).splat(lanes)
+    given, made = (x_sample, x_line, x_row), (y_sample, y_line, y_row)
     for item in k.items():
-        column = item * lanes
-        left = lesser_number(k, columns - column, k.value(lanes, i64))
-        total = k.variable(k.zeros(f32, lanes))
-        for row in k.range(rows):
-            total.value = total.value + x.load_some(left, lanes, row * columns + column)
-        middle = total.value / count
-        squares = k.variable(k.zeros(f32, lanes))
-        for row in k.range(rows):
-            distance = x.load_some(left, lanes, row * columns + column) - middle
-            squares.value = k.fma(distance, distance, squares.value)
-        spread_of = squares.value / count
+        column = item * k.lanes
+        all_ = _Positions(k, samples, lines, rows, columns, column)
+
+        def value(at: Any) -> Value:
+            return all_.read(x, all_.place(at, given))
+
+        middle = all_.total(lambda at: [value(at)], 1)[0] / all_.count
+
+        def square(at: Any) -> list[Value]:
+            distance = value(at) - middle
+            return [distance * distance]
+
+        spread_of = all_.total(square, 1)[0] / all_.count
         root = 1.0 / k.sqrt(spread_of + eps)
-        rate.store_some(root, left, column)
+        all_.store(rate, root, column)
         for running, now in ((mean, middle), (variance, spread_of * unbiased)):
-            old = running.load_some(left, lanes, column)
-            running.store_some(old * rest + now * momentum, left, column)
-        gain, shift = weight.load_some(left, lanes, column), bias.load_some(left, lanes, column)
-        for row in k.range(rows):
-            place = row * columns + column
-            value = (x.load_some(left, lanes, place) - middle) * root
-            normal.store_some(value, left, place)
-            made = value * gain + shift
-            least = low.splat(lanes)
-            y.store_some(k.select(made < least, least, made), left, place)
+            old = all_.read(running, column)
+            all_.store(running, old * rest + now * momentum, column)
+        gain, shift, least = all_.read(weight, column), all_.read(bias, column), low.splat(k.lanes)
+        for at in all_.each():
+            unit = (value(at) - middle) * root
+            all_.store(normal, unit, all_.dense(at))
+            result = unit * gain + shift
+            all_.store(y, k.select(result < least, least, result), all_.place(at, made))
 
 
 @group.kernel(
-    "d:f32* normal:f32* rate:f32* weight:f32* mask:f32* g:f32* along_weight:f32* along_bias:f32*"
-    " rows:i64 columns:i64 above:f32"
+    "d:f32* d_sample:i64 d_line:i64 d_row:i64 normal:f32* rate:f32* weight:f32* mask:f32*"
+    " mask_sample:i64 mask_line:i64 mask_row:i64 g:f32* g_sample:i64 g_line:i64 g_row:i64"
+    " along_weight:f32* along_bias:f32* samples:i64 lines:i64 rows:i64 columns:i64 above:f32"
 )
 def batch_norm_gradient(
-    k: Builder, d: Pointer, normal: Pointer, rate: Pointer, weight: Pointer, mask: Pointer,
-    g: Pointer, along_weight: Pointer, along_bias: Pointer, rows: Value, columns: Value,
-    above: Value,
+    k: Builder, d: Pointer, d_sample: Value, d_line: Value, d_row: Value, normal: Pointer,
+    rate: Pointer, weight: Pointer, mask: Pointer, mask_sample: Value, mask_line: Value,
+    mask_row: Value, g: Pointer, g_sample: Value, g_line: Value, g_row: Value,
+    along_weight: Pointer, along_bias: Pointer, samples: Value, lines: Value, rows: Value,
+    columns: Value, above: Value,
 ) -> None:  # fmt: skip
     """Write the gradients of input, weight and bias; d counts where the mask is above a limit."""
-    lanes = k.lanes
-    count = rows.to(f32).splat(lanes)
+    given, shown = (d_sample, d_line, d_row), (mask_sample, mask_line, mask_row)
+    to, limit = (g_sample, g_line, g_row), above.splat(k.lanes)
     for item in k.items():
-        column = item * lanes
-        left = lesser_number(k, columns - column, k.value(lanes, i64))
-        limit = above.splat(lanes)
-        sums, products = k.variable(k.zeros(f32, lanes)), k.variable(k.zeros(f32, lanes))
+        column = item * k.lanes
+        all_ = _Positions(k, samples, lines, rows, columns, column)
 
-        def gradient(place: Value) -> Value:
-            shown = mask.load_some(left, lanes, place) > limit
-            return k.select(shown, d.load_some(left, lanes, place), k.zeros(f32, lanes))
+        def gradient(at: Any) -> Value:
+            counts = all_.read(mask, all_.place(at, shown)) > limit
+            value = all_.read(d, all_.place(at, given))
+            return k.select(counts, value, k.zeros(f32, k.lanes))
 
-        for row in k.range(rows):
-            place = row * columns + column
-            value = gradient(place)
-            sums.value = sums.value + value
-            unit = normal.load_some(left, lanes, place)
-            products.value = k.fma(value, unit, products.value)
-        along_bias.store_some(sums.value, left, column)
-        along_weight.store_some(products.value, left, column)
-        factor = weight.load_some(left, lanes, column) * rate.load_some(left, lanes, column)
-        middle, slope = sums.value / count, products.value / count
-        for row in k.range(rows):
-            place = row * columns + column
-            unit = normal.load_some(left, lanes, place)
-            rest = (gradient(place) - middle) - unit * slope
-            g.store_some(rest * factor, left, place)
+        def terms(at: Any) -> list[Value]:
+            value = gradient(at)
+            return [value, value * all_.read(normal, all_.dense(at))]
+
+        sums, products = all_.total(terms, 2)
+        all_.store(along_bias, sums, column)
+        all_.store(along_weight, products, column)
+        factor = all_.read(weight, column) * all_.read(rate, column)
+        middle, slope = sums / all_.count, products / all_.count
+        for at in all_.each():
+            unit = all_.read(normal, all_.dense(at))
+            rest = (gradient(at) - middle) - unit * slope
+            all_.store(g, rest * factor, all_.place(at, to))
 
 
 # ---- loss ----
