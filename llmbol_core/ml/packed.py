@@ -159,12 +159,12 @@ def _share(items: int, nanoseconds: float, threads: int) -> int:
 
 def packed_weights(tensor: Tensor) -> PackedWeights | None:
     """Return a tensor's packed form, made now if it has to be; None if there is none here."""
-    if target() is None:
-        return None
-    known = tensor.dtype.name in FORMS or tensor.dtype.name in K_TYPES
-    if tensor.packed is None and known and tensor.ndim == 2 and tensor.size:
-        tensor.packed = PackedWeights(tensor)
     packed: PackedWeights | None = tensor.packed
+    if packed is not None or target() is None:
+        return packed
+    known = tensor.dtype.name in FORMS or tensor.dtype.name in K_TYPES
+    if known and tensor.ndim == 2 and tensor.size:
+        packed = tensor.packed = PackedWeights(tensor)
     return packed
 
 

@@ -62,6 +62,8 @@ def _author(form: SuperForm) -> Author:
     def write(k: Builder, *parameters: Pointer | Value) -> None:
         work = _Work(*parameters)  # type: ignore[arg-type]
         counts = (4, 2, 1) if k.lanes == ROWS else (2, 1)
+        if k.lanes == ROWS and form.planes:
+            counts = (8, *counts)
         for first in k.range(0, work.columns, _COLUMNS_AT_A_TIME):
             last = k.min(first + _COLUMNS_AT_A_TIME, work.columns)
             for panel in k.items():
@@ -81,7 +83,10 @@ def _rows(
     """Compute all rows of a panel, two vectors at a time."""
     parts = ROWS // k.lanes
     if parts == 1:
-        _tile(k, form, work, panel, [(0, 0), (1, 0)], column, count)
+        # Many columns take all registers for one vector of rows, whose numbers they share.
+        places = [(0, 0), (1, 0)]
+        for some in [[place] for place in places] if count == 8 else [places]:
+            _tile(k, form, work, panel, some, column, count)
         return
     for number in k.range(GROUPS * parts // 2):
         group, part = number * 2 // parts, number * 2 % parts
