@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,28 +137,40 @@ def processor_time(command: Sequence[str | Path]) -> float:
 
 
 def large() -> None:
-    """Print how long a model of 100 MB takes to answer, and what four processes share of it."""
+    """Print how long models of 100 MB take to answer, and what four processes share of them."""
+    print(f"{'weights':8} {'MB':>4} {'first s':>8} {'later s':>8}  MB of each of four at once")
     with tempfile.TemporaryDirectory() as folder:
-        builder = build_model("large", [4096])
-        for _ in range(6):
-            builder = builder.linear(4096, 4096).relu()
-        save(builder.build(), f"{folder}/f32.gguf")
-        quantize_checkpoint(f"{folder}/f32.gguf", f"{folder}/large.gguf", "Q8_0")
-        Path(f"{folder}/f32.gguf").unlink()
-        deploy.compile(f"{folder}/large.gguf", f"{folder}/large.dis")
-        watch = f"{folder}/watch.dis"
-        subprocess.run(
-            [BIN / "dis", "asm", ROOT / "specs/programs/watch.s", "-o", watch], check=True
-        )
-        np.save(f"{folder}/x.npy", np.ones((1, 4096), np.float32))
-        command = [BIN / "dis", "run", f"{folder}/large.dis", f"{folder}/x.npy"]
-        (best,) = least([lambda: subprocess.run(command, check=True, capture_output=True)], 5)
-        size = Path(f"{folder}/large.dis").stat().st_size
-        print(f"{size / 1e6:.0f} MB start and answer in {best:.2f} s, limit 0.8")
-        print(
-            "MB of each of four at once:",
-            *shares([BIN / "dis", "run", watch, f"{folder}/large.dis"]),
-        )
+        watch, samples = f"{folder}/watch.dis", f"{folder}/x.npy"
+        source = ROOT / "specs/programs/watch.s"
+        subprocess.run([BIN / "dis", "asm", source, "-o", watch], check=True)
+        np.save(samples, np.ones((1, WIDTH), np.float32))
+        for kind, layers in (("F32", 2), ("F16", 3), ("Q8_0", 6)):
+            program = f"{folder}/large.dis"
+            size = _compile_large(folder, kind, layers, program)
+
+            def answer(
+                command: Sequence[str | Path] = (BIN / "dis", "run", program, samples),
+            ) -> Any:
+                return subprocess.run(command, check=True, capture_output=True)
+
+            first, later = least([answer], 1)[0], least([answer], 5)[0]
+            shown = ", ".join(shares([BIN / "dis", "run", watch, program]))
+            print(f"{kind:8} {size / 1e6:4.0f} {first:8.2f} {later:8.2f}  {shown}  limit 0.8 s")
+
+
+WIDTH = 4096
+
+
+def _compile_large(folder: str, kind: str, layers: int, program: str) -> int:
+    """Compile a model of so many layers and return how large it is."""
+    builder = build_model("large", [WIDTH])
+    for _ in range(layers):
+        builder = builder.linear(WIDTH, WIDTH).relu()
+    plain, stored = f"{folder}/plain.gguf", f"{folder}/stored.gguf"
+    save(builder.build(), plain)
+    quantize_checkpoint(plain, stored, kind)
+    deploy.compile(stored, program)
+    return Path(program).stat().st_size
 
 
 def shares(command: Sequence[str | Path]) -> list[str]:
