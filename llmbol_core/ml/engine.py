@@ -59,11 +59,14 @@ Workspace = list[Array | None]
 class Engine:
     """Runs a graph. The same weights and inputs give the same bits, in batches of any size."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, Any]) -> None:
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, Any], most_bytes: float = math.inf
+    ) -> None:
         """Plan a graph with its weights: tensors or arrays by name.
 
         Quantized weights stay in blocks where an operation takes blocks and are expanded
-        elsewhere. A missing weight is a ModelError, one of another shape a ShapeError.
+        elsewhere. A missing weight is a ModelError, one of another shape a ShapeError. Raises
+        MemoryError if lowering takes more than so many bytes.
         """
         self.graph = graph
         self._held = Constants(
@@ -81,21 +84,21 @@ class Engine:
         done = {step.output.index for step in constant}
         self._steps = [step for step in graph.steps if step.output.index not in done]
         self._held.pack(self._steps)
-        self._native = self._lowered()
+        self._native = self._lowered(most_bytes)
         for step in self.defined_steps:
             self._held.inputs(step)
         self._layout = _Layout(graph, self._steps, self._held)
         self._workspaces: dict[int, list[Workspace]] = {}
         self._lock = threading.Lock()
 
-    def _lowered(self) -> Native | None:
+    def _lowered(self, most_bytes: float) -> Native | None:
         """Return the graph as kernels as far as there are any, None if there are none."""
         chosen = target()
         if chosen is None:
             return None
         from llmbol_core.ml.plan.parts import Native
 
-        native = Native(self.graph, self._steps, self._held, chosen.lanes)
+        native = Native(self.graph, self._steps, self._held, chosen.lanes, most_bytes)
         return native if native.parts else None
 
     def run(self, *inputs: ArrayLike) -> Array:

@@ -255,3 +255,24 @@ def test_what_no_input_changes_can_be_a_result(rng):
     negative, same, _ = Engine(graph, {"w": w}).run_all(np.zeros((2, 1)))
     assert (negative == -w).all()
     assert (same == w).all()
+
+
+def test_large_samples_are_moved_without_tables(rng):
+    graph = Graph()
+    x = graph.input("x", (1500, 1500))
+    graph.output(graph.op("relu", graph.op("transpose", x, first=1, second=2)))
+    engine = Engine(graph, {}, most_bytes=1 << 20)
+    given = rng.normal(size=(2, 1500, 1500)).astype(np.float32)
+    np.testing.assert_array_equal(engine.run(given), np.maximum(given.swapaxes(1, 2), 0))
+    assert engine.held_bytes < 1 << 20
+
+
+def test_planning_takes_no_more_than_it_may(rng):
+    graph = Graph()
+    x = graph.input("x", (3, 300, 300))
+    y = graph.op("conv2d", x, graph.weight("w", (32, 3, 3, 3)), padding=(1, 1))
+    graph.output(graph.op("layer_norm", y))
+    weights = {"w": rng.normal(size=(32, 3, 3, 3)).astype(np.float32)}
+    if Engine(graph, weights).held_bytes > 1 << 20:
+        with pytest.raises(MemoryError):
+            Engine(graph, weights, most_bytes=1 << 20)

@@ -52,6 +52,8 @@ from llmbol_core.vm.objects import Heap
 
 _STEP_BYTES = 4096
 """What the host keeps for an operation that was noted, at most."""
+_TABLES = 256 << 20
+"""Bytes of the host that planning may take in passing, whatever the limit."""
 _SIZES = 2
 """For how many sizes of batch the engine keeps what it works in."""
 _MOST_SIZES = 64
@@ -182,7 +184,8 @@ class Plan:
         self._trace = trace
         blocked = {name for name, weight in trace.weights.items() if weight.dtype.is_blocked}
         graph = fold_batch_norm(trace.network(output), blocked)
-        self.engine = Engine(graph, trace.weights)
+        heap = trace.heap
+        self.engine = Engine(graph, trace.weights, max(heap.limit - heap.used, 0) + _TABLES)
         self.input = trace.input
         self.call = self.engine.function(self.engine.run)
         self.known: dict[int, _Known] = {}

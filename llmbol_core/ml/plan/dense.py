@@ -82,8 +82,9 @@ def _multiply_each(emitter: Emitter, step: Step) -> None:
     x, y = (value.shape for value in step.inputs)
     if min(len(x), len(y)) < 3 or len(x) != len(y):
         raise Unsupported
-    helds = [emitter.rows(value) for value in step.inputs]
     front = step.output.shape[1:-2]
+    emitter.table(2 * math.prod(front))
+    helds = [emitter.rows(value) for value in step.inputs]
     starts = []
     for held in helds:
         size = math.prod(held.shape[-2:])
@@ -209,6 +210,7 @@ def view(emitter: Emitter, step: Step) -> None:
     if held.in_rows:
         emitter.put(step, Held(held.room, shape))
     else:
+        emitter.budget.spend(8 * held.size)
         emitter.put(step, Held(held.room, shape, order=held.places().reshape(shape)))
 
 
@@ -255,7 +257,7 @@ def binary(emitter: Emitter, step: Step) -> None:
     other = constants[0 if swap else 1]
     if not isinstance(other, np.ndarray) or value.shape[1:] != step.output.shape[1:]:
         raise Unsupported
-    row = _row(value, other)
+    row = _row(emitter, value, other)
     held, out = emitter.rows(value), emitter.fresh(step)
     count = held.size // row.size
     emitter.call(
@@ -277,7 +279,7 @@ def _pair(emitter: Emitter, step: Step) -> None:
     emitter.put(step, Held(out, step.output.shape[1:], first.last))
 
 
-def _row(value: Value, constant: Array) -> Array:
+def _row(emitter: Emitter, value: Value, constant: Array) -> Array:
     """Return a constant as the row that repeats along a sample of a value."""
     shape = constant.shape
     if len(shape) == len(value.shape):
@@ -291,5 +293,7 @@ def _row(value: Value, constant: Array) -> Array:
         raise Unsupported
     # Axes of one number inside are spread; those in front repeat by themselves.
     wanted = sample[len(sample) - len(shape) :]
+    if math.prod(wanted) > constant.size:
+        emitter.table(math.prod(wanted))
     spread = np.broadcast_to(constant.reshape(shape), wanted)
     return np.ascontiguousarray(spread, np.float32).reshape(-1)

@@ -21,12 +21,27 @@ from llmbol_core.ml.tensor import Tensor
 
 Array = NDArray[Any]
 
+_MOST_PLACES = 1 << 21
+"""Numbers of a sample from which on it is not worth it to say where each of them is."""
 _ROWS = 96
 """Rows for which large weights are read once, where there are as many."""
 
 
 class Unsupported(Exception):
     """There is no rule that lowers this step."""
+
+
+class Budget:
+    """How many bytes planning may still take for what it makes."""
+
+    def __init__(self, left: float = math.inf) -> None:
+        self._left = left
+
+    def spend(self, size: int) -> None:
+        """Take so many of them. Raises MemoryError if they are not left."""
+        self._left -= size
+        if self._left < 0:
+            raise MemoryError("planning takes too much")
 
 
 @dataclass
@@ -56,6 +71,7 @@ class Emitter:
 
     graph: Graph
     constants: Constants
+    budget: Budget
     lanes: int
     calls: list[Call] = field(default_factory=list)
     held: dict[int, Held] = field(default_factory=dict)
@@ -167,7 +183,14 @@ class Emitter:
         """Return an array that operations refer to, its bytes counted unless others share them."""
         if not is_shared(array):
             self.kept_bytes += array.nbytes
+            self.budget.spend(array.nbytes)
         return array
+
+    def table(self, count: int, most: int = _MOST_PLACES) -> None:
+        """Be about to make a table of so many entries. Raises Unsupported for very many."""
+        if count > most:
+            raise Unsupported
+        self.budget.spend(8 * count)
 
     def reads(self, size: int, rows: int) -> None:
         """Note weights of so many bytes for so many rows of each sample."""
@@ -181,6 +204,8 @@ class Emitter:
 
 def in_rows(emitter: Emitter, held: Held) -> Held:
     """Emit what brings a value into rows."""
+    if held.last is not None and held.last.channels == 1 and held.last.is_plain:
+        return Held(held.room, held.shape)
     room = emitter.room(held.size)
     rearrange(emitter, held.room, room, held.places(), np.arange(held.size))
     return Held(room, held.shape)
@@ -188,6 +213,7 @@ def in_rows(emitter: Emitter, held: Held) -> Held:
 
 def rearrange(emitter: Emitter, source: Room, target: Room, starts: Array, places: Array) -> None:
     """Emit copies of all numbers of a sample from starts to places; long runs go together."""
+    emitter.budget.spend(32 * starts.size)
     starts, places = starts.reshape(-1), places.reshape(-1)
     order = np.argsort(places, kind="stable")
     starts, places = starts[order], places[order]

@@ -34,6 +34,7 @@ def _moved(emitter: Emitter, step: Step, order: Callable[[Array], Array]) -> Non
     Nothing is moved before somebody needs the result in rows.
     """
     held = emitter.value(step.inputs[0])
+    emitter.table(max(held.size, math.prod(step.output.shape[1:])))
     places = np.ascontiguousarray(order(held.places()[None])[0])
     if places.shape != step.output.shape[1:]:
         raise Unsupported
@@ -96,6 +97,7 @@ def pad(emitter: Emitter, step: Step) -> None:
         raise Unsupported
     held = emitter.value(step.inputs[0])
     room = emitter.room(math.prod(shape))
+    emitter.table(room.size)
     room.is_kept = True
     inside = np.arange(room.size).reshape(shape)
     inside = inside.take(range(a["before"], a["before"] + held.shape[axis]), axis)
@@ -109,6 +111,7 @@ def concat(emitter: Emitter, step: Step) -> None:
     axis = step.attributes["axis"] % len(step.output.shape)
     if axis == 0 or any(map(emitter.is_constant, step.inputs)):
         raise Unsupported
+    emitter.table(math.prod(step.output.shape[1:]))
     helds = [emitter.value(value) for value in step.inputs]
     out = emitter.fresh(step)
     cut = helds[0].shape[axis - 1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Graph, Step, Value
 from llmbol_core.ml.kernels import layouts as moves
 from llmbol_core.ml.plan import dense, layouts, pooling, rows, sequences, sliding  # noqa: F401 -- they fill the table
-from llmbol_core.ml.plan.emitter import Emitter, Unsupported
+from llmbol_core.ml.plan.emitter import Budget, Emitter, Unsupported
 from llmbol_core.ml.plan.network import Bound, Lowered
 from llmbol_core.ml.plan.rooms import At, Room
 from llmbol_core.ml.plan.rules import RULES
@@ -70,10 +72,19 @@ class Native:
     """A graph as parts, with the steps between them."""
 
     def __init__(
-        self, graph: Graph, steps: Sequence[Step], constants: Constants, lanes: int
+        self,
+        graph: Graph,
+        steps: Sequence[Step],
+        constants: Constants,
+        lanes: int,
+        most_bytes: float = math.inf,
     ) -> None:
-        """Lower what can be lowered; ``parts`` is empty if that is nothing."""
-        found = cut(graph, steps, constants, lanes, thread_count())
+        """Lower what can be lowered; ``parts`` is empty if that is nothing.
+
+        Raises MemoryError if that takes more than so many bytes.
+        """
+        emitter = partial(Emitter, graph, constants, Budget(most_bytes), lanes)
+        found = cut(graph, steps, emitter, thread_count())
         self.parts = [part for part in found if isinstance(part, Part)]
         self.order, self._graph = found, graph
         self.kept_bytes = sum(part.lowered.kept_bytes for part in self.parts)
@@ -110,18 +121,18 @@ class Native:
 
 
 def cut(
-    graph: Graph, steps: Sequence[Step], constants: Constants, lanes: int, threads: int
+    graph: Graph, steps: Sequence[Step], begin: Callable[[], Emitter], threads: int
 ) -> list[Part | Step]:
-    """Return the parts of a graph in the order they run."""
+    """Return the parts of a graph in the order they run; each begins with an emitter."""
     samplewise = _samplewise(graph)
     result: list[Part | Step] = []
-    emitter = Emitter(graph, constants, lanes)
+    emitter = begin()
 
     def close() -> None:
         nonlocal emitter
         if emitter.done:
             result.append(_part(graph, steps, emitter, threads))
-        emitter = Emitter(graph, constants, lanes)
+        emitter = begin()
 
     for step in steps:
         if step.output.index in emitter.done:

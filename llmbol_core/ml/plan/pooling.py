@@ -19,6 +19,9 @@ from llmbol_core.ml.plan.sliding import border_for, channels_last, output_places
 
 Array = NDArray[Any]
 
+_MOST_COVERED = 1 << 18
+"""Positions in all windows of a sample from which on they are not worth a table."""
+
 
 @rule("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d")
 def pool(emitter: Emitter, step: Step) -> None:
@@ -26,29 +29,24 @@ def pool(emitter: Emitter, step: Step) -> None:
     a = step.attributes
     rank = len(step.output.shape) - 2
     kernel, stride, padding = (several(a[n], rank) for n in ("kernel", "stride", "padding"))
-    held = channels_last(emitter, step.inputs[0], (0,) * rank)
-    last = held.last
-    assert last is not None
     axes = [
         Axis(n, size, by or size, pad, 1, a["ceil"])
-        for n, size, by, pad in zip(last.sides, kernel, stride, padding, strict=True)
+        for n, size, by, pad in zip(step.inputs[0].shape[2:], kernel, stride, padding, strict=True)
     ]
     windows = [[_covered(axis, i) for i in range(axis.outputs)] for axis in axes]
     is_mean = step.op.startswith("avg")
-    _reduce(emitter, step, held, windows, is_mean, is_mean and a["count_padding"])
+    _reduce(emitter, step, windows, is_mean, is_mean and a["count_padding"])
 
 
 @rule("adaptive_avg_pool", "adaptive_max_pool")
 def adaptive(emitter: Emitter, step: Step) -> None:
     """Reduce windows that cover a sample, so many along each axis."""
     size = step.attributes["size"]
-    held = channels_last(emitter, step.inputs[0], (0,) * len(size))
-    assert held.last is not None
     windows = []
-    for length, count in zip(held.last.sides, size, strict=True):
+    for length, count in zip(step.inputs[0].shape[2:], size, strict=True):
         ends = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
         windows.append([(range(start, stop), stop - start) for start, stop in ends])
-    _reduce(emitter, step, held, windows, step.op == "adaptive_avg_pool", False)
+    _reduce(emitter, step, windows, step.op == "adaptive_avg_pool", False)
 
 
 Windows = list[list[tuple[range, int]]]
@@ -56,14 +54,17 @@ Windows = list[list[tuple[range, int]]]
 
 
 def _reduce(
-    emitter: Emitter, step: Step, held: Held, windows: Windows, is_mean: bool, with_border: bool
+    emitter: Emitter, step: Step, windows: Windows, is_mean: bool, with_border: bool
 ) -> None:
     """Emit the reduction of windows."""
-    last = held.last
-    assert last is not None
     sides = tuple(map(len, windows))
     if sides != step.output.shape[2:]:
         raise Unsupported
+    covered = math.prod(sum(len(places) for places, _ in axis) for axis in windows)
+    emitter.table(covered, _MOST_COVERED)
+    held = channels_last(emitter, step.inputs[0], (0,) * len(sides))
+    last = held.last
+    assert last is not None
     firsts, sources, divisors = _windows(windows, last, with_border)
     made = Last(last.channels, sides, border_for(emitter, step.output, len(sides)))
     out = emitter.room(made.size)

@@ -30,6 +30,7 @@ def _axis_last(emitter: Emitter, step: Step, axis: int) -> Held:
     held = emitter.value(step.inputs[0])
     if axis == len(held.shape) - 1:
         return emitter.rows(step.inputs[0])
+    emitter.table(held.size)
     places = np.ascontiguousarray(np.moveaxis(held.places(), axis, -1))
     room = emitter.room(held.size)
     rearrange(emitter, held.room, room, places, np.arange(held.size))

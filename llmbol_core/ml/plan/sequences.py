@@ -109,6 +109,8 @@ def attend(emitter: Emitter, step: Step) -> None:
     shape = step.output.shape[1:]
     if len(shape) not in (2, 3):
         raise Unsupported
+    for value in step.inputs:
+        emitter.table(math.prod(value.shape[1:]))
     parts = [_strided(emitter, step, i) for i in range(3)]
     (query, *q), (key, *k), (value, *v) = parts
     heads = shape[0] if len(shape) == 3 else 1

@@ -95,9 +95,10 @@ def convolve(emitter: Emitter, step: Step) -> None:
     if _is_wide(emitter, step, weight, end):
         _convolve_wide(emitter, step, weight, bias, end)
         return
+    sides = end.step.output.shape[2:]
+    emitter.table(math.prod(sides) * (1 + math.prod(end.window)))
     held = channels_last(emitter, step.inputs[0], padding)
     assert held.last is not None
-    sides = end.step.output.shape[2:]
     border = border_for(emitter, end.step.output, rank)
     last = Last(len(weight), sides, border)
     rows = _starts(held.last, sides, end.window, stride, padding)
