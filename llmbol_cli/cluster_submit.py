@@ -251,7 +251,9 @@ def _pieces(model: str, path: str) -> Any:
         return None
     from llmbol_core.nn.checkpoint import load_for_inference
 
-    return pieces_of(Path(path), load_for_inference(model).input_shape)
+    loaded = load_for_inference(model)
+    macs = loaded.model.network.macs(loaded.input_shape)
+    return pieces_of(Path(path), loaded.input_shape, macs)
 
 
 def _submit_pieces(task: Any, pieces: Any, wait: bool, output: str | None, as_json: bool) -> None:

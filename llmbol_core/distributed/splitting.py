@@ -42,6 +42,8 @@ PIECE, LAST, SMALLEST = 32 << 20, 4 << 20, 1 << 18
 SHARE, LAST_SHARE = 6, 32
 """A piece is this part of what is left, or that of the whole file: small ones in the end have all
 nodes end together, and a file that is not large has enough pieces for some."""
+MACS = 1 << 38
+"""Multiplications with additions that a piece takes at most, about: some seconds."""
 TEXT = 8
 """Text takes this many times longer to read, so its pieces are that much smaller."""
 TEXT_STEP = 1024
@@ -64,8 +66,12 @@ class Pieces:
     count: int
 
 
-def pieces_of(path: Path, sample: tuple[int, ...]) -> Pieces | None:
-    """Return a file of samples of this shape in pieces; None if it is small or cannot be cut."""
+def pieces_of(path: Path, sample: tuple[int, ...], macs: int = 0) -> Pieces | None:
+    """Return a file of samples of this shape in pieces; None if it is small or cannot be cut.
+
+    Each sample takes so many multiplications with additions.
+    """
+    most = MACS // max(macs, 1)
     with open_regular(path) as file:
         try:
             start, size = file.read(1 << 14), file.seek(0, io.SEEK_END)
@@ -77,12 +83,12 @@ def pieces_of(path: Path, sample: tuple[int, ...]) -> Pieces | None:
         array = map_npy(str(path))
         if array is None or array.shape[1:] != sample or not len(array):
             return None
-        pieces = _array_pieces(array, npy_header(start, str(path))[-1], path)
-        return Pieces(pieces, sum(1 for _ in _sizes(array.nbytes)))
+        pieces = _array_pieces(array, npy_header(start, str(path))[-1], path, most)
+        return Pieces(pieces, max(len(array) // most, sum(1 for _ in _sizes(array.nbytes))))
     head = start.partition(b"\n")[0]
     if b"\0" in start or b'"' in head or b"\n" not in start or start[:2] == b"PK":
         return None
-    return Pieces(_text_pieces(path, size), sum(1 for _ in _sizes(size * TEXT)))
+    return Pieces(_text_pieces(path, size, most), sum(1 for _ in _sizes(size * TEXT)))
 
 
 def _size(left: int, total: int) -> int:
@@ -99,7 +105,7 @@ def _sizes(total: int) -> Iterator[int]:
         left -= size
 
 
-def _array_pieces(array: Array, start: int, path: Path) -> Iterator[Attachment]:
+def _array_pieces(array: Array, start: int, path: Path, most: int) -> Iterator[Attachment]:
     """Yield rows of an array, some in each piece, as ``.npy`` bytes of the same element type.
 
     They begin at a byte of the file. Their numbers are multiples of how many are computed at a
@@ -109,7 +115,7 @@ def _array_pieces(array: Array, start: int, path: Path) -> Iterator[Attachment]:
     step, first = samples_at_a_time(row), 0
     while first < len(array):
         size = _size(row * (len(array) - first), row * len(array))
-        last = min(len(array), first + max(step, size // row // step * step))
+        last = min(len(array), first + max(step, min(size // row, most) // step * step))
         head = npy_head(array, last - first)
         if array.flags.c_contiguous:
             where = os.path.abspath(path)
@@ -120,7 +126,7 @@ def _array_pieces(array: Array, start: int, path: Path) -> Iterator[Attachment]:
         first = last
 
 
-def _text_pieces(path: Path, size: int) -> Iterator[Attachment]:
+def _text_pieces(path: Path, size: int, most: int) -> Iterator[Attachment]:
     """Yield lines of a table, the names of its columns on top of each piece."""
     where = os.path.abspath(path)
     with open(path, "rb") as file:
@@ -128,17 +134,17 @@ def _text_pieces(path: Path, size: int) -> Iterator[Attachment]:
         head = b"" if _is_numbers(first) else first
         file.seek(len(head))
         start, number, sizes = len(head), 1 + bool(head), _sizes(size * TEXT)
-        while count := _skip_lines(file, path, next(sizes, SMALLEST) // TEXT):
+        while count := _skip_lines(file, path, next(sizes, SMALLEST) // TEXT, most):
             stop = file.tell()
             content = Excerpt(where, start, stop, head)
             yield Attachment("input", f"{path.name} from line {number}", content)
             start, number = stop, number + count
 
 
-def _skip_lines(file: BinaryIO, path: Path, size: int) -> int:
-    """Read as many lines as make a piece; return how many."""
+def _skip_lines(file: BinaryIO, path: Path, size: int, most: int) -> int:
+    """Read as many lines as make a piece of about a size; return how many."""
     read = count = 0
-    while (read < size or count % TEXT_STEP) and (line := _line(file, path)):
+    while ((read < size and count < most) or count % TEXT_STEP) and (line := _line(file, path)):
         read, count = read + len(line), count + 1
     return count
 

@@ -74,6 +74,17 @@ def test_rows_of_a_table_keep_the_names_of_their_columns(tmp_path, header):
     assert np.array_equal(np.concatenate(parts), rows)
 
 
+def test_pieces_of_what_takes_long_are_small(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((100_000, 4), np.float32))
+    np.savetxt(tmp_path / "x.csv", np.zeros((600_000, 1)), "%d")
+    for name, rows, sample in (("x.npy", 100_000, (4,)), ("x.csv", 600_000, (1,))):
+        pieces = pieces_of(tmp_path / name, sample, 1 << 27)
+        assert pieces is not None
+        counts = [p.content.stop - p.content.start for p in pieces.attachments]  # type: ignore[union-attr]
+        assert sum(counts) == (rows * 16 if name == "x.npy" else rows * 2)
+        assert max(counts) == 2048 * (16 if name == "x.npy" else 2)
+
+
 def test_what_is_small_or_no_batch_of_samples_is_not_cut(tmp_path):
     np.save(tmp_path / "small.npy", np.zeros((10, 4)))
     np.save(tmp_path / "one.npy", np.zeros((300, 1000)))
