@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import inspect
 import io
@@ -101,8 +102,16 @@ class Program:
         return [inside, *(self.arguments or [])]
 
     def run(self, machine: InfernoVM) -> Outcome:
-        """Run it."""
-        return machine.run(self.file, self.arguments or [], host=not self.root)
+        """Run it. Raises FileError if output was lost, though the program may not have cared."""
+        outcome = machine.run(self.file, self.arguments or [], host=not self.root)
+        for file, name in zip(machine.environment.standard[1:], _OUTPUTS, strict=True):
+            failure = getattr(file, "failure", None)
+            # A reader that has gone away wanted no more.
+            if failure is not None and failure.errno != errno.EPIPE:
+                from llmbol_core.errors import FileError
+
+                raise FileError.of(failure, name)
+        return outcome
 
     def attempt(self, machine: InfernoVM) -> tuple[int, LlmbolError | None]:
         """Run it and return its status, and what stopped it before it ended, if anything did."""
@@ -122,6 +131,9 @@ class Program:
             return (tree_reader(self.root) if self.root else read_bytes)(path)
         except FileError:
             return None
+
+
+_OUTPUTS = ("standard output", "standard error")
 
 
 def standard_streams(stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> Streams:

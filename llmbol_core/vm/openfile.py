@@ -295,6 +295,8 @@ class Stream(OpenFile):
     def __init__(self, path: str, mode: int, host: BinaryIO) -> None:
         super().__init__(path, mode)
         self._host = host
+        self.failure: OSError | None = None
+        """Why the first output was lost that the host did not take, if any was."""
 
     def is_ready(self) -> bool:
         """Never promise: somebody may be typing."""
@@ -317,6 +319,7 @@ class Stream(OpenFile):
             self._host.write(data)
             self._host.flush()
         except OSError as error:
+            self.failure = self.failure or error
             raise FileFault.of(error) from error
         return len(data)
 

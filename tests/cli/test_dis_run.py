@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -83,6 +87,20 @@ def invoke(*arguments):
 def test_hello(tmp_path):
     result = invoke(program(tmp_path, PRINT, "hello\\n"))
     assert (result.exit_code, result.stdout, result.stderr) == (0, "hello\n", "")
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_lost_output_is_no_success(tmp_path, engine):
+    path = program(tmp_path, PRINT, "hello\\n")
+    command = [sys.executable, "-c", "from llmbol_cli.dis import main; main()", "run"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*command, "--engine", engine, path],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    why = "error: standard output: no space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, why)
 
 
 def test_options_behind_the_file_belong_to_the_program(tmp_path):
