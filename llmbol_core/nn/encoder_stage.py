@@ -26,7 +26,6 @@ from llmbol_core.nn.stages import (
     lanes,
     limit_gradient,
     padded,
-    scratch_for,
 )
 
 Array = NDArray[Any]
@@ -124,7 +123,7 @@ class AttentionStage(PartedStage):
         """Append y = x W^T + b."""
         weight = self.layer.params[name]
         columns, depth = weight.shape
-        scratch, share = scratch_for(depth)
+        scratch, share = stage.scratch_for(depth)
         bias = self._biases.setdefault(name.replace("weight", "bias"), padded(columns))
         stage.add_panels(
             stage.forward, gradients.ROWS_PRODUCT[False], columns,
@@ -149,7 +148,7 @@ class AttentionStage(PartedStage):
         """Append g W, 0 where ``shown`` is not above 0."""
         weight = self.layer.params[name]
         depth, columns = weight.shape
-        scratch, share = scratch_for(depth)
+        scratch, share = stage.scratch_for(depth)
         stage.add_panels(
             where, gradients.ROWS_PRODUCT[shown is not None], columns,
             g, 0, 0, depth, 0, weight, columns, 1, to, 0, 0, columns, padded(columns),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from llmbol_core.ml.kernels import gradients, layouts, training
 from llmbol_core.nn.flows import Flow, Grid, room
 from llmbol_core.nn.layers.pooling import Pooling
-from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded, scratch_for
+from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded
 
 Array = NDArray[Any]
 
@@ -41,6 +41,7 @@ class PartedStage(Stage):
         super().__init__()
         self.before, self.after, self.parts = Stage(), Stage(), [Stage() for _ in parts]
         for number, (source, result) in enumerate(parts):
+            self.parts[number].pool = self.pool
             self.cover(self.parts[number], source, result, number)
 
     def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
@@ -108,7 +109,7 @@ class ConvolutionStage(PartedStage):
     def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
         """Append the three products of a part."""
         x, y, outs = source.grid, result.grid, self.layer.out_channels
-        scratch, share = scratch_for(self.whole)
+        scratch, share = stage.scratch_for(self.whole)
         low = 0.0 if result.limited else NO_LIMIT
         stage.add_panels(
             stage.forward, gradients.ROWS_PRODUCT[False], outs,
@@ -136,7 +137,7 @@ class ConvolutionStage(PartedStage):
         outs, ins = self.layer.out_channels, self.layer.in_channels
         depth = self.layer.kernel_size * outs
         g, to = result.gradient_grid, source.gradient_grid
-        scratch, share = scratch_for(self.pieces * depth)
+        scratch, share = stage.scratch_for(self.pieces * depth)
         alike = source.limited and source.grid.border == source.gradient_border
         stage.add_panels(
             stage.backward, gradients.ROWS_PRODUCT[alike], ins,

@@ -17,7 +17,7 @@ from llmbol_core.ml.kernels import elementwise, gradients, layouts, recurrence, 
 from llmbol_core.nn.flows import Flow, room
 from llmbol_core.nn.layers.dropout import draw_kept
 from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN, Recurrent
-from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded, scratch_for
+from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded
 
 Array = NDArray[Any]
 
@@ -177,7 +177,7 @@ class _Direction(ABC):
         stage, size, depth = self.stage, self.size, self.x.width
         if stage.layer.bias:
             self.add_biases()
-        scratch, share = scratch_for(depth)
+        scratch, share = stage.scratch_for(depth)
         for first, last, block in self.inputs:
             columns = (last - first) * size
             stage.add_panels(
@@ -276,7 +276,7 @@ class _Direction(ABC):
                 more = (*shared, panels, 0, 0, *to, panels, *sizes, panels, 0)
                 stage.add_panels(back, gradients.rows_product_added, columns, *more)
             else:
-                scratch, share = scratch_for(depth)
+                scratch, share = stage.scratch_for(depth)
                 more = (*shared, weight, columns, 1, *to, padded(columns), *sizes, scratch, share)
                 stage.add_panels(back, gradients.ROWS_PRODUCT[False], columns, *more)
             adds = True

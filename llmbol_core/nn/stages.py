@@ -41,10 +41,23 @@ class Stage:
     def __init__(self) -> None:
         self.forward: list[Operation] = []
         self.backward: list[Operation] = []
+        self.pool: dict[int, Array] = {}
+        """Room that an operation may use as it likes, by size: they run one after the other."""
         self._lanes = lanes()
 
     def begin(self) -> None:
         """Do what has to be done before each step; nothing by default."""
+
+    def scratch(self, count: int) -> Array:
+        """Return room for so many numbers that nobody keeps anything in."""
+        if count not in self.pool:
+            self.pool[count] = room(count)
+        return self.pool[count]
+
+    def scratch_for(self, depth: int) -> tuple[Array, int]:
+        """Return room in which each thread packs panels of this depth, and the numbers for each."""
+        share = depth * 2 * self._lanes + 16
+        return self.scratch(share * team().threads), share
 
     def add(self, where: list[Operation], kernel: Kernel, items: int, *arguments: Any) -> None:
         """Append an operation whose items are cut into even chunks."""
@@ -72,7 +85,7 @@ class Stage:
         threads = team().threads
         plan = gradients.plan_outer(chosen.lanes, rows_of(chosen), threads, positions, sizes)
         totals = padded(sizes[2]) if sums is None else sums
-        scratch = room(plan.room * threads)
+        scratch = self.scratch(plan.room * threads)
         more = (totals, plan.group, plan.span, scratch, plan.room, int(continued))
         given = (*a, *b, *c, *positions, *sizes, *more)
         where.append(gradients.outer.operation(plan.items, *given, chunk=1))
@@ -83,12 +96,6 @@ def lanes() -> int:
     chosen = target()
     assert chosen is not None
     return chosen.lanes
-
-
-def scratch_for(depth: int) -> tuple[Array, int]:
-    """Return room in which each thread packs panels of this depth, and the numbers for each."""
-    share = depth * 2 * lanes() + 16
-    return room(share * team().threads), share
 
 
 def padded(count: int) -> Array:
@@ -106,7 +113,7 @@ class LinearStage(Stage):
         super().__init__()
         rows, depth, columns = source.grid.rows, layer.in_features, layer.out_features
         weight, bias = layer.params["weight"], padded(columns)
-        scratch, share = scratch_for(depth)
+        scratch, share = self.scratch_for(depth)
         if layer.bias:
             self.add(self.forward, layouts.copy, 1, layer.params["bias"], bias, columns)
         low = 0.0 if result.limited else NO_LIMIT
@@ -121,7 +128,7 @@ class LinearStage(Stage):
             (layer.grads["weight"], depth), (1, 1, rows), (1, depth, columns), bias_gradient,
         )  # fmt: skip
         if source.gradient is not None:
-            back, part = scratch_for(columns)
+            back, part = self.scratch_for(columns)
             self.add_panels(
                 self.backward, gradients.ROWS_PRODUCT[source.limited], depth,
                 g, 0, 0, columns, 0, weight, depth, 1, source.gradient, 0, 0, depth, padded(depth),
