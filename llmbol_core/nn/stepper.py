@@ -200,6 +200,7 @@ class Stepper:
 
     def _reshape(self, shape: Shape) -> None:
         source = self._to_vector()
+        self._end_run()  # both have one gradient, which must not become one of parts
         rows = Flow.vector(0, shape, needs=False).grid.channels
         grid = type(source.grid)(1, 1, source.grid.size // rows, rows)
         self.flow = Flow(shape, grid, source.value, source.gradient, limited=source.limited)

@@ -84,6 +84,8 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
                                   BatchNorm1d(3), MaxPool1d(2), Flatten(), Linear(30, 3)]),
     "grouped": ((4, 6, 6), [Conv2d(4, 6, 3, groups=2), ReLU(), MaxPool2d(2, padding=1), Flatten(), Linear(54, 3)]),
     "reshaped": ((64,), [Reshape((1, 8, 8)), Conv2d(1, 3, 3), ReLU(), MaxPool2d(4), Flatten(), Linear(3, 3)]),
+    "reshaped between": ((1, 8, 8), [Conv2d(1, 4, 3), ReLU(), Flatten(), Reshape((4, 6, 6)), Conv2d(4, 2, 3), Flatten(), Linear(32, 3)]),
+    "attention reshaped": ((4, 6), [MultiHeadAttention(6, 2), Reshape((3, 8)), MultiHeadAttention(8, 2), Flatten(), Linear(24, 3)]),
     "pooling first": ((2, 8), [MaxPool1d(2), Conv1d(2, 3, 3), Flatten(), Linear(6, 3)]),
     "large": ((1, 28, 28), [Conv2d(1, 32, 3), ReLU(), MaxPool2d(2), Conv2d(32, 64, 3), ReLU(), MaxPool2d(2),
                             Flatten(), Linear(1600, 10)]),
