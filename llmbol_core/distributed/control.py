@@ -71,6 +71,8 @@ def stop(
         with Client(state) as client:
             client.stop(drain, timeout, progress)
         return
+    # One that is only starting says where it is in a moment.
+    _await(lambda: state.read() is not None or not state.is_held(), START_SECONDS)
     running = state.running()
     try:
         with Client(state) as client:
@@ -184,6 +186,8 @@ def _await_nodes(
     total = len(config.nodes)
     with Client(state) as client:
         while time.monotonic() < deadline:
+            if guardian.poll() == 0:
+                raise ClusterError("the cluster was stopped before its nodes were up")
             if guardian.poll() is not None:
                 raise failure.error()
             status = _status(client) if state.read() is not None else None

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -468,6 +469,17 @@ def test_a_dead_guardian_takes_everything_with_it_and_leaves_room_for_another(cl
     control.start(cluster, Config(tuple(local_nodes(1))))
     with Client(cluster) as client:
         assert client.result("once").value == "once"
+
+
+def test_one_that_is_only_starting_can_be_stopped(tmp_path):
+    state = StateDirectory(tmp_path / "s")
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(control.start, state, Config(tuple(local_nodes(2))))
+        assert eventually(state.is_held)
+        control.stop(state)
+        with pytest.raises(ClusterError, match="stopped before its nodes were up"):
+            start.result()
+    assert eventually(lambda: not processes_of(state), 1)
 
 
 @pytest.mark.parametrize("module", ["broker", "worker"])
