@@ -1,4 +1,4 @@
-"""The built-in modules of a Dis program: $Sys, $Math, $Ml, $Loader, $Keyring and $Crypt.
+"""The built-in modules of a Dis program: $Sys, $Math, $Ml, $Loader, $Keyring, $Crypt and $IPints.
 
 Each is a file of its own, imported when a program first loads the module.
 """
@@ -23,6 +23,7 @@ _HOMES = {
     "$Ml":      "llmbol_core.builtins.ml",
     "$Keyring": "llmbol_core.builtins.security",
     "$Crypt":   "llmbol_core.builtins.security",
+    "$IPints":  "llmbol_core.builtins.ipints",
     "$Loader":  "llmbol_core.builtins.loader",
 }
 # fmt: on

@@ -1,4 +1,4 @@
-"""The digests of $Keyring and $Crypt: md5 and the sha family, and authentication codes with them.
+"""The digests of $Keyring and $Crypt: md4, md5, the sha family, and authentication codes.
 
 A digest is taken in pieces: each call adds bytes to a state, a new one if it is given nil, and
 returns it; a call with an array for the digest stores it there. Ciphers are in ``security.py``.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from llmbol_core.builtins.binding import Binding
+from llmbol_core.builtins.md4 import MD4
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
@@ -96,7 +97,7 @@ def _known(call: HostCall, state: int, name: str | None = None) -> _Hash:
 
 def _digest(name: str) -> Callable[..., int]:
     def digest(call: HostCall, data: Any, count: int, target: Any, state: int) -> int:
-        fresh = hashlib.new(name, usedforsecurity=False)
+        fresh: _Hash = MD4() if name == "md4" else hashlib.new(name, usedforsecurity=False)
         return _take(call, state, fresh, (data, count, target))
 
     return digest
@@ -114,7 +115,7 @@ def _code(name: str) -> Callable[..., int]:
 
 
 _ARGUMENTS = "digest: array of byte, state: ref DigestState): ref DigestState"
-for _name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512"):
+for _name in ("md4", "md5", "sha1", "sha224", "sha256", "sha384", "sha512"):
     binding.function(f"{_name}: fn(buf: array of byte, n: int, {_ARGUMENTS}")(_digest(_name))
 for _name in ("md5", "sha1"):
     _head = f"hmac_{_name}: fn(data: array of byte, n: int, key: array of byte"
