@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from llmbol_core.native.cache import default_directory, is_private
 from llmbol_core.native.files import MappedFile
@@ -57,9 +58,16 @@ def _mapped(folder: str, path: str, size: int) -> memoryview:
         if not (whole and is_private(folder) and is_private(path)):
             raise OSError
         os.utime(path)
-        mapped = MappedFile(file.fileno(), size, access=mmap.ACCESS_READ)
-        mapped.identity = (os.path.basename(path),)
+        mapped = _mappings.get(path)
+        if mapped is None:
+            mapped = MappedFile(file.fileno(), size, access=mmap.ACCESS_READ)
+            mapped.identity = (os.path.basename(path),)
+            _mappings[path] = mapped
         return memoryview(mapped)
+
+
+_mappings: WeakValueDictionary[str, MappedFile] = WeakValueDictionary()
+"""What is mapped already: all users in a process share that as well."""
 
 
 def _make(path: str, size: int, make: Callable[[Write], None]) -> None:

@@ -72,3 +72,10 @@ def test_a_failing_maker_leaves_nothing(folder):
     with pytest.raises(KeyboardInterrupt):
         shared.kept(("a",), 7, fail)
     assert not list(folder.iterdir())
+
+
+def test_a_process_maps_them_once(folder):
+    first, second = (shared.kept(("a",), 7, make) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.obj is second.obj
