@@ -21,12 +21,12 @@ from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.criterions import Criterion, CrossEntropy
 from llmbol_core.nn.encoder_stage import ROWS, AttentionStage, EncoderStage
 from llmbol_core.nn.flows import Flow, room
-from llmbol_core.nn.layers.activation import ReLU
+from llmbol_core.nn.layers.activation import GELU, ReLU
 from llmbol_core.nn.layers.attention import Attention, TransformerEncoderLayer
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
-from llmbol_core.nn.layers.normalization import BatchNorm
+from llmbol_core.nn.layers.normalization import BatchNorm, LayerNorm
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
 from llmbol_core.nn.layers.recurrent import Recurrent
 from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
@@ -42,6 +42,7 @@ from llmbol_core.nn.parted_stages import (
     cuts,
 )
 from llmbol_core.nn.recurrent_stage import RecurrentStage
+from llmbol_core.nn.row_stages import GeluStage, JoinStage, LayerNormStage, ReluStage, SplitStage
 from llmbol_core.nn.stages import (
     DropoutStage,
     HostStage,
@@ -50,9 +51,13 @@ from llmbol_core.nn.stages import (
     Stage,
     limit_gradient,
 )
+from llmbol_core.nn.tables import Residual
 
 Array = NDArray[Any]
 _Parted = Callable[[Sequence[tuple[Flow, Flow]]], PartedStage]
+
+_HEAVY = (Linear, Conv1d, Conv2d, Recurrent, Attention)
+"""Layers for which machine code is worth it."""
 
 
 def make_stepper(
@@ -62,9 +67,7 @@ def make_stepper(
     if dtype != np.float32 or target() is None:
         return None
     layers = list(_flat(network))
-    if not any(
-        isinstance(layer, Linear | Conv1d | Conv2d | Recurrent | Attention) for layer in layers
-    ):
+    if not any(isinstance(layer, _HEAVY) for layer in layers):
         return None
     shapes: list[Any] = [shape]
     for layer in layers:
@@ -74,12 +77,33 @@ def make_stepper(
     return Stepper(layers, shapes, loss, batch)
 
 
-def _flat(network: Sequential) -> list[Module]:
-    """Return the layers in a row, those of a row inside in its place."""
-    found: list[Module] = []
+def _flat(network: Sequential) -> list[Any]:
+    """Return the layers in a row, those of a row inside in its place, residual ones in marks."""
+    found: list[Any] = []
     for layer in network.layers:
-        found += _flat(layer) if type(layer) is Sequential else [layer]
+        if type(layer) is Sequential:
+            found += _flat(layer)
+        elif type(layer) is Residual and any(isinstance(x, _HEAVY) for x in _flat(layer)):
+            found += [_Split(), *_flat(layer), _Join()]
+        else:
+            found.append(layer)
     return found
+
+
+class _Mark:
+    """Where a residual path begins or ends."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape as it is."""
+        return shape
+
+
+class _Split(_Mark):
+    """Where a residual path begins."""
+
+
+class _Join(_Mark):
+    """Where a residual path ends."""
 
 
 class Stepper:
@@ -92,6 +116,7 @@ class Stepper:
         self.stages: list[Stage] = []
         self._run: list[tuple[_Parted, Flow, Flow]] = []
         self._run_bytes = 0
+        self._paths: list[tuple[int, Flow]] = []
         self.source = self.flow = Flow.vector(batch, shapes[0], needs=False)
         at = 0
         while at < len(layers):
@@ -124,17 +149,9 @@ class Stepper:
             return at + 1
         elif isinstance(layer, BatchNorm) and self.batch * math.prod(shape[1:]) > 1:
             self._norm(layer, shape, limits, following)
-        elif isinstance(layer, Recurrent):
-            self._recurrent(layer, shape)
-            return at + 1
-        elif isinstance(layer, Attention):
-            self._attention(layer, shape)
-            return at + 1
-        elif isinstance(layer, Flatten | Reshape | Identity):
-            self._reshape(shape)
-            return at + 1
         else:
-            self._other(layer, shape)
+            ways = (way for kinds, way in _WAYS if isinstance(layer, kinds))
+            next(ways, Stepper._other)(self, layer, shape)
             return at + 1
         return following
 
@@ -198,7 +215,7 @@ class Stepper:
         else:
             self._push_parted(lambda parts: AttentionStage(layer, parts), source, result, size)
 
-    def _reshape(self, shape: Shape) -> None:
+    def _reshape(self, layer: Module, shape: Shape) -> None:
         source = self._to_vector()
         self._end_run()  # both have one gradient, which must not become one of parts
         rows = Flow.vector(0, shape, needs=False).grid.channels
@@ -208,11 +225,33 @@ class Stepper:
     def _other(self, layer: Module, shape: Shape) -> None:
         source = self._to_vector()
         result = Flow.vector(self.batch, shape, needs=True)
+        stage: Stage
         if type(layer) is Dropout and layer.p:
-            stage: Stage = DropoutStage(layer, source, result, self.batch)
+            stage = DropoutStage(layer, source, result, self.batch)
+        elif type(layer) is LayerNorm:
+            stage = LayerNormStage(layer, source, result)
+        elif type(layer) is GELU:
+            stage = GeluStage(source, result)
+        elif type(layer) is ReLU:
+            result.limited = True
+            stage = ReluStage(source, result)
         else:
             stage = HostStage(layer, source, result, self.batch)
         self._push(stage, result)
+
+    def _split(self, layer: _Split, shape: Shape) -> None:
+        source = self._to_vector()
+        self._end_run()
+        self._paths.append((len(self.stages), source))
+
+    def _join(self, layer: _Join, shape: Shape) -> None:
+        inner = self._to_vector()
+        self._end_run()
+        place, source = self._paths.pop()
+        result = Flow.vector(self.batch, shape, needs=True)
+        self._push(JoinStage(source, inner, result), result)
+        if source.gradient is not None:
+            self.stages.insert(place, SplitStage(source, result))
 
     def _push(self, stage: Stage, result: Flow) -> None:
         self._end_run()
@@ -297,6 +336,16 @@ class Stepper:
     def _output(self) -> Array:
         """Return the output of the last layer."""
         return self.flow.value.reshape(self.batch, *self.shapes[-1])
+
+
+_WAYS: tuple[tuple[Any, Callable[[Stepper, Any, Shape], None]], ...] = (
+    (Recurrent, Stepper._recurrent),
+    (Attention, Stepper._attention),
+    ((Flatten, Reshape, Identity), Stepper._reshape),
+    (_Split, Stepper._split),
+    (_Join, Stepper._join),
+)
+"""What makes the stages of layers, by their classes; others go through ``_other``."""
 
 
 def _runs(stages: Sequence[Stage], way: str) -> list[Callable[[], None]]:

@@ -21,7 +21,7 @@ from llmbol_core.nn.layers.attention import MultiHeadAttention, TransformerEncod
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
-from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm1d, BatchNorm2d
+from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm1d, BatchNorm2d, LayerNorm
 from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
 from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN
 from llmbol_core.nn.layers.reduction import Mean
@@ -29,6 +29,7 @@ from llmbol_core.nn.layers.shape import Flatten, Identity, Permute, Reshape
 from llmbol_core.nn.module import Module
 from llmbol_core.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from llmbol_core.nn.stepper import make_stepper
+from llmbol_core.nn.tables import Residual
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
 
@@ -84,6 +85,13 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
                                   BatchNorm1d(3), MaxPool1d(2), Flatten(), Linear(30, 3)]),
     "grouped": ((4, 6, 6), [Conv2d(4, 6, 3, groups=2), ReLU(), MaxPool2d(2, padding=1), Flatten(), Linear(54, 3)]),
     "reshaped": ((64,), [Reshape((1, 8, 8)), Conv2d(1, 3, 3), ReLU(), MaxPool2d(4), Flatten(), Linear(3, 3)]),
+    "residual": ((6,), [Linear(6, 8), ReLU(), Residual([Linear(8, 9), ReLU(), Linear(9, 8), ReLU()]), ReLU(),
+                        Residual([Residual([Linear(8, 8)]), LayerNorm(8), GELU(), Linear(8, 8)]), Dropout(0.3), Linear(8, 3)]),
+    "residual first": ((4, 6), [Residual([LayerNorm(6), MultiHeadAttention(6, 2)]), Residual([LayerNorm(6), Linear(6, 9), GELU(),
+                                Linear(9, 6)]), Residual([Tanh()]), Flatten(), Linear(24, 3)]),
+    "residual of images": ((2, 6, 6), [Conv2d(2, 5, 3, padding=1), BatchNorm2d(5), ReLU(),
+                                       Residual([Conv2d(5, 5, 3, padding=1), BatchNorm2d(5), ReLU(), Conv2d(5, 5, 3, padding=1)]),
+                                       ReLU(), MaxPool2d(2), Flatten(), Linear(45, 3)]),
     "reshaped between": ((1, 8, 8), [Conv2d(1, 4, 3), ReLU(), Flatten(), Reshape((4, 6, 6)), Conv2d(4, 2, 3), Flatten(), Linear(32, 3)]),
     "attention reshaped": ((4, 6), [MultiHeadAttention(6, 2), Reshape((3, 8)), MultiHeadAttention(8, 2), Flatten(), Linear(24, 3)]),
     "pooling first": ((2, 8), [MaxPool1d(2), Conv1d(2, 3, 3), Flatten(), Linear(6, 3)]),

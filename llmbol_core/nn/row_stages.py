@@ -1,0 +1,96 @@
+"""Stages of training that go over rows of numbers: activations, layer norm, residual paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from llmbol_core.ml.kernels import elementwise, encoder_training, layouts, training
+from llmbol_core.nn.flows import Flow, room
+from llmbol_core.nn.layers.normalization import LayerNorm
+from llmbol_core.nn.stages import Stage, lanes, limit_gradient
+
+Array = NDArray[Any]
+
+
+class ReluStage(Stage):
+    """A ReLU that stands alone: who takes its result makes the gradient that before it."""
+
+    def __init__(self, source: Flow, result: Flow) -> None:
+        super().__init__()
+        rows, size = source.grid.rows, source.grid.channels
+        relu = elementwise.UNARY_KERNELS["relu"]
+        self.add(self.forward, relu, rows, source.value, result.value, size, 0.0, 0.0)
+        if source.gradient is not None:
+            given = (result.gradient, source.gradient, size)
+            self.add(self.backward, layouts.copy, rows, *given)
+            if source.limited:
+                limit_gradient(self, source)
+
+
+class GeluStage(Stage):
+    """A GELU."""
+
+    def __init__(self, source: Flow, result: Flow) -> None:
+        super().__init__()
+        rows, size = source.grid.rows, source.grid.channels
+        gelu = elementwise.UNARY_KERNELS["gelu"]
+        self.add(self.forward, gelu, rows, source.value, result.value, size, 0.0, 0.0)
+        if source.gradient is not None:
+            given = (source.value, result.gradient, source.gradient, size)
+            self.add(self.backward, encoder_training.gelu_gradient, rows, *given)
+            if source.limited:
+                limit_gradient(self, source)
+
+
+class LayerNormStage(Stage):
+    """Layer norm of rows."""
+
+    def __init__(self, layer: LayerNorm, source: Flow, result: Flow) -> None:
+        super().__init__()
+        rows, size = source.grid.rows, source.grid.channels
+        weights, grads = layer.params, layer.grads
+        normal, rate = room(source.grid.size), room(rows)
+        given = (source.value, result.value, normal, rate, weights["weight"], weights["bias"])
+        self.add(self.forward, encoder_training.layer_norm, rows, *given, size, layer.eps)
+        d = result.gradient
+        sums = (grads["weight"], grads["bias"], rows, size, 0)
+        items = -(-size // lanes())
+        self.backward.append(
+            encoder_training.norm_weights_gradient.operation(items, d, normal, *sums, chunk=1)
+        )
+        if source.gradient is not None:
+            back = (d, normal, rate, weights["weight"], d, source.gradient, size, 0)
+            self.add(self.backward, encoder_training.layer_norm_gradient, rows, *back)
+            if source.limited:
+                limit_gradient(self, source)
+
+
+class JoinStage(Stage):
+    """The end of a residual path: what came in, plus what the layers made of it."""
+
+    def __init__(self, source: Flow, inner: Flow, result: Flow) -> None:
+        super().__init__()
+        rows, size = result.grid.rows, result.grid.channels
+        add = elementwise.PAIR_KERNELS["add"]
+        self.add(self.forward, add, rows, source.value, inner.value, result.value, size)
+        d, g = result.gradient, inner.gradient
+        if inner.limited:
+            sizes = (size, size, size, size, 1)
+            self.add(self.backward, training.masked, rows, d, inner.value, g, *sizes)
+        else:
+            self.add(self.backward, layouts.copy, rows, d, g, size)
+
+
+class SplitStage(Stage):
+    """The beginning of a residual path: backward, the result's gradient comes to the layers'."""
+
+    def __init__(self, source: Flow, result: Flow) -> None:
+        super().__init__()
+        rows, size = source.grid.rows, source.grid.channels
+        add = elementwise.PAIR_KERNELS["add"]
+        given = (source.gradient, result.gradient, source.gradient, size)
+        self.add(self.backward, add, rows, *given)
+        if source.limited:
+            limit_gradient(self, source)
