@@ -121,6 +121,8 @@ class Arena:
         """Who keeps a large block that is freed for the next one of its size, if anybody does."""
         self.bury: Callable[[list[int]], bool] = lambda dying: False
         """What frees many objects whose counts are 0, and what they keep, if that is quicker."""
+        self.release_frames: Callable[[int, int, bool], bool] = lambda start, end, are_left: False
+        """What releases what frames refer to, if that is quicker: see ``process.Stack``."""
         self.list_free: Callable[[], list[tuple[int, int]] | None] = lambda: None
         """What finds start and size of everything that is free, if that is quicker."""
         self._forget_free_blocks()

@@ -71,7 +71,7 @@ def find_handler(
     engine: Interpreter, process: Process, name: str, is_object: bool
 ) -> Caught | None:
     """Return where a process would handle an exception, raised as an object or a string."""
-    for depth, level in enumerate(levels(engine, process)):
+    for depth, level in enumerate(engine.handled_levels(process)):
         found = _match(level, name, is_object)
         if found is None and is_object and depth > 0:
             is_object = False
@@ -83,15 +83,27 @@ def find_handler(
 
 def levels(engine: Interpreter, process: Process) -> Iterator[Level]:
     """Yield the frames of a process from the innermost."""
-    word = engine.heap.pointer
-    level = Level(process.fp, process.module, process.handle, process.pc)
+    level: Level | None = innermost(process)
     for _ in range(engine.heap.limit // LEAST_FRAME):
-        if not level.frame:
+        if level is None:
             return
         yield level
-        frame, handle = level.frame, word(level.frame + MODULE) or level.handle
-        module = engine.module_of(handle)
-        level = Level(word(frame + CALLER), module, handle, word(frame + RETURN_PC) - 1)
+        level = caller_of(engine, level)
+
+
+def innermost(process: Process) -> Level:
+    """Return the frame that a process is in."""
+    return Level(process.fp, process.module, process.handle, process.pc)
+
+
+def caller_of(engine: Interpreter, level: Level) -> Level | None:
+    """Return the frame that a frame was called from, None for the bottom one."""
+    word, frame = engine.heap.pointer, level.frame
+    handle = word(frame + MODULE) or level.handle
+    caller = word(frame + CALLER)
+    if not caller:
+        return None
+    return Level(caller, engine.module_of(handle), handle, word(frame + RETURN_PC) - 1)
 
 
 def _match(level: Level, name: str, is_object: bool) -> tuple[Handler, int] | None:
@@ -115,11 +127,11 @@ def _fits(pattern: str, name: str) -> bool:
 def _unwind(engine: Interpreter, process: Process, target: int) -> None:
     """Drop all frames above one, called or not, and go back to its module."""
     word = engine.heap.pointer
-    frame = process.fp
+    frame = engine.foreign_frame(process.fp, target)
     while frame != target:
         handle = word(frame + MODULE)
         if handle:
             engine.leave_module(process, handle)
-        frame = word(frame + CALLER)
+        frame = engine.foreign_frame(word(frame + CALLER), target)
     process.fp = target
     process.stack.pop_above(target)

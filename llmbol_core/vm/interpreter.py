@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,7 @@ from llmbol_core.vm import (  # noqa: F401 -- their handlers
 )
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.collector import collect_cycles
-from llmbol_core.vm.exceptions import deliver
+from llmbol_core.vm.exceptions import Level, deliver, levels
 from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
 from llmbol_core.vm.module import Instruction
@@ -149,6 +149,16 @@ class Interpreter:
     def release_constants(self) -> None:
         """Free what was made in the arena for instructions."""
         self._maker.release_constants()
+
+    # Levels of calls
+
+    def handled_levels(self, process: Process) -> Iterator[Level]:
+        """Yield the innermost frame of a process, and at least those that may have handlers."""
+        return levels(self, process)
+
+    def foreign_frame(self, frame: int, target: int) -> int:
+        """Return a frame, up to another one, that has all before it that left a module."""
+        return frame
 
     # Processes
 

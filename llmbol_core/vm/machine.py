@@ -275,8 +275,7 @@ class InfernoVM:
         self.engine.channels.withdraw(process)
         # What a program has damaged stays where it is, until the machine is closed.
         with suppress(Trap, *ASTRAY):
-            process.stack.leave_modules(process.fp)
-            process.stack.pop_above(0)
+            process.stack.drop()
             process.stack.free()
             self.heap.release(process.handle)
             self.heap.release(self._results.pop(process.pid, NIL))

@@ -111,41 +111,48 @@ class Stack:
         self.pop(frame)
 
     def pop_above(self, frame: int) -> None:
-        """Drop all frames above one, called or not, and release their pointers; 0 drops all."""
+        """Drop all frames above one, called or not, and release their pointers."""
         while True:
             extent = self._extents[-1]
             holds = extent.base <= frame < extent.limit
             start = self._end(frame) if holds else extent.base
-            for other in self._frames(start):
-                for offset in self._heap.types[self._heap.word(other + TYPE)].pointers:
-                    self._heap.give(other + offset, NIL)
+            self._release(start, self.top, are_left=True)
             self.top = start
             if holds or len(self._extents) == 1:
                 return
             self._shrink()
 
-    def leave_modules(self, frame: int) -> None:
-        """Release the handles that frames, from one on, keep for the modules of their callers."""
-        for _ in range(self._heap.limit // LEAST_FRAME):
-            if not frame:
+    def drop(self) -> None:
+        """Drop all frames, and release their pointers and the handles of their callers."""
+        while True:
+            self._release(self.base, self.top, are_left=False)
+            self.top = self.base
+            if len(self._extents) == 1:
                 return
-            handle = self._heap.pointer(frame + MODULE)
-            frame = self._heap.pointer(frame + CALLER)
-            if handle:
-                self._heap.release(handle)
+            self._shrink()
+
+    def _release(self, start: int, end: int, are_left: bool) -> None:
+        """Release what the frames between two addresses refer to.
+
+        That includes the handles of their callers, unless those were left one by one.
+        """
+        heap = self._heap
+        if heap.release_frames(start, end, are_left):
+            return
+        while start < end:
+            behind = self._end(start)
+            handle = heap.pointer(start + MODULE)
+            if handle and not are_left:
+                heap.set_pointer(start + MODULE, 0)
+                heap.release(handle)
+            for offset in heap.types[heap.word(start + TYPE)].pointers:
+                heap.give(start + offset, NIL)
+            start = behind
 
     def free(self) -> None:
         """Give the stack's memory back; its frames were dropped before."""
         while self._extents:
             self._heap.free(self._extents.pop().base)
-
-    def _frames(self, start: int) -> list[int]:
-        """Return the frames of the last extent from an address on."""
-        found = []
-        while start < self.top:
-            found.append(start)
-            start = self._end(start)
-        return found
 
     def _end(self, frame: int) -> int:
         return frame + frame_size(self._heap.types[self._heap.word(frame + TYPE)].size)

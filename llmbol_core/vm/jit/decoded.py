@@ -10,8 +10,8 @@
     32 s   40 m   48 d    offset and base, 4 bytes each, or an immediate of 8 bytes
     60 a counter          how often the instruction may still run before it is worth compiling
 
-The 64 bytes before the first one begin with the number of instructions and how many bytes the
-stack of a process begins with. Immediate labels are addresses of instructions, immediate types
+The 64 bytes before the first one begin with the number of instructions and what is at
+``STACK_BYTES`` and ``HANDLED``. Immediate labels are addresses of instructions, immediate types
 numbers of the heap, and so are sizes of what is put into lists; what is sent is the address of a
 constant. Of modules that are not verified Python runs every instruction.
 """
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
 
 SIZE = 64
-STACK_BYTES = 8 - SIZE
-"""Where, from the first instruction, the bytes that stacks begin with are."""
+STACK_BYTES, HANDLED = 8 - SIZE, 16 - SIZE
+"""Where, from the first instruction, it is noted how many bytes stacks begin with, and where a
+table is that says which instructions have handlers of exceptions: count, then pairs of pcs."""
 HANDLER, OWN, ENTRY, NUMBER, MODES, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 32, 56, 60
 """Offsets of what an instruction holds."""
 _WORDS = SIZE // 8
@@ -56,8 +57,11 @@ class DecodedCode:
         self._instructions = loaded.module.instructions
         first = handlers["undecoded"]
         blank = array("Q", [first, first, *[0] * (_WORDS - 2)])
-        stack = first_extent(loaded.module.stack_extent)
-        self._words = array("Q", [len(self._instructions), stack, *[0] * (_WORDS - 2)])
+        stack, handlers_of = first_extent(loaded.module.stack_extent), loaded.module.handlers
+        ranges = [pc for handler in handlers_of for pc in (handler.pc1, handler.pc2)]
+        self._ranges = array("q", [len(handlers_of), *ranges])
+        header = [len(self._instructions), stack, self._ranges.buffer_info()[0]]
+        self._words = array("Q", [*header, *[0] * (_WORDS - len(header))])
         self._words.extend(blank * len(self._instructions))
         self.address = self._words.buffer_info()[0] + SIZE
         """Where the first instruction is."""

@@ -336,7 +336,24 @@ go:
 ; What the engine calls to look through the heap: a number of ``Survey``. See garbage.py.
 define i32 @survey(ptr %m, ptr %s, i32 %what) {{
  switch i32 %what, label %cycles [i32 {Survey.FREE:d}, label %free
-  i32 {Survey.DYING:d}, label %dying]
+  i32 {Survey.DYING:d}, label %dying i32 {Survey.FRAMES:d}, label %frames
+  i32 {Survey.CALLED_FRAMES:d}, label %frames i32 {Survey.HANDLED:d}, label %handled
+  i32 {Survey.FOREIGN:d}, label %foreign]
+handled:
+ %is_there = call i32 @find_handled(ptr %m, ptr %s)
+ ret i32 %is_there
+foreign:
+ %frame = call i32 @find_foreign(ptr %m, ptr %s)
+ ret i32 %frame
+frames:
+ %fp = call ptr @machine(ptr %s, i64 {Machine.TABLE:d})
+ %start = load i32, ptr %fp
+ %ep = call ptr @machine(ptr %s, i64 {Machine.STACK:d})
+ %end = load i32, ptr %ep
+ %left = icmp eq i32 %what, {Survey.FRAMES:d}
+ %are_left = zext i1 %left to i32
+ call void @release_frames(ptr %m, ptr %s, i32 %start, i32 %end, i32 %are_left)
+ ret i32 0
 free:
  %found = call i32 @list_free(ptr %m, ptr %s)
  ret i32 %found

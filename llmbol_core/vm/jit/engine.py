@@ -60,7 +60,8 @@ STEP = 1 << 13
 """Instructions that machine code may run more than it was allowed."""
 FUEL = 1 << 26
 """Bytes that long instructions work on before they do."""
-PATIENCE = 4096
+_PLENTY = 1 << 40
+PATIENCE = 512
 """Instructions that Python runs before they do."""
 HOT = 2000
 """How often an instruction runs in the native interpreter before its function is compiled."""
@@ -174,8 +175,12 @@ class JitEngine(Population):
                 words[_LEFT] -= 1
             elif reason in (Reason.SPENT, Reason.IDLE):
                 return total - words[_LEFT], reason == Reason.SPENT
-            elif reason == _PYTHON and words[_FUEL] <= 0 and words[_LEFT] < total:
-                return total - words[_LEFT], True
+            elif reason == _PYTHON and words[_FUEL] <= 0:
+                if words[_LEFT] < total:
+                    return total - words[_LEFT], True
+                # One instruction that needs more than anything is given at once.
+                total = words[_LEFT] = 1
+                words[_FUEL], how = _PLENTY, _AGAIN
             else:
                 how = _AGAIN if self._help(reason) else _NEXT
             patience -= 1

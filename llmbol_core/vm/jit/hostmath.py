@@ -190,7 +190,7 @@ def math_bits64real(frame: Word) -> Word:
 @inlined
 def reals(ref: Word) -> Word:
     """Return how many items an array of real has; -1 if Python has to look at it."""
-    if ref == NIL or type_size(W[ref + 4]) != _REAL or not spend(W[ref]):
+    if ref == NIL or type_size(W[ref + 4]) != _REAL or not spend(16 * W[ref]):
         return -1
     if wide(W[ref]) * _REAL > wide(_MOST) or not is_inside(W[ref + 12], W[ref] * _REAL):
         return -1

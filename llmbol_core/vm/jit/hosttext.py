@@ -31,6 +31,8 @@ _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _SECOND, _MILLISECOND = 1_000_000_000, 1_000_000
 _MOST_DELIMITERS = 64
 _LONGEST = 1 << 20
+_COST = 128
+"""Bytes that could be copied while a character is looked at, and its token made."""
 
 
 # Characters and bytes
@@ -121,7 +123,7 @@ def tokenize(frame: Word) -> Word:
     length, kinds = length_of(text), length_of(delimiters)
     if place == NIL or kinds == 0 or kinds > _MOST_DELIMITERS:
         return 0
-    if length > _LONGEST or not spend(length * kinds):
+    if length > _LONGEST or not spend(length * _COST):
         return 0
     first, last, count, i = NIL, NIL, 0, 0
     while i < length:

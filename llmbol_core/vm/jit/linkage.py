@@ -51,6 +51,12 @@ define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
  ret ptr %record
 }}
 
+define internal i64 @tables_of(ptr %m, ptr %s, i32 %handle) {{
+ %record = call ptr @links_of(ptr %m, ptr %s, i32 %handle)
+ %i = ptrtoint ptr %record to i64
+ ret i64 %i
+}}
+
 ; What link i of a handle leads to, or null.
 define internal ptr @link(ptr %m, ptr %s, i32 %handle, i32 %i) alwaysinline {{
  %record = call ptr @links_of(ptr %m, ptr %s, i32 %handle)

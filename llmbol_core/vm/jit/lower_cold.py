@@ -257,6 +257,9 @@ def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
     out.next()
     out.begin(left)
     out.guard(out.value(f"icmp sgt i32 {pc}, {LinkKind.HOST:d}"))
+    for word, claim in ((Machine.WANTED, "ne i64"), (Machine.FUEL, "sle i64")):
+        pointer = out.value(f"call ptr @machine(ptr %s, i64 {word:d})")
+        out.guard(out.value(f"icmp {claim} {out.value(f'load i64, ptr {pointer}')}, 0"))
     index = out.value(f"sub i32 {LinkKind.HOST:d}, {pc}")
     for word, value in ((Machine.HOST_FUNCTION, index), (Machine.HOST_FRAME, start)):
         pointer = out.value(f"call ptr @machine(ptr %s, i64 {word:d})")

@@ -6,13 +6,15 @@ Python's objects for those are made when it next has control, which is before an
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.exceptions import Level, caller_of, innermost
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.jit.lent import Lent
 from llmbol_core.vm.jit.records import NativeProcess, RecordPool, RunQueue
-from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, State
+from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, State, Survey
 from llmbol_core.vm.openfile import FileFault
 
 if TYPE_CHECKING:
@@ -48,6 +50,36 @@ class Population(Interpreter):
         assert isinstance(process, NativeProcess)
         del self._known[process.address]
         process.detach()
+
+    def handled_levels(self, process: Process) -> Iterator[Level]:
+        """Yield the innermost frame of a process, and those that may have handlers."""
+        level: Level | None = innermost(process)
+        while level is not None:
+            yield level
+            level = self._next_handled(level)
+
+    def _next_handled(self, level: Level) -> Level | None:
+        """Return the next frame behind one that may have handlers, None if there is none."""
+        words, caller = self._words, caller_of(self, level)
+        if caller is None:
+            return None
+        words[Machine.TABLE], words[Machine.STACK] = caller.frame, caller.handle
+        words[Machine.DEPTH] = caller.pc
+        found = self._survey(Survey.HANDLED)
+        if found <= 0:
+            return caller if found else None
+        handle = words[Machine.STACK]
+        return Level(words[Machine.TABLE], self.module_of(handle), handle, words[Machine.DEPTH])
+
+    def foreign_frame(self, frame: int, target: int) -> int:
+        """Return the next frame that has left a module, up to another one."""
+        self._words[Machine.TABLE], self._words[Machine.STACK] = frame, target
+        found = self._survey(Survey.FOREIGN)
+        return frame if found == -1 else found & NIL
+
+    def _survey(self, what: Survey) -> int:
+        """Let native code do something with the whole heap; -1 if there is none."""
+        return -1
 
     def observe(self) -> None:
         """Start and end no process in native code from now on."""

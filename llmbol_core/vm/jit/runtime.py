@@ -70,7 +70,7 @@ class State(IntEnum):
     """The first pieces, ``EXTENT_ROWS`` rows of three words: base, limit, previous top."""
 
 
-EXTENT_ROWS = 8
+EXTENT_ROWS = 16
 RECORD_WORDS = State.EXTENTS + 3 * EXTENT_ROWS
 
 
@@ -213,6 +213,15 @@ class Survey(IntEnum):
     """List what is free; return how many rows."""
     DYING = 2
     """Free objects to which nothing refers any more, and what only they keep."""
+    FRAMES = 3
+    """Release what the frames from ``TABLE`` to ``STACK`` refer to."""
+    CALLED_FRAMES = 4
+    """The same, and the handles of their callers."""
+    HANDLED = 5
+    """Find a frame whose code has handlers of exceptions, from the one at ``TABLE`` on up, where
+    code of the handle ``STACK`` is at pc ``DEPTH``; these words then tell of it. 0 if none has."""
+    FOREIGN = 6
+    """Find a frame from the one at ``TABLE`` up to ``STACK`` whose caller is in another module."""
 
 
 class Wait(IntEnum):

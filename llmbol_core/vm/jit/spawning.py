@@ -24,8 +24,8 @@ from llmbol_core.vm.jit.source import (
     state,
     wide,
 )
-from llmbol_core.vm.jit.stacks import new_piece
-from llmbol_core.vm.jit.values import frame_size, keep, release, release_frame
+from llmbol_core.vm.jit.stacks import new_piece, release_frames
+from llmbol_core.vm.jit.values import frame_size, keep, release
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 _WORD = 8
@@ -152,14 +152,8 @@ def end_process() -> Word:
     """End the running process; false if Python has to."""
     if machine[Machine.OBSERVED] or state[State.IS_KEPT] or state[State.EXTENT_COUNT] != 1:
         return 0
-    base, top = narrow(state[State.BASE]), narrow(state[State.TOP])
-    at, record = base, own_record()
-    while at < top:
-        size, handle = frame_size(W[at + TYPE]), W[at + MODULE]
-        release_frame(at)
-        if handle:
-            release(handle)
-        at += size
+    base, record = narrow(state[State.BASE]), own_record()
+    release_frames(base, narrow(state[State.TOP]), 0)
     free_large(base)
     release(narrow(state[State.HANDLE]))
     machine[Machine.PROCESSES] = machine[Machine.PROCESSES] - 1

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.jit.blocks import free_large
-from llmbol_core.vm.jit.runtime import EXTENT_ROWS, State
+from llmbol_core.vm.jit.decoded import HANDLED
+from llmbol_core.vm.jit.runtime import EXTENT_ROWS, Machine, State
 from llmbol_core.vm.jit.source import (
     Big,
+    W,
     Word,
     below,
     external,
+    host,
     inlined,
+    machine,
     narrow,
     native,
     state,
     wide,
 )
-from llmbol_core.vm.jit.values import new_block, release_frame
+from llmbol_core.vm.jit.values import frame_size, new_block, release, release_frame
 from llmbol_core.vm.objects import STACK
-from llmbol_core.vm.process import MOST_EXTENT
+from llmbol_core.vm.process import CALLER, LEAST_FRAME, MODULE, MOST_EXTENT, RETURN_PC, TYPE
 
 _ROW = 3
 
@@ -33,6 +37,17 @@ def begin_frame(frame: Word, number: Word) -> None:
 def extent(number: Word) -> Big:
     """Return which word of the record a piece begins at."""
     return State.EXTENTS + wide(number) * _ROW
+
+
+@native
+def release_frames(at: Word, end: Word, are_left: Word) -> None:
+    """Release what frames refer to, and the handles of their callers unless those were left."""
+    while below(at, end):
+        size, handle = frame_size(W[at + TYPE]), W[at + MODULE]
+        release_frame(at)
+        if handle and not are_left:
+            release(handle)
+        at += size
 
 
 @native
@@ -97,3 +112,53 @@ def pop_frame(start: Word) -> Word:
         return shrink_stack()
     state[State.TOP] = wide(start)
     return 1
+
+
+# Looking for handlers of exceptions
+
+
+@external
+def tables_of(handle: Word) -> Big:
+    """Return where it is noted what the links of a handle lead to, or 0."""
+    raise NotImplementedError
+
+
+@native
+def has_handler(code: Big, pc: Word) -> Word:
+    """Whether an instruction has handlers of exceptions; code that is not known may have some."""
+    if code == 0:
+        return 1
+    at = host[code + HANDLED]
+    end = at + host[at] * 16
+    while at < end:
+        if wide(pc) >= host[at + 8] and wide(pc) < host[at + 16]:
+            return 1
+        at += 16
+    return 0
+
+
+@native
+def find_handled() -> Word:
+    """Find a frame whose code has handlers: see ``Survey.HANDLED``."""
+    frame, handle = narrow(machine[Machine.TABLE]), narrow(machine[Machine.STACK])
+    pc, left = narrow(machine[Machine.DEPTH]), machine[Machine.END] // LEAST_FRAME
+    while frame != 0 and left > 0:
+        tables = tables_of(handle)
+        if has_handler(host[tables + 24] if tables else wide(0), pc):
+            machine[Machine.TABLE], machine[Machine.STACK] = wide(frame), wide(handle)
+            machine[Machine.DEPTH] = wide(pc)
+            return 1
+        handle = W[frame + MODULE] if W[frame + MODULE] else handle
+        pc = W[frame + RETURN_PC] - 1
+        frame, left = W[frame + CALLER], left - 1
+    return 0
+
+
+@native
+def find_foreign() -> Word:
+    """Find a frame whose caller is in another module: see ``Survey.FOREIGN``."""
+    frame, end = narrow(machine[Machine.TABLE]), narrow(machine[Machine.STACK])
+    left = machine[Machine.END] // LEAST_FRAME
+    while frame != end and frame != 0 and W[frame + MODULE] == 0 and left > 0:
+        frame, left = W[frame + CALLER], left - 1
+    return frame

@@ -246,7 +246,7 @@ def new_bytes(size: Word) -> Word:
 def to_bytes(ref: Word) -> Word:
     """Return a string's UTF-8 as an array of byte, or 0."""
     size, count = W[ref], length_of(ref)
-    if count > _LONGEST >> 2 or not spend(4 * count):
+    if count > _LONGEST >> 4 or not spend(16 * count):
         return 0
     if size >= 0 and is_ascii(ref + _DATA, size):
         array = new_bytes(size)
@@ -271,9 +271,9 @@ def from_bytes(array: Word) -> Word:
     size, data = W[array], W[array + 12]
     if size == 0 or array == NIL:
         return NIL
-    if below(_LONGEST >> 2, size) or type_size(W[array + 4]) != 1 or not is_inside(data, size):
+    if below(_LONGEST >> 4, size) or type_size(W[array + 4]) != 1 or not is_inside(data, size):
         return 0
-    if not spend(4 * size):
+    if not spend(16 * size):
         return 0
     if is_ascii(data, size):
         ref = new_text(size, 0)

@@ -16,6 +16,8 @@ from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
 from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
 from llmbol_core.vm.objects import Heap
 
+_MANY_FRAMES = 1 << 12
+"""Bytes of frames that are released sooner by native code."""
 _LEAST_RESERVE = 1 << 16
 _MOST_RESERVE = 1 << 22
 _SHARE = 16
@@ -28,7 +30,7 @@ class Upkeep:
     def __init__(self, heap: Heap, words: array[int], survey: Callable[[Survey], int]) -> None:
         self._heap, self._words, self._survey = heap, words, survey
         heap.settle, heap.list_free, heap.bury = self._take_back, self._list_free, self._bury
-        heap.keep = self._keep
+        heap.keep, heap.release_frames = self._keep, self._release_frames
         self.keeps = False
         """Whether there is native code that large blocks are kept for."""
 
@@ -54,6 +56,16 @@ class Upkeep:
         while ref := self._words[head]:
             self._words[head] = self._heap.pointers[(ref + link) >> 2]
             yield ref
+
+    def _release_frames(self, start: int, end: int, are_left: bool) -> bool:
+        """Release what frames refer to, if there are many of them."""
+        if end - start < _MANY_FRAMES:
+            return False
+        self._words[Machine.TABLE], self._words[Machine.STACK] = start, end
+        if self._survey(Survey.FRAMES if are_left else Survey.CALLED_FRAMES) < 0:
+            return False
+        self.release()
+        return True
 
     def _bury(self, dying: list[int]) -> bool:
         """Free objects that have no references any more, and what only they keep."""
@@ -93,7 +105,7 @@ class Upkeep:
             return ref is not None
         self._return_reserve()
         usual = min(max(self._heap.limit // _SHARE, _LEAST_RESERVE), _MOST_RESERVE)
-        for size in (usual, wanted):
+        for size in (max(usual, wanted), wanted):
             ref = self._heap.from_hole(size)
             if ref is not None:
                 words[Machine.RESERVE] = ref - HEADER
