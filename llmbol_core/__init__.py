@@ -7,7 +7,21 @@ used, so that importing this package costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not run what is below
+    from llmbol_core.distributed.async_scheduler import (
+        create_async_scheduler as create_async_scheduler,
+    )
+    from llmbol_core.distributed.node import create_compute_node as create_compute_node
+    from llmbol_core.distributed.scheduler import create_scheduler as create_scheduler
+    from llmbol_core.distributed.task import create_task as create_task
+    from llmbol_core.distributed.vm import create_vm as create_vm
+    from llmbol_core.errors import LlmbolError as LlmbolError
+    from llmbol_core.ml.api import Quantization as Quantization
+    from llmbol_core.ml.api import create_ml_module as create_ml_module
+    from llmbol_core.nn.builder import build_model as build_model
+    from llmbol_core.vm.stackcode import BytecodeLoader as BytecodeLoader
 
 __version__ = "0.1.0"
 

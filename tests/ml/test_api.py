@@ -51,7 +51,7 @@ def test_reading_gguf_loads_nothing_heavier_than_numpy():
 def test_arrays_count_as_tensors():
     assert Quantization.dequantize(np.ones(3)).tolist() == [1, 1, 1]
     with pytest.raises(UsageError, match="not of '32'"):
-        Quantization.quantize(np.ones(32), block_size="32")
+        Quantization.quantize(np.ones(32), block_size="32")  # type: ignore[arg-type]
 
 
 def test_masks_and_lists_of_rows_are_taken(rng):
