@@ -32,8 +32,6 @@ from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import atomic_write, check_target, map_file
 from llmbol_core.nn.checkpoint import (
-    InferenceModel,
-    inference_model,
     metadata,
     model_of,
     tensors_of,
@@ -117,10 +115,11 @@ def _payload(source: str) -> memoryview:
 
 def _listing_of(payload: memoryview, source: str) -> str:
     file = gguf.read_buffer(payload, source)
-    return listing(inference_model(file), tensors_of(file, model_of(file)))
+    model = model_of(file)
+    return listing(model, tensors_of(file, model))
 
 
-def listing(model: InferenceModel, stored: dict[str, Tensor]) -> str:
+def listing(model: Model, stored: dict[str, Tensor]) -> str:
     """Return the Dis assembly of a model whose tensors are stored like that."""
     out = Listing()
     out.imports.update({"Sys": [], "Ml": []})
@@ -131,7 +130,7 @@ def listing(model: InferenceModel, stored: dict[str, Tensor]) -> str:
     return out.text(_module_name(model.name), f"{model.name}: {_described(model)}", "init")
 
 
-def _bind(out: Listing, model: InferenceModel, stored: dict[str, Tensor]) -> Routine:
+def _bind(out: Listing, model: Model, stored: dict[str, Tensor]) -> Routine:
     """Add the function that puts the network together and has it planned, once."""
     bind = out.routine("bind", comment="Put the network together and plan it, once.")
     plan = out.pointer("plan")
@@ -148,12 +147,12 @@ def _bind(out: Listing, model: InferenceModel, stored: dict[str, Tensor]) -> Rou
     return bind
 
 
-def _network(out: Listing, bind: Routine, model: InferenceModel, stored: dict[str, Tensor]) -> None:
+def _network(out: Listing, bind: Routine, model: Model, stored: dict[str, Tensor]) -> None:
     """Add the calls that lead from the input, in slot x, to the output, in slot y."""
-    graph = model.model.lower()
+    graph = model.lower()
     source, (result,) = graph.inputs[0], graph.outputs
-    shape = out.number_list(bind, model.input_shape)
-    out.call(bind, "Ml.input", [shape], bind.slot("x"), f"{_times(model.input_shape)} a sample")
+    shape = out.number_list(bind, model.input.shape)
+    out.call(bind, "Ml.input", [shape], bind.slot("x"), f"{_times(model.input.shape)} a sample")
     places = {source.index: bind.slot("x")}
     weights = {value.index: value for value in graph.weights.values()}
     last = {v.index: n for n, step in enumerate(graph.steps) for v in step.inputs}
@@ -211,18 +210,18 @@ def _step(out: Listing, bind: Routine, step: Step, places: dict[int, str], place
     out.call(bind, f"Ml.{step.op}", [*inputs, *attributes], place, note)
 
 
-def _info(out: Listing, model: InferenceModel) -> None:
+def _info(out: Listing, model: Model) -> None:
     """Add the function that describes the model."""
     routine = out.routine("info", comment="The model's name and shapes, as JSON.")
     out.export(routine, type_signature(INFO))
-    facts = {"name": model.name, "input": model.input_shape, "output": model.output_shape}
+    facts = {"name": model.name, "input": model.input.shape, "output": model.output_shape}
     routine.code(f"movp\t{out.string(json.dumps(facts))},0(16(fp))")
     routine.code("ret")
 
 
-def _described(model: InferenceModel) -> str:
-    ends = f"{_times(model.input_shape)} to {_times(model.output_shape)}"
-    return f"{ends}, {len(model.graph.steps)} operations"
+def _described(model: Model) -> str:
+    ends = f"{_times(model.input.shape)} to {_times(model.output_shape)}"
+    return f"{ends}, {len(model.lower().steps)} operations"
 
 
 def _times(shape: Shape) -> str:

@@ -13,26 +13,26 @@ import math
 
 from llmbol_core.deploy.interface import LABELS, SHAPE
 from llmbol_core.deploy.listing import NIL, Listing, Routine
-from llmbol_core.nn.checkpoint import InferenceModel
+from llmbol_core.nn.model import Model
 from llmbol_core.vm.calling import INIT_SIGNATURE
 from llmbol_core.vm.signature import type_signature
 
 _USAGE = "usage: [--json] [--top-k K] [FILE.npy | .npz | .csv | .json | -]"
 
 
-def add(out: Listing, model: InferenceModel, bind: Routine, forward: Routine) -> None:
+def add(out: Listing, model: Model, bind: Routine, forward: Routine) -> None:
     """Add the functions init, labels and shape and what they need."""
     _tables(out, model)
     rank = _rank(out, model)
     usage = _usage(out)
-    options = _options(out, usage)
+    options = _options(out, model, usage)
     opened = _open(out)
     _init(out, model, [bind, options, opened, forward, rank])
     _labels(out)
     _shape(out, model)
 
 
-def _tables(out: Listing, model: InferenceModel) -> None:
+def _tables(out: Listing, model: Model) -> None:
     """Add the labels as they are and as JSON."""
     for name, form in (("names", str), ("quoted", json.dumps)):
         texts = [form(label) for label in model.labels]
@@ -57,12 +57,14 @@ def _usage(out: Listing) -> Routine:
     return usage
 
 
-def _options(out: Listing, usage: Routine) -> Routine:
+def _options(out: Listing, model: Model, usage: Routine) -> Routine:
     """Add the function that reads the arguments; the file's name goes to module data."""
     options = out.routine("options", ["rest"], "Read the arguments behind the program's name.")
     rest, word = options.slot("rest"), options.slot("word")
     char, path = options.slot("char", "i"), out.pointer("path")
     as_json, top = out.word("json"), out.word("top")
+    if model.output is not None:
+        options.code(f"movw\t${model.output.top_k},{top}")
     options.label("argument")
     options.code(f"beqw\t{rest},{NIL},parsed")
     options.code(f"headp\t{rest},{word}")
@@ -87,9 +89,9 @@ def _options(out: Listing, usage: Routine) -> Routine:
     options.code(f"cvtcw\t{word},{top}")
     options.code(f"cvtwc\t{top},{options.slot('again')}")
     options.code(f"bnec\t{word},{options.slot('again')},nonumber")
-    options.code(f"bgtw\t{top},$0,argument")
+    options.code(f"bgew\t{top},$0,argument")
     for label, text in (
-        ("nonumber", "--top-k: expected a number from 1"),
+        ("nonumber", "--top-k: expected a number from 0"),
         ("second", "one file at a time"),
         ("unknown", "no such option: "),
     ):
@@ -122,7 +124,7 @@ def _open(out: Listing) -> Routine:
     return opened
 
 
-def _init(out: Listing, model: InferenceModel, parts: list[Routine]) -> None:
+def _init(out: Listing, model: Model, parts: list[Routine]) -> None:
     """Add the program itself."""
     bind, options, opened, forward, rank = parts
     init = out.routine("init", ["context", "argv"], "Print the outputs for the samples of a file.")
@@ -137,9 +139,9 @@ def _init(out: Listing, model: InferenceModel, parts: list[Routine]) -> None:
     frame = out.invoke(init, opened)
     init.code(f"lea\t{file},16({frame})")
     init.code(f"call\t{frame},opened")
-    training = model.model.train
+    training = model.train
     names = (training.inputs, training.targets) if training else ("inputs", "targets")
-    shape = out.number_list(init, model.input_shape)
+    shape = out.number_list(init, model.input.shape)
     out.call(init, "Ml.samples", [file, *map(out.string, names), shape], samples)
     out.call(init, "Ml.fit", ["plan(mp)", samples], most)
     out.call(init, "Sys.fildes", ["$1"], file)
@@ -198,7 +200,7 @@ def _edges(out: Listing, init: Routine, file: str, bracket: str, header: str | N
     init.label(past)
 
 
-def _rank(out: Listing, model: InferenceModel) -> Routine:
+def _rank(out: Listing, model: Model) -> Routine:
     """Add the function that prints the highest outputs of each sample, best first.
 
     Of equal ones the first wins; what is no number comes last.
@@ -311,9 +313,9 @@ def _labels(out: Listing) -> None:
     labels.code("ret")
 
 
-def _shape(out: Listing, model: InferenceModel) -> None:
+def _shape(out: Listing, model: Model) -> None:
     """Add the function that tells the shape of one sample."""
     shape = out.routine("shape", comment="The shape of one sample of the input.")
     out.export(shape, type_signature(SHAPE))
-    shape.code(f"movp\t{out.number_list(shape, model.input_shape)},0(16(fp))")
+    shape.code(f"movp\t{out.number_list(shape, model.input.shape)},0(16(fp))")
     shape.code("ret")

@@ -9,8 +9,8 @@ from llmbol_core.deploy.listing import quoted
 from llmbol_core.errors import LlmbolError
 from llmbol_core.ml.text import format_rows
 from llmbol_core.nn.builder import build_model
-from llmbol_core.nn.checkpoint import load_for_inference, save
-from llmbol_core.nn.model import Input, Model
+from llmbol_core.nn.checkpoint import freeze, load_for_inference, save
+from llmbol_core.nn.model import Input, Model, Output
 from llmbol_core.nn.module import Module
 from llmbol_core.nn.quantize import quantize_checkpoint
 from llmbol_core.vm.assembly import parse_assembly
@@ -204,3 +204,22 @@ def test_what_planning_takes_beside_the_weights_counts(tmp_path):
     assert done.status == 1
     assert b"ml: plan: out of memory: " in done.stderr
     assert answers(program, samples, tmp_path).status == 0
+
+
+def test_answers_are_shown_as_the_spec_says(tmp_path, rng):
+    layers = build_model("few", [4]).linear(4, 3).build().layers
+    model = Model("few", Input((4,)), layers, ("a", "b", "c"), output=Output(2)).reset(0)
+    program, samples = str(tmp_path / "few.dis"), str(tmp_path / "x.npy")
+    deploy.compile(model.evaluate(), program)
+    x = rng.normal(size=(2, 4)).astype(np.float32)
+    np.save(samples, x)
+    said = deploy.run_file(program, [samples], granted=[samples]).stdout.decode().splitlines()
+    best = np.argsort(-model.forward(x), axis=1)[:, :2]
+    shown = [line.split("\t")[:3] for line in said[1:]]
+    assert shown == [
+        [str(n), str(rank + 1), "abc"[number]]
+        for n, row in enumerate(best)
+        for rank, number in enumerate(row)
+    ]
+    whole = deploy.run_file(program, ["--top-k", "0", samples], granted=[samples])
+    assert whole.stdout.decode() == format_rows(freeze(model).run(x))
