@@ -33,7 +33,7 @@ class Order:
 class _Job:
     urgency: float
     number: int
-    source: Source = field(compare=False)
+    source: Source | None = field(compare=False)
     tier: Tier = field(compare=False)
     order: weakref.ref[Order] = field(compare=False)
 
@@ -49,17 +49,19 @@ class Background:
         self._thread.start()
         atexit.register(self._stop)
 
-    def submit(self, order: Order, source: Source, tier: Tier, urgency: float) -> int:
-        """Have a unit compiled, the less urgency the sooner; return the number it has when done."""
+    def submit(self, order: Order, source: Source, gain: float) -> int:
+        """Have a unit compiled well, the more gain the sooner; return the number of that."""
         number = next(self._numbers)
+        assert source.text
+        assert source.parts
         order.waiting += 1
-        self._jobs.put(_Job(urgency, number, source, tier, weakref.ref(order)))
+        self._jobs.put(_Job(-gain, number, source, Tier.BEST, weakref.ref(order)))
         return number
 
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
-            if self._ends:
+            if self._ends or job.source is None:
                 return
             if job.order() is None:
                 continue
@@ -76,9 +78,8 @@ class Background:
     def _stop(self) -> None:
         """Wait for the unit in work: LLVM must not run while the process ends."""
         self._ends = True
-        nothing = Source((), "", (), 0)
         gone = weakref.ref(Order())
-        self._jobs.put(_Job(float("-inf"), next(self._numbers), nothing, Tier.QUICK, gone))
+        self._jobs.put(_Job(float("-inf"), next(self._numbers), None, Tier.BEST, gone))
         self._thread.join()
 
 

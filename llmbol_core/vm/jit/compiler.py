@@ -1,9 +1,9 @@
 """What is compiled, and when: functions of modules that are hot, together with those they call.
 
 Code is compiled quickly at first, and again as well as can be once it has run for about as long as
-that takes. If there is a processor to spare another thread compiles (``background.py``) while the
-native interpreter goes on; otherwise compiling may take a third of the time that the program runs.
-Code that is in the cache is used as soon as it is asked for.
+that takes; by another thread (``background.py``) if there is a processor to spare for it. A program
+is kept waiting for code only for a part of the time that it runs: until it can wait for a unit, the
+native interpreter goes on. Code that is in the cache is used as soon as it is asked for.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CompileStats", "Compiler", "Native"]
 
-_AT_ONCE = 0.25
-"""Seconds that compiling well may take for it to be done without compiling quickly first."""
-_GRACE, _SHARE = 0.3, 0.5
+_AT_ONCE = 0.2
+"""Seconds that compiling well may take to be done before it is known for how long the code runs."""
+_GRACE, _SHARE = 0.2, 0.3
 """Seconds that a program may be kept waiting for code, and more in each second that it runs."""
-_WORTH_MORE = 0.02
-"""Seconds that quickly made code runs before another thread makes it better."""
+_WORTH_A_LOOK = 0.02
+"""Seconds that code from the cache runs before it is looked at what it is made from."""
 _LATER = 8
 """How many times as often as before an instruction must run to be looked at again."""
 
@@ -174,34 +174,33 @@ class Compiler:
     def _compile(self, native: Native, pc: int, frame: HeapType) -> bool:
         from llmbol_core.vm.jit.units import source_of
 
-        thread = self._thread()
-        if not self._at_once and not self._can_wait():
-            native.decoded.watch_longer(pc, _LATER)
-            return True
         source = source_of(native.regions, pc, frame)
         if source is None:
             return False
+        thread, is_short = self._thread(), source.cost(Tier.BEST) <= _AT_ONCE
+        tier = Tier.BEST if is_short and thread is None else Tier.QUICK
+        if not self._at_once and not self._can_wait(source.cost(tier)):
+            native.decoded.watch_longer(pc, _LATER)
+            return True
         quick = Quick(native, pc, frame, source)
-        if thread is not None:
-            self._submit(thread, quick, Tier.QUICK)
-            native.decoded.unwatch(pc)
-        else:
-            is_short = source.cost(Tier.BEST) <= _AT_ONCE
-            self._make(quick, Tier.BEST if is_short else Tier.QUICK)
+        self._make(quick, tier)
+        if is_short and tier is Tier.QUICK:
+            self._improve(quick)
         return True
 
-    def _can_wait(self) -> bool:
-        """Whether the program has not been kept waiting for too long."""
-        return self._waited <= _GRACE + _SHARE * (time.perf_counter() - self._began)
+    def _can_wait(self, seconds: float) -> bool:
+        """Whether the program can be kept waiting for so long."""
+        longest = _GRACE + _SHARE * (time.perf_counter() - self._began)
+        return self._waited + seconds <= longest
 
-    def _submit(self, thread: Background, quick: Quick, tier: Tier) -> None:
+    def _submit(self, thread: Background, quick: Quick) -> None:
         from llmbol_core.vm.jit.background import Order
 
         assert quick.source is not None
         if self._order is None:
             self._order = Order()
-        urgency = quick.source.cost(tier) - (quick.seconds if tier else 1.0)
-        self._orders[thread.submit(self._order, quick.source, tier, urgency)] = quick
+        gain = quick.seconds - quick.source.cost(Tier.BEST)
+        self._orders[thread.submit(self._order, quick.source, gain)] = quick
 
     def _make(self, quick: Quick, tier: Tier) -> None:
         """Compile a unit now."""
@@ -212,21 +211,25 @@ class Compiler:
         self.stats.seconds += time.perf_counter() - began
 
     def _improve(self, quick: Quick) -> None:
-        """Have a unit compiled well if it has run for long enough."""
-        if quick.is_ordered or quick.seconds < _WORTH_MORE:
+        """Have a unit compiled well if that is soon done or the unit has run for long enough.
+
+        The process waits at its end for what another thread has in work.
+        """
+        if quick.is_ordered or (quick.source is None and quick.seconds < _WORTH_A_LOOK):
             return
         if quick.source is None:
             from llmbol_core.vm.jit.units import source_of
 
             quick.source = source_of(quick.native.regions, quick.pc, quick.frame)
-        thread = self._thread()
-        if quick.source is None:
+        thread, source = self._thread(), quick.source
+        if source is None or quick.seconds > source.cost(Tier.BEST):
             quick.is_ordered = True
         elif thread is not None:
-            quick.is_ordered = True
-            self._submit(thread, quick, Tier.BEST)
-        elif quick.seconds > quick.source.cost(Tier.BEST):
-            quick.is_ordered = True
+            cost = source.cost(Tier.BEST)
+            quick.is_ordered = cost <= _AT_ONCE or quick.seconds > cost / 2
+        if quick.is_ordered and source is not None and thread is not None:
+            self._submit(thread, quick)
+        elif quick.is_ordered and source is not None:
             self._make(quick, Tier.BEST)
 
     def _install(self, quick: Quick, made: Made) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.heaptypes import HeapType
@@ -64,17 +65,31 @@ class Regions:
         return Unit(found)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Source:
-    """A unit that can be compiled: its text, and what is known of its functions.
-
-    ``key`` is what it is kept by besides its tier.
-    """
+    """A unit that can be compiled; ``key`` is what it is kept by besides its tier."""
 
     key: tuple[str, ...]
-    text: str
-    parts: tuple[Part, ...]
-    instructions: int
+    unit: Unit
+
+    @cached_property
+    def text(self) -> str:
+        """The unit in LLVM's language, without what it calls of the runtime."""
+        return self.unit.text()
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What is to be known of the unit's functions."""
+        unit = self.unit
+        return tuple(
+            Part(start, region.size, tuple(region.entries), unit.has_entries(start))
+            for start, region in unit.regions.items()
+        )
+
+    @cached_property
+    def instructions(self) -> int:
+        """How many instructions are compiled."""
+        return sum(len(region.pcs) for region in self.unit.regions.values())
 
     def level(self, tier: Tier) -> int:
         """Return LLVM's level; long units are never worth the highest."""
@@ -87,7 +102,7 @@ class Source:
     def compile(self, tier: Tier) -> Made:
         """Return the unit's parts and its object, made now or kept from before; keep them.
 
-        Any thread can do this.
+        Any thread can do this, once ``text`` and ``parts`` were asked for.
         """
         from llmbol_core.native.cache import ObjectCache, key_of
         from llmbol_core.vm.jit.lowering import with_helpers
@@ -109,14 +124,7 @@ class Source:
 def source_of(regions: Regions, pc: int, frame: HeapType) -> Source | None:
     """Return the unit that an instruction is part of; None if it is too long to compile."""
     unit = regions.unit(regions.around(pc, frame))
-    if unit is None:
-        return None
-    parts = tuple(
-        Part(start, region.size, tuple(region.entries), unit.has_entries(start))
-        for start, region in unit.regions.items()
-    )
-    size = sum(len(region.pcs) for region in unit.regions.values())
-    return Source(key_of_unit(regions.code.identity, pc, frame), unit.text(), parts, size)
+    return None if unit is None else Source(key_of_unit(regions.code.identity, pc, frame), unit)
 
 
 def _nothing(done: int, total: int, note: str) -> None:
