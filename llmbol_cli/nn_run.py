@@ -134,7 +134,7 @@ def bench(
 def compile_model(
     source: Checkpoint,
     output: OutputIfAny = None,
-    listing: Annotated[bool, typer.Option(help="Print the Dis assembly instead.")] = False,
+    listing: Annotated[bool, typer.Option(help="Give the Dis assembly instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a checkpoint to one sandboxed Dis program with its weights inside.
@@ -142,8 +142,12 @@ def compile_model(
     Example: nn compile digits.gguf -o digits.dis
     """
     from llmbol_core.deploy.compiler import compile_file, list_file
+    from llmbol_core.native.files import check_target
 
-    if listing:
+    if listing and output is not None:
+        check_target(output, source)
+        render.write(list_file(source).encode(), output)
+    elif listing:
         render.show(list_file(source))
     else:
         render.show(compile_file(source, required(output, "--output")), as_json)

@@ -28,6 +28,7 @@ OVERWRITES = {
     "./m.gguf":            "nn quantize m.gguf -t q8_0 -o {}",
     "../work/m.gguf":      "nn dequantize m.gguf -o {}",
     "link.gguf":           "nn compile m.gguf -o {}",
+    "../work/link.gguf":   "nn compile m.gguf --listing -o {}",
     "m.dis":               "nn extract m.dis -o {}",
     "m.onnx":              "nn import m.onnx -o {}",
     "hello.s":             "dis asm hello.s -o {}",
@@ -100,3 +101,11 @@ def test_standard_output_is_no_file(command, run, originals):
     code, said = run(f"dis {command}")
     assert (code, "a file is written, not standard output" in said) == (2, True)
     assert not (originals / "-").exists()
+
+
+def test_a_listing_goes_where_it_is_wanted(run, originals):
+    assert run("nn compile m.gguf --listing -o m.s") == (0, "")
+    text = (originals / "m.s").read_text()
+    assert "$Ml.linear" in text
+    assert text.endswith("\n")
+    assert run("dis asm m.s -o assembled.dis") == (0, "")
