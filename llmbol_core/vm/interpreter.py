@@ -153,7 +153,10 @@ class Interpreter:
     # Levels of calls
 
     def handled_levels(self, process: Process) -> Iterator[Level]:
-        """Yield the innermost frame of a process, and at least those that may have handlers."""
+        """Yield the two innermost frames of a process, and at least those that may have handlers.
+
+        The second one tells objects from their names: see ``find_handler``.
+        """
         return levels(self, process)
 
     def foreign_frame(self, frame: int, target: int) -> int:

@@ -52,8 +52,9 @@ class Population(Interpreter):
         process.detach()
 
     def handled_levels(self, process: Process) -> Iterator[Level]:
-        """Yield the innermost frame of a process, and those that may have handlers."""
-        level: Level | None = innermost(process)
+        """Yield the two innermost frames of a process, and those that may have handlers."""
+        yield innermost(process)
+        level = caller_of(self, innermost(process))
         while level is not None:
             yield level
             level = self._next_handled(level)
