@@ -2,7 +2,7 @@
 
     f(x, y)                 a new array, x [M, K] times y [K, N]; or y [N, K], as rows of weights
     f(x, y, bias)           the same, plus a bias [N] unless it is None
-    f(x, y, None, output)   into an array [M, N], which must be as it should be
+    f(x, y, None, output)   into an array [M, N] whose rows have no gaps
 
 A call costs a third of a microsecond beside what it computes. It gives None for all that it does
 not do: anything but float32 arrays whose rows or columns have no gaps, shapes that do not fit, and
@@ -31,6 +31,7 @@ from llmbol_core.native.code import library
 from llmbol_core.native.entry import (
     DATA,
     DESCR,
+    FLAGS,
     FLOAT,
     NDIM,
     NEW,
@@ -61,6 +62,9 @@ class _Word(IntEnum):
     TURNED_WIDTH = 11
     SIZE = 12
 
+
+_WRITEABLE = 0x400
+"""NumPy's flag of an array that may be written to."""
 
 _BODY = f"""
 define ptr @pair(ptr %self, ptr %given, i64 %count) {{
@@ -155,10 +159,29 @@ make:
 fourth:
  %at.fourth = getelementptr ptr, ptr %given, i64 3
  %given4 = load ptr, ptr %at.fourth
+ br label %given4.check
+CHECK given4 room2 other
+room2:
+CHECK2 given4
+ %given4.flp = getelementptr i8, ptr %given4, i64 {FLAGS}
+ %given4.flags = load i32, ptr %given4.flp
+ %given4.write = and i32 %given4.flags, {_WRITEABLE}
+ %given4.ok1 = icmp ne i32 %given4.write, 0
+ %given4.ok2 = icmp eq i64 %given4.d0, %x.d0
+ %given4.ok3 = icmp eq i64 %given4.d1, %n
+ %given4.ok4 = icmp eq i64 %given4.s1, 4
+ %given4.rest = and i64 %given4.s0, -9223372036854775805
+ %given4.ok5 = icmp eq i64 %given4.rest, 0
+ %given4.ok6 = and i1 %given4.ok1, %given4.ok2
+ %given4.ok7 = and i1 %given4.ok3, %given4.ok4
+ %given4.ok8 = and i1 %given4.ok5, %given4.ok6
+ %given4.ok9 = and i1 %given4.ok7, %given4.ok8
+ br i1 %given4.ok9, label %count4, label %other
+count4:
  call void %count_one(ptr %given4)
  br label %go
 go:
- %out = phi ptr [ %made, %make ], [ %given4, %fourth ]
+ %out = phi ptr [ %made, %make ], [ %given4, %count4 ]
  %out.dp = getelementptr i8, ptr %out, i64 {DATA}
  %out.data = load ptr, ptr %out.dp
  %out.stp = getelementptr i8, ptr %out, i64 {STRIDES}

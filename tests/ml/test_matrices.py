@@ -116,7 +116,7 @@ class Subclass(np.ndarray[Any, Any]):
 def test_short_products_leave_the_rest_alone(shorts, rng):
     x, y = rng.normal(size=(4, 6)).astype("f4"), rng.normal(size=(6, 8)).astype("f4")
     others = (
-        (x,), (x, y, None, x, x), (x, x), (x, y.astype("f8")), (x.tolist(), y), (x, None),
+        (), (x,), (x, y, None, x, x), (x, x), (x, y.astype("f8")), (x.tolist(), y), (x, None),
         (x[0], y), (x[None], y), (x, y[:, 0]), (x[:0], y), (x[:, :0], y[:0]), (x, y[:, :0]),
         (x[:, ::-1], y[:, :]), (x[::-1], y), (x, y[:, ::-1]), (x, y[:, ::2]), (x[:, ::2], y[:3]),
         (x.view(Subclass), y), (x.astype(">f4"), y), (x, y, np.ones(7, "f4")), (x, y, 1.0),
@@ -125,6 +125,13 @@ def test_short_products_leave_the_rest_alone(shorts, rng):
     )  # fmt: skip
     for arguments in others:
         assert shorts[0](*arguments) is None
+    fixed = np.zeros((4, 8), np.float32)
+    fixed.flags.writeable = False
+    for room in (fixed, np.zeros((3, 8), "f4"), np.zeros((4, 9), "f4"), np.zeros((4, 8)), None,
+                 np.zeros((8, 4), "f4").T, np.zeros(32, "f4"), np.zeros((4, 16), "f4")[:, ::2],
+                 np.zeros((4, 8), "f4")[::-1]):  # fmt: skip
+        assert shorts[0](x, y, None, room) is None
+        assert room is None or not room.any()
     large = np.zeros((1 << 12, 1 << 13), np.float32)
     assert shorts[0](large, large.T) is None
     with pytest.raises(TypeError, match="keyword"):
