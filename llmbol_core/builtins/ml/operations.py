@@ -49,6 +49,9 @@ Array = NDArray[Any]
 _KINDS = {int: "int", bool: "int", float: "real", tuple: "list of int"}
 _MOST_KNOWN = 256
 """Kinds of calls of one operation that are remembered."""
+_FEW = 8
+"""Calls after which it is worth it to write an operation's function; a network is put together with
+fewer."""
 _INLINE, _SMALL = 2_000_000, 1 << 20
 """Floating-point operations and bytes of calls that are computed without further thought."""
 
@@ -91,21 +94,38 @@ def _bind(row: Op) -> Callable[[Frame], Direct]:
         count = len(row.inputs)
         places = [part.offset >> 2 for part in layout.arguments[:count]]
         bound = _Bound(row, places, _reader(layout.arguments[count:]), {})
-        scope: dict[str, Any] = {
-            "kinds": bound.kinds,
-            "attributes": bound.attributes,
-            "first": bound.first,
-            "computed": bound.computed,
-            "refusal": partial(_refusal, row),
-            "store": store,
-            "NOTHING": NOTHING,
-            "FAILURES": (*FAILURES, MemoryError),
-        }
-        exec(_text(row, places), scope)
-        run: Direct = scope["run"]
+        written: list[Direct] = []
+        calls = 0
+
+        def run(call: HostCall) -> HostResult:
+            nonlocal calls
+            if written:
+                return written[0](call)
+            calls += 1
+            if calls > _FEW:
+                written.append(_written(bound))
+            return bound.first(call)
+
         return run
 
     return make
+
+
+def _written(bound: _Bound) -> Direct:
+    """Return an operation's function for its layout, which goes straight to what is known."""
+    scope: dict[str, Any] = {
+        "kinds": bound.kinds,
+        "attributes": bound.attributes,
+        "first": bound.first,
+        "computed": bound.computed,
+        "refusal": partial(_refusal, bound.row),
+        "store": store,
+        "NOTHING": NOTHING,
+        "FAILURES": (*FAILURES, MemoryError),
+    }
+    exec(_text(bound.row, bound.places), scope)
+    run: Direct = scope["run"]
+    return run
 
 
 def _text(row: Op, places: Sequence[int]) -> str:
