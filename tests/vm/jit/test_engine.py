@@ -179,3 +179,43 @@ def test_code_made_ahead_of_time_is_found():
         stats = compiled_by(vm.engine)
     assert stats is not None
     assert stats.units == stats.cached == 1
+
+
+FOREVER = {
+    "arithmetic": "loop: addw $1,72(fp)\njmp loop",
+    "nested loops": "loop: movw $0,76(fp)\nnext: addw $1,76(fp)\nbltw 76(fp),$1000,next\njmp loop",
+    "records": "loop: new $2,32(fp)\njmp loop",
+    "cycles": "loop: new $5,32(fp)\nmovp 32(fp),0(32(fp))\njmp loop",
+    "arrays": "loop: newa $5000,$3,32(fp)\njmp loop",
+    "huge arrays": "loop: newa $500000,$3,32(fp)\njmp loop",
+    "text": "loop: addc 20(mp),32(fp)\nlenc 32(fp),72(fp)\nbltw 72(fp),$9999,loop\n"
+            "movp 0(mp),32(fp)\njmp loop",
+    "long text": "loop: addc 20(mp),32(fp)\naddc 32(fp),32(fp),36(fp)\nlenc 36(fp),72(fp)\n"
+                 "bgtw $300000,72(fp),loop\nmovp 0(mp),32(fp)\njmp loop",
+    "lists": "loop: consw 72(fp),32(fp)\naddw $1,72(fp)\nbltw 72(fp),$5000,loop\n"
+             "movp 0(mp),32(fp)\nmovw $0,72(fp)\njmp loop",
+    "calls": "loop: frame $6,64(fp)\ncall 64(fp),leaf\njmp loop\nleaf: ret",
+    "recursion": "deep: frame $1,64(fp)\ncall 64(fp),deep\nret",
+    "channels": "newcw 0(mp)\nframe $6,64(fp)\nspawn 64(fp),other\nloop: send $1,0(mp)\njmp loop\n"
+                "other: recv 0(mp),32(fp)\njmp other",
+    "processes": "loop: newcw 0(mp)\nframe $6,64(fp)\nspawn 64(fp),other\nrecv 0(mp),72(fp)\n"
+                 "jmp loop\nother: send $1,0(mp)\nret",
+    "real text": "loop: addf 88(fp),80(fp)\ncvtfc 80(fp),32(fp)\ncvtcf 32(fp),88(fp)\njmp loop",
+}  # fmt: skip
+"""Programs that end only because they are stopped, or because memory is short."""
+
+
+@pytest.mark.parametrize("kind", FOREVER)
+@pytest.mark.parametrize("limits", [{"instructions": 20_000}, {"seconds": 0.15}], ids=str)
+def test_programs_that_never_end_are_stopped(kind, limits):
+    module = assemble(FOREVER[kind], 'string @mp+20,"some text"\n')
+    what = "instruction limit" if "instructions" in limits else "time limit"
+    with InfernoVM(limits=Limits(32 << 20, **limits), engine=engine("jit")) as vm:
+        vm.load_module("test", module)
+        with pytest.raises((LimitError, Trap)) as caught:
+            vm.execute("test", "main")
+        ends_itself = kind == "recursion" and "out of memory: main" in str(caught.value)
+        assert what in str(caught.value) or ends_itself
+        assert vm.scheduler.instructions <= limits.get("instructions", 1 << 60)
+    vm.heap.collect()
+    assert vm.heap.objects == 0
