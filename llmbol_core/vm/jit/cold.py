@@ -24,10 +24,10 @@ from llmbol_core.vm.jit.dispatch import DISPATCH, HEAD
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
+from llmbol_core.vm.jit.library import shared_names
 from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, with_helpers
 from llmbol_core.vm.jit.operands import Array, Place, array_at
 from llmbol_core.vm.jit.runtime import State, tag
-from llmbol_core.vm.jit.translator import shared_names
 
 
 class ColdInstruction:

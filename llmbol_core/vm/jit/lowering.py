@@ -180,14 +180,14 @@ def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False)
 
     Regions call some of it where the native interpreter has it.
     """
-    from llmbol_core.vm.jit import expressions, helpers, linkage, source, translator
+    from llmbol_core.vm.jit import expressions, helpers, library, linkage, source
     from llmbol_core.vm.jit.runtime import METADATA
 
     for module in _RUNTIME_IN:
         importlib.import_module(module)
     text = "\n".join([helpers.HELPERS, linkage.LINKAGE, expressions.HELPERS, METADATA, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
-    return text + translator.texts(called, is_region)
+    return text + library.texts(called, is_region)
 
 
 _CALL = re.compile(r"@(\w+)\(")
