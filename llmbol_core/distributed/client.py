@@ -30,8 +30,9 @@ from llmbol_core.errors import ClusterError, FileError, NoCluster, TaskFailed
 
 Progress = Callable[[int, int, str], None]
 
-PATIENCE = 20.0
-"""Seconds to go on trying while the guardian starts another broker."""
+PATIENCE, LIVES = 20.0, 5
+"""Seconds to go on trying while the guardian starts another broker, and how many of those may die
+before there is an answer."""
 PAUSE_SECONDS = 5.0
 """How long a cluster that is being drained starts no tasks, unless that is said again."""
 WAIT_SLICE = 10.0
@@ -96,7 +97,8 @@ class Client:
         self._lock = threading.Lock()
         self._era = 0
         """How often all was hung up: what was connected before is not used again."""
-        self._answered = False
+        self._answered, self._seen = False, 0.0
+        """Whether a broker has answered, and when one was last there, even if it died then."""
         self._store = FileStore(state.files) if state.remote() is None else None
         self._sent: set[str] = set()
         """Files that the cluster had when it was asked, or was sent, and keeps for a while."""
@@ -270,12 +272,14 @@ class Client:
 
     def call(self, name: str, arguments: dict[str, Any], body: bytes = b"") -> tuple[Any, bytes]:
         """Return the answer to a request; see ``operations`` for what there is."""
-        deadline = time.monotonic() + PATIENCE
+        since, lives = time.monotonic(), LIVES
         while True:
             try:
                 return self._call_once(name, arguments, body)
             except NoCluster:
-                if time.monotonic() > deadline or not self._is_expected():
+                if self._seen > since and lives:
+                    since, lives = self._seen, lives - 1
+                if time.monotonic() > since + PATIENCE or not self._is_expected():
                     raise
                 time.sleep(0.05)
 
@@ -287,7 +291,9 @@ class Client:
             connection = self._connect()
         try:
             answer = connection.call(name, arguments, body)
-        except NoCluster:
+        except NoCluster as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                self._seen = time.monotonic()
             connection.close()
             # The others lead to the same broker.
             self.close()
