@@ -229,3 +229,14 @@ def _read_link(name: str, parent: int) -> str | None:
 def _replace(old: int, new: int) -> int:
     os.close(old)
     return new
+
+
+def describe(place: Path, found: os.stat_result) -> Dir:
+    """Return the entry of what a path of a program's tree leads to."""
+    return Dir.of(place[-1] if place else "/", found)
+
+
+def text_of(place: Path) -> str:
+    """Return a path as a name, which for a device's begins with #."""
+    text = "/".join(place)
+    return text if text.startswith("#") else "/" + text

@@ -26,6 +26,8 @@ from llmbol_core.vm.hosttree import (
     change,
     check_characters,
     clean,
+    describe,
+    text_of,
 )
 from llmbol_core.vm.madetree import MadeFile, MadeTree, Server
 from llmbol_core.vm.openfile import (
@@ -110,7 +112,7 @@ class Namespace:
         place = self._place(name)
         with self._faults(name):
             if made := self._answered(place):
-                return made[0].open(_text(place), made[1], access_of(mode))
+                return made[0].open(text_of(place), made[1], access_of(mode))
             return self._open(place, self._shown(place), mode)
 
     def create(self, name: str, mode: int, permission: int) -> OpenFile:
@@ -121,7 +123,7 @@ class Namespace:
             raise FileFault(EEXIST)
         with self._faults(name):
             if made := self._answered(place):
-                return made[0].create(_text(place), made[1], access, permission)
+                return made[0].create(text_of(place), made[1], access, permission)
             self._check_writable(True)
             if self._exists(self._shown(place)[0]):
                 if mode & OEXCL or permission & DMDIR:
@@ -147,8 +149,8 @@ class Namespace:
         place = self._place(name)
         with self._faults(name):
             if made := self._answered(place):
-                return made[0].stat(_text(place), made[1])
-            return _describe(place, self._tree.status(self._shown(place)[0]))
+                return made[0].stat(text_of(place), made[1])
+            return describe(place, self._tree.status(self._shown(place)[0]))
 
     def wstat(self, name: str, entry: Dir) -> None:
         """Change name, mode, times and length to what an entry says; -1 and "" leave them."""
@@ -234,10 +236,6 @@ class Namespace:
             for at, made in self._made.items()
             if at[:-1] == place and not at[-1].startswith(_DEVICE)
         }
-
-    def is_there(self, name: str) -> bool:
-        """Say whether a name leads anywhere."""
-        return self._is_there(self._place(name))
 
     # From names to places in the tree
 
@@ -337,14 +335,14 @@ class Namespace:
                 raise FileFault(EPERM)
             self._tree.names(real)
             return Directory(
-                _text(place), _describe(place, found), lambda: self._list(place, union)
+                text_of(place), describe(place, found), lambda: self._list(place, union)
             )
         host = self._tree.open(real, _HOST_ACCESS[access] | (os.O_TRUNC if mode & OTRUNC else 0))
         if not modes.S_ISREG(os.fstat(host).st_mode):
             os.close(host)
             raise FileFault(EPERM)
         removes = (lambda: self._tree.remove(real)) if mode & ORCLOSE else (lambda: None)
-        return HostFile(_text(place), access, host, removes)
+        return HostFile(text_of(place), access, host, removes)
 
     def _list(self, place: Path, union: list[Path]) -> list[Dir]:
         """Return the entries of a directory, with the files served there."""
@@ -395,17 +393,8 @@ class Namespace:
                 return name, ENOTEXIST if at[0] in _MOUNTED else _GONE
             if not self._is_there(at):
                 return name[: element.end()], ENOTEXIST if is_first else _GONE
-            if not self.stat(_text(at)).mode & DMDIR:
+            if not self.stat(text_of(at)).mode & DMDIR:
                 return name[: element.end()], ENOTDIR
             is_mounted = at[0] in _MOUNTED and len(at) == 1
             is_first = is_mounted or at in self._made or self._walk(at) in self._mounts
         return name, ENOTEXIST
-
-
-def _describe(place: Path, found: os.stat_result) -> Dir:
-    return Dir.of(place[-1] if place else "/", found)
-
-
-def _text(place: Path) -> str:
-    text = "/".join(place)
-    return text if text.startswith(_DEVICE) else "/" + text

@@ -62,7 +62,9 @@ def provide_system_files(machine: InfernoVM) -> None:
     for device, name in (("#c", "/dev"), ("#s", "/chan")):
         tree = ShownFiles(device[1], partial(names.shown_in, (name[1:],)))
         names.provide(device, tree)
-        if not names.is_there(name):
+        try:
+            names.stat(name)
+        except FileFault:
             names.provide(name, tree)
 
 
