@@ -78,6 +78,8 @@ class Background:
     def _stop(self) -> None:
         """Wait for the unit in work: LLVM must not run while the process ends."""
         self._ends = True
+        if not self._thread.is_alive():
+            return
         gone = weakref.ref(Order())
         self._jobs.put(_Job(float("-inf"), next(self._numbers), None, Tier.BEST, gone))
         self._thread.join()
@@ -89,3 +91,8 @@ def background() -> Background | None:
     if hasattr(os, "sched_getaffinity"):
         return Background() if len(os.sched_getaffinity(0)) > 1 else None
     return Background() if (os.cpu_count() or 1) > 1 else None
+
+
+if hasattr(os, "register_at_fork"):
+    # The thread is not in the new process, which may make its own.
+    os.register_at_fork(after_in_child=background.cache_clear)
