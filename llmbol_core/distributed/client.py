@@ -30,7 +30,7 @@ from llmbol_core.errors import ClusterError, FileError, NoCluster, TaskFailed
 
 Progress = Callable[[int, int, str], None]
 
-PATIENCE, LIVES = 20.0, 5
+PATIENCE, LIVES = 20.0, 20
 """Seconds to go on trying while the guardian starts another broker, and how many of those may die
 before there is an answer."""
 PAUSE_SECONDS = 5.0
