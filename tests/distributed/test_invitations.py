@@ -179,7 +179,8 @@ def test_ssh_starts_as_many_nodes_on_each_machine(plan, tmp_path):
         # There the words are run by a shell, with the script for its input.
         ssh=f'{note}; cd "{home}"; shift; eval "$*"',
         scp=f'{note}; cp "$2" "{home}/.llmbol-node.json"',
-        cluster='echo "$@"; exec sleep 3',
+        cluster='echo "$@"; exec /bin/sleep 3',
+        sleep="exec /bin/sleep 0.1",
     )
     script = tmp_path / "script"
     script.write_text(render("ssh", plan))

@@ -140,7 +140,7 @@ def trained_alone(start: Start) -> tuple[Any, float]:
 @pytest.mark.parametrize("fault", ["none", "node", pytest.param("broker", marks=pytest.mark.slow)])
 def test_nodes_together_give_what_one_gives(client, cluster, tmp_path, fault):
     spec = str(SPECS / "digits-mlp.yaml")
-    epochs = {"none": 2, "node": 20, "broker": 60}[fault]
+    epochs = {"none": 2, "node": 12, "broker": 60}[fault]
     changes = {"epochs": epochs, "seed": 5}
     # In few large batches, so that it does not take long.
     settings = ("train.batch_size=256",) if fault != "broker" else ()
