@@ -26,16 +26,16 @@ OVERWRITES = {
     "x.npy":               "nn infer m.gguf x.npy -o {}",
     "labels":              "nn infer m.gguf x.npy --labels labels -o {}",
     "./m.gguf":            "nn quantize m.gguf -t q8_0 -o {}",
-    "../work/m.gguf":      "nn dequantize m.gguf -o {}",
+    "../folder/m.gguf":    "nn dequantize m.gguf -o {}",
     "link.gguf":           "nn compile m.gguf -o {}",
-    "../work/link.gguf":   "nn compile m.gguf --listing -o {}",
+    "../folder/link.gguf": "nn compile m.gguf --listing -o {}",
     "m.dis":               "nn extract m.dis -o {}",
     "m.onnx":              "nn import m.onnx -o {}",
     "hello.s":             "dis asm hello.s -o {}",
     "key":                 "dis sign m.dis --key key -o {}",
     "hello.dis":           "dis trace -o {} hello.dis",
     "./hello.dis":         "dis profile --flame {} hello.dis",
-    "../work/hello.dis":   "dis profile --stdout {} hello.dis",
+    "../folder/hello.dis": "dis profile --stdout {} hello.dis",
     "tree/hello.dis":      "dis trace --root tree -o {} /hello.dis",
     "./x.npy":             "dis trace -o {} m.dis x.npy",
 }
@@ -48,7 +48,7 @@ def originals(tmp_path_factory):
     from llmbol_core import deploy
     from llmbol_core.nn import checkpoint
 
-    folder = tmp_path_factory.mktemp("outputs") / "work"
+    folder = tmp_path_factory.mktemp("outputs") / "folder"
     shutil.copytree(SPECS, folder)
     shutil.copy(folder / "data/digits.npz", folder / "other.npz")
     checkpoint.save(build_model("m", [2]).linear(2, 32).relu().build(), str(folder / "m.gguf"))
