@@ -36,8 +36,6 @@ _PARTS = 8
 class Stage:
     """Some operations, and what the host does before them."""
 
-    is_native = True
-
     def __init__(self) -> None:
         self.forward: list[Operation] = []
         self.backward: list[Operation] = []
@@ -202,8 +200,6 @@ class DropoutStage(Stage):
 
 class HostStage(Stage):
     """A layer that computes by itself, in NumPy."""
-
-    is_native = False
 
     def __init__(self, layer: Module, source: Flow, result: Flow, batch: int) -> None:
         super().__init__()

@@ -42,7 +42,6 @@ class Lowered:
         self.inputs = emitter.inputs
         self.kept_bytes, self.read_bytes = emitter.kept_bytes, emitter.read_bytes
         self.least, self.heavy = emitter.least, emitter.heavy
-        self.output_shapes = [shape for _, shape in outputs]
         self.externals = len(self.inputs) + len(outputs)
         for number, (room, _) in enumerate(outputs):
             room.external = len(self.inputs) + number
