@@ -179,6 +179,7 @@ if ! command -v "$2" >/dev/null; then
     exit 127
 fi
 log=.llmbol-$1.log
+: >"$log"
 nohup "$2" WORDS --name "$1" </dev/null >"$log" 2>&1 &
 tries=0
 while [ ! -s "$log" ] && kill -0 $! 2>/dev/null && [ $((tries += 1)) -le 20 ]; do sleep 1; done
