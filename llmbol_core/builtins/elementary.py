@@ -12,9 +12,14 @@ from typing import Any
 
 from llmbol_core.builtins import bessel, special
 from llmbol_core.vm.jit import angles, exponentials, hyperbolic
+from llmbol_core.vm.jit.realbits import size_of
 
 _WHOLE = 2.0**52
 """From here on every real is whole."""
+_HUGE, _HUGER = 0x41E00000, 0x43F00000
+"""High words of 2 ** 31 and 2 ** 64."""
+_NEAR_ONE = 0x3FEFFFFF, 0x3FF00000
+"""High words of the numbers whose logarithm has a series of its own in powers beyond 2 ** 31."""
 _UNDEFINED = -math.nan
 """What an undefined operation gives on the 386: a NaN whose sign bit is set."""
 
@@ -90,7 +95,7 @@ def _hypot(x: float, y: float) -> float:
 
 
 def power(x: float, y: float) -> float:
-    """Return x to the y; as in Inferno's library 1 to an infinite or undefined y is NaN."""
+    """Return x to the y as Inferno's library: 1 to an infinite or undefined y is NaN."""
     if math.isnan(y):
         return y
     if math.isinf(y) and abs(x) == 1:
@@ -100,8 +105,18 @@ def power(x: float, y: float) -> float:
     is_whole = math.fmod(y, 1) == 0
     if x < 0 and not is_whole:
         return _UNDEFINED
+    is_odd = x < 0 and math.fmod(y, 2) != 0
+    if x < 0 and size_of(y) > _HUGE:
+        return _negative_to_huge(x, y, -1.0 if is_odd else 1.0)
     found = exponentials.power(abs(x), y)
-    return -found if x < 0 and math.fmod(y, 2) else found
+    return -found if is_odd else found
+
+
+def _negative_to_huge(x: float, y: float, sign: float) -> float:
+    """Return x < 0 to a y beyond 2 ** 31: far from -1 without a sign, near it 0 or infinite."""
+    if _NEAR_ONE[0] <= size_of(x) <= _NEAR_ONE[1] and size_of(y) <= _HUGER:
+        return sign * (0.0 if y > 0 else math.inf)
+    return math.inf if (x < -1) == (y > 0) else 0.0
 
 
 def _pow_at_edge(x: float, y: float) -> float:

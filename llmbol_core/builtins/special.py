@@ -7,9 +7,9 @@ and recurrences. The coefficients stand in ``special_tables.py``.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import cache
+from functools import cache, reduce
 from typing import NamedTuple
 
 from llmbol_core.builtins import special_tables as tables
@@ -29,8 +29,9 @@ def polynomial(z: float, coefficients: Sequence[float]) -> float:
 # Trigonometric functions of all finite numbers
 
 
-_FRACTION = 1400
-"""Bits behind the point that pi/2 is needed with, so that large numbers can be reduced."""
+_DIGIT = 24
+"""Bits of the digits that numbers are multiplied by 2/pi in."""
+_MOST_DIGITS, _FEWEST_DIGITS = 66, 4
 
 
 class _Reduced(NamedTuple):
@@ -42,9 +43,10 @@ class _Reduced(NamedTuple):
 
 
 @cache
-def _half_pi() -> int:
-    """Return pi/2 with many bits, by Machin's formula."""
-    one = 1 << (_FRACTION + 64)
+def _pi_digits() -> tuple[list[int], list[float]]:
+    """Return the digits of 2/pi, and pi/2 as a sum of reals, each a digit; by Machin's formula."""
+    size = _DIGIT * (_MOST_DIGITS + 4)
+    one = 1 << size
 
     def arc_tangent(n: int) -> int:
         term, total, k, sign = one // n, 0, 1, 1
@@ -53,16 +55,67 @@ def _half_pi() -> int:
             term, k, sign = term // (n * n), k + 2, -sign
         return total
 
-    return (8 * arc_tangent(5) - 2 * arc_tangent(239)) >> 64
+    half_pi = 8 * arc_tangent(5) - 2 * arc_tangent(239)
+    inverse = one * one // half_pi
+    digits = [_digit(inverse, size - _DIGIT * i) for i in range(1, _MOST_DIGITS + 1)]
+    places = [_DIGIT * i - 1 for i in range(1, _FEWEST_DIGITS + 2)]
+    return digits, [math.ldexp(_digit(half_pi, size - at), -at) for at in places]
+
+
+def _digit(number: int, position: int) -> int:
+    """Return the digit whose last bit has this position."""
+    return number >> position & (1 << _DIGIT) - 1
 
 
 def _reduced(x: float) -> _Reduced:
-    half_pi, unit = _half_pi(), 1 << _FRACTION
-    scaled = int(Fraction(abs(x)) * unit)
-    n = (2 * scaled + half_pi) // (2 * half_pi)
-    rest = scaled - n * half_pi
-    value = rest / unit
-    return _Reduced(value, (rest - int(Fraction(value) * unit)) / unit, n & 3)
+    """Take multiples of pi/2 from the size of a large x, with as many digits as fdlibm does."""
+    fraction, exponent = math.frexp(abs(x))
+    number = int(math.ldexp(fraction, 3 * _DIGIT))
+    first = max(0, (exponent - 27) // _DIGIT)
+    count, above = _FEWEST_DIGITS, 0
+    while True:
+        point = _DIGIT * (count + first + 2) - exponent
+        product = _product(number, first, count)
+        quarters, rest = product >> point, product & (1 << point) - 1
+        is_upper = rest >> (point - 1)
+        if is_upper:
+            quarters, rest = quarters + 1, (1 << point) - rest
+        above = (rest.bit_length() - 1) // _DIGIT
+        if above >= _FEWEST_DIGITS:
+            break
+        count += _FEWEST_DIGITS - above
+    digits = [
+        math.ldexp(_digit(rest, _DIGIT * i), _DIGIT * i - point) for i in range(above, -1, -1)
+    ]
+    value, tail = _times_half_pi(digits)
+    return _Reduced(*((-value, -tail) if is_upper else (value, tail)), quarters & 3)
+
+
+def _product(number: int, first: int, count: int) -> int:
+    """Return the digits of a number of three times those of 2/pi, up to a place."""
+    digits, _ = _pi_digits()
+    total = 0
+    for i in range(count + 1):
+        for j in range(min(3, first + i + 1)):
+            factor = _digit(number, _DIGIT * (2 - j))
+            total += (factor * digits[first + i - j]) << _DIGIT * (count - i)
+    return total
+
+
+def _times_half_pi(digits: list[float]) -> tuple[float, float]:
+    """Return the product of a fraction, digits from the highest on, and pi/2 as two reals."""
+    _, half_pi = _pi_digits()
+    terms = [
+        _total(0.0, [half_pi[k] * digits[i - k] for k in range(min(len(half_pi), i + 1))])
+        for i in range(len(digits))
+    ]
+    value = _total(0.0, terms[::-1])
+    return value, _total(terms[0] - value, terms[1:])
+
+
+def _total(start: float, terms: list[float]) -> float:
+    """Return a sum that is rounded after each term; Python's own is more exact than Inferno's."""
+    return reduce(operator.add, terms, start)
 
 
 def sin(x: float) -> float:

@@ -242,13 +242,17 @@ def power(x: Real, y: Real) -> Real:
 
 @native
 def ten_to(n: Word) -> Real:
-    """Return 10 to the n, as a product of squares; of a tenth if n is negative."""
-    product, square = 1.0, 10.0
+    """Return 10 to the n, as a product of squares; of a tenth if n is negative.
+
+    As on the 386 a result with few digits is rounded from one with all of them.
+    """
+    product, square, unit = 1.0, 10.0, 1.0
     if n < 0:
-        n, square = 0 - n, 0.1
+        n, square, unit = 0 - n, 0.1, TWO_54 * TWO_54
+        product = unit
     while n != 0:
         if n & 1:
             product = product * square
         square = square * square
         n = n >> 1
-    return product
+    return product / unit
