@@ -42,7 +42,12 @@ def _run(command: str) -> NoReturn:
 
 
 def _end(status: int) -> None:
-    """End the process, its threads and handlers of the exit done; return if output is not."""
+    """End the process, its threads and handlers of the exit done; return if output is not.
+
+    What has failed or was stopped does not wait for code that is being compiled.
+    """
+    if status and "llmbol_core.native.jobs" in sys.modules:
+        sys.modules["llmbol_core.native.jobs"].end_at_once()
     getattr(threading, "_shutdown")()  # noqa: B009 -- what the interpreter itself begins with
     atexit._run_exitfuncs()
     try:

@@ -9,6 +9,7 @@ frame or the module return ``SWITCH``, those after which the process must stop r
 from __future__ import annotations
 
 import functools
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.scheduler import ReadyQueue, Scheduler
+
+
+_PATIENCE = 32
+"""Instructions that run before it is looked whether time is up: each of them can be long."""
 
 
 class Link(NamedTuple):
@@ -80,11 +85,12 @@ class Interpreter:
         One stretch ends where the frame or the module changes.
         """
         self.process = process
-        left = budget
+        left, until = budget, self.scheduler.until
+        most = budget if until is None else _PATIENCE
         goes_on = process.fault is None or self._take_fault(process)
         while goes_on and left:
             steps, fp, mp, pc = process.steps, process.fp >> 2, process.mp >> 2, process.pc
-            countdown = range(left - 1, -1, -1)
+            countdown = range(left - 1, max(left - most, 0) - 1, -1)
             try:
                 for left in countdown:  # noqa: B007 -- used behind the loop
                     pc = steps[pc](fp, mp)
@@ -102,7 +108,7 @@ class Interpreter:
                 if pc == YIELD:
                     break
                 goes_on = pc != STOP
-            if one_stretch:
+            if one_stretch or (until is not None and time.monotonic() > until):
                 break
         return budget - left, goes_on
 

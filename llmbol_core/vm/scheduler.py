@@ -64,6 +64,8 @@ class Scheduler:
         """Instructions run so far."""
         self.left: int | None = None
         """Instructions that may still run, if that is limited."""
+        self.until: float | None = None
+        """The moment of ``time.monotonic`` at which the program is stopped, if there is one."""
         self._ready = engine.ready_queue(self.processes)
         self._sleepers: list[tuple[float, int, Process, Finish]] = []
         self._sleeps = 0
@@ -161,6 +163,7 @@ class Scheduler:
 
         Raises LimitError and Deadlock.
         """
+        self.until = until
         while self.processes:
             self._poll(until)
             if not self._ready:

@@ -6,7 +6,6 @@ What is still waiting when Python's process ends is dropped.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import itertools
 import os
@@ -17,6 +16,7 @@ import weakref
 from collections import deque
 from dataclasses import dataclass, field
 
+from llmbol_core.native.jobs import wait_at_end
 from llmbol_core.vm.jit.kept import Made, Tier
 from llmbol_core.vm.jit.units import Source
 
@@ -47,7 +47,7 @@ class Background:
         self._ends = False
         self._thread = threading.Thread(target=self._work, name="compiler", daemon=True)
         self._thread.start()
-        atexit.register(self._stop)
+        wait_at_end(self, self._stop)
 
     def submit(self, order: Order, source: Source, gain: float) -> int:
         """Have a unit compiled well, the more gain the sooner; return the number of that."""

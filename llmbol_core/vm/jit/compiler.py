@@ -8,13 +8,15 @@ native interpreter goes on. Code that is in the cache is used as soon as it is a
 
 from __future__ import annotations
 
+import functools
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmbol_core.native.jobs import Job
 from llmbol_core.vm.jit.decoded import DecodedCode
 from llmbol_core.vm.jit.kept import CompileStats, Made, Part, Tier, kept_unit, key_of_unit
 from llmbol_core.vm.jit.modulecode import code_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompileStats", "Compiler", "Native"]
 
+_T = TypeVar("_T")
 _AT_ONCE = 0.2
 """Seconds that compiling well may take to be done before it is known for how long the code runs."""
 _GRACE, _SHARE = 0.2, 0.3
@@ -104,22 +107,31 @@ class Quick:
     is_ordered: bool = False
 
 
-class Compiler:
-    """Compiles for one machine; with ``at_once``, whatever is asked for, before it goes on."""
+class _Late(Exception):
+    """The program's time is up before something is made."""
 
-    def __init__(self, at_once: bool = False) -> None:
+
+class Compiler:
+    """Compiles for one machine; with ``at_once``, whatever is asked for, before it goes on.
+
+    ``until`` tells the moment of ``time.monotonic`` after which the program does not wait for it.
+    """
+
+    def __init__(
+        self, at_once: bool = False, until: Callable[[], float | None] = lambda: None
+    ) -> None:
         self.stats = CompileStats()
         self.watches = False
         """Whether it is worth to tell where the program spends its time."""
-        self._at_once = at_once
+        self._at_once, self._until = at_once, until
         self._began, self._waited = time.perf_counter(), 0.0
         self._order: Order | None = None
         self._orders: dict[int, Quick] = {}
 
     def hot(self, native: Native, pc: int, frame: HeapType) -> bool:
-        """Have the function at a pc compiled, given its frame's layout; false if it is not to be.
+        """Have the function at a pc compiled, given its frame's layout.
 
-        It is there when this returns, or some time later.
+        Return whether the pc is to be watched: it is an entry to machine code now, or may be later.
         """
         if native.decoded.is_entry(pc):
             return True
@@ -130,10 +142,14 @@ class Compiler:
             if made is not None:
                 self._install(Quick(native, pc, frame, None), made)
                 self.stats.seconds += time.perf_counter() - began
-                return True
-        is_wanted = self._compile(native, pc, frame)
-        self._waited += time.perf_counter() - began
-        return is_wanted
+                return native.decoded.is_entry(pc)
+        try:
+            return self._compile(native, pc, frame)
+        except _Late:
+            native.decoded.watch_longer(pc, 1)
+            return True
+        finally:
+            self._waited += time.perf_counter() - began
 
     @property
     def is_busy(self) -> bool:
@@ -172,9 +188,7 @@ class Compiler:
         return None if self._at_once else background.background()
 
     def _compile(self, native: Native, pc: int, frame: HeapType) -> bool:
-        from llmbol_core.vm.jit.units import source_of
-
-        source = source_of(native.regions, pc, frame)
+        source = self._source(native, pc, frame)
         if source is None:
             return False
         thread, is_short = self._thread(), source.cost(Tier.BEST) <= _AT_ONCE
@@ -186,7 +200,30 @@ class Compiler:
         self._make(quick, tier)
         if is_short and tier is Tier.QUICK:
             self._improve(quick)
-        return True
+        return native.decoded.is_entry(pc)
+
+    def _apart(self, function: Callable[[], _T]) -> _T:
+        """Call a function in another thread, so that the process can be stopped meanwhile.
+
+        Raises what it raises, and _Late.
+        """
+        until = self._until()
+        if until is not None and time.monotonic() >= until:
+            raise _Late
+        job = Job(function)
+        if not job.wait(until):
+            raise _Late
+        return job.result()
+
+    def _source(self, native: Native, pc: int, frame: HeapType) -> Source | None:
+        """Return what an instruction's code is made from; None if it is too long to compile."""
+
+        def found() -> Source | None:
+            from llmbol_core.vm.jit.units import source_of
+
+            return source_of(native.regions, pc, frame)
+
+        return self._apart(found)
 
     def _can_wait(self, seconds: float) -> bool:
         """Whether the program can be kept waiting for so long."""
@@ -196,17 +233,19 @@ class Compiler:
     def _submit(self, thread: Background, quick: Quick) -> None:
         from llmbol_core.vm.jit.background import Order
 
-        assert quick.source is not None
+        source = quick.source
+        assert source is not None
+        self._apart(lambda: source.text)
         if self._order is None:
             self._order = Order()
-        gain = quick.seconds - quick.source.cost(Tier.BEST)
-        self._orders[thread.submit(self._order, quick.source, gain)] = quick
+        gain = quick.seconds - source.cost(Tier.BEST)
+        self._orders[thread.submit(self._order, source, gain)] = quick
 
     def _make(self, quick: Quick, tier: Tier) -> None:
         """Compile a unit now."""
         assert quick.source is not None
         began = time.perf_counter()
-        made = quick.source.compile(tier)
+        made = self._apart(functools.partial(quick.source.compile, tier))
         self._install(quick, made)
         self.stats.seconds += time.perf_counter() - began
 
@@ -217,20 +256,24 @@ class Compiler:
         """
         if quick.is_ordered or (quick.source is None and quick.seconds < _WORTH_A_LOOK):
             return
-        if quick.source is None:
-            from llmbol_core.vm.jit.units import source_of
+        try:
+            if quick.source is None:
+                quick.source = self._source(quick.native, quick.pc, quick.frame)
+            thread, source = self._thread(), quick.source
+            quick.is_ordered = source is None or self._is_worth(source, quick.seconds)
+            if quick.is_ordered and source is not None and thread is not None:
+                self._submit(thread, quick)
+            elif quick.is_ordered and source is not None:
+                self._make(quick, Tier.BEST)
+        except _Late:
+            quick.is_ordered = False
 
-            quick.source = source_of(quick.native.regions, quick.pc, quick.frame)
-        thread, source = self._thread(), quick.source
-        if source is None or quick.seconds > source.cost(Tier.BEST):
-            quick.is_ordered = True
-        elif thread is not None:
-            cost = source.cost(Tier.BEST)
-            quick.is_ordered = cost <= _AT_ONCE or quick.seconds > cost / 2
-        if quick.is_ordered and source is not None and thread is not None:
-            self._submit(thread, quick)
-        elif quick.is_ordered and source is not None:
-            self._make(quick, Tier.BEST)
+    def _is_worth(self, source: Source, seconds: float) -> bool:
+        """Whether a unit that has run for so long is worth to be compiled well."""
+        cost = source.cost(Tier.BEST)
+        if self._thread() is None:
+            return seconds > cost
+        return cost <= _AT_ONCE or seconds > cost / 2
 
     def _install(self, quick: Quick, made: Made) -> None:
         from llmbol_core.native.image import load_object

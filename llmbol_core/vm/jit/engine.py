@@ -113,7 +113,7 @@ class JitEngine(Population):
         """What compiles for this machine; most programs are over before they need it."""
         from llmbol_core.vm.jit.compiler import Compiler
 
-        return Compiler(self.at_once)
+        return Compiler(self.at_once, lambda: self.scheduler.until)
 
     @property
     def compiled(self) -> CompileStats | None:
@@ -248,7 +248,7 @@ class JitEngine(Population):
         if self._base is None:
             return False
         ran = WORTH_COMPILING if self.at_once else self.scheduler.instructions
-        self._native = STARTUP.get(ran)
+        self._native = STARTUP.get(ran, self.scheduler.until)
         if self._native is None:
             return False
         self._run = self._native.run
@@ -328,9 +328,11 @@ class JitEngine(Population):
         """Have a function compiled that has run often, or never ask again."""
         native, pc = self._native_of(process.module), process.pc
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
-        is_entry = self.compiler.hot(native, pc, frame) and native.decoded.is_entry(pc)
-        if not is_entry:
+        if not self.compiler.hot(native, pc, frame):
             native.decoded.unwatch(pc)
+        until = self.scheduler.until
+        if until is not None and time.monotonic() > until:
+            self._words[_FUEL] = 0
 
     def _map_types(self) -> None:
         """Tell native code the sizes and pointers of all types of the heap."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from array import array
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from llmbol_core.native.jobs import Job
 from llmbol_core.vm.jit.identity import digest
 
 
@@ -34,24 +36,37 @@ class _Startup:
     def __init__(self) -> None:
         self._found: NativeInterpreter | None = None
         self._is_missing = False
+        self._job: Job[bytes] | None = None
 
-    def get(self, ran: int) -> NativeInterpreter | None:
+    def get(self, ran: int, until: float | None) -> NativeInterpreter | None:
         """Return the interpreter, if that is worth it for a program that ran so many instructions.
 
-        Making it takes a fifth of a second; another thread would take longer, as it would have to
-        wait for Python's lock again and again.
+        Making it takes a fifth of a second, which is waited for up to a moment of
+        ``time.monotonic``: if the program went on meanwhile it would take far longer.
         """
         if self._found is None and ran >= WORTH_LOADING:
             data = None if self._is_missing else _cached()
             self._is_missing = data is None
             if data is None and ran >= WORTH_COMPILING:
-                data = _compiled()
+                data = self._made(until)
             if data is not None:
                 self._found = _load(data)
         return self._found
 
+    def _made(self, until: float | None) -> bytes | None:
+        job = self._job or Job(_compiled)
+        is_over = job.wait(until)
+        self._job = None if is_over else job
+        return job.result() if is_over else None
+
+    def forget_job(self) -> None:
+        """Do not wait for a thread that is not there any more."""
+        self._job = None
+
 
 STARTUP = _Startup()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=STARTUP.forget_job)
 
 
 def _key() -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import io
+import signal
+import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LimitError, Trap, UsageError
+from llmbol_core.native import llvm
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.jit import background
@@ -134,6 +138,47 @@ def test_limits_stop_an_endless_loop(limits):
     with pytest.raises(LimitError):
         run(assemble(ENDLESS), limits=limits)
     assert time.process_time() - began < 2.0
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """Let what is compiled not be done before the test is; yield what happens as it begins."""
+    begins: list[Callable[[], object]] = []
+    ends, compile_text = threading.Event(), llvm.compile_text
+
+    def wait(*given, **named):
+        for function in begins:
+            function()
+        assert ends.wait(60)
+        return compile_text(*given, **named)
+
+    monkeypatch.setattr(llvm, "compile_text", wait)
+    yield begins
+    ends.set()
+
+
+def test_time_ends_while_code_is_compiled(compiling):
+    begun = threading.Event()
+    compiling.append(begun.set)
+    code = f"movw $2,72(fp)\n{ENDLESS}"
+    with InfernoVM(limits=Limits(seconds=0.2), engine=engine("jit")) as vm:
+        vm.load_module("test", assemble(code))
+        for _ in range(2):
+            with pytest.raises(LimitError, match="time limit: the program was stopped"):
+                vm.execute("test", "main")
+    assert begun.is_set()
+    assert vm.heap.objects == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals go to no thread here")
+def test_a_key_stops_a_program_while_code_is_compiled(compiling):
+    thread = threading.get_ident()
+    compiling.append(lambda: signal.pthread_kill(thread, signal.SIGINT))
+    with InfernoVM(engine=engine("jit")) as vm:
+        vm.load_module("test", assemble(f"movw $3,72(fp)\n{ENDLESS}"))
+        with pytest.raises(KeyboardInterrupt):
+            vm.execute("test", "main")
+    assert vm.heap.objects == 0
 
 
 COUNTED = """
