@@ -32,11 +32,6 @@ class StorageType:
         return self.layout.itemsize
 
     @property
-    def bits_per_weight(self) -> float:
-        """How many bits one weight takes, scales included."""
-        return 8 * self.block_bytes / self.elements
-
-    @property
     def is_blocked(self) -> bool:
         """Whether several weights share a block."""
         return self.elements > 1

@@ -131,7 +131,6 @@ class Stepper:
         self._add_loss(loss_stage)
         self._forward = _runs([*self.stages, loss_stage], "forward")
         self._backward = _runs([loss_stage, *self.stages[::-1]], "backward")
-        self._loss_backward = loss_stage
 
     # ---- stages ----
 

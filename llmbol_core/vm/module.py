@@ -179,11 +179,6 @@ class Module:
     source_path: str | None = None
     signature: bytes | None = None
 
-    @cached_property
-    def types_by_id(self) -> dict[int, TypeDescriptor]:
-        """The type descriptors by number."""
-        return {t.id: t for t in self.types}
-
     @property
     def has_entry(self) -> bool:
         """Whether the entry point means something: both its pc and its type exist."""

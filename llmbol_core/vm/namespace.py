@@ -291,10 +291,6 @@ class Namespace:
             return False
         return True
 
-    def _check_directory(self, real: Path) -> None:
-        if not modes.S_ISDIR(self._tree.status(real).st_mode):
-            raise FileFault(ENOTDIR)
-
     def _check_writable(self, is_write: bool) -> None:
         if is_write and not self.writable:
             raise FileFault(EPERM)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import struct
 import threading
@@ -80,12 +79,6 @@ def _word(parameter: Parameter, argument: Any) -> bytes:
     if isinstance(argument, np.ndarray):
         return struct.pack("<Q", argument.__array_interface__["data"][0])
     return struct.pack("<Q", argument or 0)
-
-
-@functools.cache
-def kernel_digest() -> str:
-    """Return what tells the code of all kernels from that of other versions."""
-    return hashlib.sha256(_sources().encode()).hexdigest()
 
 
 def address_of(kernel: Kernel) -> int:
