@@ -31,13 +31,15 @@ def cluster() -> NoReturn:
 
 
 def _run(command: str) -> NoReturn:
-    main: Callable[[], NoReturn] = import_module(f"llmbol_cli.{command}").main
     try:
+        main: Callable[[], NoReturn] = import_module(f"llmbol_cli.{command}").main
         main()
     except SystemExit as end:
         if isinstance(end.code, int):
             _end(end.code)
         raise
+    except KeyboardInterrupt:  # so early that nothing has begun
+        _end(130)
     raise AssertionError("a command ends by exiting")
 
 

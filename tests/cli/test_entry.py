@@ -37,6 +37,16 @@ def test_what_waits_for_the_end_is_done():
     assert out.splitlines()[1:] == ["thread", "handler"]
 
 
+def test_an_interruption_while_the_command_is_loaded_ends_it_quietly():
+    interrupted = (
+        "finder = type('F', (), {'find_spec': lambda self, name, *rest: interrupt(name)})()\n"
+        "def interrupt(name):\n"
+        "    if name == 'llmbol_cli.nn': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, finder)\n"
+    )
+    assert ended(f"\n{interrupted}entry.nn()", "layers") == (130, "", "")
+
+
 def test_a_full_disk_is_noticed():
     with open("/dev/full", "w") as full:
         status, _, err = ended("entry.nn()", "layers", out=full.fileno())
