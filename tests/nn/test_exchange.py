@@ -56,6 +56,24 @@ def test_there_and_back(folder, ending, rng):
     np.testing.assert_allclose(load_for_inference(again).run(x), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_what_no_runtime_here_can_run_is_read_again(tmp_path, monkeypatch, rng):
+    """ONNX's reference evaluator knows no recurrent network with ReLU."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    builder = build_model("net", [4, 3]).rnn(3, 5, nonlinearity="relu", sequence=False)
+    save(builder.linear(5, 2).build(), str(tmp_path / "net.gguf"))
+    source, target, again = (str(tmp_path / name) for name in ("net.gguf", "o.onnx", "again.gguf"))
+    row = export_file(source, target)
+    assert row.checked == "llmbol"
+    assert row.difference <= 1e-6
+    report = import_file(target, again, ImportOptions())
+    assert (report.row.difference, report.row.checked) == (None, None)
+    (note,) = report.notes
+    assert note.endswith("cannot run it: Unknown activation function 'Relu'")
+    x = rng.normal(size=(4, 4, 3)).astype(np.float32)
+    expected = load_for_inference(source).run(x)
+    np.testing.assert_allclose(load_for_inference(again).run(x), expected, rtol=1e-6, atol=1e-6)
+
+
 def state_of(folder) -> dict[str, np.ndarray]:
     return load(str(folder / "net.gguf")).network.state()
 
