@@ -115,8 +115,7 @@ class Region:
         """The instructions that control comes to otherwise than from the one before."""
         found = set(self.entries)
         for pc in self.pcs:
-            effect = self.code.instructions[pc].op.effect
-            goes_on = effect in (Effect.NEXT, Effect.WAIT)
+            goes_on = self.code.instructions[pc].op.effect is Effect.NEXT
             if pc not in self.native or not goes_on:
                 found.update(self.code.targets(pc))
         return found & set(self.pcs)
