@@ -150,6 +150,14 @@ class Binding:
 
         return bind
 
+    def include(self, other: Binding, adt: str) -> None:
+        """Bind what another module has of an ADT that both declare."""
+        self._handled[adt] = other._handled[adt]
+        for name in other._makers:
+            if name.startswith(f"{adt}."):
+                self._makers[name] = other._makers[name]
+                self._declarations[name] = other._declarations[name]
+
     def _declare(self, declaration: str, make: Callable[[Frame, Function], Direct]) -> None:
         names, _, text = declaration.partition(":")
         for name in names.replace(",", " ").split():

@@ -1,9 +1,9 @@
 """The digests of $Keyring and $Crypt: md4, md5, the sha family, and authentication codes.
 
 A digest is taken in pieces: each call adds bytes to a state, a new one if it is given nil, and
-returns it; a call with an array for the digest stores it there. Ciphers are in ``security.py``.
-What else these modules have, keys and certificates, is not here: a program that uses it does not
-link.
+returns it; a call with an array for the digest stores it there. Ciphers and numbers are in
+``security.py``. What else these modules have, keys and certificates, is not here: a program that
+uses it does not link.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ binding = Binding(
         x: int;
     };
     RC4state: adt {
+        x: int;
+    };
+    BFstate: adt {
+        x: int;
+    };
+    IPint: adt {
         x: int;
     };
     """,

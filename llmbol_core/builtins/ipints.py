@@ -233,6 +233,14 @@ def _modulo(x: int, y: int) -> int:
     return rest + y if rest < 0 else rest
 
 
+def _compare(x: int, y: int) -> int:
+    """Return how two numbers differ: by their signs, how many digits they have, their sizes."""
+    if (x < 0) != (y < 0):
+        return -2 if x < 0 else 2
+    by = _digits(x) - _digits(y)
+    return _with_sign(by, x) if by else (x > y) - (x < y)
+
+
 _binary("add", lambda x, y: x + y)
 _binary("sub", lambda x, y: x - y)
 _binary("mul", lambda x, y: x * y)
@@ -241,7 +249,7 @@ _binary("and", lambda x, y: _with_sign(abs(x) & abs(y), x))
 _binary("ori", lambda x, y: _joined(x, y, lambda a, b: a | b))
 _binary("xor", lambda x, y: _joined(x, y, lambda a, b: a ^ b))
 _binary("eq", lambda x, y: int(x == y), "int")
-_binary("cmp", lambda x, y: (x > y) - (x < y), "int")
+_binary("cmp", _compare, "int")
 
 
 @binding.function("IPint.div: fn(i1: self ref IPint, i2: ref IPint): (ref IPint, ref IPint)")

@@ -1,19 +1,24 @@
-"""The ciphers of $Keyring and $Crypt: AES, DES, IDEA and RC4, beside the digests.
+"""The ciphers of $Keyring and $Crypt beside the digests: AES, Blowfish, DES, IDEA and RC4.
 
 A key is set up once, with the vector that chaining begins with; each call encrypts or decrypts
 bytes where they are. The state keeps the vector, so that a long text can be given in pieces. The
 modes are those of Inferno's library, see keyring-crypt(2): AES in CBC mode takes a rest that is no
-whole block, which it masks with the encrypted vector.
+whole block, which it masks with the encrypted vector; Blowfish takes the words of a block with the
+lowest byte first. $Keyring has the numbers of $IPints too.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from llmbol_core.builtins.digest import BAD_KEY, binding
+from llmbol_core.builtins.ipints import binding as numbers
+from llmbol_core.builtins.ipints import random as random_number
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
@@ -31,12 +36,16 @@ _MOST_SKIPPED = 1 << 20
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A block cipher: its state's name, its block in bytes, how it takes a key, its modes."""
+    """A block cipher: its block in bytes, how it takes a key, its modes, what it is peculiar in."""
 
     name: str
     block: int
     keyed: Callable[[bytes], Any]
     modes: tuple[str, ...]
+    state: str
+    most_vector: float = math.inf
+    is_little: bool = False
+    """Whether words have their lowest byte first, which other libraries expect to be the last."""
 
 
 def _aes(key: bytes) -> Any:
@@ -60,6 +69,15 @@ def _idea(key: bytes) -> Any:
     return IDEA(_first(key, 16))
 
 
+def _blowfish(key: bytes) -> Any:
+    from cryptography.hazmat.decrepit.ciphers.algorithms import Blowfish
+
+    # A key is gone through in a circle, and the library wants no less than four bytes.
+    if not key:
+        raise Trap(BAD_KEY)
+    return Blowfish(key[:56] if len(key) > 3 else key * 4)
+
+
 def _first(key: bytes, size: int) -> bytes:
     if len(key) < size:
         raise Trap(BAD_KEY)
@@ -67,9 +85,10 @@ def _first(key: bytes, size: int) -> bytes:
 
 
 ALGORITHMS = (
-    Algorithm("aes", 16, _aes, ("cbc",)),
-    Algorithm("des", 8, _des, ("ecb", "cbc")),
-    Algorithm("idea", 8, _idea, ("ecb", "cbc")),
+    Algorithm("aes", 16, _aes, ("cbc",), "AESstate"),
+    Algorithm("des", 8, _des, ("ecb", "cbc"), "DESstate"),
+    Algorithm("idea", 8, _idea, ("ecb", "cbc"), "IDEAstate"),
+    Algorithm("blowfish", 8, _blowfish, ("cbc",), "BFstate", most_vector=8, is_little=True),
 )
 
 
@@ -78,7 +97,7 @@ class Chain:
 
     def __init__(self, algorithm: Algorithm, key: bytes, vector: bytes | None) -> None:
         """Set up a key. Raises Trap if it or the vector do not fit the algorithm."""
-        if vector is not None and len(vector) < algorithm.block:
+        if vector is not None and not algorithm.block <= len(vector) <= algorithm.most_vector:
             raise Trap(BAD_VECTOR)
         self.algorithm = algorithm
         self.vector = bytes(algorithm.block) if vector is None else vector[: algorithm.block]
@@ -98,7 +117,8 @@ class Chain:
 
         block = self.algorithm.block
         whole = len(data) // block * block
-        done = self._run(CBC(self.vector), data[:whole], decrypts)
+        vector = _turned(self.vector) if self.algorithm.is_little else self.vector
+        done = self._run(CBC(vector), data[:whole], decrypts)
         if whole:
             self.vector = (data[:whole] if decrypts else done)[-block:]
         if rest := data[whole:]:
@@ -110,7 +130,17 @@ class Chain:
         from cryptography.hazmat.primitives.ciphers import Cipher
 
         cipher = Cipher(self._key, mode)
-        return bytes((cipher.decryptor() if decrypts else cipher.encryptor()).update(data))
+        step = cipher.decryptor() if decrypts else cipher.encryptor()
+        if self.algorithm.is_little:
+            return _turned(step.update(_turned(data)))
+        return bytes(step.update(data))
+
+
+def _turned(data: bytes) -> bytes:
+    """Return words with their bytes the other way round."""
+    words = array("I", data)
+    words.byteswap()
+    return words.tobytes()
 
 
 class Stream:
@@ -146,6 +176,14 @@ class Stream:
 
 
 # The functions
+
+binding.include(numbers, "IPint")
+
+
+@binding.function("IPint.random: fn(minbits, maxbits: int): ref IPint")
+def random(call: HostCall, least: int, most: int) -> int:
+    """Return a random number of so many bits at most."""
+    return random_number(call, most)
 
 
 def _window(data: Any, count: int) -> Any:
@@ -189,7 +227,7 @@ def _mode(algorithm: Algorithm, mode: str) -> Callable[[HostCall, int, Any, int,
 
 
 for _algorithm in ALGORITHMS:
-    _type = f"{_algorithm.name.upper()}state"
+    _type = _algorithm.state
     binding.function(f"{_algorithm.name}setup: fn(key, ivec: array of byte): ref {_type}")(
         _setup(_algorithm)
     )

@@ -31,6 +31,10 @@ PRINTED = [
      "167fe1918ac0df457fcd456968304b162a3d6b2dbfe6a0b3"),
     ("idea", "cbc", row(16, 9), row(8, 2), row(24, 3),
      "33130e54ade2ccddba7d42324a554ff13c6a8c1083692c73"),
+    ("blowfish", "cbc", row(7, 9), row(8, 2), row(24, 3),
+     "57acc123d023acd44d262bc864e0acbb1f94fb1ad8cafbcf"),
+    ("blowfish", "cbc", row(2, 9), None, row(24, 3),
+     "98717ee816bcfbe56a01e595521a1a7a3edaf0723077538c"),
 ]
 # fmt: on
 
@@ -71,6 +75,8 @@ def test_the_stream_cipher_goes_on_back_and_ahead(call):
         ("aessetup", (row(15, 1), None), "bad encryption key"),
         ("aessetup", (row(16, 1), row(3, 1)), "bad ivec"),
         ("dessetup", (None, None), "bad encryption key"),
+        ("blowfishsetup", (b"", None), "bad encryption key"),
+        ("blowfishsetup", (row(8, 1), row(9, 1)), "bad ivec"),
         ("desecb", (NIL, row(8, 1), 8, 0), "dereference of nil"),
         ("desecb", (NIL, row(8, 1), 7, 0), "data not multiple of block size"),
         ("desecb", (NIL, row(8, 1), 16, 0), "array bounds error"),
