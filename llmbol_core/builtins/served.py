@@ -74,6 +74,8 @@ class Server:
 class ServedFile(OpenFile):
     """One open of a served file."""
 
+    permission, device = 0o660, "s"
+
     def __init__(self, path: str, mode: int, server: Server, fid: int) -> None:
         super().__init__(path, mode)
         self._server, self._fid = server, fid

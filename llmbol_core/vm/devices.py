@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 
-from llmbol_core.vm.openfile import OREAD, OWNER, Dir, OpenFile, name_of
+from llmbol_core.vm.openfile import OREAD, OWNER, OpenFile, name_of
 
 _MOST_RANDOM = 1 << 16
 
@@ -21,13 +21,12 @@ _MOST_RANDOM = 1 << 16
 class Device(OpenFile):
     """A file whose content a function makes, given the number of bytes and the offset."""
 
+    device = "c"
+
     def __init__(self, path: str, mode: int, source: Callable[[int, int], bytes]) -> None:
         super().__init__(path, mode)
         self._source = source
-
-    def stat(self) -> Dir:
-        """Describe the device."""
-        return Dir(name_of(self.path), mode=0o666, device_type=ord("c"))
+        self.permission = permission(name_of(path))
 
     def _read(self, count: int, offset: int) -> bytes:
         return self._source(count, offset)
@@ -40,6 +39,7 @@ class Console(OpenFile):
     """Standard input and output as one file."""
 
     is_stream = True
+    device = "c"
 
     def __init__(self, path: str, mode: int, streams: tuple[OpenFile, OpenFile]) -> None:
         super().__init__(path, mode)
@@ -69,6 +69,13 @@ SOURCES: dict[str, Callable[[int, int], bytes]] = {
     "user":    _text(lambda: OWNER),
 }
 # fmt: on
+
+
+def permission(name: str) -> int:
+    """Return who may do what with a device."""
+    if name in ("cons", "null"):
+        return 0o666
+    return 0o444 if name == "random" else 0o644
 
 
 def open_device(path: str, mode: int = OREAD) -> OpenFile:

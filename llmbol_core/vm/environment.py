@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from llmbol_core.vm.devices import SOURCES, Console, open_device
+from llmbol_core.vm.devices import SOURCES, Console, open_device, permission
+from llmbol_core.vm.madetree import MadeFile
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
 
@@ -120,9 +122,11 @@ class Environment:
         ]
         names = namespace or Namespace()
         if names.has_root:
-            names.provide("/dev/cons", lambda path, mode: Console(path, mode, (files[0], files[1])))
+            console = partial(Console, streams=(files[0], files[1]))
+            names.provide("/dev/cons", MadeFile(console, device="c", permission=0o666))
             for name in SOURCES:
-                names.provide(f"/dev/{name}", open_device)
+                made = MadeFile(open_device, device="c", permission=permission(name))
+                names.provide(f"/dev/{name}", made)
         for number in (1, 2):
             files[number].output = number if isinstance(files[number], Stream) else 0
         environment = cls(names, Descriptors(files))

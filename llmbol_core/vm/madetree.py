@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from llmbol_core.vm.hosttree import Path
 from llmbol_core.vm.openfile import (
@@ -81,9 +82,14 @@ class MadeTree:
         """Describe a file."""
         name = name_of(text)
         if self.is_directory(path):
+            name = name if path else f"#{self.device}"
             return Dir(name, qid_type=QTDIR, mode=DMDIR | 0o555, device_type=ord(self.device))
         mode, length = self.permission(path), self.length(path)
         return Dir(name, mode=mode, length=length, device_type=ord(self.device))
+
+    def entry(self, name: str) -> Dir:
+        """Describe the tree where it is listed, under the name by which it is shown there."""
+        return replace(self.stat(name, ()), name=name)
 
     def open(self, text: str, path: Path, access: int) -> OpenFile:
         """Open a file, or a directory for reading."""
@@ -100,12 +106,23 @@ class MadeTree:
 class MadeFile(MadeTree):
     """A tree that is one file only; ``withdraw`` takes it away."""
 
-    def __init__(self, server: Server, withdraw: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        withdraw: Callable[[], object] = lambda: None,
+        device: str = "s",
+        permission: int = 0o660,
+    ) -> None:
         self._server, self._withdraw = server, withdraw
+        self.device, self._permission = device, permission
 
     def names(self, path: Path) -> list[str]:
         """Raise what says that the tree is a file, with nothing behind it."""
         raise missing() if path else no_directory()
+
+    def permission(self, path: Path) -> int:
+        """Return who may do what with the file."""
+        return self._permission
 
     def open_file(self, text: str, path: Path, access: int) -> OpenFile:
         """Open the file."""
@@ -131,6 +148,10 @@ class ShownFiles(MadeTree):
         if not path:
             return sorted(self._shown())
         return self._file(path).names(path[1:])
+
+    def permission(self, path: Path) -> int:
+        """Return who may do what with a file."""
+        return self._file(path).permission(path[1:])
 
     def open_file(self, text: str, path: Path, access: int) -> OpenFile:
         """Open a file."""

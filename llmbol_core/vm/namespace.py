@@ -226,8 +226,7 @@ class Namespace:
 
     def provide(self, name: str, tree: Server | MadeTree) -> None:
         """Show a file that a server opens, or a tree, whatever else there is under this name."""
-        made = tree if isinstance(tree, MadeTree) else MadeFile(tree, lambda: None)
-        self._made[clean(name)] = made
+        self._made[clean(name)] = tree if isinstance(tree, MadeTree) else MadeFile(tree)
 
     def shown_in(self, place: Path) -> dict[str, MadeTree]:
         """Return the made-up files that are shown in a directory, by name."""
@@ -342,7 +341,7 @@ class Namespace:
 
     def _list(self, place: Path, union: list[Path]) -> list[Dir]:
         """Return the entries of a directory, with the files served there."""
-        entries = [made.stat(name, ()) for name, made in self.shown_in(place).items()]
+        entries = [made.entry(name) for name, made in self.shown_in(place).items()]
         for directory in union:
             for name in self._names(directory):
                 if (*place, name) in self._made:

@@ -113,11 +113,12 @@ class Dir:
 class OpenFile:
     """A file somebody holds open: its path in the tree, its mode, its offset.
 
-    Subclasses say how bytes come and go; this class checks modes and keeps the offset and the
-    number of descriptors.
+    Subclasses say how bytes come and go, and what ``stat`` tells, for which there are permission
+    and device; this class checks modes and keeps the offset and the number of descriptors.
     """
 
     is_stream = False
+    permission, device = 0o666, "\0"
     waits_for_processes = False
     """Whether reads and writes that must wait do so for other processes of the machine."""
     output = 0
@@ -171,7 +172,7 @@ class OpenFile:
 
     def stat(self) -> Dir:
         """Describe the file."""
-        return Dir(name_of(self.path), mode=0o666)
+        return Dir(name_of(self.path), mode=self.permission, device_type=ord(self.device))
 
     def entries(self) -> list[Dir]:
         """Return the next entries of a directory, none at its end."""
@@ -291,6 +292,7 @@ class Stream(OpenFile):
     """
 
     is_stream = True
+    device = "c"
 
     def __init__(self, path: str, mode: int, host: BinaryIO) -> None:
         super().__init__(path, mode)
@@ -341,6 +343,7 @@ class PipeEnd(OpenFile):
     """
 
     is_stream = True
+    permission, device = 0o660, "|"
     waits_for_processes = True
 
     def __init__(self, path: str, incoming: _Channel, outgoing: _Channel) -> None:

@@ -101,7 +101,7 @@ class ProcessFiles(MadeTree):
 
     def permission(self, path: Path) -> int:
         """Return what can be done: write to ctl, read everything else."""
-        return 0o200 if path[1] == "ctl" else 0o400
+        return 0o200 if path[1] == "ctl" else 0o444
 
     def open_file(self, text: str, path: Path, access: int) -> OpenFile:
         """Open a file of a process."""

@@ -31,11 +31,15 @@ _MOST_IN_VARIABLE = (1 << 14) - 1
 _FD_PERMISSIONS = {OREAD: 0o400, OWRITE: 0o200, ORDWR: 0o600}
 
 
-def text_file(text: str, access: int, make: Callable[[], str]) -> OpenFile:
+def text_file(
+    text: str, access: int, make: Callable[[], str], permission: int = 0o444, device: str = "p"
+) -> OpenFile:
     """Return an open file that can only be read, whose content is made for each read."""
     if access != OREAD:
         raise FileFault(EPERM)
-    return Device(text, access, lambda count, at: make().encode()[at : at + count])
+    file = Device(text, access, lambda count, at: make().encode()[at : at + count])
+    file.permission, file.device = permission, device
+    return file
 
 
 def describe_open_file(number: int, file: OpenFile) -> str:
@@ -135,7 +139,7 @@ class DescriptorFiles(MadeTree):
         descriptors = self._asking().descriptors
         file = descriptors[number]
         if is_control:
-            return text_file(text, access, lambda: describe_open_file(number, file))
+            return text_file(text, access, lambda: describe_open_file(number, file), 0o400, "d")
         if file.mode not in (ORDWR, access):
             raise FileFault(EBADUSE)
         return file

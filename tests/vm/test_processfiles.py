@@ -14,7 +14,7 @@ from llmbol_core.errors import Deadlock
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import OREAD, OWRITE, FileFault
+from llmbol_core.vm.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile
 
 DATA = Path(__file__).parent / "data"
 
@@ -93,6 +93,32 @@ def test_what_cannot_be_opened(machine, name, mode, why):
     with pytest.raises(FileFault) as fault:
         machine.environment.namespace.open(name, mode)
     assert str(fault.value) == why
+
+
+# fmt: off
+DESCRIBED = [
+    ("/dev/cons",     "cons",   0o666, "c"),
+    ("/dev/time",     "time",   0o644, "c"),
+    ("/dev/random",   "random", 0o444, "c"),
+    ("/prog/1/ctl",   "ctl",    0o200, "p"),
+    ("/prog/1/fd",    "fd",     0o444, "p"),
+    ("/prog/1",       "1",      DMDIR | 0o555, "p"),
+    ("/env",          "#e",     DMDIR | 0o555, "e"),
+    ("/chan/served",  "served", 0o660, "s"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "called", "mode", "device"), DESCRIBED)
+def test_files_are_described_as_on_inferno(machine, name, called, mode, device):
+    space = machine.environment.namespace
+    space.serve("/chan", "served", OpenFile)
+    entry = space.stat(name)
+    assert (entry.name, entry.mode, chr(entry.device_type)) == (called, mode, device)
+    if not mode & DMDIR:
+        assert space.open(name, OWRITE if mode == 0o200 else OREAD).stat().mode in (mode, 0o666)
+    for listed in space.open("/chan", OREAD).entries():
+        assert (listed.name, listed.mode) == ("served", 0o660)
 
 
 def test_directories(machine):
