@@ -1,15 +1,14 @@
-"""Accuracy on the handwritten digits beside PyTorch's: the same recipe, many seeds each.
+"""Accuracy on the handwritten digits beside PyTorch's: the same recipe from the same seeds.
 
 All train 30 epochs with batches of 64, on 1437 samples; 360 are held out. PyTorch's means and
-deviations are those of five seeds, with its own start values and orders of the samples; what
-quantization changes was measured there with ten. A held-out sample is 0.28 %, and the mean of five
-seeds varies by several of them: twenty seeds say more exactly what is reached here.
+deviations are those of the seeds 0 to 4, what quantized weights change is the mean of the seeds 0
+to 9. Start values and orders of the samples are here what PyTorch draws for the same seeds, so that
+the runs can be held to each other and not only their means: but for what dropout draws, they agree.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +18,12 @@ from llmbol_core.nn.checkpoint import save
 from llmbol_core.nn.evaluate import evaluate_file, load_data
 from llmbol_core.nn.quantize import quantize_checkpoint
 from llmbol_core.nn.spec import parse_spec
-from llmbol_core.nn.train import train
+from llmbol_core.nn.train import run_to_end
+from llmbol_core.nn.trainer import Trainer
+from tests.nn.pytorch_random import PyTorchRandom
 
 pytestmark = pytest.mark.slow
 
-SEEDS, SEEDS_THERE = 20, 10
 SAMPLE = 100 / 360
 """What one held-out sample counts for, in percent."""
 
@@ -111,7 +111,10 @@ def reached(recipe: Recipe, seed: int, path: str) -> dict[str, float]:
     }
     spec = {"name": "digits", "input": {"shape": [8, 8], "scale": 0.0625}}
     model = parse_spec(json.dumps({**spec, "layers": recipe.layers, "train": training})).seeded()
-    run = train(model, load_data(model))
+    PyTorchRandom(seed).start(model.network)
+    trainer = Trainer(model, load_data(model))
+    trainer.order = PyTorchRandom(seed)
+    run = run_to_end(trainer)
     assert run.accuracy is not None
     save(model, path)
     found = {"f32": 100 * run.accuracy}
@@ -126,14 +129,16 @@ def reached(recipe: Recipe, seed: int, path: str) -> dict[str, float]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_accuracy_is_pytorchs(name, tmp_path, record_property):
     recipe = RECIPES[name]
-    rows = [reached(recipe, seed, str(tmp_path / "m.gguf")) for seed in range(SEEDS)]
+    rows = [reached(recipe, seed, str(tmp_path / "m.gguf")) for seed in range(10)]
     found = {kind: np.array([row[kind] for row in rows]) for kind in rows[0]}
-    record_property("accuracy", float(found["f32"].mean()))
-    assert found["f32"].mean() >= recipe.mean - recipe.deviation
+    mean = float(found["f32"][:5].mean())
+    record_property("f32", f"{mean:.2f}, stated {recipe.mean:.2f}")
+    assert mean >= recipe.mean - recipe.deviation
+    if not any(isinstance(layer, dict) and "Dropout" in layer for layer in recipe.layers):
+        assert abs(mean - recipe.mean) <= SAMPLE / 2
     for kind, stated in (("q8_0", recipe.q8_0), ("q4_0", recipe.q4_0)):
-        change = found[kind] - found["f32"]
-        # Both means are of a sample of seeds: they may differ by two errors of a difference.
-        error = float(change.std(ddof=1)) * math.sqrt(1 / SEEDS + 1 / SEEDS_THERE)
-        record_property(kind, f"{change.mean():+.2f}, stated {stated:+.2f}, error {error:.2f}")
-        assert change.mean() >= min(stated, 0) - 2 * error
+        change = float((found[kind] - found["f32"]).mean())
+        record_property(kind, f"{change:+.2f}, stated {stated:+.2f}")
+        # PyTorch itself differs from what it gave elsewhere by one or two of the 3600 samples.
+        assert change >= min(stated, 0) - 0.2 * SAMPLE - 1e-9
     assert (found["f32"] - found["q8_0"]).max() <= SAMPLE + 1e-9
