@@ -103,6 +103,8 @@ class Flow:
     """Whether negative values were made 0: the gradient is that before, 0 where the value is."""
     passing: bool = False
     """Whether the gradient is there for one part of the batch at a time."""
+    is_free: bool = False
+    """Whether nobody has said yet that it writes the gradient: that may become another array."""
 
     @classmethod
     def vector(cls, batch: int, shape: Shape, needs: bool) -> Flow:

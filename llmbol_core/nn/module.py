@@ -207,9 +207,11 @@ class Module(Declared, family="layer"):
     def _rehome(self, kind: str) -> None:
         """Move the arrays of one kind into one vector."""
         places = [
-            (getattr(m, kind), name) for m in self.list_modules() for name in getattr(m, kind)
+            (arrays, name, array)
+            for arrays in (getattr(module, kind) for module in self.list_modules())
+            for name, array in arrays.items()
         ]
-        distinct = {id(arrays[name]): arrays[name] for arrays, name in places}
+        distinct = {id(array): array for _, _, array in places}
         if not distinct:
             return
         flat = np.concatenate([value.ravel() for value in distinct.values()])
@@ -218,8 +220,8 @@ class Module(Declared, family="layer"):
             key: flat[end - value.size : end].reshape(value.shape)
             for (key, value), end in zip(distinct.items(), ends, strict=True)
         }
-        for arrays, name in places:
-            arrays[name] = views[id(arrays[name])]
+        for arrays, name, array in places:
+            arrays[name] = views[id(array)]
 
     def zero_grad_parameters(self) -> None:
         """Set all gradients to zero."""

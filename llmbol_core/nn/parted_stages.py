@@ -111,16 +111,18 @@ class ConvolutionStage(PartedStage):
         x, y, outs = source.grid, result.grid, self.layer.out_channels
         scratch, share = stage.scratch_for(self.whole)
         low = 0.0 if result.limited else NO_LIMIT
+        unused = x.border - self.layer.padding
+        start = source.value[unused * (x.line * x.is_image + x.row) :]
         stage.add_panels(
             stage.forward, gradients.ROWS_PRODUCT[False], outs,
-            source.value, *self._windows(x), x.line, self._kernels, outs, 1, result.values(),
+            start, *self._windows(x), x.line, self._kernels, outs, 1, result.values(),
             *y.steps, self._bias, y.samples, y.lines, y.rows, self.pieces, self.depth, outs, low,
             NOTHING, scratch, share,
         )  # fmt: skip
         g, layer = result.gradient_grid, self.layer
         stage.add_outer(
             stage.backward, (result.gradients(), *g.steps),
-            (source.value, *self._windows(x), x.line), (self._made, self.whole),
+            (start, *self._windows(x), x.line), (self._made, self.whole),
             (g.samples, g.lines, g.rows), (self.pieces, self.depth, outs),
             layer.grads["bias"] if layer.bias else None, continued=number > 0,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Stages of training that go over rows of numbers: activations, layer norm, residual paths."""
+"""Stages of training that go over rows of numbers: GELU and layer norm."""
 
 from __future__ import annotations
 
@@ -6,27 +6,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import elementwise, encoder_training, layouts, training
+from llmbol_core.ml.kernels import elementwise, encoder_training
 from llmbol_core.nn.flows import Flow, room
 from llmbol_core.nn.layers.normalization import LayerNorm
 from llmbol_core.nn.stages import Stage, lanes, limit_gradient
 
 Array = NDArray[Any]
-
-
-class ReluStage(Stage):
-    """A ReLU that stands alone: who takes its result makes the gradient that before it."""
-
-    def __init__(self, source: Flow, result: Flow) -> None:
-        super().__init__()
-        rows, size = source.grid.rows, source.grid.channels
-        relu = elementwise.UNARY_KERNELS["relu"]
-        self.add(self.forward, relu, rows, source.value, result.value, size, 0.0, 0.0)
-        if source.gradient is not None:
-            given = (result.gradient, source.gradient, size)
-            self.add(self.backward, layouts.copy, rows, *given)
-            if source.limited:
-                limit_gradient(self, source)
 
 
 class GeluStage(Stage):
@@ -65,32 +50,3 @@ class LayerNormStage(Stage):
             self.add(self.backward, encoder_training.layer_norm_gradient, rows, *back)
             if source.limited:
                 limit_gradient(self, source)
-
-
-class JoinStage(Stage):
-    """The end of a residual path: what came in, plus what the layers made of it."""
-
-    def __init__(self, source: Flow, inner: Flow, result: Flow) -> None:
-        super().__init__()
-        rows, size = result.grid.rows, result.grid.channels
-        add = elementwise.PAIR_KERNELS["add"]
-        self.add(self.forward, add, rows, source.value, inner.value, result.value, size)
-        d, g = result.gradient, inner.gradient
-        if inner.limited:
-            sizes = (size, size, size, size, 1)
-            self.add(self.backward, training.masked, rows, d, inner.value, g, *sizes)
-        else:
-            self.add(self.backward, layouts.copy, rows, d, g, size)
-
-
-class SplitStage(Stage):
-    """The beginning of a residual path: backward, the result's gradient comes to the layers'."""
-
-    def __init__(self, source: Flow, result: Flow) -> None:
-        super().__init__()
-        rows, size = source.grid.rows, source.grid.channels
-        add = elementwise.PAIR_KERNELS["add"]
-        given = (source.gradient, result.gradient, source.gradient, size)
-        self.add(self.backward, add, rows, *given)
-        if source.limited:
-            limit_gradient(self, source)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import gradients, layouts, training
+from llmbol_core.ml.kernels import gradients, layouts, strided, training
 from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.kernels.tiles import rows_of
@@ -104,6 +104,44 @@ def padded(count: int) -> Array:
 NOTHING = np.zeros(16, np.float32)
 
 
+Sizes = tuple[int, int, int, int]
+"""Samples, lines, rows and numbers in a row."""
+Place = tuple[Array, tuple[int, int, int]]
+"""Where numbers lie: an array from the first one on, and the steps over samples, lines and rows."""
+
+
+def sizes_of(flow: Flow) -> Sizes:
+    """Return how a flow is gone through; the rows of vectors count as lines."""
+    grid = flow.grid
+    if flow.is_vector:
+        return 1, grid.rows, 1, grid.channels
+    return grid.samples, grid.lines, grid.rows, grid.channels
+
+
+def value_of(flow: Flow) -> Place:
+    """Return where a flow's value lies."""
+    return flow.values(), (0, flow.grid.channels, 0) if flow.is_vector else flow.grid.steps
+
+
+def gradient_of(flow: Flow) -> Place:
+    """Return where a flow's gradient lies."""
+    grid = flow.gradient_grid
+    return flow.gradients(), (0, grid.channels, 0) if flow.is_vector else grid.steps
+
+
+def add_strided(
+    where: list[Operation], name: str, sizes: Sizes, *places: Place, low: float = NO_LIMIT
+) -> None:
+    """Append an operation of ``strided``; the place that it writes comes last."""
+    samples, lines, rows, size = sizes
+    if all(steps[2] == size for _, steps in places):
+        rows, size = 1, rows * size
+    given = [part for array, steps in places for part in (array, *steps)]
+    chunk = max(1, -(-samples * lines // _PARTS))
+    kernel = strided.KERNELS[name]
+    where.append(kernel.operation(samples * lines, *given, lines, rows, size, low, chunk=chunk))
+
+
 class LinearStage(Stage):
     """A linear map of rows, with the ReLU behind it."""
 
@@ -136,21 +174,14 @@ class LinearStage(Stage):
 
 def limit_gradient(stage: Stage, flow: Flow) -> None:
     """Append what makes a gradient 0 where the value is not above 0."""
-    value, gradient = flow.grid, flow.gradient_grid
-    for sample in range(value.samples):
-        shown = flow.values()[sample * value.sample :]
-        given = flow.gradients()[sample * gradient.sample :]
-        lines = (gradient.line, value.line, gradient.line)
-        size = value.rows * value.channels
-        stage.add(
-            stage.backward, training.masked, value.lines, given, shown, given, *lines, size, 1
-        )
+    gradient = gradient_of(flow)
+    add_strided(stage.backward, "keep", sizes_of(flow), gradient, value_of(flow), gradient)
 
 
 class NormStage(Stage):
     """Batch norm of vectors or channels, with the ReLU behind it."""
 
-    def __init__(self, layer: BatchNorm, source: Flow, result: Flow, limits: bool) -> None:
+    def __init__(self, layer: BatchNorm, source: Flow, result: Flow) -> None:
         super().__init__()
         x, y = source.grid, result.grid
         positions, columns = x.positions, x.channels
@@ -160,7 +191,7 @@ class NormStage(Stage):
         unbiased = positions / (positions - 1)
         numbers = (layer.eps, layer.momentum, 1 - layer.momentum, unbiased)
         sizes = (x.samples, x.lines, x.rows, columns)
-        low = 0.0 if limits else NO_LIMIT
+        low = 0.0 if result.limited else NO_LIMIT
         items = -(-columns // self._lanes)
         given = (source.values(), *x.steps, result.values(), *y.steps)
         made = (normal, rate, *weights, *running, *sizes, *numbers, low)
@@ -199,26 +230,40 @@ class DropoutStage(Stage):
 
 
 class HostStage(Stage):
-    """A layer that computes by itself, in NumPy."""
+    """A layer that computes by itself, in NumPy; source and result may be tables of vectors."""
 
-    def __init__(self, layer: Module, source: Flow, result: Flow, batch: int) -> None:
+    def __init__(self, layer: Module, source: Any, result: Any, batch: int) -> None:
         super().__init__()
-        self.layer, self.source = layer, source
-        self._x = source.value.reshape(batch, *source.shape)
-        self._y = result.value.reshape(batch, *result.shape)
-        assert result.gradient is not None
-        self._g = result.gradient.reshape(batch, *result.shape)
+        self.layer, self._sources = layer, _leaves(source)
+        self._x, self._y, self._g = (
+            _views(flow, kind, batch)
+            for flow, kind in ((source, "value"), (result, "value"), (result, "gradient"))
+        )
 
     def run_forward(self) -> None:
         """Compute the result."""
-        self._y[...] = self.layer.forward(self._x)
+        for y, made in zip(_leaves(self._y), _leaves(self.layer.forward(self._x)), strict=True):
+            y[...] = made
 
     def run_backward(self) -> None:
         """Compute the gradients; those of the parameters begin at zero."""
         self.layer.zero_grad_parameters()
-        gradient = self.layer.backward(self._x, self._g)
-        if self.source.gradient is not None:
-            to = self.source.gradient.reshape(self._x.shape)
-            to[...] = gradient
-            if self.source.limited:
-                to[self._x <= 0] = 0
+        gradients = _leaves(self.layer.backward(self._x, self._g))
+        for flow, x, made in zip(self._sources, _leaves(self._x), gradients, strict=True):
+            if flow.gradient is not None:
+                to = flow.gradient.reshape(x.shape)
+                to[...] = made
+                if flow.limited:
+                    to[x <= 0] = 0
+
+
+def _leaves(data: Any) -> list[Any]:
+    """Return what a table holds, or the one thing that is none."""
+    return [leaf for part in data for leaf in _leaves(part)] if isinstance(data, tuple) else [data]
+
+
+def _views(flows: Any, kind: str, batch: int) -> Any:
+    """Return values or gradients of vectors as layers see them."""
+    if isinstance(flows, tuple):
+        return tuple(_views(part, kind, batch) for part in flows)
+    return getattr(flows, kind).reshape(batch, *flows.shape)

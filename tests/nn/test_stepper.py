@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from llmbol_core.ml.kernels.target import target
-from llmbol_core.nn import tables as _tables  # noqa: F401
-from llmbol_core.nn.containers import Sequential
+from llmbol_core.nn.containers import Parallel, Sequential
 from llmbol_core.nn.criterions import MSE, Criterion, CrossEntropy
+from llmbol_core.nn.joins import Bilinear, CAddTable, CMulTable, JoinTable, SelectTable, SplitTable
 from llmbol_core.nn.layers.activation import GELU, ReLU, Tanh
 from llmbol_core.nn.layers.attention import MultiHeadAttention, TransformerEncoderLayer
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
@@ -29,7 +29,7 @@ from llmbol_core.nn.layers.shape import Flatten, Identity, Permute, Reshape
 from llmbol_core.nn.module import Module
 from llmbol_core.nn.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from llmbol_core.nn.stepper import make_stepper
-from llmbol_core.nn.tables import Residual
+from llmbol_core.nn.tables import Concat, ConcatTable, MapTable, ParallelTable, Residual
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
 
@@ -95,6 +95,38 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
     "reshaped between": ((1, 8, 8), [Conv2d(1, 4, 3), ReLU(), Flatten(), Reshape((4, 6, 6)), Conv2d(4, 2, 3), Flatten(), Linear(32, 3)]),
     "attention reshaped": ((4, 6), [MultiHeadAttention(6, 2), Reshape((3, 8)), MultiHeadAttention(8, 2), Flatten(), Linear(24, 3)]),
     "pooling first": ((2, 8), [MaxPool1d(2), Conv1d(2, 3, 3), Flatten(), Linear(6, 3)]),
+    "concat": ((5,), [Linear(5, 6), ReLU(), Concat(1, layers=[Sequential([Linear(6, 3), ReLU()]), Identity(), Tanh(), Linear(6, 18)]),
+                      ReLU(), Linear(33, 3)]),
+    "concat of steps": ((4, 6), [Concat(2, layers=[Linear(6, 3), Sequential([Linear(6, 5), ReLU()]), Identity()]), LSTM(14, 5, sequence=False),
+                                 Linear(5, 3)]),
+    "concat along steps": ((4, 6), [Concat(1, layers=[Linear(6, 6), Identity()]), GRU(6, 5, sequence=False), Linear(5, 3)]),
+    "parallel": ((3, 6), [Parallel(1, 1, layers=[Linear(6, 3), Sequential([Linear(6, 5), ReLU()]), Identity()]), ReLU(), Linear(14, 3)]),
+    "parallel slices behind": ((6, 3), [Linear(3, 3), ReLU(), Parallel(2, 1, layers=[Linear(6, 3), Identity(), Tanh()]), Linear(15, 3)]),
+    "gate": ((6,), [Linear(6, 8), ReLU(), ConcatTable(layers=[Linear(8, 9), Sequential([Linear(8, 9), ReLU()]), Sequential([Linear(8, 9), Tanh()])]),
+                    CMulTable(), ReLU(), Linear(9, 3)]),
+    "sum of ways": ((6,), [Linear(6, 8), ConcatTable(layers=[Identity(), Identity(), Sequential([Linear(8, 8), ReLU()]), Linear(8, 8)]), CAddTable(),
+                           ReLU(), Linear(8, 3)]),
+    "sum of limited": ((6,), [Linear(6, 8), ReLU(), ConcatTable(layers=[ReLU(), Identity(), Flatten()]), CAddTable(), Linear(8, 3)]),
+    "map": ((3, 6), [SplitTable(1), MapTable(layers=[Sequential([Linear(6, 8), BatchNorm(8), ReLU(), Dropout(0.3), Linear(8, 4)])]), CAddTable(), Linear(4, 3)]),
+    "map of one": ((1, 6), [SplitTable(1), MapTable(layers=[Linear(6, 4)]), JoinTable(1), Linear(4, 3)]),
+    "map of states": ((2, 4, 5), [SplitTable(1), MapTable(layers=[LSTM(5, 4, dropout=0.2, num_layers=2)]), JoinTable(2), Flatten(), Linear(32, 3)]),
+    "map of ways": ((2, 6), [SplitTable(1), MapTable(layers=[Residual([Linear(6, 6), ReLU(), Tanh()])]), JoinTable(1), Linear(12, 3)]),
+    "tables": ((2, 6), [Linear(6, 6), ReLU(), SplitTable(1), ConcatTable(layers=[ParallelTable(layers=[Linear(6, 5), Identity()]), SelectTable(-1)]),
+                        ParallelTable(layers=[JoinTable(1), Linear(6, 4)]), JoinTable(1), Linear(15, 3)]),
+    "unused ways": ((6,), [Linear(6, 5), ConcatTable(layers=[Linear(5, 4), Linear(5, 3)]), SelectTable(0), Linear(4, 3)]),
+    "slices of numbers": ((4,), [Linear(4, 4), SplitTable(1), CMulTable(), Reshape((1,)), Linear(1, 3)]),
+    "bilinear": ((2, 4), [Linear(4, 4), ReLU(), SplitTable(1), Bilinear(4, 4, 6), ReLU(), Linear(6, 3)]),
+    "sum of images": ((2, 6, 6), [Conv2d(2, 5, 3, padding=1), ReLU(), ConcatTable(layers=[Conv2d(5, 4, 3, padding=1), Sequential([Conv2d(5, 4, 5, padding=2), ReLU()]),
+                                  Conv2d(5, 4, 1)]), CAddTable(), ReLU(), Conv2d(4, 3, 3, padding=1), Flatten(), Linear(108, 3)]),
+    "joined images": ((2, 6, 6), [Conv2d(2, 5, 3, padding=1), ReLU(), Concat(1, layers=[Sequential([Conv2d(5, 4, 3, padding=1), ReLU()]), Identity(),
+                                  Sequential([Conv2d(5, 18, 1), ReLU(), Conv2d(18, 3, 5, padding=2)])]), ReLU(),
+                                  Conv2d(12, 4, 3, padding=1), MaxPool2d(2), Flatten(), Linear(36, 3)]),
+    "joined sequences": ((2, 12), [Conv1d(2, 5, 3, padding=1), Concat(1, layers=[MaxPool1d(2), Sequential([Conv1d(5, 4, 3, padding=1), MaxPool1d(2), ReLU()])]),
+                                   Conv1d(9, 3, 1), Flatten(), Linear(18, 3)]),
+    "images multiplied": ((2, 6, 6), [ConcatTable(layers=[Conv2d(2, 5, 3, padding=1), Sequential([Conv2d(2, 5, 1), ReLU()])]), CMulTable(),
+                                      Residual([Conv2d(5, 5, 3, padding=1), ReLU(), Residual([Conv2d(5, 5, 1)])]), ReLU(), Flatten(), Linear(180, 3)]),
+    "images and not": ((4, 4, 4), [Conv2d(4, 4, 3, padding=1), ReLU(), ConcatTable(layers=[Tanh(), Conv2d(4, 4, 1), Identity()]), CAddTable(), ReLU(),
+                                   ConcatTable(layers=[Tanh(), Conv2d(4, 4, 1), Identity()]), JoinTable(1), Flatten(), Linear(192, 3)]),
     "large": ((1, 28, 28), [Conv2d(1, 32, 3), ReLU(), MaxPool2d(2), Conv2d(32, 64, 3), ReLU(), MaxPool2d(2),
                             Flatten(), Linear(1600, 10)]),
 }
@@ -160,6 +192,15 @@ def test_a_loss_that_is_not_finite_leaves_gradients_alone():
     assert (grads == 7).all()
 
 
+def test_numpy_adds_up_what_two_layers_share():
+    first, second = Linear(3, 3), Linear(3, 3)
+    vars(second).update(params=first.params, grads=first.grads)
+    network = Sequential([first, ReLU(), second])
+    flat, _ = network.get_parameters()
+    assert flat.size == 12
+    assert make_stepper(network, CrossEntropy(), (3,), 4, flat.dtype) is None
+
+
 def test_numpy_does_what_there_is_no_stage_for(monkeypatch):
     network = Sequential([Linear(3, 2)])
     assert make_stepper(network, CrossEntropy(), (3,), 4, np.dtype(np.float64)) is None
@@ -200,10 +241,14 @@ for name in ("digits-mlp", "digits-cnn", "digits-transformer"):
     model = read_spec(f"specs/{name}.yaml", ["train.epochs=2"]).seeded()
     train(model, load_data(model, None))
     print(np.concatenate([v.ravel() for v in model.network.state().values()]).tobytes().hex())
+from llmbol_core.nn.criterions import CrossEntropy
+from tests.nn.test_stepper import NETWORKS, gradients
+for name in NETWORKS:
+    print(gradients(name, CrossEntropy(), 13, True)[1].tobytes().hex())
 """
 
 
-def test_weights_are_the_same_for_any_number_of_threads():
+def test_bits_are_the_same_for_any_number_of_threads():
     outputs = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT],
