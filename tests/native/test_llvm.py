@@ -39,3 +39,17 @@ def test_an_object_can_be_loaded_twice():
 def test_malformed_text_is_refused():
     with pytest.raises(UsageError, match="LLVM refuses the code"):
         llvm.compile_text("define i32 @f() { ret i33 0 }")
+
+
+def test_a_pass_of_the_callers_own_runs_behind_llvms():
+    seen = []
+
+    def after(text):
+        seen.append(text)
+        return text.replace("%x, 3.0", "%x, 4.0").replace("3.000000e+00", "4.000000e+00")
+
+    library = llvm.load_object(llvm.compile_text(TEXT, after=after), ["third"])
+    quarter = llvm.function(library.addresses["third"], ctypes.c_double, ctypes.c_double)
+    assert quarter(1.0) == 0.25
+    llvm.compile_text(TEXT, 1, after=after)
+    assert len(seen) == 1
