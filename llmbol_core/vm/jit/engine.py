@@ -42,6 +42,7 @@ from llmbol_core.vm.jit.startup import (
     WORTH_COMPILING,
     WORTH_LOADING,
     NativeInterpreter,
+    may_run_long,
 )
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.objects import LINKS
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 STRETCH = 1 << 20
 """Instructions that are run before others than processes have their turn."""
+LONGEST, BRIEF = 1 << 22, 0.001
+"""How many it may become as long as they take less than so many seconds."""
 STEP = 1 << 13
 """Instructions that machine code may run more than it was allowed."""
 FUEL = 1 << 26
@@ -96,6 +99,7 @@ class JitEngine(Population):
         self._idle_address = self._idle.buffer_info()[0]
         self._run: Callable[[int | None, int, int], int]
         self._words[Machine.END] = len(self.heap.bytes)
+        self._most, self._since = STRETCH, 0.0
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
         self._unloaded: list[LoadedModule] = []
@@ -143,7 +147,7 @@ class JitEngine(Population):
         The process that runs in the end is ``self.process``; the other result says whether it goes
         on.
         """
-        if self._native is None and not self._start():
+        if self._native is None and not self._start(process):
             return super().run(process, min(budget, WORTH_LOADING), one_stretch)
         if "compiler" in self.__dict__:
             return self._run_and_compile(process, self._stretch())
@@ -235,19 +239,24 @@ class JitEngine(Population):
 
         Machine code counts in steps of its own, so that before the program's last ones it stops.
         """
-        left, words = self.scheduler.left, self._words
+        left, words, now = self.scheduler.left, self._words, time.perf_counter()
+        is_brief = words[_LEFT] <= 0 and now - self._since < BRIEF
+        self._most = min(2 * self._most, LONGEST) if is_brief else STRETCH
+        self._since = now
         words[Machine.EXACT] = left is not None and left <= 2 * STEP
-        total = STRETCH if left is None else min(STRETCH, left)
+        total = self._most if left is None else min(self._most, left)
         if left is not None and left > 2 * STEP:
-            total = min(STRETCH, left - STEP)
+            total = min(self._most, left - STEP)
         words[Machine.LEFT], words[Machine.FUEL] = total, FUEL
         return total
 
-    def _start(self) -> bool:
+    def _start(self, process: Process) -> bool:
         """Get the native interpreter if it is worth it; return whether it is there."""
         if self._base is None:
             return False
         ran = WORTH_COMPILING if self.at_once else self.scheduler.instructions
+        if not ran and may_run_long(process.module.module):
+            ran = WORTH_LOADING
         self._native = STARTUP.get(ran, self.scheduler.until)
         if self._native is None:
             return False
@@ -255,8 +264,8 @@ class JitEngine(Population):
         self._upkeep.keeps = True
         self._shared = self._native.shared.buffer_info()[0]
         self._lend()
-        for process in self.scheduler.processes.values():
-            self._place(process, process.module)
+        for other in self.scheduler.processes.values():
+            self._place(other, other.module)
         for number in self.linked:
             self._describe(number)
         return True

@@ -6,10 +6,14 @@ import ctypes
 import os
 from array import array
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.native.jobs import Job
+from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.jit.identity import digest
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.module import Module
 
 
 class NativeInterpreter(NamedTuple):
@@ -28,6 +32,21 @@ class NativeInterpreter(NamedTuple):
 
 WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 15
 """Instructions that a program runs before the interpreter is looked for, and made if need be."""
+
+
+_GOING_ELSEWHERE = (Effect.JUMP, Effect.BRANCH, Effect.CALL)
+
+
+def may_run_long(module: Module) -> bool:
+    """Return whether a program goes back anywhere, by a loop or a call of what comes before.
+
+    It then gets the interpreter, if that is in the cache, before it looks at the clock.
+    """
+    return any(
+        instruction.destination.mode is Mode.IMMEDIATE and instruction.destination.value <= pc
+        for pc, instruction in enumerate(module.instructions)
+        if instruction.op.effect in _GOING_ELSEWHERE
+    )
 
 
 class _Startup:
