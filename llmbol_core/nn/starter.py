@@ -6,7 +6,7 @@ import json
 import os
 import re
 
-from llmbol_core.errors import FileError, UsageError
+from llmbol_core.errors import FileError, SpecError, UsageError
 from llmbol_core.native.files import atomic_write
 from llmbol_core.nn.spec import parse_spec
 
@@ -63,7 +63,11 @@ def write_starter(name: str, path: str | None = None) -> str:
         raise UsageError("a model needs a name, such as my-model")
     target = f"{name}.yaml" if path is None else path
     text = _TEXT.format(name=_written(name), data=_written(f"{name}.npz"))
-    parse_spec(text, target)
+    try:
+        parse_spec(text, target)
+    except SpecError as error:
+        why = error.why.removeprefix("name: ")
+        raise UsageError(f"{name!r} is no name for a model: {why}") from error
     if os.path.exists(target):
         raise FileError(target, "exists already")
     with atomic_write(target) as file:

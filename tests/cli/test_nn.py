@@ -152,6 +152,8 @@ MISTAKES = {
     ),
     "type": (["quantize", "digits.gguf", "-t", "q9", "-o", "o"], "no storage type is named 'q9'"),
     "empty name": (["init", ""], "a model needs a name"),
+    "name of two lines": (["init", "a\nb"], r"'a\\nb' is no name for a model: expected a text"),
+    "name of bytes": (["init", "\udcff"], r"'\\udcff' is no name for a model: a character that"),
     "layer name": (["layers", "Liner"], r"unknown layer 'Liner' \(did you mean 'Linear'\?\)"),
 }
 
