@@ -195,7 +195,8 @@ def cancel(id: Task, as_json: AsJson = False) -> None:
 @app.command()
 def logs(
     processes: Annotated[
-        list[str] | None, typer.Argument(help="guardian, broker or nodes; all if none is named.")
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="guardian, broker or nodes; all if none is named."),
     ] = None,
     lines: Annotated[int, typer.Option("-n", min=0, max=10_000, help="Lines of each.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what is added.")] = False,

@@ -55,7 +55,8 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Print the result, 
 def run(
     program: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="Words for the program, before its files.")
+        list[str] | None,
+        typer.Argument(metavar="ARGS", help="Words for the program, before its files."),
     ] = None,
     inputs: Inputs = [],  # noqa: B006 -- typer reads it, nobody changes it
     output: Output = None,
@@ -122,7 +123,8 @@ def infer(
 def map_files(
     program: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="Words for the program, before its file.")
+        list[str] | None,
+        typer.Argument(metavar="ARGS", help="Words for the program, before its file."),
     ] = None,
     inputs: Annotated[
         list[str],

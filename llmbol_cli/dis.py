@@ -171,7 +171,9 @@ def compile_(file: Object, as_json: AsJson = False) -> None:
 
 @app.command()
 def isa(
-    mnemonic: Annotated[str, typer.Argument(help="Only this instruction.")] = "",
+    mnemonic: Annotated[
+        str, typer.Argument(metavar="MNEMONIC", help="Only this instruction.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Print the instruction table: s, m and d are the operands, with their types.

@@ -142,7 +142,7 @@ def compare(
 
 @app.command()
 def ops(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One operation.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One operation.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the operations that models consist of, or show one with its attributes and cost.

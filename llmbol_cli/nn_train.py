@@ -56,7 +56,7 @@ class Family(enum.StrEnum):
 @app.command()
 def layers(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One of them, such as Linear or Adam.")
+        str | None, typer.Argument(metavar="NAME", help="One of them, such as Linear or Adam.")
     ] = None,
     family: Annotated[
         Family, typer.Option("--of", help="List others that specs can name.")

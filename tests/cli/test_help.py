@@ -89,6 +89,14 @@ def test_every_parameter_has_words(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_arguments_are_named_in_capitals(name):
+    command = COMMANDS[name]
+    usage = command.collect_usage_pieces(command.make_context(name, [], resilient_parsing=True))
+    for piece in usage[1:]:
+        assert re.fullmatch(r"[{[]?[A-Z]+(\.[a-z]+)?(\.\.\.)?[]}]?", piece), piece
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_example_is_one_of_this_command_and_well_formed(name):
     words = shlex.split(example_of(name))
     assert " ".join(words[: len(name.split())]) == name
