@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -65,10 +66,18 @@ def create_keys(path: str) -> str:
         raise FileError(path, "a key is never overwritten: name another file") from None
     except OSError as error:
         raise FileError.of(error, path) from error
-    with os.fdopen(number, "wb") as file:
-        file.write(secret)
-    with atomic_write(f"{path}.pub") as file:
-        file.write(public)
+    with ExitStack() as undo:
+        undo.callback(os.unlink, path)  # half a pair is none
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(secret)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise FileError.of(error, path) from error
+        with atomic_write(f"{path}.pub") as file:
+            file.write(public)
+        undo.pop_all()
     return fingerprint(private.public_key())
 
 

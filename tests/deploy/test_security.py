@@ -1,5 +1,7 @@
 """Signatures: over every byte of a program and of what it carries, by the key that is asked for."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -107,6 +109,22 @@ def test_keys_are_private_and_never_overwritten(key):
     assert subprocess.run(["stat", "-c", "%a", key], capture_output=True).stdout == b"600\n"
     with pytest.raises(FileError, match="never overwritten"):
         create_keys(key)
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["private", "public"])
+def test_a_full_disk_leaves_no_half_of_a_pair(tmp_path, monkeypatch, left):
+    room = iter([True] * left)
+    real = os.fsync
+
+    def fsync(number):
+        if not next(room, False):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(FileError, match=r"new(\.pub)?: no space left on device"):
+        create_keys(str(tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_key_is_refused(program, key, tmp_path):
