@@ -9,15 +9,27 @@ from llmbol_core.errors import Trap
 
 
 class Given:
-    """Hands out the arguments of a test, whatever type is asked for."""
+    """Hands out the arguments of a test; each has the type that is asked for."""
 
     def __init__(self, values):
         self.values = list(values)
 
-    def word(self):
-        return self.values.pop(0)
+    def next(self, kind):
+        value = self.values.pop(0)
+        assert isinstance(value, kind)
+        return value
 
-    big = real = string = word
+    def word(self):
+        return self.next(int)
+
+    def big(self):
+        return self.next(int)
+
+    def real(self):
+        return self.next(float)
+
+    def string(self):
+        return self.next(str)
 
 
 # fmt: off
