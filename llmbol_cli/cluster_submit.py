@@ -21,12 +21,22 @@ from llmbol_cli.cluster_output import (
     deliver_run,
     targets_in,
 )
-from llmbol_cli.options import AsJson, Data, Epochs, Seed, Settings, connected, file_name, size
+from llmbol_cli.options import (
+    AsJson,
+    Epochs,
+    Object,
+    Seed,
+    Settings,
+    connected,
+    file_name,
+    size,
+)
 
 app = render.app("Send a task to the cluster.")
 
 Inputs = Annotated[
-    list[str], typer.Option("--input", "-i", metavar="FILE", help="A file for it; repeatable.")
+    list[str],
+    typer.Option("--input", "-i", metavar="FILE", help="A file for it, - is stdin; repeatable."),
 ]
 Output = Annotated[
     str | None,
@@ -53,7 +63,7 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Print the result, 
 
 @app.command()
 def run(
-    program: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    program: Object,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="ARGS", help="Words for the program, before its files."),
@@ -74,24 +84,25 @@ def run(
 
     Example: cluster submit run digits.dis --input digits.npy --id first
     """
-    payload = {
-        "program": program,
-        "arguments": arguments or [],
-        "inputs": inputs,
-        "max_memory": size(max_memory),
-    }
     options = _options(priority, retries, timeout, capability, strategy)
     check_output(output, as_json, program, *inputs)
-    _submit(_task("run", id, payload, options), wait, output, as_json)
+    with _files(program, *inputs) as (program, *inputs):
+        payload = {
+            "program": program,
+            "arguments": arguments or [],
+            "inputs": inputs,
+            "max_memory": size(max_memory),
+        }
+        _submit(_task("run", id, payload, options), wait, output, as_json)
 
 
 @app.command()
 def infer(
-    model: Annotated[str, typer.Argument(metavar="FILE", help="A .gguf checkpoint.")],
+    model: Annotated[str, typer.Argument(metavar="FILE", help="A .gguf checkpoint; - is stdin.")],
     inputs: Annotated[
         str,
         typer.Option(
-            "--input", "-i", metavar="FILE", help="Samples: .npy, .npz or .csv; - for stdin."
+            "--input", "-i", metavar="FILE", help="Samples: .npy, .npz or .csv; - is stdin."
         ),
     ],
     output: Output = None,
@@ -110,7 +121,7 @@ def infer(
     """
     options = _options(priority, retries, timeout, capability, strategy)
     check_output(output, as_json, model, inputs)
-    with _file(inputs) as path:
+    with _files(model, inputs) as (model, path):
         task = _task("inference", id, {"model": model, "input": path}, options)
         pieces = _pieces(model, path)
         if pieces is None:
@@ -121,7 +132,7 @@ def infer(
 
 @app.command("map")
 def map_files(
-    program: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    program: Object,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="ARGS", help="Words for the program, before its file."),
@@ -153,17 +164,15 @@ def map_files(
     paths = matching(inputs)
     if not paths:
         raise typer.BadParameter("missing option '--inputs'")
-    payload = {
-        "program": program, "arguments": arguments or [], "max_memory": size(max_memory),
-    }  # fmt: skip
+    payload: dict[str, Any] = {"arguments": arguments or [], "max_memory": size(max_memory)}
     options = _options(priority, retries, timeout, capability, strategy)
     targets = None
     if output is not None and (output.endswith(os.sep) or os.path.isdir(output)):
         targets = targets_in(output, paths)
     else:
         check_output(output, as_json, program, *map(str, paths))
-    whole = _task("run", id, payload, options)
-    with connected() as client:
+    with _files(program) as (payload["program"],), connected() as client:
+        whole = _task("run", id, payload, options)
         ids = client.submit(map_tasks(whole, paths))
         if not wait:
             _show_id(whole.id, as_json)
@@ -178,7 +187,9 @@ def map_files(
 
 @app.command()
 def train(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec, or a checkpoint.")],
+    spec: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A YAML spec, or a checkpoint; - is stdin.")
+    ],
     nodes: Annotated[
         int | None, typer.Option(min=1, help="How many share each batch; all if not given.")
     ] = None,
@@ -192,7 +203,9 @@ def train(
             callback=file_name,
         ),
     ] = None,
-    data: Data = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Data instead of those of the spec.")
+    ] = None,
     epochs: Epochs = None,
     seed: Seed = None,
     settings: Settings = None,
@@ -232,17 +245,17 @@ def train(
 
 
 @contextmanager
-def _file(name: str) -> Iterator[str]:
-    """Give the path of a file; standard input becomes one for as long as it is needed."""
-    if name != "-":
-        yield name
+def _files(*names: str) -> Iterator[tuple[str, ...]]:
+    """Give the paths of files; standard input becomes one for as long as it is needed."""
+    if "-" not in names:
+        yield names
         return
     with tempfile.TemporaryDirectory(prefix="llmbol-") as folder:
         path = Path(folder, "stdin")
         with open(path, "wb") as file:
             while piece := sys.stdin.buffer.read(1 << 20):
                 file.write(piece)
-        yield str(path)
+        yield tuple(str(path) if name == "-" else name for name in names)
 
 
 def _pieces(model: str, path: str) -> Any:

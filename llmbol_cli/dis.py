@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import dis_tools, render
-from llmbol_cli.options import AsJson, file_name
+from llmbol_cli.options import AsJson, Object, file_name
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
-    read_input,
     standard_streams,
     takes_program,
 )
@@ -23,7 +22,6 @@ from llmbol_cli.program import (
 app = render.app("Assemble, inspect, verify and run programs for the Dis virtual machine.")
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Assembly or stack code; - is stdin.")]
-Object = Annotated[str, typer.Argument(metavar="FILE", help="A .dis file; - is stdin.")]
 
 
 @app.command()
@@ -37,7 +35,7 @@ def asm(
 
     Example: dis asm specs/programs/hello.s -o hello.dis
     """
-    from llmbol_core.native.files import check_target
+    from llmbol_core.native.files import check_target, read_bytes
     from llmbol_core.vm.module import NAMES
     from llmbol_core.vm.objectfile import write_module
     from llmbol_core.vm.stackcode import object_path, parse_source
@@ -45,7 +43,7 @@ def asm(
     target = output or object_path(source)
     if target != "-":
         check_target(target, source)
-    text = read_input(source).decode(*NAMES)
+    text = read_bytes(source).decode(*NAMES)
     module = parse_source(text, source, _built_in_signature)
     render.write(write_module(module), target)
 
@@ -56,11 +54,12 @@ def disasm(file: Object) -> None:
 
     Example: dis disasm hello.dis
     """
+    from llmbol_core.native.files import read_bytes
     from llmbol_core.vm.disassembly import format_assembly
     from llmbol_core.vm.module import NAMES
     from llmbol_core.vm.objectfile import read_module
 
-    text = format_assembly(read_module(read_input(file), file))
+    text = format_assembly(read_module(read_bytes(file), file))
     render.write_bytes(text.encode(*NAMES))
 
 
@@ -76,10 +75,11 @@ def verify(
 
     Example: dis verify hello.dis
     """
+    from llmbol_core.native.files import read_bytes
     from llmbol_core.vm.objectfile import read_module
     from llmbol_core.vm.verifier import verify_module
 
-    data = read_input(file)
+    data = read_bytes(file)
     if key:
         from llmbol_core.deploy.security import requirement
 
@@ -107,7 +107,7 @@ def keygen(
 
 @app.command()
 def sign(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    file: Object,
     key: Annotated[str, typer.Option(metavar="KEY", help="The private key.")],
     output: Annotated[
         str,
@@ -127,6 +127,7 @@ def sign(
     """
     from llmbol_core.deploy.security import sign_file
 
+    file_name(output or file)
     render.show(sign_file(file, output or file, key), as_json)
 
 
@@ -159,10 +160,11 @@ def compile_(file: Object, as_json: AsJson = False) -> None:
 
     Example: dis compile hello.dis
     """
+    from llmbol_core.native.files import read_bytes
     from llmbol_core.vm.jit.units import compile_module
     from llmbol_core.vm.objectfile import read_object
 
-    content = memoryview(read_input(file))
+    content = memoryview(read_bytes(file))
     module, size = read_object(content, file)
     with render.progress("compile") as progress:
         stats = compile_module(module, progress, content[:size])

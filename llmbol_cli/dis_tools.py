@@ -11,20 +11,17 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, file_name
+from llmbol_cli.options import AsJson, Object, file_name
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
     open_output,
-    read_input,
     standard_streams,
     takes_program,
     tree_reader,
 )
 
 app = render.app("Look into programs for the Dis virtual machine.")
-
-Object = Annotated[str, typer.Argument(metavar="FILE", help="A .dis file; - is stdin.")]
 
 
 @app.command(context_settings=RUNS_PROGRAM)
@@ -78,6 +75,8 @@ def debug(
     from llmbol_cli.debug_console import Console
     from llmbol_core.native.files import read_bytes
 
+    if "-" in (program.file, stdin):
+        raise typer.BadParameter("standard input is for the debugger's commands: name a file")
     data = read_bytes(stdin) if stdin else b""
     raise typer.Exit(Console(program, data).run())
 
@@ -135,9 +134,10 @@ def stat(file: Object, as_json: AsJson = False) -> None:
 
     Example: dis stat hello.dis
     """
+    from llmbol_core.native.files import read_bytes
     from llmbol_core.vm.contents import measure
 
-    render.show(measure(read_input(file), file), as_json)
+    render.show(measure(read_bytes(file), file), as_json)
 
 
 @app.command()
@@ -147,13 +147,14 @@ def dump(file: Object, as_json: AsJson = False) -> None:
     Example: dis dump hello.dis
     """
     from llmbol_core.deploy.contents import list_contents
+    from llmbol_core.native.files import read_bytes
 
-    render.show(list_contents(read_input(file), file), as_json)
+    render.show(list_contents(read_bytes(file), file), as_json)
 
 
 @app.command()
 def deps(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")],
+    file: Object,
     root: Annotated[
         str, typer.Option(metavar="DIR", help="Look for modules here; FILE is a path in it.")
     ] = "",
@@ -164,9 +165,10 @@ def deps(
     Example: dis deps hello.dis
     """
     from llmbol_core.builtins import HOST_MODULES
+    from llmbol_core.native.files import read_bytes
     from llmbol_core.vm.dependencies import dependencies
     from llmbol_core.vm.objectfile import read_module
 
     read = tree_reader(root) if root else None
-    module = read_module(read(file) if read else read_input(file), file)
+    module = read_module(read(file) if read else read_bytes(file), file)
     render.show(dependencies(module, file, HOST_MODULES, read), as_json)

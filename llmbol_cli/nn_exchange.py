@@ -14,7 +14,7 @@ app = render.app("Exchange models with other programs.")
 
 @app.command("export")
 def export_model(
-    source: Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint.")],
+    source: Annotated[str, typer.Argument(metavar="MODEL.gguf", help="A checkpoint; - is stdin.")],
     output: Output,
     as_json: AsJson = False,
 ) -> None:

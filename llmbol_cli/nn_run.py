@@ -32,7 +32,7 @@ app = render.app("Run models and make programs of them.")
 def infer(
     source: Checkpoint,
     inputs: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Samples: .npy, .npz, .csv or JSON; - for stdin.")
+        str, typer.Argument(metavar="INPUT", help="Samples: .npy, .npz, .csv or JSON; - is stdin.")
     ],
     top_k: Annotated[
         int | None,
@@ -155,7 +155,9 @@ def compile_model(
 
 @app.command()
 def extract(
-    source: Annotated[str, typer.Argument(metavar="MODEL.dis", help="A compiled model.")],
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL.dis", help="A compiled model; - is stdin.")
+    ],
     output: Output,
 ) -> None:
     """Give back the checkpoint that a compiled model was made of.

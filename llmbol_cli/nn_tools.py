@@ -21,7 +21,7 @@ from llmbol_cli.options import (
 app = render.app("Look at models, compare them, change how their weights are stored.")
 
 GgufFile = Annotated[
-    str, typer.Argument(metavar="FILE", help="Any GGUF file, or a compiled model.")
+    str, typer.Argument(metavar="FILE", help="Any GGUF file, or a compiled model; - is stdin.")
 ]
 
 
@@ -125,7 +125,8 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A checkpoint or compiled model.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     inputs: Annotated[
-        str, typer.Option("--input", metavar="FILE", help="Samples: .npy, .npz or .csv.")
+        str,
+        typer.Option("--input", metavar="FILE", help="Samples: .npy, .npz or .csv; - is stdin."),
     ],
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
     threads: Threads = None,

@@ -24,7 +24,7 @@ from llmbol_cli.options import (
 
 app = render.app("Make models.")
 
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec.")]
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec; - is stdin.")]
 
 
 @app.command()

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+Object = Annotated[str, typer.Argument(metavar="FILE", help="A .dis file; - is stdin.")]
 ModelOrSpec = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A checkpoint, compiled model or spec.")
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, compiled model or spec; - is stdin.")
 ]
 Checkpoint = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A checkpoint, or a compiled model.")
+    str, typer.Argument(metavar="MODEL", help="A checkpoint, or a compiled model; - is stdin.")
 ]
 
 
@@ -34,7 +35,8 @@ _OUTPUT = typer.Option("--output", "-o", metavar="FILE", help="Where to write.",
 Output = Annotated[str, _OUTPUT]
 OutputIfAny = Annotated[str | None, _OUTPUT]
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="FILE", help="Data instead of those of the spec.")
+    str | None,
+    typer.Option("--data", metavar="FILE", help="Data instead of those of the spec; - is stdin."),
 ]
 
 

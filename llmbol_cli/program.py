@@ -33,7 +33,7 @@ RUNS_PROGRAM = {"allow_interspersed_args": False}
 class Program:
     """A program, what it may reach and how much it may use."""
 
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file.")]
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .dis file; - is stdin.")]
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="ARGS", help="Passed to the program.")
     ] = None
@@ -226,10 +226,3 @@ def open_output(path: str, *sources: str) -> Iterator[io.TextIOWrapper]:
         text.detach()
     if failure is not None:
         raise failure
-
-
-def read_input(path: str) -> bytes:
-    """Return the bytes of a file; ``-`` is standard input."""
-    from llmbol_core.native.files import read_bytes
-
-    return sys.stdin.buffer.read() if path == "-" else read_bytes(path)

@@ -1,8 +1,8 @@
 """Files: written so that a crash or a full disk leaves the old one; read or mapped; clear errors.
 
 Every file that llmbol writes goes through ``atomic_write``, every one it reads through
-``read_bytes`` or ``map_file``; what the operating system has to complain about becomes a
-``FileError`` that names the path.
+``read_bytes`` or ``map_file``, for which ``-`` is standard input; what the operating system has to
+complain about becomes a ``FileError`` that names the path.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import errno
 import mmap
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
+from weakref import WeakKeyDictionary
 
 from llmbol_core.errors import FileError
 
 Path = str | os.PathLike[str]
+STANDARD_INPUT = "-"
 
 
 def user_folder(variable: str, below_home: str) -> str | None:
@@ -103,6 +106,8 @@ def check_target(path: Path, *sources: Path) -> None:
 
 def read_bytes(path: Path) -> bytes:
     """Return all bytes of a file."""
+    if os.fspath(path) == STANDARD_INPUT:
+        return _standard_input()
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -116,6 +121,8 @@ def map_file(path: Path) -> memoryview:
     The mapping lives as long as the view or any array made from it. What cannot be mapped, such as
     a pipe, is read instead. The file must not be shortened meanwhile; ``atomic_write`` never does.
     """
+    if os.fspath(path) == STANDARD_INPUT:
+        return memoryview(_standard_input())
     try:
         with open(path, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -123,6 +130,20 @@ def map_file(path: Path) -> memoryview:
             return map_descriptor(file.fileno())
     except OSError as error:
         raise FileError.of(error, path) from error
+
+
+_inputs: WeakKeyDictionary[TextIO, bytes] = WeakKeyDictionary()
+"""What standard inputs held: who reads one again gets the same."""
+
+
+def _standard_input() -> bytes:
+    """Return all that standard input holds; if it is closed, that is nothing."""
+    stream = sys.stdin
+    if stream is None:
+        return b""
+    if stream not in _inputs:
+        _inputs[stream] = stream.buffer.read()
+    return _inputs[stream]
 
 
 def map_descriptor(number: int) -> memoryview:

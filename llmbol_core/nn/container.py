@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from llmbol_core.errors import FileError, ModelError
+from llmbol_core.errors import ModelError
 from llmbol_core.ml import gguf
 from llmbol_core.ml.gguf.format import MAGIC
 from llmbol_core.native.files import map_file
@@ -14,11 +14,7 @@ from llmbol_core.vm.magic import MAGICS, is_object
 
 def is_container(path: str) -> bool:
     """Tell a file with tensors from a spec by its first bytes."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) in (MAGIC, *MAGICS)
-    except OSError as error:
-        raise FileError.of(error, path) from error
+    return map_file(path)[: len(MAGIC)] in (MAGIC, *MAGICS)
 
 
 def read_container(path: str) -> gguf.GgufFile:

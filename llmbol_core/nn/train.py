@@ -12,7 +12,7 @@ import numpy as np
 
 from llmbol_core.errors import UsageError
 from llmbol_core.ml.gguf.writer import Progress
-from llmbol_core.native.files import check_target
+from llmbol_core.native.files import STANDARD_INPUT, check_target
 from llmbol_core.native.threads import single_threaded_blas
 from llmbol_core.nn.checkpoint import load, save
 from llmbol_core.nn.container import is_container
@@ -124,7 +124,7 @@ def train_file(
     model = (_loaded if trained_before else read_spec)(source, options.settings)
     settings = training_of(model)
     if target is None:
-        target = source if trained_before else _own_file(model, source)
+        target = _in_place(source) if trained_before else _own_file(model, source)
     check_target(target, data or model.data_path, *([] if trained_before else [source]))
     for name, value in (changes or {}).items():
         if value is not None:
@@ -160,6 +160,13 @@ def _loaded(source: str, settings: Sequence[str]) -> Model:
             raise UsageError(f"{source}: of a trained model only 'train' can be changed")
         model.train = changed.train
     return model
+
+
+def _in_place(source: str) -> str:
+    """Return the file that a checkpoint gives if none is named: the same."""
+    if source == STANDARD_INPUT:
+        raise UsageError("standard input cannot be replaced: give --output")
+    return source
 
 
 def _own_file(model: Model, source: str) -> str:

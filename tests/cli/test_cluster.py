@@ -36,11 +36,12 @@ ROOT = Path(__file__).parent.parent.parent
 CLUSTER = [sys.executable, "-c", "from llmbol_cli.cluster import main; main()"]
 
 
-def cluster(directory: str, *words: str) -> subprocess.CompletedProcess[str]:
+def cluster(directory: str, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
     """Run the command in this process, which takes a tenth of the time."""
     out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["cluster", *words])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         patch.setenv("LLMBOL_STATE", directory)
         with pytest.raises(SystemExit) as ended:
             command.main()
@@ -189,6 +190,14 @@ def test_results_go_where_they_are_wanted(directory):
     assert [task["state"] for task in json.loads(ended.stdout)] == ["done", "cancelled"]
     assert ended.returncode == 1
     assert cluster(directory, "wait", "hello").returncode == 0
+
+
+@pytest.mark.cluster
+def test_a_program_may_come_by_standard_input(directory, tmp_path):
+    program = tmp_path / "hello.dis"
+    assemble(ROOT / "specs" / "programs" / "hello.s", program)
+    ended = cluster(directory, "submit", "run", "-", stdin=program.read_bytes())
+    assert (ended.returncode, ended.stdout) == (0, "hello, world\n")
 
 
 @pytest.mark.cluster
