@@ -14,6 +14,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
 
+_PATIENCE = 0.5
+"""Seconds that the end of a process waits for code that serves those after it."""
+
 
 def dis() -> NoReturn:
     """Run ``dis``."""
@@ -46,10 +49,10 @@ def _run(command: str) -> NoReturn:
 def _end(status: int) -> None:
     """End the process, its threads and handlers of the exit done; return if output is not.
 
-    What has failed or was stopped does not wait for code that is being compiled.
+    It waits a little for code that is being compiled, if it has not failed and was not stopped.
     """
-    if status and "llmbol_core.native.jobs" in sys.modules:
-        sys.modules["llmbol_core.native.jobs"].end_at_once()
+    if "llmbol_core.native.jobs" in sys.modules:
+        sys.modules["llmbol_core.native.jobs"].wait_for_jobs(0.0 if status else _PATIENCE)
     getattr(threading, "_shutdown")()  # noqa: B009 -- what the interpreter itself begins with
     atexit._run_exitfuncs()
     try:

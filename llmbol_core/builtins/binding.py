@@ -72,6 +72,8 @@ Direct = Callable[[HostCall], HostResult]
 """A function that reads and writes the frame of its call itself."""
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 
+_MANY = 1 << 12
+"""Items between two looks at whether the program's time is up."""
 _ITEMS: dict[str, Literal["B", "i", "d", "q"]] = {"b": "B", "i": "i", "r": "d", "B": "q"}
 _NUMBERS = {"b": BYTE, "i": WORD, "r": REAL, "B": BIG, "s": POINTER}
 
@@ -294,9 +296,15 @@ class Binding:
 
         def make(heap: Heap, values: Sequence[Any]) -> int:
             ref = NIL
-            for value in reversed(values):
-                ref = heap.new_list(number, ref)
-                store(heap, heap.head(ref), value)
+            try:
+                for i, value in enumerate(reversed(values)):
+                    if not i % _MANY:
+                        heap.pause()
+                    ref = heap.new_list(number, ref)
+                    store(heap, heap.head(ref), value)
+            except BaseException:
+                heap.release(ref)
+                raise
             return ref
 
         return make
@@ -347,7 +355,12 @@ def _array_decoder(item: Literal["B", "i", "d", "q"]) -> Decode:
 
 def _list_decoder(decode: Decode) -> Decode:
     def decode_list(heap: Heap, at: int) -> list[Any]:
-        return [decode(heap, heap.head(node)) for node in heap.list_nodes(heap.pointer(at))]
+        found: list[Any] = []
+        for node in heap.list_nodes(heap.pointer(at)):
+            if not len(found) % _MANY:
+                heap.pause()
+            found.append(decode(heap, heap.head(node)))
+        return found
 
     return decode_list
 

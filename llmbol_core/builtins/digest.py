@@ -55,6 +55,8 @@ BAD_DIGEST = "bad digest value"
 _WRONG_STATE = f"{traps.TYPE_CHECK}: DigestState"
 _STATE = TypeDescriptor(-1, 4)
 _LONGEST_KEY = 64
+_PIECE = 1 << 14
+"""Bytes that are added before it is looked whether time is up."""
 _CHARGE = 256
 """What a state counts for against the memory limit."""
 
@@ -86,7 +88,10 @@ def _take(call: HostCall, state: int, fresh: _Hash, given: tuple[Any, int, Any])
         raise Trap(BAD_DIGEST)
     known = fresh if state == NIL else _known(call, state, fresh.name)
     if data is not None:
-        known.update(data[: max(0, count)])
+        window = data[: max(0, count)]
+        for at in range(0, len(window), _PIECE):
+            known.update(window[at : at + _PIECE])
+            call.pause()
     if target is not None:
         target[:size] = known.digest()
     if state == NIL:

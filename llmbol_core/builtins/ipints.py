@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from llmbol_core.builtins import modular
 from llmbol_core.builtins.binding import Binding
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
@@ -30,6 +31,8 @@ _RECORD = TypeDescriptor(-1, 4)
 _DIGIT = 32
 """Bits of the digits that Inferno's library keeps."""
 _MOST_BITS = 1 << 16
+_LONG = 1024
+"""Bits of a modulus from which on to work with it takes long."""
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
 _LETTERS32 = "23456789abcdefghijkmnpqrstuvwxyz"
 _STANDARD32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -302,7 +305,8 @@ def expmod(call: HostCall, base: int, exponent: int, modulus: int | None) -> int
     if exponent == 0:
         return 1
     if modulus is not None:
-        return pow(base, exponent, modulus)
+        number = modulus
+        return _apart(call, number, lambda: modular.power(base, exponent, number))
     _few(base.bit_length() * min(exponent, _MOST_BITS + 1))
     return int(base**exponent)
 
@@ -313,7 +317,11 @@ def invert(call: HostCall, base: int, modulus: int) -> int:
     _needed(base, modulus)
     if modulus < 1 or math.gcd(base, modulus) != 1:
         raise Trap(INVALID_ARGUMENT)
-    return pow(base, -1, modulus)
+    return _apart(call, modulus, lambda: modular.inverse(base, modulus))
+
+
+def _apart(call: HostCall, modulus: int, function: Callable[[], int]) -> int:
+    return call.apart(function) if modulus.bit_length() > _LONG else function()
 
 
 # Random numbers and primes
@@ -325,70 +333,35 @@ def random(call: HostCall, count: int) -> int:
     return secrets.randbits(_few(max(count, 0)))
 
 
-_SMALL = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-
-
-def _is_prime(n: int, tries: int = 18) -> bool:
-    """Return whether a number is a prime, as far as Miller's and Rabin's test tells."""
-    if n < 2 or any(n % p == 0 for p in _SMALL):
-        return n in _SMALL
-    odd, twos = n - 1, 0
-    while not odd & 1:
-        odd, twos = odd >> 1, twos + 1
-    return all(_passes(n, odd, twos) for _ in range(max(1, tries)))
-
-
-def _passes(n: int, odd: int, twos: int) -> bool:
-    x = pow(secrets.randbelow(n - 3) + 2, odd, n)
-    if x in (1, n - 1):
-        return True
-    for _ in range(twos - 1):
-        x = x * x % n
-        if x == n - 1:
-            return True
-    return False
-
-
-def _prime(count: int) -> int:
+def _size(count: int) -> int:
     if not 2 <= count <= _MOST_BITS >> 4:
         raise Trap(INVALID_ARGUMENT)
-    while True:
-        n = secrets.randbits(count) | 1 << count - 1 | (count > 2)
-        if _is_prime(n):
-            return n
+    return count
 
 
 @binding.function("probably_prime: fn(n: ref IPint, nrep: int): int")
 def probably_prime(call: HostCall, n: int, tries: int) -> int:
     """Say whether a number is most likely a prime."""
     _needed(n)
-    return int(_is_prime(n, min(tries, 64)))
+    return int(call.apart(lambda: modular.is_prime(n, min(tries, 64))))
 
 
 @binding.function("genprime, genstrongprime: fn(nbits: int, nrep: int): ref IPint")
 def genprime(call: HostCall, count: int, tries: int) -> int:
     """Return a random prime of so many bits."""
-    return _prime(count)
+    count = _size(count)
+    return call.apart(lambda: modular.prime(count))
 
 
 @binding.function("gensafeprime: fn(nbits: int, nrep: int): (ref IPint, ref IPint)")
 def gensafeprime(call: HostCall, count: int, tries: int) -> tuple[int, int]:
     """Return a prime p for which (p - 1) / 2 is one too, and a generator of its group."""
-    while True:
-        q = _prime(count - 1)
-        p = 2 * q + 1
-        if _is_prime(p):
-            break
-    alpha = next(a for a in range(2, p) if pow(a, 2, p) != 1 and pow(a, q, p) != 1)
-    return p, alpha
+    count = _size(count - 1) + 1
+    return call.apart(lambda: modular.safe_prime(count))
 
 
 @binding.function("DSAprimes: fn(): (ref IPint, ref IPint, array of byte)")
 def dsaprimes(call: HostCall) -> tuple[int, int, bytes]:
     """Return primes q of 160 bits and p of 1024 with q a divisor of p - 1, and a seed."""
-    q = _prime(160)
-    while True:
-        x = secrets.randbits(1024) | 1 << 1023
-        p = x - (x % (2 * q) - 1)
-        if p.bit_length() == 1024 and _is_prime(p):
-            return q, p, secrets.token_bytes(20)
+    q, p = call.apart(modular.dsa_primes)
+    return q, p, secrets.token_bytes(20)

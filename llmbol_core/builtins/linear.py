@@ -7,12 +7,16 @@ taken from the first item to the last, so that results do not depend on the mach
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llmbol_core.builtins import quicksort
 
 Row = Sequence[float]
+_MANY = 1 << 13
+"""Indices that are worth to be sorted by other means."""
 
 
 class Mismatch(Exception):
@@ -79,15 +83,32 @@ def iamax(x: Row) -> int:
     return best
 
 
-def sort(x: Row, permutation: Sequence[int]) -> list[int]:
+def sort(x: Row, permutation: Sequence[int]) -> array[int]:
     """Return the indices in ascending order of what they index; equals as Inferno leaves them."""
+    if len(permutation) > _MANY and (found := _sorted_distinct(x, permutation)) is not None:
+        return found
     if any(not 0 <= i < len(x) for i in permutation):
         raise Mismatch
     if len({x[i] for i in permutation}) == len(permutation) and not any(map(math.isnan, x)):
-        return sorted(permutation, key=lambda i: x[i])
+        return array("i", sorted(permutation, key=lambda i: x[i]))
     ordered = list(permutation)
     quicksort.order(ordered, x)
-    return ordered
+    return array("i", ordered)
+
+
+def _sorted_distinct(x: Any, permutation: Any) -> array[int] | None:
+    """Return many indices in order of what they index, None if some of that is equal."""
+    import numpy as np
+
+    keys, indices = np.frombuffer(x, np.float64), np.frombuffer(permutation, np.int32)
+    if indices.min() < 0 or indices.max() >= len(keys):
+        raise Mismatch
+    keys = keys[indices]
+    places = np.argsort(keys)
+    keys = keys[places]
+    if np.isnan(keys[-1]) or (keys[1:] == keys[:-1]).any():
+        return None
+    return array("i", indices[places].tobytes())
 
 
 @dataclass(frozen=True)
@@ -109,8 +130,11 @@ class Product:
     beta: float
     c: tuple[Row, int]
 
-    def columns(self) -> list[list[float]] | None:
-        """Return the new columns of C, or None if it stays. Raises OutOfBounds."""
+    def matrices(self) -> tuple[Matrix, Matrix | None, Matrix | None] | None:
+        """Return C, A and B as they are stored, or None if C stays; without a B it is scaled.
+
+        Raises OutOfBounds.
+        """
         m, n, k = self.m, self.n, self.k
         old = Matrix(self.c[0], m, n, self.c[1])
         old.check()
@@ -118,11 +142,25 @@ class Product:
         b = _matrix(self.b, self.transposes_b, m if a is None else k, n)
         if not m or not n or ((self.alpha == 0 or not k) and self.beta == 1):
             return None
-        if self.alpha == 0:
+        if self.alpha != 0 and b is None:
+            raise OutOfBounds
+        return old, a, b if self.alpha != 0 else None
+
+    @property
+    def steps(self) -> int:
+        """About how many multiplications it takes."""
+        return self.m * self.n * max(self.k, 1)
+
+    def columns(self) -> list[list[float]] | None:
+        """Return the new columns of C, or None if it stays. Raises OutOfBounds."""
+        found = self.matrices()
+        if found is None:
+            return None
+        old, a, b = found
+        n = self.n
+        if b is None:
             scaled = (old.column(j) for j in range(n))
             return [[self.beta * z if self.beta else 0.0 for z in column] for column in scaled]
-        if b is None:
-            raise OutOfBounds
         columns = (b.row(j) if self.transposes_b else b.column(j) for j in range(n))
         pairs = ((right, old.column(j)) for j, right in enumerate(columns))
         if a is None:

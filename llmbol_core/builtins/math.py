@@ -9,12 +9,13 @@ raise "invalid math argument".
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 import weakref
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from llmbol_core.builtins import bessel, linear, special
 from llmbol_core.builtins.binding import Binding
@@ -50,8 +51,11 @@ binding = Binding(
 INVALID = "invalid math argument"
 _TRAPS_AT_START = 15
 _MOST_ORDER = 1 << 20
+_LONG = 1 << 13
+"""From how many steps on the work is worth to be done apart, or in pieces."""
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
 
+_T = TypeVar("_T")
 Reals = Any
 """An array of real as a memoryview of its items, or None for nil; so are ints and bytes."""
 
@@ -126,19 +130,25 @@ def scalbn(call: HostCall, x: float, n: int) -> float:
 @binding.function("jn: fn(n: int, x: real): real")
 def jn(call: HostCall, n: int, x: float) -> float:
     """Return the Bessel function J of order n; orders above a million are refused."""
-    return bessel.jn(_order(n), x)
+    return _by_order(call, bessel.jn, n, x)
 
 
 @binding.function("yn: fn(n: int, x: real): real")
 def yn(call: HostCall, n: int, x: float) -> float:
     """Return the Bessel function Y of order n; orders above a million are refused."""
-    return bessel.yn(_order(n), x)
+    return _by_order(call, bessel.yn, n, x)
 
 
-def _order(n: int) -> int:
+def _by_order(call: HostCall, function: Callable[[int, float], float], n: int, x: float) -> float:
+    """Return what a function says whose work grows with the order."""
     if abs(n) > _MOST_ORDER:
         raise Trap(INVALID)
-    return n
+    return _apart(call, abs(n), lambda: function(n, x))
+
+
+def _apart(call: HostCall, steps: int, function: Callable[[], _T]) -> _T:
+    """Return what a function returns that takes so many steps and does not touch the machine."""
+    return call.apart(function) if steps > _LONG else function()
 
 
 # The floating-point control and status words, as [control, status] of each machine
@@ -214,22 +224,26 @@ def _matched(data: Reals, values: Reals, size: int) -> None:
 
 def _exporter(item: str) -> Callable[[HostCall, Reals, Reals], None]:
     def export(call: HostCall, data: Reals, values: Reals) -> None:
-        kind = array(item)
-        _matched(data, values, kind.itemsize)
-        kind.extend(values)
-        kind.byteswap()
-        data[:] = kind.tobytes()
+        size = struct.calcsize(item)
+        _matched(data, values, size)
+        for at in range(0, len(values), _LONG):
+            kind = array(item, values[at : at + _LONG])
+            kind.byteswap()
+            data[size * at : size * (at + len(kind))] = kind.tobytes()
+            call.pause()
 
     return export
 
 
 def _importer(item: str) -> Callable[[HostCall, Reals, Reals], None]:
     def import_(call: HostCall, data: Reals, values: Reals) -> None:
-        kind = array(item)
-        _matched(data, values, kind.itemsize)
-        kind.frombytes(data.tobytes())
-        kind.byteswap()
-        values[:] = array(values.format, kind)
+        size = struct.calcsize(item)
+        _matched(data, values, size)
+        for at in range(0, len(values), _LONG):
+            kind = array(item, bytes(data[size * at : size * (at + _LONG)]))
+            kind.byteswap()
+            values[at : at + len(kind)] = array(values.format, kind)
+            call.pause()
 
     return import_
 
@@ -249,24 +263,26 @@ def _fitting(function: Callable[..., Any]) -> Callable[..., Any]:
     def fitting(call: HostCall, *vectors: Reals) -> Any:
         if any(vector is None for vector in vectors):
             raise Trap(traps.NIL_DEREFERENCE)
+        size = max(map(len, vectors))
+        copies = vectors if size <= _LONG else [array(v.format, v.tobytes()) for v in vectors]
         try:
-            return function(*vectors)
+            return _apart(call, size, lambda: function(*copies))
         except linear.Mismatch:
             raise Trap(INVALID) from None
 
     return fitting
 
 
-def _sort(values: Reals, permutation: Reals) -> None:
-    for i, index in enumerate(linear.sort(values, permutation)):
-        permutation[i] = index
-
-
 binding.function("dot: fn(x, y: array of real): real")(_fitting(linear.dot))
 binding.function("norm1: fn(x: array of real): real")(_fitting(linear.norm1))
 binding.function("norm2: fn(x: array of real): real")(_fitting(linear.norm2))
 binding.function("iamax: fn(x: array of real): int")(_fitting(linear.iamax))
-binding.function("sort: fn(x: array of real, pi: array of int)")(_fitting(_sort))
+
+
+@binding.function("sort: fn(x: array of real, pi: array of int)")
+def sort(call: HostCall, values: Reals, permutation: Reals) -> None:
+    """Order a permutation by the values that it leads to."""
+    permutation[:] = _fitting(linear.sort)(call, values, permutation)
 
 
 @binding.function(
@@ -283,8 +299,26 @@ def gemm(call: HostCall, *arguments: Any) -> None:
     flags = transa != ord("N"), transb != ord("N")
     product = linear.Product(*flags, m, n, k, alpha, (a, lda), (b, ldb), beta, (c, ldc))
     try:
-        columns = product.columns()
+        if product.steps > _LONG:
+            _multiply(call, product, c)
+            return
+        for j, column in enumerate(product.columns() or ()):
+            c[j * ldc : j * ldc + m] = array("d", column)
     except linear.OutOfBounds:
         raise Trap(traps.BOUNDS) from None
-    for j, column in enumerate(columns or ()):
-        c[j * ldc : j * ldc + m] = array("d", column)
+
+
+def _multiply(call: HostCall, product: linear.Product, c: Reals) -> None:
+    """Do what takes many steps, with copies of the arrays."""
+    copies: dict[str, Any] = {}
+    for name in "abc":
+        items, leading = getattr(product, name)
+        copies[name] = None if items is None else array("d", items.tobytes()), leading
+    product = dataclasses.replace(product, **copies)
+
+    def found() -> Callable[[Reals], None]:
+        from llmbol_core.builtins import products
+
+        return products.multiply(product)
+
+    call.apart(found)(c)

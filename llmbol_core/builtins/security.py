@@ -32,6 +32,8 @@ _STATE = TypeDescriptor(-1, 4)
 _CHARGE = 512
 """What a state counts for against the memory limit."""
 _MOST_SKIPPED = 1 << 20
+_PIECE = 1 << 15
+"""Bytes, whole blocks of any cipher, between two looks at whether time is up."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,10 @@ def _mode(algorithm: Algorithm, mode: str) -> Callable[[HostCall, int, Any, int,
         if count % algorithm.block and not takes_rest:
             raise Trap(BAD_SIZE)
         chain: Chain = _state(call, state, Chain, algorithm)
-        window[:] = getattr(chain, mode)(bytes(window), direction != 0)
+        for at in range(0, count, _PIECE):
+            piece = window[at : at + _PIECE]
+            piece[:] = getattr(chain, mode)(bytes(piece), direction != 0)
+            call.pause()
 
     return run
 
@@ -250,23 +255,30 @@ def rc4(call: HostCall, state: int, data: Any, count: int) -> None:
     if data is None:
         return
     window = _window(data, count)
-    mask = _state(call, state, Stream).take(count)
-    window[:] = bytes(a ^ b for a, b in zip(window, mask, strict=True))
+    stream: Stream = _state(call, state, Stream)
+    for at in range(0, count, _PIECE):
+        piece = window[at : at + _PIECE]
+        mask = stream.take(len(piece))
+        piece[:] = bytes(a ^ b for a, b in zip(piece, mask, strict=True))
+        call.pause()
 
 
 @binding.function("rc4skip: fn(state: ref RC4state, n: int)")
 def rc4skip(call: HostCall, state: int, count: int) -> None:
     """Pass over some bytes."""
-    _state(call, state, Stream).take(_few(count))
+    _in_pieces(call, _state(call, state, Stream).take, count)
 
 
 @binding.function("rc4back: fn(state: ref RC4state, n: int)")
 def rc4back(call: HostCall, state: int, count: int) -> None:
     """Go back by some bytes."""
-    _state(call, state, Stream).back(_few(count))
+    _in_pieces(call, _state(call, state, Stream).back, count)
 
 
-def _few(count: int) -> int:
+def _in_pieces(call: HostCall, move: Callable[[int], object], count: int) -> None:
+    """Move by so many bytes, which must not be too many."""
     if count > _MOST_SKIPPED:
         raise Trap(traps.BOUNDS)
-    return max(count, 0)
+    for at in range(0, count, _PIECE):
+        move(min(_PIECE, count - at))
+        call.pause()

@@ -24,6 +24,8 @@ __all__ = ["binding"]
 NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP, NODEVS, NEWENV, FORKENV = (1 << n for n in range(8))
 STANDARD_OUTPUT = 1
 _ERROR_BYTES = 127
+_PIECE = 1 << 13
+"""Characters between two looks at whether the program's time is up."""
 _RUNE_ERROR = 0xFFFD
 _NO_NETWORK = "network access is not granted"
 
@@ -82,9 +84,17 @@ def tokenize(call: HostCall, text: str, delimiters: str) -> tuple[int, list[str]
     """Split text at any of some characters; there are no empty tokens."""
     if not delimiters:
         return 0, None
-    for char in delimiters[1:]:
-        text = text.replace(char, delimiters[0])
-    tokens = [token for token in text.split(delimiters[0]) if token]
+    tokens: list[str] = []
+    begun: list[str] = []
+    blanks = dict.fromkeys(map(ord, delimiters), delimiters[0])
+    for at in range(0, len(text), _PIECE):
+        call.pause()
+        first, *others = text[at : at + _PIECE].translate(blanks).split(delimiters[0])
+        begun.append(first)
+        if others:
+            tokens += filter(None, ["".join(begun), *others[:-1]])
+            begun = [others[-1]]
+    tokens += filter(None, ["".join(begun)])
     return len(tokens), tokens or None
 
 
@@ -100,8 +110,11 @@ def utfbytes(call: HostCall, buffer: memoryview | None, count: int) -> int:
     """Return how many of the first bytes are whole characters."""
     if buffer is None or not 0 <= count <= len(buffer):
         raise Trap(traps.BOUNDS)
-    data, at = buffer[:count], 0
+    data, at, steps = buffer[:count], 0, 0
     while at < count:
+        steps += 1
+        if not steps % _PIECE:
+            call.pause()
         width = _decode(data, at)[1]
         if not width:
             break

@@ -1,36 +1,46 @@
 """Work in threads of its own, for which a program waits until it is done or time is up.
 
 LLVM must not work while Python takes itself apart, so that its end waits for what is under way. A
-process that ends at once (``os._exit``) need not wait, and says so by ``end_at_once``.
+process that ends at once (``os._exit``) waits as long as it likes, by ``wait_for_jobs``.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
-_waits: dict[object, Callable[[], None]] = {}
+_Wait = Callable[[float | None], None]
+_waits: dict[object, _Wait] = {}
+_INTERRUPTED = 130
 
 
-def wait_at_end(key: object, wait: Callable[[], None]) -> None:
-    """Have something waited for when Python's process ends."""
+def wait_at_end(key: object, wait: _Wait) -> None:
+    """Have something waited for when Python's process ends, for so many seconds at most."""
     _waits[key] = wait
 
 
-def end_at_once() -> None:
-    """Wait for nothing: the process ends as it is."""
-    _waits.clear()
+def wait_for_jobs(seconds: float) -> None:
+    """Wait so long at most for all that is under way, and no more when the process ends."""
+    until = time.monotonic() + seconds
+    while _waits:
+        _waits.popitem()[1](max(0.0, until - time.monotonic()))
 
 
 @atexit.register
 def _wait_for_all() -> None:
-    for wait in list(_waits.values()):
-        wait()
+    try:
+        while _waits:
+            _waits.popitem()[1](None)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        os._exit(_INTERRUPTED)
 
 
 if hasattr(os, "register_at_fork"):
@@ -45,9 +55,9 @@ class Job(Generic[_T]):
         self._function, self._done = function, threading.Event()
         self._result: _T
         self._error: BaseException | None = None
-        thread = threading.Thread(target=self._work, name="job", daemon=True)
-        wait_at_end(self, thread.join)
-        thread.start()
+        self._thread = threading.Thread(target=self._work, name="job", daemon=True)
+        wait_at_end(self, self._thread.join)
+        self._thread.start()
 
     def wait(self, until: float | None = None) -> bool:
         """Wait for the end, or for a moment of ``time.monotonic``; return whether it is over.
@@ -56,6 +66,12 @@ class Job(Generic[_T]):
         """
         left = None if until is None else max(0.0, until - time.monotonic())
         return self._done.wait(left)
+
+    def cancel(self) -> None:
+        """Let the function end soon, if it is Python that works; what it made is dropped."""
+        set_error = getattr(ctypes.pythonapi, "PyThreadState_SetAsyncExc", None)
+        if set_error is not None and self._thread.ident is not None and not self._done.is_set():
+            set_error(ctypes.c_ulong(self._thread.ident), ctypes.py_object(SystemExit))
 
     def result(self) -> _T:
         """Return the function's result, or raise what it raised; it must be over."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter as Engine
 
 
+_MANY = 1 << 12
+"""Elements that are copied before it is looked whether time is up."""
+
 # Making objects; the elements of arrays are always zero here, which plain newa does not promise
 
 
@@ -148,6 +151,8 @@ def slicela(e: Engine, source: int, start: int, destination: int) -> None:
     # From the end if the ranges may overlap that way, so that nothing is copied twice.
     order = range(length) if target <= data else range(length - 1, -1, -1)
     for i in order:
+        if not i % _MANY:
+            heap.pause()
         heap.copy_value(data + i * size, target + i * size, number)
 
 

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from llmbol_core.native.jobs import Job
 from llmbol_core.vm.module import TypeDescriptor
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.objects import Heap
     from llmbol_core.vm.process import Process
+
+_T = TypeVar("_T")
+_A_WHILE = 0.01
+"""Seconds between two looks at whether a program's time is up."""
 
 ARGUMENTS = 32
 """Offset in a frame of the first argument."""
@@ -94,6 +99,24 @@ class HostCall:
     heap: Heap
     frame: int
     caller: LoadedModule | None
+
+    def pause(self) -> None:
+        """Raise LimitError if the program's time is up: for long work, every few milliseconds."""
+        self.heap.pause()
+
+    def apart(self, function: Callable[[], _T]) -> _T:
+        """Return what a function returns that takes long without letting Python run.
+
+        It runs in another thread and must not touch the machine. Raises LimitError.
+        """
+        job = Job(function)
+        try:
+            while not job.wait(time.monotonic() + _A_WHILE):
+                self.pause()
+        except BaseException:
+            job.cancel()
+            raise
+        return job.result()
 
 
 class HostFunction(NamedTuple):

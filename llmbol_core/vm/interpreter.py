@@ -9,7 +9,6 @@ frame or the module return ``SWITCH``, those after which the process must stop r
 from __future__ import annotations
 
 import functools
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -108,7 +107,7 @@ class Interpreter:
                 if pc == YIELD:
                     break
                 goes_on = pc != STOP
-            if one_stretch or (until is not None and time.monotonic() > until):
+            if one_stretch or (until is not None and self.scheduler.is_late):
                 break
         return budget - left, goes_on
 
@@ -266,7 +265,10 @@ class Interpreter:
         wish = function.run(call)
         if wish is None:
             process.stack.pop_releasing(frame)
-            return next_pc
+            if self.scheduler.until is None or not self.scheduler.is_late:
+                return next_pc
+            process.pc = next_pc
+            return YIELD
         process.pc = next_pc
         self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
         return STOP

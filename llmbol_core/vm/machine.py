@@ -94,6 +94,7 @@ class InfernoVM:
         )
         self.engine = engine(self, channels)
         self.scheduler = self.engine.scheduler = Scheduler(self.engine)
+        self.heap.pause = self.scheduler.check_time
         self.loader = Loader(self.engine, host_modules or {}, verify, self._report)
         self._handles: dict[str, int] = {}
         self._failures: dict[int, Trap] = {}

@@ -37,6 +37,8 @@ HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""
 
 _WORTH_TIDYING = 1 << 20
+_LARGE = 1 << 17
+"""Bytes of an object that may have references enough to be worth other means."""
 
 
 class Heap(TypedArena):
@@ -55,6 +57,8 @@ class Heap(TypedArena):
         """What to call with a reference before an object of a kind is released."""
         self.collect: Callable[[], object] = lambda: None
         """What frees unreachable cycles."""
+        self.pause: Callable[[], None] = lambda: None
+        """What long work calls every few milliseconds: it raises LimitError if time is up."""
         self._used_after_tidying = 0
 
     # Counting
@@ -81,6 +85,8 @@ class Heap(TypedArena):
             return
         counts[at] = 0
         dying, freed = [ref], 0
+        if self.pointers[(ref >> 2) - 2] > _LARGE and self.bury(dying):
+            return
         while dying:
             ref = dying.pop()
             for slot in self.slots(ref):
@@ -222,6 +228,8 @@ class Heap(TypedArena):
 
     def new_text(self, text: str) -> int:
         """Return a string object with this text, even if it is empty."""
+        if len(text) > _LARGE:
+            self.pause()
         try:
             data, length = text.encode("latin-1"), len(text)
         except UnicodeEncodeError:
@@ -236,6 +244,8 @@ class Heap(TypedArena):
         if ref == NIL:
             return ""
         length = self.words[ref >> 2]
+        if abs(length) > _LARGE:
+            self.pause()
         if length >= 0:
             return str(self.view(ref + 4, length), "latin-1")
         data = self.view(ref + 4, -4 * length)

@@ -174,8 +174,7 @@ class Scheduler:
             budget = SLICE if left is None else min(SLICE, left)
             if budget <= 0:
                 raise LimitError("instruction", f"the program ran {most} of them, {process.place}")
-            if until is not None and time.monotonic() > until:
-                raise LimitError("time", f"the program was stopped, {process.place}")
+            self.check_time(process)
             used, goes_on = self._engine.run(process, budget)
             self.instructions += used
             if goes_on:
@@ -183,6 +182,17 @@ class Scheduler:
             self._slices += 1
             if self._slices % _SLICES_BETWEEN_COLLECTIONS == 0:
                 self._engine.heap.tidy()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the program's time is up."""
+        return self.until is not None and time.monotonic() > self.until
+
+    def check_time(self, process: Process | None = None) -> None:
+        """Raise LimitError if the time is up for the program, which a process runs for."""
+        if self.is_late:
+            place = (process or self._engine.process).place
+            raise LimitError("time", f"the program was stopped, {place}")
 
     @staticmethod
     def _work(done: _Done, process: Process, work: Work, finish: Finish) -> None:

@@ -75,14 +75,14 @@ class Background:
             if order is not None:
                 order.done.append((job.number, made, time.perf_counter() - began))
 
-    def _stop(self) -> None:
+    def _stop(self, seconds: float | None) -> None:
         """Wait for the unit in work: LLVM must not run while the process ends."""
         self._ends = True
         if not self._thread.is_alive():
             return
         gone = weakref.ref(Order())
         self._jobs.put(_Job(float("-inf"), next(self._numbers), None, Tier.BEST, gone))
-        self._thread.join()
+        self._thread.join(seconds)
 
 
 @functools.cache

@@ -171,12 +171,14 @@ class JitEngine(Population):
         self.process = process
         self._words[_CURRENT] = process.address
         how, patience = _AGAIN, PATIENCE
-        words = self._words
+        words, scheduler = self._words, self.scheduler
         while True:
             reason = self._enter(how)
             if reason == _HOST:
                 how = self._call(self.process)
                 words[_LEFT] -= 1
+                if scheduler.until is not None and scheduler.is_late:
+                    words[_FUEL] = 0
             elif reason in (Reason.SPENT, Reason.IDLE):
                 return total - words[_LEFT], reason == Reason.SPENT
             elif reason == _PYTHON and words[_FUEL] <= 0:
@@ -339,8 +341,7 @@ class JitEngine(Population):
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
         if not self.compiler.hot(native, pc, frame):
             native.decoded.unwatch(pc)
-        until = self.scheduler.until
-        if until is not None and time.monotonic() > until:
+        if self.scheduler.is_late:
             self._words[_FUEL] = 0
 
     def _map_types(self) -> None:
