@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,15 @@ def release(array: NDArray[Any]) -> None:
 
 
 def large_room(size: int) -> NDArray[Any]:
-    """Return bytes that begin a cache line, in large pages if that is possible."""
-    memory = mmap.mmap(-1, max(1, -(-size // _LARGE_PAGE) * _LARGE_PAGE))
+    """Return bytes that begin a page, in large pages if that is possible."""
+    length = max(1, -(-size // _LARGE_PAGE)) * _LARGE_PAGE
+    # Memory that is shared with nobody: the system gives large pages to no other.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+    memory = mmap.mmap(-1, length + _LARGE_PAGE, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8, size)
+    room = np.frombuffer(memory, np.uint8)
+    return room[-room.ctypes.data % _LARGE_PAGE :][:size]
 
 
 _LARGE_PAGE = 2 << 20
