@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import matmul, rowdots
+from llmbol_core.ml.kernels import few, matmul, rowdots
 from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.kernels.target import Target
 from llmbol_core.ml.mapped import large_room
@@ -82,7 +82,7 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
     y = y if _in_rows(y.T) or _in_rows(y) else np.ascontiguousarray(y)
     turned = _in_rows(y.T)
     items = -(-columns // made.widths[turned])
-    needs_room = not turned and rows > matmul.FEW
+    needs_room = not turned and rows > few.FEW
     y = y.T if turned else y
     sizes = (rows, depth, columns, *_pitches(x, y, output))
     rooms = () if turned else (_room(made.scratch * team().threads) if needs_room else 0,)

@@ -7,40 +7,32 @@ is one chain of sums over the depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import read
+from llmbol_core.ml.kernels.few import BROAD, FEW, FewRows, Take, accumulate
 from llmbol_core.ml.kernels.kinds import f32, i64
-from llmbol_core.ml.kernels.tiles import AHEAD, lesser_number, rows_in_turn
+from llmbol_core.ml.kernels.tiles import AHEAD, greater_number, lesser_number, rows_in_turn
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
-    from llmbol_core.ml.kernels.vectors import Pointer, Value, Variable
+    from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("matmul")
 
 DEPTH = 1024
-"""How much of the depth ``multiply`` does at a time."""
-SOON = 48
-"""How many rows ahead y is asked for."""
-FEW = 8
-"""Rows for which packing is not worth it."""
-PERIOD = 16
-"""In so many steps all rows of a tile are copied, and as many numbers of each."""
-APART = 32
-"""How many numbers lie between copies of rows."""
+"""How much of the depth ``multiply`` does at a time: results are read again as seldom as can be."""
+LINE = 16
+"""How many numbers a line of the cache holds."""
+LAST = 2 * LINE
+"""How many steps before its end a tile asks for the lines that it will write to."""
+NEXT = 12
+"""How many rows ahead y is asked for where it is packed by itself."""
 SHORT = 64
 """Up to how many rows what is packed is not used often."""
-BROAD = 512
-"""Columns from which on few rows go along them rather than along the depth."""
-LARGE = 3 << 16
-"""How many numbers y must have for a single row to do so."""
 VAST = 1 << 20
-"""How many numbers y must have for twice as many rows to do so."""
-NEAREST = 6144
-"""How many sums such rows have at a time, so that the nearest cache holds them."""
+"""How many numbers y must have for twice as many rows to be few."""
 
 
 def panels_at_a_time(lanes: int) -> int:
@@ -58,19 +50,7 @@ def tallest(lanes: int) -> int:
 
 def scratch_size(lanes: int) -> int:
     """Return how many numbers a thread of ``multiply`` needs room for."""
-    copies = tallest(lanes) * (DEPTH + APART) if lanes == 16 else 0
-    return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH + AHEAD + copies
-
-
-Take = Callable[["Value"], "list[Value]"]
-"""Writes the code that reads the vectors of a panel at a step of the depth."""
-
-
-_STRIPS = (
-    ((8, 4), (4,), (3,), (3,), (2,), (2,), (1,), (1,)),
-    ((16, 8, 4), (8,), (4,), (4,), (4,), (3,), (3,), (3,)),
-)
-"""Vectors of columns that few rows have at a time, by their number: with 16 registers and 32."""
+    return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH + AHEAD
 
 
 class _Multiply:
@@ -86,62 +66,87 @@ class _Multiply:
         self.width, self.tallest = 2 * k.lanes, tallest(k.lanes)
         self.panels = panels_at_a_time(k.lanes)
         self.scratch = scratch.at(k.thread * scratch_size(k.lanes))
-        self.copies = k.lanes == 16
-        self.room = self.scratch.at((self.panels + 1) * self.width * DEPTH + AHEAD)
+        self.few = FewRows(k, x, y, out, rows, depth, columns, x_pitch, y_pitch, out_pitch)
 
     def write(self, begin: Value, end: Value) -> None:
         """Write the code for some panels."""
         k = self.k
-        self.begin, self.end = begin, end
         passes = (self.rows <= 2 * FEW) & (self.depth * self.columns >= VAST)
         passes = passes & ((end - begin) * self.width >= BROAD)
         with k.either((self.rows <= FEW) | passes) as (yes, no):
             with yes:
-                self._few()
-            with no:
-                # If there are few rows to use what is packed, more of it is asked for early.
-                self.is_short = self.rows <= SHORT
-                most = k.select(self.is_short, k.value(DEPTH // 4, i64), k.value(DEPTH, i64))
-                parts = (self.depth + most - 1) // most
-                step = ((self.depth + parts - 1) // parts + 15) // 16 * 16
-                groups = (end - begin + self.panels // 2) // self.panels
-                wide = k.select(groups > 1, (end - begin + groups - 1) // k.select(
-                    groups > 1, groups, k.value(1, i64)), end - begin)  # fmt: skip
-                for first in k.range(begin, end, wide):
-                    last = lesser_number(k, first + wide, end)
-                    for start in k.range(0, self.depth, step):
-                        self._block(first, last, start, lesser_number(k, self.depth - start, step))
+                last = lesser_number(k, end * self.width, self.columns)
+                self.few.write(begin * self.width, last)
+            with no, k.either(self.rows <= SHORT) as (short, tall):
+                with short:
+                    # There are few rows to use what is packed: more of it is asked for early.
+                    self._blocks(begin, end, DEPTH // 4, self._short)
+                with tall:
+                    self._blocks(begin, end, DEPTH, self._tall)
 
-    def _block(self, first: Value, last: Value, start: Value, length: Value) -> None:
-        """Write the code for some panels and a part of the depth; the first tiles pack them."""
+    def _blocks(self, begin: Value, end: Value, most: int, block: Any) -> None:
+        """Write the code for some panels: a block of them, and of the depth, at a time."""
+        k = self.k
+        parts = (self.depth + (most - 1)) // most
+        step = ((self.depth + parts - 1) // parts + (LINE - 1)) // LINE * LINE
+        groups = greater_number(k, (end - begin + self.panels // 2) // self.panels, k.value(1, i64))
+        for first in k.range(begin, end, (end - begin + groups - 1) // groups):
+            last = lesser_number(k, first + (end - begin + groups - 1) // groups, end)
+            for start in k.range(0, self.depth, step):
+                block(first, last, start, lesser_number(k, self.depth - start, step))
+
+    def _tall(self, first: Value, last: Value, start: Value, length: Value) -> None:
+        """Write the code for a block and many rows."""
+        self._pack(first, last, start, length)
+
+        def tile(row: Value, count: int) -> None:
+            for panel in self.k.range(first, last):
+                self._tile(row, count, first, panel, start, length)
+
+        rows_in_turn(self.k, self.k.value(0, i64), self.rows, self.tallest, tile)
+
+    def _short(self, first: Value, last: Value, start: Value, length: Value) -> None:
+        """Write the code for a block and few rows; the first tiles pack it."""
         k, most = self.k, self.tallest
         head = k.select(self.rows > 2 * most, k.value(most, i64), (self.rows + 1) // 2)
         for panel in k.range(first, last):
             for size in range((FEW + 2) // 2, most + 1):
-                rows = [self.x.at(r * self.x_pitch + start) for r in range(size)]
                 is_whole = (panel + 1) * self.width <= self.columns
                 with k.when(head.equals(size)), k.either(is_whole) as branches:
                     for branch, packs in zip(branches, ("whole", "some"), strict=True):
                         with branch:
-                            self._tile(k.value(0, i64), rows, first, panel, start, length, packs)
+                            self._tile(k.value(0, i64), size, first, panel, start, length, packs)
 
         def tile(row: Value, count: int) -> None:
-            rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
-            begin = first
-            if self.copies:
-                self._tile(row, rows, first, first, start, length, copies=True)
-                rows, begin = [self.room.at(r * (DEPTH + APART)) for r in range(count)], first + 1
-            for panel in k.range(begin, last):
-                self._tile(row, rows, first, panel, start, length)
+            for panel in k.range(first, last):
+                self._tile(row, count, first, panel, start, length)
 
         rows_in_turn(k, head, self.rows, most, tile)
 
+    def _pack(self, first: Value, last: Value, start: Value, length: Value) -> None:
+        """Write the code that packs a block."""
+        k, lanes, width = self.k, self.k.lanes, self.width
+        whole = lesser_number(k, last, self.columns // width)
+        for i in k.range(length):
+            given, packed = self.y.at((start + i) * self.y_pitch), self.scratch.at(i * width)
+            for panel in k.range(first, whole):
+                for j in range(0, width, lanes):
+                    given.prefetch(self.y_pitch * NEXT + panel * width + j)
+                    value = given.load(panel * width + j, lanes)
+                    packed.store(value, (panel - first) * (width * DEPTH) + j)
+            with k.when(whole < last):
+                for j in range(0, width, lanes):
+                    left = self.columns - whole * width - j
+                    value = given.load_some(left, lanes, whole * width + j)
+                    packed.store(value, (whole - first) * (width * DEPTH) + j)
+
     def _tile(
-        self, row: Value, rows: list[Pointer], first: Value, panel: Value, start: Value,
-        length: Value, packs: str = "", copies: bool = False,
+        self, row: Value, count: int, first: Value, panel: Value, start: Value, length: Value,
+        packs: str = "",
     ) -> None:  # fmt: skip
-        """Write the code for some rows and a panel."""
-        k, lanes, column, count = self.k, self.k.lanes, panel * self.width, len(rows)
+        """Write the code for so many rows and a panel."""
+        k, lanes, column = self.k, self.k.lanes, panel * self.width
+        rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
         left = [self.columns - column - lanes * j for j in range(2)]
         targets = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in targets]
@@ -151,13 +156,12 @@ class _Multiply:
                     total.value = target.load_some(left[j], lanes, lanes * j)
         for target in targets:
             for j in range(2):  # where the rows below will go
-                target.prefetch(self.out_pitch * count + lanes * j)
-        take = self._packing(first, panel, start, length, packs == "whole") if packs else (
-            self._packed(row + count, panel - first, start)
-        )  # fmt: skip
-        if copies:
-            rows, take = self._copying(rows, length, take)
-        _accumulate(k, rows, length, sums, take)
+                target.prefetch(self.out_pitch * count + lanes * j, level=2)
+        if packs:
+            take = self._packing(first, panel, start, length, packs == "whole")
+            accumulate(k, rows, k.value(0, i64), length, sums, take)
+        else:
+            self._multiply_packed(row, rows, targets, panel - first, start, length, sums)
         with k.either(left[1] >= lanes) as (whole, some):
             with whole:
                 for target, totals in zip(targets, sums, strict=True):
@@ -168,60 +172,47 @@ class _Multiply:
                     for j, total in enumerate(totals):
                         target.store_some(total.value, left[j], lanes * j)
 
-    def _packed(self, below: Value, place: Value, start: Value) -> Take:
-        """Return what reads a packed panel; the rows below are asked for, some by each panel."""
-        lanes, width = self.k.lanes, self.width
+    def _multiply_packed(
+        self, row: Value, rows: list[Pointer], targets: list[Pointer], place: Value, start: Value,
+        length: Value, sums: Any,
+    ) -> None:  # fmt: skip
+        """Write sums of products with a packed panel.
+
+        A line of each of some rows below is asked for at a time, and in the end what is written to.
+        """
+        k, lanes, width = self.k, self.k.lanes, self.width
         packed = self.scratch.at(place * (width * DEPTH))
         share = -(-self.tallest // self.panels)
-        later = [
-            self.x.at((below + place * share + r) * self.x_pitch + start) for r in range(share)
-        ]
+        below = row + (len(rows) + place * share)
+        later = [self.x.at((below + r) * self.x_pitch + start) for r in range(share)]
 
         def take(i: Value) -> list[Value]:
-            for line in later:
-                line.prefetch(i, level=2)
             for j in range(2):
                 packed.prefetch(i * width + (lanes * j + AHEAD))
             return [packed.load(i * width + lanes * j, lanes) for j in range(2)]
 
-        return take
-
-    def _copying(
-        self, rows: list[Pointer], length: Value, take: Take
-    ) -> tuple[list[Pointer], Take]:
-        """Return where copies of rows will be, and what also makes them, some steps ahead.
-
-        Rows that are whole pages apart would drive each other out of the nearest cache.
-        """
-        k, pitch = self.k, DEPTH + APART
-        copied = [self.room.at(r * pitch) for r in range(len(rows))]
-        for row, place in zip(rows, copied, strict=True):
-            for i in range(0, APART, k.lanes):
-                place.store(row.load_some(length - i, k.lanes, i), i)
-        apart = (rows[-1].address() - rows[0].address()) // (4 * max(1, len(rows) - 1))
-
-        def also(i: Value) -> list[Value]:
-            number = k.min(i % PERIOD, len(rows) - 1)
-            column = i // PERIOD * PERIOD + APART
-            part = rows[0].at(number * apart).load_some(length - column, PERIOD, column)
-            self.room.at(number * pitch).store(part, column)
-            return take(i)
-
-        return copied, also
+        early = greater_number(k, length - LAST, k.value(0, i64)) // LINE * LINE
+        for i in k.range(0, early, LINE):
+            for line in later:
+                line.prefetch(i, level=2)
+            accumulate(k, rows, i, i + LINE, sums, take)
+        for target in targets:
+            for j in range(0, width, LINE):
+                target.prefetch(j, writes=True)
+        accumulate(k, rows, early, length, sums, take)
 
     def _packing(
         self, first: Value, panel: Value, start: Value, length: Value, is_whole: bool
     ) -> Take:
-        """Return what reads a panel of y and packs it."""
+        """Return what reads a panel of y and packs it; parts of the next block are asked for."""
         k, lanes, width = self.k, self.k.lanes, self.width
         place, column = panel - first, panel * width
         packed = self.scratch.at(place * (width * DEPTH))
 
         def take(i: Value) -> list[Value]:
-            # Soon this panel; or the next part of the depth, the parts of each row in turn.
             turn = place * length + i
-            row = k.select(self.is_short, length + turn // self.panels, i + SOON)
-            near = k.select(self.is_short, (first + turn % self.panels) * width, column)
+            row = length + turn // self.panels
+            near = (first + turn % self.panels) * width
             given = self.y.at((start + i) * self.y_pitch + column)
             found = []
             for j in range(2):
@@ -232,132 +223,6 @@ class _Multiply:
             return found
 
         return take
-
-    def _few(self) -> None:
-        """Write the code for few rows: y is read as it lies."""
-        k = self.k
-        first = self.begin * self.width
-        last = lesser_number(k, self.end * self.width, self.columns)
-        self.sums = k.room(f32, NEAREST + 48 * FEW)
-        # Of more rows some at a time pass by a part of y that stays in the caches.
-        part = k.select(self.rows > FEW, k.value(NEAREST // FEW, i64), self.columns)
-        for start in k.range(first, last, part):
-            stop = lesser_number(k, start + part, last)
-            for row in k.range(0, self.rows, FEW):
-                count = lesser_number(k, self.rows - row, k.value(FEW, i64))
-                x, out = self.x.at(row * self.x_pitch), self.out.at(row * self.out_pitch)
-                for size in range(1, FEW + 1):
-                    with k.when(count.equals(size)):
-                        self._rows(
-                            [x.at(self.x_pitch * r) for r in range(size)],
-                            [out.at(self.out_pitch * r) for r in range(size)],
-                            start,
-                            stop,
-                        )
-
-    def _rows(self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value) -> None:
-        """Write the code for some rows and columns."""
-        k, count = self.k, len(rows)
-        broad = last - first >= BROAD
-        if count == 1:
-            broad = broad & (self.depth * self.columns >= LARGE)
-        with k.either(broad) as (yes, no):
-            with yes:
-                near = NEAREST // count // 64 * 64
-                for column in k.range(first, last, near):
-                    stop = lesser_number(k, column + near, last)
-                    self._stream(rows, places, column, stop, near)
-            with no:
-                self._strips(rows, places, first, last)
-
-    def _strips(
-        self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value
-    ) -> None:
-        """Write the code for some rows and columns, as many of them at a time as can be."""
-        k = self.k
-        start = k.variable(first)
-        sizes = _STRIPS[k.lanes == 16][len(rows) - 1]
-        for vectors in sizes:
-            width = vectors * k.lanes
-            stop = first + (last - first) // width * width
-            for column in k.range(start.value, stop, width):
-                self._strip(rows, places, column, vectors)
-            start.value = stop
-        with k.when(start.value < last):
-            self._strip(rows, places, start.value, sizes[-1], last)
-
-    def _stream(
-        self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value, most: int
-    ) -> None:
-        """Write the code for some rows and columns: y goes by once, some of it at a time."""
-        k, lanes, count = self.k, self.k.lanes, len(rows)
-        registers = 16 if lanes == 16 else 8
-        step = next(n for n in (4, 2, 1) if n * count <= registers or n == 1)
-        # The sums do not lie as far apart as a page is long, as they may do in the result.
-        targets = [self.sums.at(r * (most + 48)) for r in range(count)]
-
-        def add(start: Value, size: int) -> None:
-            factors = [[row.splat(start + i, lanes) for i in range(size)] for row in rows]
-            fresh = start.equals(0)
-            lines = [self.y.at((start + i) * self.y_pitch + first) for i in range(size)]
-
-            def column(i: Value, left: Value | None) -> None:
-                for line in lines:
-                    line.prefetch(self.y_pitch * size + i, level=3 if count == 1 else 2)
-                given = [read(k, line, i, left) for line in lines]
-                for target, numbers in zip(targets, factors, strict=True):
-                    total = k.select(fresh, k.zeros(f32, lanes), target.load(i, lanes))
-                    for factor, value in zip(numbers, given, strict=True):
-                        total = k.fma(factor, value, total)
-                    target.store(total, i)
-
-            spread(k, last - first, column)
-
-        whole = self.depth // step * step
-        for i in k.range(0, whole, step):
-            add(i, step)
-        for i in k.range(whole, self.depth):
-            add(i, 1)
-        for place, target in zip(places, targets, strict=True):
-            place = place.at(first)
-
-            def copy(i: Value, left: Value | None) -> None:
-                write(k, place, target.load(i, lanes), i, left)
-
-            spread(k, last - first, copy)
-
-    def _strip(
-        self, rows: list[Pointer], places: list[Pointer], column: Value, vectors: int,
-        end: Value | None = None,
-    ) -> None:  # fmt: skip
-        """Write the code for some rows and vectors of columns, which may pass the end."""
-        k, lanes, count = self.k, self.k.lanes, len(rows)
-        left = [None if end is None else end - column - lanes * j for j in range(vectors)]
-        sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(vectors)] for _ in range(count)]
-
-        def take(i: Value) -> list[Value]:
-            given = self.y.at(i * self.y_pitch + column)
-            for j in range(vectors if count > 1 else 0):
-                given.prefetch(self.y_pitch * SOON + lanes * j)
-            return [read(k, given, k.value(lanes * j, i64), left[j]) for j in range(vectors)]
-
-        _accumulate(k, rows, self.depth, sums, take)
-        for place, totals in zip(places, sums, strict=True):
-            for j, total in enumerate(totals):
-                write(k, place, total.value, column + lanes * j, left[j])
-
-
-def _accumulate(
-    k: Builder, rows: list[Pointer], depth: Value, sums: list[list[Variable]],
-    take: Take,
-) -> None:  # fmt: skip
-    """Write sums of products of rows and what ``take`` finds for each step of the depth."""
-    for i in k.range(depth):
-        line = take(i)
-        for row, totals in zip(rows, sums, strict=True):
-            x = row.splat(i, k.lanes)
-            for total, value in zip(totals, line, strict=True):
-                total.value = k.fma(x, value, total.value)
 
 
 @group.kernel(

@@ -280,9 +280,9 @@ class Pointer:
         made = self.k.ir.atomic_rmw("add", address, amount.ir, "seq_cst")
         return Value(self.k, made, self.kind, 1)
 
-    def prefetch(self, index: Value | int = 0, level: int = 3) -> None:
+    def prefetch(self, index: Value | int = 0, level: int = 3, writes: bool = False) -> None:
         """Ask for the cache line there; level 3 is the nearest cache, 0 none of them for long."""
-        numbers = [ir.IntType(32)(n) for n in (0, level, 1)]
+        numbers = [ir.IntType(32)(n) for n in (int(writes), level, 1)]
         address = self._address(index, self.kind.size)
         self.k.call("llvm.prefetch.p0", ir.VoidType(), [address, *numbers])
 
