@@ -52,6 +52,31 @@ def one_layer(**changes):
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
 
 
+def test_external_data_are_read_wherever_tensors_are(tmp_path):
+    """In a graph, in a node's attribute, and in the graphs that a node has."""
+    document = one_layer()
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=onnx.TensorProto())
+    inner = onnx.helper.make_graph([constant], "inner", [], [], [onnx.TensorProto()])
+    branches = {"then_branch": inner, "else_branch": inner}
+    document.graph.node.append(onnx.helper.make_node("If", ["x"], ["z"], **branches))
+    branch = document.graph.node[1].attribute[0].g
+    tensors = [document.graph.initializer[0], branch.initializer[0], branch.node[0].attribute[0].t]
+    del document.graph.node[1].attribute[1]
+    weights = [np.full((4, 4), number, np.float32) for number in range(3)]
+    for number, (tensor, weight) in enumerate(zip(tensors, weights, strict=True)):
+        tensor.CopyFrom(onnx.numpy_helper.from_array(weight, f"w{number}"))
+        (tmp_path / f"{number}.bin").write_bytes(tensor.raw_data)
+        onnx.external_data_helper.set_external_data(tensor, f"{number}.bin")
+        tensor.ClearField("raw_data")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(document.SerializeToString())
+    graph = read_document(str(path)).graph
+    branch = graph.node[1].attribute[0].g
+    found = [graph.initializer[0], branch.initializer[0], branch.node[0].attribute[0].t]
+    for tensor, weight in zip(found, weights, strict=True):
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), weight)
+
+
 @pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "missing.bin", ""])
 def test_external_data_stay_in_the_folder(tmp_path, location):
     document = one_layer()
