@@ -7,8 +7,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +31,11 @@ from llmbol_cli.options import (
     connected,
     file_name,
     size,
+    takes,
 )
+
+if TYPE_CHECKING:
+    from llmbol_core.distributed.task import Task
 
 app = render.app("Send a task to the cluster.")
 
@@ -42,27 +47,63 @@ Output = Annotated[
     str | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write the result there; - is stdout."),
 ]
-Priority = Annotated[int, typer.Option(help="Higher ones run first.")]
-Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that the program may use.")]
-Retries = Annotated[
-    int | None,
-    typer.Option(min=0, help="Attempts after the first one; the cluster's if not given."),
-]
-Timeout = Annotated[float | None, typer.Option(help="Seconds that an attempt may take.")]
-Capability = Annotated[str | None, typer.Option(help="What the node must offer.")]
 Strategy = Annotated[
-    str | None,
-    typer.Option(help="round-robin, least-loaded, random or capability-based."),
+    str | None, typer.Option(help="round-robin, least-loaded, random or capability-based.")
 ]
-TaskId = Annotated[
-    str | None,
-    typer.Option("--id", help="The task's id; one that is there already is not run again."),
-]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Print the result, or only the id.")]
+Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that the program may use.")]
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How a task is sent, whatever it is."""
+
+    priority: Annotated[int, typer.Option(help="Higher ones run first.")] = 0
+    retries: Annotated[
+        int | None,
+        typer.Option(min=0, help="Attempts after the first one; the cluster's if not given."),
+    ] = None
+    timeout: Annotated[float | None, typer.Option(help="Seconds that an attempt may take.")] = None
+    capability: Annotated[str | None, typer.Option(help="What the node must offer.")] = None
+    strategy: Strategy = None
+    id: Annotated[
+        str | None,
+        typer.Option(help="The task's id; one that is there already is not run again."),
+    ] = None
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Print the result, or only the id.")
+    ] = True
+    as_json: AsJson = False
+
+    def task(self, type: str, payload: dict[str, Any]) -> Task:
+        """Return a task; one for which no id was chosen gets a new one."""
+        from llmbol_core.distributed.task import create_task, new_id
+
+        return create_task(
+            new_id(type) if self.id is None else self.id, type, payload, self.priority,
+            max_retries=self.retries, timeout=self.timeout, capability=self.capability,
+            strategy=self.strategy,
+        )  # fmt: skip
+
+    def submit(self, task: Task, output: str | None) -> None:
+        """Submit a task; wait for its result and deliver it, or print the id."""
+        with connected() as client:
+            client.submit([task])
+            if not self.wait:
+                self.show(task.id)
+                return
+            with render.progress("waiting") as progress:
+                client.wait([task.id], progress=progress)
+            deliver(client.result(task.id), output, self.as_json)
+
+    def show(self, id: str) -> None:
+        """Print the id of what was submitted."""
+        render.show({"id": id} if self.as_json else id, self.as_json)
 
 
 @app.command()
+@takes(Sending)
 def run(
+    sending: Sending,
     program: Object,
     arguments: Annotated[
         list[str] | None,
@@ -70,22 +111,13 @@ def run(
     ] = None,
     inputs: Inputs = [],  # noqa: B006 -- typer reads it, nobody changes it
     output: Output = None,
-    priority: Priority = 0,
-    retries: Retries = None,
-    timeout: Timeout = None,
     max_memory: Memory = "64M",
-    capability: Capability = None,
-    strategy: Strategy = None,
-    id: TaskId = None,
-    wait: Wait = True,
-    as_json: AsJson = False,
 ) -> None:
     """Run a .dis program in a sandbox on a node and print what it prints.
 
     Example: cluster submit run digits.dis --input digits.npy --id first
     """
-    options = _options(priority, retries, timeout, capability, strategy)
-    check_output(output, as_json, program, *inputs)
+    check_output(output, sending.as_json, program, *inputs)
     with _files(program, *inputs) as (program, *inputs):
         payload = {
             "program": program,
@@ -93,11 +125,13 @@ def run(
             "inputs": inputs,
             "max_memory": size(max_memory),
         }
-        _submit(_task("run", id, payload, options), wait, output, as_json)
+        sending.submit(sending.task("run", payload), output)
 
 
 @app.command()
+@takes(Sending)
 def infer(
+    sending: Sending,
     model: Annotated[str, typer.Argument(metavar="FILE", help="A .gguf checkpoint; - is stdin.")],
     inputs: Annotated[
         str,
@@ -106,32 +140,25 @@ def infer(
         ),
     ],
     output: Output = None,
-    priority: Priority = 0,
-    retries: Retries = None,
-    timeout: Timeout = None,
-    capability: Capability = None,
-    strategy: Strategy = None,
-    id: TaskId = None,
-    wait: Wait = True,
-    as_json: AsJson = False,
 ) -> None:
     """Run a model on nodes, large inputs in pieces, and print its outputs or write them as .npy.
 
     Example: cluster submit infer digits.gguf --input digits.npy
     """
-    options = _options(priority, retries, timeout, capability, strategy)
-    check_output(output, as_json, model, inputs)
+    check_output(output, sending.as_json, model, inputs)
     with _files(model, inputs) as (model, path):
-        task = _task("inference", id, {"model": model, "input": path}, options)
+        task = sending.task("inference", {"model": model, "input": path})
         pieces = _pieces(model, path)
         if pieces is None:
-            _submit(task, wait, output, as_json)
+            sending.submit(task, output)
         else:
-            _submit_pieces(task, pieces, wait, output, as_json)
+            _submit_pieces(sending, task, pieces, output)
 
 
 @app.command("map")
+@takes(Sending)
 def map_files(
+    sending: Sending,
     program: Object,
     arguments: Annotated[
         list[str] | None,
@@ -145,15 +172,7 @@ def map_files(
         str | None,
         typer.Option("--output", "-o", metavar="PATH", help="A file, or a folder for one each."),
     ] = None,
-    priority: Priority = 0,
-    retries: Retries = None,
-    timeout: Timeout = None,
     max_memory: Memory = "64M",
-    capability: Capability = None,
-    strategy: Strategy = None,
-    id: TaskId = None,
-    wait: Wait = True,
-    as_json: AsJson = False,
 ) -> None:
     """Run a .dis program once for each of some files and print what it prints, in their order.
 
@@ -165,28 +184,29 @@ def map_files(
     if not paths:
         raise typer.BadParameter("missing option '--inputs'")
     payload: dict[str, Any] = {"arguments": arguments or [], "max_memory": size(max_memory)}
-    options = _options(priority, retries, timeout, capability, strategy)
     targets = None
     if output is not None and (output.endswith(os.sep) or os.path.isdir(output)):
         targets = targets_in(output, paths)
     else:
-        check_output(output, as_json, program, *map(str, paths))
+        check_output(output, sending.as_json, program, *map(str, paths))
     with _files(program) as (payload["program"],), connected() as client:
-        whole = _task("run", id, payload, options)
+        whole = sending.task("run", payload)
         ids = client.submit(map_tasks(whole, paths))
-        if not wait:
-            _show_id(whole.id, as_json)
+        if not sending.wait:
+            sending.show(whole.id)
             return
         with render.progress("waiting") as progress:
             client.wait(ids, progress=progress)
         if targets is not None:
-            deliver_files(client.results(ids), targets, as_json)
+            deliver_files(client.results(ids), targets, sending.as_json)
         else:
-            deliver_parts(client.results(ids), output, as_json)
+            deliver_parts(client.results(ids), output, sending.as_json)
 
 
 @app.command()
+@takes(Sending)
 def train(
+    sending: Sending,
     spec: Annotated[
         str, typer.Argument(metavar="SPEC", help="A YAML spec, or a checkpoint; - is stdin.")
     ],
@@ -209,14 +229,6 @@ def train(
     epochs: Epochs = None,
     seed: Seed = None,
     settings: Settings = None,
-    priority: Priority = 0,
-    retries: Retries = None,
-    timeout: Timeout = None,
-    capability: Capability = None,
-    strategy: Strategy = None,
-    id: TaskId = None,
-    wait: Wait = True,
-    as_json: AsJson = False,
 ) -> None:
     """Train a model on several nodes that share each batch; the result is the same for any number.
 
@@ -229,19 +241,18 @@ def train(
     )  # fmt: skip
     target = output or f"{os.path.basename(start.model.name)}.gguf"
     check_output(target, False, spec, str(start.data))
-    options = _options(priority, retries, timeout, capability, strategy)
     with connected() as client:
         members = nodes or max(1, sum("training" in n.capabilities for n in client.status().nodes))
-        ids = client.submit(train_tasks(_task("train", id, {}, options), start, members))
-        if not wait:
-            _show_id(ids[0].rpartition(".")[0], as_json)
+        ids = client.submit(train_tasks(sending.task("train", {}), start, members))
+        if not sending.wait:
+            sending.show(ids[0].rpartition(".")[0])
             return
         with render.progress("training") as progress:
             client.wait(ids, progress=progress)
         result = client.result(ids[0])
         if result.entry.state == "done":
             start.write(client.fetch(result.value["checkpoint"]), target)
-    deliver_run(result, as_json)
+    deliver_run(result, sending.as_json)
 
 
 @contextmanager
@@ -271,56 +282,17 @@ def _pieces(model: str, path: str) -> Any:
     return pieces_of(Path(path), loaded.input_shape, macs)
 
 
-def _submit_pieces(task: Any, pieces: Any, wait: bool, output: str | None, as_json: bool) -> None:
+def _submit_pieces(sending: Sending, task: Task, pieces: Any, output: str | None) -> None:
     """Submit a task in pieces and deliver their results as they come, or print the id."""
     from llmbol_core.distributed.splitting import inference_tasks, stream
 
     tasks = inference_tasks(task, pieces)
     with connected() as client, render.progress("working") as progress:
-        if wait:
-            deliver_parts(stream(client, tasks, pieces.count, progress), output, as_json)
+        if sending.wait:
+            results = stream(client, tasks, pieces.count, progress)
+            deliver_parts(results, output, sending.as_json)
             return
         for number, piece in enumerate(tasks, 1):
             client.submit([piece])
             progress(number, pieces.count, "pieces sent")
-    _show_id(task.id, as_json)
-
-
-def _show_id(id: str, as_json: bool) -> None:
-    render.show({"id": id} if as_json else id, as_json)
-
-
-def _options(
-    priority: int,
-    retries: int | None,
-    timeout: float | None,
-    capability: str | None,
-    strategy: str | None,
-) -> dict[str, Any]:
-    """Gather the options that every kind of task has."""
-    return {
-        "priority": priority,
-        "max_retries": retries,
-        "timeout": timeout,
-        "capability": capability,
-        "strategy": strategy,
-    }
-
-
-def _task(type: str, id: str | None, payload: dict[str, Any], options: dict[str, Any]) -> Any:
-    """Return a task; one for which no id was chosen gets a new one."""
-    from llmbol_core.distributed.task import create_task, new_id
-
-    return create_task(new_id(type) if id is None else id, type, payload, **options)
-
-
-def _submit(task: Any, wait: bool, output: str | None, as_json: bool) -> None:
-    """Submit a task; wait for its result and deliver it, or print the id."""
-    with connected() as client:
-        client.submit([task])
-        if not wait:
-            _show_id(task.id, as_json)
-            return
-        with render.progress("waiting") as progress:
-            client.wait([task.id], progress=progress)
-        deliver(client.result(task.id), output, as_json)
+    sending.show(task.id)

@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import dis_tools, render
-from llmbol_cli.options import AsJson, Object, file_name
+from llmbol_cli.options import AsJson, Object, file_name, takes
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
     standard_streams,
-    takes_program,
 )
 
 app = render.app("Assemble, inspect, verify and run programs for the Dis virtual machine.")
@@ -132,7 +131,7 @@ def sign(
 
 
 @app.command(context_settings=RUNS_PROGRAM)
-@takes_program
+@takes(Program)
 def run(
     program: Program,
     engine: Annotated[str, typer.Option(metavar="NAME", help="auto, interpreter or jit.")] = "auto",

@@ -11,13 +11,12 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Object, file_name
+from llmbol_cli.options import AsJson, Object, file_name, takes
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
     open_output,
     standard_streams,
-    takes_program,
     tree_reader,
 )
 
@@ -25,7 +24,7 @@ app = render.app("Look into programs for the Dis virtual machine.")
 
 
 @app.command(context_settings=RUNS_PROGRAM)
-@takes_program
+@takes(Program)
 def trace(
     program: Program,
     function: Annotated[
@@ -61,7 +60,7 @@ def trace(
 
 
 @app.command(context_settings=RUNS_PROGRAM)
-@takes_program
+@takes(Program)
 def debug(
     program: Program,
     stdin: Annotated[
@@ -82,7 +81,7 @@ def debug(
 
 
 @app.command(context_settings=RUNS_PROGRAM)
-@takes_program
+@takes(Program)
 def profile(
     program: Program,
     top: Annotated[

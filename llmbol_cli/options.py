@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import os
 import re
-from typing import TYPE_CHECKING, Annotated
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,6 +67,54 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change the spec: train.batch_size=16."),
 ]
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[inspect.Parameter, ...]:
+    """Return the fields of a dataclass as parameters."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return tuple(
+        inspect.Parameter(
+            f.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default,
+            annotation=hints[f.name],
+        )
+        for f in dataclasses.fields(kind)
+    )
+
+
+class _Taking:
+    """A command with the fields of a dataclass for parameters, in place of its first one."""
+
+    def __init__(self, kind: type, command: Callable[..., None]) -> None:
+        self._kind, self._command = kind, command
+        self.__name__, self.__doc__ = command.__name__, command.__doc__
+
+    def __call__(self, **given: Any) -> None:
+        """Run the command."""
+        values = {p.name: given.pop(p.name) for p in _fields(self._kind)}
+        self._command(self._kind(**values), **given)
+
+    @functools.cached_property
+    def __signature__(self) -> inspect.Signature:
+        _, *own = inspect.signature(self._command, eval_str=True).parameters.values()
+        required = inspect.Parameter.empty
+        together = [*_fields(self._kind), *own]
+        return inspect.Signature(sorted(together, key=lambda p: p.default is not required))
+
+    @functools.cached_property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {p.name: p.annotation for p in self.__signature__.parameters.values()}
+
+
+def takes(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a dataclass for parameters, in place of its first one.
+
+    What these are is looked at when the command is made, which most commands never are.
+    """
+    return functools.partial(_Taking, kind)
+
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

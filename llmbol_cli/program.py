@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import functools
-import inspect
 import io
 import os
 import sys
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,46 +138,6 @@ def standard_streams(stdin: BinaryIO | None = None, stdout: BinaryIO | None = No
 
     streams = (stdin or sys.stdin.buffer, stdout or sys.stdout.buffer, sys.stderr.buffer)
     return Streams(*streams)
-
-
-@functools.cache
-def _parameters() -> tuple[inspect.Parameter, ...]:
-    """Return the fields of ``Program`` as parameters."""
-    hints = typing.get_type_hints(Program, include_extras=True)
-    return tuple(
-        inspect.Parameter(
-            f.name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default,
-            annotation=hints[f.name],
-        )
-        for f in dataclasses.fields(Program)
-    )
-
-
-class takes_program:
-    """Give a command the arguments and options of ``Program`` in place of its first parameter.
-
-    What these are is looked at when the command is made, which most commands never are.
-    """
-
-    def __init__(self, command: Callable[..., None]) -> None:
-        self._command = command
-        self.__name__, self.__doc__ = command.__name__, command.__doc__
-
-    def __call__(self, **given: Any) -> None:
-        """Run the command."""
-        program = Program(**{p.name: given.pop(p.name) for p in _parameters()})
-        self._command(program, **given)
-
-    @functools.cached_property
-    def __signature__(self) -> inspect.Signature:
-        _, *others = inspect.signature(self._command, eval_str=True).parameters.values()
-        return inspect.Signature([*_parameters(), *others])
-
-    @functools.cached_property
-    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
-        return {p.name: p.annotation for p in self.__signature__.parameters.values()}
 
 
 def tree_reader(root: str) -> Callable[[str], bytes]:
