@@ -23,7 +23,6 @@ __all__ = ["binding"]
 
 NEWFD, FORKFD, NEWNS, FORKNS, NEWPGRP, NODEVS, NEWENV, FORKENV = (1 << n for n in range(8))
 STANDARD_OUTPUT = 1
-_ERROR_BYTES = 127
 _PIECE = 1 << 13
 """Characters between two looks at whether the program's time is up."""
 _RUNE_ERROR = 0xFFFD
@@ -72,7 +71,7 @@ def aprint(call: HostCall, template: str, arguments: VarArguments) -> bytes:
 @declare("werrstr: fn(s: string): int", failure=-1)
 def werrstr(call: HostCall, text: str) -> int:
     """Set the error string."""
-    environment(call).error = encode_utf8(text)[:_ERROR_BYTES].decode(errors="ignore")
+    environment(call).error = text
     return 0
 
 

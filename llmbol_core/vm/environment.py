@@ -13,6 +13,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from llmbol_core.vm.devices import SOURCES, Console, open_device, permission
+from llmbol_core.vm.errortext import shortened
 from llmbol_core.vm.madetree import MadeFile
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
@@ -100,7 +101,7 @@ class Environment:
 
     def __init__(self, namespace: Namespace, descriptors: Descriptors) -> None:
         self.namespace, self.descriptors = namespace, descriptors
-        self.error = FIRST_ERROR
+        self._error = FIRST_ERROR
         self.variables: dict[str, bytes] = {}
         """The environment variables, shared by a group of processes."""
         self.on_end: Callable[[str], None] | None = None
@@ -132,6 +133,15 @@ class Environment:
         environment = cls(names, Descriptors(files))
         environment.standard = files
         return environment
+
+    @property
+    def error(self) -> str:
+        """The error string, which has its bounds."""
+        return self._error
+
+    @error.setter
+    def error(self, text: str) -> None:
+        self._error = shortened(text)
 
     def inherit(self) -> Environment:
         """Return the environment of a process that this one's process spawns."""

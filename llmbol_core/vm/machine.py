@@ -28,6 +28,7 @@ from llmbol_core.errors import (
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.environment import Environment, Streams
+from llmbol_core.vm.errortext import shortened
 from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
@@ -269,9 +270,9 @@ class InfernoVM:
         if error is not None and error.name:
             self._failures[process.pid] = error
             if not error.name.startswith(QUIET):
-                self._report(str(error))
+                self._report(str(Trap(shortened(error.name), error.module, error.pc)))
         status = "killed" if process.is_killed else error.name if error is not None else ""
-        share(self, process, status)
+        share(self, process, status := shortened(status))
         message = f'{process.pid} "{place_of(process)}":{status}'
         self.engine.channels.withdraw(process)
         # What a program has damaged stays where it is, until the machine is closed.

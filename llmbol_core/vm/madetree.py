@@ -78,6 +78,11 @@ class MadeTree:
             return False
         return True
 
+    def check_directory(self, path: Path) -> None:
+        """Raise NotADirectoryError or FileNotFoundError unless a path within is a directory."""
+        if path and not self.is_directory(path):
+            raise no_directory()
+
     def stat(self, text: str, path: Path) -> Dir:
         """Describe a file."""
         name = name_of(text)

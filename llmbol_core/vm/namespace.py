@@ -18,6 +18,7 @@ import stat as modes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from llmbol_core.vm.errortext import about_file
 from llmbol_core.vm.hosttree import (
     GrantedFiles,
     HostTree,
@@ -123,6 +124,7 @@ class Namespace:
             raise FileFault(EEXIST)
         with self._faults(name):
             if made := self._answered(place):
+                made[0].check_directory(made[1][:-1])
                 return made[0].create(text_of(place), made[1], access, permission)
             self._check_writable(True)
             if self._exists(self._shown(place)[0]):
@@ -138,6 +140,7 @@ class Namespace:
         place = self._place(name)
         with self._faults(name):
             if made := self._answered(place):
+                made[0].is_directory(made[1])
                 made[0].remove(made[1])
                 return
             self._tree.status(real := self._walk(place))
@@ -241,6 +244,8 @@ class Namespace:
     def _place(self, name: str) -> Path:
         """Return the path that a name means; a device's name starts nowhere else."""
         check_characters(name)
+        if not name:
+            raise FileFault("empty file name")
         place = clean(name, () if name.startswith(_DEVICE) else self.directory)
         if place[:1] and place[0].startswith(_DEVICE):
             if self.is_without_devices and place[0][1:2] not in _PRIVATE_DEVICES:
@@ -365,11 +370,9 @@ class Namespace:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 raise FileFault.of(error) from error
-            text, why = self._missing(name)
-            quoted = text.replace("'", "''")
-            raise FileFault(f"'{quoted}' {why}") from error
+            raise FileFault(about_file(*self._missing(name))) from error
 
     def _missing(self, name: str) -> tuple[str, str]:
         """Return a name, cut after the first element that is not there, and what is said of it.

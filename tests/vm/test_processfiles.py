@@ -121,6 +121,14 @@ def test_files_are_described_as_on_inferno(machine, name, called, mode, device):
         assert (listed.name, listed.mode) == ("served", 0o660)
 
 
+@pytest.mark.parametrize("name", ["/env/none", "/fd/77", "/prog/9/ctl"])
+def test_what_is_not_there_is_neither_removed_nor_a_place_for_others(machine, name):
+    space = machine.environment.namespace
+    for do in (lambda: space.remove(name), lambda: space.create(f"{name}/x", OWRITE, 0o600)):
+        with pytest.raises(FileFault, match="does not exist"):
+            do()
+
+
 def test_directories(machine):
     space = machine.environment.namespace
     assert [entry.name for entry in space.open("/prog", OREAD).entries()] == ["1"]
