@@ -19,6 +19,7 @@ from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
 
 MOST_DESCRIPTORS = 4000
+_MORE_ROOM = 20
 OUTPUTS = 64
 """For so many descriptors it is noted which streams of the host they write to."""
 FIRST_ERROR = "file does not exist"
@@ -38,6 +39,8 @@ class Descriptors:
 
     def __init__(self, files: Iterable[OpenFile] = ()) -> None:
         self._files: dict[int, OpenFile] = {}
+        self._room = _MORE_ROOM
+        """How many numbers there can be before there is to be more room."""
         self.users = 1
         self._outputs = array("q", bytes(8 * OUTPUTS))
         self.outputs = self._outputs.buffer_info()[0]
@@ -56,8 +59,10 @@ class Descriptors:
         """Let a number, the first free one unless given, stand for a file. Raises FileFault."""
         if number == -1:
             number = next(n for n in range(len(self._files) + 1) if n not in self._files)
-        if not 0 <= number < MOST_DESCRIPTORS:
+        if not 0 <= number < min(self._room + _MORE_ROOM, MOST_DESCRIPTORS):
             raise FileFault(EBADFD)
+        if number >= self._room:
+            self._room += _MORE_ROOM
         file.users += 1
         self.close(number)
         self._files[number] = file
@@ -78,6 +83,7 @@ class Descriptors:
     def fork(self, numbers: Iterable[int] | None = None) -> Descriptors:
         """Return a group that has the same files, or those of some numbers only."""
         other = Descriptors()
+        other._room = self._room
         for number in list(self._files) if numbers is None else numbers:
             if number in self._files:
                 other.add(self._files[number], number)

@@ -361,6 +361,15 @@ def test_descriptors_share_files_until_the_last_goes(space):
     assert fault(fork.add, file, 10**6) == "fd out of range or not open"
 
 
+def test_room_for_descriptors_grows_by_twenty():
+    some = Descriptors([OpenFile("/x", OREAD)])
+    assert fault(some.add, some[0], 40) == "fd out of range or not open"
+    assert [some.add(some[0], number) for number in (39, 59)] == [39, 59]
+    assert some.fork().add(some[0], 79) == 79
+    assert [some.add(some[0]) for _ in range(60)][-1] == 62
+    assert fault(some.add, some[0], -2) == "fd out of range or not open"
+
+
 def test_environments_are_inherited():
     out = io.BytesIO()
     first = Environment.first(streams=Streams(stdout=out))
