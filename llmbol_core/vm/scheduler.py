@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
@@ -26,6 +27,8 @@ SLICE = 2048
 """Instructions that a process may run before the next one's turn."""
 _SLICES_BETWEEN_COLLECTIONS = 256
 _PLACES_SHOWN = 8
+_REST = 20
+"""How many times longer than it takes nobody looks for cycles again, if there is time."""
 
 Finish = Callable[[], None]
 _Then = Callable[[], HostResult]
@@ -74,6 +77,9 @@ class Scheduler:
         """Work that processes still wait for, by their number."""
         self._working = 0
         self._slices = 0
+        self._is_untidy = False
+        """Whether a process has run since cycles were looked for while nobody could."""
+        self._tidies_from = 0.0
         self._done: _Done = queue.SimpleQueue()
 
     def add(self, process: Process) -> None:
@@ -175,6 +181,7 @@ class Scheduler:
             if budget <= 0:
                 raise LimitError("instruction", f"the program ran {most} of them, {process.place}")
             self.check_time(process)
+            self._is_untidy = True
             used, goes_on = self._engine.run(process, budget)
             self.instructions += used
             if goes_on:
@@ -215,13 +222,32 @@ class Scheduler:
                 pass
             if self._look_again():
                 continue
-            if self._ready or not (self._working or self._sleepers):
+            if self._ready:
+                return
+            if self._tidies(now):
+                continue
+            if not (self._working or self._sleepers):
                 return
             moments = [self._sleepers[0][0]] if self._sleepers else []
             moments += [until] if until is not None else []
+            moments += [self._tidies_from] if self._waiting and self._is_untidy else []
             if until is not None and now > until:
                 raise LimitError("time", f"the program was stopped while it waited{self._places()}")
             self._take(max(0.0, min(moments) - now) if moments else None)
+
+    def _tidies(self, now: float) -> bool:
+        """Free what only cycles hold if somebody waits for such things, and it is not too soon.
+
+        A pipe, for one, ends when nobody holds its other end.
+        """
+        is_early = now < self._tidies_from and bool(self._working or self._sleepers)
+        if not self._waiting or not self._is_untidy or is_early:
+            return False
+        with suppress(*ASTRAY):
+            self._engine.collect()
+        self._is_untidy = False
+        self._tidies_from = now + _REST * (time.monotonic() - now)
+        return True
 
     def _take(self, seconds: float | None) -> bool:
         """Take in work that is done, waiting so long for it; false if there is none."""
