@@ -8,9 +8,10 @@ are done when it is ready. Those of several steps are generators.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, cast
 
-from llmbol_core.builtins.binding import Pending
+from llmbol_core.builtins.binding import Implementation, Pending
 from llmbol_core.builtins.served import ServedFile, Server
 from llmbol_core.builtins.sysbinding import (
     HeldDescriptor,
@@ -46,16 +47,30 @@ def _named(call: HostCall, number: int) -> str:
     return _file(call, number).path
 
 
+def by_name(function: Implementation) -> Implementation:
+    """Let a function of a name, its first argument, leave the error string that Inferno's does."""
+
+    @wraps(function)
+    def named(call: HostCall, name: str, *others: Any) -> Any:
+        result = function(call, name, *others)
+        environment(call).looked_up(name)
+        return result
+
+    return cast("Implementation", named)
+
+
 # Opening and closing
 
 
 @declare("open: fn(s: string, mode: int): ref FD", failure=None)
+@by_name
 def open_(call: HostCall, name: str, mode: int) -> HeldDescriptor:
     """Open a file."""
     return hold(call, environment(call).namespace.open(name, mode))
 
 
 @declare("create: fn(s: string, mode, perm: int): ref FD", failure=None)
+@by_name
 def create(call: HostCall, name: str, mode: int, permission: int) -> HeldDescriptor:
     """Create a file or directory, or truncate a file."""
     return hold(call, environment(call).namespace.create(name, mode, permission))
@@ -232,6 +247,7 @@ def stream(call: HostCall, source: int, target: int, size: int) -> Transfer:
 
 
 @declare("stat: fn(s: string): (int, Dir)", failure=(-1,))
+@by_name
 def stat(call: HostCall, name: str) -> tuple[int, Sequence[Any]]:
     """Describe a file by name."""
     return 0, dir_fields(environment(call).namespace.stat(name))
@@ -244,6 +260,7 @@ def fstat(call: HostCall, number: int) -> tuple[int, Sequence[Any]]:
 
 
 @declare("wstat: fn(s: string, d: Dir): int", failure=-1)
+@by_name
 def wstat(call: HostCall, name: str, fields: tuple[Any, ...]) -> int:
     """Change what a file's entry says, by name."""
     environment(call).namespace.wstat(name, dir_entry(fields))
@@ -284,6 +301,7 @@ def iounit(call: HostCall, number: int) -> int:
 
 
 @declare("remove: fn(s: string): int", failure=-1)
+@by_name
 def remove(call: HostCall, name: str) -> int:
     """Remove a file or an empty directory."""
     environment(call).namespace.remove(name)
@@ -291,6 +309,7 @@ def remove(call: HostCall, name: str) -> int:
 
 
 @declare("chdir: fn(path: string): int", failure=-1)
+@by_name
 def chdir(call: HostCall, path: str) -> int:
     """Change the directory that names begin from, for the whole group."""
     environment(call).namespace.change_directory(path)
@@ -298,6 +317,7 @@ def chdir(call: HostCall, path: str) -> int:
 
 
 @declare("bind: fn(s, on: string, flags: int): int", failure=-1)
+@by_name
 def bind(call: HostCall, source: str, target: str, flags: int) -> int:
     """Show one directory in the place of another, or with it.
 
@@ -311,6 +331,7 @@ def bind(call: HostCall, source: str, target: str, flags: int) -> int:
 
 
 @declare("unmount: fn(s1: string, s2: string): int", failure=-1)
+@by_name
 def unmount(call: HostCall, source: str, target: str) -> int:
     """Undo a bind."""
     environment(call).namespace.unbind(source, target)

@@ -14,15 +14,17 @@ from typing import BinaryIO, NamedTuple
 
 from llmbol_core.vm.devices import SOURCES, Console, open_device, permission
 from llmbol_core.vm.errortext import shortened
+from llmbol_core.vm.hosttree import clean
 from llmbol_core.vm.madetree import MadeFile
 from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import EBADFD, OREAD, OWRITE, FileFault, OpenFile, Stream
+from llmbol_core.vm.openfile import EBADFD, ENOTEXIST, OREAD, OWRITE, FileFault, OpenFile, Stream
 
 MOST_DESCRIPTORS = 4000
 _MORE_ROOM = 20
 OUTPUTS = 64
 """For so many descriptors it is noted which streams of the host they write to."""
-FIRST_ERROR = "file does not exist"
+_IN_ROOT = frozenset({"chan", "dev", "env", "fd", "n", "net", "nvfs", "prog", "root"})
+"""Directories that Inferno's root has by itself."""
 """The error string of the first process: Inferno's start leaves this one behind."""
 
 
@@ -107,7 +109,7 @@ class Environment:
 
     def __init__(self, namespace: Namespace, descriptors: Descriptors) -> None:
         self.namespace, self.descriptors = namespace, descriptors
-        self._error = FIRST_ERROR
+        self._error = ENOTEXIST
         self.variables: dict[str, bytes] = {}
         """The environment variables, shared by a group of processes."""
         self.on_end: Callable[[str], None] | None = None
@@ -148,6 +150,18 @@ class Environment:
     @error.setter
     def error(self, text: str) -> None:
         self._error = shortened(text)
+
+    def looked_up(self, name: str) -> None:
+        """Note that a name led somewhere.
+
+        Inferno looks for what is below its root among its devices first, and what it says when it
+        does not find it there stays the error string.
+        """
+        here = self.namespace.directory
+        is_from_root = name.startswith(("/", "..")) or (not here and not name.startswith("#"))
+        place = clean(name, here)
+        if is_from_root and place and not (len(place) == 1 and place[0] in _IN_ROOT):
+            self.error = ENOTEXIST
 
     def inherit(self) -> Environment:
         """Return the environment of a process that this one's process spawns."""

@@ -122,6 +122,7 @@ class Loader:
         self, process: Process, path: str, imports: Sequence[Import], needs: Mapping[int, Need]
     ) -> int:
         found = self.find(process.environment.namespace, path)
+        process.environment.looked_up(path)
         try:
             return self.instance(found, imports, needs)
         finally:

@@ -60,3 +60,35 @@ def test_names_that_lead_nowhere(tmp_path, name, said):
     with pytest.raises(FileFault) as fault:
         Namespace(tmp_path).open(name, OREAD)
     assert str(fault.value) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "is_changed"),
+    [
+        ("/a", True),
+        ("/", False),
+        ("/dev", False),
+        ("/dev/null", True),
+        ("/dev/../env", False),
+        ("#p/1", False),
+        ("one", False),
+        ("../b", True),
+    ],
+)
+def test_names_that_lead_somewhere_leave_an_error_string(tmp_path, name, is_changed):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    environment = Environment.first(Namespace(tmp_path))
+    environment.namespace.change_directory("/a")
+    environment.error = "mine"
+    environment.looked_up(name)
+    assert environment.error == ("file does not exist" if is_changed else "mine")
+
+
+def test_a_relative_name_is_looked_up_in_the_root_too(tmp_path):
+    environment = Environment.first(Namespace(tmp_path))
+    environment.error = "mine"
+    environment.looked_up("prog")
+    assert environment.error == "mine"
+    environment.looked_up("a")
+    assert environment.error == "file does not exist"
