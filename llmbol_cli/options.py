@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmbol_core.errors import UsageError, nearest
+from llmbol_core.native.threads import MOST_THREADS
 
 if TYPE_CHECKING:
     from llmbol_core.distributed.client import Client
@@ -54,8 +55,8 @@ def _use_threads(count: int | None) -> int | None:
 
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, help="How many threads compute.",
-                 callback=_use_threads),
+    typer.Option("--threads", metavar="N", min=1, max=MOST_THREADS, callback=_use_threads,
+                 help="How many threads compute."),
 ]  # fmt: skip
 """Takes effect by itself: commands need not look at it."""
 MAX_SEED = 2**32 - 1

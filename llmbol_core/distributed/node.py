@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmbol_core.errors import UsageError
+from llmbol_core.native.threads import MOST_THREADS
 
 DEFAULT_CAPABILITIES = ("inference", "training")
-MOST_NODES, MOST_THREADS = 256, 1024
+MOST_NODES = 256
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from llmbol_core.errors import UsageError
 
+MOST_THREADS = 1024
+"""How many threads can be asked for."""
+
 
 def thread_count() -> int:
     """Return how many threads to use: ``LLMBOL_THREADS``, or else the processors we may run on."""
@@ -22,8 +25,10 @@ def thread_count() -> int:
     if not wanted:
         affinity = getattr(os, "sched_getaffinity", None)  # not on every platform
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not wanted.isascii() or not wanted.isdigit() or int(wanted) < 1:
-        raise UsageError(f"LLMBOL_THREADS must be a whole number from 1, not {wanted!r}")
+    is_number = wanted.isascii() and wanted.isdigit() and len(wanted) < 10
+    if not is_number or not 1 <= int(wanted) <= MOST_THREADS:
+        expected = f"a whole number from 1 to {MOST_THREADS}"
+        raise UsageError(f"LLMBOL_THREADS must be {expected}, not {wanted!r}")
     return int(wanted)
 
 

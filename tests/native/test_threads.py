@@ -19,10 +19,10 @@ def test_thread_count(monkeypatch):
     assert thread_count() == 3
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "²"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "²", "1025", "9" * 5000])
 def test_thread_count_refuses(monkeypatch, value):
     monkeypatch.setenv("LLMBOL_THREADS", value)
-    with pytest.raises(UsageError, match="LLMBOL_THREADS must be a whole number from 1"):
+    with pytest.raises(UsageError, match="LLMBOL_THREADS must be a whole number from 1 to 1024"):
         thread_count()
 
 
