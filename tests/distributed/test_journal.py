@@ -33,12 +33,14 @@ def full(ledger: Ledger, pages: int) -> None:
 def test_an_end_that_finds_no_room_is_told_as_a_failure(ledger, monkeypatch):
     monkeypatch.setattr(journal_module, "GIVE_UP_SECONDS", 0.0)
     told: list[Change] = []
+    refused: list[bool] = []
 
     async def story() -> None:
         journal = Journal(ledger, told.extend)
         journal_run = asyncio.create_task(journal.run())
         one = record(ledger, "one")
         await journal.add([one])
+        refused.append(journal.refused)
         one.apply(Event.LAUNCH, 101.0)
         one.apply(Event.FINISH, 102.0)
         full(ledger, 0)
@@ -47,12 +49,15 @@ def test_an_end_that_finds_no_room_is_told_as_a_failure(ledger, monkeypatch):
             await journal.add([record(ledger, f"new-{n}") for n in range(200)])
         assert [(change.id, change.state) for change in told] == [("one", State.FAILED)]
         assert str(journal.unsaved["one"].error).startswith("its result could not be written: ")
+        refused.append(journal.refused)
         full(ledger, 100)
         await journal.add([record(ledger, "later")])
+        refused.append(journal.refused)
         assert not journal.unsaved
         journal_run.cancel()
 
     asyncio.run(story())
+    assert refused == [False, True, False]
     assert ledger.entry("one").state == "failed"
     assert "disk is full" in ledger.entry("one").error
 

@@ -74,6 +74,14 @@ def test_what_no_runtime_here_can_run_is_read_again(tmp_path, monkeypatch, rng):
     np.testing.assert_allclose(load_for_inference(again).run(x), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_rows_of_a_table_are_asked_for_that_it_has(tmp_path):
+    """What a model and a file are held to each other with are whole numbers then."""
+    save(build_model("net", [3]).embedding(2, 4).build(), str(tmp_path / "net.gguf"))
+    row = export_file(str(tmp_path / "net.gguf"), str(tmp_path / "out.onnx"))
+    assert "ONNX" in row.checked
+    assert row.difference == 0
+
+
 def state_of(folder) -> dict[str, np.ndarray]:
     return load(str(folder / "net.gguf")).network.state()
 
