@@ -97,7 +97,7 @@ def dequantize(tensor: Tensor) -> NDArray[np.float32]:
     if kind is F32:
         return tensor.data
     if kind.name not in DECODABLE:
-        raise DtypeError(kind.name, "the blocks of this type cannot be read yet")
+        raise DtypeError(kind.name, "the blocks of this type cannot be read")
     x = np.empty(tensor.shape, np.float32)
     rows, flat = x.reshape(-1, kind.elements), tensor.data.reshape(-1)
     if not decode_blocks(kind.name, flat, x):

@@ -118,7 +118,7 @@ def dequantize_checkpoint(
 
     def plan(name: str, tensor: Tensor) -> tuple[Shape, StorageType, str]:
         if tensor.dtype.name not in DECODABLE:
-            raise DtypeError(name, f"the blocks of {tensor.dtype.name} cannot be read yet")
+            raise DtypeError(name, f"the blocks of {tensor.dtype.name} cannot be read")
         if not tensor.dtype.is_blocked and tensor.dtype not in _FLOATS:
             return tensor.shape, tensor.dtype, f"numbers in {tensor.dtype.name}"
         reason = "F32 already" if tensor.dtype is F32 else ""
