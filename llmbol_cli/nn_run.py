@@ -15,6 +15,7 @@ from llmbol_cli.options import (
     OutputIfAny,
     Threads,
     file_name,
+    finite,
     numbers,
     required,
 )
@@ -114,7 +115,8 @@ def bench(
     source: Checkpoint,
     batch: Annotated[str, typer.Option(metavar="N,N,...", help="Sizes of batches.")] = "1,16,256",
     seconds: Annotated[
-        float, typer.Option(min=0.0, max=3600.0, help="How long to run each size.")
+        float,
+        typer.Option(min=0.0, max=3600.0, help="How long to run each size.", callback=finite),
     ] = 0.5,
     threads: Threads = None,
     as_json: AsJson = False,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -9,9 +13,8 @@ import typer
 from llmbol_cli import render
 from llmbol_cli.options import (
     AsJson,
+    FileOrStdout,
     ModelOrSpec,
-    Output,
-    OutputIfAny,
     Threads,
     file_name,
     required,
@@ -25,11 +28,27 @@ GgufFile = Annotated[
 ]
 
 
+@contextmanager
+def _target(output: str | None, as_json: bool) -> Iterator[str | None]:
+    """Give the path to write to; standard output gets in the end what is written there."""
+    if output != "-":
+        yield output
+        return
+    if as_json:
+        raise typer.BadParameter("--json and --output - both write to standard output")
+    with tempfile.TemporaryDirectory(prefix="llmbol-") as folder:
+        path = os.path.join(folder, "stdout.gguf")
+        yield path
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                render.write_bytes(piece)
+
+
 @app.command()
 def quantize(
     source: GgufFile,
     to: Annotated[str, typer.Option("--type", "-t", help="Storage type, such as q8_0 or q4_k.")],
-    output: OutputIfAny = None,
+    output: FileOrStdout = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN=TYPE", help="Another type for tensors of such names."),
@@ -47,17 +66,20 @@ def quantize(
     """
     from llmbol_core.nn.quantize import quantize_checkpoint
 
-    target = None if dry_run else required(output, "--output")
-    with render.progress("quantizing") as progress:
-        limit = size(max_shard) if max_shard else None
+    wanted = None if dry_run else required(output, "--output")
+    limit = size(max_shard) if max_shard else None
+    if limit and wanted == "-":
+        raise typer.BadParameter("--max-shard makes several files: --output - is one")
+    with _target(wanted, as_json) as target, render.progress("quantizing") as progress:
         report = quantize_checkpoint(source, target, to, progress, tensor_type or (), limit)
-    render.show(report if as_json else report.table(), as_json)
+    if wanted != "-":
+        render.show(report if as_json else report.table(), as_json)
 
 
 @app.command()
 def dequantize(
     source: GgufFile,
-    output: Output,
+    output: FileOrStdout = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -67,9 +89,11 @@ def dequantize(
     """
     from llmbol_core.nn.quantize import dequantize_checkpoint
 
-    with render.progress("expanding") as progress:
-        report = dequantize_checkpoint(source, output, progress)
-    render.show(report if as_json else report.table(), as_json)
+    wanted = required(output, "--output")
+    with _target(wanted, as_json) as target, render.progress("expanding") as progress:
+        report = dequantize_checkpoint(source, target or wanted, progress)
+    if wanted != "-":
+        render.show(report if as_json else report.table(), as_json)
 
 
 @app.command()

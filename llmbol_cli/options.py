@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import os
 import re
 import typing
@@ -40,10 +41,21 @@ def file_name(value: str | None) -> str | None:
 _OUTPUT = typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name)
 Output = Annotated[str, _OUTPUT]
 OutputIfAny = Annotated[str | None, _OUTPUT]
+FileOrStdout = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is stdout."),
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", metavar="FILE", help="Data instead of those of the spec; - is stdin."),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse what is no number, which no limit stops."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number of seconds")
+    return value
 
 
 def _use_threads(count: int | None) -> int | None:

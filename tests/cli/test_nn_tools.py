@@ -52,12 +52,35 @@ def test_types_by_pattern_and_dry_run(nn, folder, tmp_path):  # noqa: F811
     assert nn("quantize", folder / "net.gguf", "-t", "q4_0").code == 2
 
 
+def test_models_through_a_pipe(folder, tmp_path):
+    import subprocess
+    import sys
+
+    def piped(data, *words):
+        code = "import sys; from llmbol_cli.entry import nn; sys.argv[0] = 'nn'; sys.exit(nn())"
+        line = [sys.executable, "-c", code, *words]
+        return subprocess.run(line, input=data, capture_output=True, check=False)
+
+    plain = (folder / "net.gguf").read_bytes()
+    small = piped(plain, "quantize", "-", "-t", "q8_0", "-o", "-")
+    assert (small.returncode, small.stderr) == (0, b"")
+    (tmp_path / "small.gguf").write_bytes(small.stdout)
+    assert load_for_inference(str(tmp_path / "small.gguf"))
+    assert gguf.read(tmp_path / "small.gguf").tensors["0.weight"].dtype.name == "Q8_0"
+    large = piped(small.stdout, "dequantize", "-", "-o", "-")
+    (tmp_path / "large.gguf").write_bytes(large.stdout)
+    assert gguf.read(tmp_path / "large.gguf").tensors["0.weight"].dtype.name == "F32"
+    refused = piped(plain, "quantize", "-", "-t", "q8_0", "-o", "-", "--json")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+
+
 def test_threads_are_counted_as_wished(nn, folder, monkeypatch):  # noqa: F811
     monkeypatch.setenv("LLMBOL_THREADS", "2")
     words = ["bench", folder / "net.gguf", "--batch", "1", "--seconds", "0", "--json"]
     assert json.loads(nn(*words).out)["threads"] == 2
     assert json.loads(nn(*words, "--threads", "1").out)["threads"] == 1
     assert nn(*words, "--threads", "0").code == 2
+    assert nn("bench", folder / "net.gguf", "--seconds", "nan").code == 2
 
 
 def test_a_model_is_split_into_shards(nn, folder, tmp_path):  # noqa: F811
