@@ -5,14 +5,15 @@ panel is one stream, block of 32 columns after block:
 
     scales    float16, 16 for each group
     minima    likewise, if the type has them
-    cells     of the first group, then of the second
+    cells     the first one of each group, then the second ones and so on
 
 A cell has 64 bytes, 16 rows by 4 consecutive columns, so that a vector register holds one row per
-lane and no sum ever crosses lanes:
+lane and no sum ever crosses lanes; whoever computes all rows reads all bytes in their order:
 
-    bytes     8 cells; a byte is a weight
+    bytes     8 cells of each group; a byte is a weight
     nibbles   4 cells; low halves are columns 0 to 15, high halves 16 to 31, as in GGML's blocks
-    fifths    nibbles, and then 8 words of 64 bits: the fifth bits of the weights of each cell
+    fifths    nibbles, and then 8 words of 64 bits for each group, in the order of cells: the fifth
+              bits of the weights of four columns
 
 All in all these are the bytes of GGML's blocks in another order.
 """
@@ -29,6 +30,10 @@ GROUPS = 2
 """Groups of a panel."""
 BLOCK = 32
 """Columns of a block."""
+CELL = 64
+"""Bytes of a cell."""
+FIFTH = 8
+"""Bytes of a word of fifth bits."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ class Form:
     """How many of a row's weights are scaled together."""
 
     @property
-    def size(self) -> int:
-        """How many bytes the cells of one group and block take."""
-        return {"bytes": 512, "nibbles": 256, "fifths": 320}[self.cells]
+    def count(self) -> int:
+        """How many cells a group's block has."""
+        return 8 if self.cells == "bytes" else 4
 
     @property
     def head(self) -> int:
@@ -59,7 +64,8 @@ class Form:
     @property
     def unit(self) -> int:
         """How many bytes one block of a panel takes."""
-        return self.head + GROUPS * self.size
+        fifths = 8 * FIFTH if self.cells == "fifths" else 0
+        return self.head + GROUPS * (CELL * self.count + fifths)
 
     @property
     def is_signed(self) -> bool:

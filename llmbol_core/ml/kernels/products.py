@@ -9,12 +9,12 @@ micro-kernels hold the sums of some rows and columns in registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
-from llmbol_core.ml.kernels.forms import BLOCK, FORMS, GROUPS, ROWS, Form
-from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, u8, u16, u32, u64
+from llmbol_core.ml.kernels.forms import BLOCK, CELL, FIFTH, FORMS, GROUPS, ROWS, Form
+from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, i64, u8, u16, u32, u64
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -31,8 +31,8 @@ _COLUMNS = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
 _AHEAD = 4096
 """How many bytes ahead of use weights are asked for."""
-_COLUMNS_AT_A_TIME = 60
-"""Columns whose activations stay in the cache while all rows pass by."""
+_MANY = 66
+"""Columns whose activations stay in the cache while all rows pass by; at most."""
 
 
 class _Place(NamedTuple):
@@ -45,6 +45,10 @@ class _Place(NamedTuple):
     def row(self, lanes: int) -> Value | int:
         """Return its first row within the panel."""
         return self.group * ROWS + self.part * lanes
+
+
+_WHOLE = [_Place(0, 0), _Place(1, 0)]
+"""All rows of a panel, if vectors are as long as a group."""
 
 
 class _Work(NamedTuple):
@@ -68,12 +72,36 @@ def _author(form: Form) -> Author:
 
     def write(k: Builder, *parameters: Pointer | Value) -> None:
         work = _Work(*parameters)  # type: ignore[arg-type]
-        for first in k.range(0, work.columns, _COLUMNS_AT_A_TIME):
-            last = k.min(first + _COLUMNS_AT_A_TIME, work.columns)
-            for panel in k.items():
+        begin = k.variable(k.begin)
+        if k.lanes == ROWS:
+            with k.when(work.columns.equals(1)):
+                begin.value = _pairs(k, form, work)
+        for first, last in runs(k, work.columns, _MANY):
+            for panel in k.range(begin.value, k.end):
                 _columns(k, form, work, panel, first, last)
 
     return write
+
+
+def runs(k: Builder, columns: Value, most: int) -> Iterator[tuple[Value, Value]]:
+    """Write a loop over runs of columns: as few as possible, and none much shorter than others."""
+    count = k.max((columns + (most - 1)) // most, 1)
+    length = ((columns + count - 1) // count + (_COLUMNS[0] - 1)) // _COLUMNS[0] * _COLUMNS[0]
+    for first in k.range(0, columns, length):
+        yield first, k.min(first + length, columns)
+
+
+def _pairs(k: Builder, form: Form, work: _Work) -> Value:
+    """Compute one column of pairs of panels, and return the number of the first one left.
+
+    Memory is read fastest in two streams without gaps: one of the first half of all panels, one of
+    the second half.
+    """
+    half = (k.end - k.begin) // 2
+    middle = k.begin + half
+    for panel in k.range(k.begin, middle):
+        _tile(k, form, work, [panel, panel + half], _WHOLE, k.zeros(i64), 1)
+    return middle + half
 
 
 def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, last: Value) -> None:
@@ -84,7 +112,8 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
         for count in _COLUMNS:
             stop = last - (last - start.value) % count
             for column in k.range(start.value, stop, count):
-                _tile(k, form, work, panel, [_Place(0, 0), _Place(1, 0)], column, count)
+                ahead = (column - first) // count if count == _COLUMNS[0] else None
+                _tile(k, form, work, [panel], _WHOLE, column, count, ahead)
             start.value = stop
         return
     # There are fewer registers, of shorter vectors; products of signed bytes need more of them.
@@ -95,52 +124,60 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
             for number in k.range(GROUPS * parts // high):
                 group, part = number * high // parts, number * high % parts
                 few = [_Place(group, part + i) for i in range(high)]
-                _tile(k, form, work, panel, few, column, count)
+                _tile(k, form, work, [panel], few, column, count)
         start.value = stop
     places = [_Place(group, part) for group in range(GROUPS) for part in range(parts)]
     for column in k.range(start.value, last):
         for first_of_four in range(0, len(places), 4):
             few = places[first_of_four : first_of_four + 4]
-            _tile(k, form, work, panel, few, column, 1)
+            _tile(k, form, work, [panel], few, column, 1)
 
 
 def _tile(
     k: Builder,
     form: Form,
     work: _Work,
-    panel: Value,
+    panels: Sequence[Value],
     places: Sequence[_Place],
     column: Value,
     count: int,
+    ahead: Value | None = None,
 ) -> None:
-    """Compute some rows by some columns, with all sums in registers."""
+    """Compute some rows of each panel by some columns, with all sums in registers.
+
+    ``ahead`` is which share of the next panel to ask for meanwhile.
+    """
     lanes = k.lanes
-    sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(count)] for _ in places]
+    zero = k.zeros(f32, lanes)
+    sums = [[[k.variable(zero) for _ in range(count)] for _ in places] for _ in panels]
     lines = [(column + c) * work.blocks for c in range(count)]
     levels = [work.levels.at(line * BLOCK) for line in lines]
-    stream = work.packed.at(panel * work.blocks * form.unit)
+    streams = [work.packed.at(panel * work.blocks * form.unit) for panel in panels]
     for block in k.range(work.blocks):
-        unit = stream.at(block * form.unit)
-        if count == 1:
-            _fetch(form, unit)
         starts = [k.zeros(i32, lanes) for _ in lines]
         if form.shift(k.target):
             starts = [work.start.splat(line + block, lanes) for line in lines]
         given = [level.at(block * BLOCK) for level in levels]
-        dots = _dots(k, form, unit, places, given, starts)
         at = [line + block for line in lines]
-        for place, row, totals in zip(places, dots, sums, strict=True):
-            _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
-    for place, totals in zip(places, sums, strict=True):
-        first = panel * (ROWS * GROUPS) + place.row(lanes)
-        values = [total.value for total in totals]
-        finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
+        for stream, rows in zip(streams, sums, strict=True):
+            unit = stream.at(block * form.unit)
+            if ahead is not None:
+                _fetch(form, stream.at(work.blocks * form.unit), ahead * work.blocks + block)
+            dots = _dots(k, form, unit, places, given, starts)
+            for place, row, totals in zip(places, dots, rows, strict=True):
+                _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
+    for panel, rows in zip(panels, sums, strict=True):
+        for place, totals in zip(places, rows, strict=True):
+            first = panel * (ROWS * GROUPS) + place.row(lanes)
+            values = [total.value for total in totals]
+            finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
 
 
-def _fetch(form: Form, unit: Pointer) -> None:
-    """Ask for what comes after a block, ahead of its use: it is used once."""
-    for line in range(0, form.unit, 64):
-        unit.prefetch(_AHEAD + line, level=0)
+def _fetch(form: Form, panel: Pointer, step: Value) -> None:
+    """Ask for some lines of the next panel; all are asked for while the columns pass by."""
+    count = -(-form.unit * _COLUMNS[0] // (CELL * _MANY))
+    for line in range(count):
+        panel.prefetch(step * (count * CELL) + line * CELL, level=2)
 
 
 def _add_scaled(
@@ -203,13 +240,15 @@ def _dots(
 ) -> list[list[Value]]:
     """Return the exact dot products of one block for all rows and columns."""
     sums = [[_Sum(k, form, start) for start in starts] for _ in places]
-    whole = form.cells == "bytes"
-    count = 8 if whole else 4
+    whole, count = form.cells == "bytes", form.count
     # Unrolled code would be rearranged until 16 registers no longer suffice, if it were not told.
     has_many = k.lanes == ROWS
     unrolls = has_many or (whole and len(levels) > 1)
     for j in range(count) if unrolls else k.range(count):
-        if unrolls and 1 < len(levels) < (_COLUMNS[0] if has_many else ROWS):
+        if len(levels) == 1:
+            # What comes later is asked for in time, as two lines together: it is used once.
+            unit.prefetch(j * (GROUPS * CELL) + (_AHEAD + form.head), level=0)
+        elif unrolls and len(levels) < (_COLUMNS[0] if has_many else ROWS):
             k.in_order()
         weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):
@@ -226,8 +265,8 @@ def _dots(
 def _weights(k: Builder, form: Form, unit: Pointer, place: _Place, j: Value | int) -> list[Value]:
     """Return the weights of cell j, and of cell j + 4 where they share bytes."""
     lanes = 4 * k.lanes
-    cells = unit.at(place.group * form.size + form.head)
-    packed = cells.at(place.part * lanes).load(j * 64, lanes)
+    cells = unit.at(form.head)
+    packed = cells.at(place.group * CELL + place.part * lanes).load(j * (GROUPS * CELL), lanes)
     if form.cells == "bytes":
         return [packed]
     low, high = packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15
@@ -240,9 +279,9 @@ def _weights(k: Builder, form: Form, unit: Pointer, place: _Place, j: Value | in
         return [low, high]
     kind = {64: u64, 32: u32, 16: u16}[lanes]
     found = []
-    words = cells.at(place.part * (lanes // 8) + 256)
+    words = cells.at(place.group * FIFTH + place.part * (lanes // 8) + form.count * GROUPS * CELL)
     for number, nibbles in ((j, low), (j + 4, high)):
-        bits = words.at(number * 8)
+        bits = words.at(number * (GROUPS * FIFTH))
         chosen = bits.of(kind).load().bits(i1)
         found.append(nibbles | k.select(chosen, k.value(16, u8, lanes), 0))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
-from llmbol_core.ml.kernels.forms import FORMS, GROUPS, ROWS, Form
+from llmbol_core.ml.kernels.forms import CELL, FIFTH, FORMS, GROUPS, ROWS, Form
 from llmbol_core.ml.kernels.kinds import i32, i64, u8, u16, u32, u64
 
 if TYPE_CHECKING:
@@ -39,15 +39,16 @@ def _author(form: Form) -> Author:
                         for r, source in enumerate(sources):
                             value = source.of(u16).load(number)
                             scales.store(value, number * ROWS * GROUPS + r)
-                    target = unit.at(group * form.size + form.head)
+                    cells = unit.at(form.head)
                     bodies = [source.at(head + fifths).of(i32) for source in sources]
                     for j, cell in enumerate(transposed_words(bodies, numbers // 4)):
                         stored = cell.bits(u8)
                         if form.cells == "bytes" and form.shift(k.target):
                             stored = stored ^ 0x80
-                        target.store(stored, 64 * j)
+                        cells.at(group * CELL).store(stored, j * GROUPS * CELL)
                     if fifths:
-                        _fifths(k, [source.at(head).of(u32) for source in sources], target)
+                        words = cells.at(form.count * GROUPS * CELL + group * FIFTH)
+                        _fifths(k, [source.at(head).of(u32) for source in sources], words)
 
     return write
 
@@ -95,7 +96,7 @@ def _fifths(k: Builder, rows: Sequence[Pointer], target: Pointer) -> None:
         while spread.lanes > 1:
             low, high = spread.halves()
             spread = low | high
-        target.bytes_on(256 + 8 * j).of(i64).store(spread.bits(i64))
+        target.bytes_on(j * GROUPS * FIFTH).of(i64).store(spread.bits(i64))
 
 
 REPACK_GROUP = Group("repack")
