@@ -52,6 +52,8 @@ ROUNDED = 1 << 16
 """Blocks above small ones and up to this size have one of few sizes, so that they are reused."""
 MANY = 200
 """Objects that die together from which on something may be quicker than one by one."""
+LARGE = 1 << 17
+"""Bytes of a block that takes a while to fill, or to look through."""
 _OVERRUN = 1 << 17
 """Bytes behind the 4 GiB that compiled code can reach from the highest address."""
 _UNDERRUN = 1 << 16
@@ -119,6 +121,8 @@ class Arena:
         """What takes back free blocks that others keep, before the heap is walked."""
         self.keep: Callable[[int], bool] = lambda ref: False
         """Who keeps a large block that is freed for the next one of its size, if anybody does."""
+        self.pause: Callable[[], None] = lambda: None
+        """What long work calls every few milliseconds: it raises LimitError if time is up."""
         self.bury: Callable[[list[int]], bool] = lambda dying: False
         """What frees many objects whose counts are 0, and what they keep, if that is quicker."""
         self.release_frames: Callable[[int, int, bool], bool] = lambda start, end, are_left: False
@@ -223,6 +227,8 @@ class Arena:
                 total = HEADER + max(_up(size, 4), 4)
             ref = self._small(total)
         else:
+            if total > LARGE:
+                self.pause()
             total = large_size(total)
             ref, clears = self.from_hole(total), True
         if ref is not None:

@@ -1,4 +1,4 @@
-"""What a program may use of the machine that it runs on."""
+"""What a program may use of the machine that it runs on, and what it has used."""
 
 from __future__ import annotations
 
@@ -27,3 +27,17 @@ class Limits:
                 raise UsageError(f"a limit of {value!r} {_UNITS[name]}: expected a number from 1")
         if self.seconds is not None and not self.seconds > 0:
             raise UsageError(f"a limit of {self.seconds!r} seconds: expected more than 0")
+
+
+@dataclass(frozen=True)
+class VMStats:
+    """What a machine holds and has done."""
+
+    modules: int
+    processes: int
+    processes_started: int
+    instructions: int
+    objects: int
+    memory_used: int
+    memory_peak: int
+    memory_limit: int

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.errors import (
@@ -32,7 +31,7 @@ from llmbol_core.vm.errortext import shortened
 from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
-from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.limits import Limits, VMStats
 from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
@@ -48,20 +47,6 @@ if TYPE_CHECKING:
 
 QUIET = "fail:"
 """How exceptions begin that end a process without a message."""
-
-
-@dataclass(frozen=True)
-class VMStats:
-    """What a machine holds and has done."""
-
-    modules: int
-    processes: int
-    processes_started: int
-    instructions: int
-    objects: int
-    memory_used: int
-    memory_peak: int
-    memory_limit: int
 
 
 class Outcome(NamedTuple):
@@ -100,7 +85,7 @@ class InfernoVM:
         self._handles: dict[str, int] = {}
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
-        self.session = Session()
+        self.session, self._is_closed = Session(), False
         if self.environment.namespace.has_root:
             provide_system_files(self)
 
@@ -222,7 +207,10 @@ class InfernoVM:
         return Outcome(1 if broken else 0)
 
     def get_stats(self) -> VMStats:
-        """Return what the machine holds and has done so far."""
+        """Return what the machine holds, which is nothing when it is closed, and has done."""
+        if self._is_closed:
+            with suppress(*ASTRAY):
+                self.heap.make_room()
         return VMStats(
             modules=len(self.loader.modules),
             processes=len(self.scheduler.processes),
@@ -243,7 +231,7 @@ class InfernoVM:
                 self.heap.release(handle)
             self.loader.release()
             self.engine.release_constants()
-        self._handles = {}
+        self._handles, self._is_closed = {}, True
         self.heap.close_handles()
         self.environment.close()
 
@@ -260,7 +248,12 @@ class InfernoVM:
         self.engine.started += 1
         pid = self.engine.started
         group = parent.group if parent else pid
-        process = self.engine.new_process(pid, group, environment, extent)
+        try:
+            process = self.engine.new_process(pid, group, environment, extent)
+        except BaseException:
+            self.heap.release(handle)
+            environment.close()
+            raise
         process.sharing = parent.sharing if parent else ""
         self.engine.enter_module(process, handle)
         return process

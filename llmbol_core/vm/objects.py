@@ -22,7 +22,7 @@ from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import ASTRAY, MANY, NIL
+from llmbol_core.vm.arena import ASTRAY, LARGE, MANY, NIL
 from llmbol_core.vm.heaptypes import BYTE, POINTER, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
@@ -37,8 +37,6 @@ HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""
 
 _WORTH_TIDYING = 1 << 20
-_LARGE = 1 << 17
-"""Bytes of an object that may have references enough to be worth other means."""
 
 
 class Heap(TypedArena):
@@ -57,8 +55,6 @@ class Heap(TypedArena):
         """What to call with a reference before an object of a kind is released."""
         self.collect: Callable[[], object] = lambda: None
         """What frees unreachable cycles."""
-        self.pause: Callable[[], None] = lambda: None
-        """What long work calls every few milliseconds: it raises LimitError if time is up."""
         self._used_after_tidying = 0
 
     # Counting
@@ -85,7 +81,7 @@ class Heap(TypedArena):
             return
         counts[at] = 0
         dying, freed = [ref], 0
-        if self.pointers[(ref >> 2) - 2] > _LARGE and self.bury(dying):
+        if self.pointers[(ref >> 2) - 2] > LARGE and self.bury(dying):
             return
         while dying:
             ref = dying.pop()
@@ -120,8 +116,8 @@ class Heap(TypedArena):
         if kind > STACK:
             return [ref + offset for offset in self.types[kind].pointers]
         if kind == LIST:
-            pointers = self.types[self.words[at + 1]].pointers
-            return [ref, *[ref + LIST_HEADER + offset for offset in pointers]]
+            value, pointers = ref + LIST_HEADER, self.types[self.words[at + 1]].pointers
+            return [ref, *[value + offset for offset in pointers]]
         if kind == ARRAY:
             if self.pointers[at + 2] != NIL:
                 return [ref + 8]
@@ -187,7 +183,7 @@ class Heap(TypedArena):
         """Return a new object of a kind with room for so many bytes, all zero if it clears them."""
         ref = self.allocate(size, kind > STACK, clears)
         if ref is None:
-            self._make_room()
+            self.make_room()
             ref = self.allocate(size, kind > STACK, clears)
             if ref is None:
                 raise Trap(traps.HEAP_FULL)
@@ -199,10 +195,11 @@ class Heap(TypedArena):
         worth = max(_WORTH_TIDYING, self.limit // 8)
         if self.used > 2 * self._used_after_tidying + worth:
             with suppress(*ASTRAY):
-                self._make_room()
+                self.make_room()
             self._used_after_tidying = self.used
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """Free all that nothing needs."""
         self.collect()
         self.defragment()
 
@@ -228,8 +225,6 @@ class Heap(TypedArena):
 
     def new_text(self, text: str) -> int:
         """Return a string object with this text, even if it is empty."""
-        if len(text) > _LARGE:
-            self.pause()
         try:
             data, length = text.encode("latin-1"), len(text)
         except UnicodeEncodeError:
@@ -244,8 +239,6 @@ class Heap(TypedArena):
         if ref == NIL:
             return ""
         length = self.words[ref >> 2]
-        if abs(length) > _LARGE:
-            self.pause()
         if length >= 0:
             return str(self.view(ref + 4, length), "latin-1")
         data = self.view(ref + 4, -4 * length)
@@ -376,7 +369,7 @@ class Heap(TypedArena):
         """
         ref = self.new_record(descriptor)
         if not self.reserve(charge):
-            self._make_room()
+            self.make_room()
             if not self.reserve(charge):
                 self.release(ref)
                 raise Trap(traps.HEAP_FULL)

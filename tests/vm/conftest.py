@@ -13,7 +13,7 @@ from llmbol_core.vm.machine import InfernoVM
 
 ON_ALL = (
     "test_exceptions", "test_interpreter", "test_machine", "test_process", "test_programs",
-    "test_vectors",
+    "test_stops", "test_vectors",
 )  # fmt: skip
 """Modules whose tests hold for any engine."""
 

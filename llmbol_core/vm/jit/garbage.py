@@ -239,7 +239,7 @@ def list_free() -> Word:
     """
     end = machine[Machine.END]
     ref, found, start = HEAP + HEADER, 0, 0
-    while wide(ref) < end:
+    while wide(ref) < end + HEADER:
         is_free = 1 if W[ref + KIND] == FREE else 0
         if is_free and start == 0:
             start = ref - HEADER

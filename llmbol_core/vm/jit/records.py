@@ -162,7 +162,11 @@ class NativeProcess(Process):
         self._prepare(engine, engine.records.take())
         self.record[State.PID] = pid
         self.record[State.MACHINE] = engine.machine_address
-        stack = NativeStack(engine.heap, extent, self.record)
+        try:
+            stack = NativeStack(engine.heap, extent, self.record)
+        except BaseException:
+            engine.records.give(self.address)
+            raise
         super().__init__(pid, group, environment, stack)
         self.notice()
 

@@ -85,9 +85,7 @@ def outcome(name, instructions):
         except LimitError as error:
             found = str(error)
         ran = vm.scheduler.instructions
-    if not isinstance(found, str):
-        vm.heap.collect()
-        assert vm.heap.objects == 0
+    assert vm.get_stats().objects == 0
     return found, ran
 
 
