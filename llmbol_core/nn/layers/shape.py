@@ -88,7 +88,9 @@ class Flatten(Module):
         return grad_output.reshape(x.shape)
 
     def lower(self, graph: Scope, x: Value) -> Value:
-        """Emit one ``flatten``."""
+        """Emit one ``flatten``, or ``unsqueeze`` for samples that are single numbers."""
+        if len(x.shape) == 1:
+            return graph.op("unsqueeze", x, axis=1)
         return graph.op("flatten", x)
 
 

@@ -48,6 +48,7 @@ _ALIKE = {
     "NonZero": "Where",
     "ScatterND": "Where",
     "ScatterElements": "Where",
+    "TopK": "ArgMax, or an export without it and 'nn infer --top-k'",
     "NonMaxSuppression": "an export without post-processing",
     "QLinearConv": "QuantizeLinear and DequantizeLinear around Conv",
     "QLinearMatMul": "QuantizeLinear and DequantizeLinear around MatMul",

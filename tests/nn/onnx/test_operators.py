@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,7 @@ CASES = [
     Case("Gather", (IMAGE, i(1)), {"axis": 3}), Case("Gather", (IMAGE, np.int64(-1)), {"axis": 2}),
     Case("Gather", (IMAGE, i(2, 3, 4)), {"axis": 2}), Case("Gather", (IMAGE, i(4, 0, 0)), {"axis": 2}),
     Case("Gather", (IMAGE, np.array([[1, 2], [0, 5]])), {"axis": 3}),
+    Case("GatherND", (STEPS, np.array([[[0], [4]], [[-1], [4]]]))), Case("GatherND", (STEPS, i(2).reshape(1, 1))),
     Case("Gather", (f(9, 4), (3,)), whole="int", low=0, high=8),
     Case("Gather", (f(9), (3,)), whole="int", low=0, high=8),
     Case("Gather", (f(4, 9, 2), (3,)), {"axis": 1}, whole="int", low=0, high=8),
@@ -179,7 +180,7 @@ CASES = [
 ]
 # fmt: on
 
-STEPS_FIRST = ("LSTM", "GRU", "RNN")
+STEPS_FIRST = ("LSTM", "GRU", "RNN", "GatherND")
 NEVER_TRACED = {"CastLike"}
 
 
@@ -243,6 +244,28 @@ def test_operator_of_a_file_for_a_batch_of_two(case):
     check(case, 2)
 
 
+@pytest.mark.parametrize("dims", [0, 1])
+@pytest.mark.parametrize("product", [False, True])
+def test_places_of_each_sample(dims, product):
+    grid = np.stack(np.meshgrid([1, 0], [2, 2, 6], indexing="ij"), -1)
+    places = grid if product else np.array([[0, 1], [1, 6], [0, -2]])
+    places = np.broadcast_to(places, (2, *places.shape))
+    if not dims:
+        samples = np.broadcast_to(np.indices(places.shape[:-1])[0], places.shape[:-1])
+        places = np.concatenate([samples[..., None], places], -1)
+    case = Case("GatherND", (IMAGE, places.astype(np.int64)), {"batch_dims": dims})
+    model, feeds = document(replace(case, operator="Identity", operands=(IMAGE,), attributes={}), 2)
+    node = model.graph.node[0]
+    node.op_type, node.input[:] = "GatherND", ["in0", "places"]
+    node.attribute.append(helper.make_attribute("batch_dims", dims))
+    model.graph.initializer.append(numpy_helper.from_array(case.operands[1], "places"))
+    model.graph.output[0].ClearField("type")
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    (wanted,) = run_onnx(model, feeds)
+    imported = import_document(model, "x.onnx", "one")
+    np.testing.assert_allclose(freeze(imported.model).run(feeds["in0"]), wanted, rtol=1e-6)
+
+
 def check(case: Case, fixed: int = 0) -> None:
     """Import the model of a case and compare it with another implementation."""
     if case.operator in UNEVALUATED and not HAS_RUNTIME:
@@ -281,6 +304,7 @@ def test_every_importer_has_a_case():
         (Case("Reshape", (X, (3,)), whole="int"), "the shape depends on the input"),
         (Case("Conv", ((2, 3, 4, 5), f(1, 2, 2, 2, 2))), "3 axes to slide along: expected 1 or 2"),
         (Case("NonZero", (X,)), "not supported (near it: Where)"),
+        (Case("GatherND", ((2, 3), i(0, 1).reshape(1, 2))), "the axis of the batch"),
         (
             Case("Gather", (X, (2,)), whole="int"),
             "both the data and the places depend on the input",
