@@ -1,25 +1,20 @@
-"""Calling a function of a module from Python: its type, its arguments, its result.
-
-An object file names a function's type only by its signature. So the types that the Python arguments
-could stand for are tried, with each likely result, until one has that signature::
-
-    int             int, big, byte, real      list of str     list of string, array of string
-    float           real                      list of int     list or array of int, big, real
-    str, None       string                    list of float   list of real, array of real
-    bytes           array of byte             tuple           a tuple of such, or as a list
+"""Calling a function of a module from Python: its arguments go in, its result comes out.
 
 A result comes back as int, float, str, bytes, list or tuple; a function without one gives None.
-References to ADTs pass as the numbers they are, where the function's type is given: borrowed as
-arguments, owned by the caller as results.
+What an array of byte is comes back as bytes. None goes in as nil, and nil comes out empty.
+References to ADTs and channels pass as the numbers they are, where the function's type is given:
+borrowed as arguments, owned by the caller as results.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import numbers
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from llmbol_core.errors import LinkError
+from llmbol_core.errors import UsageError
 from llmbol_core.vm import heaptypes
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.layout import (
@@ -30,7 +25,6 @@ from llmbol_core.vm.layout import (
     REAL,
     RESULT,
     STRING,
-    Basic,
     Field,
     Function,
     Reference,
@@ -39,7 +33,7 @@ from llmbol_core.vm.layout import (
     frame,
     pointer_map,
 )
-from llmbol_core.vm.module import Export, TypeDescriptor
+from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.signature import type_signature
 
@@ -49,141 +43,165 @@ STACK_CODE_RESULTS = {type_signature(Function((), kind)): kind for kind in (INT,
 """What stack code's ``main: fn(): T`` returns, by its signature."""
 
 _BYTES = Reference("array", BYTE)
-_ROWS = {
-    kind: (Reference("list", kind), Reference("array", kind)) for kind in (INT, BIG, REAL, STRING)
-}
-_STRINGS = _ROWS[STRING][0]
-INIT = Function((Field("nil", STRING), Field("argv", _STRINGS)))
+INIT = Function((Field("nil", STRING), Field("argv", Reference("list", STRING))))
 """As good as init's type: its first argument, nil here, is a reference of another kind."""
-_PARTS = (INT, STRING, REAL, BIG, _BYTES)
-_RESULTS: tuple[tuple[Type, ...], ...] = (
-    (NONE, INT, STRING, REAL, BIG, BYTE, _BYTES, *itertools.chain(*_ROWS.values())),
-    tuple(Tuple.of(parts) for n in (2, 3) for parts in itertools.product(_PARTS, repeat=n)),
-)
-"""What functions are likely to return, the likelier ones first."""
-
-
-def function_type(
-    module: str, export: Export, arguments: Sequence[Any], kind: Function | None = None
-) -> Function:
-    """Return the type of an exported function: the one given, or one that takes such arguments."""
-    if kind is not None:
-        if type_signature(kind) != export.signature:
-            raise LinkError(
-                module, f"{export.name} (signature {export.signature:08x}) is no {kind}"
-            )
-        return kind
-    if export.signature == INIT_SIGNATURE:
-        return INIT
-    choices = [list(_types(value)) for value in arguments]
-    for results in _RESULTS:
-        for kinds in itertools.product(*choices):
-            fields = tuple(Field("", kind) for kind in kinds)
-            for result in results:
-                found = Function(fields, result)
-                if type_signature(found) == export.signature:
-                    return found
-    given = ", ".join(type(value).__name__ for value in arguments) or "nothing"
-    why = f"{export.name} (signature {export.signature:08x}) does not take {given}"
-    raise LinkError(module, why)
-
-
-def _types(value: Any) -> Iterator[Type]:
-    """Yield the Limbo types that a Python value can be passed as."""
-    if isinstance(value, bool | int):
-        yield from (INT, BIG, BYTE, REAL)
-    elif isinstance(value, float):
-        yield REAL
-    elif isinstance(value, str) or value is None:
-        yield STRING
-    elif isinstance(value, bytes | bytearray | memoryview):
-        yield _BYTES
-    elif isinstance(value, list | tuple):
-        kinds = set(map(type, value))
-        for kind, row in _ROWS.items():
-            if kinds <= ({str} if kind is STRING else {int, float} if kind is REAL else {int}):
-                yield from row
-        if isinstance(value, tuple) and len(value) > 1:
-            for parts in itertools.product(*map(_types, value)):
-                yield Tuple.of(parts)
-    else:
-        raise TypeError(f"no Limbo type for a {type(value).__name__}")
 
 
 class _Number(NamedTuple):
-    """How numbers of a type pass."""
+    """How numbers of a type pass: one, and many as the items of a Python array."""
 
     get: Callable[[Heap, int], Any]
     put: Callable[[Heap, int, Any], None]
+    bits: int
+    item: str
 
 
-_NUMBERS = {
-    BYTE: _Number(Heap.byte, Heap.set_byte),
-    INT: _Number(Heap.word, Heap.set_word),
-    BIG: _Number(Heap.big, Heap.set_big),
-    REAL: _Number(Heap.real, Heap.set_real),
+_NUMBERS: dict[Type, _Number] = {
+    BYTE: _Number(Heap.byte, Heap.set_byte, 8, "B"),
+    INT: _Number(Heap.word, Heap.set_word, 32, "i"),
+    BIG: _Number(Heap.big, Heap.set_big, 64, "q"),
+    REAL: _Number(Heap.real, Heap.set_real, 0, "d"),
 }
-_ELEMENTS = {
+_ELEMENTS: dict[Type, int] = {
     BYTE: heaptypes.BYTE,
     INT: heaptypes.WORD,
     BIG: heaptypes.BIG,
     REAL: heaptypes.REAL,
-    STRING: heaptypes.POINTER,
 }
 
 
-def descriptor(kind: Type) -> TypeDescriptor:
-    """Return the descriptor of storage for one value."""
-    size = max(kind.size, 8)
+@functools.cache
+def _storage(kind: Type, least: int = 0) -> TypeDescriptor:
+    """Return the descriptor of storage for one value, always the same."""
+    size = max(kind.size, least)
     return TypeDescriptor(-1, size, pointer_map(size, kind.pointers() if kind.size else ()))
 
 
-def prepare(heap: Heap, kind: Function, values: Sequence[Any]) -> tuple[int, Callable[[int], None]]:
-    """Return a place for the result of a call, which the caller owns, and what fills its frame."""
+def prepare(
+    heap: Heap, name: str, kind: Function, values: Sequence[Any]
+) -> tuple[int, Callable[[int], None]]:
+    """Return a place for the result of a call, which the caller owns, and what fills its frame.
+
+    Raises UsageError for values that are not of the function's types, and so does what is returned.
+    """
     places = frame(kind).arguments
-    result = heap.new_record(descriptor(kind.result))
+    if len(values) != len(places):
+        raise UsageError(f"{name} takes {len(places)} arguments, not {len(values)}")
+    result = heap.new_record(_storage(kind.result, 8))
 
     def fill(address: int) -> None:
         heap.set_pointer(address + RESULT, result)
-        for place, value in zip(places, values, strict=True):
-            store(heap, address + place.offset, place.type, value)
+        for number, (place, value) in enumerate(zip(places, values, strict=True), 1):
+            try:
+                store(heap, address + place.offset, place.type, value)
+            except UsageError as error:
+                raise UsageError(f"argument {number} of {name}: {error}") from None
 
     return result, fill
 
 
+# Into the heap
+
+
 def store(heap: Heap, address: int, kind: Type, value: Any) -> None:
-    """Store a Python value as one of a type; what was there is released."""
+    """Store a Python value as one of a type; what was there is released. Raises UsageError."""
     if kind in _NUMBERS:
-        _NUMBERS[kind].put(heap, address, value)
+        _NUMBERS[kind].put(heap, address, _number(kind, value))
     elif kind is STRING:
+        if not isinstance(value, str | None):
+            raise _misfit(value, kind)
         heap.give(address, heap.new_string(value or ""))
-    elif isinstance(kind, Reference) and kind.kind == "ref":
-        heap.assign(address, value)
     elif isinstance(kind, Tuple):
+        if not isinstance(value, Sequence) or len(value) != len(kind.fields):
+            raise _misfit(value, kind)
         for part, item in zip(kind.fields, value, strict=True):
             store(heap, address + part.offset, part.type, item)
+    elif not isinstance(kind, Reference):
+        raise _misfit(value, kind)
+    elif kind.kind in ("ref", "chan"):
+        heap.assign(address, NIL if value is None else value)
     else:
-        assert isinstance(kind, Reference)
         heap.give(address, _new(heap, kind, value))
 
 
-def _new(heap: Heap, kind: Reference, values: Sequence[Any]) -> int:
+def _misfit(value: Any, kind: Type) -> UsageError:
+    text = repr(value)
+    return UsageError(f"{text if len(text) < 50 else f'{text[:46]}...'} is no {kind}")
+
+
+def _number(kind: Type, value: Any) -> float:
+    if kind is REAL and isinstance(value, numbers.Real):
+        try:
+            return float(value)
+        except OverflowError:
+            raise _misfit(value, kind) from None
+    if kind is REAL or not isinstance(value, numbers.Integral):
+        raise _misfit(value, kind)
+    whole, bits = int(value), _NUMBERS[kind].bits
+    least = 0 if kind is BYTE else -1 << bits - 1
+    if not least <= whole < least + (1 << bits):
+        why = f"it goes from {least} to {least + (1 << bits) - 1}"
+        raise UsageError(f"{_misfit(whole, kind)}: {why}")
+    return whole
+
+
+def _new(heap: Heap, kind: Reference, values: Any) -> int:
     """Return a new array or list."""
-    if kind is _BYTES:
-        return heap.new_bytes(bytes(values))
-    element = kind.element
-    assert isinstance(element, Basic)
-    number = _ELEMENTS[element]
-    if kind.kind == "array":
-        ref = heap.new_array(number, len(values))
+    if values is None:
+        return NIL
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise _misfit(values, kind)
+    return (_new_array if kind.kind == "array" else _new_list)(heap, kind.element, values)
+
+
+def _new_array(heap: Heap, element: Type, values: Sequence[Any]) -> int:
+    if element in _NUMBERS:
+        data = _packed(element, values)
+        ref = heap.new_array(_ELEMENTS[element], len(values))
+        heap.array_bytes(ref)[:] = data
+        return ref
+    ref = heap.new_array(_element(heap, element), len(values))
+    try:
         for i, value in enumerate(values):
             store(heap, heap.array_data(ref) + i * element.size, element, value)
-        return ref
-    ref = NIL
-    for value in reversed(values):
-        ref = heap.new_list(number, ref)
-        store(heap, heap.head(ref), element, value)
+    except BaseException:
+        heap.release(ref)
+        raise
     return ref
+
+
+def _packed(kind: Type, values: Sequence[Any]) -> bytes | memoryview:
+    """Return numbers as they lie in an array."""
+    if isinstance(values, bytes | bytearray | memoryview):
+        return memoryview(values).cast("B")
+    try:
+        return array(_NUMBERS[kind].item, values).tobytes()
+    except (TypeError, OverflowError):
+        # What is wrong, or not a number of Python's own, is looked at one by one.
+        return array(_NUMBERS[kind].item, [_number(kind, value) for value in values]).tobytes()
+
+
+def _new_list(heap: Heap, element: Type, values: Sequence[Any]) -> int:
+    number, ref = _element(heap, element), NIL
+    try:
+        for value in reversed(values):
+            ref = heap.new_list(number, ref)
+            store(heap, heap.head(ref), element, value)
+    except BaseException:
+        heap.release(ref)
+        raise
+    return ref
+
+
+def _element(heap: Heap, kind: Type) -> int:
+    """Return the number of the heap's type for elements of a type."""
+    if kind in _NUMBERS:
+        return _ELEMENTS[kind]
+    is_pointer = kind is STRING or isinstance(kind, Reference)
+    return heaptypes.POINTER if is_pointer else heap.type_number(_storage(kind))
+
+
+# Out of it
 
 
 def fetch(heap: Heap, address: int, kind: Type) -> Any:
@@ -197,14 +215,22 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
     ref = heap.pointer(address)
     if kind is STRING:
         return heap.string(ref)
-    assert isinstance(kind, Reference)
-    if kind.kind == "ref":
+    if not isinstance(kind, Reference):
+        raise UsageError(f"no Python value for a {kind}")
+    if kind.kind in ("ref", "chan"):
         return heap.retain(ref)
-    if kind is _BYTES:
+    if kind == _BYTES:
         return bytes(heap.array_bytes(ref))
     if kind.kind == "list":
         return [fetch(heap, heap.head(node), kind.element) for node in heap.list_nodes(ref)]
-    size = kind.element.size
+    return _items(heap, ref, kind.element)
+
+
+def _items(heap: Heap, ref: int, element: Type) -> list[Any]:
+    if element in _NUMBERS:
+        items = array(_NUMBERS[element].item)
+        items.frombytes(heap.array_bytes(ref))
+        return items.tolist()
     start = heap.array_data(ref) if ref != NIL else 0
-    places = range(start, start + size * heap.array_length(ref), size)
-    return [fetch(heap, place, kind.element) for place in places]
+    places = range(start, start + element.size * heap.array_length(ref), element.size)
+    return [fetch(heap, place, element) for place in places]

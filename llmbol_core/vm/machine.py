@@ -42,6 +42,7 @@ from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from llmbol_core.vm.guessing import Kind
     from llmbol_core.vm.inspection import ProcessInfo
     from llmbol_core.vm.layout import Function
 
@@ -125,13 +126,13 @@ class InfernoVM:
         self.loader.forget(loaded)
 
     def execute(
-        self, name: str, entry: str, arguments: Sequence[Any] = (), kind: Function | None = None
+        self, name: str, entry: str, arguments: Sequence[Any] = (), kind: Kind = None
     ) -> Any:
         """Call an exported function of a loaded module and return its result.
 
         ``init`` of an Inferno program takes the arguments as its argv. The function's type is found
-        by its signature unless it is given. Raises LinkError, the Trap that the function does not
-        handle, LimitError and Deadlock.
+        by its signature unless it is given, in Limbo or parsed. Raises LinkError, UsageError for
+        values out of range, the Trap that the function does not handle, LimitError and Deadlock.
         """
         handle, export, kind, values = self._callable(name, entry, arguments, kind)
         return self._call(handle, export, kind, values)
@@ -145,7 +146,7 @@ class InfernoVM:
         from llmbol_core.vm.calling import prepare
 
         handle, export, kind, values = self._callable(name, entry, arguments)
-        result, fill = prepare(self.heap, kind, values)
+        result, fill = prepare(self.heap, entry, kind, values)
         try:
             process = self._start(handle, export, fill)
         except BaseException:
@@ -330,7 +331,7 @@ class InfernoVM:
         """Call a function of a known type."""
         from llmbol_core.vm.calling import fetch, prepare
 
-        result, fill = prepare(self.heap, kind, values)
+        result, fill = prepare(self.heap, export.name, kind, values)
         try:
             self._run(handle, export, fill)
             return fetch(self.heap, result, kind.result)
@@ -338,15 +339,17 @@ class InfernoVM:
             self.heap.release(result)
 
     def _callable(
-        self, name: str, entry: str, arguments: Sequence[Any], kind: Function | None = None
+        self, name: str, entry: str, arguments: Sequence[Any], kind: Kind = None
     ) -> tuple[int, Export, Function, Sequence[Any]]:
         """Return a loaded module's handle, its function, the function's type and arguments."""
-        from llmbol_core.vm.calling import INIT, function_type
+        from llmbol_core.vm.calling import INIT
+        from llmbol_core.vm.guessing import function_type, plain
 
         handle = self._handle(name)
         export = self.engine.module_of(handle).exported(entry)
-        kind = function_type(name, export, arguments, kind)
-        return handle, export, kind, [None, list(arguments)] if kind is INIT else arguments
+        values = [plain(value) for value in arguments]
+        found = function_type(name, export, values, kind)
+        return handle, export, found, [None, values] if found is INIT else values
 
     def _handle(self, name: str) -> int:
         if name not in self._handles:

@@ -1,0 +1,182 @@
+"""Calls from Python: what goes in and comes out, what is refused, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from llmbol_core.errors import LinkError, LlmbolError, SourceError, Trap, UsageError
+from llmbol_core.vm.limbo import parse_declarations, parse_type
+from llmbol_core.vm.machine import InfernoVM
+from tests.vm.objects import DATA_DIRECTORY
+
+CALLS = (DATA_DIRECTORY / "calls.dis").read_bytes()
+
+
+@pytest.fixture
+def vm():
+    with InfernoVM() as machine:
+        machine.load_module("calls", CALLS)
+        yield machine
+
+
+# fmt: off
+VALUES = [
+    ("words",  [5, -3],                             8),
+    ("words",  [-(1 << 31), 1],                     (1 << 31) - 1),
+    ("words",  [True, np.int32(4)],                 -3),
+    ("bytes",  [255],                               255),
+    ("bigs",   [-(1 << 63)],                        -(1 << 63)),
+    ("reals",  [2],                                 2.0),
+    ("reals",  [np.float32(0.5)],                   0.5),
+    ("reals",  [-math.inf],                         -math.inf),
+    ("text",   ["é☃😀"],                            "é☃😀3"),
+    ("text",   [None],                              "0"),
+    ("turned", [b"abc"],                            b"cba"),
+    ("turned", [bytearray(b"xy")],                  b"yx"),
+    ("turned", [memoryview(b"mv")],                 b"vm"),
+    ("turned", [[1, 2, 255]],                       b"\xff\2\1"),
+    ("turned", [np.array([1, 2], np.uint8)],        b"\2\1"),
+    ("turned", [None],                              b""),
+    ("nested", [(1, ("s", 2.5))],                   ((2.5, "s"), 1)),
+    ("rows",   [[[1, 2], [3], [], None]],           [[2, 2], [4], [], []]),
+    ("rows",   [[]],                                []),
+    ("rows",   [np.array([[1, 2], [3, 4]])],        [[2, 2], [4, 4]]),
+    ("lists",  [[["a", "b"], ["c"], None]],         [["b", "a"], ["c"], []]),
+    ("pairs",  [[(1, "a"), (2, "b")]],              [("a", 1), ("b", 2)]),
+    ("pairs",  [[]],                                []),
+    ("blocks", [[b"ab", b"", b"c"]],                [b"c", b"", b"ab"]),
+    ("cubes",  [[[[1.0]], [[2.5, 3]], []]],         [[[1.0]], [[2.5, 3.0]], []]),
+    ("few",    [range(5)],                          5),
+    ("names",  [["a", None, "é"]],                  ["a", "", "é"]),
+    ("four",   [],                                  (1, "two", 3.5, 1 << 40)),
+    ("nils",   [],                                  ("", [], [])),
+    ("item",   [[7, 8, 9], 2],                      9),
+]
+REFUSED = [
+    ("words",  [1 << 31, 0], "argument 1 of words: 2147483648 is no int: it goes from -2147483648"),
+    ("words",  [0, 1 << 80],                   "argument 2 of words: 1208925819614629174706176"),
+    ("bytes",  [256],                          "256 is no byte: it goes from 0 to 255"),
+    ("bytes",  [-1],                           "-1 is no byte"),
+    ("bigs",   [1 << 63],                      "9223372036854775808 is no big"),
+    ("reals",  [10**400],                      r"1000000\d+\.\.\. is no real"),
+    ("rows",   [[[1], [1 << 40]]],             "1099511627776 is no int"),
+    ("turned", [[1, 300]],                     "300 is no byte"),
+]
+UNFIT = [
+    ("words",  [1.5, 1],     "does not take float, int"),
+    ("words",  ["x", 1],     "does not take str, int"),
+    ("words",  [{}, 1],      "does not take dict, int"),
+    ("words",  [1],          "does not take int"),
+    ("words",  [],           "does not take nothing"),
+    ("text",   [b"bytes"],   "does not take bytes"),
+    ("rows",   [[1, [2]]],   "does not take list"),
+    ("nested", [(1, 2)],     "does not take tuple"),
+    ("deep",   [],           "types that cannot be told have to be given"),
+]
+MISFITS = [
+    ("words",  ["x", 1],          "fn(a, b: int): int",                     "'x' is no int"),
+    ("words",  [1.0, 1],          "fn(a, b: int): int",                     "1.0 is no int"),
+    ("words",  [1],               "fn(a, b: int): int",                     "2 arguments, not 1"),
+    ("reals",  ["x"],             "fn(r: real): real",                      "'x' is no real"),
+    ("text",   [5],               "fn(s: string): string",                  "5 is no string"),
+    ("turned", ["text"],          "fn(a: array of byte): array of byte",    "is no array of byte"),
+    ("names",  [["a", 5]],        "fn(a: array of string): array of string", "5 is no string"),
+    ("pairs",  [[(1, "a"), (2,)]], "fn(l: list of (int, string)): array of (string, int)",
+     r"\(2,\) is no \(int, string\)"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "values", "wanted"), VALUES)
+def test_values_go_in_and_come_out(vm, name, values, wanted):
+    for _ in range(2):
+        assert vm.execute("calls", name, values) == wanted
+    before = vm.heap.objects
+    vm.execute("calls", name, values)
+    assert vm.heap.objects == before
+
+
+@pytest.mark.parametrize(("name", "values", "why"), REFUSED)
+def test_values_out_of_range_are_refused(vm, name, values, why):
+    before = vm.heap.objects
+    with pytest.raises(UsageError, match=why):
+        vm.execute("calls", name, values)
+    assert vm.heap.objects == before
+
+
+@pytest.mark.parametrize(("name", "values", "why"), UNFIT)
+def test_values_that_a_function_does_not_take(vm, name, values, why):
+    with pytest.raises(LinkError, match=why):
+        vm.execute("calls", name, values)
+
+
+@pytest.mark.parametrize(("name", "values", "kind", "why"), MISFITS)
+def test_values_that_do_not_fit_the_type_that_is_given(vm, name, values, kind, why):
+    before = vm.heap.objects
+    with pytest.raises(UsageError, match=why):
+        vm.execute("calls", name, values, kind)
+    assert vm.heap.objects == before
+
+
+def test_types_can_be_given(vm):
+    kind = "fn(): (int, array of string, list of (int, int))"
+    assert vm.execute("calls", "deep", [], kind) == (1, ["a", "b"], [(1, 2), (3, 4)])
+    with pytest.raises(LinkError, match=r"is no fn\(\): int"):
+        vm.execute("calls", "deep", [], "fn(): int")
+    with pytest.raises(LinkError, match="deep is a function, not of type int"):
+        vm.execute("calls", "deep", [], "int")
+    with pytest.raises(SourceError, match="unknown type 'nosuch'"):
+        vm.execute("calls", "deep", [], "fn(): nosuch")
+
+
+def test_references_pass_as_numbers(vm):
+    scope = parse_declarations("P: adt { n: int; s: string; };")
+    make, look = (parse_type(kind, scope) for kind in ("fn(n: int): ref P", "fn(p: ref P): int"))
+    before = vm.heap.objects
+    made = vm.execute("calls", "make", [5], make)
+    assert vm.execute("calls", "look", [made], look) == 5
+    vm.heap.release(made)
+    assert vm.heap.objects == before
+    with pytest.raises(Trap, match="dereference of nil"):
+        vm.execute("calls", "look", [None], look)
+
+
+def test_thousands_of_calls_leave_nothing_behind(vm):
+    calls = [(name, values) for name, values, _ in VALUES] + [("item", [[1], 5]), ("words", [{}])]
+
+    def call_all(times):
+        for _ in range(times):
+            for name, values in calls:
+                with suppress(LlmbolError):
+                    vm.execute("calls", name, values)
+
+    call_all(2)
+    before = len(vm.heap.types), vm.heap.objects, vm.get_stats().memory_used
+    call_all(30)
+    assert (len(vm.heap.types), vm.heap.objects, vm.get_stats().memory_used) == before
+
+
+def test_machines_run_in_threads_of_their_own():
+    found = {}
+
+    def work(number):
+        with InfernoVM() as machine:
+            machine.load_module("calls", CALLS)
+            total = 0
+            for i in range(40):
+                total += machine.execute("calls", "words", [i, number])
+                with pytest.raises(Trap, match="array bounds error"):
+                    machine.execute("calls", "item", [[1], i + 1])
+            found[number] = total
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: 780 - 40 * number for number in range(4)}
