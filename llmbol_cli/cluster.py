@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -208,9 +209,10 @@ def logs(
     from llmbol_core.distributed.logs import read_logs
     from llmbol_core.distributed.state import StateDirectory
 
-    for line in read_logs(StateDirectory.default(), processes or [], lines, follow=follow):
-        # Written at once: whoever follows wants to see it now.
-        render.write_bytes(f"{line.process}: {line.text}\n".encode())
+    with render.interruptible() if follow else nullcontext():
+        for line in read_logs(StateDirectory.default(), processes or [], lines, follow=follow):
+            # Written at once: whoever follows wants to see it now.
+            render.write_bytes(f"{line.process}: {line.text}\n".encode())
 
 
 @app.command()

@@ -308,6 +308,16 @@ def test_many_files_and_large_ones_are_worked_on_in_pieces(directory, tmp_path, 
     assert Path("z.npy").read_bytes() == Path("y.npy").read_bytes()
 
 
+def test_who_follows_logs_ends_that_with_an_interruption(tmp_path, monkeypatch):
+    def interrupted(*arguments, follow):
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmbol_core.distributed.logs.read_logs", interrupted)
+    assert cluster(str(tmp_path), "logs", "-f").returncode == 0
+    assert cluster(str(tmp_path), "logs").returncode == 130
+
+
 @pytest.mark.cluster
 def test_status_can_be_watched_on_a_terminal_and_off_it(directory):
     cluster(directory, "start")
