@@ -30,8 +30,9 @@ def test_results_and_statuses_are_those_of_the_command():
 
 
 def test_what_waits_for_the_end_is_done():
-    threads = "import atexit, threading, time; atexit.register(print, 'handler'); "
-    threads += "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start(); "
+    threads = "import atexit, threading; atexit.register(print, 'handler'); "
+    threads += "last = lambda: (threading.main_thread().join(), print('thread')); "
+    threads += "threading.Thread(target=last).start(); "
     status, out, _ = ended(threads + "entry.dis()", "--version")
     assert status == 0
     assert out.splitlines()[1:] == ["thread", "handler"]
