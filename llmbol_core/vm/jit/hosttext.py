@@ -12,7 +12,9 @@ from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.hostmath import give_number
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
+    B,
     Big,
+    L,
     W,
     Word,
     below,
@@ -22,7 +24,7 @@ from llmbol_core.vm.jit.source import (
     narrow,
     native,
 )
-from llmbol_core.vm.jit.texts import code_at, length_of, part
+from llmbol_core.vm.jit.texts import HIGH_BITS, code_at, length_of, part
 from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
 from llmbol_core.vm.jit.values import is_inside, new_node, release, type_size
 from llmbol_core.vm.objects import LIST_HEADER
@@ -79,6 +81,12 @@ def utfbytes(frame: Word) -> Word:
         return 0
     data = W[array + 12]
     while at < count:
+        while at + 8 <= count and (L[data + at] & HIGH_BITS) == 0:
+            at += 8
+        while at < count and B[data + at] < 0x80:
+            at += 1
+        if at == count:
+            break
         width = bytes_of(decode(data + at, count - at))
         if width == 0:
             break

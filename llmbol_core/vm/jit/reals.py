@@ -40,8 +40,10 @@ MOST_PRINTED = VALUE - PRINTED
 _EXACT = 1e15
 _MOST_SCALE, _EXACT_POWER = 18, 22
 _FRACTION = (1 << 52) - 1
+_MOST_FIXED, _MOST_BEHIND, _UNSURE = 1e9, 9, 1e-6
+"""What is printed as an integer is smaller than that, so that it is wrong by less than a 1e-7."""
 _LEAST_NORMAL = 2.2250738585072014e-308
-_ZERO, _PLUS, _MINUS, _POINT, _COMMA, _E, _I, _N, _PERCENT, _STAR = map(ord, "0+-.,ein%*")
+_ZERO, _PLUS, _MINUS, _POINT, _COMMA, _E, _F, _I, _N, _PERCENT, _STAR = map(ord, "0+-.,efin%*")
 _MOST_READ = 300
 _ALL_EXACT = 15
 _HUGE_EXPONENT = 100_000
@@ -90,11 +92,49 @@ def scratch(place: Word) -> Big:
 
 
 @native
+def print_fixed(x: Real, precision: Word) -> Word:
+    """Print a real with digits behind the point to ``PRINTED``; return the length, or 0 if unsure.
+
+    Times a power of ten it is known to half a unit of its last bit, so that it is known too how it
+    is rounded unless it lies close to the middle of two integers.
+    """
+    size, power, i = 1 if bits(x) < 0 else 0, 1.0, precision
+    while i > 0:
+        power, i = power * 10.0, i - 1
+    scaled = (-x if size else x) * power
+    if not scaled < _MOST_FIXED:
+        return 0
+    number = narrow(whole(scaled))
+    beyond = scaled - real(extended(number)) - 0.5
+    if beyond < _UNSURE and beyond > -_UNSURE:
+        return 0
+    number = number + 1 if beyond > 0.0 else number
+    count, left = 0, number
+    while left or count <= precision:
+        count, left = count + 1, left // 10
+    host_byte[scratch(PRINTED)] = _MINUS
+    size = size + count + (1 if precision else 0)
+    i, left = size, precision
+    while count > 0:
+        i, count = i - 1, count - 1
+        host_byte[scratch(PRINTED + i)] = number % 10 + _ZERO
+        number, left = number // 10, left - 1
+        if left == 0:
+            i -= 1
+            host_byte[scratch(PRINTED + i)] = _POINT
+    return size
+
+
+@native
 def printed(x: Real, precision: Word, verb: Word) -> Word:
     """Print a real with a precision to ``PRINTED``; return the length, or 0 for Python.
 
     That is where numbers are not written with a point, as in some countries.
     """
+    if verb == _F and precision <= _MOST_BEHIND:
+        size = print_fixed(x, precision)
+        if size:
+            return size
     layout = scratch(0)
     host_byte[layout], host_byte[layout + 1] = _PERCENT, _POINT
     host_byte[layout + 2], host_byte[layout + 3] = _STAR, verb

@@ -32,7 +32,8 @@ _DATA = 4
 _LONGEST = 1 << 28
 UNKNOWN = -(1 << 31)
 _LAST_CODE, _REPLACEMENT = 0x10FFFF, 0xFFFD
-_HIGH_BITS = 0x8080808080808080
+HIGH_BITS = 0x8080808080808080
+"""What no byte of ASCII text has."""
 
 
 @inlined
@@ -219,7 +220,7 @@ def is_ascii(address: Word, size: Word) -> Word:
     """Whether all of some bytes are below 128."""
     i = 0
     while i + 8 <= size:
-        if (L[address + i] & _HIGH_BITS) != 0:
+        if (L[address + i] & HIGH_BITS) != 0:
             return 0
         i += 8
     while i < size:

@@ -243,6 +243,29 @@ def test_usual_text_is_formatted_in_machine_code(template):
     assert compare("$Sys", "sprint", template, rest=rest.get(template, ()))
 
 
+def test_digits_behind_the_point_are_rounded_as_by_the_function_of_the_host():
+    chance = random.Random(5)
+    values = [sign * n / 16 for n in range(200) for sign in (1, -1)]
+    values += [near for n in (1e5, 1e9, 99999.995) for near in (math.nextafter(n, 0), n, 9.5 * n)]
+    values += [round(chance.uniform(-1e4, 1e4), chance.randrange(9)) for _ in range(500)]
+    values += [chance.randrange(10**6) / 1000 + 0.0005 for _ in range(500)]
+    values += [chance.uniform(-1, 1) * 10.0 ** chance.randrange(-12, 12) for _ in range(500)]
+    done = 0
+    for value in values:
+        digits = [chance.randrange(4), chance.randrange(4), chance.randrange(12)]
+        template = " ".join(f"%.{count}f" for count in digits)
+        done += compare("$Sys", "sprint", template, rest=[(REAL, value)] * 3)
+    assert done > 0.9 * len(values)
+
+
+def test_whole_characters_are_counted_in_long_text():
+    chance, done = random.Random(6), 0
+    for _ in range(300):
+        text = some_text(chance, ["some plain text ", *PIECES[:8], *PIECES[9:12]], 20).encode()
+        done += compare("$Sys", "utfbytes", text, chance.randrange(len(text) + 1))
+    assert done > 200
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_function_of_the_host_can_trap_and_be_called_again(engine):
     def work(call):
