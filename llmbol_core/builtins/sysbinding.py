@@ -20,8 +20,8 @@ from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
 
 _NATIVE = (
-    "byte2char", "char2byte", "fprint", "millisec", "print", "sprint", "tokenize", "utfbytes",
-    "write",
+    "byte2char", "char2byte", "fprint", "millisec", "print", "sleep", "sprint", "tokenize",
+    "utfbytes", "write",
 )  # fmt: skip
 
 binding = Binding(
@@ -52,17 +52,7 @@ binding = Binding(
         write: chan of (int, array of byte, int, Rwrite);
     };
     """,
-    native=(
-        "byte2char",
-        "char2byte",
-        "fprint",
-        "millisec",
-        "print",
-        "sprint",
-        "tokenize",
-        "utfbytes",
-        "write",
-    ),
+    native=_NATIVE,
 )
 
 NO_DESCRIPTOR = -1

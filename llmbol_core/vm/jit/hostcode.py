@@ -1,9 +1,9 @@
 """Functions of built-in modules for machine code: those that programs call again and again.
 
 Such a function reads and writes the frame of its call itself. It returns 1 if it has done what is
-asked for, or 0 if it has done nothing: then the engine calls Python's function, which defines what
-is right. Modules say by ``HostFunction.native`` which functions are meant; a name is that of the
-module, a point, and that of the function.
+asked for, ``YIELDS`` if other processes are to run then, or 0 if it has done nothing: then the
+engine calls Python's function, which defines what is right. Modules say by ``HostFunction.native``
+which functions are meant; a name is that of the module, a point, and that of the function.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def result_at(frame: Word, size: Word) -> Word:
 
 @shared
 def call_hosted(link: Big, frame: Word) -> Word:
-    """Call what a link leads to, if there is machine code for it; false if Python must call it."""
+    """Call what a link leads to, if there is machine code for it; 0 if Python must call it."""
     function = host[link + 8 * LINK_HOSTED]
-    if function == 0 or state[State.EXTENT_COUNT] > EXTENT_ROWS or not invoke(function, frame):
+    if function == 0 or state[State.EXTENT_COUNT] > EXTENT_ROWS:
         return 0
-    return pop_frame(frame)
+    became = invoke(function, frame)
+    return became if became and pop_frame(frame) else 0

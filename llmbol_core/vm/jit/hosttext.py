@@ -10,7 +10,7 @@ from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.blocks import spend
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.hostmath import give_number
-from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.runtime import YIELDS, Machine
 from llmbol_core.vm.jit.source import (
     B,
     Big,
@@ -173,3 +173,13 @@ def millisec(frame: Word) -> Word:
         return 0
     since = host[scratch] * _SECOND + host[scratch + 8] - machine[Machine.STARTED]
     return give_number(frame, narrow(since // _MILLISECOND))
+
+
+@hosted("Sys.sleep")
+def let_others_run(frame: Word) -> Word:
+    """Let other processes run, if it is not asked for any time."""
+    place = result_at(frame, 4)
+    if W[frame + ARGUMENTS] > 0 or place == NIL:
+        return 0
+    W[place] = 0
+    return YIELDS

@@ -9,7 +9,7 @@ from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
 from llmbol_core.vm.jit.operands import Place
-from llmbol_core.vm.jit.runtime import LinkKind, Machine, State, tag
+from llmbol_core.vm.jit.runtime import YIELDS, LinkKind, Machine, State, tag
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
@@ -251,9 +251,14 @@ def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
     """Call what machine code has for a function of the host, or let the engine call it."""
     address = out.value(f"ptrtoint ptr {link} to i64")
     done = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
-    left, over = out.label(), out.label()
+    left, over, on, yields = (out.label() for _ in range(4))
     out.branch(out.value(f"icmp eq i32 {done}, 0"), left, over)
     out.begin(over)
+    out.branch(out.value(f"icmp eq i32 {done}, {YIELDS}"), yields, on, rare=True)
+    out.begin(yields)
+    following = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}")
+    out.tail("@slice_over", ip=following, q=out.value("sub i64 %q, 1"))
+    out.begin(on)
     out.next()
     out.begin(left)
     out.guard(out.value(f"icmp sgt i32 {pc}, {LinkKind.HOST:d}"))

@@ -17,7 +17,16 @@ from llmbol_core.vm.jit.lower_call import (
     write,
 )
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.runtime import FEW_POINTERS, LINK_HEADER, LINK_WORDS, LinkKind, State, tag
+from llmbol_core.vm.jit.runtime import (
+    FEW_POINTERS,
+    LINK_HEADER,
+    LINK_WORDS,
+    YIELDS,
+    LinkKind,
+    State,
+    Status,
+    tag,
+)
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 _RESULT, _ARGUMENT = 16, 32
@@ -135,8 +144,9 @@ def mcall(out: Lowerer) -> None:
     is_code = out.value(f"icmp sge i64 {link.pc}, 0")
     out.branch(is_code, code, root)
     out.begin(root)
-    _call_outside(out, start, link)
+    became = _call_outside(out, start, link)
     out.reload(slots)
+    out.leave_if(out.value(f"icmp eq i32 {became}, {YIELDS}"), out.pc + 1, Status.BUDGET)
     out.jump(out.block_of(out.pc + 1))
     out.begin(code)
     _enter_link(out, start, handle, link, slots)
@@ -207,20 +217,24 @@ def _checked_link(out: Lowerer, start: str, number: str, handle: str) -> _Link:
     return link
 
 
-def _call_outside(out: Lowerer, start: str, link: _Link) -> None:
-    """Do what a function of the host does, if there is machine code for that."""
+def _call_outside(out: Lowerer, start: str, link: _Link) -> str:
+    """Do what a function of the host does, if there is machine code for that; return its result."""
     root, other, done = out.label(), out.label(), out.label()
     out.branch(out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
     out.begin(other)
     address = out.value(f"ptrtoint ptr {link.pointer} to i64")
     became = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
     out.guard(out.value(f"icmp eq i32 {became}, 0"))
+    called = out.block
     out.jump(done)
     out.begin(root)
     _square_root(out, start)
+    rooted = out.block
     out.jump(done)
     out.begin(done)
+    result = out.value(f"phi i32 [{became}, %{called}], [1, %{rooted}]")
     out.emit(f"store i32 {start}, ptr %top")
+    return result
 
 
 def _square_root(out: Lowerer, start: str) -> None:

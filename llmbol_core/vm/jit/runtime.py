@@ -267,6 +267,8 @@ class LinkKind(IntEnum):
 LINK_HEADER, LINK_WORDS = 4, 5
 LINK_HOSTED = 4
 """The word of a link with the address of what machine code calls in place of the host, or 0."""
+YIELDS = 2
+"""What such code returns if it has done all, and other processes are to run."""
 FEW_POINTERS = 4
 """As many 16-bit offsets of pointers fit in a word of a link."""
 

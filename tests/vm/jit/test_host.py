@@ -167,7 +167,7 @@ def test_modules_and_machine_code_agree_on_which_functions_there_are():
     assert meant - {""} == set(HOSTED)
 
 
-@pytest.mark.parametrize("name", sorted(set(HOSTED) - PRINTING - {"Sys.millisec"}))
+@pytest.mark.parametrize("name", sorted(set(HOSTED) - PRINTING - {"Sys.millisec", "Sys.sleep"}))
 def test_machine_code_does_what_the_function_of_the_host_does(name):
     module, _, function = name.partition(".")
     chance, done = random.Random(name), 0
@@ -179,6 +179,13 @@ def test_machine_code_does_what_the_function_of_the_host_does(name):
         with contextlib.suppress(Trap):
             done += compare(f"${module}", function, *values)
     assert done > 30
+
+
+def test_a_sleep_is_left_to_python_unless_it_takes_no_time():
+    native = callers("$Sys")[1]
+    assert [native("sleep", period) for period in (0, -5)] == [0, 0]
+    with pytest.raises(Declined):
+        native("sleep", 1)
 
 
 def test_characters_are_encoded_in_place():

@@ -245,3 +245,39 @@ def test_text_is_encoded_and_decoded(engine):
             assert vm.execute("text", "main", [data]) == strings.decode(data)
     vm.heap.collect()
     assert vm.heap.objects == 0
+
+
+TURNS = """
+    load 20(mp),$0,24(mp)
+    movw $0,64(fp)
+    movw $0,68(fp)
+next:
+    movw $0,40(mp)
+    frame $6,72(fp)
+    spawn 72(fp),work
+again:
+    addw $1,64(fp)
+    mframe 24(mp),$0,76(fp)
+    lea 80(fp),16(76(fp))
+    movw $7,80(fp)
+    movw $0,32(76(fp))
+    mcall 76(fp),$0,24(mp)
+    addw 80(fp),64(fp)
+    beqw 40(mp),$0,again
+    addw $1,68(fp)
+    bltw 68(fp),$2500,next
+    movp 12(mp),24(mp)
+    movw 64(fp),0(16(fp))
+    ret
+work:
+    movw $1,40(mp)
+    ret
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_sleep_lets_others_run(engine, monkeypatch):
+    seen = Seen(monkeypatch)
+    more = HELLO.format(kind="fn(period: int): int", name="sleep")
+    assert run(TURNS, engine, more=more)[0] == 2500
+    assert seen.ended <= 2 or engine == "reference"
