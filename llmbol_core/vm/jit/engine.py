@@ -44,6 +44,7 @@ from llmbol_core.vm.jit.startup import (
     NativeInterpreter,
     may_run_long,
 )
+from llmbol_core.vm.jit.stretches import Stretches
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.objects import LINKS
 from llmbol_core.vm.process import TYPE, Raised, frame_size
@@ -55,14 +56,8 @@ if TYPE_CHECKING:
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
 
-STRETCH = 1 << 20
-"""Instructions that are run before others than processes have their turn."""
-LONGEST, BRIEF = 1 << 22, 0.001
-"""How many it may become as long as they take less than so many seconds."""
-STEP = 1 << 13
-"""Instructions that machine code may run more than it was allowed."""
 FUEL = 1 << 26
-"""Bytes that long instructions work on before they do."""
+"""Bytes that long instructions work on before others than processes have their turn."""
 _PLENTY = 1 << 40
 PATIENCE = 512
 """Instructions that Python runs before they do."""
@@ -99,7 +94,7 @@ class JitEngine(Population):
         self._idle_address = self._idle.buffer_info()[0]
         self._run: Callable[[int | None, int, int], int]
         self._words[Machine.END] = len(self.heap.bytes)
-        self._most, self._since = STRETCH, 0.0
+        self._stretches = Stretches()
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
         self._unloaded: list[LoadedModule] = []
@@ -237,19 +232,10 @@ class JitEngine(Population):
         return _CALLED
 
     def _stretch(self) -> int:
-        """Set how many instructions may run now, and return it.
-
-        Machine code counts in steps of its own, so that before the program's last ones it stops.
-        """
-        left, words, now = self.scheduler.left, self._words, time.perf_counter()
-        is_brief = words[_LEFT] <= 0 and now - self._since < BRIEF
-        self._most = min(2 * self._most, LONGEST) if is_brief else STRETCH
-        self._since = now
-        words[Machine.EXACT] = left is not None and left <= 2 * STEP
-        total = self._most if left is None else min(self._most, left)
-        if left is not None and left > 2 * STEP:
-            total = min(self._most, left - STEP)
-        words[Machine.LEFT], words[Machine.FUEL] = total, FUEL
+        """Set how many instructions may run now, and return it."""
+        words = self._words
+        total, is_exact = self._stretches.next(self.scheduler.left, words[_LEFT] <= 0)
+        words[Machine.LEFT], words[Machine.FUEL], words[Machine.EXACT] = total, FUEL, is_exact
         return total
 
     def _start(self, process: Process) -> bool:
