@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmbol_core.nn.onnx.operands import Constant, Operand, Traced, Unsupported
+from llmbol_core.nn.onnx.operands import Array, Constant, Operand, Traced, Unsupported
 
 
 @dataclass
@@ -49,11 +49,28 @@ class Batches:
         return made
 
     def expandable(self, constant: Constant, sizes: Constant) -> Constant:
-        """Return a constant with length 1 where it is to become as long as the batch."""
+        """Return a constant with length 1 where it is to become as long as the batch.
+
+        One that counts the samples stays as it is: it may tell where to pick from.
+        """
         for place, size in enumerate(np.asarray(sizes.array).reshape(-1)[::-1].tolist()):
             if self.is_batched(size) and place < len(constant.shape):
-                return self.unbatched(constant, len(constant.shape) - 1 - place)
+                axis = len(constant.shape) - 1 - place
+                if constant.shape[axis] == size and np.ptp(constant.array, axis).any():
+                    return constant
+                return self.unbatched(constant, axis)
         return constant
+
+    def of_one_sample(self, places: Array, step: int) -> Array:
+        """Return where something is picked for the first sample, as [1, ...].
+
+        ``places`` must be the same for each sample, further on by a step.
+        """
+        if places.ndim and len(places) in (self.prime, self.static):
+            samples = np.arange(len(places)).reshape(-1, *[1] * (places.ndim - 1))
+            if np.array_equal(places, places[:1] + samples * step):
+                return places[:1]
+        raise Unsupported("it picks from the axis of the batch")
 
     def _beside(self, operand: Operand, operands: Sequence[Operand]) -> Operand:
         """Return an operand that is broadcast to others with length 1 along their batch."""

@@ -11,7 +11,7 @@ import numpy as np
 from llmbol_core.nn.onnx.arithmetic import constant
 from llmbol_core.nn.onnx.importers import Outcome, row
 from llmbol_core.nn.onnx.node import Node
-from llmbol_core.nn.onnx.operands import Array, Constant, Operand, Traced, Unavailable, Unsupported
+from llmbol_core.nn.onnx.operands import Constant, Operand, Traced, Unavailable, Unsupported
 from llmbol_core.nn.onnx.tracing import Tracer
 
 
@@ -134,114 +134,6 @@ def cut(tracer: Tracer, node: Node) -> Operand:
         else:
             x = tracer.take(x, axis, places)
     return x
-
-
-@row("Gather")
-def gather(tracer: Tracer, node: Node) -> Operand:
-    """Emit an embedding for a constant table, else slices of the data."""
-    data, places = node[0], node[1]
-    axis = int(node.attr("axis", 0)) % len(data.shape)
-    if isinstance(data, Constant):
-        return embedding(tracer, data, places, axis)
-    if isinstance(places, Traced):
-        raise Unsupported("both the data and the places depend on the input")
-    size = data.shape[axis]
-    wanted = places.array.astype(np.int64)
-    if tracer.is_batched(size):
-        raise Unsupported("it picks from the axis of the batch")
-    wanted = np.where(wanted < 0, wanted + size, wanted)
-    if wanted.size and (wanted.min() < 0 or wanted.max() >= size):
-        raise Unsupported(f"it picks outside of {size} positions")
-    flat = [int(n) for n in wanted.reshape(-1)]
-    picked = tracer.take(data, axis, flat)
-    if wanted.ndim == 0:
-        return tracer.squeeze(picked, axis)
-    shape = data.shape
-    return tracer.reshape(picked, [*shape[:axis], *wanted.shape, *shape[axis + 1 :]])
-
-
-@row("GatherND")
-def gather_places(tracer: Tracer, node: Node) -> Operand:
-    """Emit slices of the data at constant places: axis by axis, or of all their axes as one."""
-    node.needs("batch_dims", 0, 1)
-    data, places = node.traced(0), node.constant(1, "where it picks").astype(np.int64)
-    first = node.attr("batch_dims", 0)
-    if tracer.is_batched(data.shape[0]):
-        if len(places) not in (data.shape[0], tracer.static):
-            raise Unsupported("it picks from the axis of the batch")
-        places, first = places if first else _of_each(places), 1
-        if (places != places[:1]).any():
-            raise Unsupported("it picks other places of each sample")
-        places = places[:1]
-    sizes = data.shape[first : first + places.shape[-1]]
-    rest = data.shape[first + len(sizes) :]
-    if any(tracer.is_batched(n) for n in sizes):
-        raise Unsupported("it picks from the axis of the batch")
-    wanted = np.moveaxis(places, -1, 0)
-    limits = np.array(sizes, np.int64).reshape(-1, *[1] * (places.ndim - 1))
-    wanted = np.where(wanted < 0, wanted + limits, wanted)
-    if wanted.size and (wanted.min() < 0 or (wanted >= limits).any()):
-        raise Unsupported(f"it picks outside of {list(sizes)} positions")
-    parts = _separated(wanted)
-    if parts is None:
-        data = tracer.reshape(data, [*data.shape[:first], math.prod(sizes), *rest])
-        parts = [np.ravel_multi_index(tuple(wanted), sizes).reshape(-1)]
-    for axis, part in enumerate(parts, first):
-        data = tracer.take(data, axis, part.tolist())
-    return tracer.reshape(data, [*data.shape[:first], *places.shape[first:-1], *rest])
-
-
-def _of_each(places: Array) -> Array:
-    """Return places without the first of their numbers, which must be that of the sample."""
-    samples = np.arange(len(places)).reshape(-1, *[1] * (places.ndim - 2))
-    if places.shape[-1] < 2 or (places[..., 0] != samples).any():
-        raise Unsupported("it picks from the axis of the batch")
-    return places[..., 1:]
-
-
-def _separated(wanted: Array) -> list[Array] | None:
-    """Return places [count, ...] as positions along each axis, if they are their product.
-
-    That is so if each number changes along axes of its own, in the order of the numbers.
-    """
-    found, start = [], 0
-    for number, values in enumerate(wanted):
-        stop = start
-        for axis in range(start, values.ndim):
-            if (values != values.take([0], axis)).any():
-                stop = axis + 1
-        if number == len(wanted) - 1:
-            stop = values.ndim
-        own = values[(0,) * start][(..., *(0,) * (values.ndim - stop))]
-        spread = own.reshape(*(1,) * start, *own.shape, *(1,) * (values.ndim - stop))
-        if (values != spread).any():
-            return None
-        found.append(own.reshape(-1))
-        start = stop
-    return found
-
-
-def embedding(tracer: Tracer, table: Constant, places: Operand, axis: int) -> Operand:
-    """Emit ``get_rows`` from a table whose axis lies first."""
-    rows = np.moveaxis(table.array, axis, 0)
-    matrix = table.with_array(rows.reshape(len(rows), -1))
-    found: Traced = tracer.op("get_rows", matrix, places, whole=table.whole)
-    rank = len(places.shape)
-    if rows.ndim != 2:
-        found = tracer.reshape(found, [*places.shape, *rows.shape[1:]])
-    order = [*range(rank, rank + axis), *range(rank), *range(rank + axis, len(found.shape))]
-    return tracer.permute(found, order)
-
-
-@row("OneHot")
-def one_hot(tracer: Tracer, node: Node) -> Operand:
-    """Emit rows of a unit matrix."""
-    depth = int(node.scalar(1, 0, "depth"))
-    off, on = (float(n) for n in node.constant(2, "the values").reshape(-1))
-    node.needs("axis", -1)
-    table = np.full((depth, depth), off, np.float32)
-    np.fill_diagonal(table, on)
-    return tracer.op("get_rows", Constant(table), node[0])
 
 
 @row("Expand")

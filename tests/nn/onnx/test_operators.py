@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,7 @@ CASES = [
     Case("Gather", (IMAGE, i(1)), {"axis": 3}), Case("Gather", (IMAGE, np.int64(-1)), {"axis": 2}),
     Case("Gather", (IMAGE, i(2, 3, 4)), {"axis": 2}), Case("Gather", (IMAGE, i(4, 0, 0)), {"axis": 2}),
     Case("Gather", (IMAGE, np.array([[1, 2], [0, 5]])), {"axis": 3}),
+    Case("GatherElements", (np.tile(f(9, 1), (1, 4)), (4,)), {"axis": 0}, whole="int", low=0, high=8),
     Case("GatherND", (STEPS, np.array([[[0], [4]], [[-1], [4]]]))), Case("GatherND", (STEPS, i(2).reshape(1, 1))),
     Case("Gather", (f(9, 4), (3,)), whole="int", low=0, high=8),
     Case("Gather", (f(9), (3,)), whole="int", low=0, high=8),
@@ -253,14 +254,22 @@ def test_places_of_each_sample(dims, product):
     if not dims:
         samples = np.broadcast_to(np.indices(places.shape[:-1])[0], places.shape[:-1])
         places = np.concatenate([samples[..., None], places], -1)
-    case = Case("GatherND", (IMAGE, places.astype(np.int64)), {"batch_dims": dims})
-    model, feeds = document(replace(case, operator="Identity", operands=(IMAGE,), attributes={}), 2)
+    check_places("GatherND", places, batch_dims=dims)
+
+
+def test_elements_of_each_sample():
+    places = np.broadcast_to(np.array([[6], [0], [-2]]), (2, 2, 3, 6))
+    check_places("GatherElements", places, axis=2)
+
+
+def check_places(operator: str, places: np.ndarray, **attributes: int) -> None:
+    """Import a file for a batch of two that picks at these places."""
+    model, feeds = document(Case("Identity", (IMAGE,)), 2)
     node = model.graph.node[0]
-    node.op_type, node.input[:] = "GatherND", ["in0", "places"]
-    node.attribute.append(helper.make_attribute("batch_dims", dims))
-    model.graph.initializer.append(numpy_helper.from_array(case.operands[1], "places"))
-    model.graph.output[0].ClearField("type")
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    node.op_type, node.input[:] = operator, ["in0", "places"]
+    node.attribute.extend(helper.make_attribute(*pair) for pair in attributes.items())
+    model.graph.initializer.append(numpy_helper.from_array(places.astype(np.int64), "places"))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
     (wanted,) = run_onnx(model, feeds)
     imported = import_document(model, "x.onnx", "one")
     np.testing.assert_allclose(freeze(imported.model).run(feeds["in0"]), wanted, rtol=1e-6)
