@@ -12,14 +12,16 @@ the host's OSError.
 from __future__ import annotations
 
 import errno
+import io
 import os
+import select
 import stat as modes
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 from llmbol_core.errors import FileError
-from llmbol_core.vm.openfile import EBADCHAR, WORD, Dir, FileFault
+from llmbol_core.vm.openfile import EBADCHAR, EPERM, OREAD, WORD, Dir, FileFault, OpenFile, Stream
 
 Path = tuple[str, ...]
 
@@ -35,6 +37,9 @@ class Tree(Protocol):
 
     def open(self, path: Path, flags: int, permission: int = 0) -> int:
         """Open a file as ``os.open`` does and return the descriptor."""
+
+    def special(self, host: int, text: str) -> OpenFile:
+        """Return the open file for a descriptor of a pipe or device, or close and refuse it."""
 
     def names(self, path: Path) -> list[str]:
         """List a directory, in order of name."""
@@ -74,6 +79,11 @@ class HostTree:
         flags |= _FLAGS | os.O_NONBLOCK
         with self._parent(path) as (parent, name):
             return os.open(name, flags, permission, dir_fd=parent)
+
+    def special(self, host: int, text: str) -> OpenFile:
+        """Refuse what is no file of the tree's own."""
+        os.close(host)
+        raise FileFault(EPERM)
 
     def names(self, path: Path) -> list[str]:
         """List a directory, in order of name."""
@@ -141,30 +151,62 @@ class GrantedFiles:
     def open(self, path: Path, flags: int, permission: int = 0) -> int:
         """Open one of the files for reading."""
         host = self._host(path)
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) or os.path.isdir(host):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return os.open(host, flags | os.O_CLOEXEC)
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            raise _denied()
+        return os.open(host, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def special(self, host: int, text: str) -> OpenFile:
+        """Let a pipe or device be read as it comes."""
+        return _Special(text, OREAD, cast("BinaryIO", _PatientFile(host)))
 
     def names(self, path: Path) -> list[str]:
-        """Refuse: what else lies beside the files is not told."""
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        """Refuse: only files are granted, and what else lies beside them is not told."""
+        if path in self._files:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise _denied()
 
     def make_directory(self, path: Path, permission: int) -> None:
         """Refuse."""
-        self.names(path)
+        raise _denied()
 
     def remove(self, path: Path) -> None:
         """Refuse."""
-        self.names(path)
+        raise _denied()
 
     def rename(self, path: Path, name: str) -> None:
         """Refuse."""
-        self.names(path)
+        raise _denied()
 
     def _host(self, path: Path) -> str:
         if path not in self._files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return self._files[path]
+
+
+def _denied() -> PermissionError:
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+class _Special(Stream):
+    """A pipe or device of the host, open."""
+
+    def close(self) -> None:
+        """Close it."""
+        self._host.close()
+
+
+class _PatientFile(io.FileIO):
+    """A pipe or device of the host; reads wait until there is something, or never will be."""
+
+    def read1(self, count: int) -> bytes:
+        """Return some bytes, none at the end."""
+        while True:
+            waiting = select.poll()
+            waiting.register(self, select.POLLIN)
+            waiting.poll()
+            data = self.read(count)
+            if data is not None:
+                return data
 
 
 def change(tree: Tree, path: Path, entry: Dir) -> None:

@@ -339,8 +339,7 @@ class Namespace:
             )
         host = self._tree.open(real, _HOST_ACCESS[access] | (os.O_TRUNC if mode & OTRUNC else 0))
         if not modes.S_ISREG(os.fstat(host).st_mode):
-            os.close(host)
-            raise FileFault(EPERM)
+            return self._tree.special(host, text_of(place))
         removes = (lambda: self._tree.remove(real)) if mode & ORCLOSE else (lambda: None)
         return HostFile(text_of(place), access, host, removes)
 

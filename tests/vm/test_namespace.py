@@ -5,6 +5,7 @@ import io
 import os
 import stat as modes
 import struct
+import threading
 from dataclasses import replace
 
 import pytest
@@ -261,13 +262,35 @@ def test_without_a_root_only_the_granted_files_exist(tree, monkeypatch):
     for name in ("a/two", "b/one", "/etc/passwd", str(tree / "a/one"), "/"):
         with pytest.raises(FileFault):
             space.open(name, OREAD)
+    assert fault(space.open, "b", OREAD) == "file is a directory"
     for attempt in (
-        lambda: space.open("b", OREAD),
         lambda: space.open("a/one", OWRITE),
         lambda: space.create("new", OWRITE, 0o644),
         lambda: space.remove("a/one"),
     ):
         assert fault(attempt) == "permission denied"
+
+
+def test_granted_pipes_and_devices_are_read_as_they_come(tree):
+    os.mkfifo(tree / "pipe")
+    space = Namespace(granted=[str(tree / "pipe"), os.devnull])
+    file = space.open(str(tree / "pipe"), OREAD)
+    assert not file.is_ready()
+
+    def write():
+        with (tree / "pipe").open("wb") as end:
+            end.write(b"through")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert file.read(4) + file.read(10) == b"through"
+    thread.join()
+    assert file.read(10) == b""
+    null = space.open(os.devnull, OREAD)
+    assert null.read(10) == b""
+    for some in (file, null):
+        some.close()
+    assert fault(space.open, str(tree / "pipe"), OWRITE) == "permission denied"
 
 
 def test_a_root_must_be_a_directory(tree):
