@@ -112,6 +112,9 @@ class Loader:
             return self._found(process, path, imports, needs)
         except FileFault as error:
             process.environment.error = str(error)
+        except DisFormatError as error:
+            # Inferno's words, before those about this file.
+            process.environment.error = error.why.partition(":")[0]
         except LlmbolError as error:
             if isinstance(error, Trap):
                 raise
@@ -262,7 +265,8 @@ class Loader:
             if link is not None and have == wanted.signature:
                 why = misfit(self._heap, target, link, needs[index]) if index in needs else ""
             if link is None or why:
-                text = f"link typecheck {offered.name}->{wanted.name}() {why}"
+                name = target.name if isinstance(target, HostModule) else target.module.name
+                text = f"link typecheck {name}->{wanted.name}() {why}"
                 self._report(text)
                 raise FileFault(text)
             chosen.append(link)
