@@ -277,6 +277,7 @@ X = np.zeros((2, 3, 4), np.float32)
         ("permute", (X,), {"axes": (0, 1, 1)}, "no order of the axes"),
         ("squeeze", (X,), {"axis": 0}, "has not length 1"),
         ("concat", (X, X[:1]), {"axis": 1}, "do not fit along axis 1"),
+        ("max_pool1d", (X,), {"kernel": 5}, "windows of 5, steps of 5, borders of 0 do not fit"),
         ("slice", (X,), {"axis": 1, "start": 1, "stop": 9}, "does not lie in axis 1"),
         ("pad", (X,), {"axis": 1, "before": -1, "after": 0}, "no negative width"),
         ("repeat", (X,), {"axis": 1, "times": 0}, "not a number of repetitions"),

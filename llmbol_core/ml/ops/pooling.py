@@ -20,7 +20,8 @@ def _axes(x: Shape, kernel: Ints, stride: Ints, padding: Ints, ceil: bool) -> li
     axes = []
     for length, size, step, border in zip(x[2:], kernel, stride, padding, strict=True):
         if size < 1 or step < 0 or not 0 <= border <= size // 2 or length + 2 * border < size:
-            why = f"windows of {size}, steps of {step}, borders of {border} do not fit into {x}"
+            sizes = f"windows of {size}, steps of {step or size}, borders of {border}"
+            why = f"{sizes} do not fit into {x}"
             raise ShapeError("pool", why)
         axes.append(Axis(length, size, step or size, border, 1, ceil))
     return axes
