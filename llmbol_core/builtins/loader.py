@@ -14,8 +14,8 @@ from llmbol_core.builtins.binding import Binding
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import HostCall, HostModule
-from llmbol_core.vm.interpreter import Link, Linked
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
+from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.loader import LoadedModule
 from llmbol_core.vm.module import ABSENT, Export, Instruction, Module, Operand, TypeDescriptor
 from llmbol_core.vm.objects import LINKS, STACK, Heap

@@ -59,6 +59,7 @@ def call(e: Engine, frame: int, target: int, next_pc: int) -> int:
 def mcall(e: Engine, frame: int, number: int, handle: int, next_pc: int) -> int:
     """Enter a function of a module, or let the host do it."""
     link = e.link(handle, number)
+    e.check_frame(frame, link.type)
     if link.function is not None:
         return e.call_host(link.function, frame, next_pc)
     process, words, at = e.process, e.heap.pointers, frame >> 2
@@ -99,6 +100,7 @@ def mspawn(e: Engine, frame: int, number: int, handle: int) -> None:
     link = e.link(handle, number)
     if link.function is not None:
         raise Trap(traps.SPAWN_BUILTIN)
+    e.check_frame(frame, link.type)
     e.spawn(handle, frame, link.pc)
 
 
@@ -116,6 +118,8 @@ def raise_(e: Engine, value: int, next_pc: int) -> NoReturn:
         raise Trap(traps.NIL_DEREFERENCE)
     if e.heap.type_of(value) == STRING:
         raise Trap(e.heap.string(value))
+    if 0 not in e.heap.offered(e.heap.type_of(value)).pointers:
+        raise Trap(traps.TYPE_CHECK)
     ref = e.heap.pointer(value)
     if ref != NIL and e.heap.type_of(ref) != STRING:
         raise Trap(traps.TYPE_CHECK)

@@ -144,6 +144,8 @@ def slicela(e: Engine, source: int, start: int, destination: int) -> None:
         raise Trap(traps.BOUNDS)
     number = heap.word(destination + 4)
     size, pointers = heap.types[number]
+    if heap.types[heap.word(source + 4)] != (size, pointers):
+        raise Trap(traps.TYPE_CHECK)
     data, target = heap.array_data(source), heap.array_data(destination) + start * size
     if not pointers:
         heap.view(target, length * size)[:] = bytes(heap.view(data, length * size))

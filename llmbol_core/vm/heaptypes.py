@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from llmbol_core.errors import Trap
@@ -15,6 +16,8 @@ BYTE, WORD, BIG, REAL, POINTER, HANDLE = range(8, 14)
 A HANDLE is a record of two words, for which the host keeps a value.
 """
 
+_MODULE = 5
+"""The kind of module handles, whose first word can be read."""
 _BUILT_IN = {
     BYTE: (1, b""),
     WORD: (4, b""),
@@ -40,6 +43,9 @@ class TypedArena(Arena):
         self.types: list[HeapType] = [HeapType(0, ())] * BYTE
         self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
         self._plain: dict[int, int] = {}
+        self._hidden: dict[int, tuple[HeapType, frozenset[int]]] = {
+            _MODULE: (HeapType(4, ()), frozenset())
+        }
         for number, (size, pointer_map) in _BUILT_IN.items():
             assert self.type_number(TypeDescriptor(number, size, pointer_map)) == number
 
@@ -52,6 +58,18 @@ class TypedArena(Arena):
             self._numbers[id(descriptor)] = known
             self.types.append(HeapType(descriptor.size, descriptor.pointers))
         return known[0]
+
+    def offered(self, number: int) -> HeapType:
+        """Return what of a type's objects can be accessed by who does not know them."""
+        return self._hidden[number][0] if number in self._hidden else self.types[number]
+
+    def locked(self, number: int) -> Iterable[int]:
+        """Return the words of a type's objects over which those may write no numbers."""
+        return self._hidden[number][1] if number in self._hidden else self.types[number].pointers
+
+    def hide(self, number: int, offered: HeapType, locked: frozenset[int]) -> None:
+        """State what can be accessed so of the objects of a type."""
+        self._hidden[number] = offered, locked
 
     def plain_type(self, size: int) -> int:
         """Return the number of the type of values of so many bytes without pointers."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import (  # noqa: F401 -- their handlers
@@ -23,18 +23,21 @@ from llmbol_core.vm import (  # noqa: F401 -- their handlers
     traps,
 )
 from llmbol_core.vm.arena import ASTRAY, NIL
+from llmbol_core.vm.checks import guarded
 from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.exceptions import Level, deliver, levels
 from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
+from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import LINKS, MODULE
-from llmbol_core.vm.process import Process, Raised, Stack
+from llmbol_core.vm.process import TYPE, Process, Raised, Stack
 from llmbol_core.vm.steps import Step, StepMaker
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
     from llmbol_core.vm.environment import Environment
+    from llmbol_core.vm.guards import Guard
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.scheduler import ReadyQueue, Scheduler
@@ -42,22 +45,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 32
 """Instructions that run before it is looked whether time is up: each of them can be long."""
-
-
-class Link(NamedTuple):
-    """Something that a module handle leads to: code, or a host function; pc -1 stands for data."""
-
-    pc: int
-    type: int
-    function: HostFunction | None = None
-
-
-class Linked(NamedTuple):
-    """What the links number in a module handle stands for."""
-
-    module: LoadedModule | HostModule
-    links: tuple[Link, ...]
-    exports: Sequence[Link]
 
 
 class Interpreter:
@@ -136,6 +123,8 @@ class Interpreter:
 
         def first(pc: int, instruction: Instruction, fp: int, mp: int) -> int:
             step = self._maker.step(instruction, module.types, pc + 1)
+            if pc in module.proof.guards:
+                step = guarded(self, module.proof.guards[pc], step)
             self.install(module, steps, pc, step)
             return step(fp, mp)
 
@@ -146,6 +135,9 @@ class Interpreter:
     def install(self, module: LoadedModule, steps: list[Step], pc: int, step: Step) -> None:
         """Put the step of an instruction in its place."""
         steps[pc] = step
+
+    def passed(self, guard: Guard, handle: int, number: int) -> None:
+        """Take note that a guard let a function be called by a link of a handle."""
 
     def constant(self, value: int) -> int:
         """Return the address of a word with this value, which lives as long as the engine."""
@@ -223,6 +215,15 @@ class Interpreter:
         if index >= len(links) or (links[index].function is None and links[index].pc < 0):
             raise Trap(traps.INVALID_MFRAME)
         return links[index]
+
+    def check_frame(self, frame: int, number: int) -> None:
+        """Trap unless a frame is one of a type, or of one that begins like it; size 0 fits all."""
+        made = self.heap.word(frame + TYPE)
+        if made == number:
+            return
+        (has, pointers), (size, wanted) = self.heap.types[made], self.heap.types[number]
+        if size and (has < size or tuple(p for p in pointers if p < size) != wanted):
+            raise Trap(traps.TYPE_CHECK)
 
     def type_number(self, number: int) -> int:
         """Return the heap's number for a type of the module that runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbol_core.vm.isa import Mode
-from llmbol_core.vm.slots import Kind, State, Value, argument_key, overwritten
+from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, argument_key, overwritten
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import KINDS
 
@@ -25,13 +25,17 @@ def learn(step: Step, state: State, place: str, value: Value) -> State:
 def keep(step: Step, state: State, place: Place, value: Value | None) -> State:
     """Note that a pointer is stored at a place."""
     if place.own or place.frame >= 0:
+        if value is None and not place.own:
+            value = UNKNOWN_POINTER
         at = place.offset if place.own else argument_key(place.frame, place.offset)
         if value is not None:
             return {**state, at: value}
         return {key: known for key, known in state.items() if key != at}
+    usage = step.usage
+    if place.layout is step.found.data:
+        usage.variables.write(place.offset)
     if value is None or value.origin < 0:
         return state
-    usage = step.usage
     if place.layout is step.found.data:
         to = usage.of_data(place.offset)
         if to >= 0:

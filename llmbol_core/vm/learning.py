@@ -8,6 +8,7 @@ from llmbol_core.vm.containers import ON_CONTAINERS
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.keeping import keep_result, keep_value, learn, made, unknown
 from llmbol_core.vm.module import Operand
+from llmbol_core.vm.needs import link_number
 from llmbol_core.vm.origins import How, meet
 from llmbol_core.vm.results import UNKNOWN
 from llmbol_core.vm.slots import (
@@ -22,7 +23,7 @@ from llmbol_core.vm.slots import (
     without_frame,
 )
 from llmbol_core.vm.tables import table_ranges
-from llmbol_core.vm.typeflow import RESULT_PLACE, Step, link_number
+from llmbol_core.vm.typeflow import RESULT_PLACE, Step
 
 
 def after(step: Step) -> State:

@@ -19,13 +19,15 @@ from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import HostModule
-from llmbol_core.vm.interpreter import Interpreter, Link, Linked
+from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import HASLDT, DataKind, Datum, Export, Import, Module
-from llmbol_core.vm.needs import NOTHING, Need, Proof
+from llmbol_core.vm.needs import Need
 from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
-from llmbol_core.vm.offers import misfit, offered_by
+from llmbol_core.vm.offers import data_type, misfit, offered_by
 from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
+from llmbol_core.vm.proofs import NOTHING, Proof
 from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from llmbol_core.vm.steps import Step
 
 _NO_NEEDS: Mapping[int, Need] = {}
-DATA_EXPORT = ".mp"
 _MOST_RESTING = 32
 
 
@@ -311,8 +312,7 @@ class Loader:
         module, heap = loaded.module, self._heap
         if not module.data_size:
             return NIL
-        number = loaded.types[0] if loaded.types else heap.plain_type(module.data_size)
-        data = heap.new_record(number)
+        data = heap.new_record(data_type(heap, loaded))
         try:
             _Initializer(heap, loaded, data, module.data_size).run()
         except BaseException:

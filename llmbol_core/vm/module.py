@@ -41,6 +41,8 @@ class Operand(NamedTuple):
 
 
 ABSENT = Operand(Mode.NONE)
+DATA_EXPORT = ".mp"
+"""The name of the export that stands for the module data."""
 
 
 class Instruction(NamedTuple):

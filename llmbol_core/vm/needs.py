@@ -8,12 +8,15 @@ that the function has, and with what it writes as its result.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmbol_core.vm.isa import WORD_SIZE
+from llmbol_core.vm.isa import WORD_SIZE, Mode
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.module import Operand
+    from llmbol_core.vm.structure import Layout
 
 
 class Part(NamedTuple):
@@ -40,9 +43,11 @@ class Need:
     results: set[Shape] = field(default_factory=set)
     """From where the result goes to the end of the object there."""
 
-    def misfits(self, frame: Shape) -> Iterator[str]:
+    def misfits(self, frame: Shape, private: frozenset[int] = frozenset()) -> Iterator[str]:
         """Yield what of this does not fit a frame; its size is 0 for a variable one."""
         for part in sorted(self.stores):
+            if part.is_pointer and part.offset in private:
+                yield f"a caller stores a pointer at {part.offset} in its frame, its own"
             if why := _misfit(part, frame):
                 yield f"a caller stores {why} in its frame"
         for made in sorted(self.frames):
@@ -57,43 +62,33 @@ class Need:
                 if why := _misfit(part, place):
                     yield f"it returns {why} where a caller wants its result"
 
-
-class Proof(NamedTuple):
-    """What holds of a verified module besides that it is: needs by import list and index in it.
-
-    ``results`` are what functions write as their results, by entry.
-    """
-
-    needs: dict[tuple[int, int], Need]
-    results: dict[int, set[Part]]
-
-    def to_bytes(self) -> bytes:
-        """Return all this for a file."""
-        needs = [
-            [*key, sorted(need.stores), sorted(need.frames), sorted(need.results)]
-            for key, need in sorted(self.needs.items())
-        ]
-        results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
-        return json.dumps([needs, results], separators=(",", ":")).encode()
+    def to_row(self) -> list[Any]:
+        """Return this as lists of numbers."""
+        return [sorted(self.stores), sorted(self.frames), sorted(self.results)]
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Proof:
-        """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
-        needs, results = json.loads(data)
-        found = {
-            (number, index): Need(_parts(stores), _shapes(frames), _shapes(places))
-            for number, index, stores, frames, places in needs
-        }
-        return cls(found, {pc: _parts(parts) for pc, parts in results})
-
-
-NOTHING = Proof({}, {})
+    def from_row(cls, row: list[Any]) -> Need:
+        """Return what ``to_row`` made lists of."""
+        stores, frames, results = row
+        return cls(_parts(stores), _shapes(frames), _shapes(results))
 
 
 def value_parts(size: int, pointers: tuple[int, ...]) -> set[Part]:
     """Return the parts that a whole value consists of."""
     words = range(0, size, WORD_SIZE)
     return {Part(at, min(WORD_SIZE, size - at), at in pointers) for at in words}
+
+
+def shape(layout: Layout, offset: int, end: int = 1 << 30) -> Shape:
+    """Return what there is of an object from an offset on."""
+    end = min(end, layout.size)
+    inside = sorted(p - offset for p in layout.pointers if offset <= p < end)
+    return Shape(end - offset, tuple(inside))
+
+
+def link_number(middle: Operand) -> int:
+    """Return the link number that a middle operand gives, or one that no link has."""
+    return middle.value if middle.mode is Mode.IMMEDIATE else 1 << 20
 
 
 def _parts(rows: list[Any]) -> set[Part]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.host import HostFunction, HostModule
-from llmbol_core.vm.interpreter import Link
+from llmbol_core.vm.isa import WORD_SIZE
+from llmbol_core.vm.links import Link
+from llmbol_core.vm.module import DATA_EXPORT, TypeDescriptor
 from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import Heap
 
@@ -67,10 +70,31 @@ def misfit(heap: Heap, target: LoadedModule | HostModule, link: Link, need: Need
     """Say why a function does not fit what is done with it, or nothing."""
     frame = heap.types[link.type]
     if link.function is not None:
-        result = link.function.result
+        result, private = link.function.result, frozenset[int]()
         parts = value_parts(result.size, result.pointers)
     else:
         assert not isinstance(target, HostModule)
         parts = target.proof.results.get(link.pc, set())
-    misfits = (*need.misfits(Shape(*frame)), *need.misfitting_results(parts))
+        private = target.proof.private.get(link.pc, frozenset())
+    misfits = (*need.misfits(Shape(*frame), private), *need.misfitting_results(parts))
     return misfits[0] if misfits else ""
+
+
+def data_type(heap: Heap, loaded: LoadedModule) -> int:
+    """Return the number of a type of its own for module data: others see only what it exports.
+
+    They must not change the tables that the module jumps through.
+    """
+    module = loaded.module
+    if not loaded.types:
+        return heap.plain_type(module.data_size)
+    whole = module.types[0]
+    number = heap.type_number(TypeDescriptor(0, whole.size, whole.pointer_map))
+    offered, locked = HeapType(0, ()), frozenset(range(0, whole.size, WORD_SIZE))
+    if any(export.name == DATA_EXPORT for export in module.exports):
+        tables = loaded.proof.tables
+        inside = frozenset(at for start, end in tables for at in range(start & -4, end, 4))
+        pointers = tuple(at for at in whole.pointers if at not in inside)
+        offered, locked = HeapType(whole.size, pointers), inside.union(whole.pointers)
+    heap.hide(number, offered, locked)
+    return number

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 
 from llmbol_core.vm.module import Module
-from llmbol_core.vm.needs import Proof
+from llmbol_core.vm.proofs import Proof
 
 _WORTH_KEEPING = 250
 """Instructions from which on a proof takes longer than finding it."""

@@ -50,6 +50,11 @@ class Value(NamedTuple):
         return None if self.kind is Kind.OBJECT else self.tags
 
 
+UNKNOWN_POINTER = Value(Kind.ORIGIN, origin=-1)
+"""A pointer of which nothing is known, in a frame that was made: what is not noted there is nil."""
+SEVERAL = Value(Kind.NUMBER, -1)
+"""What stands for the address of a result that is not the same on all ways."""
+
 State = dict[int, Value]
 """What is known of the slots of the frame, by offset.
 

@@ -67,9 +67,9 @@ class Structure:
 
     @cached_property
     def data(self) -> Layout:
-        """The layout of the module data."""
-        none = Layout(self.module.data_size, frozenset())
-        return self.layouts[0] if self.module.data_size else none
+        """The layout of the module data, an object of its own; others can be of type 0 too."""
+        size = self.module.data_size
+        return Layout(size, self.layouts[0].pointers if size else frozenset())
 
     def writes_table(self, offset: int, size: int) -> bool:
         """Whether bytes of the module data touch a table that instructions jump through."""
@@ -177,6 +177,8 @@ def _check_data(found: Structure) -> None:
             region, start = outer.pop()
             continue
         try:
+            if item.kind is DataKind.DEFA and int(item.values[0]) not in found.layouts:
+                raise ValueError("bad array type")
             region.place(item, start)
             if item.kind is DataKind.DIND:
                 outer.append((region, start))

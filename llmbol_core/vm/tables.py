@@ -5,10 +5,11 @@ A jump table has the number of its entries in the word before it, as the Limbo c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.vm.isa import WORD_SIZE, Effect, Mode
+from llmbol_core.vm.module import DataKind
 
 if TYPE_CHECKING:
     from llmbol_core.vm.structure import Structure
@@ -55,10 +56,20 @@ def table_targets(found: Structure, pc: int) -> tuple[int, ...]:
     if extent[1] > found.data.size or len(entries) > len(found.words):
         why = f"the table of {len(entries)} entries at {at.value}(mp) reaches beyond the data"
         raise found.fail(pc, why)
+    if shape is TABLE_SHAPES["U"]:
+        _check_strings(found, pc, entries)
     targets = [found.words.get(entry + shape.label) for entry in entries]
     if shape.tail:
         targets.append(found.words.get(extent[1] - shape.tail))
     return tuple(_target(found, pc, target) for target in targets if target != -1)
+
+
+def _check_strings(found: Structure, pc: int, entries: Iterable[int]) -> None:
+    """Check that a table of strings has strings where they should be."""
+    arrays = {item.offset for item in found.module.data if item.kind is DataKind.DEFA}
+    for at in (place for entry in entries for place in (entry, entry + WORD_SIZE)):
+        if at not in found.data.pointers or at in arrays:
+            raise found.fail(pc, f"the table has no string at {at}(mp)")
 
 
 def table_ranges(found: Structure, pc: int) -> dict[int, frozenset[int] | None]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
-from llmbol_core.vm.needs import Part, Shape
+from llmbol_core.vm.needs import Part, link_number, shape
 from llmbol_core.vm.origins import How, Use
 from llmbol_core.vm.results import result_size
 from llmbol_core.vm.slots import (
@@ -32,6 +32,7 @@ from llmbol_core.vm.usage import KINDS, Usage
 RESULT_PLACE = 16
 """Offset in a frame of the address for the result."""
 _ARGUMENTS = 32
+_UNSURE = "it is not sure where the result goes"
 _NOBODY = "a function in a process of its own has nobody to give a result to"
 
 
@@ -208,6 +209,9 @@ class Step:
             return self.state.get(argument_key(place.frame, at))
         if place.layout is self.found.data:
             origin = self.usage.of_data(at)
+            if origin < 0 and at in place.layout.pointers:
+                # The nil that all types share: what becomes of it here concerns nobody else.
+                origin = self.usage.origin("nil", self.pc, at)
         elif place.origin >= 0:
             origin = self.usage.behind(place.origin, "at", at, place.tags)
         else:
@@ -279,6 +283,8 @@ class Step:
                 self.usage.want_result(result, self.found.layouts[to.number], 0, self.pc)
             case Kind.ELSEWHERE if to.origin >= 0:
                 self.usage.want_result_behind(result, to)
+            case Kind.NUMBER:
+                raise self.fail(_UNSURE)
 
     def check_module_call(self) -> None:
         """Refuse a frame that was made for another link."""
@@ -290,16 +296,19 @@ class Step:
             return
         need = self.usage.need(handle, middle.value)
         if known.kind is Kind.FRAME:
-            need.frames.add(_shape(self.found.layouts[known.number], 0))
+            need.frames.add(shape(self.found.layouts[known.number], 0))
         result = self.state.get(-self.operand("s").value)
         if result is None:
             return
         if self.instruction.op.mnemonic == "mspawn":
             raise self.fail(_NOBODY)
         if result.kind is Kind.SLOT:
-            need.results.add(_shape(self.layout, result.number))
+            need.results.add(shape(self.layout, result.number))
         elif result.kind is Kind.DATA:
-            need.results.add(_shape(self.found.data, result.number))
+            end = self.usage.variables.end(result.number)
+            need.results.add(shape(self.found.data, result.number, end))
+        elif result.kind is Kind.NUMBER:
+            raise self.fail(_UNSURE)
 
     def _frame(self) -> Value:
         operand = self.operand("s")
@@ -367,17 +376,6 @@ class Step:
         if place.layout and not 0 <= place.offset <= place.layout.size - size:
             why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
             raise self.fail(why)
-
-
-def _shape(layout: Layout, offset: int) -> Shape:
-    """Return what there is of an object from an offset on."""
-    inside = sorted(p - offset for p in layout.pointers if p >= offset)
-    return Shape(layout.size - offset, tuple(inside))
-
-
-def link_number(middle: Operand) -> int:
-    """Return the link number that a middle operand gives, or one that no link has."""
-    return middle.value if middle.mode is Mode.IMMEDIATE else 1 << 20
 
 
 _CHECKS: dict[str, Callable[[Step], None]] = {

@@ -19,12 +19,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
-from llmbol_core.vm.module import ABSENT, DataKind
-from llmbol_core.vm.needs import Need, Part, Proof
+from llmbol_core.vm.isa import TYPES, WORD_SIZE
+from llmbol_core.vm.needs import Need, Part
 from llmbol_core.vm.origins import Access, Flow, How, Noted, Origin, Origins, Use, meet
+from llmbol_core.vm.proofs import Proof
 from llmbol_core.vm.slots import Tags, Value
 from llmbol_core.vm.structure import Layout, Structure
+from llmbol_core.vm.variables import Variables
 
 KINDS = {letter: TYPES[letter].name for letter in "CAINZ"}
 """Letters of the kinds of objects that instructions tell apart, and their names."""
@@ -52,7 +53,7 @@ class _Wanted(NamedTuple):
 class Usage:
     """All that one module does with pointers of unknown types."""
 
-    def __init__(self, found: Structure) -> None:
+    def __init__(self, found: Structure, received: frozenset[int] = frozenset()) -> None:
         self._found = found
         self.origins = Origins()
         self.elements: dict[int, int] = {}
@@ -71,8 +72,9 @@ class Usage:
         self._loads: dict[int, int] = {}
         self._copied: dict[tuple[int, int], int] = {}
         self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
-        self._variables = _variables(found)
-        self._constants = _constants(found)
+        self.variables = Variables(found, received)
+        self.unknown: set[int] = set()
+        """Origins of pointers of which nothing is known."""
 
     def origin(self, *key: object) -> int:
         """Return the number of an origin."""
@@ -83,15 +85,12 @@ class Usage:
         return self.origins.behind(origin, what, offset, tags)
 
     def of_data(self, offset: int) -> int:
-        """Return the origin of a pointer in the module data, -1 for one that is nil for good.
-
-        The compiler uses one such nil for all types.
-        """
-        if offset not in self._variables and offset not in self._constants:
+        """Return the origin of a pointer in the module data, -1 for one that is nil for good."""
+        if self.variables.is_nil(offset):
             return -1
         number = self.origin("data", offset)
-        if offset in self._constants:
-            self.make(number, self._constants[offset])
+        if offset in self.variables.constants:
+            self.make(number, self.variables.constants[offset])
         return number
 
     # What the flow through the program notes
@@ -214,7 +213,7 @@ class Usage:
         self._link_returned()
         self._spread()
         for number, known in enumerate(self.origins.all):
-            if number in self._picks:
+            if number in self._picks or known.key[0] == "nil":
                 continue
             self._check_accesses(known)
             self._check_kinds(number, known)
@@ -338,30 +337,6 @@ class Usage:
         """Return the layouts of all that comes to an origin."""
         found = self.origins.sources(origin, everything=True)
         return {made.layout for number in found for made in self._made.get(number, ())}
-
-
-def _variables(found: Structure) -> set[int]:
-    """Return the offsets in the module data that instructions write and take no address of."""
-    variables: set[int] = set()
-    others: set[int] = set()
-    for instruction in found.module.instructions:
-        for role in instruction.op.operands:
-            operand = instruction.operand(role.place) if role.place in "smd" else ABSENT
-            if operand.mode is Mode.MP and (role.writes or role.is_storage):
-                (others if role.is_storage else variables).add(operand.value)
-    return variables - others
-
-
-def _constants(found: Structure) -> dict[int, str]:
-    """Return the offsets of strings and arrays that the module data begins with, and the kind."""
-    kinds = {DataKind.DEFS: "C", DataKind.DEFA: "A"}
-    constants: dict[int, str] = {}
-    depth = 0
-    for item in found.module.data:
-        if item.kind in kinds and not depth:
-            constants[item.offset] = kinds[item.kind]
-        depth += {DataKind.DIND: 1, DataKind.DAPOP: -1}.get(item.kind, 0)
-    return constants
 
 
 def _is_same(tags: Tags, others: Tags) -> bool:

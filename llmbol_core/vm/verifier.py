@@ -23,13 +23,16 @@ such a word.
 Checked when modules are linked: that frames made for a function of another module fit it, and that
 its result fits where it is wanted (``needs.py``).
 
-Checked while the program runs: bounds of arrays and jump tables, nil, that a channel is one, that
-what is raised is a string or has a name.
+Of pointers that others hand over no module tells what is behind them, nor does a module always
+agree with itself for a reason that can be proved. Where what an instruction does does not fit all
+objects that the module itself makes for it (``evidence.py``), the object's own type is compared
+with that before the instruction runs (``leftover.py``, ``guards.py``).
 
-What is not proved: what is behind pointers that pass between modules, beyond the signatures that
-are compared; fields that only a called function has written; first words that change after they
-were tested; what typed exceptions hold; that an address outlives what it points to. An engine must
-stay inside its memory without these.
+Checked while the program runs besides: bounds of arrays and jump tables, nil, that frames of other
+modules are those of the function that is called, that what is raised is a string or has a name.
+
+What is not proved: that an address outlives what it points to. An engine must stay inside its
+memory without that.
 """
 
 from __future__ import annotations
@@ -40,15 +43,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmbol_core.errors import VerifyError
+from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.learning import after, narrowed
+from llmbol_core.vm.leftover import Leftover
+from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import Handler, Module
-from llmbol_core.vm.needs import Proof
-from llmbol_core.vm.slots import POINTERS, RESULT, Kind, State, Value
+from llmbol_core.vm.proofs import Proof
+from llmbol_core.vm.slots import (
+    POINTERS,
+    RESULT,
+    SEVERAL,
+    STORED,
+    UNKNOWN_POINTER,
+    Kind,
+    State,
+    Value,
+)
 from llmbol_core.vm.structure import Structure, check_frame, check_structure
 from llmbol_core.vm.tables import table_targets
 from llmbol_core.vm.typeflow import Step
 from llmbol_core.vm.usage import Usage
+from llmbol_core.vm.variables import Written
 
 
 @dataclass(frozen=True)
@@ -65,8 +81,7 @@ class Verified:
 
 def verify_module(module: Module) -> Verified:
     """Prove what the module's text says of a program, or raise VerifyError."""
-    flow = _Flow(check_structure(module))
-    flow.run()
+    flow = _flow(module)
     return Verified(
         module.name,
         len(module.instructions),
@@ -79,9 +94,25 @@ def verify_module(module: Module) -> Verified:
 
 def prove_module(module: Module) -> Proof:
     """Verify a module, and return what is to be compared when it is linked."""
-    flow = _Flow(check_structure(module))
-    flow.run()
-    return flow.usage.proof(flow.entries)
+    flow = _flow(module)
+    evidence, leftover = flow.weigh()
+    proof = flow.usage.proof(flow.entries)
+    return proof._replace(
+        private=evidence.private, guards=leftover.guards, tables=flow.found.tables
+    )
+
+
+def _flow(module: Module) -> _Flow:
+    """Follow a module, once more whenever a pointer proves to be a variable."""
+    found, received = check_structure(module), frozenset[int]()
+    while True:
+        flow = _Flow(found, received)
+        try:
+            flow.run()
+        except Written as written:
+            received |= {written.offset}
+        else:
+            return flow
 
 
 _WORDS = (Kind.COPY, Kind.WORD)
@@ -91,9 +122,9 @@ _ADDRESSES = {Kind.ELEMENT, Kind.ELSEWHERE}
 class _Flow:
     """Every way through the code: the frame and what is known of its slots at each instruction."""
 
-    def __init__(self, found: Structure) -> None:
+    def __init__(self, found: Structure, received: frozenset[int]) -> None:
         self.found = found
-        self.usage = Usage(found)
+        self.usage = Usage(found, received)
         self.module = found.module
         self.code = found.module.instructions
         self.frames: dict[int, int] = {}
@@ -117,6 +148,32 @@ class _Flow:
             pending = self._enter_handlers(pending)
         self._link_handlers()
         self.usage.settle()
+
+    def weigh(self) -> tuple[Evidence, Leftover]:
+        """Return what the module proves by itself, and what is left to guards."""
+        steps = [
+            Step(self.found, self.usage, pc, number, self.states[pc])
+            for pc, number in sorted(self.frames.items())
+        ]
+        arguments = Arguments(self.found, self._follow)
+        for entry, number in self.entries.items():
+            arguments.enter(entry, self.found.layouts[number].pointers)
+        evidence = Evidence(self.found, self.usage, arguments)
+        evidence.run(steps)
+        leftover = Leftover(evidence)
+        leftover.run(steps)
+        return evidence, leftover
+
+    def _follow(self, pc: int) -> list[int]:
+        """Return where an instruction leads in its function."""
+        op = self.found.module.instructions[pc].op
+        targets = []
+        if op.effect not in (Effect.JUMP, Effect.RETURN, Effect.END):
+            targets.append(pc + 1)
+        if pc in self.frames:
+            step = Step(self.found, self.usage, pc, self.frames[pc], self.states[pc])
+            targets += self._targets(step)
+        return targets
 
     def _fail(self, pc: int, why: str) -> VerifyError:
         return self.found.fail(pc, why)
@@ -160,7 +217,7 @@ class _Flow:
 
     def _joined(self, pc: int, pointers: frozenset[int], before: State, state: State) -> State:
         """Return what is known where two ways meet."""
-        kept: State = {}
+        kept = self._frames_joined(pc, before, state) | self._frames_joined(pc, state, before)
         for slot, value in before.items():
             other = state.get(slot)
             if other is None:
@@ -174,6 +231,18 @@ class _Flow:
             elif value.kind is other.kind and value.kind in _WORDS and value.number == other.number:
                 met = self._met(pc, slot, value, other)
                 kept[slot] = met._replace(kind=value.kind, number=value.number)
+            elif slot < 0:
+                kept[slot] = SEVERAL
+        return kept
+
+    def _frames_joined(self, pc: int, state: State, other: State) -> State:
+        """Return what is known of frames that were made if only one way tells it."""
+        kept: State = {}
+        for slot in state.keys() - other.keys():
+            if slot < 0:
+                kept[slot] = SEVERAL
+            elif slot > STORED:
+                kept[slot] = self._met(pc, slot, state[slot], UNKNOWN_POINTER)
         return kept
 
     def _met(self, pc: int, slot: int, value: Value, other: Value) -> Value:
@@ -183,6 +252,8 @@ class _Flow:
             if one.origin >= 0:
                 shift = one.number if one.kind is Kind.ELSEWHERE else 0
                 self.usage.flow(origin, one.origin, one.flowing, shift=shift)
+            elif one.kind in (*POINTERS, Kind.ELSEWHERE):
+                self.usage.unknown.add(origin)
         both = None if value.tags is None or other.tags is None else value.tags | other.tags
         return Value(Kind.ORIGIN, 0, origin, both)
 
@@ -222,11 +293,18 @@ class _Flow:
             states = [
                 self.states[pc] for pc in range(handler.pc1, handler.pc2) if pc in self.states
             ]
-            for slot in {slot for state in states for slot in state} - {handler.offset}:
+            first = next(
+                (self.frames[pc] for pc in range(handler.pc1, handler.pc2) if pc in self.frames),
+                None,
+            )
+            slots = self.found.layouts[first].pointers if first is not None else frozenset()
+            for slot in slots - {handler.offset}:
                 origin = self.usage.origin("caught", index, slot)
-                for value in {state[slot] for state in states if slot in state}:
+                for value in {state.get(slot, UNKNOWN_POINTER) for state in states}:
                     if value.origin >= 0 and value.kind in POINTERS:
                         self.usage.flow(origin, value.origin, value.flowing)
+                    else:
+                        self.usage.unknown.add(origin)
 
     def _check_handler(self, handler: Handler, number: int) -> None:
         layout = self.found.layouts[number]

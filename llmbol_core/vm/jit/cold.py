@@ -23,6 +23,7 @@ from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH, HEAD
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
+from llmbol_core.vm.jit.guarded import GUARDED
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.library import shared_names
 from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, with_helpers
@@ -225,7 +226,7 @@ def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
 SHARED = "@"
 """How the names begin of functions that regions call."""
 _RET = next(op for op in OPS if op.mnemonic == "ret")
-_SPECIAL = ("python", "undecoded", "count", "enter")
+_SPECIAL = ("python", "undecoded", "count", "enter", "guarded")
 
 
 def handled() -> Iterator[Op]:
@@ -254,7 +255,7 @@ def interpreter_text() -> str:
     Its functions are ``run`` and ``handlers``, which stores the addresses of ``handler_names``.
     """
     load_hosted()
-    parts = [DISPATCH, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
+    parts = [DISPATCH, GUARDED, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
     names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.exceptions import Level
     from llmbol_core.vm.heaptypes import HeapType
     from llmbol_core.vm.jit.background import Background, Order
+    from llmbol_core.vm.jit.guarding import KnownLinks
     from llmbol_core.vm.jit.units import Regions, Source
     from llmbol_core.vm.loader import LoadedModule
 
@@ -51,9 +52,10 @@ class Native:
         threshold: int,
         plain_type: Callable[[int], int],
         constant: Callable[[int], int],
+        links: KnownLinks,
     ) -> None:
-        self.decoded = DecodedCode(loaded, handlers, threshold, plain_type, constant)
-        self.code = code_of(loaded.module, loaded.content)
+        self.decoded = DecodedCode(loaded, handlers, threshold, plain_type, constant, links)
+        self.code = code_of(loaded.module, loaded.content, loaded.proof.guards)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}
         """The units that functions were compiled with quickly, by where they start."""

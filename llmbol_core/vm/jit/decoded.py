@@ -11,9 +11,9 @@
     60 a counter          how often the instruction may still run before it is worth compiling
 
 The 64 bytes before the first one begin with the number of instructions and what is at
-``STACK_BYTES`` and ``HANDLED``. Immediate labels are addresses of instructions, immediate types
-numbers of the heap, and so are sizes of what is put into lists; what is sent is the address of a
-constant. Of modules that are not verified Python runs every instruction.
+``STACK_BYTES``, ``HANDLED`` and ``GUARDS``. Immediate labels are addresses of instructions,
+immediate types numbers of the heap, and so are sizes of what is put into lists; what is sent is
+the address of a constant. Of modules that are not verified Python runs every instruction.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.isa import TYPES, Effect, Mode, Op, OperandRole
+from llmbol_core.vm.jit.guarding import GuardTable, KnownLinks
 from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.process import first_extent
 
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
 
 SIZE = 64
-STACK_BYTES, HANDLED = 8 - SIZE, 16 - SIZE
-"""Where, from the first instruction, it is noted how many bytes stacks begin with, and where a
-table is that says which instructions have handlers of exceptions: count, then pairs of pcs."""
+STACK_BYTES, HANDLED, GUARDS = 8 - SIZE, 16 - SIZE, 24 - SIZE
+"""Where, from the first instruction, it is noted how many bytes stacks begin with, where a table is
+that says which instructions have handlers of exceptions (count, then pairs of pcs), and where that
+of guards is."""
 HANDLER, OWN, ENTRY, NUMBER, MODES, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 32, 56, 60
 """Offsets of what an instruction holds."""
 _WORDS = SIZE // 8
@@ -51,6 +53,7 @@ class DecodedCode:
         threshold: int,
         plain_type: Callable[[int], int],
         constant: Callable[[int], int],
+        links: KnownLinks,
     ) -> None:
         self._plain_type, self._constant = plain_type, constant
         self._loaded, self._handlers, self._threshold = loaded, handlers, threshold
@@ -60,7 +63,8 @@ class DecodedCode:
         stack, handlers_of = first_extent(loaded.module.stack_extent), loaded.module.handlers
         ranges = [pc for handler in handlers_of for pc in (handler.pc1, handler.pc2)]
         self._ranges = array("q", [len(handlers_of), *ranges])
-        header = [len(self._instructions), stack, self._ranges.buffer_info()[0]]
+        self._guards = GuardTable(len(self._instructions), loaded.proof.guards, links)
+        header = [len(self._instructions), stack, self._ranges.buffer_info()[0], self._guards.place]
         self._words = array("Q", [*header, *[0] * (_WORDS - len(header))])
         self._words.extend(blank * len(self._instructions))
         self.address = self._words.buffer_info()[0] + SIZE
@@ -129,6 +133,7 @@ class DecodedCode:
             operands = [self._operand(op, instruction, place) for place in "smd"]
             modes, values = zip(*operands, strict=True)
             _OPERANDS.pack_into(self._bytes, pc * SIZE + MODES, *modes, *values)
+            own = self._guards.enter(pc, own, self._handlers)
         if self._word(pc, HANDLER) == self._handlers["undecoded"]:
             self._put(pc, HANDLER, own)
         self._put(pc, OWN, own)

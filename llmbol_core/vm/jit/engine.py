@@ -24,7 +24,7 @@ from llmbol_core.vm import handlers_control, traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
-from llmbol_core.vm.interpreter import Link, Linked
+from llmbol_core.vm.jit.guarding import type_maps
 from llmbol_core.vm.jit.population import Population
 from llmbol_core.vm.jit.records import NativeProcess
 from llmbol_core.vm.jit.runtime import (
@@ -46,6 +46,7 @@ from llmbol_core.vm.jit.startup import (
 )
 from llmbol_core.vm.jit.stretches import Stretches
 from llmbol_core.vm.jit.upkeep import Upkeep
+from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.objects import LINKS
 from llmbol_core.vm.process import TYPE, Raised, frame_size
 
@@ -316,7 +317,9 @@ class JitEngine(Population):
 
             assert self._native is not None
             handlers, plain_type = self._native.handlers, self.heap.plain_type
-            native = Native(loaded, handlers, self.threshold, plain_type, self.constant)
+            native = Native(
+                loaded, handlers, self.threshold, plain_type, self.constant, self.guarded
+            )
             self._natives[loaded] = native
             self.modules[native.decoded.address] = loaded
         return native
@@ -332,14 +335,9 @@ class JitEngine(Population):
 
     def _map_types(self) -> None:
         """Tell native code the sizes and pointers of all types of the heap."""
-        types = self.heap.types
-        maps = array("I", [0] * len(types))
-        for number, (size, pointers) in enumerate(types):
-            maps[number] = len(maps)
-            maps.extend([size, len(pointers), *pointers])
-        self._maps, self._mapped = maps, len(types)
-        self._words[Machine.MAPS] = maps.buffer_info()[0]
-        self._words[Machine.MAP_COUNT] = len(types)
+        self._maps, self._mapped = type_maps(self.heap), len(self.heap.types)
+        self._words[Machine.MAPS] = self._maps.buffer_info()[0]
+        self._words[Machine.MAP_COUNT] = self._mapped
 
     def new_handle(self, data: int, linked: Linked) -> int:
         """Return a module handle, whose links native code then knows."""
@@ -354,6 +352,7 @@ class JitEngine(Population):
         if number in self._records:
             self._links[number] = 0
             del self._records[number]
+        self.guarded.forget_links()
 
     def _describe(self, number: int) -> None:
         """Tell native code what the links of a handle lead to."""

@@ -20,10 +20,15 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from llmbol_core.vm.arena import KIND
+from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
+from llmbol_core.vm.jit.decoded import GUARDS
 from llmbol_core.vm.jit.expressions import lower_meaning
+from llmbol_core.vm.jit.guarding import row_offset, wanted
 from llmbol_core.vm.jit.loops import Loop
 from llmbol_core.vm.jit.lower_loop import limit_loop, lower_unchecked
+from llmbol_core.vm.jit.runtime import State, tag
 from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
 
@@ -34,11 +39,12 @@ _LOWERED_IN = tuple(
 """Where instructions are lowered that are not scalar."""
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
-    for what in ("alternatives", "blocks", "communication", "garbage", "hostcode", "reals",
-                 "spawning", "stacks", "texts", "values")
+    for what in ("alternatives", "blocks", "communication", "garbage", "guarding", "hostcode",
+                 "reals", "spawning", "stacks", "texts", "values")
 )  # fmt: skip
 """Where functions of the runtime are written in Python."""
 
+_HEADER = tag("header")
 Lowering = Callable[["Lowerer"], None]
 LOWERINGS: dict[str, Lowering] = {}
 """For each mnemonic without a meaning, what emits its code."""
@@ -116,6 +122,8 @@ class Lowerer(Ways):
 
     def _lower(self) -> None:
         op, loop = self.instruction.op, self.copy
+        if self.pc in self.region.native:
+            self._check()
         if loop is not None and self.pc == loop.test:
             self.jump(self.block_of(next(t for t in self._targets() if t in loop.pcs)))
         elif loop is not None and lower_unchecked(self, loop):
@@ -127,6 +135,42 @@ class Lowerer(Ways):
             self._lower_meaning()
         else:
             LOWERINGS[op.mnemonic](self)
+
+    def _check(self) -> None:
+        """Leave if an object is not what the instruction takes it for."""
+        for index, guard in enumerate(self.region.code.guards.get(self.pc, ())):
+            asked = wanted(guard)
+            assert asked is not None
+            ref = self.load(self.place(guard.where, "P"), "P")
+            check, go_on = self.label(), self.label()
+            self.branch(self.value(f"icmp eq i32 {ref}, -1"), go_on, check)
+            self.begin(check)
+            if guard.of is Of.LINK:
+                self._check_link(guard, ref, index)
+            elif asked.kind:
+                kind = self.value(f"load i32, ptr {self.at(ref, KIND)}, align 4{_HEADER}")
+                self.guard(self.value(f"icmp ne i32 {kind}, {asked.kind}"))
+            if asked.at != 1:
+                number = self.value(f"load i32, ptr {self.at(ref, asked.at)}, align 4{_HEADER}")
+                sizes = f"i32 {asked.least}, i32 {asked.most}"
+                masks = f"i64 {asked.pointers}, i64 {asked.numbers}"
+                given = f"ptr %m, ptr %s, i32 {number}, {sizes}, {masks}"
+                self.guard(self.value(f"call i1 @misfits({given})"))
+            self.jump(go_on)
+            self.begin(go_on)
+
+    def _check_link(self, guard: Guard, handle: str, index: int) -> None:
+        """Leave if a link is not one of the last that have passed its guard."""
+        code = self.value(f"load ptr, ptr {self.state_word(State.CODE)}")
+        where = self.value(f"getelementptr i8, ptr {code}, i64 {GUARDS}")
+        table = self.value(f"load ptr, ptr {where}")
+        entry = self.value(f"getelementptr i64, ptr {table}, i64 {self.pc}")
+        block = self.value(f"load i64, ptr {entry}")
+        self.guard(self.value(f"icmp eq i64 {block}, 0"))
+        row = self.value(f"add i64 {block}, {row_offset(index)}")
+        given = f"ptr %m, ptr %s, i64 {row}, i32 {handle}, i32 {self.read('m')}"
+        known = self.value(f"call i32 @known_link({given})")
+        self.guard(self.value(f"icmp eq i32 {known}, 0"))
 
     def _targets(self) -> list[int]:
         return self.region.code.targets(self.pc)
@@ -180,12 +224,13 @@ def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False)
 
     Regions call some of it where the native interpreter has it.
     """
-    from llmbol_core.vm.jit import expressions, helpers, library, linkage, source
+    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, source
     from llmbol_core.vm.jit.runtime import METADATA
 
     for module in _RUNTIME_IN:
         importlib.import_module(module)
-    text = "\n".join([helpers.HELPERS, linkage.LINKAGE, expressions.HELPERS, METADATA, *parts])
+    helping = (helpers.HELPERS, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
+    text = "\n".join([*helping, METADATA, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
     return text + library.texts(called, is_region)
 

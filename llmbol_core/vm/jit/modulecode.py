@@ -12,17 +12,19 @@ import bisect
 import hashlib
 import itertools
 import struct
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
+from llmbol_core.vm.guards import Guard
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, TYPES, Effect, Mode, OperandRole
-from llmbol_core.vm.module import DataKind, Instruction, Module, TypeDescriptor
+from llmbol_core.vm.jit.guarding import wanted
+from llmbol_core.vm.module import DATA_EXPORT, DataKind, Instruction, Module, TypeDescriptor
 from llmbol_core.vm.tables import TABLE_SHAPES
 
 UNKNOWN = 1 << 20
 """A size that is not known: as much as there may be."""
-DATA_EXPORT = ".mp"
 _MOST_CASES = 4096
 _CONSM = OPCODES["consm"]
 
@@ -42,13 +44,20 @@ _LAYOUTS = {"B": "B", "W": "<i", "L": "<q", "F": "<d", "H": "<h"}
 
 
 Content: TypeAlias = "bytes | memoryview"
+Guards: TypeAlias = "Mapping[int, Sequence[Guard]]"
+_NONE: Guards = {}
 
 
 class Code:
-    """A module as the compiler sees it; ``content`` is its object, if it is known by that."""
+    """A module as the compiler sees it; ``content`` is its object, if it is known by that.
 
-    def __init__(self, module: Module, data: HeapType, content: Content = b"") -> None:
-        self.module, self.data = module, data
+    ``guards`` are what is to be checked before instructions.
+    """
+
+    def __init__(
+        self, module: Module, data: HeapType, content: Content = b"", guards: Guards = _NONE
+    ) -> None:
+        self.module, self.data, self.guards = module, data, guards
         self.instructions = module.instructions
         self._content = content
 
@@ -57,7 +66,10 @@ class Code:
         """What tells this module from all others."""
         from llmbol_core.vm.objectwriter import write_module
 
-        return hashlib.sha256(self._content or write_module(self.module)).hexdigest()
+        found = hashlib.sha256(self._content or write_module(self.module))
+        for pc, guards in sorted(self.guards.items()):
+            found.update(repr((pc, [guard.to_row() for guard in guards])).encode())
+        return found.hexdigest()
 
     def function(self, pc: int) -> int:
         """Return where the function begins that an instruction may be part of."""
@@ -208,6 +220,8 @@ class Code:
 
     def is_native(self, pc: int) -> bool:
         """Whether there is machine code for an instruction."""
+        if any(wanted(guard) is None for guard in self.guards.get(pc, ())):
+            return False
         instruction = self.instructions[pc]
         op = instruction.op
         if op.meaning is not None:
@@ -295,10 +309,10 @@ class Code:
         return sorted(found)
 
 
-def code_of(module: Module, content: Content = b"") -> Code:
+def code_of(module: Module, content: Content = b"", guards: Guards = _NONE) -> Code:
     """Return a module as regions see it."""
     data = heap_type(module.types[0]) if module.types else HeapType(module.data_size, ())
-    return Code(module, data, content)
+    return Code(module, data, content, guards)
 
 
 def heap_type(descriptor: TypeDescriptor) -> HeapType:

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.exceptions import Level, caller_of, innermost
 from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.jit.guarding import KnownLinks
 from llmbol_core.vm.jit.lent import Lent
 from llmbol_core.vm.jit.records import NativeProcess, RecordPool, RunQueue
 from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, State, Survey
+from llmbol_core.vm.objects import LINKS
 from llmbol_core.vm.openfile import FileFault
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
     from llmbol_core.vm.environment import Environment
+    from llmbol_core.vm.guards import Guard
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
@@ -36,6 +39,7 @@ class Population(Interpreter):
         self.records = RecordPool(self._words)
         self.modules: dict[int, LoadedModule] = {}
         """Modules by where native code has their instructions."""
+        self.guarded = KnownLinks()
         self._known: dict[int, NativeProcess] = {}
         """Processes by the addresses of their records."""
 
@@ -94,6 +98,10 @@ class Population(Interpreter):
     @started.setter
     def started(self, count: int) -> None:
         self._words[Machine.PIDS] = count
+
+    def passed(self, guard: Guard, handle: int, number: int) -> None:
+        """Let native code do what a guard has let pass."""
+        self.guarded.remember(guard, self.heap.words[(handle + LINKS) >> 2], number)
 
     def _lend(self) -> None:
         """Give native code what it needs besides the arena."""

@@ -142,10 +142,10 @@ def compile_module(
 
     ``content`` is the object that it is from; the code is found again by that.
     """
-    from llmbol_core.vm.verifier import verify_module
+    from llmbol_core.vm.verifier import prove_module
 
-    verify_module(module)
-    regions, stats = Regions(code_of(module, content)), CompileStats()
+    guards = prove_module(module).guards
+    regions, stats = Regions(code_of(module, content, guards)), CompileStats()
     frames = {e.pc: e.type for e in module.exports if e.pc >= 0 and e.type >= 0}
     if module.has_entry:
         frames.setdefault(module.entry_pc, module.entry_type)

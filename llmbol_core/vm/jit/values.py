@@ -260,6 +260,19 @@ def new_value_node(source: Word, number: Word, tail: Word) -> Word:
 
 
 @native
+def is_alike(number: Word, other: Word) -> Word:
+    """Whether values of two types have the same size and pointers."""
+    i, count = 0, pointer_count(number)
+    if type_size(number) != type_size(other) or count != pointer_count(other):
+        return 0
+    while i < count:
+        if pointer_offset(number, i) != pointer_offset(other, i):
+            return 0
+        i += 1
+    return 1
+
+
+@native
 def copy_elements(source: Word, start: Word, target: Word) -> Word:
     """Copy the elements of an array into another one, from an index on; false for Python."""
     if source == NIL:
@@ -268,6 +281,8 @@ def copy_elements(source: Word, start: Word, target: Word) -> Word:
     if target == NIL or start < 0 or length < 0:
         return 0
     if wide(start) + wide(length) > wide(W[target]):
+        return 0
+    if number != W[source + 4] and not is_alike(number, W[source + 4]):
         return 0
     size = type_size(number)
     begin, end = W[source + 12], W[target + 12] + start * size

@@ -1,0 +1,118 @@
+"""What is left to be checked while a program runs: guards, evaluated before their instruction.
+
+The verifier proves most accesses from the module alone. What is behind a pointer that came from
+elsewhere no module tells; but every object in the heap knows its type. So a guard compares, before
+the instruction runs, the type of the object that is there with what the instruction does to it. A
+pointer that is nil passes: the instruction itself then traps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from llmbol_core.vm.isa import WORD_SIZE, Mode
+from llmbol_core.vm.module import ABSENT, Operand
+from llmbol_core.vm.needs import Need
+from llmbol_core.vm.origins import Use
+
+
+class Of(IntEnum):
+    """What of an object a guard looks at."""
+
+    RECORD = 0
+    """The object itself, which is a record."""
+    KIND = 1
+    """Only whether the object is of a kind."""
+    ELEMENT = 2
+    """An element of an array."""
+    HEAD = 3
+    """The first value of a list."""
+    SENT = 4
+    """The value that a channel carries, which is read from a place."""
+    RECEIVED = 5
+    """The value that a channel carries, which is written to a place."""
+    LINK = 6
+    """The function that a link of a module handle leads to."""
+
+
+class Piece(NamedTuple):
+    """Bytes of a value and what is done with them."""
+
+    offset: int
+    size: int
+    use: Use
+
+
+class Guard(NamedTuple):
+    """One check: where the pointer is, and what its object must be.
+
+    ``pieces`` must lie in the value and be pointers or numbers as they are used. ``size`` is that
+    of an element; of a channel's value it is the room in the place, whose pointers are the pieces.
+    ``kind`` is the letter of the object's kind. Of a function, whose link number is at ``link``,
+    ``need`` tells how it is called.
+    """
+
+    where: Operand
+    of: Of
+    pieces: tuple[Piece, ...] = ()
+    size: int = 0
+    kind: str = ""
+    link: Operand = ABSENT
+    need: Need | None = None
+
+    def misfit(
+        self, size: int, pointers: tuple[int, ...], locked: Iterable[int] | None = None
+    ) -> str:
+        """Say what of a value of a type does not fit, or nothing.
+
+        ``locked`` are the words over which no numbers may be written, if not just the pointers.
+        """
+        if self.of in (Of.SENT, Of.RECEIVED):
+            return self._mismatch(size, pointers)
+        if self.of is Of.ELEMENT and self.size and size != self.size:
+            return f"an element has {size} bytes, not {self.size}"
+        for piece in self.pieces:
+            there = pointers if piece.use is Use.POINTER or locked is None else locked
+            if why := misfit(piece, size, there):
+                return why
+        return ""
+
+    def _mismatch(self, size: int, pointers: tuple[int, ...]) -> str:
+        """Say why a channel's value does not fit the place."""
+        if size > self.size:
+            return f"a value has {size} bytes, where there is room for {self.size}"
+        there = {piece.offset for piece in self.pieces if piece.offset < size}
+        wrong = there ^ set(pointers)
+        what = "the channel and the place disagree about the pointer"
+        return f"{what} at {min(wrong)}" if wrong else ""
+
+    def to_row(self) -> list[Any]:
+        """Return this as numbers and texts."""
+        need = self.need.to_row() if self.need else None
+        pieces = [list(piece) for piece in self.pieces]
+        ends = [list(map(int, operand)) for operand in (self.where, self.link)]
+        return [ends, int(self.of), pieces, self.size, self.kind, need]
+
+    @classmethod
+    def from_row(cls, row: list[Any]) -> Guard:
+        """Return what ``to_row`` made a row of."""
+        ends, of, pieces, size, kind, need = row
+        where, link = (Operand(Mode(mode), value, base) for mode, value, base in ends)
+        found = tuple(Piece(at, length, Use(use)) for at, length, use in pieces)
+        return cls(where, Of(of), found, size, kind, link, Need.from_row(need) if need else None)
+
+
+def misfit(piece: Piece, size: int, pointers: Iterable[int]) -> str:
+    """Say why bytes do not lie in a value as they are used, or nothing."""
+    if not 0 <= piece.offset <= size - piece.size:
+        return f"{piece.size} bytes at {piece.offset} reach beyond the {size} there"
+    if piece.use is Use.POINTER:
+        return "" if piece.offset in pointers else f"there is no pointer at {piece.offset}"
+    if piece.use is not Use.WRITE:
+        return ""
+    end = piece.offset + piece.size
+    if any(piece.offset - WORD_SIZE < p < end for p in pointers):
+        return f"a number at {piece.offset} lies over a pointer"
+    return ""

@@ -1,0 +1,263 @@
+"""Guards for machine code: types as masks, and what the native interpreter checks.
+
+Before what ``@map`` finds of a type lie five words: which of its first 64 words are locked, which
+of them are pointers, two words for each, and how many bytes there are; of module data only what
+others may access. No number may be written over a locked word. What a guard asks for lies in such
+masks too; one that they cannot hold is left to Python.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from llmbol_core.vm.arena import KIND, NIL
+from llmbol_core.vm.checks import ELEMENT_TYPE, KINDS
+from llmbol_core.vm.guards import Guard, Of, Piece
+from llmbol_core.vm.heaptypes import TypedArena
+from llmbol_core.vm.isa import WORD_SIZE, Mode
+from llmbol_core.vm.jit.source import Big, W, Word, external, host, host_word, native, wide
+from llmbol_core.vm.objects import MODULE
+from llmbol_core.vm.origins import Use
+
+SIZE, POINTERS, LOCKED = -4, -12, -20
+"""Where before that place the bytes and the masks are."""
+FAR = 64 * WORD_SIZE
+"""Bytes that masks tell of."""
+_EVERYWHERE = (1 << 64) - 1
+_MOST = (1 << 31) - 1
+_ROW = 6
+_CELLS = 3
+"""Where in a row the last links are that have passed."""
+_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME = 1, 4, 8, 16, 32
+
+
+class Wanted(NamedTuple):
+    """What a guard asks of an object: its kind if that is not 0, where its type is, and the masks.
+
+    ``at`` is 1 if only the kind matters. Of a channel's values the pointers must be just those of
+    the mask, as far as the values reach; the other mask is all ones then.
+    """
+
+    kind: int
+    at: int
+    least: int
+    most: int
+    pointers: int
+    numbers: int
+
+
+def wanted(guard: Guard) -> Wanted | None:
+    """Return what a guard asks for as masks, None if they cannot hold it."""
+    kind = KINDS.get(guard.kind, 0)
+    if guard.of in (Of.KIND, Of.LINK):
+        return Wanted(kind, 1, 0, _MOST, 0, 0)
+    if guard.of in (Of.SENT, Of.RECEIVED):
+        return _of_channel(guard, kind)
+    least, most = max((p.offset + p.size for p in guard.pieces), default=0), _MOST
+    pointers = numbers = 0
+    for piece in guard.pieces:
+        mask = _mask(piece)
+        if mask < 0:
+            return None
+        pointers |= mask if piece.use is Use.POINTER else 0
+        numbers |= mask if piece.use is Use.WRITE else 0
+    at = KIND if guard.of is Of.RECORD else ELEMENT_TYPE[guard.of]
+    if guard.size:
+        least, most = max(least, guard.size), guard.size
+    return Wanted(kind, at, least, most, pointers, numbers)
+
+
+def _mask(piece: Piece) -> int:
+    """Return the words that are touched, 0 if they are but read, -1 if no mask can hold them."""
+    if piece.use is Use.READ:
+        return 0
+    first, end = piece.offset // WORD_SIZE, -(-(piece.offset + piece.size) // WORD_SIZE)
+    return (1 << end) - (1 << first) if end <= FAR // WORD_SIZE else -1
+
+
+def _of_channel(guard: Guard, kind: int) -> Wanted | None:
+    if guard.size < 0:
+        return None
+    window = sum(_mask(piece) for piece in guard.pieces if piece.offset < FAR)
+    return Wanted(kind, ELEMENT_TYPE[guard.of], 0, min(guard.size, FAR), window, _EVERYWHERE)
+
+
+def masks(size: int, pointers: Iterable[int], locked: Iterable[int]) -> list[int]:
+    """Return the words that lie before what is known of a type."""
+    found = []
+    for offsets in (locked, pointers):
+        bits = sum(1 << at // WORD_SIZE for at in set(offsets) if at < FAR)
+        found += [bits & 0xFFFFFFFF, bits >> 32]
+    return [*found, size]
+
+
+def type_maps(heap: TypedArena) -> array[int]:
+    """Return what native code knows of the heap's types: where ``@map`` finds each, then those."""
+    maps = array("I", [0] * len(heap.types))
+    for number, (size, pointers) in enumerate(heap.types):
+        maps.extend([0] * (len(maps) % 2))
+        maps.extend(masks(*heap.offered(number), heap.locked(number)))
+        maps[number] = len(maps)
+        maps.extend([size, len(pointers), *pointers])
+    return maps
+
+
+class KnownLinks:
+    """Where the guards of one machine keep the links that have passed them."""
+
+    def __init__(self) -> None:
+        self._cells: dict[int, tuple[array[int], int]] = {}
+
+    def add(self, guard: Guard, block: array[int], at: int) -> None:
+        """Note where a guard keeps them."""
+        self._cells[id(guard)] = block, at
+
+    def remember(self, guard: Guard, links: int, number: int) -> None:
+        """Let a guard pass by itself when the same link of such a handle comes again."""
+        block, at = self._cells.get(id(guard), (None, 0))
+        if block is not None:
+            block[at + 1] = block[at]
+            block[at] = number << 32 | links
+
+    def forget_links(self) -> None:
+        """Let no guard of a link pass by itself."""
+        for block, at in self._cells.values():
+            block[at] = block[at + 1] = 0
+
+
+class GuardTable:
+    """What the native interpreter checks before instructions; ``place`` is where it finds that."""
+
+    def __init__(
+        self, count: int, guards: Mapping[int, Sequence[Guard]], links: KnownLinks
+    ) -> None:
+        self._guards, self._links = guards, links
+        self._blocks: dict[int, array[int]] = {}
+        self._table = array("Q", bytes(8 * count)) if guards else array("Q", [0])
+        self.place = self._table.buffer_info()[0]
+
+    def enter(self, pc: int, handler: int, handlers: Mapping[str, int]) -> int:
+        """Return what is to be called for an instruction whose own handler is given."""
+        guards = self._guards.get(pc)
+        if not guards:
+            return handler
+        rows = [_row(guard) for guard in guards]
+        if not all(rows):
+            return handlers["python"]
+        block = array("q", [handler, len(rows), *(word for row in rows for word in row or ())])
+        for index, guard in enumerate(guards):
+            if guard.of is Of.LINK:
+                self._links.add(guard, block, 2 + _ROW * index + _CELLS)
+        self._blocks[pc] = block
+        self._table[pc] = block.buffer_info()[0]
+        return handlers["guarded"]
+
+
+def row_offset(index: int) -> int:
+    """Return where, from what the table names, the row of an instruction's guard is."""
+    return 16 + 8 * _ROW * index
+
+
+def _row(guard: Guard) -> list[int] | None:
+    mode, value, base = guard.where
+    is_frame = mode in (Mode.FP, Mode.FP_INDIRECT)
+    how = is_frame * _FRAME + (mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT)) * _INDIRECT
+    if guard.of is Of.LINK:
+        how |= _LINK | (guard.link.mode is Mode.IMMEDIATE) * _NUMBER
+        how |= (guard.link.mode is Mode.FP) * _IN_FRAME
+        return [how, value | base << 32, guard.link.value, 0, 0, 0]
+    asked = wanted(guard)
+    if asked is None:
+        return None
+    kind_and_type = asked.kind << 32 | (asked.at & NIL)
+    signed = [m - (1 << 64) if m >> 63 else m for m in (asked.pointers, asked.numbers)]
+    return [how, value | base << 32, kind_and_type, asked.least | asked.most << 32, *signed]
+
+
+@external
+def misfits(number: Word, least: Word, most: Word, pointers: Big, numbers: Big) -> bool:
+    """Whether a type is not what is asked for."""
+    raise NotImplementedError
+
+
+@native
+def link_passes(row: Big, handle: Word, fp: Word, mp: Word) -> Word:
+    """Whether a link is one of the last that have passed a guard."""
+    how, number = host_word[row], host_word[row + 16]
+    if not how & _NUMBER:
+        number = W[number + (fp if how & _IN_FRAME else mp)]
+    return known_link(row, handle, number)
+
+
+@native
+def known_link(row: Big, handle: Word, number: Word) -> Word:
+    """Whether a numbered link is one of the last that have passed a guard."""
+    if W[handle - 12] != MODULE:
+        return 0
+    key = wide(number) << 32 | wide(W[handle + 4])
+    return 1 if host[row + 8 * _CELLS] == key or host[row + 8 * _CELLS + 8] == key else 0
+
+
+@native
+def passes(block: Big, fp: Word, mp: Word) -> Word:
+    """Whether all guards of an instruction let it run."""
+    count, row = host[block + 8], block + 16
+    while count != 0:
+        how = host_word[row]
+        start = fp if how & _FRAME else mp
+        if how & _INDIRECT:
+            start = W[start + host_word[row + 12]]
+        ref = W[start + host_word[row + 8]] if start != NIL else NIL
+        if ref != NIL and how & _LINK:
+            if not link_passes(row, ref, fp, mp):
+                return 0
+        elif ref != NIL:
+            kind, at = host_word[row + 20], host_word[row + 16]
+            if kind != 0 and W[ref - 12] != kind:
+                return 0
+            if at != 1:
+                least, most = host_word[row + 24], host_word[row + 28]
+                if misfits(W[ref + at], least, most, host[row + 32], host[row + 40]):
+                    return 0
+        row += _ROW * 8
+        count -= 1
+    return 1
+
+
+MISFITS = f"""
+; Whether a type has too few or too many bytes, not pointers here or not room for numbers there; or,
+; if all words are to have room for numbers, not just these pointers.
+define internal i1 @misfits(
+ ptr %m, ptr %s, i32 %number, i32 %least, i32 %most, i64 %pointers, i64 %numbers) alwaysinline {{
+ %map = call ptr @map(ptr %s, i32 %number)
+ %sp = getelementptr i8, ptr %map, i64 {SIZE}
+ %size = load i32, ptr %sp
+ %short = icmp slt i32 %size, %least
+ %long = icmp sgt i32 %size, %most
+ %pp = getelementptr i8, ptr %map, i64 {POINTERS}
+ %there = load i64, ptr %pp
+ %both = and i64 %there, %pointers
+ %lacking = icmp ne i64 %both, %pointers
+ %lp = getelementptr i8, ptr %map, i64 {LOCKED}
+ %locked = load i64, ptr %lp
+ %hit = and i64 %locked, %numbers
+ %over = icmp ne i64 %hit, 0
+ %wrong = or i1 %lacking, %over
+ %words = lshr i32 %size, 2
+ %wz = zext i32 %words to i64
+ %past = icmp ugt i64 %wz, 63
+ %reach = shl i64 1, %wz
+ %within = sub i64 %reach, 1
+ %mask = select i1 %past, i64 -1, i64 %within
+ %differs = xor i64 %there, %pointers
+ %inside = and i64 %differs, %mask
+ %unlike = icmp ne i64 %inside, 0
+ %is_exact = icmp eq i64 %numbers, -1
+ %other = select i1 %is_exact, i1 %unlike, i1 %wrong
+ %a = or i1 %short, %long
+ %r = or i1 %a, %other
+ ret i1 %r
+}}
+"""

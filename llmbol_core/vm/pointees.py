@@ -1,0 +1,194 @@
+"""What the pointers of one module can lead to: classes of pointers that may share an object.
+
+Every pointer that the verifier tells from others (an *origin*, see ``origins.py``) belongs to a
+class; where one may come to be another, both are of one class, and so are those kept behind them.
+Of a class it is known which objects the module itself makes for it, or it is *open*: objects that
+others made, or that others may change, can be there. What is done behind pointers of a class that
+is not open can so be proved for all of its objects; the rest is left to guards (``guards.py``).
+
+This is Steensgaard's analysis (Points-to Analysis in Almost Linear Time, 1996), with one class for
+each field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmbol_core.vm.origins import Origins
+from llmbol_core.vm.structure import Layout
+
+OPEN = 0
+"""The node of all that is open."""
+RECORD = "R"
+"""The letter of objects that are records, beside those of strings, arrays and so on."""
+
+_FARTHEST = 1 << 12
+"""Offset from which on results that are passed on and on are given up."""
+
+Field = tuple[object, int]
+"""What of an object: "at" and an offset, or "element", "head", "content", "data" and 0."""
+
+
+class Classes:
+    """Classes of pointers; their members are numbers of nodes."""
+
+    def __init__(self, origins: Origins) -> None:
+        self._all = origins.all
+        self._parents = [OPEN]
+        self._fields: dict[int, dict[Field, int]] = {}
+        self._kinds: dict[int, set[str]] = {}
+        self._layouts: dict[int, set[Layout]] = {}
+        self._origins: dict[int, int] = {}
+        self._shifted: dict[tuple[int, int, int], None] = {}
+
+    # Nodes
+
+    def new(self) -> int:
+        """Return a node that is a class of its own."""
+        self._parents.append(len(self._parents))
+        return len(self._parents) - 1
+
+    def of_origin(self, origin: int) -> int:
+        """Return the node of an origin; what comes from nowhere known is open."""
+        if origin < 0:
+            return OPEN
+        if origin not in self._origins:
+            node = self._origins[origin] = self.new()
+            known = self._all[origin]
+            if known.depth:
+                what, parent, offset = known.key
+                assert isinstance(parent, int)
+                assert isinstance(offset, int)
+                self.unite(self.field(self.of_origin(parent), what, offset), node)
+        return self._origins[origin]
+
+    def root(self, node: int) -> int:
+        """Return the node that stands for a class."""
+        parents = self._parents
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    def field(self, node: int, what: object, offset: int = 0) -> int:
+        """Return the node of what is kept somewhere in the objects of a class."""
+        root = self.root(node)
+        if root == OPEN:
+            return OPEN
+        fields = self._fields.setdefault(root, {})
+        if (what, offset) not in fields:
+            fields[what, offset] = self.new()
+        return fields[what, offset]
+
+    def open_fields(self, node: int, start: int) -> None:
+        """Note that anything may be kept in the known pointers of a class from an offset on."""
+        for layout in self.layouts(node):
+            for at in layout.pointers:
+                if at >= start:
+                    self.unite(self.field(node, "at", at), OPEN)
+
+    # What is known
+
+    def bring(self, node: int, kind: str, layout: Layout | None = None) -> None:
+        """Note that the module makes an object for a class."""
+        root = self.root(node)
+        self._kinds.setdefault(root, set()).add(kind)
+        if layout is not None:
+            self._layouts.setdefault(root, set()).add(layout)
+
+    def is_open(self, node: int) -> bool:
+        """Whether objects that others made can be there."""
+        return self.root(node) == OPEN
+
+    def kinds(self, node: int) -> set[str]:
+        """Return the letters of the kinds of objects in a class."""
+        return self._kinds.get(self.root(node), set())
+
+    def layouts(self, node: int) -> set[Layout]:
+        """Return the layouts of the records, or elements, or values in a class."""
+        return self._layouts.get(self.root(node), set())
+
+    def is_made(self, node: int, kind: str) -> bool:
+        """Whether all objects of a class are known, and of one kind."""
+        return not self.is_open(node) and self.kinds(node) == {kind}
+
+    # Uniting
+
+    def unite(self, node: int, other: int) -> None:
+        """Make one class of two."""
+        work = [(node, other)]
+        while work:
+            one, two = (self.root(n) for n in work.pop())
+            if one == two:
+                continue
+            if two == OPEN:
+                one, two = two, one
+            self._parents[two] = one
+            self._kinds.setdefault(one, set()).update(self._kinds.pop(two, ()))
+            self._layouts.setdefault(one, set()).update(self._layouts.pop(two, ()))
+            fields = self._fields.pop(two, {})
+            if one == OPEN:
+                work += [(OPEN, field) for field in fields.values()]
+                continue
+            known = self._fields.setdefault(one, {})
+            for key, field in fields.items():
+                if key in known:
+                    work.append((known[key], field))
+                else:
+                    known[key] = field
+
+    def link(self, place: int, node: int, shift: int) -> None:
+        """Note that what is kept at a place is kept in the objects of a class, from an offset on.
+
+        ``close`` then does what follows from that.
+        """
+        self._shifted[place, node, shift] = None
+
+    def close(self) -> None:
+        """Unite what is kept at places with what is kept in the objects that they are in."""
+        changed = True
+        while changed:
+            before = len(self._parents)
+            roots = 0
+            for place, node, shift in self._shifted:
+                if self.is_open(node):
+                    roots += self._open_place(place)
+                for what, offset in list(self._fields.get(self.root(place), ())):
+                    if what == "at" and offset + shift >= _FARTHEST:
+                        self.unite(place, OPEN)
+                        self.unite(node, OPEN)
+                    elif what == "at":
+                        one = self.field(place, what, offset)
+                        two = self.field(node, what, offset + shift)
+                        if self.root(one) != self.root(two):
+                            self.unite(one, two)
+                            roots += 1
+            changed = bool(roots) or len(self._parents) != before
+
+    def _open_place(self, place: int) -> int:
+        """Let all that is kept at a place be open; return how much was not."""
+        found = 0
+        for field in list(self._fields.get(self.root(place), {}).values()):
+            if not self.is_open(field):
+                self.unite(field, OPEN)
+                found += 1
+        return found
+
+    # Origins
+
+    def take_flows(self, is_dead: Callable[[int, int], bool]) -> None:
+        """Unite all origins between which pointers flow, where they meet only if that matters."""
+        for number, origin in enumerate(self._all):
+            node = self.of_origin(number)
+            if origin.key[0] == "join":
+                _, pc, slot = origin.key
+                assert isinstance(pc, int)
+                assert isinstance(slot, int)
+                if is_dead(pc, slot):
+                    continue
+            is_place = origin.key[0] == "result" or any(flow.shift for flow in origin.flows)
+            for flow in origin.flows:
+                if is_place:
+                    self.link(node, self.of_origin(flow.source), flow.shift)
+                else:
+                    self.unite(node, self.of_origin(flow.source))

@@ -1,0 +1,50 @@
+"""What holds of a verified module: what is compared when it is linked, and while it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from llmbol_core.vm.guards import Guard
+from llmbol_core.vm.needs import Need, Part
+
+
+class Proof(NamedTuple):
+    """What holds of a verified module besides that it is: needs by import list and index in it.
+
+    ``results`` are what functions write as their results, by entry; ``private`` the pointers in
+    their frames that callers must leave nil; ``guards`` what is to be checked before instructions.
+    """
+
+    needs: dict[tuple[int, int], Need]
+    results: dict[int, set[Part]]
+    private: Mapping[int, frozenset[int]] = {}
+    guards: Mapping[int, Sequence[Guard]] = {}
+    tables: Sequence[tuple[int, int]] = ()
+    """Begin and end of the tables in the module data that instructions jump through."""
+
+    def to_bytes(self) -> bytes:
+        """Return all this for a file."""
+        needs = [[*key, *need.to_row()] for key, need in sorted(self.needs.items())]
+        results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
+        private = [[pc, sorted(slots)] for pc, slots in sorted(self.private.items())]
+        guards = [[pc, [g.to_row() for g in rows]] for pc, rows in sorted(self.guards.items())]
+        whole = [needs, results, private, guards, self.tables]
+        return json.dumps(whole, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Proof:
+        """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
+        needs, results, private, guards, tables = json.loads(data)
+        found = {(number, index): Need.from_row(row) for number, index, *row in needs}
+        return cls(
+            found,
+            {pc: {Part(*part) for part in parts} for pc, parts in results},
+            {pc: frozenset(slots) for pc, slots in private},
+            {pc: [Guard.from_row(row) for row in rows] for pc, rows in guards},
+            [(start, end) for start, end in tables],
+        )
+
+
+NOTHING = Proof({}, {})

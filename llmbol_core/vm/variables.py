@@ -1,0 +1,78 @@
+"""The pointers in a module's data: which are variables, which are nil for good, where each ends."""
+
+from __future__ import annotations
+
+import bisect
+
+from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
+from llmbol_core.vm.module import ABSENT, DataKind, Instruction
+from llmbol_core.vm.structure import Structure
+
+
+class Written(Exception):
+    """A pointer is written that was thought to be nil for good."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+class Variables:
+    """The pointers of the module data.
+
+    ``constants`` are those that begin as strings or arrays, by offset with the letter of their
+    kind. The compiler uses one pointer that nobody writes as the nil of all types. One whose
+    address is taken to send it, as alt does, can be that too; ``received`` are those of which it
+    turned out that they are written there.
+    """
+
+    def __init__(self, found: Structure, received: frozenset[int] = frozenset()) -> None:
+        self.constants = _constants(found)
+        self._data = found.data
+        written = set(received)
+        for instruction in found.module.instructions:
+            written |= _written(found, instruction)
+        self._nils = sorted(found.data.pointers - written - self.constants.keys())
+
+    def is_nil(self, offset: int) -> bool:
+        """Whether a pointer is nil for good: calls that write results end before it."""
+        at = bisect.bisect_left(self._nils, offset)
+        return at < len(self._nils) and self._nils[at] == offset
+
+    def write(self, offset: int) -> None:
+        """Note that a pointer is written by its address; raises Written if it was not known."""
+        if self.is_nil(offset):
+            raise Written(offset)
+
+    def end(self, offset: int) -> int:
+        """Return how far a result or a value of a channel may reach that begins at an offset."""
+        at = bisect.bisect_right(self._nils, offset)
+        return self._nils[at] if at < len(self._nils) else self._data.size
+
+
+def _written(found: Structure, instruction: Instruction) -> set[int]:
+    """Return the offsets of pointers in the module data that an instruction may write."""
+    written: set[int] = set()
+    for role in instruction.op.operands:
+        operand = instruction.operand(role.place) if role.place in "smd" else ABSENT
+        target = instruction.destination
+        is_result = role.type == "O" and target.mode is Mode.FP_INDIRECT
+        if operand.mode is not Mode.MP or not (role.writes or is_result):
+            continue
+        at, size = operand.value, TYPES[role.type].size
+        if role.type == "Y":
+            size = found.layouts[instruction.middle.value].size
+        written |= {p for p in found.data.pointers if at <= p < at + max(size, WORD_SIZE)}
+    return written
+
+
+def _constants(found: Structure) -> dict[int, str]:
+    """Return the offsets of strings and arrays that the module data begins with, and the kind."""
+    kinds = {DataKind.DEFS: "C", DataKind.DEFA: "A"}
+    constants: dict[int, str] = {}
+    depth = 0
+    for item in found.module.data:
+        if item.kind in kinds and not depth:
+            constants[item.offset] = kinds[item.kind]
+        depth += {DataKind.DIND: 1, DataKind.DAPOP: -1}.get(item.kind, 0)
+    return constants

@@ -1,0 +1,182 @@
+"""What no module tells by itself is checked while it runs: such programs end with "type check".
+
+Each is a few instructions of module ``a``, and of ``b``, which it loads. Both have frames of type 1
+(64 bytes, pointers at 32 and 48) and 2 (40 bytes, pointer at 32), objects of type 3 (16 bytes,
+pointer at 4), 4 (a pointer), 5 (64 bytes), 6 (8 bytes) and 7 (16 bytes, pointer at 8), and module
+data with pointers at 0 and 4, of which the first is a string.
+"""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.guards import Guard, Of, Piece
+from llmbol_core.vm.isa import Mode
+from llmbol_core.vm.jit.guarding import masks, wanted
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.module import Operand
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.needs import Need, Part, Shape
+from llmbol_core.vm.objectwriter import write_module
+from llmbol_core.vm.origins import Use
+from llmbol_core.vm.proofs import Proof
+from llmbol_core.vm.verifier import prove_module
+
+FRAME = """
+    module {name}
+    entry 0,1
+    desc $0,64,(0,4)
+    desc $1,64,(32,48)
+    desc $2,40,(32)
+    desc $3,16,(4)
+    desc $4,4,(0)
+    desc $5,64,"00"
+    desc $6,8,"00"
+    desc $7,16,(8)
+    var @mp,64
+    link 1,0,0x4244b354,"init"
+    string @mp+0,"{text}"
+    ldts @ldt,1
+    word @ldt+0,{count}
+"""
+IMPORTS = 'ext @ldt+0,1,"f"\next @ldt+8,2,"g"\n'
+CALL = "load 0(mp),$0,48(fp)\n mframe 48(fp),$0,40(fp)\n {}\n mcall 40(fp),$0,48(fp)\n {}\n ret\n"
+TYPED = 'exceptions 1\nexception a,b,48,-1,1,1\nexctab "text",b\nexctab *,-1'
+
+
+def made(code, name, more="", text="text", imports=""):
+    frame = FRAME.format(name=name, text=text, count=imports.count("ext"))
+    return parse_assembly(f"{code}\n{frame}{imports}{more}\n", name)
+
+
+def outcome(tmp_path, **modules):
+    for name, module in modules.items():
+        (tmp_path / f"{name}.dis").write_bytes(write_module(module))
+    out = io.BytesIO()
+    limits = Limits(4 << 20, instructions=100_000)
+    streams = Streams(stdout=out, stderr=out)
+    with InfernoVM(HOST_MODULES, Namespace(tmp_path), limits, streams) as vm:
+        vm.run("/a.dis")
+    return out.getvalue().decode()
+
+
+RAISED = "a: new $4,32(fp)\n movp 0(mp),0(32(fp))\n raise 32(fp)\n b:"
+ALONE = [
+    ("self 48(fp)\n mnewz 48(fp),$3,32(fp)\n movw $5,4(32(fp))\n ret",
+     "a number at 4 lies over a pointer"),
+    ("self 48(fp)\n mnewz 48(fp),$4,32(fp)\n movw $5,12(32(fp))\n ret",
+     "4 bytes at 12 reach beyond the 4 there"),
+    ("newa $2,$4,32(fp)\n cvtac 32(fp),48(fp)\n ret", "an element has 4 bytes, not 1"),
+    ("new $5,32(fp)\n movw $70000,0(32(fp))\n raise 32(fp)\n ret", ""),
+    (f"{RAISED} movp 4(48(fp)),32(fp)\n ret\n{TYPED}", "4 bytes at 4 reach beyond the 4 there"),
+    (f"{RAISED} movp 48(fp),4(mp)\n movw 8(4(mp)),40(fp)\n ret\n{TYPED}",
+     "reach beyond the 4 there"),
+    (("newcw $1,32(fp)\n send 36(fp),32(fp)\n movp 32(fp),4(mp)\n consp 4(mp),48(fp)\n"
+      " frame $2,40(fp)\n movp 48(fp),32(40(fp))\n call 40(fp),f\n ret\n f: headp 32(fp),32(fp)\n"
+      " recv 32(fp),32(fp)\n ret"), "disagree about the pointer at 0"),
+    ("self 48(fp)\n movw 0(48(fp)),40(fp)\n movw $70000,8(40(fp))\n ret", "reach beyond the 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "why"), ALONE)
+def test_what_a_module_cannot_know(tmp_path, code, why):
+    found = outcome(tmp_path, a=made(code, "A"))
+    assert "type check" in found
+    assert why in found
+
+
+def test_tables_of_exported_data_are_kept(tmp_path):
+    code = ("self 48(fp)\n movw 0(48(fp)),40(fp)\n movw $1,16(40(fp))\n case $0,8(mp)\n"
+            " a: ret\n b: ret")  # fmt: skip
+    more = 'link -1,-1,0,".mp"\nword @mp+8,1,0,5,4,4'
+    assert "a number at 16 lies over a pointer" in outcome(tmp_path, a=made(code, "A", more))
+
+
+PASSED = "new $3,32(fp)\n movp 32(fp),32(40(fp))"
+BETWEEN = [
+    # What the caller does, and f of the other module; g is there to be called by it.
+    (CALL.format(PASSED, ""), "f: movw $70000,4(32(fp))\n ret", "lies over a pointer"),
+    (CALL.format(PASSED, ""), "f: movp 8(32(fp)),32(fp)\n ret", "there is no pointer at 8"),
+    (CALL.format(PASSED, ""), "f: movw 16(32(fp)),36(fp)\n ret", "reach beyond the 16 there"),
+    (CALL.format(PASSED, ""), "f: lenc 32(fp),36(fp)\n ret", "the object is no string"),
+    (CALL.format("lea 32(fp),16(40(fp))", "movp 4(32(fp)),48(fp)\n lenc 48(fp),52(fp)"),
+     "f: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret", "there is no pointer at 4"),
+    (CALL.format("lea 32(fp),16(40(fp))", "indw 32(fp),52(fp),$0\n movw $1,0(52(fp))"),
+     "f: newa $1,$4,32(fp)\n movp 32(fp),0(16(fp))\n ret", "lies over a pointer"),
+    (CALL.format("lea 32(fp),16(40(fp))", "headp 32(fp),48(fp)"),
+     "f: consw $7,32(fp)\n movp 32(fp),0(16(fp))\n ret", "there is no pointer at 0"),
+    (CALL.format("load 0(mp),$0,32(40(fp))", ""),
+     ("f: mframe 32(fp),$1,36(fp)\n movw $1,32(36(fp))\n mcall 36(fp),$1,32(fp)\n ret"),
+     "a caller stores 4 bytes at 32, where a pointer is"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("caller", "called", "why"), BETWEEN)
+def test_what_passes_between_modules(tmp_path, caller, called, why):
+    code = f"ret\n {called}\n g: ret"
+    links = 'link 2,f,1,"f"\nlink 2,g,2,"g"'
+    modules = {
+        "a": made(caller, "A", text="/b.dis", imports=IMPORTS),
+        "b": made(code, "B", links, imports=IMPORTS),
+    }
+    found = outcome(tmp_path, **modules)
+    assert "type check" in found
+    assert why in found
+
+
+HONEST = [
+    (CALL.format(PASSED, ""), "f: movw $7,8(32(fp))\n movp 4(32(fp)),32(fp)\n ret"),
+    (CALL.format("movp 32(fp),32(40(fp))", ""),
+     "f: beqw 32(fp),$-1,h\n movw 0(32(fp)),36(fp)\n h: ret"),
+    (CALL.format("load 0(mp),$0,32(40(fp))", ""),
+     ("f: mframe 32(fp),$1,36(fp)\n movp 0(mp),32(36(fp))\n mcall 36(fp),$1,32(fp)\n ret")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("caller", "called"), HONEST)
+def test_honest_programs_run(tmp_path, caller, called):
+    links = 'link 2,f,1,"f"\nlink 2,g,2,"g"'
+    found = outcome(
+        tmp_path,
+        a=made(caller, "A", text="/b.dis", imports=IMPORTS),
+        b=made(f"ret\n {called}\n g: lenc 32(fp),36(fp)\n ret", "B", links, imports=IMPORTS),
+    )
+    assert found == ""
+
+
+def test_what_a_module_makes_itself_needs_no_guards():
+    code = "\n".join((
+        "frame $2,40(fp)", "movw $3,36(40(fp))", "lea 32(fp),16(40(fp))", "call 40(fp),f", "ret",
+        "f: beqw 36(fp),$0,g", "new $3,32(fp)", "frame $1,28(fp)", "g: ret",
+    )).replace("frame $1,28(fp)", "movw 36(fp),8(32(fp))\n movp 32(fp),0(16(fp))")  # fmt: skip
+    assert not prove_module(made(code, "A")).guards
+
+
+def test_a_proof_is_kept_whole():
+    where, link = Operand(Mode.FP_INDIRECT, 4, 32), Operand(Mode.IMMEDIATE, 1)
+    need = Need({Part(32, 4, True)}, {Shape(40, (32,))}, {Shape(8, ())})
+    guards = [
+        Guard(where, Of.RECORD, (Piece(4, 4, Use.POINTER),)),
+        Guard(where, Of.LINK, kind="Z", link=link, need=need),
+    ]
+    proof = Proof(
+        {(0, 1): need}, {0: {Part(0, 8, False)}}, {3: frozenset({48})}, {7: guards}, [(8, 24)]
+    )
+    assert Proof.from_bytes(proof.to_bytes()) == proof
+
+
+def test_masks_say_what_guards_say():
+    guard = Guard(
+        Operand(Mode.FP, 32), Of.RECORD, (Piece(4, 4, Use.POINTER), Piece(8, 8, Use.WRITE))
+    )
+    asked = wanted(guard)
+    assert asked is not None
+    assert (asked.least, asked.pointers, asked.numbers) == (16, 0b10, 0b1100)
+    assert masks(16, (4,), (4, 8)) == [0b110, 0, 0b10, 0, 16]
+    assert wanted(guard._replace(pieces=(Piece(256, 4, Use.WRITE),))) is None
