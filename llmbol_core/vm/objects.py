@@ -102,7 +102,7 @@ class Heap(TypedArena):
         at = ref >> 2
         kind = self.words[at - 3]
         if self.words[at - 1] & HOSTED:
-            value, charge = self.hosted.pop(ref)
+            value, charge = self.hosted.pop(ref, (None, 0))
             self.reserved -= charge
             getattr(value, "close", lambda: None)()
         elif kind in self.finalizers:
