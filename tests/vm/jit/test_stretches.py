@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from llmbol_core.vm.jit.stretches import STRETCH, Stretches
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    times = iter([float(n) for n in range(10, 20)] + [20 + n / 1e6 for n in range(10)])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+def lengths(monkeypatch, taken, is_spent=True):
+    """Return the lengths of stretches, given the seconds that those before them took."""
+    found, moments = Stretches(), [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: moments[-1])
+    found.next(None, False)
+    lengths = []
+    for seconds in taken:
+        moments.append(moments[-1] + seconds)
+        lengths.append(found.next(None, is_spent)[0] / STRETCH)
+    return lengths
 
 
-def test_stretches_get_longer_while_they_are_brief_and_used_up(clock):
-    found = Stretches()
-    assert {found.next(None, True) for _ in range(11)} == {(STRETCH, False)}
-    assert [found.next(None, True)[0] for _ in range(3)] == [2 * STRETCH, 4 * STRETCH, 4 * STRETCH]
-    assert found.next(None, False) == (STRETCH, False)
+def test_stretches_get_longer_while_they_are_brief(monkeypatch):
+    assert lengths(monkeypatch, [0.0001] * 3) == [2, 4, 4]
+    assert lengths(monkeypatch, [0.0001, 0.003, 0.003]) == [2, 2, 2]
+    assert lengths(monkeypatch, [0.0001] * 3, is_spent=False) == [1, 1, 1]
+
+
+def test_stretches_get_shorter_while_they_take_long(monkeypatch):
+    assert lengths(monkeypatch, [0.02] * 5) == [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
+    assert lengths(monkeypatch, [0.02, 0.02, 0.003, 0.0001]) == [1 / 2, 1 / 4, 1 / 4, 1 / 2]
 
 
 def test_the_last_instructions_of_a_program_are_counted_exactly():
     found = Stretches()
     assert found.next(STRETCH // 2, False) == (STRETCH // 2 - 8192, False)
     assert found.next(16384, False) == (16384, True)
-    assert found.next(1, True) == (1, True)
+    assert found.next(1, False) == (1, True)
