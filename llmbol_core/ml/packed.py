@@ -58,16 +58,16 @@ class PackedWeights:
             return quantize_activations, (self.shift,)
         from llmbol_core.ml.kernels.products_k import quantize_activations_k
 
-        return quantize_activations_k, ()
+        return quantize_activations_k, (self.form.zero,)
 
     @property
     def activation_words(self) -> tuple[int, ...]:
         """How many words of 4 bytes each thing that it fills takes for a block of activations."""
         if isinstance(self.form, Form):
             return self.form.columns // 4, 1, 1, 1
-        from llmbol_core.ml.kernels.products_k import SUMS
+        from llmbol_core.ml.kernels.products_k import STARTS, SUMS
 
-        return self.form.columns // 4, 1, SUMS
+        return self.form.columns // 4, 1, SUMS, STARTS
 
     def _pack(self, tensor: Tensor, packer: Kernel, write: Write) -> None:
         """Write the packed form, some panels after the other."""

@@ -27,11 +27,11 @@ PARAMETERS = (
 """Packed weights; activations: levels [M, K], scales d, scaled sums s and starts of the integer
 sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of a row, M, N."""
 
-_COLUMNS = (6, 4, 2, 1)
+TILES = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
 _AHEAD = 4096
 """How many bytes ahead of use weights are asked for."""
-_MANY = 66
+MANY = 66
 """Columns whose activations stay in the cache while all rows pass by; at most."""
 
 
@@ -76,17 +76,17 @@ def _author(form: Form) -> Author:
         if k.lanes == ROWS:
             with k.when(work.columns.equals(1)):
                 begin.value = _pairs(k, form, work)
-        for first, last in runs(k, work.columns, _MANY):
+        for first, last in runs(k, work.columns):
             for panel in k.range(begin.value, k.end):
                 _columns(k, form, work, panel, first, last)
 
     return write
 
 
-def runs(k: Builder, columns: Value, most: int) -> Iterator[tuple[Value, Value]]:
+def runs(k: Builder, columns: Value) -> Iterator[tuple[Value, Value]]:
     """Write a loop over runs of columns: as few as possible, and none much shorter than others."""
-    count = k.max((columns + (most - 1)) // most, 1)
-    length = ((columns + count - 1) // count + (_COLUMNS[0] - 1)) // _COLUMNS[0] * _COLUMNS[0]
+    count = k.max((columns + (MANY - 1)) // MANY, 1)
+    length = ((columns + count - 1) // count + (TILES[0] - 1)) // TILES[0] * TILES[0]
     for first in k.range(0, columns, length):
         yield first, k.min(first + length, columns)
 
@@ -109,10 +109,10 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
     parts = ROWS // k.lanes
     start = k.variable(first)
     if parts == 1:
-        for count in _COLUMNS:
+        for count in TILES:
             stop = last - (last - start.value) % count
             for column in k.range(start.value, stop, count):
-                ahead = (column - first) // count if count == _COLUMNS[0] else None
+                ahead = (column - first) // count if count == TILES[0] else None
                 _tile(k, form, work, [panel], _WHOLE, column, count, ahead)
             start.value = stop
         return
@@ -175,7 +175,7 @@ def _tile(
 
 def _fetch(form: Form, panel: Pointer, step: Value) -> None:
     """Ask for some lines of the next panel; all are asked for while the columns pass by."""
-    count = -(-form.unit * _COLUMNS[0] // (CELL * _MANY))
+    count = -(-form.unit * TILES[0] // (CELL * MANY))
     for line in range(count):
         panel.prefetch(step * (count * CELL) + line * CELL, level=2)
 
@@ -248,7 +248,7 @@ def _dots(
         if len(levels) == 1:
             # What comes later is asked for in time, as two lines together: it is used once.
             unit.prefetch(j * (GROUPS * CELL) + (_AHEAD + form.head), level=0)
-        elif unrolls and len(levels) < (_COLUMNS[0] if has_many else ROWS):
+        elif unrolls and len(levels) < (TILES[0] if has_many else ROWS):
             k.in_order()
         weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):

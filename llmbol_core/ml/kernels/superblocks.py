@@ -7,8 +7,9 @@ of two groups of 16, and a panel is one stream, super-block after super-block:
     d         float16, 16 for each group; then dmin likewise, if the type has minima
     scales    of the first group: words of 4 bytes, 4 scales of a row, 16 rows; then the next four
     minima    likewise
-    cells     of 8 blocks of 32 columns, as ``forms`` has them: nibbles, then bits 4 and 5 of all
-              numbers, 8 words for each bit
+    cells     of 8 blocks of 32 columns, as ``forms`` has them: nibbles, then one vector of bytes
+              with bit 4 of the numbers of cells 0 to 7, lowest first; or two, each with bits 4 and
+              5 of four cells
     ...       scales, minima and cells of the second group
 """
 
@@ -16,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
-from llmbol_core.ml.kernels.forms import GROUPS, ROWS
-from llmbol_core.ml.kernels.kinds import f16, f32, i8, i32, i64, u8, u16, u32, u64
+from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
+from llmbol_core.ml.kernels.kinds import f16, f32, i8, i16, i32, u8, u16, u32
 from llmbol_core.ml.kernels.repack import transposed_words
 
 if TYPE_CHECKING:
@@ -246,10 +247,12 @@ def _store_group(
         for j in range(4):
             first, second = (words[i].bits(u8) for i in (j, j + 4))
             cells.store((first & 15) | ((second & 15) << 4), 64 * j)
+        each = 8 // max(form.planes, 1)
         for plane in range(form.planes):
-            for j, word in enumerate(words):
-                bits = ((word.bits(u8) >> (4 + plane)) & 1).differs(0).bits(u64)
-                cells.at(256 + 64 * plane).of(i64).store(bits.bits(i64), j)
+            upper = k.zeros(u8, 4 * ROWS)
+            for j, word in enumerate(words[plane * each : (plane + 1) * each]):
+                upper = upper | ((word.bits(u8) >> 4) << (j * form.planes))
+            cells.store(upper, 256 + 64 * plane)
 
 
 PACK_GROUP = Group("pack K")
@@ -261,3 +264,57 @@ SUPER_PACKERS: dict[str, Kernel] = {
     for name, form in SUPER_FORMS.items()
 }
 """(blocks [rows, count], panels, count, rows) by storage type."""
+
+
+# ---- reading what is packed ----
+
+
+class Rows(NamedTuple):
+    """A vector of rows: where its group begins in a super-block, and its place in the group."""
+
+    group: Pointer
+    part: Value | int
+
+
+def weights_of(k: Builder, form: SuperForm, row: Rows, block: Value, j: int) -> tuple[Value, Value]:
+    """Return the numbers of cell j and of cell j + 4 of a block of 32 columns."""
+    lanes = 4 * k.lanes
+    lists = form.lists * (2 if form.has_minima else 1)
+    cells = row.group.at(block * form.block + lists)
+    packed = cells.at(row.part * lanes).load(j * 64, lanes)
+    found = [packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15]
+    if form.planes:
+        for half in range(2):
+            found[half] = found[half] | _upper(form, cells, row, j + 4 * half, lanes)
+    return found[0], found[1]
+
+
+def _upper(form: SuperForm, cells: Pointer, row: Rows, cell: int, lanes: int) -> Value:
+    """Return the bits above the lower four of a cell's numbers, where they belong."""
+    each = 8 // form.planes
+    packed = cells.at(row.part * lanes).load(256 + cell // each * CELL, lanes).bits(u16)
+    up = 4 - cell % each * form.planes
+    moved = packed << up if up >= 0 else packed >> -up
+    return moved.bits(u8) & (((1 << form.planes) - 1) << 4)
+
+
+def scales_of(k: Builder, form: SuperForm, row: Rows, block: Value) -> list[Value]:
+    """Return the scales of a block's parts: one, or two of 16 columns each."""
+    count = form.parts // BLOCKS
+    first = block * count
+    words = row.group.of(i32).at(first // 4 * ROWS + row.part * k.lanes).load(0, k.lanes)
+    found = []
+    for i in range(count):
+        shift = ((first + i) % 4) * 8
+        found.append((words << (24 - shift).to(i32)) >> 24)
+    return found
+
+
+def minima_of(k: Builder, form: SuperForm, row: Rows) -> list[Value]:
+    """Return the parts' minima in int16, two by two as the sums of activations are."""
+    words = row.group.of(i16).at((row.part * k.lanes + form.lists // 4) * 2)
+    found = []
+    for four in range(form.parts // 4):
+        pairs = words.load(four * 2 * ROWS, 2 * k.lanes)
+        found += [(pairs << 8) >> 8, pairs >> 8]
+    return found

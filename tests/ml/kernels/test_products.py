@@ -11,7 +11,7 @@ from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.kernels import blocks
 from llmbol_core.ml.kernels.forms import FORMS
 from llmbol_core.ml.kernels.products import quantize_activations
-from llmbol_core.ml.kernels.products_k import SUMS, quantize_activations_k
+from llmbol_core.ml.kernels.products_k import STARTS, SUMS, quantize_activations_k
 from llmbol_core.ml.kernels.superblocks import SUPER_FORMS
 from llmbol_core.ml.ops.quantized import product_by_definition, quantized_product
 from llmbol_core.ml.packed import packed_weights
@@ -110,10 +110,12 @@ def test_activations_for_super_blocks_are_quantized_as_by_definition(target):
     x[3, 5], x[3, 200] = -1e38, 1e38
     levels, d = np.zeros((200, 256), np.int8), np.zeros(200, np.float32)
     sums = np.zeros((200, SUMS), np.int32)
-    quantize_activations_k.run(200, x, levels, d, sums)
+    starts = np.zeros((200, STARTS), np.int32)
+    quantize_activations_k.run(200, x, levels, d, sums, starts, 32)
     wanted = kquants.encode_activations(x)
     np.testing.assert_array_equal(levels, wanted["qs"])
     np.testing.assert_array_equal(d, wanted["d"])
+    np.testing.assert_array_equal(starts, -32 * wanted["bsums"].astype(np.int32))
     small = wanted["bsums"].astype(np.int16)
     large = small.reshape(200, 8, 2).sum(axis=2, dtype=np.int16)
     pairs = np.concatenate([large, small], axis=1).reshape(200, 6, 2, 2).swapaxes(2, 3)
