@@ -25,6 +25,7 @@ from llmbol_cli.cluster_output import (
 from llmbol_cli.options import (
     AsJson,
     Epochs,
+    MissingOption,
     Object,
     Seed,
     Settings,
@@ -182,7 +183,7 @@ def map_files(
 
     paths = matching(inputs)
     if not paths:
-        raise typer.BadParameter("missing option '--inputs'")
+        raise MissingOption("'--inputs'")
     payload: dict[str, Any] = {"arguments": arguments or [], "max_memory": size(max_memory)}
     targets = None
     if output is not None and (output.endswith(os.sep) or os.path.isdir(output)):

@@ -152,7 +152,7 @@ def compile_model(
     elif listing:
         render.show(list_file(source))
     else:
-        render.show(compile_file(source, required(output, "--output")), as_json)
+        render.show(compile_file(source, required(output, "'--output' / '-o'")), as_json)
 
 
 @app.command()

@@ -66,7 +66,7 @@ def quantize(
     """
     from llmbol_core.nn.quantize import quantize_checkpoint
 
-    wanted = None if dry_run else required(output, "--output")
+    wanted = None if dry_run else required(output, "'--output' / '-o'")
     limit = size(max_shard) if max_shard else None
     if limit and wanted == "-":
         raise typer.BadParameter("--max-shard makes several files: --output - is one")
@@ -89,7 +89,7 @@ def dequantize(
     """
     from llmbol_core.nn.quantize import dequantize_checkpoint
 
-    wanted = required(output, "--output")
+    wanted = required(output, "'--output' / '-o'")
     with _target(wanted, as_json) as target, render.progress("expanding") as progress:
         report = dequantize_checkpoint(source, target or wanted, progress)
     if wanted != "-":

@@ -196,5 +196,13 @@ def choice(word: str, known: list[str], what: str) -> str:
 def required(value: str | None, option: str) -> str:
     """Return the value of an option that only some forms of a command need."""
     if value is None:
-        raise typer.BadParameter(f"missing option '{option}'")
+        raise MissingOption(option)
     return value
+
+
+class MissingOption(typer.BadParameter):
+    """An option that this form of a command needs; told as the parser tells it."""
+
+    def format_message(self) -> str:
+        """Return the complaint."""
+        return f"Missing option {self.message}."

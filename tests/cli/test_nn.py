@@ -231,7 +231,7 @@ MISUSE = {
     "seed": (["build", SPEC, "-o", "o", "--seed", "-1"], "-1 is not in the range"),
     "large seed": (["train", SPEC, "--seed", "4294967296"], "4294967296 is not in the range"),
     "stdout": (["build", SPEC, "-o", "-"], "a file is written, not standard output"),
-    "no output": (["compile", "x.gguf"], "missing option '--output'"),
+    "no output": (["compile", "x.gguf"], "Missing option '--output' / '-o'."),
 }
 
 
