@@ -84,6 +84,8 @@ class Declared:
 
     family: ClassVar[str] = ""
     table: ClassVar[dict[str, type[Self]]]
+    shorthands: ClassVar[tuple[str, ...]] = ()
+    """Keys of a spec, beside the fields, that stand for something else."""
 
     def __init_subclass__(cls, *, family: str = "", abstract: bool = False) -> None:
         """Make the class a dataclass and, unless it is abstract, a row of its family's table."""

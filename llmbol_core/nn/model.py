@@ -50,6 +50,7 @@ class Input(Section):
     In a spec ``normalize`` with mean and std stands for a layer ``Normalize`` in front.
     """
 
+    shorthands = ("normalize",)
     shape: tuple[Size, ...]
     scale: Positive = 1.0
 

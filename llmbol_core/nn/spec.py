@@ -132,7 +132,7 @@ def _read_model(root: Node, path: str) -> Model:
         try:
             shape = layer.checked_shape(shape)
         except ShapeError as error:
-            raise entry.error(f"{index}.{error}") from error
+            raise _inside(entry, error.operation).error(f"{index}.{error}") from error
     if is_table(shape):
         why = f"the last layer gives a table, {shown(shape)}: join it"
         raise entries[-1].error(why)
@@ -142,6 +142,19 @@ def _read_model(root: Node, path: str) -> Model:
     model = _made(root, Model, fields)
     model.path = path
     return model
+
+
+def _inside(entry: Node, path: str) -> Node:
+    """Return the layer in a layer's node to which a path leads, such as ``1.0.Linear``."""
+    for part in path.split("."):
+        fields = [node for _, node in entry.value.values()] if type(entry.value) is dict else []
+        layers = fields[0].value if fields else None
+        if isinstance(layers, dict) and "layers" in layers:
+            layers = layers["layers"][1].value
+        if not part.isdigit() or not isinstance(layers, list):
+            break
+        entry = layers[int(part)]
+    return entry
 
 
 # Nodes to declared objects.
@@ -168,7 +181,7 @@ def read_fields(node: Node, cls: type[Declared], what: str) -> dict[str, Any]:
     errors: list[SpecError] = []
     for key, (place, _) in node.value.items():
         if key not in types:
-            known = nearest(key, types) or f": expected {listed(types)}"
+            known = nearest(key, [*types, *cls.shorthands]) or f": expected {listed(types)}"
             errors.append(place.error(f"{what} has no field {key!r}{known}"))
     missing = [name for name in required_fields(cls) if name not in node.value]
     if missing and not errors:

@@ -83,7 +83,11 @@ MISTAKES = {
     ),
     "shapes": (
         changed("in_features: 3", "in_features: 5"),
-        "6:5: 2.1.Linear: expected 5 features on the last axis, got shape [3]",
+        "8:9: 2.1.Linear: expected 5 features on the last axis, got shape [3]",
+    ),
+    "shorthand": (
+        changed("scale: 2", "normalise: {mean: [1], std: [2]}"),
+        "2:21: input has no field 'normalise' (did you mean 'normalize'?)",
     ),
     "labels": (changed("[no, 1e1]", "[a, b, c]"), "12:9: 3 labels for an output of 2 values"),
     "section": (changed("train:", "trian:"), "13:1: the spec has no field 'trian' (did you mean"),
