@@ -113,12 +113,14 @@ def run_demo(directory: str, progress: Progress = lambda done, total, note: None
     Raises ModelError if the virtual machine or the cluster answers other than the engine.
     """
     started = time.perf_counter()
-    folder = Path(directory)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        os.makedirs(directory, exist_ok=True)
     except OSError as error:
         raise FileError.of(error, directory) from error
-    bench = _Bench(folder, progress, [], np.empty(0, np.int64), np.empty(0, np.int64))
+    # Programs take words that begin with - for options.
+    bench = _Bench(
+        Path(directory).absolute(), progress, [], np.empty(0, np.int64), np.empty(0, np.int64)
+    )
     training = _train(bench)
     _quantize(bench)
     answers = {kind: _infer(bench, kind) for kind in ("F32", *QUANTIZED)}

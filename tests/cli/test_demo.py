@@ -13,11 +13,12 @@ from llmbol_core.errors import FileError, ModelError
 @pytest.mark.cluster
 def test_all_stages_agree(tmp_path):
     script = "from llmbol_cli.nn import main; main()"
-    folder = tmp_path / "files"
+    folder = tmp_path / "- files"  # a name that programs must not take for an option
     done = subprocess.run(
-        [sys.executable, "-c", script, "demo", "-o", str(folder), "--json"],
+        [sys.executable, "-c", script, "demo", "-o", folder.name, "--json"],
         capture_output=True,
         text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -36,7 +37,7 @@ def test_all_stages_agree(tmp_path):
     assert rows["nn infer", "Q4_0"]["accuracy"] >= float_accuracy - 0.012
     names = {path.name for path in folder.iterdir()}
     assert {"digits.gguf", "digits-q8_0.gguf", "digits-q4_0.gguf", "digits.dis"} <= names
-    assert str(folder) in done.stderr
+    assert f"the files are in {folder.name}/" in done.stderr
 
 
 def test_a_difference_is_an_error():
@@ -46,7 +47,9 @@ def test_a_difference_is_an_error():
         demo._hold("1\n", "1\n2\n", "the cluster", "the virtual machine")
 
 
-def test_a_file_in_the_way_is_an_error(tmp_path):
+def test_what_cannot_be_a_folder_is_an_error(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(FileError, match="taken"):
         demo.run_demo(str(tmp_path / "taken"))
+    with pytest.raises(FileError, match="'': no such file or directory"):
+        demo.run_demo("")
