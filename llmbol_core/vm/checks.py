@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.guards import Guard, Of
-from llmbol_core.vm.isa import TYPES, Mode
+from llmbol_core.vm.guards import Guard, Of, Piece
+from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
+from llmbol_core.vm.origins import Use
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter
@@ -31,7 +32,9 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
 
     def checked(fp: int, mp: int) -> int:
         for guard in known:
-            if guard.of is Of.LINK:
+            if guard.of is Of.PLACE:
+                why = _misplaced(heap, guard, fp << 2, mp << 2)
+            elif guard.of is Of.LINK:
                 why = _misfit_of_link(engine, guard, fp << 2, mp << 2)
             else:
                 why = misfit(heap, guard, fp << 2, mp << 2)
@@ -59,12 +62,29 @@ def _misfit_of_link(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     return why
 
 
+def _misplaced(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
+    """Say why an address does not lead to an element of an array, or nothing."""
+    array, address = _pointer(heap, guard.where, fp, mp), heap.pointer(fp + guard.link.value)
+    if array != NIL and guard.kind == "Z":
+        same = heap.type_of(array) == MODULE and heap.pointer(array) == address
+        return "" if same else "the module whose data the address leads to is not there any more"
+    if array != NIL and heap.type_of(array) == ARRAY:
+        size = heap.types[heap.word(array + 4)].size * heap.array_length(array)
+        if 0 <= address - heap.array_data(array) < size:
+            return ""
+    return "the array that the address leads into is not there any more"
+
+
 def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
     """Say why an object is not what an instruction takes it for, or nothing."""
     ref = _pointer(heap, guard.where, fp, mp)
     if ref == NIL:
         return ""
     kind = heap.type_of(ref)
+    if guard.of in (Of.SENT, Of.RECEIVED) and kind == ARRAY:
+        return _misfit_of_channels(heap, guard, ref)
+    if guard.link.mode is not Mode.NONE:
+        return _misfit_behind(heap, guard, ref, _pointer(heap, guard.link, fp, mp))
     if guard.of is Of.RECORD:
         if kind <= STACK and kind != MODULE:
             return "the object is no record"
@@ -74,6 +94,38 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
     if guard.of is Of.KIND:
         return ""
     return guard.misfit(*heap.types[heap.word(ref + ELEMENT_TYPE[guard.of])])
+
+
+def _misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
+    """Say why values of the channels of an array do not fit behind their number, or nothing."""
+    pieces = tuple(p._replace(offset=p.offset - 4) for p in guard.pieces if p.offset >= 4)
+    behind = guard._replace(pieces=pieces, size=guard.size - 4)
+    if heap.types[heap.word(array + 4)] != (4, (0,)):
+        return "the array has no channels"
+    data = heap.array_data(array)
+    for at in range(data, data + 4 * heap.array_length(array), 4):
+        channel = heap.pointer(at)
+        if channel == NIL:
+            continue
+        if heap.type_of(channel) != CHANNEL:
+            return f"the object is no {TYPES['N'].name}"
+        if why := behind.misfit(*heap.types[heap.word(channel)]):
+            return why
+    return ""
+
+
+def _misfit_behind(heap: Heap, guard: Guard, channel: int, ref: int) -> str:
+    """Say why a channel's values do not fit where they are in an object, or nothing."""
+    if ref == NIL:
+        return ""
+    if heap.type_of(channel) != CHANNEL:
+        return f"the object is no {TYPES['N'].name}"
+    size, pointers = heap.offered(heap.type_of(ref))
+    there = tuple(
+        Piece(p - guard.size, WORD_SIZE, Use.POINTER) for p in pointers if p >= guard.size
+    )
+    room = guard._replace(pieces=there, size=size - guard.size)
+    return room.misfit(*heap.types[heap.word(channel)])
 
 
 def _pointer(heap: Heap, where: Operand, fp: int, mp: int) -> int:

@@ -20,7 +20,7 @@ from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import RESULT_PLACE, Place, Step
 from llmbol_core.vm.usage import KINDS
-from llmbol_core.vm.whole import value_layout
+from llmbol_core.vm.whole import alt_entries, entry_place, value_layout
 
 _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
 _STRIDES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
@@ -239,11 +239,47 @@ class Leftover:
         if operand.mode not in _NO_PLACE:
             place = step.place(operand)
         node = self._evidence.pointer(step, channel)
-        guard = self.transfer_guard(channel, node, place, sends)
-        if guard is not None:
-            self._guard(step, guard)
+        self._guard_transfer(step, channel, node, place, sends, operand)
 
-    def transfer_guard(
+    def _look_at_table(self, step: Step) -> None:
+        """Guard the transfers that an alt table offers."""
+        sends = step.state[step.operand("s").value].number
+        for index, at in enumerate(alt_entries(step)):
+            node = self._evidence.entry_channel(step, at)
+            place = entry_place(step, at) or Place(Layout(WORD_SIZE, frozenset()), 0)
+            channel = Operand(Mode.FP, at)
+            self._guard_transfer(step, channel, node, place, index < sends, Operand(Mode.NONE))
+
+    def _guard_transfer(
+        self, step: Step, channel: Operand, node: int, place: Place, sends: bool, operand: Operand
+    ) -> None:
+        """Guard a transfer between a channel and a place, if it is not proved."""
+        if place.layout is not None:
+            guard = self._transfer_guard(channel, node, place, sends)
+            if guard is not None:
+                self._guard(step, guard)
+            return
+        content = self._classes.field(node, "content")
+        layouts = self._classes.layouts(content)
+        use, target = Use.READ if sends else Use.WRITE, self._classes.of_origin(place.origin)
+        base = step.state.get(operand.base) if operand.mode is Mode.FP_INDIRECT else None
+        is_address = base is not None and base.kind in (Kind.ELEMENT, Kind.ELSEWHERE)
+        if self._classes.is_made(node, "N") and not self._classes.is_open(content) and layouts:
+            pieces = tuple(p for v in layouts for p in value_pieces(v, place.offset, use))
+            if is_address or operand.mode is Mode.NONE:
+                self._uses[place.origin] |= set(pieces)
+            elif not self._fits(target, pieces):
+                self._guard(step, Guard(_base(operand), Of.RECORD, pieces))
+        elif not self._classes.is_open(target) and len(self._classes.layouts(target)) == 1:
+            known = place._replace(layout=next(iter(self._classes.layouts(target))))
+            guard = self._transfer_guard(channel, node, known, sends)
+            if guard is not None:
+                self._guard(step, guard)
+        elif operand.mode is not Mode.NONE and not is_address:
+            of = Of.SENT if sends else Of.RECEIVED
+            self._guard(step, Guard(channel, of, (), place.offset, "N", _base(operand)))
+
+    def _transfer_guard(
         self, channel: Operand, node: int, place: Place, sends: bool
     ) -> Guard | None:
         """Return what guards a transfer, if that is not proved."""
@@ -251,25 +287,17 @@ class Leftover:
         layouts = self._classes.layouts(content)
         of = Of.SENT if sends else Of.RECEIVED
         is_made = self._classes.is_made(node, "N") and not self._classes.is_open(content)
-        if place.layout is not None:
-            room = self._room(place)
-            there = sorted(
-                p - place.offset
-                for p in place.layout.pointers
-                if place.offset <= p < place.offset + room
-            )
-            pieces = tuple(Piece(p, WORD_SIZE, Use.POINTER) for p in there)
-            guard = Guard(channel, of, pieces, room, "N")
-            is_fit = not any(guard.misfit(v.size, tuple(v.pointers)) for v in layouts)
-            return None if is_made and layouts and is_fit else guard
-        object_node = self._classes.of_origin(place.origin)
-        use = Use.READ if sends else Use.WRITE
-        is_fit = (
-            is_made
-            and bool(layouts)
-            and all(self._fits(object_node, value_pieces(v, place.offset, use)) for v in layouts)
+        assert place.layout is not None
+        room = self._room(place)
+        there = sorted(
+            p - place.offset
+            for p in place.layout.pointers
+            if place.offset <= p < place.offset + room
         )
-        return None if is_fit else Guard(channel, of, (), -place.offset - 1, "N")
+        pieces = tuple(Piece(p, WORD_SIZE, Use.POINTER) for p in there)
+        guard = Guard(channel, of, pieces, room, "N")
+        is_fit = not any(guard.misfit(v.size, tuple(v.pointers)) for v in layouts)
+        return None if is_made and layouts and is_fit else guard
 
     def _room(self, place: Place) -> int:
         assert place.layout is not None
@@ -279,6 +307,12 @@ class Leftover:
 
 
 ANY: tuple[Piece, ...] = ()
+
+
+def _base(operand: Operand) -> Operand:
+    """Return the slot of the pointer that an indirect operand begins with."""
+    is_frame = operand.mode is Mode.FP_INDIRECT
+    return Operand(Mode.FP if is_frame else Mode.MP, operand.base)
 
 
 def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
@@ -308,4 +342,5 @@ _SPECIAL: dict[str, Callable[[Leftover, Step], None]] = {
     **dict.fromkeys(("send", "recv"), Leftover._look_at_transfer),
     "cvtac": Leftover._look_at_bytes,
     "slicela": Leftover._look_at_copied,
+    **dict.fromkeys(("alt", "nbalt"), Leftover._look_at_table),
 }

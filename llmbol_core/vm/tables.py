@@ -66,7 +66,11 @@ def table_targets(found: Structure, pc: int) -> tuple[int, ...]:
 
 def _check_strings(found: Structure, pc: int, entries: Iterable[int]) -> None:
     """Check that a table of strings has strings where they should be."""
-    arrays = {item.offset for item in found.module.data if item.kind is DataKind.DEFA}
+    arrays, depth = set[int](), 0
+    for item in found.module.data:
+        if item.kind is DataKind.DEFA and not depth:
+            arrays.add(item.offset)
+        depth += {DataKind.DIND: 1, DataKind.DAPOP: -1}.get(item.kind, 0)
     for at in (place for entry in entries for place in (entry, entry + WORD_SIZE)):
         if at not in found.data.pointers or at in arrays:
             raise found.fail(pc, f"the table has no string at {at}(mp)")

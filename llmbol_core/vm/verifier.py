@@ -31,8 +31,13 @@ with that before the instruction runs (``leftover.py``, ``guards.py``).
 Checked while the program runs besides: bounds of arrays and jump tables, nil, that frames of other
 modules are those of the function that is called, that what is raised is a string or has a name.
 
-What is not proved: that an address outlives what it points to. An engine must stay inside its
-memory without that.
+Addresses of elements, and copies of channels for alt tables, must not outlive what they are of:
+where they might, it is refused or looked up again (``lifetimes.py``).
+
+What is not proved: that the array of an element is still there when a called function writes its
+result into the element, or when another process ran between the two instructions; what a function
+of a third module returns in the name of one that passed its own result's address on. An engine must
+stay inside its memory without these.
 """
 
 from __future__ import annotations
@@ -47,6 +52,7 @@ from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.learning import after, narrowed
 from llmbol_core.vm.leftover import Leftover
+from llmbol_core.vm.lifetimes import Lifetimes
 from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import Handler, Module
 from llmbol_core.vm.proofs import Proof
@@ -162,7 +168,20 @@ class _Flow:
         evidence.run(steps)
         leftover = Leftover(evidence)
         leftover.run(steps)
+        lifetimes = Lifetimes({step.pc: step for step in steps}, self._follow)
+        lifetimes.run(self._entered())
+        for pc, guards in lifetimes.guards.items():
+            leftover.guards[pc] += guards
         return evidence, leftover
+
+    def _entered(self) -> list[int]:
+        """Return where functions begin, and where they go on after exceptions."""
+        landings = [
+            pc
+            for handler in self.module.handlers
+            for pc in (*(label for _, label in handler.labels), handler.default_pc)
+        ]
+        return [*self.entries, *(pc for pc in landings if pc in self.frames)]
 
     def _follow(self, pc: int) -> list[int]:
         """Return where an instruction leads in its function."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.verifier import verify_module
+from llmbol_core.vm.verifier import prove_module
 from tests.vm.test_verifier import program
 
 TYPES = '\n desc $4,4,(0)\n desc $5,64,"00"\n'
@@ -94,6 +94,16 @@ FORGERIES = [
      "a table that is jumped through would be written at 16"),
     ("movm 40(fp),$8,16(mp)\n goto 36(fp),16(mp)\n a: ret\n word @mp+12,2,a,a",
      "a table that is jumped through would be written at 16"),
+    ("casec 0(mp),8(mp)\n a: ret\n word @mp+8,1,7,7,a,a", "the table has no string at 12(mp)"),
+    # What is used after it may be gone: elements, objects, channels, frames.
+    ("newa $8,$5,32(fp)\n indx 32(fp),40(fp),$1\n movp 4(mp),32(fp)\n movw $7,0(40(fp))\n ret",
+     "what the address at 40(fp) leads to may be gone"),
+    ("new $3,32(fp)\n lea 0(32(fp)),40(fp)\n new $3,32(fp)\n movp 0(mp),4(40(fp))\n ret",
+     "what the address at 40(fp) leads to may be gone"),
+    (("frame $2,40(fp)\n frame $1,44(fp)\n call 40(fp),f\n movp 0(mp),48(44(fp))\n ret\n"
+      " f: ret"), "the frame at 44(fp) was dropped by a call of one made before it"),
+    (("frame $2,40(fp)\n beqw 36(fp),$0,a\n lea 44(fp),16(40(fp))\n a: call 40(fp),f\n ret\n"
+      " f: movp 32(fp),0(16(fp))\n ret"), "it is not sure where the result goes"),
 ]
 # fmt: on
 
@@ -101,7 +111,7 @@ FORGERIES = [
 @pytest.mark.parametrize(("code", "why"), FORGERIES, ids=lambda text: text[:40])
 def test_forgeries_are_refused(code: str, why: str) -> None:
     with pytest.raises(VerifyError) as error:
-        verify_module(program(code + TYPES))
+        prove_module(program(code + TYPES))
     assert why in error.value.why
 
 
@@ -128,4 +138,4 @@ HONEST = [
 
 @pytest.mark.parametrize("code", HONEST, ids=lambda text: text[:40])
 def test_honest_programs_are_accepted(code: str) -> None:
-    verify_module(program(code + TYPES))
+    prove_module(program(code + TYPES))

@@ -91,6 +91,15 @@ def test_what_a_module_cannot_know(tmp_path, code, why):
     assert why in found
 
 
+def test_elements_are_looked_for_where_their_array_was(tmp_path):
+    code = ("newa $1,$6,4(mp)\n indx 4(mp),40(fp),$0\n frame $2,44(fp)\n call 44(fp),f\n"
+            " movw $77,4(40(fp))\n ret\n f: {}\n ret")  # fmt: skip
+    assert "is not there any more" in outcome(
+        tmp_path, a=made(code.format("newa $1,$6,4(mp)"), "A")
+    )
+    assert outcome(tmp_path, a=made(code.format("lena 4(mp),36(fp)"), "A")) == ""
+
+
 def test_tables_of_exported_data_are_kept(tmp_path):
     code = ("self 48(fp)\n movw 0(48(fp)),40(fp)\n movw $1,16(40(fp))\n case $0,8(mp)\n"
             " a: ret\n b: ret")  # fmt: skip
@@ -111,6 +120,8 @@ BETWEEN = [
      "f: newa $1,$4,32(fp)\n movp 32(fp),0(16(fp))\n ret", "lies over a pointer"),
     (CALL.format("lea 32(fp),16(40(fp))", "headp 32(fp),48(fp)"),
      "f: consw $7,32(fp)\n movp 32(fp),0(16(fp))\n ret", "there is no pointer at 0"),
+    (CALL.format("newcw $1,32(40(fp))", ""), "f: recv 32(fp),32(fp)\n ret",
+     "disagree about the pointer at 0"),
     (CALL.format("load 0(mp),$0,32(40(fp))", ""),
      ("f: mframe 32(fp),$1,36(fp)\n movw $1,32(36(fp))\n mcall 36(fp),$1,32(fp)\n ret"),
      "a caller stores 4 bytes at 32, where a pointer is"),
@@ -130,7 +141,12 @@ def test_what_passes_between_modules(tmp_path, caller, called, why):
     assert why in found
 
 
+# A word is sent from 8 of an object of type 3, and received there.
 HONEST = [
+    (CALL.format(PASSED, ""),
+     "f: newcw $1,4(mp)\n send 8(32(fp)),4(mp)\n recv 4(mp),8(32(fp))\n ret"),
+    (CALL.format(f"newcw $1,4(mp)\n {PASSED}\n movp 4(mp),4(32(fp))", ""),
+     "f: send 8(32(fp)),4(32(fp))\n recv 4(32(fp)),8(32(fp))\n ret"),
     (CALL.format(PASSED, ""), "f: movw $7,8(32(fp))\n movp 4(32(fp)),32(fp)\n ret"),
     (CALL.format("movp 32(fp),32(40(fp))", ""),
      "f: beqw 32(fp),$-1,h\n movw 0(32(fp)),36(fp)\n h: ret"),

@@ -18,7 +18,8 @@ from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.heaptypes import TypedArena
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.jit.source import Big, W, Word, external, host, host_word, native, wide
-from llmbol_core.vm.objects import MODULE
+from llmbol_core.vm.jit.values import type_size
+from llmbol_core.vm.objects import ARRAY, MODULE
 from llmbol_core.vm.origins import Use
 
 SIZE, POINTERS, LOCKED = -4, -12, -20
@@ -30,7 +31,7 @@ _MOST = (1 << 31) - 1
 _ROW = 6
 _CELLS = 3
 """Where in a row the last links are that have passed."""
-_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME = 1, 4, 8, 16, 32
+_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME, _PLACE = 1, 4, 8, 16, 32, 64
 
 
 class Wanted(NamedTuple):
@@ -51,7 +52,7 @@ class Wanted(NamedTuple):
 def wanted(guard: Guard) -> Wanted | None:
     """Return what a guard asks for as masks, None if they cannot hold it."""
     kind = KINDS.get(guard.kind, 0)
-    if guard.of in (Of.KIND, Of.LINK):
+    if guard.of in (Of.KIND, Of.LINK, Of.PLACE):
         return Wanted(kind, 1, 0, _MOST, 0, 0)
     if guard.of in (Of.SENT, Of.RECEIVED):
         return _of_channel(guard, kind)
@@ -78,7 +79,7 @@ def _mask(piece: Piece) -> int:
 
 
 def _of_channel(guard: Guard, kind: int) -> Wanted | None:
-    if guard.size < 0:
+    if guard.link.mode is not Mode.NONE:
         return None
     window = sum(_mask(piece) for piece in guard.pieces if piece.offset < FAR)
     return Wanted(kind, ELEMENT_TYPE[guard.of], 0, min(guard.size, FAR), window, _EVERYWHERE)
@@ -164,6 +165,8 @@ def _row(guard: Guard) -> list[int] | None:
     mode, value, base = guard.where
     is_frame = mode in (Mode.FP, Mode.FP_INDIRECT)
     how = is_frame * _FRAME + (mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT)) * _INDIRECT
+    if guard.of is Of.PLACE:
+        return [how | _PLACE, value | base << 32, guard.link.value, 0, 0, 0]
     if guard.of is Of.LINK:
         how |= _LINK | (guard.link.mode is Mode.IMMEDIATE) * _NUMBER
         how |= (guard.link.mode is Mode.FP) * _IN_FRAME
@@ -201,6 +204,17 @@ def known_link(row: Big, handle: Word, number: Word) -> Word:
 
 
 @native
+def leads_into(array: Word, address: Word) -> Word:
+    """Whether an address leads to an element of an array."""
+    if array != NIL and W[array - 12] == MODULE:
+        return 1 if W[array] == address else 0
+    if array == NIL or W[array - 12] != ARRAY:
+        return 0
+    size = wide(W[array]) * wide(type_size(W[array + 4]))
+    return 1 if wide(address - W[array + 12]) < size else 0
+
+
+@native
 def passes(block: Big, fp: Word, mp: Word) -> Word:
     """Whether all guards of an instruction let it run."""
     count, row = host[block + 8], block + 16
@@ -210,20 +224,28 @@ def passes(block: Big, fp: Word, mp: Word) -> Word:
         if how & _INDIRECT:
             start = W[start + host_word[row + 12]]
         ref = W[start + host_word[row + 8]] if start != NIL else NIL
-        if ref != NIL and how & _LINK:
-            if not link_passes(row, ref, fp, mp):
+        if how & _PLACE:
+            if not leads_into(ref, W[fp + host_word[row + 16]]):
                 return 0
-        elif ref != NIL:
-            kind, at = host_word[row + 20], host_word[row + 16]
-            if kind != 0 and W[ref - 12] != kind:
-                return 0
-            if at != 1:
-                least, most = host_word[row + 24], host_word[row + 28]
-                if misfits(W[ref + at], least, most, host[row + 32], host[row + 40]):
-                    return 0
+        elif ref != NIL and not row_passes(row, ref, fp, mp):
+            return 0
         row += _ROW * 8
         count -= 1
     return 1
+
+
+@native
+def row_passes(row: Big, ref: Word, fp: Word, mp: Word) -> Word:
+    """Whether a guard lets an object pass."""
+    if host_word[row] & _LINK:
+        return link_passes(row, ref, fp, mp)
+    kind, at = host_word[row + 20], host_word[row + 16]
+    if kind != 0 and W[ref - 12] != kind:
+        return 0
+    if at == 1:
+        return 1
+    least, most = host_word[row + 24], host_word[row + 28]
+    return 0 if misfits(W[ref + at], least, most, host[row + 32], host[row + 40]) else 1
 
 
 MISFITS = f"""

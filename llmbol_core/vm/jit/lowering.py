@@ -142,6 +142,10 @@ class Lowerer(Ways):
             asked = wanted(guard)
             assert asked is not None
             ref = self.load(self.place(guard.where, "P"), "P")
+            if guard.of is Of.PLACE:
+                address = self.load(self.place(guard.link, "E"), "E")
+                self.must(self.call("leads_into", ref, address))
+                continue
             check, go_on = self.label(), self.label()
             self.branch(self.value(f"icmp eq i32 {ref}, -1"), go_on, check)
             self.begin(check)
