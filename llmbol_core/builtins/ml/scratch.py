@@ -97,6 +97,11 @@ def _resized(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> in
     return 24 * math.prod(max(pair) for pair in zip(x, output, strict=True))
 
 
+def _chosen(output: Shape, shapes: Shapes, attributes: Mapping[str, Any]) -> int:
+    """Two copies of the input, counts and flags; places of the result in int64, and their order."""
+    return 20 * _size(shapes[0]) + 64 * _size(output)
+
+
 _PART, _PATCHES = 1 << 20, 1 << 22
 """Numbers that the definitions of products and of convolutions work on at a time."""
 
@@ -122,6 +127,7 @@ _RULES: dict[str, Rule] = dict.fromkeys(_LITTLE, _little) | {
     "gru":               _gates,
     "rnn_tanh":          _gates,
     "rnn_relu":          _gates,
+    "top_k":             _chosen,
     "linear":            _product,
     "mul_mat":           _product,
     "matmul":            _product,

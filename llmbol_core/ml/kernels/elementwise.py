@@ -12,7 +12,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
-from llmbol_core.ml.kernels.functions import erfc, exp, sigmoid, softplus, tanh
+from llmbol_core.ml.kernels.functions import (
+    ERF_SERIES,
+    erfc,
+    exp,
+    polynomial,
+    sigmoid,
+    softplus,
+    tanh,
+)
 from llmbol_core.ml.kernels.kinds import f32, i32
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ def _leaky(k: Builder, x: Value, a: Value, b: Value) -> Value:
 
 
 def _elu(k: Builder, x: Value, a: Value, b: Value) -> Value:
-    return k.select(x > 0.0, x, _expm1(k, x) * a)
+    return k.select(x < 0.0, _expm1(k, x) * a, x)
 
 
 def _expm1(k: Builder, x: Value) -> Value:
@@ -40,7 +48,7 @@ def _expm1(k: Builder, x: Value) -> Value:
 
 
 def _selu(k: Builder, x: Value, a: Value, b: Value) -> Value:
-    return k.select(x > 0.0, x * 1.0507009873554805, _expm1(k, x) * 1.7580993408473766)
+    return k.select(x < 0.0, _expm1(k, x) * 1.7580993408473766, x * 1.0507009873554805)
 
 
 def _softplus(k: Builder, x: Value, a: Value, b: Value) -> Value:
@@ -49,8 +57,14 @@ def _softplus(k: Builder, x: Value, a: Value, b: Value) -> Value:
 
 
 def _gelu_tanh(k: Builder, x: Value, a: Value, b: Value) -> Value:
+    # (1 + tanh(u)) / 2 is the sigmoid of 2u, which loses nothing where it is small.
     inner = (x + x * x * x * 0.044715) * _SQRT_2_PI
-    return x * 0.5 * (tanh(k, inner) + 1.0)
+    return x * sigmoid(k, inner + inner)
+
+
+def _erf(k: Builder, x: Value, a: Value, b: Value) -> Value:
+    near = x * polynomial(k, x * x, ERF_SERIES)
+    return k.select(k.abs(x) < 0.5, near, 1.0 - erfc(k, x))
 
 
 def _between(k: Builder, x: Value, low: float, high: float) -> Value:
@@ -95,7 +109,7 @@ UNARY: dict[str, tuple[Unary, tuple[str, ...]]] = {
     "sigmoid":      (lambda k, x, a, b: sigmoid(k, x),                         ()),
     "relu":         (lambda k, x, a, b: k.select(x < 0.0, k.value(0.0, f32, x.lanes), x), ()),
     "relu6":        (lambda k, x, a, b: _between(k, x, 0.0, 6.0),              ()),
-    "erf":          (lambda k, x, a, b: 1.0 - erfc(k, x),                      ()),
+    "erf":          (_erf,                                                     ()),
     "gelu":         (lambda k, x, a, b: x * 0.5 * erfc(k, x * -_SQRT_HALF),    ()),
     "gelu_tanh":    (_gelu_tanh,                                               ()),
     "silu":         (lambda k, x, a, b: x * sigmoid(k, x),                     ()),

@@ -11,10 +11,10 @@ import numpy as np
 
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.sliding import Axis, Box, shifts
-from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, contiguous, op, sample
-from llmbol_core.ml.ops.tiles import product
+from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, op, sample
+from llmbol_core.ml.ops.tiles import product_with_columns
 
-_WINDOWS = 1 << 22
+_WINDOWS = 1 << 20
 """How many numbers of windows are laid out at a time."""
 
 
@@ -87,23 +87,36 @@ def windows_as_rows(x: Array, axes: list[Axis], box: Box) -> Array:
     return columns
 
 
+def _windows_as_columns(x: Array, axes: list[Axis], box: Box) -> Array:
+    """Return the windows of a box as [C, kernel positions, N, windows], x as [C, N, positions]."""
+    counts = [stop - start for start, stop in box]
+    kernel = [axis.kernel for axis in axes]
+    columns = np.zeros((len(x), *kernel, x.shape[1], *counts), x.dtype)
+    for place, windows, sources in shifts(axes, box):
+        columns[(slice(None), *place, slice(None), *windows)] = x[(slice(None),) * 2 + sources]
+    return columns
+
+
 def _convolve(x: Array, weight: Array, bias: Array | None, out: Out, **attributes: Any) -> Array:
     groups, axes = attributes["groups"], _axes(x.shape, weight.shape, **attributes)
-    output = np.empty((len(x), *(axis.outputs for axis in axes), len(weight)), x.dtype)
-    last = np.moveaxis(x, 1, -1)
+    counts = tuple(axis.outputs for axis in axes)
+    output = np.empty((len(x), len(weight), *counts), x.dtype) if out is None else out
+    first = x.swapaxes(0, 1)
     for group in range(groups):
         made = slice(group * len(weight) // groups, (group + 1) * len(weight) // groups)
         channels = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
         matrix = weight[made].reshape(made.stop - made.start, math.prod(weight.shape[1:]))
         limit = max(1, _WINDOWS // max(1, matrix.shape[1]))
-        for (start, stop), *box in _blocks(output.shape[:-1], limit):
-            columns = windows_as_rows(last[start:stop, ..., channels], axes, box)
-            rows = columns.reshape(math.prod(columns.shape[: 1 + len(axes)]), matrix.shape[1])
-            place = (slice(start, stop), *(slice(*ends) for ends in box), made)
-            output[place] = product(rows, matrix.T).reshape(output[place].shape)
+        for (start, stop), *box in _blocks((len(x), *counts), limit):
+            columns = _windows_as_columns(first[channels, start:stop], axes, box)
+            width = math.prod(columns.shape[1 + len(axes) :])
+            products = product_with_columns(matrix, columns.reshape(matrix.shape[1], width))
+            shape = (len(matrix), stop - start, *(end - begin for begin, end in box))
+            place = (slice(start, stop), made, *(slice(*ends) for ends in box))
+            output[place] = products.reshape(shape).swapaxes(0, 1)
     if bias is not None:
-        output += bias
-    return contiguous(np.moveaxis(output, -1, 1), out)
+        output += bias.reshape(-1, *(1,) * len(axes))
+    return output
 
 
 def _conv_gradient(

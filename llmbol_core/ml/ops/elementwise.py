@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
@@ -24,6 +25,10 @@ from llmbol_core.ml.ops.table import (
 _SQRT_HALF = 0.7071067811865476
 _SQRT_2_PI = 0.7978845608028654
 _SQRT_PI_INVERSE = 0.5641895835477563
+_ERF_SERIES = tuple(
+    2 * _SQRT_PI_INVERSE * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(9, -1, -1)
+)
+"""Taylor's series of erf(x) / x in powers of x squared."""
 
 
 def _sigmoid(x: Array, out: Out = None) -> Array:
@@ -53,6 +58,16 @@ def _erfc(x: Array) -> Array:
         total = total * t + c
     tail = t * np.exp(total - z * z)
     result: Array = np.where(x >= 0, tail, 2 - tail).astype(x.dtype)
+    return result
+
+
+def _erf(x: Array) -> Array:
+    """Return the error function; near 0 by its series, where 1 - erfc(x) would lose digits."""
+    z = np.square(x)
+    near = np.full_like(x, _ERF_SERIES[0])
+    for c in _ERF_SERIES[1:]:
+        near = near * z + x.dtype.type(c)
+    result: Array = np.where(np.abs(x) < 0.5, x * near, 1 - _erfc(x))
     return result
 
 
@@ -143,7 +158,7 @@ _UNARY: tuple[tuple[str, Function, Slope, int, tuple[float, float], str], ...] =
     ("relu6",    _relu6,                       lambda x, y: _between(x, 0, 6), 2, (-2, 8), "Limit values to 0 ... 6."),
     ("gelu",     lambda x: 0.5 * x * _erfc(-x * _SQRT_HALF), _gelu_slope,     25, (-3, 3), "Multiply by the normal distribution function."),
     ("gelu_tanh", _gelu_tanh,                  _gelu_tanh_slope,              18, (-3, 3), "Approximate gelu by a hyperbolic tangent."),
-    ("erf",      lambda x: 1 - _erfc(x),       lambda x, y: 2 * _SQRT_PI_INVERSE * np.exp(-x * x), 24, (-3, 3), "Return the error function."),
+    ("erf",      _erf,                         lambda x, y: 2 * _SQRT_PI_INVERSE * np.exp(-x * x), 24, (-3, 3), "Return the error function."),
     ("silu",     _silu,                        _silu_slope,                   11, (-3, 3), "Multiply by the sigmoid."),
     ("mish",     lambda x: x * np.tanh(_softplus(x)), _mish_slope,            30, (-3, 3), "Multiply by tanh of softplus."),
     ("log_sigmoid", lambda x: -_softplus(-x),  lambda x, y: _sigmoid(-x),     20, (-3, 3), "Return the logarithm of the sigmoid."),

@@ -123,5 +123,14 @@ def _top_k_shape(x: Shape, k: int) -> Shape:
 
 @op(_top_k_shape, per_input(16), sample((3, 5), k=2), dtype=I32)
 def top_k(x: Array, k: int) -> Array:
-    """Return where the k greatest values of each row lie, greatest first."""
-    return np.argsort(-x, axis=-1, kind="stable")[..., :k].astype(np.int32)
+    """Return where the k greatest values of each row lie, greatest first, equals as they stand."""
+    turned = -x
+    last = np.partition(turned, k - 1, axis=-1)[..., k - 1 : k]
+    if np.isnan(last).any():  # they come last, and equal nothing
+        return np.argsort(turned, axis=-1, kind="stable")[..., :k].astype(np.int32)
+    better, equal = turned < last, turned == last
+    wanted = k - better.sum(axis=-1, keepdims=True)
+    chosen = better | (equal & (equal.cumsum(axis=-1, dtype=np.int32) <= wanted))
+    places = (np.flatnonzero(chosen) % x.shape[-1]).reshape(*x.shape[:-1], k)
+    order = np.take_along_axis(turned, places, -1).argsort(axis=-1, kind="stable")
+    return np.take_along_axis(places, order, -1).astype(np.int32)

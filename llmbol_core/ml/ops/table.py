@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.dtypes import F32, I32, StorageType
+from llmbol_core.ml.ops.quick import by_kernel
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Shape, Tensor
 
@@ -85,9 +86,12 @@ class Op:
     shape: Callable[..., Shape]
     """From the shapes of the inputs, None for those left out, and attributes; may raise."""
     run: Callable[..., Array]
-    """The definition, on NumPy arrays: same inputs, same bits; float64 in gives float64 out."""
+    """On NumPy arrays: same inputs, same bits; float64 in gives float64 out.
+
+    Kernels do what they are faster at; their results differ by rounding.
+    """
     definition: Callable[..., Array]
-    """The same, for callers that have silenced NumPy's warnings themselves."""
+    """What it means, in NumPy, for callers that have silenced NumPy's warnings themselves."""
     gradient: Callable[..., tuple[Array | None, ...]] | None
     """From output gradient, output, inputs and attributes to one gradient for each input."""
     flops: Callable[..., int]
@@ -213,7 +217,7 @@ def op(
             ),
             dtype=dtype,
             shape=shape,
-            run=_silently(function) if short is None else _at_once(short, _silently(function)),
+            run=_run(name or function.__name__, _silently(function), short),
             short=short,
             definition=function,
             gradient=gradient and _silently(gradient),
@@ -230,6 +234,12 @@ def op(
 
 _VALUES = ("Array", "Weights", "Indices")
 _KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "Ints": tuple}
+
+
+def _run(
+    name: str, slow: Callable[..., Array], short: Callable[[], Short] | None
+) -> Callable[..., Array]:
+    return by_kernel(name, slow) if short is None else _at_once(short, slow)
 
 
 def _at_once(short: Callable[[], Short], slow: Callable[..., Array]) -> Callable[..., Array]:
