@@ -122,7 +122,7 @@ class _Plan:
             weights.panels,
             *(weights.data, *given, None, None),
             *(weights.blocks, batch, weights.rows, weights.rows),
-            chunk=_share(weights.panels, work, threads),
+            chunk=_share(weights.panels, work, threads, 4 if batch == 1 else 8),
         )
         self._bias = 1 + len(given)
         self._program = Program([self._first, self._second])
@@ -150,11 +150,14 @@ def _activations(
     return quantizing.operation(blocks, None, *given, *numbers, chunk=chunk), given
 
 
-def _share(items: int, nanoseconds: float, threads: int) -> int:
-    """Return how many items a thread takes at a time; 0 is all of them."""
+def _share(items: int, nanoseconds: float, threads: int, times: int = 8) -> int:
+    """Return how many items a thread takes at a time, some times over; 0 is all of them.
+
+    Memory is read best in long runs, and threads are busy alike the more often they take some.
+    """
     if threads == 1 or items * nanoseconds < 12_000:
         return 0
-    return max(1, int(6_000 / nanoseconds), items // (8 * threads))
+    return max(1, int(6_000 / nanoseconds), items // (times * threads))
 
 
 def packed_weights(tensor: Tensor) -> PackedWeights | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
 from llmbol_core.ml.kernels.forms import BLOCK, CELL, FIFTH, FORMS, GROUPS, ROWS, Form
-from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, i64, u8, u16, u32, u64
+from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, u8, u16, u32, u64
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -47,10 +47,6 @@ class _Place(NamedTuple):
         return self.group * ROWS + self.part * lanes
 
 
-_WHOLE = [_Place(0, 0), _Place(1, 0)]
-"""All rows of a panel, if vectors are as long as a group."""
-
-
 class _Work(NamedTuple):
     """The parameters as values."""
 
@@ -72,12 +68,8 @@ def _author(form: Form) -> Author:
 
     def write(k: Builder, *parameters: Pointer | Value) -> None:
         work = _Work(*parameters)  # type: ignore[arg-type]
-        begin = k.variable(k.begin)
-        if k.lanes == ROWS:
-            with k.when(work.columns.equals(1)):
-                begin.value = _pairs(k, form, work)
         for first, last in runs(k, work.columns):
-            for panel in k.range(begin.value, k.end):
+            for panel in k.items():
                 _columns(k, form, work, panel, first, last)
 
     return write
@@ -91,19 +83,6 @@ def runs(k: Builder, columns: Value) -> Iterator[tuple[Value, Value]]:
         yield first, k.min(first + length, columns)
 
 
-def _pairs(k: Builder, form: Form, work: _Work) -> Value:
-    """Compute one column of pairs of panels, and return the number of the first one left.
-
-    Memory is read fastest in two streams without gaps: one of the first half of all panels, one of
-    the second half.
-    """
-    half = (k.end - k.begin) // 2
-    middle = k.begin + half
-    for panel in k.range(k.begin, middle):
-        _tile(k, form, work, [panel, panel + half], _WHOLE, k.zeros(i64), 1)
-    return middle + half
-
-
 def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, last: Value) -> None:
     """Compute all columns of a panel, as many at a time as registers hold."""
     parts = ROWS // k.lanes
@@ -113,7 +92,7 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
             stop = last - (last - start.value) % count
             for column in k.range(start.value, stop, count):
                 ahead = (column - first) // count if count == TILES[0] else None
-                _tile(k, form, work, [panel], _WHOLE, column, count, ahead)
+                _tile(k, form, work, panel, [_Place(0, 0), _Place(1, 0)], column, count, ahead)
             start.value = stop
         return
     # There are fewer registers, of shorter vectors; products of signed bytes need more of them.
@@ -124,53 +103,50 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
             for number in k.range(GROUPS * parts // high):
                 group, part = number * high // parts, number * high % parts
                 few = [_Place(group, part + i) for i in range(high)]
-                _tile(k, form, work, [panel], few, column, count)
+                _tile(k, form, work, panel, few, column, count)
         start.value = stop
     places = [_Place(group, part) for group in range(GROUPS) for part in range(parts)]
     for column in k.range(start.value, last):
         for first_of_four in range(0, len(places), 4):
             few = places[first_of_four : first_of_four + 4]
-            _tile(k, form, work, [panel], few, column, 1)
+            _tile(k, form, work, panel, few, column, 1)
 
 
 def _tile(
     k: Builder,
     form: Form,
     work: _Work,
-    panels: Sequence[Value],
+    panel: Value,
     places: Sequence[_Place],
     column: Value,
     count: int,
     ahead: Value | None = None,
 ) -> None:
-    """Compute some rows of each panel by some columns, with all sums in registers.
+    """Compute some rows by some columns, with all sums in registers.
 
     ``ahead`` is which share of the next panel to ask for meanwhile.
     """
     lanes = k.lanes
-    zero = k.zeros(f32, lanes)
-    sums = [[[k.variable(zero) for _ in range(count)] for _ in places] for _ in panels]
+    sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(count)] for _ in places]
     lines = [(column + c) * work.blocks for c in range(count)]
     levels = [work.levels.at(line * BLOCK) for line in lines]
-    streams = [work.packed.at(panel * work.blocks * form.unit) for panel in panels]
+    stream = work.packed.at(panel * work.blocks * form.unit)
     for block in k.range(work.blocks):
+        unit = stream.at(block * form.unit)
+        if ahead is not None:
+            _fetch(form, stream.at(work.blocks * form.unit), ahead * work.blocks + block)
         starts = [k.zeros(i32, lanes) for _ in lines]
         if form.shift(k.target):
             starts = [work.start.splat(line + block, lanes) for line in lines]
         given = [level.at(block * BLOCK) for level in levels]
+        dots = _dots(k, form, unit, places, given, starts)
         at = [line + block for line in lines]
-        for stream, rows in zip(streams, sums, strict=True):
-            unit = stream.at(block * form.unit)
-            if ahead is not None:
-                _fetch(form, stream.at(work.blocks * form.unit), ahead * work.blocks + block)
-            dots = _dots(k, form, unit, places, given, starts)
-            for place, row, totals in zip(places, dots, rows, strict=True):
-                _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
-    for panel, rows in zip(panels, sums, strict=True):
-        for place, totals in zip(places, rows, strict=True):
-            first = panel * (ROWS * GROUPS) + place.row(lanes)
-            values = [total.value for total in totals]
-            finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
+        for place, row, totals in zip(places, dots, sums, strict=True):
+            _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
+    for place, totals in zip(places, sums, strict=True):
+        first = panel * (ROWS * GROUPS) + place.row(lanes)
+        values = [total.value for total in totals]
+        finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
 
 
 def _fetch(form: Form, panel: Pointer, step: Value) -> None:
@@ -178,6 +154,15 @@ def _fetch(form: Form, panel: Pointer, step: Value) -> None:
     count = -(-form.unit * TILES[0] // (CELL * MANY))
     for line in range(count):
         panel.prefetch(step * (count * CELL) + line * CELL, level=2)
+
+
+def _ask(form: Form, unit: Pointer, j: Value | int) -> None:
+    """Ask for what comes later, where cells j are now; it is used once.
+
+    Every second line brings its neighbour, which is enough unless numbers are unpacked meanwhile.
+    """
+    for line in range(0, GROUPS * CELL, GROUPS * CELL if form.cells == "bytes" else CELL):
+        unit.prefetch(j * (GROUPS * CELL) + (_AHEAD + form.head + line), level=0)
 
 
 def _add_scaled(
@@ -246,8 +231,7 @@ def _dots(
     unrolls = has_many or (whole and len(levels) > 1)
     for j in range(count) if unrolls else k.range(count):
         if len(levels) == 1:
-            # What comes later is asked for in time, as two lines together: it is used once.
-            unit.prefetch(j * (GROUPS * CELL) + (_AHEAD + form.head), level=0)
+            _ask(form, unit, j)
         elif unrolls and len(levels) < (TILES[0] if has_many else ROWS):
             k.in_order()
         weights = [_weights(k, form, unit, place, j) for place in places]
