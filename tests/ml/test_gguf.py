@@ -205,6 +205,8 @@ def test_string_arrays_behave_as_sequences():
     words = gguf.read_buffer(as_bytes()).metadata["a.words"]
     assert isinstance(words, gguf.StringArray)
     assert words == ["", "é", "<|end|>"]
+    assert words != ["", "é", "<|end"]
+    assert words != 3
     assert words[-1] == "<|end|>"
     assert words[:2] == ["", "é"]
     assert words.raw(1) == "é".encode()
