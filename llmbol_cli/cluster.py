@@ -59,7 +59,7 @@ def start(
     from llmbol_core.distributed.strategies import DEFAULT
 
     local = local_nodes(nodes, words(capabilities), threads) if nodes else []
-    policy = strategy or DEFAULT, retries
+    policy = DEFAULT if strategy is None else strategy, retries
     config = Config(tuple(local), *policy, listen=listen, keep=duration(keep))
     state = StateDirectory.default()
     if foreground:

@@ -84,6 +84,9 @@ def test_misuse_is_told_in_one_line(tmp_path):
     assert (ended.returncode, ended.stderr) == (
         1, "error: unknown strategy 'least-laoded' (did you mean 'least-loaded'?)\n",
     )  # fmt: skip
+    ended = cluster(str(tmp_path / "s"), "start", "--strategy", "")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: unknown strategy '': expected one of round-robin, ")
     for words, why in (("a b", "'a b' is no name"), (" ,", "nodes without a capability")):
         ended = cluster(str(tmp_path / "s"), "start", "--capabilities", words)
         assert ended.returncode == 1
