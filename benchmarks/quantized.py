@@ -31,6 +31,7 @@ SIZE = 4096
 COPIES = 40
 """Different matrices of that size are more than any cache holds."""
 TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+K_TYPES = ("Q4_K", "Q5_K", "Q6_K")
 
 GROUP = Group("reading", __file__)
 STRIDE = 1024
@@ -75,7 +76,7 @@ def vectors() -> Iterator[Row]:
     peer, threads = ggml(), thread_count()
     places = (("L2", 768, 2048, 1), ("L3", SIZE, SIZE, 1), ("memory", SIZE, SIZE, COPIES))
     for place, rows, columns, count in places:
-        for name in TYPES if count == 1 else TYPES[:2]:
+        for name in (*TYPES, *K_TYPES) if count == 1 else TYPES[:2]:
             weights = matrices(name, rows, columns, count)
             x = np.random.default_rng(1).normal(size=(1, columns)).astype(np.float32)
             ours = partial(product, weights, x, np.empty((1, rows), np.float32))
@@ -97,7 +98,7 @@ def vectors() -> Iterator[Row]:
 def batches() -> Iterator[Row]:
     """Matrix times batch, in billions of operations a second."""
     peer, threads = ggml(), thread_count()
-    for name in TYPES:
+    for name in (*TYPES, *K_TYPES):
         weights = matrices(name, SIZE, SIZE, 1)
         for batch, goal in ((8, 1.7), (64, 3.0), (512, 3.0)):
             x = np.random.default_rng(1).normal(size=(batch, SIZE)).astype(np.float32)
@@ -133,7 +134,7 @@ def conversions() -> Iterator[Row]:
             least=1.0,
         )  # fmt: skip
     part = x[:512]
-    for name in ("Q4_K", "Q5_K", "Q6_K"):
+    for name in K_TYPES:
         room = np.empty_like(quantize(part, name).data)
         row = peer and peer.row_function(f"quantize_row_{name.lower().replace('k', 'K')}_ref")
         theirs = row and partial(row, part.ctypes.data, room.ctypes.data, part.size)
