@@ -14,7 +14,7 @@ from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.machine import InfernoVM
 from tests.vm.objects import DATA_DIRECTORY
 
-CALLS = (DATA_DIRECTORY / "calls.dis").read_bytes()
+CALLS = (DATA_DIRECTORY / "limbo/calls.dis").read_bytes()
 
 
 @pytest.fixture
