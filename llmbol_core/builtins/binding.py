@@ -42,6 +42,7 @@ from llmbol_core.vm.host import (
     HostModule,
     HostResult,
     Sleep,
+    Turn,
     Until,
     Work,
 )
@@ -318,8 +319,8 @@ def settle(result: Any, finish: Callable[[Any], None]) -> HostResult:
     if isinstance(result, Exchange | Until):
         following = result.then
         return result._replace(then=lambda: settle(following(), finish))
-    if isinstance(result, Sleep):
-        finish(0)
+    if isinstance(result, Sleep | Turn):
+        finish(result.value if isinstance(result, Turn) else 0)
         return result
     finish(result)
     return None

@@ -43,13 +43,13 @@ def encode_utf8(text: str) -> bytes:
         return "".join(rune_to_char(ord(char)) for char in text).encode()
 
 
-@declare("print: fn(s: string, *): int", failure=-1)
+@declare("print: fn(s: string, *): int", failure=-1, turns=True)
 def print_(call: HostCall, template: str, arguments: VarArguments) -> sysfile.Transfer:
     """Write formatted text to standard output; return the number of bytes."""
     return fprint(call, STANDARD_OUTPUT, template, arguments)
 
 
-@declare("fprint: fn(fd: ref FD, s: string, *): int", failure=-1)
+@declare("fprint: fn(fd: ref FD, s: string, *): int", failure=-1, turns=True)
 def fprint(call: HostCall, number: int, template: str, arguments: VarArguments) -> sysfile.Transfer:
     """Write formatted text to a file; return the number of bytes."""
     data = encode_utf8(_formatted(call, template, arguments))

@@ -14,7 +14,7 @@ from typing import Any
 from llmbol_core.builtins.binding import Binding, Implementation, Pending
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Descriptors, Environment
-from llmbol_core.vm.host import Exchange, HostCall, Until
+from llmbol_core.vm.host import Exchange, HostCall, Sleep, Turn, Until
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
@@ -56,6 +56,7 @@ binding = Binding(
 )
 
 NO_DESCRIPTOR = -1
+_WAITING = (Pending, Exchange, Until, Sleep)
 _FD = TypeDescriptor(-1, 4)
 
 
@@ -101,10 +102,13 @@ def hold(call: HostCall, file: OpenFile) -> HeldDescriptor:
     return held
 
 
-def declare(declaration: str, failure: Any) -> Callable[[Implementation], Implementation]:
+def declare(
+    declaration: str, failure: Any, turns: bool = False
+) -> Callable[[Implementation], Implementation]:
     """Bind a function of $Sys; when it raises FileFault it returns ``failure``.
 
-    The fault's text becomes the error string of the process.
+    The fault's text becomes the error string of the process. Inferno lets other processes run while
+    one is about files: with ``turns`` those that are ready run before the caller goes on.
     """
 
     def bind(implementation: Implementation) -> Implementation:
@@ -114,10 +118,12 @@ def declare(declaration: str, failure: Any) -> Callable[[Implementation], Implem
                 return failure
 
             try:
-                result = implementation(call, *arguments)
+                result = _guard(implementation(call, *arguments), fail)
             except FileFault as fault:
-                return fail(fault)
-            return _guard(result, fail)
+                result = fail(fault)
+            if turns and call.machine.scheduler.has_ready and not isinstance(result, _WAITING):
+                return Turn(result)
+            return result
 
         binding.function(declaration)(guarded)
         return implementation

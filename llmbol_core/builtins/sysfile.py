@@ -8,7 +8,7 @@ are done when it is ready. Those of several steps are generators.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, cast
 
 from llmbol_core.builtins.binding import Implementation, Pending
@@ -39,6 +39,9 @@ _MOST_AT_ONCE = 1 << 20
 """Bytes that ``stream`` takes at once, however many it is asked to."""
 
 
+turning = partial(declare, turns=True)
+
+
 def _file(call: HostCall, number: int) -> OpenFile:
     return environment(call).descriptors[number]
 
@@ -62,33 +65,33 @@ def by_name(function: Implementation) -> Implementation:
 # Opening and closing
 
 
-@declare("open: fn(s: string, mode: int): ref FD", failure=None)
+@turning("open: fn(s: string, mode: int): ref FD", failure=None)
 @by_name
 def open_(call: HostCall, name: str, mode: int) -> HeldDescriptor:
     """Open a file."""
     return hold(call, environment(call).namespace.open(name, mode))
 
 
-@declare("create: fn(s: string, mode, perm: int): ref FD", failure=None)
+@turning("create: fn(s: string, mode, perm: int): ref FD", failure=None)
 @by_name
 def create(call: HostCall, name: str, mode: int, permission: int) -> HeldDescriptor:
     """Create a file or directory, or truncate a file."""
     return hold(call, environment(call).namespace.create(name, mode, permission))
 
 
-@declare("fildes: fn(fd: int): ref FD", failure=None)
+@turning("fildes: fn(fd: int): ref FD", failure=None)
 def fildes(call: HostCall, number: int) -> HeldDescriptor:
     """Return a descriptor of its own for what a number stands for."""
     return hold(call, _file(call, number))
 
 
-@declare("dup: fn(old, new: int): int", failure=-1)
+@turning("dup: fn(old, new: int): int", failure=-1)
 def dup(call: HostCall, old: int, new: int) -> int:
     """Let another number, the first free one for -1, stand for the same file."""
     return environment(call).descriptors.add(_file(call, old), new)
 
 
-@declare("pipe: fn(fds: array of ref FD): int", failure=-1)
+@turning("pipe: fn(fds: array of ref FD): int", failure=-1)
 def pipe(call: HostCall, array: int) -> int:
     """Put both ends of a new pipe into an array."""
     heap = call.heap
@@ -105,7 +108,7 @@ def pipe(call: HostCall, array: int) -> int:
 # Reading and writing
 
 
-@declare("read: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
+@turning("read: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
 def read(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Transfer:
     """Read at most so many bytes; 0 at the end of the file."""
     if buffer is None or count < 0:
@@ -113,7 +116,7 @@ def read(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Tran
     return _read(call, _file(call, number), buffer[:count], None)
 
 
-@declare("pread: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
+@turning("pread: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
 def pread(call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int) -> Transfer:
     """Read at an offset."""
     if buffer is None or count < 0:
@@ -121,7 +124,7 @@ def pread(call: HostCall, number: int, buffer: Buffer | None, count: int, offset
     return _read(call, _file(call, number), buffer[:count], offset)
 
 
-@declare("readn: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
+@turning("readn: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
 def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Transfer:
     """Read until there are so many bytes or the file ends."""
     if buffer is None or count < 0:
@@ -189,7 +192,7 @@ def drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Transf
     return wish._replace(then=then)
 
 
-@declare("write: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
+@turning("write: fn(fd: ref FD, buf: array of byte, n: int): int", failure=-1)
 def write(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Transfer:
     """Write so many bytes."""
     if buffer is None or count < 0:
@@ -197,7 +200,7 @@ def write(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Tra
     return write_bytes(call, _file(call, number), bytes(buffer[:count]))
 
 
-@declare("pwrite: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
+@turning("pwrite: fn(fd: ref FD, buf: array of byte, n: int, off: big): int", failure=-1)
 def pwrite(call: HostCall, number: int, buffer: Buffer | None, count: int, offset: int) -> Transfer:
     """Write at an offset."""
     if buffer is None or count < 0:
@@ -216,13 +219,13 @@ def write_bytes(call: HostCall, file: OpenFile, data: bytes, offset: int | None 
     return Pending(lambda: file.write(data, offset), int)
 
 
-@declare("seek: fn(fd: ref FD, off: big, start: int): big", failure=-1)
+@turning("seek: fn(fd: ref FD, off: big, start: int): big", failure=-1)
 def seek(call: HostCall, number: int, offset: int, start: int) -> int:
     """Move to an offset from the start, from here or from the end."""
     return _file(call, number).seek(offset, start)
 
 
-@declare("stream: fn(src, dst: ref FD, bufsiz: int): int", failure=0)
+@turning("stream: fn(src, dst: ref FD, bufsiz: int): int", failure=0)
 def stream(call: HostCall, source: int, target: int, size: int) -> Transfer:
     """Copy one file to another until the source ends; return the number of bytes."""
     taken, given = _file(call, source), _file(call, target)
@@ -246,20 +249,20 @@ def stream(call: HostCall, source: int, target: int, size: int) -> Transfer:
 # What files are
 
 
-@declare("stat: fn(s: string): (int, Dir)", failure=(-1,))
+@turning("stat: fn(s: string): (int, Dir)", failure=(-1,))
 @by_name
 def stat(call: HostCall, name: str) -> tuple[int, Sequence[Any]]:
     """Describe a file by name."""
     return 0, dir_fields(environment(call).namespace.stat(name))
 
 
-@declare("fstat: fn(fd: ref FD): (int, Dir)", failure=(-1,))
+@turning("fstat: fn(fd: ref FD): (int, Dir)", failure=(-1,))
 def fstat(call: HostCall, number: int) -> tuple[int, Sequence[Any]]:
     """Describe an open file."""
     return 0, dir_fields(_file(call, number).stat())
 
 
-@declare("wstat: fn(s: string, d: Dir): int", failure=-1)
+@turning("wstat: fn(s: string, d: Dir): int", failure=-1)
 @by_name
 def wstat(call: HostCall, name: str, fields: tuple[Any, ...]) -> int:
     """Change what a file's entry says, by name."""
@@ -267,7 +270,7 @@ def wstat(call: HostCall, name: str, fields: tuple[Any, ...]) -> int:
     return 0
 
 
-@declare("fwstat: fn(fd: ref FD, d: Dir): int", failure=-1)
+@turning("fwstat: fn(fd: ref FD, d: Dir): int", failure=-1)
 def fwstat(call: HostCall, number: int, fields: tuple[Any, ...]) -> int:
     """Change what the entry of an open file says."""
     file, entry = _file(call, number), dir_entry(fields)
@@ -277,20 +280,20 @@ def fwstat(call: HostCall, number: int, fields: tuple[Any, ...]) -> int:
     return 0
 
 
-@declare("dirread: fn(fd: ref FD): (int, array of Dir)", failure=(-1, None))
+@turning("dirread: fn(fd: ref FD): (int, array of Dir)", failure=(-1, None))
 def dirread(call: HostCall, number: int) -> tuple[int, Sequence[Any] | None]:
     """Return the next entries of a directory."""
     found = [dir_fields(entry) for entry in _file(call, number).entries()]
     return len(found), found or None
 
 
-@declare("fd2path: fn(fd: ref FD): string", failure="")
+@turning("fd2path: fn(fd: ref FD): string", failure="")
 def fd2path(call: HostCall, number: int) -> str:
     """Return the path an open file was opened by."""
     return _named(call, number)
 
 
-@declare("iounit: fn(fd: ref FD): int", failure=0)
+@turning("iounit: fn(fd: ref FD): int", failure=0)
 def iounit(call: HostCall, number: int) -> int:
     """Return how much is read or written in one piece; 0 says that nobody cares."""
     _file(call, number)
@@ -300,7 +303,7 @@ def iounit(call: HostCall, number: int) -> int:
 # The tree
 
 
-@declare("remove: fn(s: string): int", failure=-1)
+@turning("remove: fn(s: string): int", failure=-1)
 @by_name
 def remove(call: HostCall, name: str) -> int:
     """Remove a file or an empty directory."""
@@ -308,7 +311,7 @@ def remove(call: HostCall, name: str) -> int:
     return 0
 
 
-@declare("chdir: fn(path: string): int", failure=-1)
+@turning("chdir: fn(path: string): int", failure=-1)
 @by_name
 def chdir(call: HostCall, path: str) -> int:
     """Change the directory that names begin from, for the whole group."""
@@ -316,7 +319,7 @@ def chdir(call: HostCall, path: str) -> int:
     return 0
 
 
-@declare("bind: fn(s, on: string, flags: int): int", failure=-1)
+@turning("bind: fn(s, on: string, flags: int): int", failure=-1)
 @by_name
 def bind(call: HostCall, source: str, target: str, flags: int) -> int:
     """Show one directory in the place of another, or with it.
@@ -330,7 +333,7 @@ def bind(call: HostCall, source: str, target: str, flags: int) -> int:
     return 1
 
 
-@declare("unmount: fn(s1: string, s2: string): int", failure=-1)
+@turning("unmount: fn(s1: string, s2: string): int", failure=-1)
 @by_name
 def unmount(call: HostCall, source: str, target: str) -> int:
     """Undo a bind."""
@@ -338,7 +341,7 @@ def unmount(call: HostCall, source: str, target: str) -> int:
     return 0
 
 
-@declare(
+@turning(
     "mount: fn(fd: ref FD, afd: ref FD, on: string, flags: int, spec: string): int", failure=-1
 )
 def mount(call: HostCall, number: int, auth: int, on: str, flags: int, spec: str) -> int:
@@ -347,7 +350,7 @@ def mount(call: HostCall, number: int, auth: int, on: str, flags: int, spec: str
     raise FileFault("mount/attach disallowed")
 
 
-@declare("file2chan: fn(dir, file: string): ref FileIO", failure=None)
+@turning("file2chan: fn(dir, file: string): ref FileIO", failure=None)
 def file2chan(call: HostCall, directory: str, name: str) -> int:
     """Make a file that the program itself answers for, over the channels of a FileIO."""
     if not name or "/" in name:

@@ -41,6 +41,12 @@ class Sleep(NamedTuple):
     seconds: float
 
 
+class Turn(NamedTuple):
+    """The function is done, and gives this value; the others that are ready run first."""
+
+    value: Any
+
+
 class Work(NamedTuple):
     """The process waits for something that takes its time; others run meanwhile.
 
@@ -86,7 +92,7 @@ class Session(ExitStack):
         self.holders: set[str] = set()
 
 
-Wish = Sleep | Work | Until | Exchange
+Wish = Sleep | Turn | Work | Until | Exchange
 HostResult = Wish | None
 
 

@@ -19,7 +19,7 @@ from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.channels import Offer
-from llmbol_core.vm.host import Exchange, HostResult, Sleep, Until, Wish, Work
+from llmbol_core.vm.host import Exchange, HostResult, Sleep, Turn, Until, Wish, Work
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.process import Process
 
@@ -82,6 +82,11 @@ class Scheduler:
         self._tidies_from = 0.0
         self._done: _Done = queue.SimpleQueue()
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether another process than the one that runs could run."""
+        return bool(self._ready)
+
     def add(self, process: Process) -> None:
         """Take in a new process, behind the others."""
         self.processes[process.pid] = process
@@ -132,6 +137,8 @@ class Scheduler:
 
             if self._engine.channels.communicate(process, offer, go_on):
                 go_on()
+        elif isinstance(wish, Turn):
+            self._go_on(process, lambda: None, finish)
         elif isinstance(wish, Sleep):
             self._sleeps += 1
             until = time.monotonic() + wish.seconds

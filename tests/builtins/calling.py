@@ -15,6 +15,8 @@ from llmbol_core.vm.objects import STACK, Heap
 class Machine:
     """What the functions know of a machine."""
 
+    scheduler = SimpleNamespace(has_ready=False)
+
 
 class Caller:
     """One process that calls a built-in module."""

@@ -11,7 +11,7 @@ from llmbol_core.vm.environment import OUTPUTS
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.hostformat import formatted, least
-from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, Machine, State
+from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, YIELDS, Machine, State
 from llmbol_core.vm.jit.source import (
     B,
     Big,
@@ -143,7 +143,13 @@ def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
         put_code(host_word[machine[Machine.TEXT] + wide(i) * 4])
         i += 1
     W[place] = narrow(machine[Machine.OUTPUT_COUNT] - before)
-    return 1
+    return turn()
+
+
+@inlined
+def turn() -> Word:
+    """Return what lets those run that are ready, as when anybody is about files."""
+    return YIELDS if machine[Machine.FIRST] != 0 else 1
 
 
 @inlined
@@ -178,7 +184,7 @@ def sys_write(frame: Word) -> Word:
     copy_out(output_end(), W[array + 12], count)
     machine[Machine.OUTPUT_COUNT] = machine[Machine.OUTPUT_COUNT] + wide(count)
     W[place] = count
-    return 1
+    return turn()
 
 
 @external
