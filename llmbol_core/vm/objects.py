@@ -272,10 +272,8 @@ class Heap(TypedArena):
         """Return an array that shares elements of another one."""
         at = array >> 2
         number, owner, data = self.words[at + 1], self.pointers[at + 2], self.pointers[at + 3]
-        ref = self.new_object(ARRAY, ARRAY_HEADER)
-        view = ref >> 2
-        self.words[view] = length
-        self.words[view + 1] = number
+        view = (ref := self.new_object(ARRAY, ARRAY_HEADER)) >> 2
+        self.words[view], self.words[view + 1] = length, number
         self.pointers[view + 2] = self.retain(array if owner == NIL else owner)
         self.pointers[view + 3] = data + start * self.types[number].size
         return ref

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.isa import TYPES, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.jit.guarding import GuardTable, KnownLinks
-from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.module import Handler, Instruction, Operand
 from llmbol_core.vm.process import first_extent
 
 if TYPE_CHECKING:
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
 SIZE = 64
 STACK_BYTES, HANDLED, GUARDS = 8 - SIZE, 16 - SIZE, 24 - SIZE
 """Where, from the first instruction, it is noted how many bytes stacks begin with, where a table is
-that says which instructions have handlers of exceptions (count, then pairs of pcs), and where that
-of guards is."""
+that says which instructions have handlers of exceptions (count, then rows of two pcs and where the
+handler is described), and where that of guards is."""
+HANDLER_WORDS, LABEL_WORDS = 6, 4
+"""Words of a handler: 0, where in the frame the value goes, type of what is released or -1, pc of
+the default or -1, how many labels are typed and how many there are; then those, each four words:
+where its text is, how long that is, whether only the beginning counts, pc."""
 HANDLER, OWN, ENTRY, NUMBER, MODES, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 32, 56, 60
 """Offsets of what an instruction holds."""
 _WORDS = SIZE // 8
 _OPERANDS = struct.Struct("=BBBxQQQ")
+_PLAIN = (("consm", "m"), ("newcm", "s"))
+"""Operands that are sizes of values without pointers."""
 _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
 
 
@@ -61,8 +67,10 @@ class DecodedCode:
         first = handlers["undecoded"]
         blank = array("Q", [first, first, *[0] * (_WORDS - 2)])
         stack, handlers_of = first_extent(loaded.module.stack_extent), loaded.module.handlers
-        ranges = [pc for handler in handlers_of for pc in (handler.pc1, handler.pc2)]
-        self._ranges = array("q", [len(handlers_of), *ranges])
+        self._kept: list[array[int]] = []
+        self._ranges = array("q", [len(handlers_of)])
+        for handler in handlers_of:
+            self._ranges.extend([handler.pc1, handler.pc2, self._described(handler)])
         self._guards = GuardTable(len(self._instructions), loaded.proof.guards, links)
         header = [len(self._instructions), stack, self._ranges.buffer_info()[0], self._guards.place]
         self._words = array("Q", [*header, *[0] * (_WORDS - len(header))])
@@ -74,6 +82,18 @@ class DecodedCode:
         self._longer: dict[int, int] = {}
         for export in loaded.module.exports:
             self._watch(export.pc)
+
+    def _described(self, handler: Handler) -> int:
+        """Return where it is described what a handler takes."""
+        kind = self._loaded.types[handler.type] if handler.type >= 0 else -1
+        counts = [handler.typed, len(handler.labels)]
+        words = array("q", [0, handler.offset, kind, handler.default_pc, *counts])
+        for pattern, pc in handler.labels:
+            text = array("I", map(ord, pattern.removesuffix("*")))
+            self._kept.append(text)
+            words.extend([text.buffer_info()[0], len(text), pattern.endswith("*"), pc])
+        self._kept.append(words)
+        return words.buffer_info()[0]
 
     def decode(self, pc: int) -> None:
         """Decode the instructions from one to where control surely goes elsewhere."""
@@ -150,7 +170,7 @@ class DecodedCode:
             other = op.role("d")
             stands_in = other is not None and other.type == role.type
             operand = instruction.destination if stands_in else Operand(Mode.IMMEDIATE, 0)
-        if op.mnemonic == "consm" and place == "m":
+        if (op.mnemonic, place) in _PLAIN:
             return Mode.IMMEDIATE, self._plain_type(operand.value)
         if operand.mode is Mode.IMMEDIATE:
             return Mode.IMMEDIATE, self._immediate(role, operand.value) & ((1 << 64) - 1)
@@ -170,10 +190,8 @@ class DecodedCode:
 
     def _is_usual(self, instruction: Instruction) -> bool:
         """Whether the operands are such as the native interpreter's handlers expect."""
-        middle = instruction.middle
-        if instruction.op.mnemonic == "consm" and not (
-            middle.mode is Mode.IMMEDIATE and middle.value >= 0
-        ):
+        plain = [instruction.operand(p) for name, p in _PLAIN if name == instruction.op.mnemonic]
+        if any(size.mode is not Mode.IMMEDIATE or size.value < 0 for size in plain):
             return False
         limits = {"D": len(self._loaded.types), "Q": len(self._instructions)}
         for role in instruction.op.operands:

@@ -300,6 +300,17 @@ def ret(out: ColdLowerer) -> None:
     out.go(_instruction(out, code, pc), f=out.at(caller), d=d)
 
 
+@cold("raise")
+def raise_(out: ColdLowerer) -> None:
+    """Raise a string or an object; go on where it is handled."""
+    code = out.value(f"ptrtoint ptr {out.get(State.CODE, 'ptr')} to i64")
+    distance = out.value(f"sub i64 {out.value('ptrtoint ptr %ip to i64')}, {code}")
+    pc = out.value(f"trunc i64 {out.value(f'udiv i64 {distance}, {decoded.SIZE}')} to i32")
+    out.must(out.call("raise_value", out.read("s"), pc))
+    there = _instruction(out, out.get(State.CODE, "ptr"), out.get(State.PC, "i32"))
+    out.go(there, f=out.at(out.get(State.FP, "i32")))
+
+
 # Processes
 
 

@@ -58,7 +58,7 @@ def nbalt(out: ColdLowerer) -> None:
     _became(out, out.call("alternative", out.address("s"), out.address("d"), "0"))
 
 
-@cold("newcmp")
+@cold("newcm", "newcmp")
 def new_channel(out: ColdLowerer) -> None:
     """Make a channel of values of a type."""
     ref = out.must(out.call("new_channel", out.read("s"), out.read("m")))

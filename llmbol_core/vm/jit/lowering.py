@@ -40,7 +40,7 @@ _LOWERED_IN = tuple(
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
     for what in ("alternatives", "blocks", "communication", "garbage", "guarding", "hostcode",
-                 "reals", "spawning", "stacks", "texts", "values")
+                 "raising", "reals", "spawning", "stacks", "texts", "values")
 )  # fmt: skip
 """Where functions of the runtime are written in Python."""
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.errors import Trap
+from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.jit.runtime import EXTENT_ROWS, RECORD_WORDS, Machine, State, Wait
 from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS, Extent, Process, Raised, Stack
 
@@ -174,7 +176,7 @@ class NativeProcess(Process):
         self._engine = engine
         self.address, self.record = address, engine.records.view(address)
         self._fault: Raised | Trap | None = None
-        self._waits_for = ""
+        self._waits_for = self._last_exception = ""
         self._module: LoadedModule
 
     @classmethod
@@ -184,6 +186,7 @@ class NativeProcess(Process):
         process._prepare(engine, address)
         record = process.record
         words, stack = record.tobytes(), NativeStack.found(engine.heap, record)
+        record[State.RAISED] = 0
         environment = parent.environment.inherit()
         Process.__init__(process, record[State.PID], parent.group, environment, stack)
         record[:] = memoryview(words).cast("q")
@@ -193,12 +196,49 @@ class NativeProcess(Process):
 
     def detach(self) -> None:
         """Give the record up, the process having ended."""
+        self._take_raised()
         self._module = self.module
         self._engine.records.give(self.address)
         self.record = memoryview(array("q", self.record))
         self.record[State.CODE] = self.address = 0
         assert isinstance(self.stack, NativeStack)
         self.stack.detach(self.record)
+
+    def _take_raised(self) -> None:
+        """Take note of the last exception that native code has handled."""
+        ref = self.record[State.RAISED]
+        if not ref:
+            return
+        self.record[State.RAISED] = 0
+        heap, pc = self._engine.heap, self.record[State.RAISED_PC]
+        with suppress(*ASTRAY):
+            name = heap.string(ref)
+            heap.release(ref)
+            self._environment.error = name
+            loaded = self._engine.modules.get(self.record[State.RAISED_CODE])
+            if loaded is not None:
+                self._last_exception = f"{pc} {loaded.module.name} {name}"
+
+    @property
+    def environment(self) -> Environment:
+        """Its names, descriptors and error string."""
+        self._take_raised()
+        return self._environment
+
+    @environment.setter
+    def environment(self, environment: Environment) -> None:
+        self._environment = environment
+
+    @property
+    def last_exception(self) -> str:
+        """Where the last exception was raised, and what it was."""
+        self._take_raised()
+        return self._last_exception
+
+    @last_exception.setter
+    def last_exception(self, what: str) -> None:
+        self._take_raised()
+        self._last_exception = what
 
     def notice(self) -> None:
         """Take note of the descriptors that the process now has."""

@@ -64,9 +64,14 @@ class State(IntEnum):
     NEWER = 26
     """Its neighbours among those that Python has not seen yet: addresses of records, or 0."""
     OLDER = 27
-    EXTENT_COUNT = 28
+    RAISED = 28
+    """The name of the last exception that native code has found a handler for, a string that the
+    record owns, or 0: Python has not looked at it yet. Then come its pc and the code it was in."""
+    RAISED_PC = 29
+    RAISED_CODE = 30
+    EXTENT_COUNT = 31
     """How many pieces its stack has."""
-    EXTENTS = 29
+    EXTENTS = 32
     """The first pieces, ``EXTENT_ROWS`` rows of three words: base, limit, previous top."""
 
 

@@ -152,7 +152,10 @@ def end_process() -> Word:
     """End the running process; false if Python has to."""
     if machine[Machine.OBSERVED] or state[State.IS_KEPT] or state[State.EXTENT_COUNT] != 1:
         return 0
-    base, record = narrow(state[State.BASE]), own_record()
+    base, record, raised = narrow(state[State.BASE]), own_record(), narrow(state[State.RAISED])
+    if raised:
+        state[State.RAISED] = 0
+        release(raised)
     release_frames(base, narrow(state[State.TOP]), 0)
     free_large(base)
     release(narrow(state[State.HANDLE]))

@@ -129,11 +129,11 @@ def has_handler(code: Big, pc: Word) -> Word:
     if code == 0:
         return 1
     at = host[code + HANDLED]
-    end = at + host[at] * 16
+    end = at + host[at] * 24
     while at < end:
         if wide(pc) >= host[at + 8] and wide(pc) < host[at + 16]:
             return 1
-        at += 16
+        at += 24
     return 0
 
 

@@ -1,0 +1,134 @@
+"""Exceptions that are raised and handled in machine code: what ``exceptions.deliver`` does.
+
+That is where the handler's frame is of the module that raises, and on the same piece of the stack;
+everything else is left to Python. The error string that a handled exception leaves behind Python
+takes from the process's record when it next looks.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.jit.decoded import HANDLED, HANDLER_WORDS, LABEL_WORDS
+from llmbol_core.vm.jit.runtime import Machine, State
+from llmbol_core.vm.jit.source import (
+    Big,
+    W,
+    Word,
+    below,
+    host,
+    host_word,
+    machine,
+    narrow,
+    native,
+    state,
+    wide,
+)
+from llmbol_core.vm.jit.stacks import release_frames
+from llmbol_core.vm.jit.texts import length_of, shown_at
+from llmbol_core.vm.jit.values import frame_size, is_inside, keep, release, release_value
+from llmbol_core.vm.objects import STRING
+from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
+
+_KIND = -12
+_WORD = 8
+
+
+@native
+def label_fits(label: Big, name: Word) -> Word:
+    """Whether a label takes a name."""
+    length, i = narrow(host[label + _WORD]), 0
+    if length_of(name) < length or (host[label + 2 * _WORD] == 0 and length_of(name) != length):
+        return 0
+    while i < length:
+        if shown_at(name, i) != host_word[host[label] + wide(i) * 4]:
+            return 0
+        i += 1
+    return 1
+
+
+@native
+def label_of(handler: Big, name: Word, is_object: Word) -> Word:
+    """Return the pc at which a handler takes an exception, -1 if it does not."""
+    typed, count = host[handler + 4 * _WORD], host[handler + 5 * _WORD]
+    number = wide(0) if is_object else typed
+    end = typed if is_object else count
+    while number < end:
+        label = handler + (HANDLER_WORDS + number * LABEL_WORDS) * _WORD
+        if label_fits(label, name):
+            return narrow(host[label + 3 * _WORD])
+        number += 1
+    return narrow(host[handler + 3 * _WORD])
+
+
+@native
+def find_label(pc: Word, name: Word, is_object: Word) -> Big:
+    """Return the handler that takes an exception at a pc of the running module, or 0.
+
+    The word ``DEPTH`` of the machine then says at which pc.
+    """
+    at = host[state[State.CODE] + HANDLED]
+    end = at + host[at] * (3 * _WORD)
+    while at < end:
+        if wide(pc) >= host[at + _WORD] and wide(pc) < host[at + 2 * _WORD]:
+            found = label_of(host[at + 3 * _WORD], name, is_object)
+            if found >= 0:
+                machine[Machine.DEPTH] = wide(found)
+                return host[at + 3 * _WORD]
+        at += 3 * _WORD
+    return 0
+
+
+@native
+def handle(frame: Word, handler: Big, ref: Word) -> None:
+    """Go back to a frame whose handler takes an exception, whose value is taken over."""
+    top = frame + frame_size(W[frame + TYPE])
+    release_frames(top, narrow(state[State.TOP]), 1)
+    state[State.TOP], state[State.FP] = wide(top), wide(frame)
+    state[State.PC] = machine[Machine.DEPTH]
+    if host[handler + 2 * _WORD] >= 0:
+        release_value(frame, narrow(host[handler + 2 * _WORD]))
+    place = frame + narrow(host[handler + _WORD])
+    old = W[place]
+    W[place] = ref
+    release(old)
+
+
+@native
+def note_raised(name: Word, pc: Word) -> None:
+    """Note the last exception that the process has handled."""
+    old = state[State.RAISED]
+    keep(name)
+    state[State.RAISED], state[State.RAISED_PC] = wide(name), wide(pc)
+    state[State.RAISED_CODE] = state[State.CODE]
+    if old:
+        release(narrow(old))
+
+
+@native
+def raise_value(value: Word, start: Word) -> Word:
+    """Raise a string or an object at a pc and go to its handler; false if Python has to."""
+    name, is_object = value, 0
+    if not is_inside(value, 4):
+        return 0
+    if W[value + _KIND] != STRING:
+        name, is_object = W[value], 1
+        if not is_inside(name, 4) or W[name + _KIND] != STRING:
+            return 0
+    frame, pc, depth = narrow(state[State.FP]), start, 0
+    if W[name] == 0 or below(frame, narrow(state[State.BASE])):
+        return 0
+    handler = find_label(pc, name, is_object)
+    while handler == 0:
+        if is_object and depth > 0:
+            is_object = 0
+        else:
+            if W[frame + MODULE] or below(W[frame + CALLER], narrow(state[State.BASE])):
+                return 0
+            pc, frame, depth = W[frame + RETURN_PC] - 1, W[frame + CALLER], depth + 1
+            if not below(frame, narrow(state[State.LIMIT])):
+                return 0
+        handler = find_label(pc, name, is_object)
+    ref = value if is_object else name
+    keep(ref)
+    note_raised(name, start)
+    handle(frame, handler, ref)
+    return 1
