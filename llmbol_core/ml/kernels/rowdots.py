@@ -22,14 +22,12 @@ group = Group("row dots")
 
 LONG = 1024
 """How much of the depth ``dots`` does at a time."""
-NEAR = 256
-"""How many numbers ahead rows of w are asked for that are needed once."""
 BAND = 144
 """How many rows ``dots`` works on while they stay in the cache."""
 COLUMNS = 8
 """How many columns are an item of ``dots``."""
-MANY = 32
-"""Rows from which on blocks of columns stay in the second cache."""
+MANY = 1 << 15
+"""How many numbers x must have for blocks of columns to stay in the second cache."""
 TALL, WIDE = 8, 3
 """Rows and columns of a tile then: all rows of a part of the depth fit into the nearest cache."""
 BLOCK = 96
@@ -55,7 +53,7 @@ class _Dots:
         if k.lanes < 16:
             self._bands()
             return
-        with k.either(self.rows >= MANY) as (yes, no):
+        with k.either(self.rows * self.depth >= MANY) as (yes, no):
             with yes:
                 self._blocks()
             with no:
@@ -139,8 +137,6 @@ class _Dots:
 
         def step(i: Value, left: Value | None) -> None:
             given = [read(k, line, i, left) for line in weights]
-            for line in weights if wide == COLUMNS else ():
-                line.prefetch(i + NEAR)
             for line, totals in zip(lines, sums, strict=True):
                 value = read(k, line, i, left)
                 for total, weight in zip(totals, given, strict=True):
