@@ -91,13 +91,20 @@ class Tensor:
         """Bytes from one element, or block, to the next along each axis."""
         return self.data.strides
 
-    def reshape(self, *shape: int) -> Tensor:
-        """View the tensor in another shape; rows of blocks must stay whole blocks."""
+    def reshape(self, *lengths: int | Shape) -> Tensor:
+        """View the tensor in another shape, one length or all; rows of blocks stay whole blocks."""
+        shape = tuple(
+            n for given in lengths for n in (given if isinstance(given, tuple) else (given,))
+        )
         wanted = shape
         if -1 in shape:
             rest = int(np.prod([n for n in shape if n != -1], dtype=np.int64))
             wanted = tuple(self.size // rest if n == -1 and rest else n for n in shape)
-        if shape.count(-1) > 1 or int(np.prod(wanted, dtype=np.int64)) != self.size:
+        if (
+            shape.count(-1) > 1
+            or min(shape, default=0) < -1
+            or int(np.prod(wanted, dtype=np.int64)) != self.size
+        ):
             raise ShapeError("reshape", f"{self.shape} does not fit into {shape}")
         return Tensor(self.data.reshape(self.dtype.block_shape(wanted)), self.dtype)
 

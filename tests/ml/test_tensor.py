@@ -18,7 +18,10 @@ def test_views_share_memory():
     assert np.shares_memory(np.asarray(tensor), array)
     assert tensor.strides == (16, 4)
     assert tensor.transpose().shape == (4, 3)
-    assert tensor.reshape(2, -1).shape == (2, 6)
+    assert tensor.reshape(2, -1).shape == tensor.reshape((2, 6)).shape == (2, 6)
+    for wrong in ((5, 5), (-1, -1), (-2, -6)):
+        with pytest.raises(ShapeError):
+            tensor.reshape(*wrong)
 
 
 def test_blocks_keep_the_logical_shape(rng):
