@@ -27,8 +27,8 @@ Array = NDArray[Any]
 
 _LARGE = 1 << 20
 """Bytes from which on an array is large."""
-_SLAB = 2 << 20
-"""Bytes that a thread makes at a time."""
+_SLAB = 8 << 20
+"""Bytes that a thread makes at a time: most of them fill whole large pages of a file."""
 _LINE = 64
 _HERE = os.path.dirname(__file__)
 
