@@ -21,6 +21,8 @@ _PHI = re.compile(r" (.+?) (\[ .*\])")
 _CAME = re.compile(rf"\[ (.+?), ({_NAME}) \]")
 _INTEGER = re.compile(r"i\d+")
 _TARGET = re.compile(rf"label ({_NAME})")
+_WORTH_A_LOOK = re.compile(r" = (?:shl|and) i\d+ [^,\n]+, -?\d")
+"""What a loop has some of: only shifts and masks by constants have other views."""
 _BLOCK = re.compile(r'\n(?=(?:"[^"]*"|[-\w$.]+):)')
 _LONGEST = 8
 """Blocks of a loop."""
@@ -155,12 +157,12 @@ class Function:
         return "\n".join([self._head, *("\n".join(lines) for lines in self._blocks.values())])
 
     def loops(self) -> Iterator[Loop]:
-        """Yield the loops of one way."""
+        """Yield the loops of one way in which something is shifted or masked by constants."""
         for head, origins in self._origins.items():
             if self._has_phi(head):
                 for latch in origins:
                     way = self._way(head, latch)
-                    if way:
+                    if any(map(self._is_worth_a_look, way)):
                         yield self._loop(way)
 
     def _way(self, head: str, latch: str) -> list[str]:
@@ -174,6 +176,9 @@ class Function:
         others = set(self._origins[head]) - {latch}
         is_only = others and not others & set(way) and "" not in others
         return way[::-1] if is_only else []
+
+    def _is_worth_a_look(self, label: str) -> bool:
+        return any(map(_WORTH_A_LOOK.search, self._blocks[label]))
 
     def _has_phi(self, label: str) -> bool:
         lines = self._blocks[label]

@@ -23,7 +23,8 @@ from llmbol_core.vm.jit.latency import Sums, pace
 from llmbol_core.vm.jit.looptext import PAIRED, Function, Loop, Node
 from llmbol_core.vm.jit.views import TooLong, Views, cycles_through, mask_bits, number
 
-_FUNCTION = re.compile(r"^define .*?^\}", re.MULTILINE | re.DOTALL)
+_FUNCTION = re.compile(r"^define [^\n]*@[rof][\d.]*\(.*?^\}", re.MULTILINE | re.DOTALL)
+"""The functions of regions; what they call of the runtime is left alone."""
 _WORTH = 0.85
 """The part of the time that may be left for a change to be made."""
 _LEAST = 4.0

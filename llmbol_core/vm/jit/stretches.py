@@ -6,7 +6,7 @@ import time
 
 STRETCH = 1 << 20
 """As many at first, and if the last stretch was not used up."""
-_LEAST, _MOST = 1 << 16, 1 << 22
+_LEAST, _MOST = 1 << 19, 1 << 22
 _BRIEF, _LONG = 0.001, 0.008
 """Seconds below which the next stretch is twice as long, and above which it is half as long."""
 _STEP = 1 << 13

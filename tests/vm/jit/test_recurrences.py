@@ -162,7 +162,8 @@ class Writer:
     def text(self):
         chance, kind, size = self.chance, self.kind, self.chance.randrange(4, 16)
         phis = [f"%p{n}" for n in range(chance.randrange(2, 5))]
-        self.values = list(phis)
+        self.values = [*phis, "%m"]
+        self.lines.append(f"  %m = and {kind} %p0, 4095")
         cut = chance.randrange(size) if chance.random() < 0.4 else -1
         latch = "loop" if cut < 0 else "rest"
         before, seen = "", []

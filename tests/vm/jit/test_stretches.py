@@ -26,8 +26,8 @@ def test_stretches_get_longer_while_they_are_brief(monkeypatch):
 
 
 def test_stretches_get_shorter_while_they_take_long(monkeypatch):
-    assert lengths(monkeypatch, [0.02] * 5) == [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
-    assert lengths(monkeypatch, [0.02, 0.02, 0.003, 0.0001]) == [1 / 2, 1 / 4, 1 / 4, 1 / 2]
+    assert lengths(monkeypatch, [0.02] * 5) == [1 / 2] * 5
+    assert lengths(monkeypatch, [0.02, 0.003, 0.0001]) == [1 / 2, 1 / 2, 1]
 
 
 def test_the_last_instructions_of_a_program_are_counted_exactly():
