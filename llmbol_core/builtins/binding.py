@@ -28,9 +28,8 @@ from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from llmbol_core.builtins import given
 from llmbol_core.builtins.varargs import VarArguments
-from llmbol_core.errors import Trap
-from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.host import (
@@ -241,7 +240,7 @@ class Binding:
         if kind.kind == "array" and isinstance(element, Basic) and element.letter in _ITEMS:
             return _array_decoder(_ITEMS[element.letter])
         if kind.kind == "list":
-            return _list_decoder(self.decoder(element))
+            return _list_decoder(self.decoder(element), element)
         return Heap.pointer
 
     def encoder(self, kind: Type) -> Encode:
@@ -346,18 +345,15 @@ def _array_decoder(item: Literal["B", "i", "d", "q"]) -> Decode:
         ref = heap.pointer(at)
         if ref == NIL:
             return None
-        data = heap.array_bytes(ref)
-        if len(data) % size:
-            raise Trap(traps.TYPE_CHECK)
-        return data.cast(item)
+        return given.numbers(heap, ref, size).cast(item)
 
     return decode
 
 
-def _list_decoder(decode: Decode) -> Decode:
+def _list_decoder(decode: Decode, element: Type) -> Decode:
     def decode_list(heap: Heap, at: int) -> list[Any]:
         found: list[Any] = []
-        for node in heap.list_nodes(heap.pointer(at)):
+        for node in given.nodes(heap, heap.pointer(at), element):
             if not len(found) % _MANY:
                 heap.pause()
             found.append(decode(heap, heap.head(node)))
@@ -387,7 +383,7 @@ _BASIC_DECODERS: dict[str, Decode] = {
     "i": Heap.word,
     "B": Heap.big,
     "r": Heap.real,
-    "s": lambda heap, at: heap.string(heap.pointer(at)),
+    "s": lambda heap, at: given.text(heap, heap.pointer(at)),
 }
 _BASIC_ENCODERS: dict[str, Encode] = {
     "b": lambda heap, at, value: heap.set_byte(at, value & 0xFF),

@@ -41,6 +41,9 @@ class Arguments(Protocol):
     def word(self) -> int:
         """Take an int."""
 
+    def reference(self) -> int:
+        """Take an int, or a reference as one."""
+
     def big(self) -> int:
         """Take a big."""
 
@@ -162,7 +165,8 @@ def _expand(directive: Directive, arguments: Arguments, room: int) -> str:
     elif verb in "eEfgG":
         value = arguments.real()
     else:
-        value = arguments.big() if directive.is_big else arguments.word()
+        taken = arguments.reference if directive.verb == "H" else arguments.word
+        value = arguments.big() if directive.is_big else taken()
     if options.rest:
         return f"%{options.rest[0]}%{options.rest[1:]}{verb}"
     if isinstance(value, str):

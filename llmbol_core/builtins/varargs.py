@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbol_core.builtins.given import argument, text
 from llmbol_core.vm.objects import Heap
 
 
@@ -18,6 +19,10 @@ class VarArguments:
         """Take an int."""
         return self._heap.word(self._take(4))
 
+    def reference(self) -> int:
+        """Take an int, or a reference as one."""
+        return self._heap.word(self._take(4, is_pointer=None))
+
     def big(self) -> int:
         """Take a big."""
         return self._heap.big(self._take(8))
@@ -28,9 +33,9 @@ class VarArguments:
 
     def string(self) -> str:
         """Take a string."""
-        return self._heap.string(self._heap.pointer(self._take(4)))
+        return text(self._heap, self._heap.pointer(self._take(4, is_pointer=True)))
 
-    def _take(self, size: int) -> int:
+    def _take(self, size: int, is_pointer: bool | None = False) -> int:
         at = -(-self._offset // size) * size
         self._offset = at + size
-        return self._frame + at
+        return argument(self._heap, self._frame, at, size, is_pointer)

@@ -11,6 +11,7 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import Operand
+from llmbol_core.vm.needs import Need, Shape
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
 from llmbol_core.vm.origins import Use
@@ -32,7 +33,9 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
 
     def checked(fp: int, mp: int) -> int:
         for guard in known:
-            if guard.of is Of.PLACE:
+            if guard.of is Of.RESULT:
+                why = _misfit_of_result(engine, guard, fp << 2, mp << 2)
+            elif guard.of is Of.PLACE:
                 why = _misplaced(heap, guard, fp << 2, mp << 2)
             elif guard.of is Of.LINK:
                 why = _misfit_of_link(engine, guard, fp << 2, mp << 2)
@@ -60,6 +63,22 @@ def _misfit_of_link(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     if not why:
         engine.passed(guard, handle, number)
     return why
+
+
+def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
+    """Say why the result of a function does not fit an object, or nothing."""
+    heap = engine.heap
+    ref, handle = (_pointer(heap, where, fp, mp) for where in (guard.where, guard.link))
+    if NIL in (ref, handle):
+        return ""
+    kind, number = heap.type_of(ref), int(guard.kind)
+    if kind <= STACK:
+        return "the object is no record"
+    size, pointers = heap.offered(kind)
+    inside = tuple(p - guard.size for p in pointers if p >= guard.size)
+    need = Need(results={Shape(max(size - guard.size, 0), inside)})
+    link = engine.link(handle, number)
+    return misfit_of(heap, engine.linked_of(handle).module, link, need)
 
 
 def _misplaced(heap: Heap, guard: Guard, fp: int, mp: int) -> str:

@@ -35,6 +35,8 @@ class Of(IntEnum):
     """The value that a channel carries, which is written to a place."""
     LINK = 6
     """The function that a link of a module handle leads to."""
+    RESULT = 8
+    """A record into which the result of a function goes, by a link of a handle."""
     PLACE = 7
     """An array in which an address, in another slot, leads to an element."""
 

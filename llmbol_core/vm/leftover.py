@@ -16,6 +16,7 @@ from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import Need, Part, link_number, shape
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.pointees import RECORD
+from llmbol_core.vm.returned import Returned, base_of
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import RESULT_PLACE, Place, Step
@@ -41,6 +42,7 @@ class Leftover:
         self._words: list[tuple[Step, int, Operand]] = []
         """Loads of words that may be addresses of module data, and origins of their handles."""
         self._handles: set[int] = set()
+        self._returned = Returned(evidence, self._fits)
         self._frames: list[Step] = []
         self._needs: dict[tuple[int, int, int], Need] = defaultdict(Need)
         """What is done with frames that may be of any function, by slot, handle's origin, link."""
@@ -49,8 +51,12 @@ class Leftover:
         """Find the guards."""
         for step in steps:
             self._look(step)
+        for origin, piece in self._returned.elements():
+            self._uses[origin].add(piece)
         for step in self._indices:
             self._guard_elements(step)
+        for step, guard in self._returned.guards():
+            self._guard(step, guard)
         for step in self._frames:
             self._guard_link(step)
         self._guard_handles()
@@ -77,6 +83,10 @@ class Leftover:
 
     def _look_at_frame_made(self, step: Step) -> None:
         self._frames.append(step)
+        self._returned.look(step)
+
+    def _look_at_address(self, step: Step) -> None:
+        self._returned.look(step)
 
     def _look_at_bytes(self, step: Step) -> None:
         """Guard an array that is taken for one of bytes."""
@@ -139,6 +149,7 @@ class Leftover:
 
     def _look_at_call(self, step: Step) -> None:
         """Note where the result of a function of another module goes."""
+        self._returned.look(step)
         frame = step.operand("s").value
         made, result = step.state[frame], step.state.get(-frame)
         if made.kind is not Kind.FOREIGN_FRAME or result is None:
@@ -269,7 +280,7 @@ class Leftover:
             if is_address or operand.mode is Mode.NONE:
                 self._uses[place.origin] |= set(pieces)
             elif not self._fits(target, pieces):
-                self._guard(step, Guard(_base(operand), Of.RECORD, pieces))
+                self._guard(step, Guard(base_of(operand), Of.RECORD, pieces))
         elif not self._classes.is_open(target) and len(self._classes.layouts(target)) == 1:
             known = place._replace(layout=next(iter(self._classes.layouts(target))))
             guard = self._transfer_guard(channel, node, known, sends)
@@ -277,7 +288,7 @@ class Leftover:
                 self._guard(step, guard)
         elif operand.mode is not Mode.NONE and not is_address:
             of = Of.SENT if sends else Of.RECEIVED
-            self._guard(step, Guard(channel, of, (), place.offset, "N", _base(operand)))
+            self._guard(step, Guard(channel, of, (), place.offset, "N", base_of(operand)))
 
     def _transfer_guard(
         self, channel: Operand, node: int, place: Place, sends: bool
@@ -309,12 +320,6 @@ class Leftover:
 ANY: tuple[Piece, ...] = ()
 
 
-def _base(operand: Operand) -> Operand:
-    """Return the slot of the pointer that an indirect operand begins with."""
-    is_frame = operand.mode is Mode.FP_INDIRECT
-    return Operand(Mode.FP if is_frame else Mode.MP, operand.base)
-
-
 def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
     """Return what is done with the parts of a whole value."""
     pieces = [Piece(at + p, WORD_SIZE, Use.POINTER) for p in sorted(layout.pointers)]
@@ -337,6 +342,7 @@ def fits_all(layouts: Iterable[Layout], pieces: Iterable[Piece]) -> bool:
 _SPECIAL: dict[str, Callable[[Leftover, Step], None]] = {
     **dict.fromkeys((*_STRIDES, "indx"), Leftover._look_at_index),
     "mframe": Leftover._look_at_frame_made,
+    **dict.fromkeys(("lea", "call"), Leftover._look_at_address),
     **dict.fromkeys(("mcall", "mspawn"), Leftover._look_at_call),
     **dict.fromkeys((f"head{t}" for t in _LETTERS), Leftover._look_at_head),
     **dict.fromkeys(("send", "recv"), Leftover._look_at_transfer),

@@ -112,7 +112,8 @@ class Lifetimes:
 
     def _check_address(self, step: Step, slot: int, held: Held) -> None:
         known = step.state[slot]
-        if known.kind is Kind.WORD and held.holder.mode is Mode.FP_INDIRECT and held.age < Age.GONE:
+        if known.kind is Kind.WORD and held.holder.mode is not Mode.MP_INDIRECT:
+            # A module's data, whose own type is looked at in any case.
             return
         is_data = known.kind is Kind.WORD
         is_known = (held.is_element or is_data) and held.holder.mode is not Mode.NONE

@@ -8,8 +8,10 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment
 from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
 from llmbol_core.vm.host import RESULT, HostCall, Sleep, Until, Work
-from llmbol_core.vm.layout import NONE, Field, frame, place
+from llmbol_core.vm.layout import NONE, Field, frame, place, pointer_map
+from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import STACK, Heap
+from llmbol_core.vm.process import TYPE
 
 
 class Machine:
@@ -47,8 +49,13 @@ class Caller:
             else:
                 bound.encoder(part.type)(heap, base + part.offset, value)
         end = max((a.offset + a.type.size for a in layout.arguments), default=32)
-        for part in place(rest_fields(rest), end)[0]:
+        others, size, _ = place(rest_fields(rest), end)
+        for part in others:
             bound.encoder(part.type)(heap, base + part.offset, part.name)
+        parts = (*layout.arguments, *others)
+        pointers = [part.offset + at for part in parts for at in part.type.pointers()]
+        made = TypeDescriptor(-1, size, pointer_map(size, pointers))
+        heap.set_word(base + TYPE, heap.type_number(made))
         result = self.run(function, base)
         while isinstance(result, Work | Until):
             result = result.finish(result.run()) if isinstance(result, Work) else result.then()

@@ -7,9 +7,11 @@ from llmbol_core.builtins.binding import Binding
 from llmbol_core.errors import LinkError, Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import RESULT, HostCall
-from llmbol_core.vm.layout import ModuleType
+from llmbol_core.vm.layout import ModuleType, pointer_map
 from llmbol_core.vm.limbo import parse_declarations
+from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import STACK, Heap
+from llmbol_core.vm.process import TYPE
 from tests.vm.test_limbo import ROWS
 
 TYPES = """
@@ -139,6 +141,8 @@ def test_varargs_are_aligned_in_the_frame():
         seen.extend([s, rest.word(), rest.real(), rest.word(), rest.big(), rest.string()])
 
     def fill(heap, base):
+        made = TypeDescriptor(-1, 72, pointer_map(72, (32, 64)))
+        heap.set_word(base + TYPE, heap.type_number(made))
         heap.set_word(base + 36, 1)
         heap.set_real(base + 40, 2.5)
         heap.set_word(base + 48, 3)
@@ -147,6 +151,21 @@ def test_varargs_are_aligned_in_the_frame():
 
     run(bound, "show", fill)
     assert seen == ["", 1, 2.5, 3, 4, "five"]
+
+
+def test_varargs_are_what_the_frame_has():
+    bound = Binding("Test")
+
+    @bound.function("show: fn(s: string, *)")
+    def show(call, s, rest):
+        return rest.string()
+
+    def fill(heap, base):
+        heap.set_word(base + TYPE, heap.type_number(TypeDescriptor(-1, 40, pointer_map(40, (32,)))))
+        heap.set_word(base + 36, 70000)
+
+    with pytest.raises(Trap, match="type check"):
+        run(bound, "show", fill)
 
 
 def test_references_to_handled_adts():

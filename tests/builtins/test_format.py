@@ -19,6 +19,9 @@ class Given:
         assert isinstance(value, kind)
         return value
 
+    def reference(self):
+        return self.word()
+
     def word(self):
         return self.next(int)
 

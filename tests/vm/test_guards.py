@@ -91,6 +91,24 @@ def test_what_a_module_cannot_know(tmp_path, code, why):
     assert why in found
 
 
+PRINT = 'ext @ldt+0,0xac849033,"print"\n'
+PRINTED = [
+    # What is given for %s: a number, a list, an array, nothing.
+    "frame $8,40(fp)\n movp 4(mp),32(40(fp))\n movw $70000,36(40(fp))",
+    "frame $9,40(fp)\n movp 4(mp),32(40(fp))\n consw $7,36(40(fp))",
+    "frame $9,40(fp)\n movp 4(mp),32(40(fp))\n newa $4,$6,36(40(fp))",
+    "frame $10,40(fp)\n movp 4(mp),32(40(fp))",
+]
+
+
+@pytest.mark.parametrize("given", PRINTED)
+def test_what_functions_of_the_host_are_given(tmp_path, given):
+    code = f"load 0(mp),$0,48(fp)\n {given}\n lea 60(fp),16(40(fp))\n mcall 40(fp),$0,48(fp)\n ret"
+    more = 'desc $8,40,(32)\ndesc $9,40,(32,36)\ndesc $10,36,(32)\nstring @mp+4,"%s"'
+    found = outcome(tmp_path, a=made(code, "A", more, text="$Sys", imports=PRINT))
+    assert '"type check"' in found
+
+
 def test_elements_are_looked_for_where_their_array_was(tmp_path):
     code = ("newa $1,$6,4(mp)\n indx 4(mp),40(fp),$0\n frame $2,44(fp)\n call 44(fp),f\n"
             " movw $77,4(40(fp))\n ret\n f: {}\n ret")  # fmt: skip
@@ -120,6 +138,12 @@ BETWEEN = [
      "f: newa $1,$4,32(fp)\n movp 32(fp),0(16(fp))\n ret", "lies over a pointer"),
     (CALL.format("lea 32(fp),16(40(fp))", "headp 32(fp),48(fp)"),
      "f: consw $7,32(fp)\n movp 32(fp),0(16(fp))\n ret", "there is no pointer at 0"),
+    (CALL.format(PASSED, ""),
+     ("f: frame $2,36(fp)\n lea 4(32(fp)),16(36(fp))\n call 36(fp),h\n ret\n"
+      " h: movw $7,0(16(fp))\n ret"), "a number at 4 lies over a pointer"),
+    (CALL.format(PASSED, ""),
+     ("f: frame $2,36(fp)\n lea 12(32(fp)),16(36(fp))\n call 36(fp),h\n ret\n"
+      " h: movw $7,4(16(fp))\n ret"), "4 bytes at 16 reach beyond the 16 there"),
     (CALL.format("newcw $1,32(40(fp))", ""), "f: recv 32(fp),32(fp)\n ret",
      "disagree about the pointer at 0"),
     (CALL.format("load 0(mp),$0,32(40(fp))", ""),

@@ -54,6 +54,8 @@ def wanted(guard: Guard) -> Wanted | None:
     kind = KINDS.get(guard.kind, 0)
     if guard.of in (Of.KIND, Of.LINK, Of.PLACE):
         return Wanted(kind, 1, 0, _MOST, 0, 0)
+    if guard.of is Of.RESULT:
+        return None
     if guard.of in (Of.SENT, Of.RECEIVED):
         return _of_channel(guard, kind)
     least, most = max((p.offset + p.size for p in guard.pieces), default=0), _MOST

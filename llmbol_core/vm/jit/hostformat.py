@@ -6,6 +6,7 @@ has to do it after all.
 
 from __future__ import annotations
 
+from llmbol_core.vm.jit.hostgiven import is_given
 from llmbol_core.vm.jit.reals import PRINTED, print_shortest, printed, scratch
 from llmbol_core.vm.jit.runtime import TEXT_ROOM, Machine
 from llmbol_core.vm.jit.source import (
@@ -28,6 +29,8 @@ from llmbol_core.vm.jit.source import (
 )
 from llmbol_core.vm.jit.texts import length_of, shown_at
 from llmbol_core.vm.jit.utf8 import REPLACEMENT, is_character
+from llmbol_core.vm.jit.values import is_kind
+from llmbol_core.vm.objects import STRING
 
 _PERCENT, _POINT, _STAR, _ZERO, _A = map(ord, "%.*0a")
 _MINUS, _PLUS, _SPACE, _SHARP, _U, _B, _L = map(ord, "-+ #ubl")
@@ -211,6 +214,8 @@ def read_options(template: Word, i: Word, end: Word) -> Word:
 @native
 def put_string(ref: Word) -> Word:
     """Append a string up to its first NUL; false if it is too long."""
+    if not is_kind(ref, STRING):
+        return 0
     size, i, most = length_of(ref), 0, option(_PRECISE)
     if size > TEXT_ROOM or room() < size + option(_WIDTH):
         return 0
@@ -337,6 +342,11 @@ def is_verb(code: Word) -> Word:
 @native
 def put_next(verb: Word) -> Word:
     """Append the next value; false if it is nothing that is known here."""
+    size = 4 if verb in (_S, _C, _Q, _R, _H) else 8
+    if verb in (_D, _X, _UPPER_X, _O) and not options() & _BIG:
+        size = 4
+    if not is_given(size, 1 if verb in (_S, _Q) else 0):
+        return 0
     if verb == _S:
         return put_string(next_word())
     if verb == _C:
@@ -374,7 +384,7 @@ def formatted(template: Word, frame: Word, offset: Word) -> Word:
     machine[Machine.ARGUMENT] = wide(offset)
     machine[Machine.ARGUMENT_FRAME] = wide(frame)
     length, i = length_of(template), 0
-    if length > TEXT_ROOM:
+    if not is_kind(template, STRING) or length > TEXT_ROOM:
         return 0
     while i < length:
         code = shown_at(template, i)

@@ -31,7 +31,8 @@ from llmbol_core.vm.jit.source import (
 )
 from llmbol_core.vm.jit.texts import new_text
 from llmbol_core.vm.jit.utf8 import REPLACEMENT, is_character
-from llmbol_core.vm.jit.values import is_inside, release, type_size
+from llmbol_core.vm.jit.values import is_inside, is_kind, release, type_size
+from llmbol_core.vm.objects import ARRAY, STACK
 
 _UNKNOWN = -1
 
@@ -155,7 +156,7 @@ def turn() -> Word:
 @inlined
 def descriptor(ref: Word) -> Word:
     """Return the number in a ``ref FD``."""
-    return _UNKNOWN if ref == NIL else W[ref]
+    return _UNKNOWN if ref == NIL or W[ref - 12] <= STACK else W[ref]
 
 
 @hosted("Sys.print")
@@ -176,7 +177,9 @@ def sys_write(frame: Word) -> Word:
     """Write bytes."""
     number, array = descriptor(W[frame + ARGUMENTS]), W[frame + ARGUMENTS + 4]
     count, place = W[frame + ARGUMENTS + 8], result_at(frame, 4)
-    if array == NIL or place == NIL or type_size(W[array + 4]) != 1 or count < 0:
+    if array == NIL or place == NIL or count < 0 or not is_kind(array, ARRAY):
+        return 0
+    if type_size(W[array + 4]) != 1:
         return 0
     count = least(count, W[array])
     if count < 0 or not is_inside(W[array + 12], count) or not takes_output(number, count):

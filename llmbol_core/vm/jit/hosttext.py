@@ -26,8 +26,8 @@ from llmbol_core.vm.jit.source import (
 )
 from llmbol_core.vm.jit.texts import HIGH_BITS, code_at, length_of, part
 from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
-from llmbol_core.vm.jit.values import is_inside, new_node, release, type_size
-from llmbol_core.vm.objects import LIST_HEADER
+from llmbol_core.vm.jit.values import is_inside, is_kind, new_node, release, type_size
+from llmbol_core.vm.objects import ARRAY, LIST_HEADER, STRING
 
 _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _SECOND, _MILLISECOND = 1_000_000_000, 1_000_000
@@ -43,7 +43,9 @@ _COST = 128
 @native
 def bytes_at(array: Word, at: Word) -> Word:
     """Return how many bytes an array has from an index on; 0 if Python has to look at it."""
-    if array == NIL or type_size(W[array + 4]) != 1 or not below(at, W[array]):
+    if array == NIL or not is_kind(array, ARRAY):
+        return 0
+    if type_size(W[array + 4]) != 1 or not below(at, W[array]):
         return 0
     return W[array] - at if is_inside(W[array + 12], W[array]) else 0
 
@@ -128,6 +130,8 @@ def append_token(last: Word, text: Word, start: Word, end: Word) -> Word:
 def tokenize(frame: Word) -> Word:
     """Split text at any of some characters; there are no empty tokens."""
     text, delimiters, place = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4], result_at(frame, 8)
+    if not is_kind(text, STRING) or not is_kind(delimiters, STRING):
+        return 0
     length, kinds = length_of(text), length_of(delimiters)
     if place == NIL or kinds == 0 or kinds > _MOST_DELIMITERS:
         return 0

@@ -72,6 +72,12 @@ def new_block(total: Word, kind: Word) -> Word:
 
 
 @inlined
+def is_kind(ref: Word, kind: Word) -> Word:
+    """Whether an object is of a kind, or nil."""
+    return 1 if ref == NIL or W[ref - 12] == kind else 0
+
+
+@inlined
 def type_size(number: Word) -> Word:
     """Return the size of a type's values."""
     return host_word[type_map(number)]

@@ -1,0 +1,53 @@
+"""What programs give to functions of the host: objects of the declared kinds, or a trap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.layout import Type
+from llmbol_core.vm.objects import ARRAY, LIST, STRING, Heap
+from llmbol_core.vm.process import TYPE
+
+
+def text(heap: Heap, ref: int) -> str:
+    """Return the text of a string; traps if it is another object."""
+    if ref != NIL and heap.type_of(ref) != STRING:
+        raise Trap(traps.TYPE_CHECK)
+    return heap.string(ref)
+
+
+def numbers(heap: Heap, ref: int, size: int) -> memoryview:
+    """Return the bytes of an array of numbers of a size."""
+    if heap.type_of(ref) != ARRAY or heap.types[heap.word(ref + 4)].pointers:
+        raise Trap(traps.TYPE_CHECK)
+    data = heap.array_bytes(ref)
+    if len(data) % size:
+        raise Trap(traps.TYPE_CHECK)
+    return data
+
+
+def nodes(heap: Heap, ref: int, element: Type) -> Iterator[int]:
+    """Yield the nodes of a list of values of a type."""
+    wanted = tuple(element.pointers()) if element.size else ()
+    for node in heap.list_nodes(ref):
+        if heap.type_of(node) != LIST:
+            raise Trap(traps.TYPE_CHECK)
+        size, pointers = heap.types[heap.word(node + 4)]
+        if size < element.size or pointers != wanted:
+            raise Trap(traps.TYPE_CHECK)
+        yield node
+
+
+def argument(heap: Heap, frame: int, at: int, size: int, is_pointer: bool | None) -> int:
+    """Return the address of one of a variable number of arguments; traps if there is none such.
+
+    ``is_pointer`` is None if it can be anything.
+    """
+    whole, pointers = heap.types[heap.word(frame + TYPE)]
+    inside = any(at - 4 < pointer < at + size for pointer in pointers)
+    if at + size > whole or is_pointer not in (inside, None):
+        raise Trap(traps.TYPE_CHECK)
+    return frame + at

@@ -1,0 +1,23 @@
+"""What programs give to functions that print, for machine code: see ``builtins/given.py``."""
+
+from __future__ import annotations
+
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.source import W, Word, machine, narrow, native
+from llmbol_core.vm.jit.values import pointer_count, pointer_offset, type_size
+from llmbol_core.vm.process import TYPE
+
+
+@native
+def is_given(size: Word, is_pointer: Word) -> Word:
+    """Whether the next value lies in the frame, and is a pointer or none."""
+    at = (narrow(machine[Machine.ARGUMENT]) + size - 1) & -size
+    number = W[narrow(machine[Machine.ARGUMENT_FRAME]) + TYPE]
+    i, count, found = 0, pointer_count(number), 0
+    if at + size > type_size(number):
+        return 0
+    while i < count:
+        offset = pointer_offset(number, i)
+        found = 1 if at - 4 < offset and offset < at + size else found
+        i += 1
+    return 1 if found == is_pointer else 0
