@@ -12,6 +12,7 @@ from llmbol_core.vm.needs import link_number
 from llmbol_core.vm.origins import How, meet
 from llmbol_core.vm.results import UNKNOWN
 from llmbol_core.vm.slots import (
+    RETURNED,
     STORED,
     Kind,
     State,
@@ -34,7 +35,7 @@ def after(step: Step) -> State:
         state = {at: value for at, value in state.items() if at != STORED}
     for role in op.operands:
         if role.writes:
-            state = _forget(step, state, role)
+            state = _returned(step, _forget(step, state, role), role)
             if TYPES[role.type].kind == "pointer" and step.operand(role.place).mode is Mode.FP:
                 state = learn(step, state, role.place, made(step, role.type))
     learned = _LEARN.get(op.mnemonic)
@@ -87,6 +88,19 @@ def _forget(step: Step, state: State, role: OperandRole) -> State:
             return overwritten(state, place.offset)
         size = _copied(step)
     return without(state, place.offset, size)
+
+
+def _returned(step: Step, state: State, role: OperandRole) -> State:
+    """Note which pointers of the function's own result have been written."""
+    operand = step.operand(role.place)
+    if operand.mode is not Mode.FP_INDIRECT or operand.base != RESULT_PLACE:
+        return state
+    if TYPES[role.type].kind == "pointer":
+        return {**state, RETURNED + operand.value: Value(Kind.ORIGIN)}
+    if role.type == "Y":
+        pointers = step.found.layouts[step.operand("m").value].pointers
+        return state | {RETURNED + operand.value + at: Value(Kind.ORIGIN) for at in pointers}
+    return state
 
 
 def _copied(step: Step) -> int:

@@ -64,13 +64,19 @@ result is written to.
 """
 
 RESULT = 1 << 31
+FRAMES = 1 << 32
+"""From which key on there is what was stored in frames that were made."""
 STORED = (1 << 31) + 1
 """The key of the pointer that the instruction before this one stored outside of the frame."""
 
 
+RETURNED = (1 << 31) + 16
+"""The key of the first byte of the function's own result, once it has stored a pointer there."""
+
+
 def argument_key(frame: int, offset: int) -> int:
     """Return the key of a State for a pointer in the frame made that is kept at an offset."""
-    return (1 << 32) + (frame << 16) + offset
+    return FRAMES + (frame << 16) + offset
 
 
 def without_frame(state: State, frame: int) -> State:

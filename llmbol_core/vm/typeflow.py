@@ -19,6 +19,7 @@ from llmbol_core.vm.origins import How, Use
 from llmbol_core.vm.results import result_size
 from llmbol_core.vm.slots import (
     RESULT,
+    RETURNED,
     STORED,
     Kind,
     State,
@@ -155,6 +156,8 @@ class Step:
             why = place_fault(place.layout, place.offset, role)
         if why:
             raise self.fail(why)
+        if role.reads and (operand.mode, operand.base) == (Mode.FP_INDIRECT, RESULT_PLACE):
+            self._check_returned(operand.value, role)
         if role.writes:
             self.check_tables(place, TYPES[role.type].size)
         self._note_access(place, role)
@@ -162,6 +165,14 @@ class Step:
             held = self.held(place)
             if held and held.origin >= 0:
                 self.usage.use(held.origin, role.type, self.pc)
+
+    def _check_returned(self, at: int, role: OperandRole) -> None:
+        """Refuse to read pointers where the result goes before they were written there."""
+        is_value = role.type == "Y"
+        inside = self.found.layouts[self.operand("m").value].pointers if is_value else {0}
+        if is_value or TYPES[role.type].kind == "pointer":
+            for place in sorted(at + p for p in inside if RETURNED + at + p not in self.state):
+                raise self.fail(f"the result has no pointer at {place} yet")
 
     def check_tables(self, place: Place, size: int) -> None:
         """Refuse to write over a table that instructions jump through."""
@@ -379,14 +390,8 @@ class Step:
 
 
 _CHECKS: dict[str, Callable[[Step], None]] = {
-    "call": Step.check_call,
-    "spawn": Step.check_call,
-    "mcall": Step.check_module_call,
-    "mspawn": Step.check_module_call,
-    "movm": Step.check_bytes,
-    "consm": Step.check_bytes,
-    "headm": Step.check_bytes,
-    "movmp": Step.check_value,
-    "consmp": Step.check_value,
-    "headmp": Step.check_value,
+    **dict.fromkeys(("call", "spawn"), Step.check_call),
+    **dict.fromkeys(("mcall", "mspawn"), Step.check_module_call),
+    **dict.fromkeys(("movm", "consm", "headm"), Step.check_bytes),
+    **dict.fromkeys(("movmp", "consmp", "headmp"), Step.check_value),
 }

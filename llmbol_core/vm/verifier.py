@@ -57,10 +57,10 @@ from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import Handler, Module
 from llmbol_core.vm.proofs import Proof
 from llmbol_core.vm.slots import (
+    FRAMES,
     POINTERS,
     RESULT,
     SEVERAL,
-    STORED,
     UNKNOWN_POINTER,
     Kind,
     State,
@@ -260,7 +260,7 @@ class _Flow:
         for slot in state.keys() - other.keys():
             if slot < 0:
                 kept[slot] = SEVERAL
-            elif slot > STORED:
+            elif slot >= FRAMES:
                 kept[slot] = self._met(pc, slot, state[slot], UNKNOWN_POINTER)
         return kept
 

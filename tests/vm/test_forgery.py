@@ -95,6 +95,8 @@ FORGERIES = [
     ("movm 40(fp),$8,16(mp)\n goto 36(fp),16(mp)\n a: ret\n word @mp+12,2,a,a",
      "a table that is jumped through would be written at 16"),
     ("casec 0(mp),8(mp)\n a: ret\n word @mp+8,1,7,7,a,a", "the table has no string at 12(mp)"),
+    (("frame $2,40(fp)\n lea 32(fp),16(40(fp))\n call 40(fp),f\n ret\n"
+      " f: movp 0(16(fp)),32(fp)\n ret"), "the result has no pointer at 0 yet"),
     # What is used after it may be gone: elements, objects, channels, frames.
     ("newa $8,$5,32(fp)\n indx 32(fp),40(fp),$1\n movp 4(mp),32(fp)\n movw $7,0(40(fp))\n ret",
      "what the address at 40(fp) leads to may be gone"),
