@@ -395,3 +395,14 @@ def test_upsampling_keeps_the_corners():
     assert OPS["upsample_linear"](x, size=(4,), corners=True).tolist() == [[[0, 1, 2, 3]]]
     assert OPS["upsample_linear"](x, size=(4,)).tolist() == [[[0, 0.75, 2.25, 3]]]
     assert OPS["upsample_nearest"](x, size=(3,)).tolist() == [[[0, 0, 3]]]
+
+
+def test_results_larger_than_memory_are_refused():
+    x = np.ones((2, 3, 4), np.float32)
+    for name, attributes in (
+        ("pad", {"axis": 0, "before": 10**15, "after": 0}),
+        ("repeat", {"axis": 0, "times": 10**15}),
+        ("upsample_nearest", {"size": (10**15,)}),
+    ):
+        with pytest.raises(ShapeError, match="no memory"):
+            OPS[name](x, **attributes)

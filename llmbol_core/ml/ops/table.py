@@ -146,8 +146,11 @@ class Op:
         full = self.conform(attributes)
         values = [self.value(name, value) for name, value in zip(self.inputs, inputs, strict=False)]
         shapes = [None if v is None else tuple(v.shape) for v in values]
-        self.shape(*shapes, *[None] * (len(self.inputs) - len(shapes)), **full)
-        return self.run(*values, **full)
+        result = self.shape(*shapes, *[None] * (len(self.inputs) - len(shapes)), **full)
+        try:
+            return self.run(*values, **full)
+        except MemoryError:
+            raise ShapeError(self.name, f"no memory for a result of shape {result}") from None
 
     def value(self, name: str, value: Any) -> Array | Tensor | None:
         """Return one input in the form that ``run`` wants."""
