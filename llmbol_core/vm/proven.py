@@ -1,4 +1,4 @@
-"""Verifying modules once: of large ones it is kept on disk that they are proven.
+"""Verifying modules once: of all but the smallest it is kept on disk that they are proven.
 
 What is kept is a file in the cache of machine code, private like that, whose key is made from the
 object's bytes and from the state of this package's files. It says that those bytes passed, and what
@@ -14,7 +14,7 @@ from contextlib import suppress
 from llmbol_core.vm.module import Module
 from llmbol_core.vm.proofs import Proof
 
-_WORTH_KEEPING = 250
+_WORTH_KEEPING = 40
 """Instructions from which on a proof takes longer than finding it."""
 _PROVEN = "proven"
 
