@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.errors import Trap
-from llmbol_core.vm import traps
+from llmbol_core.vm import process, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.guards import Guard, Of, Piece
+from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import Need, Shape
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
 from llmbol_core.vm.origins import Use
+from llmbol_core.vm.results import RESULT_PLACE
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter
@@ -23,6 +26,7 @@ KINDS = {"C": STRING, "A": ARRAY, "I": LIST, "N": CHANNEL, "Z": MODULE}
 """Kinds of objects by the letters of operands."""
 ELEMENT_TYPE = {Of.ELEMENT: 4, Of.HEAD: 4, Of.SENT: 0, Of.RECEIVED: 0}
 """Where in an object the number of the type of its values is."""
+_RESULT = Operand(Mode.FP, RESULT_PLACE)
 
 Step = Callable[[int, int], int]
 
@@ -37,6 +41,8 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
                 why = _misfit_of_result(engine, guard, fp << 2, mp << 2)
             elif guard.of is Of.PLACE:
                 why = _misplaced(heap, guard, fp << 2, mp << 2)
+            elif guard.of is Of.RECEIVED and guard.link == _RESULT:
+                why = _misfit_of_received(engine, guard, fp << 2, mp << 2)
             elif guard.of is Of.LINK:
                 why = _misfit_of_link(engine, guard, fp << 2, mp << 2)
             else:
@@ -79,6 +85,65 @@ def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> st
     need = Need(results={Shape(max(size - guard.size, 0), inside)})
     link = engine.link(handle, number)
     return misfit_of(heap, engine.linked_of(handle).module, link, need)
+
+
+def _misfit_of_received(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
+    """Say why a channel's values do not fit where the function's result goes, or nothing."""
+    heap, channel = engine.heap, _pointer(engine.heap, guard.where, fp, mp)
+    address = heap.pointer(fp + RESULT_PLACE)
+    if NIL in (channel, address):
+        return ""
+    if heap.type_of(channel) != CHANNEL:
+        return f"the object is no {TYPES['N'].name}"
+    size, pointers = _room_at(engine, fp, address + guard.size)
+    there = tuple(Piece(p, WORD_SIZE, Use.POINTER) for p in pointers)
+    room = guard._replace(pieces=there, size=size)
+    return room.misfit(*heap.types[heap.word(channel)])
+
+
+class _Area(NamedTuple):
+    """Values of one type, one behind the other."""
+
+    start: int
+    type: HeapType
+    length: int = 1
+
+
+def _room_at(engine: Interpreter, fp: int, address: int) -> HeapType:
+    """Return what lies at an address that a caller has given: from there on to the end of it.
+
+    It is in a caller's frame, in the data of its module, or in an object that one of them names.
+    """
+    areas = list(_areas(engine, fp))
+    for start, (size, pointers), length in chain(areas, _objects(engine.heap, areas)):
+        if 0 <= address - start < size * length:
+            at = (address - start) % size
+            return HeapType(size - at, tuple(p - at for p in pointers if p >= at))
+    return HeapType(0, ())
+
+
+def _areas(engine: Interpreter, fp: int) -> Iterator[_Area]:
+    """Yield the frames of a process and the data of their modules, the innermost first."""
+    heap, handle = engine.heap, engine.process.handle
+    while fp:
+        yield _Area(fp, heap.types[heap.word(fp + process.TYPE)])
+        mp = heap.pointer(handle)
+        if mp != NIL:
+            yield _Area(mp, heap.types[heap.type_of(mp)])
+        handle = heap.pointer(fp + process.MODULE) or handle
+        fp = heap.pointer(fp + process.CALLER)
+
+
+def _objects(heap: Heap, areas: Iterable[_Area]) -> Iterator[_Area]:
+    """Yield the records, and the elements of the arrays, that pointers in some places name."""
+    for start, (_, pointers), _ in areas:
+        for ref in (heap.pointer(start + at) for at in pointers):
+            kind = heap.type_of(ref) if ref != NIL else STACK
+            if kind > STACK:
+                yield _Area(ref, heap.offered(kind))
+            elif kind == ARRAY:
+                element = heap.types[heap.word(ref + 4)]
+                yield _Area(heap.array_data(ref), element, heap.array_length(ref))
 
 
 def _misplaced(heap: Heap, guard: Guard, fp: int, mp: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.keeping import keep, keep_result, keep_value, learn, made
 from llmbol_core.vm.origins import Use
+from llmbol_core.vm.results import is_result
 from llmbol_core.vm.slots import Kind, State, Value, overwritten
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
@@ -146,6 +147,8 @@ def _learn_transfer(step: Step, state: State) -> State:
         place = Place(Layout(WORD_SIZE, frozenset()), 0)
     else:
         place = step.place(operand)
+    if is_result(operand) and not sends:
+        step.usage.receive_result(content, place.origin, place.offset, step.pc)
     return _transferred(step, state, content, place, sends)
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.needs import Need
 from llmbol_core.vm.origins import Use
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.structure import Layout
 
 
 class Of(IntEnum):
@@ -120,3 +123,14 @@ def misfit(piece: Piece, size: int, pointers: Iterable[int]) -> str:
     if any(piece.offset - WORD_SIZE < p < end for p in pointers):
         return f"a number at {piece.offset} lies over a pointer"
     return ""
+
+
+def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
+    """Return what is done with the parts of a whole value."""
+    pieces = [Piece(at + p, WORD_SIZE, Use.POINTER) for p in sorted(layout.pointers)]
+    start = 0
+    for end in (*sorted(layout.pointers), layout.size):
+        if end > start:
+            pieces.append(Piece(at + start, end - start, use))
+        start = end + WORD_SIZE
+    return tuple(pieces)

@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from llmbol_core.vm.evidence import Evidence
-from llmbol_core.vm.guards import Guard, Of, Piece, misfit
+from llmbol_core.vm.guards import Guard, Of, Piece, misfit, value_pieces
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import Need, Part, link_number, shape
-from llmbol_core.vm.origins import Use
+from llmbol_core.vm.origins import Access, Use
 from llmbol_core.vm.pointees import RECORD
+from llmbol_core.vm.results import is_result
 from llmbol_core.vm.returned import Returned, base_of
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.structure import Layout
@@ -277,7 +278,9 @@ class Leftover:
         is_address = base is not None and base.kind in (Kind.ELEMENT, Kind.ELSEWHERE)
         if self._classes.is_made(node, "N") and not self._classes.is_open(content) and layouts:
             pieces = tuple(p for v in layouts for p in value_pieces(v, place.offset, use))
-            if is_address or operand.mode is Mode.NONE:
+            if is_result(operand):
+                self._guard_received_result(step, channel, place, operand, pieces)
+            elif is_address or operand.mode is Mode.NONE:
                 self._uses[place.origin] |= set(pieces)
             elif not self._fits(target, pieces):
                 self._guard(step, Guard(base_of(operand), Of.RECORD, pieces))
@@ -289,6 +292,15 @@ class Leftover:
         elif operand.mode is not Mode.NONE and not is_address:
             of = Of.SENT if sends else Of.RECEIVED
             self._guard(step, Guard(channel, of, (), place.offset, "N", base_of(operand)))
+
+    def _guard_received_result(
+        self, step: Step, channel: Operand, place: Place, operand: Operand, pieces: Pieces
+    ) -> None:
+        """Guard a result that is received if not all of it was noted as written."""
+        noted = {n.what for n in self._evidence.usage.origins.all[place.origin].noted}
+        if not {Access(piece.offset, piece.size, piece.use) for piece in pieces} <= noted:
+            guard = Guard(channel, Of.RECEIVED, (), place.offset, "N", base_of(operand))
+            self._guard(step, guard)
 
     def _transfer_guard(
         self, channel: Operand, node: int, place: Place, sends: bool
@@ -317,18 +329,8 @@ class Leftover:
         return place.layout.size - place.offset
 
 
-ANY: tuple[Piece, ...] = ()
-
-
-def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
-    """Return what is done with the parts of a whole value."""
-    pieces = [Piece(at + p, WORD_SIZE, Use.POINTER) for p in sorted(layout.pointers)]
-    start = 0
-    for end in (*sorted(layout.pointers), layout.size):
-        if end > start:
-            pieces.append(Piece(at + start, end - start, use))
-        start = end + WORD_SIZE
-    return tuple(pieces)
+Pieces = tuple[Piece, ...]
+ANY: Pieces = ()
 
 
 def fits_all(layouts: Iterable[Layout], pieces: Iterable[Piece]) -> bool:

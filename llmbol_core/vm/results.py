@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
-from llmbol_core.vm.module import Instruction
+from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.structure import Structure
 from llmbol_core.vm.tables import table_targets
 
 RESULT_PLACE = 16
 """Offset in a frame of the address for the result."""
 UNKNOWN = 1 << 16
+
+
+def is_result(operand: Operand) -> bool:
+    """Whether an operand lies where the function's own result goes."""
+    return operand.mode is Mode.FP_INDIRECT and operand.base == RESULT_PLACE
 
 
 def result_size(found: Structure, entry: int) -> int:
@@ -43,7 +48,7 @@ def _written(found: Structure, instruction: Instruction) -> int:
     for role in instruction.op.operands:
         if role.place in "smd" and (role.writes or role.type == "O"):
             operand = instruction.operand(role.place)
-            if operand.mode is Mode.FP_INDIRECT and operand.base == RESULT_PLACE:
+            if is_result(operand):
                 size = max(size, operand.value + _size(found, instruction, role))
     return size
 

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from llmbol_core.vm.guards import value_pieces
 from llmbol_core.vm.isa import TYPES, WORD_SIZE
 from llmbol_core.vm.needs import Need, Part
 from llmbol_core.vm.origins import Access, Flow, How, Noted, Origin, Origins, Use, meet
@@ -68,6 +69,7 @@ class Usage:
         self._retagged: set[int] = set()
         self._picks: set[int] = set()
         self._results: dict[tuple[int, _Wanted], int] = {}
+        self._received: dict[tuple[int, int, int], int] = {}
         self._needs: dict[tuple[int, int], Need] = defaultdict(Need)
         self._loads: dict[int, int] = {}
         self._copied: dict[tuple[int, int], int] = {}
@@ -158,6 +160,10 @@ class Usage:
         """Note that a result is wanted in an object, at an offset."""
         self._results.setdefault((result, _Wanted(layout, offset, True)), pc)
 
+    def receive_result(self, content: int, result: int, offset: int, pc: int) -> None:
+        """Note that what a channel carries is received where a result goes."""
+        self._received.setdefault((content, result, offset), pc)
+
     def want_result_behind(self, result: int, to: Value) -> None:
         """Note that a result is wanted at an address behind a pointer."""
         self.origins.flow(result, Flow(to.origin, to.tags, to.number, How.PASSED))
@@ -212,6 +218,8 @@ class Usage:
         """Refuse the module if it does not agree with itself; raises VerifyError."""
         self._link_returned()
         self._spread()
+        self._write_received()
+        self._spread()
         for number, known in enumerate(self.origins.all):
             if number in self._picks or known.key[0] == "nil":
                 continue
@@ -236,6 +244,13 @@ class Usage:
                 known[result, at] = set(self.origins.sources(self.behind(result, "at", at)))
             if parameter in known[result, at]:
                 self.flow(origin, passed, tags)
+
+    def _write_received(self) -> None:
+        """Note how results are written by receiving values of the known types."""
+        for (content, result, offset), pc in self._received.items():
+            for layout in self._layouts(content):
+                for piece in value_pieces(layout, offset, Use.WRITE):
+                    self.access(result, *piece, pc)
 
     def _spread(self) -> None:
         """Let what is done with pointers be done with all they may be, whatever their tags."""

@@ -126,6 +126,7 @@ def test_tables_of_exported_data_are_kept(tmp_path):
 
 
 PASSED = "new $3,32(fp)\n movp 32(fp),32(40(fp))"
+CARRIED = "newcw $1,4(mp)\n send $7,4(mp)\n movp 4(mp),32(40(fp))"
 BETWEEN = [
     # What the caller does, and f of the other module; g is there to be called by it.
     (CALL.format(PASSED, ""), "f: movw $70000,4(32(fp))\n ret", "lies over a pointer"),
@@ -146,6 +147,11 @@ BETWEEN = [
       " h: movw $7,4(16(fp))\n ret"), "4 bytes at 16 reach beyond the 16 there"),
     (CALL.format("newcw $1,32(40(fp))", ""), "f: recv 32(fp),32(fp)\n ret",
      "disagree about the pointer at 0"),
+    (CALL.format(f"{CARRIED}\n lea 32(fp),16(40(fp))", ""),
+     "f: recv 32(fp),0(16(fp))\n ret", "disagree about the pointer at 0"),
+    (CALL.format(f"{CARRIED}\n lea 0(mp),16(40(fp))", ""),
+     ("f: frame $2,36(fp)\n movp 32(fp),32(36(fp))\n lea 4(16(fp)),16(36(fp))\n"
+      " call 36(fp),h\n ret\n h: recv 32(fp),0(16(fp))\n ret"), "disagree about the pointer at 0"),
     (CALL.format("load 0(mp),$0,32(40(fp))", ""),
      ("f: mframe 32(fp),$1,36(fp)\n movw $1,32(36(fp))\n mcall 36(fp),$1,32(fp)\n ret"),
      "a caller stores 4 bytes at 32, where a pointer is"),
