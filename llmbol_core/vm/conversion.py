@@ -14,6 +14,7 @@ from typing import NamedTuple
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?)(\d+)", re.ASCII)
 _REAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
 _SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:infinity|nan))", re.ASCII | re.IGNORECASE)
+_MINUS = re.compile(r"[ \t\n\v\f\r]*-", re.ASCII)
 
 
 class Digits(NamedTuple):
@@ -91,17 +92,17 @@ def _leading_integer(text: str) -> int:
 
 
 def string_to_real(text: str) -> float:
-    """Return the real that a string begins with, as cvtcf does.
+    """Return the real that a string begins with, as cvtcf does; a sign alone counts, too.
 
-    >>> [string_to_real(s) for s in ("-0.5e3", "1e3x", "16r10", ".5.", "-Infinity", "e5")]
-    [-500.0, 1000.0, 16.0, 0.5, -inf, 0.0]
+    >>> [string_to_real(s) for s in ("-0.5e3", "1e3x", "16r10", ".5.", "-Infinity", "e5", "-x")]
+    [-500.0, 1000.0, 16.0, 0.5, -inf, 0.0, -0.0]
     """
     found = _REAL.match(text)
     if found is not None:
         return float(found[1])
     special = _SPECIAL.match(text)
     if special is None:
-        return 0.0
+        return -0.0 if _MINUS.match(text) else 0.0
     return float(special[1])
 
 

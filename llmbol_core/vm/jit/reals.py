@@ -371,7 +371,9 @@ def read_real(ref: Word) -> Word:
         else:
             goes_on = 0
     if digits == 0:
-        host[scratch(VALUE)] = 0
+        value = 0.0
+        is_minus = start < length and code_at(ref, start) == _MINUS
+        host[scratch(VALUE)] = bits(-value if is_minus else value)
         code = code_at(ref, i) | 32 if i < length else 0
         return 0 if code in (_I, _N) else 1
     end = exponent_end(ref, i, length)
