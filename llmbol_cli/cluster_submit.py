@@ -31,6 +31,7 @@ from llmbol_cli.options import (
     Settings,
     connected,
     file_name,
+    named,
     size,
     takes,
 )
@@ -46,7 +47,13 @@ Inputs = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write the result there; - is stdout."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the result there; - is stdout.",
+        callback=named,
+    ),
 ]
 Strategy = Annotated[
     str | None, typer.Option(help="round-robin, least-loaded, random or capability-based.")
@@ -171,7 +178,13 @@ def map_files(
     ] = [],  # noqa: B006 -- typer reads it, nobody changes it
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="PATH", help="A file, or a folder for one each."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A file, or a folder for one each.",
+            callback=named,
+        ),
     ] = None,
     max_memory: Memory = "64M",
 ) -> None:
@@ -225,7 +238,8 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Data instead of those of the spec.")
+        str | None,
+        typer.Option(metavar="FILE", help="Data instead of those of the spec.", callback=named),
     ] = None,
     epochs: Epochs = None,
     seed: Seed = None,

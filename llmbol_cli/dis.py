@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import dis_tools, render
-from llmbol_cli.options import AsJson, Object, file_name, takes
+from llmbol_cli.options import AsJson, Object, file_name, named, takes
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
@@ -27,8 +27,11 @@ Source = Annotated[str, typer.Argument(metavar="SRC", help="Assembly or stack co
 def asm(
     source: Source,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="The .dis file; - is stdout.")
-    ] = "",
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="The .dis file; - is stdout.", callback=named
+        ),
+    ] = None,
 ) -> None:
     """Assemble Dis assembly or stack code; without -o beside the source.
 
@@ -66,8 +69,11 @@ def disasm(file: Object) -> None:
 def verify(
     file: Object,
     key: Annotated[
-        str, typer.Option(metavar="KEY", help="Hold the signature against this key as well.")
-    ] = "",
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Hold the signature against this key as well.", callback=named
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a .dis file keeps to its types and its memory, or say where it does not.
@@ -109,7 +115,7 @@ def sign(
     file: Object,
     key: Annotated[str, typer.Option(metavar="KEY", help="The private key.")],
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--output",
             "-o",
@@ -117,7 +123,7 @@ def sign(
             help="Where to write, if not FILE.",
             callback=file_name,
         ),
-    ] = "",
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Sign a program, code and payload, so that any change can be noticed.

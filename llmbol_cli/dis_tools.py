@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Object, file_name, takes
+from llmbol_cli.options import AsJson, Object, file_name, named, takes
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
@@ -34,11 +34,11 @@ def trace(
         int | None, typer.Option(metavar="N", min=1, help="Log so many instructions at most.")
     ] = None,
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--output", "-o", metavar="LOG", help="The log, instead of stderr.", callback=file_name
         ),
-    ] = "",
+    ] = None,
 ) -> None:
     """Run a program and log each instruction, with the values that it reads and writes.
 
@@ -64,8 +64,11 @@ def trace(
 def debug(
     program: Program,
     stdin: Annotated[
-        str, typer.Option(metavar="INPUT", help="The program's standard input; else it is empty.")
-    ] = "",
+        str | None,
+        typer.Option(
+            metavar="INPUT", help="The program's standard input; else it is empty.", callback=named
+        ),
+    ] = None,
 ) -> None:
     """Run a program under a debugger, which reads its commands, such as help, from stdin.
 
@@ -88,17 +91,17 @@ def profile(
         int, typer.Option(metavar="N", min=0, help="Show so many of the hottest instructions.")
     ] = 20,
     flame: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="STACKS", help="Write collapsed stacks, for flame graphs.", callback=file_name
         ),
-    ] = "",
+    ] = None,
     stdout: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="OUTPUT", help="The program's output; else it is dropped.", callback=file_name
         ),
-    ] = "",
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a program and count the instructions of each function and on each stack.
@@ -155,8 +158,11 @@ def dump(file: Object, as_json: AsJson = False) -> None:
 def deps(
     file: Object,
     root: Annotated[
-        str, typer.Option(metavar="DIR", help="Look for modules here; FILE is a path in it.")
-    ] = "",
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Look for modules here; FILE is a path in it.", callback=named
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which modules a program loads and, in a file tree, which modules those load.

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Output
+from llmbol_cli.options import AsJson, Output, named
 
 app = render.app("Exchange models with other programs.")
 
@@ -36,9 +36,11 @@ def import_model(
     output: Output,
     into: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="The spec whose model the weights belong to."),
+        typer.Option(
+            metavar="SPEC", help="The spec whose model the weights belong to.", callback=named
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The name of the model.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of the model.", callback=named)] = None,
     result: Annotated[
         str | None, typer.Option(metavar="NAME", help="The output to import; else the first.")
     ] = None,

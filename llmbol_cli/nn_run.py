@@ -16,6 +16,7 @@ from llmbol_cli.options import (
     Threads,
     file_name,
     finite,
+    named,
     numbers,
     required,
 )
@@ -40,7 +41,8 @@ def infer(
         typer.Option(min=0, help="Show the labels of the K highest values; 0 shows all values."),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Labels of the values, one on a line.")
+        str | None,
+        typer.Option(metavar="FILE", help="Labels of the values, one on a line.", callback=named),
     ] = None,
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
     output: Annotated[

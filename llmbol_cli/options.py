@@ -31,11 +31,18 @@ Checkpoint = Annotated[
 ]
 
 
+def named(value: str | None) -> str | None:
+    """Refuse an empty name: what a script left empty by mistake must not mean "without it"."""
+    if value == "":
+        raise typer.BadParameter("expected a name, got an empty text")
+    return value
+
+
 def file_name(value: str | None) -> str | None:
     """Refuse ``-`` as the name of a file to write, which is a slip far more often than meant."""
     if value == "-":
         raise typer.BadParameter("a file is written, not standard output (./- is a file named -)")
-    return value
+    return named(value)
 
 
 _OUTPUT = typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name)
@@ -43,11 +50,18 @@ Output = Annotated[str, _OUTPUT]
 OutputIfAny = Annotated[str | None, _OUTPUT]
 FileOrStdout = Annotated[
     str | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is stdout."),
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Where to write; - is stdout.", callback=named
+    ),
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="FILE", help="Data instead of those of the spec; - is stdin."),
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="Data instead of those of the spec; - is stdin.",
+        callback=named,
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from llmbol_cli.options import size
+from llmbol_cli.options import named, size
 
 if TYPE_CHECKING:
     from llmbol_core.errors import LlmbolError
@@ -34,8 +34,11 @@ class Program:
         list[str] | None, typer.Argument(metavar="ARGS", help="Passed to the program.")
     ] = None
     root: Annotated[
-        str, typer.Option(metavar="DIR", help="The program's file tree; FILE is a path in it.")
-    ] = ""
+        str | None,
+        typer.Option(
+            metavar="DIR", help="The program's file tree; FILE is a path in it.", callback=named
+        ),
+    ] = None
     path: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,8 +53,9 @@ class Program:
     max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000
     timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None
     require_signature: Annotated[
-        str, typer.Option(metavar="KEY", help="Run only what was signed with this key.")
-    ] = ""
+        str | None,
+        typer.Option(metavar="KEY", help="Run only what was signed with this key.", callback=named),
+    ] = None
     verify: Annotated[
         bool, typer.Option(help="Refuse programs and modules that cannot be verified.")
     ] = True

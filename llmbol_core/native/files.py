@@ -8,6 +8,7 @@ complain about becomes a ``FileError`` that names the path.
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import stat
@@ -110,7 +111,8 @@ def read_bytes(path: Path) -> bytes:
         return _standard_input()
     try:
         with open(path, "rb") as file:
-            return file.read()
+            mode = os.fstat(file.fileno()).st_mode
+            return file.read() if stat.S_ISREG(mode) else _read_stream(file, str(path))
     except OSError as error:
         raise FileError.of(error, path) from error
 
@@ -126,7 +128,7 @@ def map_file(path: Path) -> memoryview:
     try:
         with open(path, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return memoryview(file.read())
+                return memoryview(_read_stream(file, str(path)))
             return map_descriptor(file.fileno())
     except OSError as error:
         raise FileError.of(error, path) from error
@@ -142,8 +144,32 @@ def _standard_input() -> bytes:
     if stream is None:
         return b""
     if stream not in _inputs:
-        _inputs[stream] = stream.buffer.read()
+        _inputs[stream] = _read_stream(stream.buffer, "standard input")
     return _inputs[stream]
+
+
+_PIECE = 1 << 20
+
+
+def _read_stream(file: BinaryIO, name: str) -> bytes:
+    """Return all that a pipe or a device gives. Raises FileError for one that does not end."""
+    most = _most_of(file)
+    data = io.BytesIO()
+    while piece := file.read(_PIECE):
+        if data.tell() + len(piece) > most:
+            raise FileError(name, f"more than {most >> 20} MiB and no end: expected a file")
+        data.write(piece)
+    return data.getvalue()
+
+
+def _most_of(file: BinaryIO) -> int:
+    """Return how many bytes a stream may give: half of the memory, but few if it is a device."""
+    try:
+        is_device = stat.S_ISCHR(os.fstat(file.fileno()).st_mode)
+    except OSError:  # a stream in memory
+        is_device = False
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _PIECE if is_device else memory // 2
 
 
 def map_descriptor(number: int) -> memoryview:

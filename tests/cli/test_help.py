@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer import BadParameter
 from typer.main import get_command
 
 from llmbol_cli import cluster, dis, nn
@@ -94,6 +95,24 @@ def test_arguments_are_named_in_capitals(name):
     usage = command.collect_usage_pieces(command.make_context(name, [], resilient_parsing=True))
     for piece in usage[1:]:
         assert re.fullmatch(r"[{[]?[A-Z]+(\.[a-z]+)?(\.\.\.)?[]}]?", piece), piece
+
+
+FILES = {"DIR", "FILE", "INPUT", "KEY", "LOG", "OUT", "OUTPUT", "PATH", "SPEC", "STACKS"}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        (name, parameter.opts[0])
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if parameter.metavar in FILES and not parameter.required and not parameter.multiple
+        if parameter.default is None and parameter.param_type_name == "option"
+    ],
+)
+def test_an_empty_file_name_is_not_the_lack_of_one(name, option):
+    with pytest.raises(BadParameter, match="expected a name, got an empty text"):
+        COMMANDS[name].make_context(name, [option, ""])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -90,6 +90,19 @@ def test_a_pipe_is_read_where_it_cannot_be_mapped():
     os.close(reader)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no device without an end")
+@pytest.mark.parametrize("read", [read_bytes, map_file])
+def test_what_has_no_end_is_refused(read, monkeypatch):
+    why = "more than 1 MiB and no end: expected a file"
+    with pytest.raises(FileError, match=f"^/dev/zero: {why}$"):
+        read("/dev/zero")
+    with open("/dev/zero") as zeros, monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", zeros)
+        with pytest.raises(FileError, match=f"^standard input: {why}$"):
+            read("-")
+    assert read(os.devnull) == b""
+
+
 @pytest.mark.parametrize("path", ["", "new/", ".", "there", "there/"])
 def test_a_directory_is_no_file_to_write(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
