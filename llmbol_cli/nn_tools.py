@@ -67,8 +67,8 @@ def quantize(
     from llmbol_core.nn.quantize import quantize_checkpoint
 
     wanted = None if dry_run else required(output, "'--output' / '-o'")
-    limit = size(max_shard) if max_shard else None
-    if limit and wanted == "-":
+    limit = None if max_shard is None else size(max_shard)
+    if limit is not None and wanted == "-":
         raise typer.BadParameter("--max-shard makes several files: --output - is one")
     with _target(wanted, as_json) as target, render.progress("quantizing") as progress:
         report = quantize_checkpoint(source, target, to, progress, tensor_type or (), limit)

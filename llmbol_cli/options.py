@@ -152,7 +152,7 @@ def size(text: str) -> int:
     >>> size("64M"), size("512"), size("1.5k")
     (67108864, 512, 1536)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,20}(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise UsageError(f"{text!r} is no size: expected a number with K, M or G, such as 64M")
     return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -25,6 +25,8 @@ Progress = Callable[[int, int, str], None]
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 _LOOK = 0.03
+_ROOM = 1 << 16
+"""Bytes without which a ledger cannot be made, nor what went wrong be logged."""
 
 
 def start(
@@ -51,7 +53,7 @@ def start(
 def run(state: StateDirectory, config: Config) -> None:
     """Be the cluster's guardian until somebody stops it or this process gets a signal."""
     lock = _prepare(state, config)
-    failure = _Failure(state)
+    failure = Failure(state)
     if Guardian(state, lock).run() != 0:
         raise failure.error()
 
@@ -118,7 +120,7 @@ class OwnCluster:
         shutil.rmtree(self.state.root, ignore_errors=True)
 
 
-class _Failure:
+class Failure:
     """Finds out why a cluster that is being started does not: older log lines tell of others."""
 
     def __init__(self, state: StateDirectory) -> None:
@@ -128,8 +130,14 @@ class _Failure:
     def error(self) -> ClusterError:
         """Return the error that says it."""
         tails = (self._state.log_tail(name, start) for name, start in self._starts.items())
-        why = next(filter(None, tails), "its guardian was killed")
+        why = next(filter(None, tails), None) or self._why_nothing_was_logged()
         return ClusterError(f"the cluster did not start: {why}")
+
+    def _why_nothing_was_logged(self) -> str:
+        space = os.statvfs(self._state.root)
+        if space.f_bavail * space.f_frsize < _ROOM:
+            return f"no space left on the device of {self._state.root}"
+        return "its guardian was killed"
 
 
 def _prepare(state: StateDirectory, config: Config) -> int:
@@ -157,10 +165,10 @@ def _prepare(state: StateDirectory, config: Config) -> int:
 
 def _launch(
     state: StateDirectory, config: Config, stdin: int, *options: str
-) -> tuple[subprocess.Popen[bytes], _Failure]:
+) -> tuple[subprocess.Popen[bytes], Failure]:
     """Start a guardian, which inherits the lock."""
     lock = _prepare(state, config)
-    failure = _Failure(state)
+    failure = Failure(state)
     module = "llmbol_core.distributed.guardian"
     try:
         with open(state.open_log("guardian"), "ab", 0) as log:
@@ -178,7 +186,7 @@ def _await_nodes(
     state: StateDirectory,
     config: Config,
     guardian: subprocess.Popen[bytes],
-    failure: _Failure,
+    failure: Failure,
     progress: Progress,
 ) -> ClusterStatus:
     """Return the cluster's status when all its nodes are up."""

@@ -37,7 +37,7 @@ def carried(data: memoryview, path: str) -> memoryview:
         return data
     found = payload.find(data, path)
     if found is None or found[: len(MAGIC)] != MAGIC:
-        raise ModelError(path, "a Dis program that carries no model")
+        raise ModelError(path, "a Dis program that carries no model, or has lost its end")
     return found
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from llmbol_cli.dis import app
 from llmbol_core.builtins import signature_of
+from llmbol_core.errors import UsageError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.objectfile import write_module
 from llmbol_core.vm.stackcode import parse_source
@@ -151,6 +152,13 @@ def test_limits(tmp_path, options, code, why):
     result = invoke(*options, program(tmp_path, code))
     assert result.exit_code == 1
     assert why in result.stderr + str(result.exception)
+
+
+@pytest.mark.parametrize("size", ["", "0", "-1", "nan", "1e9", "M", "9" * 400])
+def test_what_is_no_size_is_refused(tmp_path, size):
+    result = invoke("--max-memory", size, program(tmp_path, ""))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, UsageError)
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing", b"\xc0\x0c\x80\x30\x40"])

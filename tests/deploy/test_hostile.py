@@ -263,7 +263,10 @@ def test_no_payload_no_weights(run):
 """
     status, _, err = run(code)
     assert status == 1
-    assert err == '[Hostile] Broken: "ml: payload: the module\'s file carries none"\n'
+    assert (
+        err
+        == '[Hostile] Broken: "ml: payload: the module\'s file carries none, or has lost its end"\n'
+    )
 
 
 # ---- files ----

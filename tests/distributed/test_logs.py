@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
+from llmbol_core.distributed.control import Failure
 from llmbol_core.distributed.logs import LogLine, read_logs
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.errors import UsageError
@@ -35,3 +37,15 @@ def test_what_is_added_is_shown_once_it_is_a_line(state):
     assert [line.text for line in itertools.islice(lines, 2)] == ["half a line", "more"]
     state.log("broker").write_text("anew\n")
     assert next(lines).text == "anew"
+
+
+def test_the_log_says_why_no_cluster_started(state, monkeypatch):
+    failure = Failure(state)
+    assert str(failure.error()) == "the cluster did not start: its guardian was killed"
+    full = SimpleNamespace(f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr("os.statvfs", lambda path: full)
+    why = f"no space left on the device of {state.root}"
+    assert str(failure.error()) == f"the cluster did not start: {why}"
+    with open(state.log("broker"), "a") as log:
+        log.write("ne\nno port is free\n\n")
+    assert str(failure.error()) == "the cluster did not start: no port is free"

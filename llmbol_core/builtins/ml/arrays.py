@@ -45,7 +45,7 @@ def payload(call: HostCall, name: str) -> int:
     """Return a weight of the file that the calling module came from."""
     caller = call.caller
     if caller is None or caller.payload is None:
-        raise Trap("ml: payload: the module's file carries none")
+        raise Trap("ml: payload: the module's file carries none, or has lost its end")
     try:
         if caller not in _payloads:
             _payloads[caller] = gguf.read_buffer(caller.payload, caller.path)
