@@ -26,7 +26,11 @@ from llmbol_core.vm.whole import alt_entries
 
 _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
 _NO_PLACE = (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7)
-_CALLS = ("call", "mcall")
+_CALLS = ("call", "mcall", "spawn", "mspawn")
+_ALTS = ("alt", "nbalt")
+_INDICES = ("indx", "indw", "indf", "indb", "indl")
+_BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *_CALLS})
+"""Instructions that change what lasts even where no address does."""
 
 
 class Age(IntEnum):
@@ -72,6 +76,8 @@ class Lifetimes:
             after = self._after(self._steps[pc], self._before[pc])
             for target in self._follow(pc):
                 known = self._before.get(target)
+                if known is after:
+                    continue
                 joined = after if known is None else _joined(known, after)
                 if joined != known:
                     self._before[target] = joined
@@ -82,7 +88,8 @@ class Lifetimes:
     # Uses
 
     def _check(self, step: Step, lasting: Lasting) -> None:
-        for role in step.instruction.op.operands:
+        op = step.instruction.op
+        for role in op.operands:
             operand = step.operand(role.place) if role.place in "smd" else None
             if operand is None or operand.mode is not Mode.FP_INDIRECT:
                 continue
@@ -91,9 +98,9 @@ class Lifetimes:
             known = step.state.get(operand.base)
             if held and known and known.kind in (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD):
                 self._check_address(step, operand.base, held)
-        if step.instruction.op.mnemonic in ("call", "mcall", "spawn", "mspawn"):
+        if op.mnemonic in _CALLS:
             self._check_frame(step, step.operand("s").value, lasting)
-        if step.instruction.op.mnemonic in ("alt", "nbalt"):
+        if op.mnemonic in _ALTS:
             for at in alt_entries(step):
                 held = lasting.addresses.get(at)
                 if held and held.age:
@@ -130,27 +137,38 @@ class Lifetimes:
     # Effects
 
     def _after(self, step: Step, before: Lasting) -> Lasting:
-        op = step.instruction.op
-        addresses = dict(before.addresses)
-        for role in op.operands:
-            operand = step.operand(role.place) if role.place in "smd" else None
-            if operand is None or operand.mode in _NO_PLACE or not role.writes:
-                continue
-            is_pointer = TYPES[role.type].kind == "pointer"
-            if operand.mode is Mode.FP:
-                size = TYPES[role.type].size or step.layout.size
-                if role.is_storage and op.role("m"):
-                    size = _extent(step)
-                addresses = _overwritten(addresses, operand.value, size)
-            if is_pointer or (role.is_storage and role.type != "O"):
-                addresses = _stored(addresses, operand)
-        if op.effect in (Effect.CALL, Effect.WAIT) or op.mnemonic in ("load", "nbalt"):
-            addresses = _unsettled(addresses)
-        if op.effect is Effect.CALL:
-            to = step.state.get(-step.operand("s").value)
-            if to is not None and to.kind is Kind.SLOT:
-                addresses = _overwritten(addresses, to.number, step.layout.size)
-        return Lasting(_made(step, addresses), _frames(step, before.frames))
+        if not before.addresses and step.instruction.op.mnemonic not in _BEGINNING:
+            return before
+        addresses: Mapping[int, Held] = before.addresses
+        if addresses:
+            addresses = _kept(step, dict(addresses))
+        addresses, frames = _made(step, addresses), _frames(step, before.frames)
+        is_same = addresses is before.addresses and frames is before.frames
+        return before if is_same else Lasting(addresses, frames)
+
+
+def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
+    """Return what lasts of addresses."""
+    op = step.instruction.op
+    for role in op.operands:
+        operand = step.operand(role.place) if role.place in "smd" else None
+        if operand is None or operand.mode in _NO_PLACE or not role.writes:
+            continue
+        is_pointer = TYPES[role.type].kind == "pointer"
+        if operand.mode is Mode.FP:
+            size = TYPES[role.type].size or step.layout.size
+            if role.is_storage and op.role("m"):
+                size = _extent(step)
+            addresses = _overwritten(addresses, operand.value, size)
+        if is_pointer or (role.is_storage and role.type != "O"):
+            addresses = _stored(addresses, operand)
+    if op.effect in (Effect.CALL, Effect.WAIT) or op.mnemonic in ("load", "nbalt"):
+        addresses = _unsettled(addresses)
+    if op.effect is Effect.CALL:
+        to = step.state.get(-step.operand("s").value)
+        if to is not None and to.kind is Kind.SLOT:
+            addresses = _overwritten(addresses, to.number, step.layout.size)
+    return addresses
 
 
 def _extent(step: Step) -> int:
@@ -162,10 +180,10 @@ def _extent(step: Step) -> int:
     return step.found.layouts[number].size if is_type else number
 
 
-def _made(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
+def _made(step: Step, addresses: Mapping[int, Held]) -> Mapping[int, Held]:
     """Return addresses with the one that an instruction makes."""
     mnemonic, source = step.instruction.op.mnemonic, step.operand("s")
-    if mnemonic.startswith("ind") and mnemonic != "indc":
+    if mnemonic in _INDICES:
         target = step.operand("m")
         if target.mode is Mode.FP:
             return {**addresses, target.value: Held(source, is_element=True)}
@@ -231,7 +249,7 @@ def _frames(step: Step, frames: tuple[int, ...]) -> tuple[int, ...]:
     if mnemonic in ("frame", "mframe"):
         slot = step.operand("d").value
         return (*(s for s in frames if s != slot), slot)
-    if mnemonic in ("call", "mcall", "spawn", "mspawn"):
+    if mnemonic in _CALLS:
         slot = step.operand("s").value
         return frames[: frames.index(slot)] if slot in frames else frames
     return frames

@@ -11,6 +11,8 @@ from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.structure import Structure
 
 _RESULT_PLACE = 16
+_FARTHEST = 1 << 32
+"""Beyond all frames."""
 
 
 class Live(NamedTuple):
@@ -21,6 +23,31 @@ class Live(NamedTuple):
 
     surely: frozenset[int]
     perhaps: frozenset[int]
+
+
+class _Slots:
+    """Some slots of a frame as bits of a number, which are quicker to join than sets."""
+
+    def __init__(self, slots: Iterable[int]) -> None:
+        self._bits = {slot: 1 << number for number, slot in enumerate(slots)}
+        self._masks: dict[tuple[int, int], int] = {}
+        self._sets: dict[int, frozenset[int]] = {}
+
+    def within(self, start: int, end: int) -> int:
+        """Return the slots from a byte of the frame up to another one."""
+        mask = self._masks.get((start, end))
+        if mask is None:
+            mask = sum(bit for slot, bit in self._bits.items() if start <= slot < end)
+            self._masks[start, end] = mask
+        return mask
+
+    def of(self, mask: int) -> frozenset[int]:
+        """Return the slots whose bits are set."""
+        found = self._sets.get(mask)
+        if found is None:
+            found = frozenset(slot for slot, bit in self._bits.items() if mask & bit)
+            self._sets[mask] = found
+        return found
 
 
 class Arguments:
@@ -58,30 +85,30 @@ class Arguments:
         slots: frozenset[int],
         counts_results: bool,
     ) -> dict[int, frozenset[int]]:
-        code = self._found.module.instructions
-        used = {pc: _used(code[pc], slots, counts_results) for pc in pcs}
-        out: dict[int, frozenset[int]] = dict.fromkeys(pcs, frozenset())
-        ins: dict[int, frozenset[int]] = {}
+        code, names = self._found.module.instructions, _Slots(slots)
+        used = {pc: _used(code[pc], names, counts_results) for pc in pcs}
+        out, ins = dict.fromkeys(pcs, 0), dict[int, int]()
         work = list(pcs)
         while work:
             pc = work.pop()
             read, written = used[pc]
-            landed = frozenset[int]().union(*(ins.get(t, frozenset()) for t in self._landings(pc)))
-            new = read | (out[pc] - written) | landed
-            if pc in ins and new == ins[pc]:
+            new = read | (out[pc] & ~written)
+            for target in self._landings(pc):
+                new |= ins.get(target, 0)
+            if ins.get(pc) == new:
                 continue
             ins[pc] = new
             for origin in before[pc]:
                 if pc not in self._landings(origin):
                     out[origin] |= new
                 work.append(origin)
-        return ins
+        return {pc: names.of(mask) for pc, mask in ins.items()}
 
     def _landings(self, pc: int) -> list[int]:
         """Return where exceptions lead from an instruction."""
-        if pc in self._landing:
-            return self._landing[pc]
-        found = self._landing[pc] = []
+        if (known := self._landing.get(pc)) is not None:
+            return known
+        found = self._landing[pc] = list[int]()
         for handler in self._found.module.handlers:
             if handler.pc1 <= pc < handler.pc2:
                 found += [target for _, target in handler.labels]
@@ -109,34 +136,28 @@ def _addresses(instruction: Instruction) -> Iterable[int]:
                 yield operand.value
 
 
-def _used(
-    instruction: Instruction, slots: frozenset[int], counts_results: bool
-) -> tuple[frozenset[int], frozenset[int]]:
+def _used(instruction: Instruction, slots: _Slots, counts_results: bool) -> tuple[int, int]:
     """Return what an instruction reads of the pointers, and what it surely writes."""
-    read, written = set[int](), set[int]()
-    target = instruction.destination
+    read = written = 0
+    target, op = instruction.destination, instruction.op
     is_result = (
-        instruction.op.mnemonic == "lea"
-        and target.mode is Mode.FP_INDIRECT
-        and target.value == _RESULT_PLACE
+        op.mnemonic == "lea" and target.mode is Mode.FP_INDIRECT and target.value == _RESULT_PLACE
     )
-    for role in instruction.op.operands:
-        operand = instruction.operand(role.place) if role.place in "smd" else None
-        if operand is None:
+    for role in op.operands:
+        if role.place not in "smd":
             continue
+        operand = instruction.operand(role.place)
         if operand.mode is Mode.FP_INDIRECT:
-            read |= {operand.base} & slots
+            read |= slots.within(operand.base, operand.base + 1)
         if operand.mode is not Mode.FP:
             continue
         at, size = operand.value, TYPES[role.type].size
         if is_result:
-            written |= {at} if counts_results else set()
+            written |= slots.within(at, at + 1) if counts_results else 0
         elif role.is_storage:
-            read |= set() if role.writes else {slot for slot in slots if slot > at - WORD_SIZE}
+            read |= 0 if role.writes else slots.within(at - WORD_SIZE + 1, _FARTHEST)
         elif role.reads:
-            read |= {slot for slot in slots if at - WORD_SIZE < slot < at + size}
+            read |= slots.within(at - WORD_SIZE + 1, at + size)
         else:
-            written |= {slot for slot in slots if at <= slot <= at + size - WORD_SIZE}
-    if instruction.op.effect is Effect.END:
-        written = set()
-    return frozenset(read), frozenset(written)
+            written |= slots.within(at, at + size - WORD_SIZE + 1)
+    return read, 0 if op.effect is Effect.END else written

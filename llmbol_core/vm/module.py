@@ -45,6 +45,10 @@ DATA_EXPORT = ".mp"
 """The name of the export that stands for the module data."""
 
 
+_PLACES = {"s": 1, "m": 2, "d": 3}
+"""Which fields of an instruction its operands are."""
+
+
 class Instruction(NamedTuple):
     """An opcode and its three operands, of which each may be ``ABSENT``."""
 
@@ -60,7 +64,7 @@ class Instruction(NamedTuple):
 
     def operand(self, place: str) -> Operand:
         """Return the operand at a place: s, m or d."""
-        return {"s": self.source, "m": self.middle, "d": self.destination}[place]
+        return self[_PLACES[place]]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,15 @@ class Access(NamedTuple):
     tags: Tags = None
 
 
-class Noted(NamedTuple):
-    """Something done with a pointer: an access, or a letter if it is used as a kind of object."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Noted:
+    """Something done with a pointer: an access, or a letter if it is used as a kind of object.
+
+    Equal ones are one object, which ``Origins.noted`` makes.
+    """
 
     what: Access | str
-    is_borrowed: bool = False
+    is_borrowed: bool
 
 
 class How(IntEnum):
@@ -79,6 +83,14 @@ class Flow(NamedTuple):
     how: How = How.COPIED
 
 
+class Spread(NamedTuple):
+    """How much has spread by a flow: of what was noted, of the children here, and those there."""
+
+    noted: int = 0
+    children: int = 0
+    others: int = 0
+
+
 @dataclass
 class Origin:
     """What is known of one origin."""
@@ -88,8 +100,8 @@ class Origin:
     noted: dict[Noted, int] = field(default_factory=dict)
     """What is done with it, and the first instruction that does so."""
     children: dict[Key, int] = field(default_factory=dict)
-    flows: dict[Flow, int] = field(default_factory=dict)
-    """Where pointers come from, and how much of what was noted has spread there."""
+    flows: dict[Flow, Spread] = field(default_factory=dict)
+    """Where pointers come from, and how much of what is known has spread there."""
     tag: Tags = None
     """The only tag of the objects that are made here, if it is known."""
 
@@ -108,7 +120,17 @@ class Origins:
         self.all: list[Origin] = []
         self._numbers: dict[Key, int] = {}
         self._siblings: dict[tuple[int, object, object], list[tuple[int, Tags]]] = defaultdict(list)
+        self._noted: dict[tuple[Access | str, bool], Noted] = {}
+        self._changed: dict[tuple[Tags, int, How, Tags], dict[Noted, Noted | None]] = {}
+        """What flows make of things noted, by tags, shift and so on."""
         self._work: set[int] = set()
+
+    def noted(self, what: Access | str, is_borrowed: bool = False) -> Noted:
+        """Return what stands for something done with a pointer."""
+        found = self._noted.get((what, is_borrowed))
+        if found is None:
+            found = self._noted[what, is_borrowed] = Noted(what, is_borrowed)
+        return found
 
     def number(self, *key: object) -> int:
         """Return the number of an origin that is behind no other one."""
@@ -149,18 +171,18 @@ class Origins:
             self.flow(other, Flow(number, how=back))
         siblings.append((number, tags))
 
-    def note(self, origin: int, noted: Noted, pc: int) -> None:
+    def note(self, origin: int, what: Access | str, pc: int) -> None:
         """Note that something is done with a pointer."""
-        known = self.all[origin]
-        if noted not in known.noted:
-            known.noted[noted] = pc
+        noted, known = self.noted(what), self.all[origin].noted
+        if noted not in known:
+            known[noted] = pc
             self._work.add(origin)
 
     def flow(self, origin: int, flow: Flow) -> None:
         """Note that pointers come to an origin from another one."""
         known = self.all[origin]
         if flow.source != origin and flow not in known.flows:
-            known.flows[flow] = 0
+            known.flows[flow] = Spread()
             self._work.add(origin)
 
     def spread(self) -> None:
@@ -170,11 +192,39 @@ class Origins:
             noted = list(origin.noted.items())
             for flow, done in list(origin.flows.items()):
                 source = self.all[flow.source]
-                origin.flows[flow] = len(noted)
-                for thing, pc in noted[done:]:
-                    if (spread := _spread(thing, flow, source.tag)) is not None:
-                        self.note(flow.source, spread, pc)
-                self._spread_children(number, flow)
+                if done.noted < len(noted):
+                    self._spread_noted(noted[done.noted :], flow, source)
+                if (done.children, done.others) != (len(origin.children), len(source.children)):
+                    self._spread_children(number, flow)
+                origin.flows[flow] = Spread(len(noted), len(origin.children), len(source.children))
+
+    def _spread_noted(self, noted: list[tuple[Noted, int]], flow: Flow, source: Origin) -> None:
+        """Note at the source of a flow what was noted where it leads."""
+        known, before = source.noted, len(source.noted)
+        changed = self._changed.setdefault((flow.tags, flow.shift, flow.how, source.tag), {})
+        for thing, pc in noted:
+            if thing not in changed:
+                changed[thing] = self._spread(thing, flow, source.tag)
+            spread = changed[thing]
+            if spread is not None and spread not in known:
+                known[spread] = pc
+        if len(known) > before:
+            self._work.add(flow.source)
+
+    def _spread(self, noted: Noted, flow: Flow, tag: Tags) -> Noted | None:
+        """Return what a flow makes of something done with what it brings, if anything."""
+        if flow.how is How.PASSED and noted.is_borrowed:
+            return None
+        if flow.tags is None and tag is None and not flow.shift and flow.how is not How.BORROWED:
+            return noted
+        is_borrowed = noted.is_borrowed or flow.how is How.BORROWED
+        if isinstance(noted.what, str):
+            return self.noted(noted.what, is_borrowed) if not flow.shift else None
+        offset, size, use, tags = noted.what
+        met = meet(meet(tags, flow.tags), tag)
+        if met == frozenset():
+            return None
+        return self.noted(Access(offset + flow.shift, size, use, met), is_borrowed)
 
     def _spread_children(self, number: int, flow: Flow) -> None:
         """Let the same be so of what is behind the pointers."""
@@ -198,7 +248,7 @@ class Origins:
         for number, known in enumerate(self.all):
             for flow in known.flows:
                 if flow.source == origin:
-                    known.flows[flow] = 0
+                    known.flows[flow] = Spread()
                     self._work.add(number)
 
     def sources(self, origin: int, everything: bool = False) -> Iterator[int]:
@@ -212,19 +262,3 @@ class Origins:
                 if is_one and not flow.shift and flow.source not in seen:
                     seen.add(flow.source)
                     work.append(flow.source)
-
-
-def _spread(noted: Noted, flow: Flow, tag: Tags) -> Noted | None:
-    """Return what a flow makes of something done with what it brings, if anything."""
-    if flow.how is How.PASSED and noted.is_borrowed:
-        return None
-    if flow.tags is None and tag is None and not flow.shift and flow.how is not How.BORROWED:
-        return noted
-    is_borrowed = noted.is_borrowed or flow.how is How.BORROWED
-    if isinstance(noted.what, str):
-        return Noted(noted.what, is_borrowed) if not flow.shift else None
-    offset, size, use, tags = noted.what
-    met = meet(meet(tags, flow.tags), tag)
-    if met == frozenset():
-        return None
-    return Noted(Access(offset + flow.shift, size, use, met), is_borrowed)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from llmbol_core.vm.guards import value_pieces
 from llmbol_core.vm.isa import TYPES, WORD_SIZE
 from llmbol_core.vm.needs import Need, Part
-from llmbol_core.vm.origins import Access, Flow, How, Noted, Origin, Origins, Use, meet
+from llmbol_core.vm.origins import Access, Flow, How, Origin, Origins, Use, meet
 from llmbol_core.vm.proofs import Proof
 from llmbol_core.vm.slots import Tags, Value
 from llmbol_core.vm.structure import Layout, Structure
@@ -105,10 +105,10 @@ class Usage:
         self, origin: int, offset: int, size: int, use: Use, pc: int, tags: Tags = None
     ) -> None:
         """Note that some bytes behind a pointer are accessed."""
-        self.origins.note(origin, Noted(Access(offset, size, use, tags)), pc)
+        self.origins.note(origin, Access(offset, size, use, tags), pc)
         if offset or size != WORD_SIZE or use is not Use.READ:
             # The first word of a module handle, the address of its data, can be read as a word.
-            self.origins.note(origin, Noted(_RECORD), pc)
+            self.origins.note(origin, _RECORD, pc)
 
     def value(self, origin: int, offset: int, layout: Layout, pc: int, tags: Tags = None) -> None:
         """Note that a whole value behind a pointer is accessed."""
@@ -117,7 +117,7 @@ class Usage:
 
     def use(self, origin: int, letter: str, pc: int) -> None:
         """Note that a pointer is used as one to a kind of object."""
-        self.origins.note(origin, Noted(letter), pc)
+        self.origins.note(origin, letter, pc)
 
     def make(self, origin: int, letter: str) -> None:
         """Note that an origin gives objects of a kind."""
@@ -206,7 +206,10 @@ class Usage:
 
     def is_array(self, origin: int) -> bool:
         """Whether a pointer is known to be one to an array."""
-        return self._kinds.get(origin) == "A" or Noted("A") in self.origins.all[origin].noted
+        return (
+            self._kinds.get(origin) == "A"
+            or self.origins.noted("A") in self.origins.all[origin].noted
+        )
 
     def returns(self, origin: int, result: int, at: int, parameter: int, passed: Value) -> None:
         """Note what is passed to a function that may return it."""

@@ -139,6 +139,7 @@ class _Flow:
         """The instruction that leads to another one, if that is the only one."""
         self.entries: dict[int, int] = {}
         self.work: list[int] = []
+        self._leads: dict[int, list[int]] = {}
 
     def run(self) -> None:
         """Follow the program from wherever it can be entered."""
@@ -184,12 +185,14 @@ class _Flow:
         return [*self.entries, *(pc for pc in landings if pc in self.frames)]
 
     def _follow(self, pc: int) -> list[int]:
-        """Return where an instruction leads in its function."""
-        op = self.found.module.instructions[pc].op
-        targets = []
+        """Return where an instruction leads in its function, once all is known."""
+        if (known := self._leads.get(pc)) is not None:
+            return known
+        op = self.code[pc].op
+        targets = self._leads[pc] = list[int]()
         if op.effect not in (Effect.JUMP, Effect.RETURN, Effect.END):
             targets.append(pc + 1)
-        if pc in self.frames:
+        if pc in self.frames and op.effect in (Effect.JUMP, Effect.BRANCH):
             step = Step(self.found, self.usage, pc, self.frames[pc], self.states[pc])
             targets += self._targets(step)
         return targets
