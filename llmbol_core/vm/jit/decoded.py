@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from llmbol_core.vm.isa import TYPES, Effect, Mode, Op, OperandRole
+from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.guarding import GuardTable, KnownLinks
 from llmbol_core.vm.module import Handler, Instruction, Operand
 from llmbol_core.vm.process import first_extent
@@ -47,6 +47,25 @@ _OPERANDS = struct.Struct("=BBBxQQQ")
 _PLAIN = (("consm", "m"), ("newcm", "s"))
 """Operands that are sizes of values without pointers."""
 _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
+_UNUSUAL = -1
+"""What stands for an operand that the native interpreter's handlers do not expect."""
+
+
+class _Plan(NamedTuple):
+    """How all instructions of one opcode and certain addressing modes are decoded.
+
+    ``operands`` tells, for s, m and d, which operand of the instruction the 8 bytes are made of,
+    and how. It is empty where Python runs the instruction.
+    """
+
+    handler: int
+    modes: tuple[int, ...] = ()
+    operands: tuple[tuple[str, Callable[[Operand], int]], ...] = ()
+    ends: bool = False
+    """Whether control surely goes elsewhere."""
+    has_label: bool = False
+    calls: bool = False
+    """Whether the label is where a function begins."""
 
 
 class DecodedCode:
@@ -64,6 +83,7 @@ class DecodedCode:
         self._plain_type, self._constant = plain_type, constant
         self._loaded, self._handlers, self._threshold = loaded, handlers, threshold
         self._instructions = loaded.module.instructions
+        self._plans: dict[tuple[int, ...], _Plan] = {}
         first = handlers["undecoded"]
         blank = array("Q", [first, first, *[0] * (_WORDS - 2)])
         stack, handlers_of = first_extent(loaded.module.stack_extent), loaded.module.handlers
@@ -97,11 +117,9 @@ class DecodedCode:
 
     def decode(self, pc: int) -> None:
         """Decode the instructions from one to where control surely goes elsewhere."""
-        while pc < len(self._instructions):
-            if self._word(pc, OWN) != self._handlers["undecoded"]:
-                return
-            self._decode(pc)
-            if self._instructions[pc].op.effect in (Effect.JUMP, Effect.RETURN, Effect.END):
+        undecoded = self._handlers["undecoded"]
+        while pc < len(self._instructions) and self._word(pc, OWN) == undecoded:
+            if self._decode(pc):
                 return
             pc += 1
 
@@ -143,77 +161,121 @@ class DecodedCode:
         if self._word(pc, HANDLER) in plain:
             self._put(pc, HANDLER, self._handlers["count"])
 
-    def _decode(self, pc: int) -> None:
+    def _decode(self, pc: int) -> bool:
+        """Decode an instruction; return whether control surely goes elsewhere."""
         instruction = self._instructions[pc]
-        op = instruction.op
-        own = self._handlers["python"]
-        is_known = op.mnemonic in self._handlers and self._loaded.is_verified
-        if is_known and self._is_usual(instruction):
-            own = self._handlers[op.mnemonic]
-            operands = [self._operand(op, instruction, place) for place in "smd"]
-            modes, values = zip(*operands, strict=True)
-            _OPERANDS.pack_into(self._bytes, pc * SIZE + MODES, *modes, *values)
-            own = self._guards.enter(pc, own, self._handlers)
+        opcode, source, middle, destination = instruction
+        key = opcode, source.mode, middle.mode, destination.mode
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._plan(instruction)
+        own = plan.handler
+        if plan.operands:
+            values = [make(instruction.operand(place)) for place, make in plan.operands]
+            if _UNUSUAL in values:
+                own = self._handlers["python"]
+            else:
+                _OPERANDS.pack_into(self._bytes, pc * SIZE + MODES, *plan.modes, *values)
+                own = self._guards.enter(pc, own, self._handlers)
         if self._word(pc, HANDLER) == self._handlers["undecoded"]:
             self._put(pc, HANDLER, own)
         self._put(pc, OWN, own)
-        target = _watched(instruction, pc)
-        if target is not None:
-            self._watch(target)
+        if plan.has_label and (plan.calls or destination.value <= pc):
+            self._watch(destination.value)
+        return plan.ends
 
-    def _operand(self, op: Op, instruction: Instruction, place: str) -> tuple[int, int]:
-        """Return the mode and the 8 bytes of an operand."""
-        role, operand = op.role(place), instruction.operand(place)
-        if role is None:
-            return Mode.IMMEDIATE, 0
-        if operand.mode in _NO_MODE:
-            other = op.role("d")
-            stands_in = other is not None and other.type == role.type
-            operand = instruction.destination if stands_in else Operand(Mode.IMMEDIATE, 0)
-        if (op.mnemonic, place) in _PLAIN:
-            return Mode.IMMEDIATE, self._plain_type(operand.value)
-        if operand.mode is Mode.IMMEDIATE:
-            return Mode.IMMEDIATE, self._immediate(role, operand.value) & ((1 << 64) - 1)
-        return operand.mode, (operand.value & 0xFFFF) | (operand.base & 0xFFFF) << 32
+    def _plan(self, instruction: Instruction) -> _Plan:
+        op = instruction.op
+        plan = _Plan(
+            self._handlers["python"],
+            ends=op.effect in (Effect.JUMP, Effect.RETURN, Effect.END),
+            has_label=op.has_label and instruction.destination.mode is Mode.IMMEDIATE,
+            calls=op.effect is Effect.CALL or op.mnemonic == "spawn",
+        )
+        if op.mnemonic not in self._handlers or not self._loaded.is_verified:
+            return plan
+        if not _is_usual(instruction):
+            return plan
+        modes, *operands = zip(*self._operands(instruction), strict=True)
+        found = tuple(zip(*operands, strict=True))
+        return plan._replace(handler=self._handlers[op.mnemonic], modes=modes, operands=found)
 
-    def _immediate(self, role: OperandRole, value: int) -> int:
+    def _operands(
+        self, instruction: Instruction
+    ) -> Iterator[tuple[int, str, Callable[[Operand], int]]]:
+        """Yield the mode of each operand, where that is, and what makes its 8 bytes."""
+        op = instruction.op
+        for place in "smd":
+            role, mode = op.role(place), instruction.operand(place).mode
+            if role is not None and mode in _NO_MODE:
+                other = op.role("d")
+                if other is None or other.type != role.type:
+                    role = None
+                place, mode = "d", instruction.destination.mode
+            if role is None:
+                yield Mode.IMMEDIATE, place, _nothing
+            elif (op.mnemonic, place) in _PLAIN:
+                yield Mode.IMMEDIATE, place, self._plain
+            elif mode is Mode.IMMEDIATE:
+                yield mode, place, self._immediate(role)
+            else:
+                yield mode, place, _place
+
+    def _immediate(self, role: OperandRole) -> Callable[[Operand], int]:
+        """Return what makes the 8 bytes of an immediate operand."""
         if role.is_storage:
-            return self._constant(value)
+            return lambda operand: self._constant(operand.value)
         if role.type == "D":
-            return self._loaded.types[value]
+            return self._type
         if role.type == "Q":
-            return self.address + SIZE * value
+            return self._label
         if TYPES[role.type].kind == "float":
-            layout = "d" if role.type == "F" else "f"
-            return int.from_bytes(struct.pack(f"={layout}", float(value)), "little")
-        return value
+            layout = "=d" if role.type == "F" else "=f"
+            return lambda operand: int.from_bytes(
+                struct.pack(layout, float(operand.value)), "little"
+            )
+        return _number
 
-    def _is_usual(self, instruction: Instruction) -> bool:
-        """Whether the operands are such as the native interpreter's handlers expect."""
-        plain = [instruction.operand(p) for name, p in _PLAIN if name == instruction.op.mnemonic]
-        if any(size.mode is not Mode.IMMEDIATE or size.value < 0 for size in plain):
+    def _plain(self, operand: Operand) -> int:
+        return self._plain_type(operand.value) if operand.value >= 0 else _UNUSUAL
+
+    def _type(self, operand: Operand) -> int:
+        types = self._loaded.types
+        return types[operand.value] if 0 <= operand.value < len(types) else _UNUSUAL
+
+    def _label(self, operand: Operand) -> int:
+        in_code = 0 <= operand.value < len(self._instructions)
+        return self.address + SIZE * operand.value if in_code else _UNUSUAL
+
+
+def _nothing(operand: Operand) -> int:
+    return 0
+
+
+def _number(operand: Operand) -> int:
+    return operand.value & ((1 << 64) - 1)
+
+
+def _place(operand: Operand) -> int:
+    return (operand.value & 0xFFFF) | (operand.base & 0xFFFF) << 32
+
+
+def _is_usual(instruction: Instruction) -> bool:
+    """Whether the operands' modes are such as the native interpreter's handlers expect."""
+    op = instruction.op
+    plain = [place for mnemonic, place in _PLAIN if mnemonic == op.mnemonic]
+    if any(instruction.operand(place).mode is not Mode.IMMEDIATE for place in plain):
+        return False
+    for role in op.operands:
+        if role.place not in "smd":
+            continue
+        mode = instruction.operand(role.place).mode
+        if mode in _NO_MODE and not role.optional:
             return False
-        limits = {"D": len(self._loaded.types), "Q": len(self._instructions)}
-        for role in instruction.op.operands:
-            if role.place not in "smd":
-                continue
-            operand = instruction.operand(role.place)
-            if operand.mode in _NO_MODE and not role.optional:
-                return False
-            is_immediate = operand.mode is Mode.IMMEDIATE
-            is_sent = role.is_storage and instruction.op.mnemonic == "send"
-            if is_immediate and (role.writes or (role.is_storage and not is_sent)):
-                return False
-            limit = limits.get(role.type) if role.reads else None
-            if limit is not None and not (is_immediate and 0 <= operand.value < limit):
-                return False
-        return True
-
-
-def _watched(instruction: Instruction, pc: int) -> int | None:
-    """Return where an instruction leads that should be watched: back, or into a function."""
-    label = instruction.destination
-    if label.mode is not Mode.IMMEDIATE or not instruction.op.has_label:
-        return None
-    calls = instruction.op.effect is Effect.CALL or instruction.op.mnemonic == "spawn"
-    return label.value if calls or label.value <= pc else None
+        is_immediate = mode is Mode.IMMEDIATE
+        is_sent = role.is_storage and op.mnemonic == "send"
+        if is_immediate and (role.writes or (role.is_storage and not is_sent)):
+            return False
+        if role.type in "DQ" and role.reads and not is_immediate:
+            return False
+    return True
