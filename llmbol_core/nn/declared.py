@@ -20,6 +20,8 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
+import numpy as np
+
 from llmbol_core.errors import UsageError, nearest
 
 
@@ -196,8 +198,11 @@ def describe(hint: Any) -> str:
 def convert(hint: Any, value: Any) -> Any:
     """Return the value as the field's type has it, or raise ``FieldError``.
 
-    Integers pass as numbers and lists as tuples; nothing else changes its type.
+    Integers pass as numbers and lists as tuples, and what NumPy has of either as Python's; nothing
+    else changes its type.
     """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         result = convert(arguments[0], value)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.data import Dataset, conform
 from llmbol_core.nn.evaluate import evaluate, evaluate_file, load_data
 from llmbol_core.nn.infer import infer, save_outputs, top_candidates
+from llmbol_core.nn.layers.dropout import Dropout
+from llmbol_core.nn.layers.linear import Linear
+from llmbol_core.nn.layers.shape import Reshape
 from llmbol_core.nn.model import Input, Model, Training
 from llmbol_core.nn.optim import SGD
 from llmbol_core.nn.quantize import quantize_checkpoint
@@ -66,6 +70,24 @@ def test_builder_says_what_does_not_fit():
         build_model("m", [4]).liner(4, 5)
     assert "batchnorm" in dir(build_model("m", [4]))
     assert build_model("m", [4]).batch_norm(4).build().layers[0].label == "BatchNorm"
+
+
+def test_numbers_of_numpy_are_numbers():
+    shape = np.zeros((3, 8)).shape[1:]
+    width = np.int64(4)
+    numbers: Any = np.array(shape)
+    builder = build_model("m", numbers)
+    builder = builder.linear(np.uint8(8), width, bias=np.bool_(False)).dropout(np.float32(0.25))
+    made = builder.reshape([width // 2, 2]).build()
+    halves: Any = np.array([2, 2])
+    assert Reshape(halves).shape == (2, 2)
+    linear, dropout, _ = made.layers
+    assert isinstance(linear, Linear)
+    assert isinstance(dropout, Dropout)
+    assert [type(n) for n in (linear.out_features, dropout.p)] == [int, float]
+    assert made.layers[2].config() == {"Reshape": {"shape": [2, 2]}}
+    with pytest.raises(UsageError, match=r"in_features: expected an integer, got 4\.5"):
+        build_model("m", [8]).linear(np.float64(4.5), 2)
 
 
 def test_package_is_a_function_and_holds_the_layers():
