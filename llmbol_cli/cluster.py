@@ -15,7 +15,7 @@ from llmbol_cli.cluster_output import (
     deliver_run,
 )
 from llmbol_cli.cluster_submit import Output, Strategy
-from llmbol_cli.options import AsJson, connected, duration, words
+from llmbol_cli.options import AsJson, Timeout, connected, duration, finite, words
 
 app = render.app("Run programs and models on compute nodes.")
 app.add_typer(cluster_access.app)
@@ -76,7 +76,8 @@ def stop(
         bool, typer.Option("--drain", help="Start no more tasks and let those that run end first.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="S", min=0, help="Seconds to drain at most.")
+        float | None,
+        typer.Option(metavar="S", min=0, help="Seconds to drain at most.", callback=finite),
     ] = None,
 ) -> None:
     """Stop the cluster; tasks that have not ended go on when it is started again.
@@ -161,7 +162,7 @@ def result(id: Task, output: Output = None, as_json: AsJson = False) -> None:
 @app.command()
 def wait(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The ids of tasks.")],
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds to wait.")] = None,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Wait until tasks have ended and show how; exit 1 if one of them left no result.

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, connected, words
+from llmbol_cli.options import AsJson, Timeout, connected, words
 
 app = render.app("List, add, spare and remove nodes.")
 app.info.no_args_is_help = False
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The node's name.")]
-Timeout = Annotated[float | None, typer.Option(metavar="S", min=0, help="Seconds to wait.")]
 
 
 @app.callback(invoke_without_command=True)

@@ -72,6 +72,11 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+Timeout = Annotated[
+    float | None, typer.Option(metavar="S", min=0, help="Seconds to wait.", callback=finite)
+]
+
+
 def _use_threads(count: int | None) -> int | None:
     """Let so many threads compute, in this process and those that it starts."""
     if count is not None:

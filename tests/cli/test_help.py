@@ -142,3 +142,14 @@ def test_examples_work_in_order(app, run, tmp_path, monkeypatch):
 def test_what_is_not_run_has_its_own_test():
     assert set(NOT_RUN) <= set(COMMANDS)
     assert '"demo"' in (ROOT / "tests/cli/test_demo.py").read_text()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+@pytest.mark.parametrize(
+    "line", ["stop", "wait first", "nodes drain node-1", "nodes remove node-1"]
+)
+def test_waiting_takes_a_number_of_seconds(line, seconds, run):
+    shown = run(["cluster", *line.split(), "--timeout", seconds])
+    assert shown.code == 2
+    assert "--timeout" in shown.err
+    assert seconds in shown.err
