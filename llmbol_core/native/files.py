@@ -111,8 +111,12 @@ def read_bytes(path: Path) -> bytes:
         return _standard_input()
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            return file.read() if stat.S_ISREG(mode) else _read_stream(file, str(path))
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return _read_stream(file, str(path))
+            if status.st_size > 2 * half_of_memory():
+                raise FileError(str(path), f"{status.st_size} bytes do not fit into memory")
+            return file.read()
     except OSError as error:
         raise FileError.of(error, path) from error
 
@@ -168,8 +172,12 @@ def _most_of(file: BinaryIO) -> int:
         is_device = stat.S_ISCHR(os.fstat(file.fileno()).st_mode)
     except OSError:  # a stream in memory
         is_device = False
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return _PIECE if is_device else memory // 2
+    return _PIECE if is_device else half_of_memory()
+
+
+def half_of_memory() -> int:
+    """Return how many bytes half of this machine's memory has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def map_descriptor(number: int) -> memoryview:

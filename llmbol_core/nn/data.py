@@ -31,6 +31,8 @@ Array = npt.NDArray[Any]
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+UNKNOWN = "expected a .npy, .npz, .csv, .json or .parquet file"
+"""What is said of bytes that no format begins with."""
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LARGEST_ENTRY = 1 << 36
 # What the zipfile module lets through when an archive is damaged.
@@ -97,7 +99,7 @@ def read_arrays(
     if data.startswith(PARQUET_MAGIC):
         return read_parquet(data, path, most)
     if b"\0" in data[:4096] or os.path.splitext(path)[1] in (".npy", ".npz", ".parquet"):
-        raise DataFormatError(path, 0, "expected a .npy, .npz, .csv, .json or .parquet file")
+        raise DataFormatError(path, 0, UNKNOWN)
     if is_json(data):
         return _parse_json(data, path)
     return _parse_csv(data, path)

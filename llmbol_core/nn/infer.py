@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llmbol_core.errors import DataFormatError, UsageError
-from llmbol_core.native.files import atomic_write, read_bytes
+from llmbol_core.errors import DataFormatError, FileError, UsageError
+from llmbol_core.native.files import atomic_write, half_of_memory, read_bytes
 from llmbol_core.nn.checkpoint import InferenceModel
 from llmbol_core.nn.data import (
     check_form,
@@ -23,9 +23,6 @@ from llmbol_core.nn.data import (
 )
 from llmbol_core.nn.module import Array
 from llmbol_core.nn.streams import SampleStream
-
-_ROOM = 1 << 34
-"""Bytes that what must be read whole may take."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,11 @@ def infer_stream(
     """
     training = model.model.train
     inputs, targets = (training.inputs, training.targets) if training else ("inputs", "targets")
-    stream = SampleStream(read, path, name or inputs, targets, model.input_shape, _ROOM)
+    room = half_of_memory()
+    try:
+        stream = SampleStream(read, path, name or inputs, targets, model.input_shape, room)
+    except MemoryError as error:
+        raise FileError(path, "it does not fit into memory") from error
     size = 1
     if stream.count is not None:
         size = samples_at_a_time(stream.item_bytes * math.prod(model.input_shape))

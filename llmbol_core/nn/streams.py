@@ -18,6 +18,7 @@ import numpy.typing as npt
 from llmbol_core.errors import DataFormatError, UsageError
 from llmbol_core.nn.data import (
     NPY_MAGIC,
+    UNKNOWN,
     ZIP_MAGIC,
     check_form,
     conform,
@@ -96,7 +97,9 @@ class SampleStream:
         elif is_json(head):
             if (take := self._lines_of_json(inputs, targets, room)) is not None:
                 return take
-        elif not (head.startswith((ZIP_MAGIC, PARQUET_MAGIC)) or b"\0" in head[:4096]):
+        elif not head.startswith((ZIP_MAGIC, PARQUET_MAGIC)):
+            if b"\0" in head[:4096]:
+                raise DataFormatError(self._path, 0, UNKNOWN)
             return self._rows_of_table(targets)
         return self._whole(inputs, targets, room)
 

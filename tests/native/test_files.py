@@ -125,3 +125,11 @@ def test_what_is_read_is_not_written(tmp_path):
     with pytest.raises(FileError, match="no such file or directory"):
         check_target(tmp_path / "none" / "a")
     check_target(os.devnull)
+
+
+def test_what_is_larger_than_memory_is_refused(tmp_path):
+    with open(tmp_path / "a", "wb") as file:
+        file.truncate(1 << 43)
+    with pytest.raises(FileError, match="a: 8796093022208 bytes do not fit into memory"):
+        read_bytes(tmp_path / "a")
+    assert map_file(tmp_path / "a")[-1] == 0
