@@ -25,6 +25,8 @@ from llmbol_core.ml.tensor import Shape, Tensor
 from llmbol_core.native.files import check_target
 from llmbol_core.nn.checkpoint import SPEC_KEY, matrix_shape, metadata, model_of, tensors_of
 from llmbol_core.nn.container import read_container
+from llmbol_core.nn.layers.embedding import PositionalEmbedding
+from llmbol_core.nn.module import join
 
 _PART = 1 << 24
 """How many bytes of a tensor that stays as it is are written at a time."""
@@ -82,7 +84,8 @@ def quantize_checkpoint(
     ``tensor_types`` are rules ``pattern=type`` for tensors by name (``embed*=q8_0``); the first
     that fits wins over ``dtype``. In a checkpoint of ours a convolution's weight counts as a matrix
     with one row per output. A tensor whose rows do not divide into blocks or that consists of
-    blocks already, and every vector, stays as it is; if there is nothing else, that is an error.
+    blocks already, every vector, and the vectors of positions, which are only added, stay as they
+    are; if there is nothing else, that is an error.
     Without a target nothing is written, but the errors are measured. With ``shard_bytes`` the file
     is split into several whose tensors take no more than that.
     """
@@ -97,7 +100,7 @@ def quantize_checkpoint(
     def plan(name: str, tensor: Tensor) -> tuple[Shape, StorageType, str]:
         kind = next(kind for pattern, kind in rules if fnmatchcase(name, pattern))
         shape = matrix_shape(tensor.shape) if work.is_ours else tensor.shape
-        if reason := _reason_to_keep(tensor, shape, kind):
+        if reason := work.kept.get(name) or _reason_to_keep(tensor, shape, kind):
             return tensor.shape, tensor.dtype, reason
         return shape, kind, ""
 
@@ -142,11 +145,18 @@ class _Work:
         self.is_ours = SPEC_KEY in self.file.metadata
         self.tensors: Mapping[str, Tensor] = self.file.tensors
         self.shapes: Mapping[str, Shape] = {}
+        self.kept: dict[str, str] = {}
+        """Why some tensors are not quantized."""
         self.metadata: dict[str, gguf.Value] = dict(self.file.metadata)
         if self.is_ours:
             model = model_of(self.file)
             self.tensors = tensors_of(self.file, model)
             self.shapes = model.network.state_shapes()
+            self.kept = {
+                join(path, "weight"): "added to positions"
+                for path, module in model.network.named_modules()
+                if isinstance(module, PositionalEmbedding)
+            }
             self.metadata = metadata(model, target or source)
 
     def convert(self, plan: Plan, kind: StorageType, progress: Progress) -> QuantizeReport:
