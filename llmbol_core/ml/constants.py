@@ -12,6 +12,7 @@ from llmbol_core.ml.derived import derived_numbers, in_slabs, is_shared, shared
 from llmbol_core.ml.dtypes import F32
 from llmbol_core.ml.graph import Step
 from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.ops.quantized import multiplied
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
 
@@ -75,7 +76,9 @@ class Constants:
         for step in steps:
             for value in step.inputs if step.op in _PRODUCTS else ():
                 tensor = self._tensors.get(value.index)
-                if tensor is not None and tensor.dtype.is_blocked:
+                if tensor is None or not tensor.dtype.is_blocked:
+                    continue
+                if step.op == "mul_mat" or multiplied(tensor) is tensor:
                     packed_weights(tensor)
 
     @property
@@ -83,6 +86,7 @@ class Constants:
         """How many bytes were made from the weights that were given, and are not shared."""
         packed = [tensor.packed for tensor in self._tensors.values() if tensor.packed is not None]
         own: int = sum(p.nbytes for p in packed if not p.is_shared)
+        own += sum(t.expanded.nbytes for t in self._tensors.values() if t.expanded is not None)
         return own + sum(x.nbytes for x in self._made)
 
     def _noted(self, array: Array, *sources: Array) -> Array:

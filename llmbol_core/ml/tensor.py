@@ -20,13 +20,14 @@ class Tensor:
     the others, so that it may be a view of a mapped file. Nothing is copied.
     """
 
-    __slots__ = ("data", "dtype", "packed", "shape")
+    __slots__ = ("data", "dtype", "expanded", "packed", "shape")
 
     def __init__(self, data: NDArray[Any], dtype: str | StorageType | None = None) -> None:
         """Wrap an array; its element type must be the layout of the storage type given."""
         self.data = data
         self.packed: Any = None
-        """Another form of the same weights, made and kept here by what multiplies with them."""
+        self.expanded: Any = None
+        """Other forms of the same weights, made and kept here by what multiplies with them."""
         self.dtype = storage_type_of(data.dtype) if dtype is None else storage_type(dtype)
         if data.dtype != self.dtype.layout:
             why = f"blocks are {self.dtype.layout}, not {data.dtype}"

@@ -83,10 +83,24 @@ def test_each_use_of_a_weight_has_its_own_form(rng):
     x, stored = rng.normal(size=(5, 64)), quantize(rng.normal(size=(1, 64)), "Q4_0")
     graph = Graph()
     value, weight = graph.input("x", (64,)), graph.weight("w", (1, 64))
-    graph.output(graph.op("linear", graph.op("mul", value, weight), weight))
+    graph.output(graph.op("mul_mat", weight, graph.op("mul", value, weight)))
     scaled = ops.mul(x.astype(np.float32), dequantize(stored))
-    expected = ops.linear(scaled, stored)
+    expected = ops.mul_mat(stored, scaled)
     assert Engine(graph, {"w": stored}).run(x).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17])
+def test_small_matrices_of_layers_are_expanded(rows, rng):
+    x = rng.normal(size=(5, 64)).astype(np.float32)
+    stored, bias = quantize(rng.normal(size=(rows, 64)), "Q4_0"), np.ones(rows, np.float32)
+    graph = Graph()
+    given = (graph.input("x", (64,)), graph.weight("w", (rows, 64)), graph.weight("b", (rows,)))
+    graph.output(graph.op("linear", *given))
+    made = Engine(graph, {"w": stored, "b": bias}).run(x)
+    exact = x.astype(np.float64) @ dequantize(stored).astype(np.float64).T + 1
+    error = np.abs(np.stack([made, ops.linear(x, stored, bias)]) - exact).max()
+    assert error < 1e-5 if rows <= 16 else 1e-4 < error < 0.5
+    assert np.abs(ops.mul_mat(stored, x) + 1 - exact).max() > 1e-4
 
 
 def test_inputs_that_do_not_fit(weights):

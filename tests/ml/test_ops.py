@@ -245,7 +245,7 @@ def test_all_k_types_multiply(name, rng):
     levels = dequantize(Tensor(encode_activations(x.reshape(-1, 256)), "Q8_K")).reshape(x.shape)
     exact = levels.astype("f8") @ dequantize(weight).astype("f8").T
     np.testing.assert_allclose(
-        ops.linear(x, weight), exact, rtol=0, atol=1e-5 * np.abs(exact).max()
+        ops.mul_mat(weight, x), exact, rtol=0, atol=1e-5 * np.abs(exact).max()
     )
 
 

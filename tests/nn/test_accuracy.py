@@ -1,9 +1,10 @@
 """Accuracy on the handwritten digits beside PyTorch's: the same recipe from the same seeds.
 
 All train 30 epochs with batches of 64, on 1437 samples; 360 are held out. PyTorch's means and
-deviations are those of the seeds 0 to 4, what quantized weights change is the mean of the seeds 0
-to 9. Start values and orders of the samples are here what PyTorch draws for the same seeds, so that
-the runs can be held to each other and not only their means: but for what dropout draws, they agree.
+deviations are those of the seeds 0 to 4. What quantized weights change is the mean of the seeds 0
+to 9: as the engine computes with them, and with the weights expanded to floats again. Start values
+and orders of the samples are here what PyTorch draws for the same seeds, so that the runs can be
+held to each other and not only their means: but for what dropout draws, they agree.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from llmbol_core.nn.checkpoint import save
 from llmbol_core.nn.evaluate import evaluate_file, load_data
-from llmbol_core.nn.quantize import quantize_checkpoint
+from llmbol_core.nn.quantize import dequantize_checkpoint, quantize_checkpoint
 from llmbol_core.nn.spec import parse_spec
 from llmbol_core.nn.train import run_to_end
 from llmbol_core.nn.trainer import Trainer
@@ -46,17 +47,12 @@ def norm(size: int) -> list[object]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model, and what PyTorch reached with it, in percent: mean, deviation, and changes.
-
-    The changes are the means of what Q8_0 and Q4_0 weights change.
-    """
+    """A model, and what PyTorch reached with it, in percent: mean and deviation."""
 
     layers: list[object]
     optimizer: dict[str, dict[str, float]]
     mean: float
     deviation: float
-    q8_0: float
-    q4_0: float
 
 
 MLP = [linear(64, 128), "ReLU", linear(128, 64), "ReLU", linear(64, 10)]
@@ -68,33 +64,52 @@ CNN = [
 ]
 ENCODER = {"features": 64, "heads": 4, "feedforward": 128, "dropout": 0.0}
 RECIPES = {
-    "mlp": Recipe(["Flatten", *MLP], ADAM, 96.78, 0.42, 0.00, -0.11),
-    "mlp sgd": Recipe(["Flatten", *MLP], SGD, 97.06, 0.42, 0.03, 0.00),
+    "mlp": Recipe(["Flatten", *MLP], ADAM, 96.78, 0.42),
+    "mlp sgd": Recipe(["Flatten", *MLP], SGD, 97.06, 0.42),
     "norm": Recipe(
         ["Flatten", linear(64, 128), *norm(128), linear(128, 64), *norm(64), linear(64, 10)],
-        *(ADAM, 97.83, 0.36, 0.00, 0.00),
+        *(ADAM, 97.83, 0.36),
     ),
-    "cnn": Recipe([*CNN], ADAM, 97.89, 0.70, 0.00, -0.17),
-    "cnn sgd": Recipe([*CNN], SGD, 98.06, 0.44, 0.00, -0.08),
+    "cnn": Recipe([*CNN], ADAM, 97.89, 0.70),
+    "cnn sgd": Recipe([*CNN], SGD, 98.06, 0.44),
     "conv1d": Recipe(
         [
             *({"Reshape": {"shape": [1, 64]}}, conv(1, 1, 16, 5), "ReLU", {"MaxPool1d": POOL}),
             *(conv(1, 16, 32, 5), "ReLU", {"MaxPool1d": POOL}, "Flatten", linear(512, 10)),
         ],
-        *(ADAM, 96.39, 0.52, 0.03, -0.03),
+        *(ADAM, 96.39, 0.52),
     ),
     "lstm": Recipe(
         [{"LSTM": {"input_size": 8, "hidden_size": 64, "sequence": False}}, linear(64, 10)],
-        *(ADAM, 93.89, 0.71, 0.06, -0.39),
+        *(ADAM, 93.89, 0.71),
     ),
     "transformer": Recipe(
         [
             *(linear(8, 64), {"PositionalEmbedding": {"steps": 8, "features": 64}}),
             *({"TransformerEncoderLayer": ENCODER}, {"Mean": {"axis": 1}}, linear(64, 10)),
         ],
-        *(ADAM, 96.72, 0.80, -0.03, -0.11),
+        *(ADAM, 96.72, 0.80),
     ),
 }
+
+
+# fmt: off
+CHANGES = {
+    # model         Q8_0: stated, seen   Q4_0: stated, seen
+    "mlp":          ((0.00, 0.00),       (-0.11, -0.11)),
+    "mlp sgd":      ((0.03, 0.03),       (0.00, -0.03)),
+    "norm":         ((0.00, 0.00),       (0.00, 0.00)),
+    "cnn":          ((0.00, 0.00),       (-0.17, -0.22)),
+    "cnn sgd":      ((0.00, 0.00),       (-0.08, 0.03)),
+    "conv1d":       ((0.03, 0.03),       (-0.03, -0.03)),
+    "lstm":         ((0.06, 0.06),       (-0.39, -0.39)),
+    "transformer":  ((-0.03, -0.06),     (-0.11, -0.08)),
+}
+# fmt: on
+"""What quantized weights change in PyTorch's models, computing with floats: on two machines.
+
+Their instruction sets round differently, and so one or two of the 3600 samples fall otherwise.
+"""
 
 
 def reached(recipe: Recipe, seed: int, path: str) -> dict[str, float]:
@@ -120,9 +135,11 @@ def reached(recipe: Recipe, seed: int, path: str) -> dict[str, float]:
     found = {"f32": 100 * run.accuracy}
     for kind in ("q8_0", "q4_0"):
         quantize_checkpoint(path, f"{path}.{kind}", kind)
-        accuracy = evaluate_file(f"{path}.{kind}", None).accuracy
-        assert accuracy is not None
-        found[kind] = 100 * accuracy
+        dequantize_checkpoint(f"{path}.{kind}", f"{path}.{kind}.f32")
+        for name in (kind, f"{kind}.f32"):
+            accuracy = evaluate_file(f"{path}.{name}", None).accuracy
+            assert accuracy is not None
+            found[name] = 100 * accuracy
     return found
 
 
@@ -136,9 +153,13 @@ def test_accuracy_is_pytorchs(name, tmp_path, record_property):
     assert mean >= recipe.mean - recipe.deviation
     if not any(isinstance(layer, dict) and "Dropout" in layer for layer in recipe.layers):
         assert abs(mean - recipe.mean) <= SAMPLE / 2
-    for kind, stated in (("q8_0", recipe.q8_0), ("q4_0", recipe.q4_0)):
-        change = float((found[kind] - found["f32"]).mean())
-        record_property(kind, f"{change:+.2f}, stated {stated:+.2f}")
-        # PyTorch itself differs from what it gave elsewhere by one or two of the 3600 samples.
-        assert change >= min(stated, 0) - 0.2 * SAMPLE - 1e-9
-    assert (found["f32"] - found["q8_0"]).max() <= SAMPLE + 1e-9
+    for kind, peer in zip(("q8_0", "q4_0"), CHANGES[name], strict=True):
+        for form in (kind, f"{kind}.f32"):
+            changes = found[form] - found["f32"]
+            change = float(changes.mean())
+            record_property(form, f"{change:+.3f}, stated {peer[0]:+.2f}, seen {peer[1]:+.2f}")
+            # Activations in 8 bits cost no more than another machine's rounding does.
+            assert change >= min(peer) - SAMPLE / 10 - 0.01
+            assert change >= -0.4
+            if kind == "q8_0":
+                assert np.abs(changes).max() <= SAMPLE + 1e-9

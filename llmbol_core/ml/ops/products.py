@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.quantized import quantized_product
+from llmbol_core.ml.ops.quantized import multiplied, quantized_product
 from llmbol_core.ml.ops.table import (
     Array,
     Indices,
@@ -61,6 +61,11 @@ def _linear_gradient(
 )  # fmt: skip
 def linear(x: Array, weight: Weights, bias: Array | None = None, out: Out = None) -> Array:
     """Multiply rows by a matrix [out, in] and add a bias: x W^T + b."""
+    return _multiplied(x, multiplied(weight) if isinstance(weight, Tensor) else weight, bias, out)
+
+
+def _multiplied(x: Array, weight: Weights, bias: Array | None, out: Out) -> Array:
+    """Return rows times the transpose of a matrix, with a bias added."""
     rows, place = _rows(x), None if out is None else _rows(out)
     if isinstance(weight, Tensor):
         y = quantized_product(rows, weight, place, bias)
@@ -97,7 +102,7 @@ def _short_mul_mat() -> Short:
 )  # fmt: skip
 def mul_mat(weight: Weights, x: Array, out: Out = None) -> Array:
     """Multiply as ggml does: both operands have their rows along the last axis."""
-    return linear(x, weight) if out is None else linear(x, weight, out=out)
+    return _multiplied(x, weight, None, out)
 
 
 # ---- matrix products of activations ----

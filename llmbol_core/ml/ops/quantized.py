@@ -2,7 +2,7 @@
 
 The activations are quantized to 8 bits, 32 at a time or 256 for the K types, the integers of two
 blocks are multiplied and summed exactly, and the sums are scaled and added up in float32, block
-after block.
+after block. A layer's matrix of few rows is no such case: its weights are expanded.
 """
 
 from __future__ import annotations
@@ -13,10 +13,23 @@ from llmbol_core.ml import kquants
 from llmbol_core.ml.codecs import UNPACKABLE, decode, encode_activations, unpack
 from llmbol_core.ml.ops.table import Array, Out
 from llmbol_core.ml.ops.tiles import product
+from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
 
+FEW_ROWS = 16
+"""Up to so many rows of weights, to quantize a row of activations takes longer than the product."""
 _PART = 1 << 20
 """How many weights are unpacked at a time."""
+
+
+def multiplied(weight: Tensor) -> Tensor | Array:
+    """Return a matrix as ``linear`` multiplies with it: in blocks, or if it is small as float32."""
+    if weight.shape[0] > FEW_ROWS or not weight.dtype.is_blocked:
+        return weight
+    if weight.expanded is None:
+        weight.expanded = np.asarray(dequantize(weight), order="C")
+    expanded: Array = weight.expanded
+    return expanded
 
 
 def quantized_product(

@@ -13,6 +13,7 @@ from llmbol_core.ml.graph import Step, Value
 from llmbol_core.ml.kernels import elementwise, gemm
 from llmbol_core.ml.kernels import matmul as matmuls
 from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.ops.quantized import multiplied
 from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.plan.emitter import Emitter, Unsupported
 from llmbol_core.ml.plan.packing import packed, padded
@@ -49,6 +50,8 @@ def following_limits(emitter: Emitter, step: Step) -> tuple[Step, tuple[float, f
 def linear(emitter: Emitter, step: Step) -> None:
     """Multiply with a packed weight; limits come along."""
     weight = _matrix(emitter, step.inputs[1])
+    if isinstance(weight, Tensor):
+        weight = multiplied(weight)
     bias = emitter.weights(step, 2)[0] if len(step.inputs) > 2 else None
     _multiply(emitter, step, step.inputs[0], weight, bias)
 
