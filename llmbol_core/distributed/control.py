@@ -22,7 +22,8 @@ from llmbol_core.errors import ClusterError, NoCluster
 
 Progress = Callable[[int, int, str], None]
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
+"""How long a cluster may take to start on a machine that is busy."""
 STOP_SECONDS = 20.0
 _LOOK = 0.03
 _ROOM = 1 << 16

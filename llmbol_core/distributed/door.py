@@ -19,7 +19,8 @@ from llmbol_core.errors import ClusterError, LlmbolError, UsageError, nearest
 
 log = logging.getLogger("llmbol.door")
 
-HANDSHAKE_SECONDS = 5.0
+HANDSHAKE_SECONDS = 20.0
+"""How long TLS may take to begin or end: clients give up sooner (``wire``) and try again."""
 
 Answer = tuple[Any, bytes]
 Handler = Callable[[dict[str, Any], bytes], Awaitable[Answer]]
