@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class TensorLine:
 
 
 @dataclass(frozen=True)
-class Histogram:
+class Spread:
     """How the finite weights of one tensor lie; there are no numbers if it cannot be read."""
 
     tensor: str
@@ -57,6 +57,12 @@ class Histogram:
     zeros: int | None
     not_finite: int | None
     """How many weights are infinite or not numbers: left out of all else."""
+
+
+@dataclass(frozen=True)
+class Histogram(Spread):
+    """And how often they have which values."""
+
     counts: list[int]
     """Weights in each of 16 equal parts of the range from the least to the greatest."""
 
@@ -102,17 +108,9 @@ def histograms(path: str) -> list[Histogram]:
 
 
 @dataclass(frozen=True)
-class Bars:
+class Bars(Spread):
     """A histogram as a line of a listing."""
 
-    tensor: str
-    type: str
-    least: float | None
-    greatest: float | None
-    mean: float | None
-    deviation: float | None
-    zeros: int | None
-    not_finite: int | None
     bars: str
     """A digit for each part of the range: its share of the fullest one, in ninths."""
 
@@ -123,8 +121,8 @@ def bars(found: list[Histogram]) -> list[Bars]:
     for row in found:
         most = max(row.counts, default=1)
         text = "".join(str(math.ceil(9 * count / most)) for count in row.counts)
-        numbers = row.least, row.greatest, row.mean, row.deviation, row.zeros, row.not_finite
-        lines.append(Bars(row.tensor, row.type, *numbers, text))
+        numbers = {field.name: getattr(row, field.name) for field in fields(Spread)}
+        lines.append(Bars(**numbers, bars=text))
     return lines
 
 
