@@ -88,10 +88,18 @@ class Unit:
         region = self.regions[start]
         if not region.result:
             return []
+        code, sites = region.code.instructions, region.sites.by_call
+        # The call stands behind where the address is passed on.
+        calls = [
+            sites.get(pc + 1)
+            for pc in region.pcs
+            if code[pc].op.mnemonic == "lea" and code[pc].source == _OWN_RESULT
+        ]
         return [
-            site.target if site.target in self.regions and self._fits(site, site.target) else -1
-            for site in region.sites.by_frame.values()
-            if site.address == _OWN_RESULT
+            site.target
+            if site and site.target in self.regions and self._fits(site, site.target)
+            else -1
+            for site in calls
         ]
 
     def _fits(self, site: Site, target: int) -> bool:

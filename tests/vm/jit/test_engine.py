@@ -86,6 +86,29 @@ def test_functions_call_each_other():
     assert stats.functions == 2
 
 
+PASSED_ON = """
+    frame $6,80(fp)
+    movw $10,32(80(fp))
+    lea 64(fp),16(80(fp))
+    call 80(fp),outer
+    movw 64(fp),0(16(fp))
+    ret
+outer: frame $6,24(fp)
+    movm 32(fp),$4,{0}(24(fp))
+    lea 0(16(fp)),16(24(fp))
+    call 24(fp),inner
+    ret
+inner: addw $1,{0}(fp),0(16(fp))
+    ret
+"""
+
+
+@pytest.mark.parametrize("place", [32, 36])
+def test_functions_that_are_given_records_let_others_write_their_result(place):
+    module = assemble(PASSED_ON.format(place))
+    assert run(module)[0] == run(module, "interpreter")[0] == 11
+
+
 def test_a_hot_loop_is_compiled_while_it_runs(monkeypatch):
     monkeypatch.setattr(background, "background", lambda: None)
     value, stats, instructions = run(assemble(LOOP), "auto")
