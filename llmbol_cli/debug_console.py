@@ -50,9 +50,14 @@ class Console:
         self._frame = 0
         self._goes_on = False
         self._last = ""
+        self._is_script = not sys.stdin.isatty()
+        self._has_failed = False
 
     def run(self) -> int:
-        """Run the program until the user quits; return its exit status, 0 if it has none."""
+        """Run the program until the user quits; return its exit status, 0 if it has none.
+
+        A script with a command that could not be carried out fails.
+        """
         status = 0
         old = signal.signal(signal.SIGINT, lambda *_: self._debugger.interrupt())
         try:
@@ -61,7 +66,7 @@ class Console:
                 self._debugger.restart()
                 self._read_commands()
         except _Quit:
-            return status
+            return status or int(self._has_failed and self._is_script)
         finally:
             signal.signal(signal.SIGINT, old)
 
@@ -103,13 +108,14 @@ class Console:
             if line is None:
                 raise _Quit
             words = line.strip()
-            if not words and sys.stdin.isatty():
+            if not words and not self._is_script:
                 words = self._last
             self._last = words
             try:
                 if words and not words.startswith("#"):
                     self._carry_out(words)
             except LlmbolError as error:
+                self._has_failed = True
                 render.note(f"error: {error}")
 
     def _carry_out(self, words: str) -> None:

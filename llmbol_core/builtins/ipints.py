@@ -19,6 +19,7 @@ from llmbol_core.builtins.binding import Binding
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.conversion import decimal_digits, decimal_value
 from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.isa import ZERO_DIVIDE
 from llmbol_core.vm.module import TypeDescriptor
@@ -31,6 +32,8 @@ _RECORD = TypeDescriptor(-1, 4)
 _DIGIT = 32
 """Bits of the digits that Inferno's library keeps."""
 _MOST_BITS = 1 << 16
+_MOST_LETTERS = 1 << 15
+"""Digits that are read; numbers that are not too large have fewer, to any base."""
 _LONG = 1024
 """Bits of a modulus from which on to work with it takes long."""
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
@@ -92,7 +95,7 @@ def _to_32(value: int) -> str:
 
 
 _TO_TEXT: dict[int, Callable[[int], str]] = {
-    10: lambda value: str(abs(value)),
+    10: lambda value: decimal_digits(abs(value)),
     16: lambda value: f"{abs(value):X}",
     32: _to_32,
     64: lambda value: base64.b64encode(_size_bytes(value)).decode(),
@@ -110,7 +113,7 @@ def _from_64(digits: str) -> int:
 
 
 _FROM_TEXT: dict[int, tuple[str, Callable[[str], int]]] = {
-    10: ("0123456789", int),
+    10: ("0123456789", decimal_value),
     16: ("0123456789abcdefABCDEF", lambda digits: int(digits, 16)),
     32: (_LETTERS32, _from_32),
     64: (_LETTERS64, _from_64),
@@ -144,7 +147,10 @@ def strtoip(call: HostCall, text: str, base: int) -> int | None:
     text = text.lstrip(" \t")
     digits = text.lstrip("-")
     letters, read = _FROM_TEXT.get(base, _FROM_TEXT[16])
-    end = next((at for at, letter in enumerate(digits) if letter not in letters), len(digits))
+    first = digits[: _MOST_LETTERS + 1]
+    end = len(first) - len(first.lstrip(letters))
+    if end > _MOST_LETTERS:
+        raise Trap(traps.HEAP_FULL)
     if not end or digits[end:].strip("="):
         return None
     try:

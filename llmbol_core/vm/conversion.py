@@ -14,6 +14,7 @@ from typing import NamedTuple
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?)(\d+)", re.ASCII)
 _REAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
 _SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:infinity|nan))", re.ASCII | re.IGNORECASE)
+_PIECE = 1000
 _MINUS = re.compile(r"[ \t\n\v\f\r]*-", re.ASCII)
 
 
@@ -83,12 +84,33 @@ def _leading_integer(text: str) -> int:
     found = _INTEGER.match(text)
     if found is None:
         return 0
-    # Python refuses to read numbers of thousands of digits at once.
-    value = 0
-    for start in range(0, len(found[2]), 1000):
-        chunk = found[2][start : start + 1000]
-        value = value * 10 ** len(chunk) + int(chunk)
+    value = decimal_value(found[2])
     return -value if found[1] == "-" else value
+
+
+# Python refuses to read and to write numbers of thousands of digits at once.
+
+
+def decimal_value(digits: str) -> int:
+    """Return the number that any number of digits means."""
+    value = 0
+    for start in range(0, len(digits), _PIECE):
+        piece = digits[start : start + _PIECE]
+        value = value * 10 ** len(piece) + int(piece)
+    return value
+
+
+def decimal_digits(value: int) -> str:
+    """Return the digits of a number that is not negative.
+
+    >>> decimal_digits(decimal_value("12" * 5000)) == "12" * 5000
+    True
+    """
+    pieces, unit = list[str](), 10**_PIECE
+    while value >= unit:
+        value, rest = divmod(value, unit)
+        pieces.append(f"{rest:0{_PIECE}}")
+    return "".join([str(value), *reversed(pieces)])
 
 
 def string_to_real(text: str) -> float:

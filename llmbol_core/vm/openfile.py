@@ -54,7 +54,7 @@ class FileFault(Exception):
         """Translate what the host said."""
         known = {FileNotFoundError: ENOTEXIST, PermissionError: EPERM, FileExistsError: EEXIST}
         known |= {IsADirectoryError: EISDIR, NotADirectoryError: ENOTDIR}
-        return cls(known.get(type(error)) or error.strerror or str(error))
+        return cls(known.get(type(error)) or (error.strerror or str(error)).lower())
 
 
 @dataclass(frozen=True)
