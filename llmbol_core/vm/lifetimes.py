@@ -20,6 +20,7 @@ from typing import NamedTuple
 from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import Operand
+from llmbol_core.vm.results import UNKNOWN
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.typeflow import Step
 from llmbol_core.vm.whole import alt_entries
@@ -167,7 +168,7 @@ def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
     if op.effect is Effect.CALL:
         to = step.state.get(-step.operand("s").value)
         if to is not None and to.kind is Kind.SLOT:
-            addresses = _overwritten(addresses, to.number, step.layout.size)
+            addresses = _returned_to(step, to.number, addresses)
     return addresses
 
 
@@ -216,6 +217,20 @@ def _overwritten(addresses: dict[int, Held], start: int, size: int) -> dict[int,
         is_gone = is_own and start - WORD_SIZE < at < start + size
         found[slot] = held._replace(age=Age.GONE) if is_gone else held
     return found
+
+
+def _returned_to(step: Step, start: int, addresses: dict[int, Held]) -> dict[int, Held]:
+    """Return what lasts when a result comes to the frame; that of another module may be long."""
+    size = step.written(step.entered[0]) if step.entered else UNKNOWN
+    if size < UNKNOWN:
+        return _overwritten(addresses, start, size) if size else addresses
+    found = _overwritten(addresses, start, step.layout.size)
+    return {
+        slot: held._replace(age=max(Age.DOUBTFUL, addresses[slot].age))
+        if held.age is not addresses[slot].age
+        else held
+        for slot, held in found.items()
+    }
 
 
 def _stored(addresses: dict[int, Held], target: Operand) -> dict[int, Held]:

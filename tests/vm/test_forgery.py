@@ -120,6 +120,11 @@ def test_forgeries_are_refused(code: str, why: str) -> None:
 
 
 HONEST = [
+    # An element is used behind a call whose result lies before the array.
+    (
+        "newa $2,$4,48(fp)\n indw 48(fp),36(fp),$0\n frame $2,28(fp)\n lea 40(fp),16(28(fp))\n"
+        " call 28(fp),f\n movp 0(mp),0(36(fp))\n ret\n f: movw $7,0(16(fp))\n ret"
+    ),
     # What looks like the above and is right.
     "new $3,4(mp)\n movw $1,8(4(mp))\n movp 4(4(mp)),32(fp)\n ret",
     "consw $1,48(fp)\n headw 48(fp),40(fp)\n movp 4(mp),48(fp)\n consp 0(mp),48(fp)\n ret",
