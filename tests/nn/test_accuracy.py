@@ -162,4 +162,4 @@ def test_accuracy_is_pytorchs(name, tmp_path, record_property):
             assert change >= min(peer) - SAMPLE / 10 - 0.01
             assert change >= -0.4
             if kind == "q8_0":
-                assert np.abs(changes).max() <= SAMPLE + 1e-9
+                assert changes.min() >= -SAMPLE - 1e-9
