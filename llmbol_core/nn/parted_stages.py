@@ -13,10 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import gradients, layouts, training
+from llmbol_core.ml.kernels import averages, gradients, layouts, slopes, training
+from llmbol_core.ml.kernels.elementwise import UNARY
 from llmbol_core.nn.flows import Flow, Grid, room
+from llmbol_core.nn.layers.activation import Activation
 from llmbol_core.nn.layers.pooling import Pooling
-from llmbol_core.nn.stages import NO_LIMIT, NOTHING, Stage, limit_gradient, padded
+from llmbol_core.nn.stages import (
+    NO_LIMIT,
+    NOTHING,
+    Stage,
+    add_over_grids,
+    gradient_of,
+    limit_gradient,
+    padded,
+    sizes_of,
+    value_of,
+)
 
 Array = NDArray[Any]
 
@@ -151,6 +163,27 @@ class ConvolutionStage(PartedStage):
             limit_gradient(stage, source)
 
 
+class ActivationStage(PartedStage):
+    """An activation, where its source lies."""
+
+    def __init__(self, layer: Activation, parts: Sequence[tuple[Flow, Flow]]) -> None:
+        _, names = UNARY[layer.operation]
+        self._kernels, attributes = slopes.KERNELS[layer.operation], layer.attributes()
+        self._numbers = (*(float(attributes[name]) for name in names), 0.0, 0.0)[:2]
+        super().__init__(parts)
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append both ways of a part."""
+        (value, gradient), sizes = self._kernels, sizes_of(source)
+        places = (value_of(source), value_of(result))
+        add_over_grids(stage.forward, value, sizes, places, *self._numbers)
+        if source.gradient is not None:
+            given = (*places, gradient_of(result), gradient_of(source))
+            add_over_grids(stage.backward, gradient, sizes, given, *self._numbers)
+            if source.limited:
+                limit_gradient(stage, source)
+
+
 class PoolStage(PartedStage):
     """Greatest values of windows that lie side by side."""
 
@@ -172,6 +205,28 @@ class PoolStage(PartedStage):
             to = (source.gradients(), *source.gradient_grid.steps)
             above = 0.0 if source.limited else NO_LIMIT
             stage.add(stage.backward, training.pool_gradient, items, *shared, *given, *to, above)
+
+
+class AverageStage(PartedStage):
+    """Means of windows of a size that lie side by side."""
+
+    def __init__(self, window: tuple[int, int], parts: Sequence[tuple[Flow, Flow]]) -> None:
+        self._window = window
+        super().__init__(parts)
+
+    def cover(self, stage: Stage, source: Flow, result: Flow, number: int) -> None:
+        """Append both ways of a part."""
+        y, (high, wide) = result.grid, self._window
+        sizes = (y.lines, y.rows, high, wide, y.channels, 1 / (high * wide))
+        items = y.samples * y.lines
+        given = (source.values(), *source.grid.steps, result.values(), *y.steps)
+        stage.add(stage.forward, averages.average, items, *given, *sizes)
+        if source.gradient is not None:
+            to = (source.gradients(), *source.gradient_grid.steps)
+            given = (*to, result.gradients(), *result.gradient_grid.steps)
+            stage.add(stage.backward, averages.average_gradient, items, *given, *sizes)
+            if source.limited:
+                limit_gradient(stage, source)
 
 
 class ToVector(PartedStage):

@@ -11,21 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from llmbol_core.ml.kernels import slopes
 from llmbol_core.nn.containers import Sequential
 from llmbol_core.nn.encoder_stage import ROWS, AttentionStage, EncoderStage
 from llmbol_core.nn.flows import Flow
-from llmbol_core.nn.layers.activation import GELU, ReLU
+from llmbol_core.nn.layers.activation import Activation, ReLU
 from llmbol_core.nn.layers.attention import Attention, TransformerEncoderLayer
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm, LayerNorm
-from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
+from llmbol_core.nn.layers.pooling import AdaptiveAvgPool, Averaging, MaxPool1d, MaxPool2d
 from llmbol_core.nn.layers.recurrent import Recurrent
 from llmbol_core.nn.layers.shape import Flatten, Identity, Reshape
 from llmbol_core.nn.module import Form, Module, Shape, is_table
 from llmbol_core.nn.parted_stages import (
     CACHED,
+    ActivationStage,
+    AverageStage,
     ConvolutionStage,
     PartedStage,
     PoolStage,
@@ -35,7 +38,7 @@ from llmbol_core.nn.parted_stages import (
     cuts,
 )
 from llmbol_core.nn.recurrent_stage import RecurrentStage
-from llmbol_core.nn.row_stages import GeluStage, LayerNormStage
+from llmbol_core.nn.row_stages import LayerNormStage
 from llmbol_core.nn.stages import DropoutStage, HostStage, LinearStage, NormStage, Stage
 from llmbol_core.nn.table_stages import ForkStage, ReluStage
 from llmbol_core.nn.tables import Concat, ConcatTable, Residual
@@ -108,6 +111,8 @@ class Planner:
             return self._convolution(layer, flows, shape, behind)
         if isinstance(layer, MaxPool1d | MaxPool2d) and _pools(layer, flows):
             return self._pool(layer, flows, shape, behind)
+        if isinstance(layer, Averaging | AdaptiveAvgPool) and (window := _means(layer, flows)):
+            return self._average(window, flows, shape, behind)
         if isinstance(layer, BatchNorm) and self.batch * math.prod(shape[1:]) > 1:
             return self._norm(layer, flows, shape, behind)
         ways = (way for kinds, way in _WAYS if isinstance(layer, kinds))
@@ -130,6 +135,10 @@ class Planner:
     def _pool(self, layer: Any, flow: Flow, shape: Shape, behind: Behind) -> Flow:
         result = Flow.channels(self.batch, shape, True, behind.border, 0)
         return self._push_parted(lambda parts: PoolStage(layer, parts), flow, result)
+
+    def _average(self, window: tuple[int, int], flow: Flow, shape: Shape, behind: Behind) -> Flow:
+        result = Flow.channels(self.batch, shape, True, behind.border, 0)
+        return self._push_parted(lambda parts: AverageStage(window, parts), flow, result)
 
     def _norm(self, layer: BatchNorm, flow: Flow, shape: Shape, behind: Behind) -> Flow:
         if len(shape) == 1:
@@ -165,14 +174,18 @@ class Planner:
         result.limited = True
         return self.push(ReluStage(flow, result), result)
 
+    def _activation(self, layer: Activation, flow: Flow, shape: Shape, behind: Behind) -> Flows:
+        if layer.operation not in slopes.KERNELS:
+            return self._host(layer, flow, shape)
+        result = self.like(flow, behind.border)
+        return self._push_parted(lambda parts: ActivationStage(layer, parts), flow, result)
+
     def _other(self, layer: Module, flow: Flow, shape: Shape, behind: Behind) -> Flows:
         source, result = self.vector(flow), Flow.vector(self.batch, shape, needs=True)
         if type(layer) is Dropout and layer.p:
             return self.push(DropoutStage(layer, source, result, self.batch), result)
         if type(layer) is LayerNorm:
             return self.push(LayerNormStage(layer, source, result), result)
-        if type(layer) is GELU:
-            return self.push(GeluStage(source, result), result)
         return self._host(layer, source, shape)
 
     def _host(self, layer: Module, flows: Flows, shape: Form) -> Flows:
@@ -255,6 +268,7 @@ _WAYS: tuple[tuple[Any, Callable[[Planner, Any, Flow, Shape, Behind], Flows]], .
     (Attention, Planner._attention),
     ((Flatten, Reshape, Identity), Planner._reshape),
     (ReLU, Planner._relu),
+    (Activation, Planner._activation),
 )
 """What plans layers, by their classes; others go through ``_other``."""
 
@@ -290,3 +304,15 @@ def _pools(layer: Any, flow: Flow) -> bool:
     side_by_side = layer.stride in (None, layer.kernel_size) and not layer.padding
     fits = all(n % layer.kernel_size == 0 for n in flow.shape[1:])
     return side_by_side and not flow.is_vector and (fits or not layer.ceil_mode)
+
+
+def _means(layer: Any, flow: Flow) -> tuple[int, int] | None:
+    """Return the window of an averaging that has a stage, as ``_pools`` tells: height and width."""
+    if isinstance(layer, Averaging):
+        size = layer.kernel_size
+        return (size if flow.grid.is_image else 1, size) if _pools(layer, flow) else None
+    sides = flow.shape[1:]
+    if flow.is_vector or any(n % layer.output_size for n in sides):
+        return None
+    high, wide = (1, *(n // layer.output_size for n in sides))[-2:]
+    return high, wide

@@ -1,4 +1,4 @@
-"""Stages of training that go over rows of numbers: GELU and layer norm."""
+"""The stage of training that goes over rows of numbers: layer norm."""
 
 from __future__ import annotations
 
@@ -6,27 +6,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from llmbol_core.ml.kernels import elementwise, encoder_training
+from llmbol_core.ml.kernels import encoder_training
 from llmbol_core.nn.flows import Flow, room
 from llmbol_core.nn.layers.normalization import LayerNorm
 from llmbol_core.nn.stages import Stage, lanes, limit_gradient
 
 Array = NDArray[Any]
-
-
-class GeluStage(Stage):
-    """A GELU."""
-
-    def __init__(self, source: Flow, result: Flow) -> None:
-        super().__init__()
-        rows, size = source.grid.rows, source.grid.channels
-        gelu = elementwise.UNARY_KERNELS["gelu"]
-        self.add(self.forward, gelu, rows, source.value, result.value, size, 0.0, 0.0)
-        if source.gradient is not None:
-            given = (source.value, result.gradient, source.gradient, size)
-            self.add(self.backward, encoder_training.gelu_gradient, rows, *given)
-            if source.limited:
-                limit_gradient(self, source)
 
 
 class LayerNormStage(Stage):

@@ -7,6 +7,7 @@ that is ``limited`` gets 0 where its value is not above 0: that is the gradient 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,13 +134,20 @@ def add_strided(
     where: list[Operation], name: str, sizes: Sizes, *places: Place, low: float = NO_LIMIT
 ) -> None:
     """Append an operation of ``strided``; the place that it writes comes last."""
+    add_over_grids(where, strided.KERNELS[name], sizes, places, low)
+
+
+def add_over_grids(
+    where: list[Operation], kernel: Kernel, sizes: Sizes, places: Sequence[Place], *numbers: float
+) -> None:
+    """Append an operation on places in grids, the one that it writes last, and numbers."""
     samples, lines, rows, size = sizes
     if all(steps[2] == size for _, steps in places):
         rows, size = 1, rows * size
-    given = [part for array, steps in places for part in (array, *steps)]
+    given: list[Any] = [part for array, steps in places for part in (array, *steps)]
     chunk = max(1, -(-samples * lines // _PARTS))
-    kernel = strided.KERNELS[name]
-    where.append(kernel.operation(samples * lines, *given, lines, rows, size, low, chunk=chunk))
+    given += [lines, rows, size, *numbers]
+    where.append(kernel.operation(samples * lines, *given, chunk=chunk))
 
 
 class LinearStage(Stage):

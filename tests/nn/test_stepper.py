@@ -12,17 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmbol_core.ml.kernels import slopes
+from llmbol_core.ml.kernels.elementwise import UNARY
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.nn.containers import Parallel, Sequential
 from llmbol_core.nn.criterions import MSE, Criterion, CrossEntropy
 from llmbol_core.nn.joins import Bilinear, CAddTable, CMulTable, JoinTable, SelectTable, SplitTable
-from llmbol_core.nn.layers.activation import GELU, ReLU, Tanh
+from llmbol_core.nn.layers.activation import GELU, Activation, ReLU, SiLU, Tanh
 from llmbol_core.nn.layers.attention import MultiHeadAttention, TransformerEncoderLayer
 from llmbol_core.nn.layers.convolution import Conv1d, Conv2d
 from llmbol_core.nn.layers.dropout import Dropout
 from llmbol_core.nn.layers.linear import Linear
 from llmbol_core.nn.layers.normalization import BatchNorm, BatchNorm1d, BatchNorm2d, LayerNorm
-from llmbol_core.nn.layers.pooling import MaxPool1d, MaxPool2d
+from llmbol_core.nn.layers.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from llmbol_core.nn.layers.recurrent import GRU, LSTM, RNN
 from llmbol_core.nn.layers.reduction import Mean
 from llmbol_core.nn.layers.shape import Flatten, Identity, Permute, Reshape
@@ -127,10 +136,29 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[Module]]] = {
                                       Residual([Conv2d(5, 5, 3, padding=1), ReLU(), Residual([Conv2d(5, 5, 1)])]), ReLU(), Flatten(), Linear(180, 3)]),
     "images and not": ((4, 4, 4), [Conv2d(4, 4, 3, padding=1), ReLU(), ConcatTable(layers=[Tanh(), Conv2d(4, 4, 1), Identity()]), CAddTable(), ReLU(),
                                    ConcatTable(layers=[Tanh(), Conv2d(4, 4, 1), Identity()]), JoinTable(1), Flatten(), Linear(192, 3)]),
+    "means": ((2, 9, 6), [Conv2d(2, 5, 3, padding=1), ReLU(), AvgPool2d(2), Conv2d(5, 18, 3, padding=1), Tanh(), AdaptiveAvgPool2d(1), Flatten(), Linear(18, 3)]),
+    "means of sequences": ((2, 23), [Conv1d(2, 5, 3, padding=1), ReLU(), AvgPool1d(2), Conv1d(5, 18, 3, padding=1), SiLU(), AvgPool1d(3, ceil_mode=True),
+                                     Conv1d(18, 5, 1), AdaptiveAvgPool1d(2), Flatten(), Linear(10, 3)]),
+    "means with borders": ((2, 6, 6), [Conv2d(2, 5, 3, padding=1), ReLU(), AvgPool2d(3, 1, 1), Conv2d(5, 3, 3, padding=1), AdaptiveAvgPool2d(4), Flatten(),
+                                       Linear(48, 3)]),
     "large": ((1, 28, 28), [Conv2d(1, 32, 3), ReLU(), MaxPool2d(2), Conv2d(32, 64, 3), ReLU(), MaxPool2d(2),
                             Flatten(), Linear(1600, 10)]),
 }
 # fmt: on
+for _name, _layer in Module.table.items():
+    if issubclass(_layer, Activation) and _layer.operation in slopes.KERNELS:
+        NETWORKS[f"{_name} after each"] = (
+            (2, 6, 6),
+            [
+                *(Conv2d(2, 5, 3, padding=1), ReLU(), _layer(), Conv2d(5, 18, 3, padding=2)),
+                *(_layer(), MaxPool2d(2), Flatten(), Linear(288, 7), _layer(), Linear(7, 3)),
+            ],
+        )
+
+
+def test_every_slope_has_its_operation():
+    learning = {cls.operation for cls in Module.table.values() if issubclass(cls, Activation)}
+    assert set(slopes.SLOPES) == (learning & set(UNARY)) - {"relu"}
 
 
 def gradients(name: str, loss: Criterion, batch: int, native: bool) -> tuple[float, Any, Any]:

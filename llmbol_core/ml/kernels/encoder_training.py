@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.elementwise import read, spread, write
-from llmbol_core.ml.kernels.functions import erfc, exp
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.rows import plus, reduced
+from llmbol_core.ml.kernels.slopes import gelu_slope
 from llmbol_core.ml.kernels.tiles import lesser_number
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("encoder training")
-_SQRT_HALF, _ROOT_OF_TURN = 0.7071067811865476, 0.3989422804014327
 
 
 @group.kernel("x:f32* y:f32* normal:f32* rate:f32* weight:f32* bias:f32* size:i64 eps:f32")
@@ -111,9 +110,6 @@ def gelu_gradient(k: Builder, x: Pointer, d: Pointer, g: Pointer, size: Value) -
     x, d, g = x.at(first), d.at(first), g.at(first)
 
     def step(i: Value, left: Value | None) -> None:
-        value = read(k, x, i, left)
-        share = erfc(k, value * -_SQRT_HALF) * 0.5
-        density = exp(k, value * value * -0.5) * _ROOT_OF_TURN
-        write(k, g, read(k, d, i, left) * k.fma(value, density, share), i, left)
+        write(k, g, read(k, d, i, left) * gelu_slope(k, read(k, x, i, left)), i, left)
 
     spread(k, (k.end - k.begin) * size, step)

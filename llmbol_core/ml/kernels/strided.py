@@ -39,13 +39,19 @@ STRIDED: dict[str, tuple[int, Callable[..., Any]]] = {
 """The operations. ``keep`` takes what stands where the last array is above 0, else 0."""
 
 
-def _kernel(name: str, count: int, function: Callable[..., Any]) -> Kernel:
-    """Make the kernel of an operation on so many arrays; the array that it writes comes last."""
+def strided_kernel(
+    where: Group, name: str, count: int, function: Callable[..., Any], numbers: str
+) -> Kernel:
+    """Make a kernel on so many arrays in grids; the array that it writes comes last.
+
+    ``function`` gives a vector from the builder, one of each array, and one of each number: names
+    of float32 parameters.
+    """
 
     def author(k: Builder, *given: Any) -> None:
         arrays = [given[4 * n : 4 * n + 4] for n in range(count + 1)]
-        lines, rows, size, low = given[4 * count + 4 :]
-        least = low.splat(k.lanes)
+        lines, rows, size, *values = given[4 * count + 4 :]
+        spreads = [value.splat(k.lanes) for value in values]
         for item in k.items():
             sample, line = item // lines, item % lines
             starts = [x.at(sample * by[0] + line * by[1]) for x, *by in arrays]
@@ -57,15 +63,30 @@ def _kernel(name: str, count: int, function: Callable[..., Any]) -> Kernel:
                 def step(
                     i: Value, left: Value | None, inputs: list[Pointer] = inputs, out: Pointer = out
                 ) -> None:
-                    value = function(k, *(read(k, x, i, left) for x in inputs))
-                    write(k, out, k.select(value < least, least, value), i, left)
+                    read_all = [read(k, x, i, left) for x in inputs]
+                    write(k, out, function(k, *read_all, *spreads), i, left)
 
                 spread(k, size, step)
 
     names = ("x", "y", "z")[:count]
     arrays = [f"{n}:f32* {n}_sample:i64 {n}_line:i64 {n}_row:i64" for n in (*names, "out")]
-    parameters = " ".join([*arrays, "lines:i64 rows:i64 size:i64 low:f32"])
-    return group.kernel(parameters, name)(author)
+    more = [f"{number}:f32" for number in numbers.split()]
+    parameters = " ".join([*arrays, "lines:i64 rows:i64 size:i64", *more])
+    return where.kernel(parameters, name)(author)
 
 
-KERNELS = {name: _kernel(name, count, function) for name, (count, function) in STRIDED.items()}
+def _limited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make results below a last number that number."""
+
+    def limited(k: Builder, *given: Any) -> Value:
+        *arrays, least = given
+        value: Value = function(k, *arrays)
+        return k.select(value < least, least, value)
+
+    return limited
+
+
+KERNELS = {
+    name: strided_kernel(group, name, count, _limited(function), "low")
+    for name, (count, function) in STRIDED.items()
+}
