@@ -36,8 +36,8 @@ class MLModule:
         operation = OPS[name]
 
         def run(*inputs: Any, **attributes: Any) -> Tensor:
-            if operation.short and not attributes:
-                made = operation.short()(*map(_plain, inputs))
+            if operation.short and (operation.attributes or not attributes):
+                made = operation.short()(*map(_plain, inputs), **attributes)
                 if made is not None:
                     return Tensor(made)
             with single_threaded_blas():

@@ -10,10 +10,13 @@ import pytest
 
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.ops.direct import DIRECT
 from llmbol_core.ml.ops.quick import QUICK
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
 
+FOLDS = ("sum", "mean", "max", "min", "sum_squares", "cumsum")
+UNARY = [name for name in DIRECT if len(OPS[name].inputs) == 1 and name not in FOLDS]
 STRANGE = [
     0,
     -0.0,
@@ -39,7 +42,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, *UNARY])
 def test_as_defined(name, rng):
     row, attributes = OPS[name], OPS[name].conform(ATTRIBUTES.get(name, {}))
     x = rng.normal(scale=3, size=(7, 6, 155)).astype(np.float32)
@@ -66,7 +69,7 @@ def test_as_defined(name, rng):
 
 def test_what_kernels_cannot_read_is_left_to_the_definition(rng):
     x = rng.normal(size=(80, 90))
-    for given in (x, x.astype(np.float32)[:, ::2], x.astype(np.float32).T):
+    for given in (x, x.astype(np.float16), x[:0].astype(np.float32)):
         with np.errstate(all="ignore"):
             assert OPS["gelu"].run(given).tobytes() == OPS["gelu"].definition(given).tobytes()
 

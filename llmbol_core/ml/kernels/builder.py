@@ -261,8 +261,29 @@ class Builder:
             function = ir.Function(self._module, signature, name)
         return self.ir.call(function, arguments)
 
+    def pointer(self, address: Value, kind: Kind) -> Pointer:
+        """Return the place that a number is the address of."""
+        return Pointer(self, self.ir.inttoptr(address.ir, ADDRESS), kind)
+
+    def call_at(self, address: Value, result: Kind, *values: Value | Pointer) -> Value:
+        """Call a function of the C convention by its address."""
+        given = [value.ir for value in values]
+        signature = ir.FunctionType(scalar_type(result), [v.type for v in given])
+        function = _Found(self.ir.inttoptr(address.ir, ADDRESS), signature)
+        return Value(self, self.ir.call(function, given), result, 1)
+
     def convert_half(self, x: Value, kind: Kind) -> Value:
         """Convert from or to float16 with integer arithmetic, for machines that have no other."""
         if kind is f16:
             return half.to_half(self, x.to(f32)).bits(f16)
         return half.from_half(self, x.bits(u16)).to(kind)
+
+
+class _Found:
+    """A function that is known by its address: what llvmlite wants of one to call it."""
+
+    calling_convention = ""
+
+    def __init__(self, pointer: Any, signature: Any) -> None:
+        self.function_type, self.type = signature, pointer.type
+        self.get_reference = pointer.get_reference

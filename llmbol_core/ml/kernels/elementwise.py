@@ -212,9 +212,41 @@ def _binary(name: str, function: Callable[[Any, Any, Any], Any]) -> tuple[Kernel
     )
 
 
+def _single(name: str, function: Callable[[Any, Any, Any], Any], is_first: bool) -> Kernel:
+    """Make the kernel whose first or second input is a single number."""
+
+    def author(k: Builder, x: Pointer, y: Pointer, out: Pointer, size: Value) -> None:
+        first = k.begin * size
+        many, out = (y if is_first else x).at(first), out.at(first)
+        one = (x if is_first else y).splat(0, k.lanes)
+
+        def step(i: Value, left: Value | None) -> None:
+            value = read(k, many, i, left)
+            made = function(k, one, value) if is_first else function(k, value, one)
+            write(k, out, made, i, left)
+
+        spread(k, (k.end - k.begin) * size, step)
+
+    which = "first" if is_first else "second"
+    return group.kernel("x:f32* y:f32* out:f32* size:i64", f"{name}_{which}")(author)
+
+
 UNARY_KERNELS = {name: _unary(name, function) for name, (function, _) in UNARY.items()}
 PAIR_KERNELS, ROW_KERNELS = {}, {}
 for _name, _function in BINARY.items():
     PAIR_KERNELS[_name], ROW_KERNELS[_name] = _binary(_name, _function)
 
-__all__ = ["PAIR_KERNELS", "ROW_KERNELS", "UNARY", "UNARY_KERNELS", "group", "i32", "spread"]
+FIRST_KERNELS = {name: _single(name, function, True) for name, function in BINARY.items()}
+SECOND_KERNELS = {name: _single(name, function, False) for name, function in BINARY.items()}
+
+__all__ = [
+    "FIRST_KERNELS",
+    "PAIR_KERNELS",
+    "ROW_KERNELS",
+    "SECOND_KERNELS",
+    "UNARY",
+    "UNARY_KERNELS",
+    "group",
+    "i32",
+    "spread",
+]

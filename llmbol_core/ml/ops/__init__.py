@@ -22,6 +22,7 @@ from llmbol_core.ml.ops import (
     shapes,
     transposed,
 )
+from llmbol_core.ml.ops.direct import Direct
 from llmbol_core.ml.ops.table import OPS, Array, Attribute, Op
 
 __all__ = ["OPS", "Attribute", "Op"]
@@ -36,8 +37,13 @@ def __getattr__(name: str) -> Callable[..., Array]:
     """Return the definition of an operation by its name."""
     if name not in OPS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    function = globals()[name] = OPS[name].run  # found at once from now on
-    return function
+    run = OPS[name].run
+    if isinstance(run, Direct):
+        if "function" not in vars(run):  # it is made when it is called
+            return run
+        run = run.function
+    globals()[name] = run  # found at once from now on
+    return run
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from inspect import Signature, signature
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,12 @@ _SHARE = 1 << 14
 _LONGEST = 1 << 16
 """Rows up to this length are summed by kernels: NumPy's sums of longer ones are more exact."""
 
-_UNARY = (
-    "sigmoid", "relu", "relu6", "gelu", "gelu_tanh", "erf", "silu", "mish", "log_sigmoid",
-    "softsign", "hard_sigmoid", "hard_swish", "leaky_relu", "elu", "selu", "softplus",
-)  # fmt: skip
-
 
 def by_kernel(name: str, slow: Callable[..., Array]) -> Callable[..., Array]:
     """Return what runs an operation by a kernel where that is possible, and else as defined."""
     if name not in QUICK:
         return slow
-    chosen = _ROWS[name] if name in _ROWS else functools.partial(_unary, name, signature(slow))
+    chosen = QUICK[name]
 
     def run(x: Array, *inputs: Any, **attributes: Any) -> Array:
         if x.size >= _MANY and _fits(x, attributes.get("out")) and target() is not None:
@@ -55,30 +49,6 @@ def _fits(x: Array, out: Out) -> bool:
     return out is None or (
         out.dtype == np.float32 and out.flags.c_contiguous and not np.may_share_memory(x, out)
     )
-
-
-def _unary(name: str, form: Signature, x: Array, *numbers: float, **named: Any) -> Array:
-    from llmbol_core.ml.kernels.elementwise import UNARY, UNARY_KERNELS
-
-    bound = form.bind(x, *numbers, **named)
-    bound.apply_defaults()
-    given, out = bound.arguments, bound.arguments.get("out")
-    y = np.empty_like(x) if out is None else out
-    first, second = (*(given[attribute] for attribute in UNARY[name][1]), 0.0, 0.0)[:2]
-    UNARY_KERNELS[name].run(x.size, x, y, 1, first, second, chunk=_SHARE)
-    return y
-
-
-def _softmax(name: str, x: Array, axis: int = -1, out: Out = None) -> Array | None:
-    from llmbol_core.ml.kernels import rows
-
-    size = x.shape[-1]
-    if axis not in (-1, x.ndim - 1) or size > _LONGEST:
-        return None
-    y = np.empty_like(x) if out is None else out
-    kernel = getattr(rows, name)
-    kernel.run(x.size // size, x, y, 1, size, chunk=max(1, _SHARE // size))
-    return y
 
 
 def _normalize(
@@ -138,12 +108,10 @@ def _group_norm(
     return y
 
 
-_ROWS: dict[str, Callable[..., Array | None]] = {
-    **{name: functools.partial(_softmax, name) for name in ("softmax", "log_softmax")},
+QUICK: dict[str, Callable[..., Array | None]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "l2_norm": _l2_norm,
     "group_norm": _group_norm,
 }
-QUICK = (*_UNARY, *_ROWS)
 """The operations that there are kernels for here."""

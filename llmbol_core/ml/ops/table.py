@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.dtypes import F32, I32, StorageType
+from llmbol_core.ml.ops.direct import DIRECT, Direct
 from llmbol_core.ml.ops.quick import by_kernel
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Shape, Tensor
@@ -103,7 +104,7 @@ class Op:
     is_view: bool
     """Whether the result may share the memory of the first input."""
     short: Callable[[], Short] | None
-    """Gives what ``run`` asks first, as long as there are no attributes."""
+    """Gives what a call asks first; it gives None for all that needs care."""
 
     @property
     def required(self) -> int:
@@ -140,8 +141,10 @@ class Op:
 
         Numbers become float32 arrays; quantized tensors are expanded where blocks are not taken.
         """
-        if self.short and not attributes and (made := self.short()(*inputs)) is not None:
-            return made
+        if self.short and (self.attributes or not attributes):
+            made = self.short()(*inputs, **attributes)
+            if made is not None:
+                return made
         self.check_count(len(inputs))
         full = self.conform(attributes)
         values = [self.value(name, value) for name, value in zip(self.inputs, inputs, strict=False)]
@@ -205,10 +208,12 @@ def op(
 
     def register(function: Callable[..., Array]) -> Callable[..., Array]:
         parameters = inspect.signature(function).parameters.values()
+        named = name or function.__name__
+        run = _run(named, _silently(function), short, flops)
         values = [p for p in parameters if str(p.annotation).split(" ")[0] in _VALUES]
         kinds = {p.name: str(p.annotation).split(" ")[0] for p in values}
         row = Op(
-            name=name or function.__name__,
+            name=named,
             summary=(function.__doc__ or "").split("\n")[0],
             inputs=tuple(p.name + "?" * ("None" in p.annotation) for p in values),
             packed=frozenset(n for n, kind in kinds.items() if kind == "Weights"),
@@ -220,8 +225,8 @@ def op(
             ),
             dtype=dtype,
             shape=shape,
-            run=_run(name or function.__name__, _silently(function), short),
-            short=short,
+            run=run,
+            short=(lambda: run.short) if isinstance(run, Direct) else short,
             definition=function,
             gradient=gradient and _silently(gradient),
             flops=flops,
@@ -240,8 +245,11 @@ _KINDS: dict[str, type] = {"int": int, "float": float, "bool": bool, "Ints": tup
 
 
 def _run(
-    name: str, slow: Callable[..., Array], short: Callable[[], Short] | None
-) -> Callable[..., Array]:
+    name: str, slow: Callable[..., Array], short: Callable[[], Short] | None,
+    flops: Callable[..., int],
+) -> Callable[..., Array]:  # fmt: skip
+    if name in DIRECT:
+        return Direct(name, slow, flops((1,), (1,), (1,), (1,)))
     return by_kernel(name, slow) if short is None else _at_once(short, slow)
 
 

@@ -1,0 +1,45 @@
+"""What records of operations on whole arrays hold: addresses of kernels, for calls from Python."""
+
+from __future__ import annotations
+
+import ctypes
+
+from llmbol_core.ml.kernels import columnwise, elementwise, folds, maps, rowwise
+from llmbol_core.ml.kernels.declaration import Kernel
+from llmbol_core.ml.kernels.library import address_of
+
+Words = tuple[int, ...]
+
+
+def map_words(name: str, many: int) -> tuple[int, Words]:
+    """Return what is called for an operation on single values, and the words of its record.
+
+    ``many`` is how many numbers are worth several threads.
+    """
+    single: tuple[Kernel | None, ...] = (None, None)
+    if name in elementwise.UNARY:
+        inputs, kernel = 1, elementwise.UNARY_KERNELS[name]
+    elif name in elementwise.BINARY:
+        inputs, kernel = 2, elementwise.PAIR_KERNELS[name]
+        single = (elementwise.SECOND_KERNELS[name], elementwise.FIRST_KERNELS[name])
+    else:
+        inputs, kernel = 3, maps.where
+    found = (kernel, *single, maps.walk)
+    return address_of(maps.apply), (inputs, *map(_address, found), many)
+
+
+def fold_words(name: str, many: int) -> tuple[int, Words]:
+    """Return the same for an operation along an axis."""
+    convert = ctypes.cast(ctypes.pythonapi.PyLong_AsLongAndOverflow, ctypes.c_void_p)
+    kernels: tuple[Kernel | None, ...]
+    if name in rowwise.SCANS:
+        kernels = (rowwise.SCANS[name], None, None, columnwise.SCANS[name])
+    else:
+        kernels = (*rowwise.FOLD_KERNELS[name], columnwise.COLUMN_KERNELS[name])
+    forms = (int(name in rowwise.SCANS), int(name == "mean"))
+    words = (*map(_address, kernels), *forms, many, id(int), convert.value or 0, id(True))
+    return address_of(folds.apply), words
+
+
+def _address(kernel: Kernel | None) -> int:
+    return 0 if kernel is None else address_of(kernel)

@@ -1,0 +1,163 @@
+"""A Python function in machine code that takes NumPy arrays as they lie and gives a new one.
+
+    f(x, ...)    what a kernel makes of the arguments, or what another function makes of them
+
+The kernel is given where the arguments are, how many, the record, and a word for what it found: the
+address of a new array, 0 for arguments that are not its own, or 1 if there is no memory. In the
+second case, and for keywords, the other function is called.
+
+    record   NumPy's array type and descriptor, Python's type of floats; what makes arrays, one by
+             its lengths and one like another; what lets other Python threads run and stops them;
+             what runs a list of operations by a team, and the team; the kernel, the other function
+             and what calls it; then what the kernel wants to know
+
+This relies on how CPython and NumPy lay out an array in memory (``entry``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.native.code import library
+from llmbol_core.native.entry import DATA, NEW, Definition, interface, is_possible
+from llmbol_core.native.team import team
+
+Array = NDArray[Any]
+
+
+class Word(IntEnum):
+    """Words of a record."""
+
+    TYPE = 0
+    DESCRIPTOR = 1
+    FLOAT_TYPE = 2
+    NEW = 3
+    NEW_LIKE = 4
+    LEAVE = 5
+    ENTER = 6
+    RUN = 7
+    TEAM = 8
+    THREADS = 9
+    KERNEL = 10
+    OTHER = 11
+    CALL = 12
+    FREE = 13
+    """The first of the words that a kernel gives a meaning to."""
+    SIZE = 24
+
+
+_NEW_LIKE = 277
+"""The number of PyArray_NewLikeArray in NumPy's C interface."""
+_FASTCALL = 0x80 | 0x2
+"""CPython's METH_FASTCALL and METH_KEYWORDS: arguments as a C array, their number, keywords."""
+
+_TEXT = f"""
+define ptr @arrays(ptr %self, ptr %given, i64 %count, ptr %names) {{
+ %recordp = getelementptr i8, ptr %self, i64 {DATA}
+ %record = load ptr, ptr %recordp
+ %words = alloca [4 x i64], align 8
+ %found = alloca i64, align 8
+ %named = icmp ne ptr %names, null
+ br i1 %named, label %other, label %try
+try:
+ store ptr %given, ptr %words
+ %w1 = getelementptr i64, ptr %words, i64 1
+ store i64 %count, ptr %w1
+ %w2 = getelementptr i64, ptr %words, i64 2
+ store ptr %record, ptr %w2
+ %w3 = getelementptr i64, ptr %words, i64 3
+ store ptr %found, ptr %w3
+ store i64 0, ptr %found
+ %at.kernel = getelementptr ptr, ptr %record, i64 {Word.KERNEL.value}
+ %kernel = load ptr, ptr %at.kernel
+ call void %kernel(ptr %words, i64 0, i64 0, i64 0)
+ %made = load i64, ptr %found
+ switch i64 %made, label %done [ i64 0, label %other i64 1, label %failed ]
+done:
+ %array = inttoptr i64 %made to ptr
+ ret ptr %array
+failed:
+ ret ptr null
+other:
+ %at.call = getelementptr ptr, ptr %record, i64 {Word.CALL.value}
+ %call = load ptr, ptr %at.call
+ %at.other = getelementptr ptr, ptr %record, i64 {Word.OTHER.value}
+ %function = load ptr, ptr %at.other
+ %result = call ptr %call(ptr %function, ptr %given, i64 %count, ptr %names)
+ ret ptr %result
+}}
+"""
+
+
+class _Record(np.ndarray[Any, Any]):
+    """The words of a record; what they refer to lives as long as it does."""
+
+    kept: Any
+
+
+def on_arrays(kernel: int, words: Sequence[int], other: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function on arrays; ``words`` are what the kernel wants to know."""
+    if not is_possible():
+        return other
+    api = ctypes.pythonapi
+    table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
+    record = np.zeros(Word.SIZE, np.int64).view(_Record)
+    definition = Definition(b"arrays", _library().addresses["arrays"], _FASTCALL, other.__doc__)
+    record.kept = (definition, other)
+    workers = team()
+    for word, number in (
+        (Word.TYPE, id(np.ndarray)),
+        (Word.DESCRIPTOR, id(np.dtype(np.float32))),
+        (Word.FLOAT_TYPE, id(float)),
+        (Word.NEW, table[NEW] or 0),
+        (Word.NEW_LIKE, table[_NEW_LIKE] or 0),
+        (Word.LEAVE, _address(api.PyEval_SaveThread)),
+        (Word.ENTER, _address(api.PyEval_RestoreThread)),
+        (Word.RUN, workers.entry),
+        (Word.TEAM, workers.address),
+        (Word.THREADS, workers.threads),
+        (Word.KERNEL, kernel),
+        (Word.OTHER, id(other)),
+        (Word.CALL, _address(api.PyObject_Vectorcall)),
+    ):
+        record[word] = number
+    record[Word.FREE : Word.FREE + len(words)] = words
+    _records.append(weakref.ref(record))
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
+        ("PyCFunction_NewEx", api)
+    )
+    function: Callable[..., Any] = make(ctypes.addressof(definition), record, "llmbol_core")
+    return function
+
+
+_records: list[weakref.ref[_Record]] = []
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@functools.cache
+def _library() -> Any:
+    return library("arrays", _TEXT, ["arrays"])
+
+
+def _work_alone() -> None:
+    """Do without a team that a forked process does not have."""
+    for reference in _records:
+        record = reference()
+        if record is not None:
+            record[Word.THREADS] = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_work_alone)
