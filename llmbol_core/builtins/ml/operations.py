@@ -256,7 +256,7 @@ def _kind(row: Op, tensors: Sequence[Tensor | None], attributes: dict[str, Any])
         if tensor is not None and needed
     )
     room = size * width + scratch_bytes(row, output, shapes, attributes) + 2 * expanded
-    run = partial(row.definition, **attributes) if attributes else row.definition
+    run = partial(row.bare, **attributes) if attributes else row.bare
     result = kind_of(output, row.dtype)
     numbers = (len(output), size, size * width, room, operations)
     return _Kind(run, converts, row.dtype, result, *numbers)

@@ -19,6 +19,7 @@ from llmbol_core.ml.kernels.functions import (
     polynomial,
     sigmoid,
     softplus,
+    tail,
     tanh,
 )
 from llmbol_core.ml.kernels.kinds import f32, i32
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("elementwise")
-_SQRT_HALF, _SQRT_2_PI = 0.7071067811865476, 0.7978845608028654
+_SQRT_2_PI = 0.7978845608028654
 
 
 def _leaky(k: Builder, x: Value, a: Value, b: Value) -> Value:
@@ -54,6 +55,11 @@ def _selu(k: Builder, x: Value, a: Value, b: Value) -> Value:
 def _softplus(k: Builder, x: Value, a: Value, b: Value) -> Value:
     scaled = x * a
     return k.select(scaled > b, x, softplus(k, scaled) / a)
+
+
+def _gelu(k: Builder, x: Value, a: Value, b: Value) -> Value:
+    beyond = tail(k, x)
+    return x * k.select(x < 0.0, beyond, 1.0 - beyond)
 
 
 def _gelu_tanh(k: Builder, x: Value, a: Value, b: Value) -> Value:
@@ -110,7 +116,7 @@ UNARY: dict[str, tuple[Unary, tuple[str, ...]]] = {
     "relu":         (lambda k, x, a, b: k.select(x < 0.0, k.value(0.0, f32, x.lanes), x), ()),
     "relu6":        (lambda k, x, a, b: _between(k, x, 0.0, 6.0),              ()),
     "erf":          (_erf,                                                     ()),
-    "gelu":         (lambda k, x, a, b: x * 0.5 * erfc(k, x * -_SQRT_HALF),    ()),
+    "gelu":         (_gelu,                                                    ()),
     "gelu_tanh":    (_gelu_tanh,                                               ()),
     "silu":         (lambda k, x, a, b: x * sigmoid(k, x),                     ()),
     "mish":         (_mish,                                                    ()),

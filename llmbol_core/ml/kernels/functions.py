@@ -5,9 +5,11 @@
     tanh      4 units in the last place
     sigmoid   4 units in the last place
     erfc      2e-6 between -4 and 4, absolute 1e-12 above
+    tail      1e-6 up to 5, absolute 1e-12 above
 
-Polynomials: S. Moshier's Cephes library (exp, log), Eigen's rational tanh, and for erfc
-W. Press et al., Numerical Recipes, section 6.2. NaN stays NaN.
+Polynomials: S. Moshier's Cephes library (exp, log), Eigen's rational tanh, for erfc W. Press et
+al., Numerical Recipes, section 6.2, and for the tail our own fits with the least greatest error.
+NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ _TANH_BELOW = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03,
 _TANH_END = 7.90531110763549805
 _ERFC = (0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418,
          0.37409196, 1.00002368, -1.26551223)  # fmt: skip
+_TAIL = (0.0361946941, -0.159377624, 0.210117192, -0.0571662449, 0.130415854, 0.099347308,
+         0.1208455, 0.119623265)  # fmt: skip
+_TAIL_RATE = 0.3
+_POWERS = (0.00132764798, 0.00967554404, 0.0555071328, 0.240221197, 0.693146967, 1.00000007)
+"""Two to the power of x, for x between -1/2 and 1/2."""
 ERF_SERIES = (
     -1.4925650358406250e-05,
     1.2055332981789664e-04,
@@ -116,6 +123,19 @@ def erfc(k: Builder, x: Value) -> Value:
     t = 1.0 / k.fma(z, k.value(0.5, f32, x.lanes), k.value(1.0, f32, x.lanes))
     tail = t * exp(k, k.fma(-z, z, polynomial(k, t, _ERFC)))
     return k.select(x < 0.0, 2.0 - tail, tail)
+
+
+def tail(k: Builder, x: Value) -> Value:
+    """Return how much of the normal distribution lies beyond |x|, on one side.
+
+    That is exp(-x^2 / 2) times t times a polynomial in t = 1 / (1 + 0.3 |x|).
+    """
+    t = 1.0 / k.fma(k.abs(x), k.value(_TAIL_RATE, f32, x.lanes), k.value(1.0, f32, x.lanes))
+    power = k.max(x * (x * -0.72134752044448170), k.value(-126.0, f32, x.lanes))
+    n = k.rint(power)
+    near = polynomial(k, power - n, _POWERS)
+    scaled = (near.bits(i32) + (n.to(i32) << 23)).bits(f32)
+    return scaled * (polynomial(k, t, _TAIL) * t)
 
 
 def softplus(k: Builder, x: Value) -> Value:

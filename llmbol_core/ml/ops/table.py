@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.dtypes import F32, I32, StorageType
 from llmbol_core.ml.ops.direct import DIRECT, Direct
-from llmbol_core.ml.ops.quick import by_kernel
+from llmbol_core.ml.ops.quick import QUICK, by_kernel
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Shape, Tensor
 
@@ -92,7 +92,7 @@ class Op:
     Kernels do what they are faster at; their results differ by rounding.
     """
     definition: Callable[..., Array]
-    """What it means, in NumPy, for callers that have silenced NumPy's warnings themselves."""
+    """What it means, in NumPy."""
     gradient: Callable[..., tuple[Array | None, ...]] | None
     """From output gradient, output, inputs and attributes to one gradient for each input."""
     flops: Callable[..., int]
@@ -105,6 +105,13 @@ class Op:
     """Whether the result may share the memory of the first input."""
     short: Callable[[], Short] | None
     """Gives what a call asks first; it gives None for all that needs care."""
+
+    @property
+    def bare(self) -> Callable[..., Array]:
+        """What runs it for callers that have silenced NumPy's warnings themselves."""
+        if isinstance(self.run, Direct):
+            return self.run.function
+        return self.run if self.name in QUICK else self.definition
 
     @property
     def required(self) -> int:
