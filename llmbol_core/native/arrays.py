@@ -9,7 +9,8 @@ second case, and for keywords, the other function is called.
     record   NumPy's array type and descriptor, Python's type of floats; what makes arrays, one by
              its lengths and one like another; what lets other Python threads run and stops them;
              what runs a list of operations by a team, and the team; the kernel, the other function
-             and what calls it; then what the kernel wants to know
+             and what calls it; what shares a kernel among threads; then what the kernel
+             wants to know
 
 This relies on how CPython and NumPy lay out an array in memory (``entry``).
 """
@@ -50,9 +51,11 @@ class Word(IntEnum):
     KERNEL = 10
     OTHER = 11
     CALL = 12
-    FREE = 13
+    SHARE = 13
+    """What shares a kernel's items among threads."""
+    FREE = 14
     """The first of the words that a kernel gives a meaning to."""
-    SIZE = 24
+    SIZE = 32
 
 
 _NEW_LIKE = 277
@@ -104,8 +107,13 @@ class _Record(np.ndarray[Any, Any]):
     kept: Any
 
 
-def on_arrays(kernel: int, words: Sequence[int], other: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function on arrays; ``words`` are what the kernel wants to know."""
+def on_arrays(
+    kernel: int, share: int, words: Sequence[int], other: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return a function on arrays; ``words`` are what the kernel wants to know.
+
+    ``share`` is the kernel that shares others among threads.
+    """
     if not is_possible():
         return other
     api = ctypes.pythonapi
@@ -127,6 +135,7 @@ def on_arrays(kernel: int, words: Sequence[int], other: Callable[..., Any]) -> C
         (Word.THREADS, workers.threads),
         (Word.KERNEL, kernel),
         (Word.OTHER, id(other)),
+        (Word.SHARE, share),
         (Word.CALL, _address(api.PyObject_Vectorcall)),
     ):
         record[word] = number

@@ -47,9 +47,9 @@ def test_as_defined(name, rng):
     row, attributes = OPS[name], OPS[name].conform(ATTRIBUTES.get(name, {}))
     x = rng.normal(scale=3, size=(7, 6, 155)).astype(np.float32)
     x.flat[:: x.size // len(STRANGE)][: len(STRANGE)] = STRANGE
-    length = x.shape[1] if name == "group_norm" else x.shape[-1]
+    length = x.shape[1] if name in ("group_norm", "batch_norm") else x.shape[-1]
     gains = rng.normal(size=(len(row.inputs) - 1, length)).astype(np.float32)
-    for inputs in ((x, *gains), (x[:, ::-1].copy(),)):
+    for inputs in ((x, *gains), (x[:, ::-1].copy(), *gains[: row.required - 1])):
         with np.errstate(all="ignore"):
             expected = row.definition(*inputs, **attributes)
         made = row.run(*inputs, **attributes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,15 @@ class Builder:
         """Write code that runs if a condition holds."""
         with self.ir.if_then(condition.ir):
             yield
+
+    @contextmanager
+    def repeat(self) -> Iterator[Callable[[Value], None]]:
+        """Write code that runs again if the condition holds which what is given is told last."""
+        body, after = (self.ir.function.append_basic_block(name) for name in ("again", "after"))
+        self.ir.branch(body)
+        self.ir.position_at_end(body)
+        yield lambda condition: self.ir.cbranch(condition.ir, body, after)
+        self.ir.position_at_end(after)
 
     @contextmanager
     def either(self, condition: Value) -> Iterator[tuple[Any, Any]]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import ctypes
 
-from llmbol_core.ml.kernels import columnwise, elementwise, folds, maps, rowwise
+from llmbol_core.ml.kernels import (
+    columnwise,
+    elementwise,
+    folds,
+    maps,
+    norms,
+    objects,
+    rows,
+    rowwise,
+)
 from llmbol_core.ml.kernels.declaration import Kernel
 from llmbol_core.ml.kernels.library import address_of
 
@@ -37,9 +46,22 @@ def fold_words(name: str, many: int) -> tuple[int, Words]:
     else:
         kernels = (*rowwise.FOLD_KERNELS[name], columnwise.COLUMN_KERNELS[name])
     forms = (int(name in rowwise.SCANS), int(name == "mean"))
-    words = (*map(_address, kernels), *forms, many, id(int), convert.value or 0, id(True))
+    longest = rows.LONGEST if "softmax" in name else 1 << 62
+    known = (id(int), convert.value or 0, id(True), longest)
+    words = (*map(_address, kernels), *forms, many, *known)
     return address_of(folds.apply), words
 
 
 def _address(kernel: Kernel | None) -> int:
     return 0 if kernel is None else address_of(kernel)
+
+
+def norm_words(name: str, many: int) -> tuple[int, Words]:
+    """Return the same for a normalization of rows."""
+    forms = (int(name == "layer_norm"), int(name != "l2_norm"))
+    return address_of(norms.apply), (address_of(rows.normalize), *forms, many, id(None))
+
+
+def share() -> int:
+    """Return what shares kernels among threads."""
+    return address_of(objects.share)

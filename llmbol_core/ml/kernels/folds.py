@@ -46,6 +46,8 @@ class Fold(IntEnum):
     INT_TYPE = Word.FREE + 7
     AS_LONG = Word.FREE + 8
     TRUE = Word.FREE + 9
+    LONGEST = Word.FREE + 10
+    """The longest rows that are done here."""
 
 
 class _Side:
@@ -110,6 +112,8 @@ class _Call:
                 self.before.add(n, step)
             with k.when(place.equals(axis)):
                 self.size.value, self.step.value = n, step
+        is_long = self.size.value > self.record.load(Fold.LONGEST)
+        self.ok.value = k.select(is_long, k.zeros(i64), self.ok.value)
         even = self.before.is_even.value & self.behind.is_even.value
         self.ok.value = self.ok.value & even
         self._turn()

@@ -38,7 +38,7 @@ JOINED = 4
 """How many axes may be left after those that lie as one are joined."""
 BLOCK = 1024
 """How many numbers of a row are worked on at a time if they are no neighbours."""
-SHARE = 1 << 14
+SHARE = 1 << 13
 """How many numbers a thread takes at a time."""
 _TABLE = 1 + JOINED
 """Words for each array of ``walk``: where it lies, steps along the axes from the last one on."""
@@ -218,15 +218,16 @@ class _Call:
             line.store(self.data.load(j))
             for i in range(JOINED):
                 line.store(k.select(kept > i, steps.load(i), k.zeros(i64)), i + 1)
-        words = k.room(i64, 8)
+        pieces = (sizes.load() + (SHARE - 1)) // SHARE
+        words = k.room(i64, 9)
         for i, value in enumerate((
             self.inputs, record.load(Map.FLAT), record.load(Map.FIRST), record.load(Map.SECOND),
-            sizes.address(), out, self.numbers.address(), table.address(),
+            sizes.address(), pieces, out, self.numbers.address(), table.address(),
         )):  # fmt: skip
             words.store(value, i)
         share = k.value(SHARE, i64) // sizes.load()
         chunk = k.select(share > 0, share, k.value(1, i64))
-        work = Work(record.load(Map.WALK), words, rows.value, chunk)
+        work = Work(record.load(Map.WALK), words, rows.value * pieces, chunk)
         run(k, record, work, self.total.value, record.load(Map.MANY))
 
 
@@ -258,13 +259,14 @@ def apply(k: Builder, given: Pointer, count: Value, record: Pointer, found: Poin
 
 
 @group.kernel(
-    "inputs:i64 flat:i64 first:i64 second:i64 sizes:i64* out:f32* numbers:f32* table:i64*"
+    "inputs:i64 flat:i64 first:i64 second:i64 sizes:i64* pieces:i64 "
+    "out:f32* numbers:f32* table:i64*"
 )
 def walk(
     k: Builder, inputs: Value, flat: Value, first: Value, second: Value, sizes: Pointer,
-    out: Pointer, numbers: Pointer, table: Pointer,
+    pieces: Value, out: Pointer, numbers: Pointer, table: Pointer,
 ) -> None:  # fmt: skip
-    """Compute rows of numbers by other kernels; items are rows of the result.
+    """Compute rows of numbers by other kernels; items are pieces of rows of the result.
 
     Numbers of an input that are no neighbours are put side by side before.
     """
@@ -281,14 +283,17 @@ def walk(
     for j in k.range(inputs):
         fits = table.load(j * _TABLE + 1).equals(1) | j.equals(single)
         is_near.value = k.select(fits, is_near.value, k.zeros(i64))
-    block = k.select(is_near.value.equals(1), size, k.value(BLOCK, i64))
+    block = k.select(is_near.value.equals(1), k.value(SHARE, i64), k.value(BLOCK, i64))
     for item in k.items():
-        at, rest = [], item
+        row, piece = item // pieces, item % pieces
+        at, rest = [], row
         for length in above:
             at.append(rest % length)
             rest = rest // length
-        for begin in k.range(0, size, block):
-            left = size - begin
+        first_of = piece * SHARE
+        stop = k.select(first_of + SHARE < size, first_of + SHARE, size)
+        for begin in k.range(first_of, stop, block):
+            left = stop - begin
             count = k.select(left < block, left, block)
             for j in k.range(inputs):
                 start, step, *by = (table.load(j * _TABLE + i) for i in range(_TABLE))
@@ -300,7 +305,7 @@ def walk(
                     near = room.at(j * BLOCK)
                     words.store(near.address(), j)
                     _gather(k, place, step, near, count)
-            _finish(k, words.at(inputs), out.at(item * size + begin).address(), numbers)
+            _finish(k, words.at(inputs), out.at(row * size + begin).address(), numbers)
             nothing = k.zeros(i64)
             k.call_at(kernel, i32, words, nothing, count, nothing)
 

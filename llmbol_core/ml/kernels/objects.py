@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.kinds import i32, i64, u8
 from llmbol_core.native.arrays import Word
 from llmbol_core.native.entry import DATA, DESCR, FLAGS, FLOAT, NDIM, SHAPE, STRIDES
@@ -15,16 +16,23 @@ if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
+group = Group("objects")
+
 AXES = 6
 """How many axes an array may have; the others are left to NumPy."""
-COLUMNS, ALIGNED = 0x2, 0x100
-"""NumPy's flags: without gaps in columns, and aligned."""
+ROWS, COLUMNS, ALIGNED = 0x1, 0x2, 0x100
+"""NumPy's flags: without gaps in rows, in columns, and aligned."""
 LONGEST = 1 << 31
 """Lengths of axes are below that."""
 MOST = 1 << 32
 """Arrays have fewer numbers than that."""
 LONG = 1 << 16
 """Numbers from which on other Python threads may run meanwhile."""
+
+SHARES = 64
+"""How many shares there are at most."""
+LINE = 16
+"""Words that counters of threads are apart."""
 
 
 class ArrayObject:
@@ -101,22 +109,55 @@ def new_like(k: Builder, record: Pointer, array: Value) -> Value:
 
 def run(k: Builder, record: Pointer, work: Work, size: Value, many: Value) -> None:
     """Run a kernel on so many numbers, by the team if there are ``many``."""
-    is_long = size >= LONG
+    is_long, threads = size >= LONG, record.load(Word.THREADS)
     state = k.variable(k.zeros(i64))
     with k.when(is_long):
         state.value = k.call_at(record.load(Word.LEAVE), i64)
-    is_shared = (size >= many) & (record.load(Word.THREADS) > 1) & (work.items > work.chunk)
+    is_shared = (size >= many) & (threads > 1) & (work.items > work.chunk)
     with k.either(is_shared) as (yes, no):
         with yes:
-            operation = k.room(i64, 4)
-            operation.store(work.kernel)
-            operation.store(work.arguments.address(), 1)
-            operation.store(work.items, 2)
-            operation.store(work.chunk, 3)
-            one, team = k.value(1, i64), record.load(Word.TEAM)
-            k.call_at(record.load(Word.RUN), i32, team, operation, one)
+            _share(k, record, work, k.select(threads < SHARES, threads, k.value(SHARES, i64)))
         with no:
             nothing = k.zeros(i64)
             k.call_at(work.kernel, i32, work.arguments, nothing, work.items, nothing)
     with k.when(is_long):
         k.call_at(record.load(Word.ENTER), i32, state.value)
+
+
+def _share(k: Builder, record: Pointer, work: Work, threads: Value) -> None:
+    words, taken, operation = k.room(i64, 6), k.room(i64, LINE * SHARES), k.room(i64, 4)
+    for thread in k.range(threads):
+        taken.store(k.zeros(i64), thread * LINE)
+    for i, value in enumerate((
+        work.kernel, work.arguments.address(), work.items, work.chunk, threads, taken.address()
+    )):  # fmt: skip
+        words.store(value, i)
+    one = k.value(1, i64)
+    for place, value in enumerate((record.load(Word.SHARE), words.address(), threads, one)):
+        operation.store(value, place)
+    k.call_at(record.load(Word.RUN), i32, record.load(Word.TEAM), operation, one)
+
+
+@group.kernel("kernel:i64 arguments:i64* items:i64 chunk:i64 shares:i64 taken:i64*")
+def share(
+    k: Builder, kernel: Value, arguments: Pointer, items: Value, chunk: Value, shares: Value,
+    taken: Pointer,
+) -> None:  # fmt: skip
+    """Run a kernel: each thread does its own share of the items, and then what is left of others'.
+
+    So numbers that an operation wrote are in the cache of the thread that reads them next.
+    Items are threads that may come.
+    """
+    chunks = (items + chunk - 1) // chunk
+    each = (chunks + shares - 1) // shares
+    for _ in k.items():
+        for i in k.range(shares):
+            number = (k.thread + i) % shares
+            last = k.select(each * (number + 1) < chunks, each * (number + 1), chunks)
+            with k.repeat() as again:
+                mine = each * number + taken.add_atomic(1, number * LINE)
+                begin, end = mine * chunk, (mine + 1) * chunk
+                with k.when(mine < last):
+                    stop = k.select(end < items, end, items)
+                    k.call_at(kernel, i32, arguments, begin, stop, k.thread)
+                again(mine < last)

@@ -6,7 +6,8 @@ vector has lanes, then halves upon halves: the same for a row wherever it stands
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
 group = Group("rows")
+
+LONGEST = 1 << 16
+"""Rows up to this length are best summed in as many parts as a vector has lanes."""
 
 Combine = Callable[["Value", "Value"], "Value"]
 
@@ -108,7 +112,8 @@ def normalize(
 ) -> None:  # fmt: skip
     """Divide by the root of the mean square plus eps, less the mean if ``centred``.
 
-    Not ``rooted``, a row is divided by its length, or by eps if that is greater.
+    Not ``rooted``, a row is divided by its length, or by eps if that is greater. Weights and
+    biases may be at address 0, which is none.
     """
     length = size.to(f32)
     for row in k.range(k.begin * count, k.end * count):
@@ -125,11 +130,60 @@ def normalize(
         longest = k.select(span > eps, span, eps)
         rate = (1.0 / k.select(rooted.differs(0), root, longest)).splat(k.lanes)
 
-        def scale(i: Value, left: Value | None) -> None:
-            normal = (read(k, given, i, left) - mean) * rate
-            write(k, made, normal * read(k, weight, i, left) + read(k, bias, i, left), i, left)
+        _scale(k, given, made, (weight, bias), size, (mean, rate))
 
-        spread(k, size, scale)
+
+def _scale(
+    k: Builder, x: Pointer, out: Pointer, factors: tuple[Pointer, Pointer], size: Value,
+    moments: tuple[Value, Value],
+) -> None:  # fmt: skip
+    """Write a row less a mean, times a rate, and times weights plus biases if there are any."""
+    mean, rate = moments
+    weight, bias = factors
+
+    def scale(i: Value, left: Value | None, count: int) -> None:
+        value = (read(k, x, i, left) - mean) * rate
+        value = value * read(k, weight, i, left) if count > 0 else value
+        write(k, out, value + read(k, bias, i, left) if count > 1 else value, i, left)
+
+    with k.either(bias.address().differs(0)) as (both, less):
+        with both:
+            spread(k, size, partial(scale, count=2))
+        with less, k.either(weight.address().differs(0)) as (one, none):
+            with one:
+                spread(k, size, partial(scale, count=1))
+            with none:
+                spread(k, size, partial(scale, count=0))
+
+
+@group.kernel("x:f32* out:f32* mean:f32* factor:f32* bias:f32* channels:i64 size:i64")
+def normalize_channels(
+    k: Builder, x: Pointer, out: Pointer, mean: Pointer, factor: Pointer, bias: Pointer,
+    channels: Value, size: Value,
+) -> None:  # fmt: skip
+    """Write (x - mean) times factor plus bias; each channel is a row of ``size`` numbers."""
+
+    def step(i: Value, left: Value | None, given: Pointer, made: Pointer) -> None:
+        center, by, more = (read(k, array, i, left) for array in (mean, factor, bias))
+        write(k, made, (read(k, given, i, left) - center) * by + more, i, left)
+
+    def channel(
+        i: Value, left: Value | None, given: Pointer, made: Pointer, values: Sequence[Value]
+    ) -> None:
+        center, by, more = values
+        write(k, made, (read(k, given, i, left) - center) * by + more, i, left)
+
+    with k.either(size.equals(1)) as (single, many):
+        with single:
+            for sample in k.items():
+                start = sample * channels
+                spread(k, channels, partial(step, given=x.at(start), made=out.at(start)))
+        with many:
+            for row in k.range(k.begin * channels, k.end * channels):
+                number, start = row % channels, row * size
+                values = [array.splat(number, k.lanes) for array in (mean, factor, bias)]
+                work = partial(channel, given=x.at(start), made=out.at(start), values=values)
+                spread(k, size, work)
 
 
 @group.kernel("x:f32* out:f32* weight:f32* bias:f32* groups:i64 channels:i64 size:i64 eps:f32")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from inspect import Signature, signature
+from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,13 @@ _MAPS = (
     "add", "sub", "mul", "div", "maximum", "minimum", "equal", "less", "less_equal", "greater",
     "greater_equal", "where",
 )  # fmt: skip
-_NUMBERS: dict[str, tuple[str, ...]] = {
-    "leaky_relu": ("slope",),
-    "elu": ("alpha",),
-    "softplus": ("beta", "threshold"),
-    "clamp": ("low", "high"),
-    "scale": ("factor", "offset"),
-}
-"""Operations with attributes that are numbers."""
+_NUMBERS = ("leaky_relu", "elu", "softplus", "clamp", "scale")
 _FOLDS = ("sum", "mean", "max", "min", "sum_squares")
 _SCANS = ("cumsum", "softmax", "log_softmax")
-DIRECT = (*_MAPS, *_NUMBERS, *_FOLDS, *_SCANS)
+_NORMS = ("layer_norm", "rms_norm", "l2_norm")
+DIRECT = (*_MAPS, *_NUMBERS, *_FOLDS, *_SCANS, *_NORMS)
 """The operations that there is machine code for."""
-_WORTH = 1 << 17
+_WORTH = 1 << 16
 """Numbers times operations on each from which on threads share the work."""
 
 
@@ -59,26 +54,23 @@ class Direct:
     @functools.cached_property
     def function(self) -> Function:
         """What is called, with the least on the way to machine code."""
-        name = self.name
-        if name in _MAPS:
-            return self._machine_code(self.apart) or self.apart
-        if name in _NUMBERS:
-            count = len(_NUMBERS[name])
-            made = self._machine_code(lambda x, *numbers: self.apart(x, *numbers[:count]))
-            return self.apart if made is None else self._with_numbers(made)
-        if name in _FOLDS:
-            made = self._machine_code(self.apart)
-            return self.apart if made is None else _with_axis(made, self.apart)
-        made = self._machine_code(lambda x, axis, _: self.apart(x, axis))
-        return self.apart if made is None else _with_axis_kept(made, self.apart)
+        family, apart = _family(self.name), self.apart
+        made = self._machine_code(family.turned(apart, self._form))
+        return apart if made is None else family.called(made, apart, self._form)
 
     @functools.cached_property
     def short(self) -> Function:
         """What is called as operations are called, and gives None for all that it leaves."""
         made = self._machine_code(_never)
-        if made is None or self.name in _MAPS:
-            return made or _never
-        return _checked(made, signature(self.slow), _NUMBERS.get(self.name, ()))
+        return _never if made is None else _family(self.name).checked(made, self._form)
+
+    @property
+    def _form(self) -> Form:
+        """The attributes and their defaults, and how many inputs there may be."""
+        parameters = signature(self.slow).parameters.values()
+        values = [p for p in parameters if p.name != "out"]
+        attributes = {p.name: p.default for p in values if type(p.default) in (int, float, bool)}
+        return Form(attributes, len(values) - len(attributes))
 
     def apart(self, *inputs: Any, out: Array | None = None, **attributes: Any) -> Array:
         """Do what machine code does not; put what it does where it is wanted."""
@@ -94,30 +86,11 @@ class Direct:
         """Return the operation with another function for what it leaves, None without kernels."""
         if target() is None:
             return None
-        from llmbol_core.ml.kernels.entries import fold_words, map_words
+        from llmbol_core.ml.kernels import entries
         from llmbol_core.native.arrays import on_arrays
 
-        is_map = self.name in _MAPS or self.name in _NUMBERS
-        kernel, words = (map_words if is_map else fold_words)(self.name, self._many)
-        return on_arrays(kernel, words, other)
-
-    def _with_numbers(self, made: Function) -> Function:
-        """Return a function that hands on attributes as floats."""
-        names, apart = _NUMBERS[self.name], self.apart
-        defaults = [float(signature(self.slow).parameters[name].default) for name in names]
-        given = (*defaults, 0.0)[:2]
-
-        def run(x: Any, *numbers: float, **named: Any) -> Any:
-            if not numbers and not named:
-                return made(x, *given)
-            values = [*numbers, *defaults[len(numbers) :]]
-            for name in named:
-                if name not in names[len(numbers) :]:
-                    return apart(x, *numbers, **named)
-                values[names.index(name)] = named[name]
-            return made(x, *map(float, (*values, 0.0)[:2]))
-
-        return run
+        kernel, words = getattr(entries, _family(self.name).words)(self.name, self._many)
+        return on_arrays(kernel, entries.share(), words, other)
 
 
 def _never(*inputs: Any, **attributes: Any) -> None:
@@ -129,37 +102,153 @@ def _plain(x: Any) -> Any:
     return np.asarray(x) if isinstance(x, np.memmap) else x
 
 
-def _with_axis(made: Function, apart: Function) -> Function:
-    def run(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
-        return made(x, axis, keepdims)
+@dataclass(frozen=True)
+class Form:
+    """How an operation may be called."""
 
-    return run
+    attributes: dict[str, Any]
+    inputs: int
 
-
-def _with_axis_kept(made: Function, apart: Function) -> Function:
-    def run(x: Any, axis: int = -1, out: Array | None = None) -> Any:
-        return made(x, axis, False) if out is None else apart(x, axis, out=out)
-
-    return run
-
-
-def _checked(made: Function, form: Signature, numbers: Sequence[str]) -> Function:
-    """Return a function of an array and attributes that leaves what is not as declared."""
-    names = [name for name in form.parameters if name not in ("x", "out")]
-    defaults = {name: form.parameters[name].default for name in names}
-    kinds = {n: (float, int) if type(d) is float else (type(d),) for n, d in defaults.items()}
-
-    def run(*inputs: Any, **attributes: Any) -> Any:
-        if len(inputs) != 1 or not attributes.keys() <= defaults.keys():
+    def checked(self, inputs: Sequence[Any], given: dict[str, Any]) -> list[Any] | None:
+        """Return all attributes, None if something is not as declared."""
+        if not 1 <= len(inputs) <= self.inputs or not given.keys() <= self.attributes.keys():
             return None
-        full = {**defaults, **attributes}
-        values = list(full.values())
-        if any(type(value) not in kinds[name] for name, value in full.items()):
-            return None
-        if full.get("low", 0) > full.get("high", 0):
-            return None
-        if numbers:
+        full = {**self.attributes, **given}
+        for name, default in self.attributes.items():
+            kinds = (float, int) if type(default) is float else (type(default),)
+            if type(full[name]) not in kinds:
+                return None
+        return list(full.values())
+
+
+class _Map:
+    """``f(x, ...)``: single values."""
+
+    words = "map_words"
+
+    @staticmethod
+    def turned(apart: Function, form: Form) -> Function:
+        """Return what machine code calls, with its own arguments, for what it leaves."""
+        return apart
+
+    @staticmethod
+    def called(made: Function, apart: Function, form: Form) -> Function:
+        """Return what is called as an operation is."""
+        return made
+
+    @staticmethod
+    def checked(made: Function, form: Form) -> Function:
+        """Return what is called as an operation is, and gives None for what needs care."""
+        return made
+
+
+class _Numbers(_Map):
+    """``f(x, a, b)``: single values, with one or two numbers."""
+
+    @staticmethod
+    def turned(apart: Function, form: Form) -> Function:
+        count = len(form.attributes)
+        return lambda x, *numbers: apart(x, *numbers[:count])
+
+    @staticmethod
+    def called(made: Function, apart: Function, form: Form) -> Function:
+        names, defaults = list(form.attributes), list(form.attributes.values())
+
+        def run(x: Any, *numbers: float, **named: Any) -> Any:
+            values = [*numbers, *defaults[len(numbers) :]]
+            for name in named:
+                if name not in names[len(numbers) :]:
+                    return apart(x, *numbers, **named)
+                values[names.index(name)] = named[name]
+            return made(x, *map(float, (*values, 0.0)[:2]))
+
+        return run
+
+    @staticmethod
+    def checked(made: Function, form: Form) -> Function:
+        def run(*inputs: Any, **given: Any) -> Any:
+            values = form.checked(inputs, given)
+            if values is None or ("low" in form.attributes and values[0] > values[1]):
+                return None
             return made(*inputs, *map(float, (*values, 0.0)[:2]))
-        return made(*inputs, *(*values, False)[:2])
 
-    return run
+        return run
+
+
+class _Fold(_Map):
+    """``f(x, axis, keepdims)``: many values to one."""
+
+    words = "fold_words"
+
+    @staticmethod
+    def called(made: Function, apart: Function, form: Form) -> Function:
+        def run(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
+            return made(x, axis, keepdims)
+
+        return run
+
+    @staticmethod
+    def checked(made: Function, form: Form) -> Function:
+        def run(*inputs: Any, **given: Any) -> Any:
+            values = form.checked(inputs, given)
+            return None if values is None else made(*inputs, *(*values, False)[:2])
+
+        return run
+
+
+class _Scan(_Fold):
+    """``f(x, axis, False)``: as many values as there are."""
+
+    @staticmethod
+    def turned(apart: Function, form: Form) -> Function:
+        return lambda x, axis, keepdims: apart(x, axis)
+
+    @staticmethod
+    def called(made: Function, apart: Function, form: Form) -> Function:
+        def run(x: Any, axis: int = -1, out: Array | None = None) -> Any:
+            return made(x, axis, False) if out is None else apart(x, axis, out=out)
+
+        return run
+
+
+class _Norm(_Map):
+    """``f(x, weight, bias, eps)``: rows, with None for what there is not."""
+
+    words = "norm_words"
+
+    @staticmethod
+    def turned(apart: Function, form: Form) -> Function:
+        count = form.inputs - 1
+        return lambda x, weight, bias, eps: apart(x, *(weight, bias)[:count], eps=eps)
+
+    @staticmethod
+    def called(made: Function, apart: Function, form: Form) -> Function:
+        default, most = form.attributes["eps"], form.inputs
+
+        def run(*inputs: Any, eps: float = default, **named: Any) -> Any:
+            if named or not 0 < len(inputs) <= most:
+                return apart(*inputs, eps=eps, **named)
+            return made(*(*inputs, None, None)[:3], float(eps))
+
+        return run
+
+    @staticmethod
+    def checked(made: Function, form: Form) -> Function:
+        def run(*inputs: Any, **given: Any) -> Any:
+            values = form.checked(inputs, given)
+            return None if values is None else made(*(*inputs, None, None)[:3], float(values[0]))
+
+        return run
+
+
+_FAMILIES: tuple[tuple[Sequence[str], type[_Map]], ...] = (
+    (_MAPS, _Map),
+    (_NUMBERS, _Numbers),
+    (_FOLDS, _Fold),
+    (_SCANS, _Scan),
+    (_NORMS, _Norm),
+)
+
+
+def _family(name: str) -> type[_Map]:
+    return next(family for names, family in _FAMILIES if name in names)
