@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -14,6 +15,7 @@ from llmbol_core.ml import ops
 from llmbol_core.ml.api import create_ml_module
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.ops import OPS
+from llmbol_core.ml.ops.direct import in_rows
 
 pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels here")
 
@@ -94,6 +96,17 @@ def test_long_rows(name, rng):
     )
     assert OPS[name].run(x[1]).tobytes() == made[1].tobytes()
     assert OPS[name].run(np.repeat(x, 2, axis=1)[:, ::2]).shape == made.shape
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (3, 33, 50), (2, 3, 20, 18), (64, 64), (1, 5), (7, 1)])
+def test_copies_in_rows(shape, rng):
+    x = rng.normal(size=shape).astype(np.float32)
+    for axes in itertools.permutations(range(len(shape))):
+        for given in (x.transpose(axes), x[..., ::2].transpose(axes), x[::-1].transpose(axes)):
+            made = in_rows(given)
+            assert made.flags.c_contiguous
+            np.testing.assert_array_equal(made, given)
+            np.testing.assert_array_equal(ops.permute(x, axes), x.transpose(axes))
 
 
 def test_a_result_does_not_depend_on_threads():

@@ -26,7 +26,10 @@ def map_words(name: str, many: int) -> tuple[int, Words]:
     ``many`` is how many numbers are worth several threads.
     """
     single: tuple[Kernel | None, ...] = (None, None)
-    if name in elementwise.UNARY:
+    is_copy = name == "copy"
+    if is_copy:
+        inputs, kernel = 1, maps.copy
+    elif name in elementwise.UNARY:
         inputs, kernel = 1, elementwise.UNARY_KERNELS[name]
     elif name in elementwise.BINARY:
         inputs, kernel = 2, elementwise.PAIR_KERNELS[name]
@@ -34,7 +37,9 @@ def map_words(name: str, many: int) -> tuple[int, Words]:
     else:
         inputs, kernel = 3, maps.where
     found = (kernel, *single, maps.walk)
-    return address_of(maps.apply), (inputs, *map(_address, found), many)
+    words = (inputs, *map(_address, found), many)
+    turn = _address(maps.turn if is_copy else None)
+    return address_of(maps.apply), (*words, int(is_copy), turn)
 
 
 def fold_words(name: str, many: int) -> tuple[int, Words]:

@@ -58,6 +58,10 @@ class Map(IntEnum):
     """The kernel ``walk``."""
     MANY = Word.FREE + 5
     """How many numbers are worth several threads."""
+    IN_ROWS = Word.FREE + 6
+    """1 if the result is always in rows; otherwise it is in columns if all inputs are."""
+    TURN = Word.FREE + 7
+    """The kernel ``turn`` if numbers are only moved, else 0."""
 
 
 class _Call:
@@ -166,6 +170,8 @@ class _Call:
     def lie_as_one(self) -> None:
         """Take arrays in columns, or single numbers, for one row of numbers."""
         k = self.k
+        in_rows = self.record.load(Map.IN_ROWS).equals(1)
+        self.turned.value = k.select(in_rows, k.zeros(i64), self.turned.value)
         is_one = self.turned.value.differs(0) | self.total.value.equals(1)
         with k.when(is_one):
             self.kept.value = k.value(1, i64)
@@ -185,7 +191,7 @@ class _Call:
 
     def compute(self, out: Value) -> None:
         """Compute what the result is."""
-        k = self.k
+        k, record = self.k, self.record
         is_flat = k.variable(self.kept.value)
         for j in k.range(self.inputs):
             is_flat.value = k.select(self.steps.load(j * AXES).equals(1), is_flat.value,
@@ -194,7 +200,13 @@ class _Call:
             with yes:
                 self._flat(out)
             with no:
-                self._walk(out)
+                is_turned = record.load(Map.TURN).differs(0) & (self.kept.value > 1)
+                is_turned = is_turned & self.steps.load(1).equals(1)
+                with k.either(is_turned) as (across, along):
+                    with across:
+                        self._turn(out)
+                    with along:
+                        self._walk(out)
 
     def _flat(self, out: Value) -> None:
         k, record = self.k, self.record
@@ -203,6 +215,25 @@ class _Call:
             words.store(self.data.load(j), j)
         _finish(k, words.at(self.inputs), out, self.numbers)
         work = Work(record.load(Map.FLAT), words, self.total.value, k.value(SHARE, i64))
+        run(k, record, work, self.total.value, record.load(Map.MANY))
+
+    def _turn(self, out: Value) -> None:
+        """Exchange the last two axes of what is left."""
+        k, record = self.k, self.record
+        words, above = k.room(i64, 9), k.variable(k.value(1, i64))
+        kept = self.kept.value
+        for i in range(JOINED):
+            n = k.select(kept > i, self.lengths.load(i), k.value(1, i64))
+            words.store(n, 2 + i)
+            above.value = above.value * n if i > 1 else above.value
+        for i, step in enumerate((0, 2, 3)):
+            words.store(k.select(kept > step, self.steps.load(step), k.zeros(i64)), 6 + i)
+        words.store(self.data.load())
+        words.store(out, 1)
+        lines = (self.lengths.load(1) + (k.lanes - 1)) // k.lanes
+        share = k.value(SHARE // k.lanes, i64) // self.lengths.load()
+        chunk = k.select(share > 0, share, k.value(1, i64))
+        work = Work(record.load(Map.TURN), words, above.value * lines, chunk)
         run(k, record, work, self.total.value, record.load(Map.MANY))
 
     def _walk(self, out: Value) -> None:
@@ -351,3 +382,61 @@ def where(
         write(k, out, k.select(given[0].differs(0.0), given[1], given[2]), i, left)
 
     spread(k, (k.end - k.begin) * size, step)
+
+
+@group.kernel("x:f32* out:f32* size:i64")
+def copy(k: Builder, x: Pointer, out: Pointer, size: Value) -> None:
+    """Copy numbers."""
+    first = k.begin * size
+    x, out = x.at(first), out.at(first)
+    spread(k, (k.end - k.begin) * size, lambda i, left: write(k, out, read(k, x, i, left), i, left))
+
+
+@group.kernel(
+    "x:f32* out:f32* width:i64 height:i64 deep:i64 more:i64 step:i64 third:i64 fourth:i64"
+)
+def turn(
+    k: Builder, x: Pointer, out: Pointer, width: Value, height: Value, deep: Value, more: Value,
+    step: Value, third: Value, fourth: Value,
+) -> None:  # fmt: skip
+    """Write columns as rows: out[..., i, j] = x[..., j, i]; items are as many rows as lanes.
+
+    Rows of x are ``step`` apart; above them there are ``more`` times ``deep`` matrices.
+    """
+    lines = (height + (k.lanes - 1)) // k.lanes
+    whole = width // k.lanes * k.lanes
+    for item in k.items():
+        row, matrix = item % lines * k.lanes, item // lines
+        given = x.at(matrix % deep * third + matrix // deep * fourth + row)
+        made = out.at((matrix * height + row) * width)
+        rest = height - row
+        with k.either(rest >= k.lanes) as (full, part):
+            with full:
+                for i in k.range(0, whole, k.lanes):
+                    rows = [given.at((i + n) * step).load(0, k.lanes) for n in range(k.lanes)]
+                    for n, value in enumerate(_turned(rows)):
+                        made.at(n * width).store(value, i)
+                for i in k.range(whole, width):
+                    for j in k.range(k.lanes):
+                        made.at(j * width).store(given.at(i * step).load(j), i)
+            with part:
+                for i in k.range(width):
+                    for j in k.range(rest):
+                        made.at(j * width).store(given.at(i * step).load(j), i)
+
+
+def _turned(rows: list[Value]) -> list[Value]:
+    """Return the columns of a square of vectors: blocks beside the diagonal change places."""
+    distance = len(rows) // 2
+    while distance:
+        for i in range(len(rows)):
+            if not i & distance:
+                first, second = rows[i], rows[i + distance]
+                n, lanes = len(rows), range(len(rows))
+                low = [j if not j & distance else n + j - distance for j in lanes]
+                high = [j + distance if not j & distance else n + j for j in lanes]
+                rows[i], rows[i + distance] = (
+                    first.shuffle(low, second), first.shuffle(high, second)
+                )  # fmt: skip
+        distance //= 2
+    return rows

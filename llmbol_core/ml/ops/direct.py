@@ -31,6 +31,8 @@ _MAPS = (
 _NUMBERS = ("leaky_relu", "elu", "softplus", "clamp", "scale")
 _FOLDS = ("sum", "mean", "max", "min", "sum_squares")
 _SCANS = ("cumsum", "softmax", "log_softmax")
+_COPY = "copy"
+"""What ``in_rows`` does; not an operation of the table."""
 _NORMS = ("layer_norm", "rms_norm", "l2_norm")
 DIRECT = (*_MAPS, *_NUMBERS, *_FOLDS, *_SCANS, *_NORMS)
 """The operations that there is machine code for."""
@@ -242,7 +244,7 @@ class _Norm(_Map):
 
 
 _FAMILIES: tuple[tuple[Sequence[str], type[_Map]], ...] = (
-    (_MAPS, _Map),
+    ((*_MAPS, _COPY), _Map),
     (_NUMBERS, _Numbers),
     (_FOLDS, _Fold),
     (_SCANS, _Scan),
@@ -252,3 +254,14 @@ _FAMILIES: tuple[tuple[Sequence[str], type[_Map]], ...] = (
 
 def _family(name: str) -> type[_Map]:
     return next(family for names, family in _FAMILIES if name in names)
+
+
+_copy = Direct(_COPY, np.ascontiguousarray, 1)
+
+
+def in_rows(x: Array) -> Array:
+    """Return an array in rows: as it is if it is so, else a copy."""
+    if x.flags.c_contiguous:
+        return x
+    made: Array = _copy.function(x)
+    return made

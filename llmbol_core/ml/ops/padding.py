@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llmbol_core.errors import ShapeError
@@ -29,7 +31,15 @@ def _register(name: str, mode: str, widest: int | None, summary: str) -> None:
     def run(x: Array, axis: int, before: int, after: int) -> Array:
         if not before and not after:
             return x.copy()
-        return x.take(sources(x, axis, before, after), axis)
+        place, length = axis % x.ndim, x.shape[axis]
+        above: tuple[Any, ...] = (slice(None),) * place
+        y = np.empty(shape(x.shape, axis, before, after), x.dtype)
+        y[(*above, slice(before, before + length))] = x
+        first = np.arange(before), np.arange(before + length, before + length + after)
+        where = sources(x, axis, before, after)
+        for places in first:
+            y[(*above, places)] = x[(*above, where[places])]
+        return y
 
     def gradient(g: Array, y: Array, x: Array, axis: int, before: int, after: int) -> tuple[Array]:
         along = np.zeros_like(x)

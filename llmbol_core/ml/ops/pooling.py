@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.sliding import Axis, shifts
-from llmbol_core.ml.ops.table import Array, Ints, Shape, op, sample
+from llmbol_core.ml.ops.table import OPS, Array, Ints, Shape, op, sample
 
 
 def _axes(x: Shape, kernel: Ints, stride: Ints, padding: Ints, ceil: bool) -> list[Axis]:
@@ -55,10 +56,17 @@ def _parts(axes: list[Axis]) -> list[tuple[Any, Any]]:
     return [((..., *windows), (..., *sources)) for _, windows, sources in shifts(axes, box)]
 
 
+_maximum, _add, _scale = (OPS[name].run for name in ("maximum", "add", "scale"))
+
+
 def _greatest(x: Array, **attributes: Any) -> Array:
+    axes = _axes(x.shape, **attributes)
+    parts = _parts(axes)
+    if not any(axis.is_cut for axis in axes):
+        return functools.reduce(_maximum, [x[sources] for _, sources in parts])
     y = np.full(_pool_shape(x.shape, **attributes), -np.inf, x.dtype)
-    for windows, sources in _parts(_axes(x.shape, **attributes)):
-        y[windows] = np.maximum(y[windows], x[sources])
+    for windows, sources in parts:
+        np.maximum(y[windows], x[sources], out=y[windows])
     return y
 
 
@@ -87,9 +95,13 @@ def _divisors(axes: list[Axis], count_padding: bool, dtype: Any) -> Array:
 
 
 def _mean(x: Array, count_padding: bool, **attributes: Any) -> Array:
-    y = np.zeros(_pool_shape(x.shape, **attributes), x.dtype)
     axes = _axes(x.shape, **attributes)
-    for windows, sources in _parts(axes):
+    parts = _parts(axes)
+    if not any(axis.is_cut for axis in axes):
+        total = functools.reduce(_add, [x[sources] for _, sources in parts])
+        return _scale(total, 1 / math.prod(axis.kernel for axis in axes))
+    y = np.zeros(_pool_shape(x.shape, **attributes), x.dtype)
+    for windows, sources in parts:
         y[windows] += x[sources]
     y /= _divisors(axes, count_padding, x.dtype)
     return y

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import Array, Ints, Shape, op, sample
+from llmbol_core.ml.ops.table import OPS, Array, Ints, Shape, op, sample
 
 
 def _sized(x: Shape, size: Ints, **attributes: Any) -> Shape:
@@ -116,8 +116,11 @@ def _adaptive_flops(output: Shape, x: Shape, size: Ints) -> int:
     return math.prod(x)
 
 
+_mean, _max = OPS["mean"].run, OPS["max"].run
+
+
 def _averaged(x: Array, axis: int, count: int) -> Array:
-    parts = [x[_part(x, axis, w)].mean(axis=axis) for w in _windows(x.shape[axis], count)]
+    parts = [_mean(x[_part(x, axis, w)], axis) for w in _windows(x.shape[axis], count)]
     return np.stack(parts, axis)
 
 
@@ -143,7 +146,7 @@ def adaptive_avg_pool(x: Array, size: Ints) -> Array:
 
 
 def _largest(x: Array, axis: int, count: int) -> Array:
-    parts = [x[_part(x, axis, w)].max(axis=axis) for w in _windows(x.shape[axis], count)]
+    parts = [_max(x[_part(x, axis, w)], axis) for w in _windows(x.shape[axis], count)]
     return np.stack(parts, axis)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
+from llmbol_core.ml.ops.direct import in_rows
 from llmbol_core.ml.ops.table import (
     I32,
     Array,
@@ -101,7 +102,7 @@ def _permute_gradient(g: Array, y: Array, x: Array, axes: Ints) -> tuple[Array]:
 @op(_permute_shape, _free, sample((2, 3, 4), axes=(1, 2, 0)), _permute_gradient, is_view=True)
 def permute(x: Array, axes: Ints) -> Array:
     """Put the axes into another order."""
-    return np.asarray(x.transpose(axes), order="C")
+    return in_rows(x.transpose(axes))
 
 
 def _transpose_shape(x: Shape, first: int, second: int) -> Shape:
@@ -118,7 +119,7 @@ def _transpose_gradient(g: Array, y: Array, x: Array, first: int, second: int) -
 @op(_transpose_shape, _free, sample((2, 3, 4)), _transpose_gradient, is_view=True)
 def transpose(x: Array, first: int = -2, second: int = -1) -> Array:
     """Exchange two axes."""
-    return np.asarray(x.swapaxes(first, second), order="C")
+    return in_rows(x.swapaxes(first, second))
 
 
 # ---- parts and repetitions ----
@@ -167,7 +168,7 @@ _SLICE = sample((2, 7, 4), axis=1, start=1, stop=6, step=2)
 @op(_slice_shape, _free, _SLICE, _slice_gradient, name="slice", is_view=True)
 def section(x: Array, axis: int, start: int, stop: int, step: int = 1) -> Array:
     """Take the positions from start to before stop along an axis."""
-    return np.asarray(x[_part(x.ndim, axis, slice(start, stop, step))], order="C")
+    return in_rows(x[_part(x.ndim, axis, slice(start, stop, step))])
 
 
 def _pad_shape(x: Shape, axis: int, before: int, after: int, value: float) -> Shape:
@@ -186,8 +187,13 @@ def _pad_gradient(
 @op(_pad_shape, _free, sample((2, 3, 4), axis=1, before=1, after=2, value=0.5), _pad_gradient)
 def pad(x: Array, axis: int, before: int, after: int, value: float = 0.0) -> Array:
     """Add borders of one value along an axis."""
-    widths = [(before, after) if i == axis % x.ndim else (0, 0) for i in range(x.ndim)]
-    return np.pad(x, widths, constant_values=value)
+    place = axis % x.ndim
+    end = before + x.shape[place]
+    y = np.empty((*x.shape[:place], end + after, *x.shape[place + 1 :]), x.dtype)
+    y[_part(x.ndim, axis, slice(before))] = value
+    y[_part(x.ndim, axis, slice(before, end))] = x
+    y[_part(x.ndim, axis, slice(end, None))] = value
+    return y
 
 
 def _repeat_shape(x: Shape, axis: int, times: int) -> Shape:
@@ -213,6 +219,8 @@ def repeat(x: Array, axis: int, times: int) -> Array:
 @op(same, _free, sample((3, 5)), dtype=I32)
 def to_indices(x: Array) -> Array:
     """Round to whole numbers that can pick rows; what is none becomes -1."""
+    if x.size and x.min() >= -(2**31) and x.max() < 2**31 - 2**7:
+        return np.rint(x).astype(np.int32)
     whole = np.nan_to_num(np.rint(x), nan=-1, posinf=-1, neginf=-1)
     return whole.clip(-(2**31), 2**31 - 1 - 2**7).astype(np.int32)
 

@@ -38,6 +38,12 @@ class Axis:
         count = -(-room // self.stride) + 1
         return count - ((count - 1) * self.stride >= self.length + self.padding)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether some windows hang over a border."""
+        covered = (self.outputs - 1) * self.stride + self.dilation * (self.kernel - 1)
+        return self.padding > 0 or covered >= self.length
+
     def overlaps(self, start: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
         """Yield each kernel position with the windows it meets the input in, and where.
 
