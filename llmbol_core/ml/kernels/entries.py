@@ -9,6 +9,7 @@ from llmbol_core.ml.kernels import (
     elementwise,
     folds,
     maps,
+    moves,
     norms,
     objects,
     rows,
@@ -28,18 +29,18 @@ def map_words(name: str, many: int) -> tuple[int, Words]:
     single: tuple[Kernel | None, ...] = (None, None)
     is_copy = name == "copy"
     if is_copy:
-        inputs, kernel = 1, maps.copy
+        inputs, kernel = 1, moves.copy
     elif name in elementwise.UNARY:
         inputs, kernel = 1, elementwise.UNARY_KERNELS[name]
     elif name in elementwise.BINARY:
         inputs, kernel = 2, elementwise.PAIR_KERNELS[name]
         single = (elementwise.SECOND_KERNELS[name], elementwise.FIRST_KERNELS[name])
     else:
-        inputs, kernel = 3, maps.where
+        inputs, kernel = 3, moves.where
     found = (kernel, *single, maps.walk)
     words = (inputs, *map(_address, found), many)
-    turn = _address(maps.turn if is_copy else None)
-    return address_of(maps.apply), (*words, int(is_copy), turn)
+    movers = (moves.move, moves.turn) if is_copy else (None, None)
+    return address_of(maps.apply), (*words, int(is_copy), *map(_address, movers))
 
 
 def fold_words(name: str, many: int) -> tuple[int, Words]:

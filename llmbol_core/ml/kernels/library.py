@@ -24,7 +24,7 @@ from llmbol_core.native.notices import tell
 from llmbol_core.native.team import team
 
 if TYPE_CHECKING:
-    from llmbol_core.ml.kernels.declaration import Group, Kernel, Parameter
+    from llmbol_core.ml.kernels.declaration import Group, Kernel
 
 
 class Operation:
@@ -43,10 +43,8 @@ def operation(kernel: Kernel, items: int, arguments: Sequence[Any], chunk: int =
 
     Arrays are kept alive. ``chunk`` is how many items a thread takes at a time; 0 is all of them.
     """
-    packed = bytearray()
-    for parameter, argument in zip(kernel.parameters, arguments, strict=True):
-        packed += _word(parameter, argument)
-    held = (ctypes.c_int64 * max(1, len(arguments))).from_buffer(packed or bytearray(8))
+    packed = bytearray(_layout(kernel).pack(*map(_value, arguments)) or bytes(8))
+    held = (ctypes.c_int64 * (len(packed) // 8)).from_buffer(packed)
     words = (address_of(kernel), ctypes.addressof(held), items, chunk or max(items, 1))
     return Operation(words, held, arguments)
 
@@ -70,15 +68,19 @@ class Program:
         team().run(self._address, len(self.operations))
 
 
-def _word(parameter: Parameter, argument: Any) -> bytes:
-    """Return one argument as the eight bytes that a kernel unpacks."""
-    if not parameter.is_pointer:
-        if parameter.kind.is_float:
-            return struct.pack("<f4x" if parameter.kind.bits == 32 else "<d", argument)
-        return struct.pack("<q", argument)
+@functools.cache
+def _layout(kernel: Kernel) -> struct.Struct:
+    """Return how a kernel's arguments lie: eight bytes for each."""
+    forms = {"f32": "f4x", "f64": "d"}
+    parts = ["Q" if p.is_pointer else forms.get(p.kind.name, "q") for p in kernel.parameters]
+    return struct.Struct("<" + "".join(parts))
+
+
+def _value(argument: Any) -> Any:
+    """Return the number that stands for an argument."""
     if isinstance(argument, np.ndarray):
-        return struct.pack("<Q", argument.__array_interface__["data"][0])
-    return struct.pack("<Q", argument or 0)
+        return argument.__array_interface__["data"][0]
+    return argument or 0
 
 
 def address_of(kernel: Kernel) -> int:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import spread, write
 from llmbol_core.ml.kernels.kinds import f32, f64, i32, i64
 from llmbol_core.ml.kernels.objects import (
     AXES,
@@ -60,8 +60,10 @@ class Map(IntEnum):
     """How many numbers are worth several threads."""
     IN_ROWS = Word.FREE + 6
     """1 if the result is always in rows; otherwise it is in columns if all inputs are."""
-    TURN = Word.FREE + 7
-    """The kernel ``turn`` if numbers are only moved, else 0."""
+    MOVE = Word.FREE + 7
+    """The kernel ``move`` if numbers are only moved, else 0."""
+    TURN = Word.FREE + 8
+    """The kernel ``turn`` likewise."""
 
 
 class _Call:
@@ -191,7 +193,7 @@ class _Call:
 
     def compute(self, out: Value) -> None:
         """Compute what the result is."""
-        k, record = self.k, self.record
+        k = self.k
         is_flat = k.variable(self.kept.value)
         for j in k.range(self.inputs):
             is_flat.value = k.select(self.steps.load(j * AXES).equals(1), is_flat.value,
@@ -200,13 +202,19 @@ class _Call:
             with yes:
                 self._flat(out)
             with no:
-                is_turned = record.load(Map.TURN).differs(0) & (self.kept.value > 1)
-                is_turned = is_turned & self.steps.load(1).equals(1)
-                with k.either(is_turned) as (across, along):
-                    with across:
-                        self._turn(out)
-                    with along:
-                        self._walk(out)
+                self._move_or_walk(out)
+
+    def _move_or_walk(self, out: Value) -> None:
+        k, record = self.k, self.record
+        moves = record.load(Map.MOVE).differs(0) & (self.kept.value > 1)
+        with k.either(moves & self.steps.load(1).equals(1)) as (turned, other):
+            with turned:
+                self._move(out, record.load(Map.TURN), 0)
+            with other, k.either(moves & self.steps.load(0).equals(1)) as (near, far):
+                with near:
+                    self._move(out, record.load(Map.MOVE), 1)
+                with far:
+                    self._walk(out)
 
     def _flat(self, out: Value) -> None:
         k, record = self.k, self.record
@@ -217,8 +225,8 @@ class _Call:
         work = Work(record.load(Map.FLAT), words, self.total.value, k.value(SHARE, i64))
         run(k, record, work, self.total.value, record.load(Map.MANY))
 
-    def _turn(self, out: Value) -> None:
-        """Exchange the last two axes of what is left."""
+    def _move(self, out: Value, kernel: Value, axis: int) -> None:
+        """Have rows moved, or turned; rows lie along the other one of the last two axes."""
         k, record = self.k, self.record
         words, above = k.room(i64, 9), k.variable(k.value(1, i64))
         kept = self.kept.value
@@ -226,14 +234,14 @@ class _Call:
             n = k.select(kept > i, self.lengths.load(i), k.value(1, i64))
             words.store(n, 2 + i)
             above.value = above.value * n if i > 1 else above.value
-        for i, step in enumerate((0, 2, 3)):
+        for i, step in enumerate((axis, 2, 3)):
             words.store(k.select(kept > step, self.steps.load(step), k.zeros(i64)), 6 + i)
         words.store(self.data.load())
         words.store(out, 1)
         lines = (self.lengths.load(1) + (k.lanes - 1)) // k.lanes
         share = k.value(SHARE // k.lanes, i64) // self.lengths.load()
         chunk = k.select(share > 0, share, k.value(1, i64))
-        work = Work(record.load(Map.TURN), words, above.value * lines, chunk)
+        work = Work(kernel, words, above.value * lines, chunk)
         run(k, record, work, self.total.value, record.load(Map.MANY))
 
     def _walk(self, out: Value) -> None:
@@ -364,79 +372,3 @@ def _every_other(k: Builder, x: Pointer, near: Pointer, count: Value) -> None:
         near.store(pair[0].shuffle(even, pair[1]), i)
     for i in k.range(whole, count):
         near.store(x.load(i + i), i)
-
-
-# ---- kernels that elementwise does not have ----
-
-
-@group.kernel("condition:f32* x:f32* y:f32* out:f32* size:i64")
-def where(
-    k: Builder, condition: Pointer, x: Pointer, y: Pointer, out: Pointer, size: Value
-) -> None:
-    """Take x where the condition is not zero, else y."""
-    first = k.begin * size
-    condition, x, y, out = (array.at(first) for array in (condition, x, y, out))
-
-    def step(i: Value, left: Value | None) -> None:
-        given = [read(k, array, i, left) for array in (condition, x, y)]
-        write(k, out, k.select(given[0].differs(0.0), given[1], given[2]), i, left)
-
-    spread(k, (k.end - k.begin) * size, step)
-
-
-@group.kernel("x:f32* out:f32* size:i64")
-def copy(k: Builder, x: Pointer, out: Pointer, size: Value) -> None:
-    """Copy numbers."""
-    first = k.begin * size
-    x, out = x.at(first), out.at(first)
-    spread(k, (k.end - k.begin) * size, lambda i, left: write(k, out, read(k, x, i, left), i, left))
-
-
-@group.kernel(
-    "x:f32* out:f32* width:i64 height:i64 deep:i64 more:i64 step:i64 third:i64 fourth:i64"
-)
-def turn(
-    k: Builder, x: Pointer, out: Pointer, width: Value, height: Value, deep: Value, more: Value,
-    step: Value, third: Value, fourth: Value,
-) -> None:  # fmt: skip
-    """Write columns as rows: out[..., i, j] = x[..., j, i]; items are as many rows as lanes.
-
-    Rows of x are ``step`` apart; above them there are ``more`` times ``deep`` matrices.
-    """
-    lines = (height + (k.lanes - 1)) // k.lanes
-    whole = width // k.lanes * k.lanes
-    for item in k.items():
-        row, matrix = item % lines * k.lanes, item // lines
-        given = x.at(matrix % deep * third + matrix // deep * fourth + row)
-        made = out.at((matrix * height + row) * width)
-        rest = height - row
-        with k.either(rest >= k.lanes) as (full, part):
-            with full:
-                for i in k.range(0, whole, k.lanes):
-                    rows = [given.at((i + n) * step).load(0, k.lanes) for n in range(k.lanes)]
-                    for n, value in enumerate(_turned(rows)):
-                        made.at(n * width).store(value, i)
-                for i in k.range(whole, width):
-                    for j in k.range(k.lanes):
-                        made.at(j * width).store(given.at(i * step).load(j), i)
-            with part:
-                for i in k.range(width):
-                    for j in k.range(rest):
-                        made.at(j * width).store(given.at(i * step).load(j), i)
-
-
-def _turned(rows: list[Value]) -> list[Value]:
-    """Return the columns of a square of vectors: blocks beside the diagonal change places."""
-    distance = len(rows) // 2
-    while distance:
-        for i in range(len(rows)):
-            if not i & distance:
-                first, second = rows[i], rows[i + distance]
-                n, lanes = len(rows), range(len(rows))
-                low = [j if not j & distance else n + j - distance for j in lanes]
-                high = [j + distance if not j & distance else n + j for j in lanes]
-                rows[i], rows[i + distance] = (
-                    first.shuffle(low, second), first.shuffle(high, second)
-                )  # fmt: skip
-        distance //= 2
-    return rows

@@ -25,6 +25,8 @@ group = Group("rows")
 LONGEST = 1 << 16
 """Rows up to this length are best summed in as many parts as a vector has lanes."""
 
+_AT_ONCE = 4
+
 Combine = Callable[["Value", "Value"], "Value"]
 
 
@@ -163,9 +165,11 @@ def normalize_channels(
 ) -> None:  # fmt: skip
     """Write (x - mean) times factor plus bias; each channel is a row of ``size`` numbers."""
 
-    def step(i: Value, left: Value | None, given: Pointer, made: Pointer) -> None:
+    def step(i: Value, left: Value | None, starts: Sequence[Value]) -> None:
         center, by, more = (read(k, array, i, left) for array in (mean, factor, bias))
-        write(k, made, (read(k, given, i, left) - center) * by + more, i, left)
+        for start in starts:
+            value = (read(k, x.at(start), i, left) - center) * by + more
+            write(k, out.at(start), value, i, left)
 
     def channel(
         i: Value, left: Value | None, given: Pointer, made: Pointer, values: Sequence[Value]
@@ -175,9 +179,12 @@ def normalize_channels(
 
     with k.either(size.equals(1)) as (single, many):
         with single:
-            for sample in k.items():
-                start = sample * channels
-                spread(k, channels, partial(step, given=x.at(start), made=out.at(start)))
+            # Several rows at once, for which the others' numbers are read once.
+            most = k.end - (k.end - k.begin) % _AT_ONCE
+            for first, last, count in ((k.begin, most, _AT_ONCE), (most, k.end, 1)):
+                for sample in k.range(first, last, count):
+                    starts = [(sample + i) * channels for i in range(count)]
+                    spread(k, channels, partial(step, starts=starts))
         with many:
             for row in k.range(k.begin * channels, k.end * channels):
                 number, start = row % channels, row * size

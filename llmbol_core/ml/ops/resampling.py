@@ -140,6 +140,8 @@ _ADAPTIVE = sample((2, 3, 5, 7), size=(2, 3))
 @op(_sized, _adaptive_flops, _ADAPTIVE, _adaptive_avg_gradient)
 def adaptive_avg_pool(x: Array, size: Ints) -> Array:
     """Average [N, channels, positions...] over windows that cover it, so many along each axis."""
+    if set(size) == {1}:
+        return _mean(x.reshape(*x.shape[:2], math.prod(x.shape[2:]))).reshape(*x.shape[:2], *size)
     for axis, count in enumerate(size, 2):
         x = _averaged(x, axis, count)
     return x
