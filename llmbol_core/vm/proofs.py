@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from llmbol_core.vm.guards import Guard
+from llmbol_core.vm.keptguards import KeptGuards, guards_to_bytes
 from llmbol_core.vm.needs import Need, Part
 
 
@@ -29,20 +30,20 @@ class Proof(NamedTuple):
         needs = [[*key, *need.to_row()] for key, need in sorted(self.needs.items())]
         results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
         private = [[pc, sorted(slots)] for pc, slots in sorted(self.private.items())]
-        guards = [[pc, [g.to_row() for g in rows]] for pc, rows in sorted(self.guards.items())]
-        whole = [needs, results, private, guards, self.tables]
-        return json.dumps(whole, separators=(",", ":")).encode()
+        whole = json.dumps([needs, results, private, self.tables], separators=(",", ":"))
+        return whole.encode() + b"\n" + guards_to_bytes(self.guards)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Proof:
         """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
-        needs, results, private, guards, tables = json.loads(data)
+        whole, _, guards = data.partition(b"\n")
+        needs, results, private, tables = json.loads(whole.decode())
         found = {(number, index): Need.from_row(row) for number, index, *row in needs}
         return cls(
             found,
             {pc: {Part(*part) for part in parts} for pc, parts in results},
             {pc: frozenset(slots) for pc, slots in private},
-            {pc: [Guard.from_row(row) for row in rows] for pc, rows in guards},
+            KeptGuards(guards),
             [(start, end) for start, end in tables],
         )
 

@@ -36,9 +36,11 @@ _AT_ONCE = 0.2
 """Seconds that compiling well may take to be done before it is known for how long the code runs."""
 _GRACE, _SHARE = 0.2, 0.3
 """Seconds that a program may be kept waiting for code, and more in each second that it runs."""
+_WORTH_COMPILING = 1 << 22
+"""Instructions that a program runs before anything is compiled: many are over sooner."""
 _WORTH_A_LOOK = 0.02
 """Seconds that code from the cache runs before it is looked at what it is made from."""
-_LATER = 8
+_SOON, _LATER = 2, 8
 """How many times as often as before an instruction must run to be looked at again."""
 
 
@@ -130,10 +132,11 @@ class Compiler:
         self._order: Order | None = None
         self._orders: dict[int, Quick] = {}
 
-    def hot(self, native: Native, pc: int, frame: HeapType) -> bool:
+    def hot(self, native: Native, pc: int, frame: HeapType, ran: int) -> bool:
         """Have the function at a pc compiled, given its frame's layout.
 
-        Return whether the pc is to be watched: it is an entry to machine code now, or may be later.
+        ``ran`` tells how many instructions the program has run. Return whether the pc is to be
+        watched: it is an entry to machine code now, or may be later.
         """
         if native.decoded.is_entry(pc):
             return True
@@ -145,6 +148,9 @@ class Compiler:
                 self._install(Quick(native, pc, frame, None), made)
                 self.stats.seconds += time.perf_counter() - began
                 return native.decoded.is_entry(pc)
+        if ran < _WORTH_COMPILING and not self._at_once:
+            native.decoded.watch_longer(pc, _SOON)
+            return True
         try:
             return self._compile(native, pc, frame)
         except _Late:

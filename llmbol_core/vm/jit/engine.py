@@ -328,7 +328,7 @@ class JitEngine(Population):
         """Have a function compiled that has run often, or never ask again."""
         native, pc = self._native_of(process.module), process.pc
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
-        if not self.compiler.hot(native, pc, frame):
+        if not self.compiler.hot(native, pc, frame, self.scheduler.instructions):
             native.decoded.unwatch(pc)
         if self.scheduler.is_late:
             self._words[_FUEL] = 0

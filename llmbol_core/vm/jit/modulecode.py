@@ -20,6 +20,7 @@ from llmbol_core.vm.guards import Guard
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.guarding import wanted
+from llmbol_core.vm.keptguards import guards_to_bytes
 from llmbol_core.vm.module import DATA_EXPORT, DataKind, Instruction, Module, TypeDescriptor
 from llmbol_core.vm.tables import TABLE_SHAPES
 
@@ -67,8 +68,7 @@ class Code:
         from llmbol_core.vm.objectwriter import write_module
 
         found = hashlib.sha256(self._content or write_module(self.module))
-        for pc, guards in sorted(self.guards.items()):
-            found.update(repr((pc, [guard.to_row() for guard in guards])).encode())
+        found.update(guards_to_bytes(self.guards))
         return found.hexdigest()
 
     def function(self, pc: int) -> int:
