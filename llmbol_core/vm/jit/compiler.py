@@ -86,7 +86,8 @@ class Native:
 
     def install(self, part: Part, addresses: Mapping[str, int], tier: Tier) -> bool:
         """Let machine code run a function, given where its functions are, if there is no better."""
-        if self._tiers.get(part.start, Tier.QUICK) > tier:
+        known = self._tiers.get(part.start, tier)
+        if known > tier:
             return False
         self._tiers[part.start] = tier
         function = addresses[f"f{part.start}"]
@@ -94,7 +95,7 @@ class Native:
         entry = addresses[f"o{part.start}"] if part.has_entries else function
         entries = part.entries if part.has_entries else part.entries[:1]
         for number, pc in enumerate(entries):
-            if not self.decoded.is_entry(pc) or len(entries) > 1:
+            if not self.decoded.is_entry(pc) or len(entries) > 1 or known < tier:
                 self.decoded.enter(pc, entry, number, 0 if number else part.frame)
         return True
 
