@@ -1,6 +1,8 @@
 """Compiling while programs run: one thread, which takes the most urgent unit first.
 
 LLVM works without Python's lock, so that the thread needs a processor of its own and else little.
+But it does one thing at a time: what a program waits for would have to wait for the thread. So that
+begins only when nothing was compiled for a program for a while.
 What is still waiting when Python's process ends is dropped.
 """
 
@@ -19,6 +21,9 @@ from dataclasses import dataclass, field
 from llmbol_core.native.jobs import wait_at_end
 from llmbol_core.vm.jit.kept import Made, Tier
 from llmbol_core.vm.jit.units import Source
+
+_PAUSE = 0.03
+"""Seconds without code that is waited for, after which the thread goes on."""
 
 
 class Order:
@@ -44,7 +49,8 @@ class Background:
     def __init__(self) -> None:
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
-        self._ends = False
+        self._ends, self._ending = False, threading.Event()
+        self._quiet = 0.0
         self._thread = threading.Thread(target=self._work, name="compiler", daemon=True)
         self._thread.start()
         wait_at_end(self, self._stop)
@@ -58,9 +64,22 @@ class Background:
         self._jobs.put(_Job(-gain, number, source, Tier.BEST, weakref.ref(order)))
         return number
 
+    def wait(self) -> None:
+        """Let the thread begin nothing new for a moment: a program waits for code."""
+        self._quiet = time.monotonic() + _PAUSE
+
+    def _next(self) -> _Job:
+        """Wait for the most urgent unit, and for quiet."""
+        job = self._jobs.get()
+        while not self._ends and (left := self._quiet - time.monotonic()) > 0:
+            self._ending.wait(left)
+            self._jobs.put(job)
+            job = self._jobs.get()
+        return job
+
     def _work(self) -> None:
         while True:
-            job = self._jobs.get()
+            job = self._next()
             if self._ends or job.source is None:
                 return
             if job.order() is None:
@@ -78,6 +97,7 @@ class Background:
     def _stop(self, seconds: float | None) -> None:
         """Wait for the unit in work: LLVM must not run while the process ends."""
         self._ends = True
+        self._ending.set()
         if not self._thread.is_alive():
             return
         gone = weakref.ref(Order())

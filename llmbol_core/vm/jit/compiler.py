@@ -207,6 +207,8 @@ class Compiler:
             return True
         quick = Quick(native, pc, frame, source)
         self._make(quick, tier)
+        if thread is not None:
+            thread.wait()
         if is_short and tier is Tier.QUICK:
             self._improve(quick)
         return native.decoded.is_entry(pc)

@@ -30,7 +30,7 @@ class NativeInterpreter(NamedTuple):
     library: Any
 
 
-WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 15
+WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
 """Instructions that a program runs before the interpreter is looked for, and made if need be."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from llmbol_core.vm.jit.emitter import Emitter, constant
 from llmbol_core.vm.jit.runtime import State
@@ -55,11 +56,7 @@ class Translator(Emitter):
         self.called: set[str] = set()
         tree = _definitions(function.python.__code__.co_filename)[function.name]
         self._body = [s for s in tree.body if not _is_docstring(s)]
-        self._locals = {a.arg for a in tree.args.args} | {
-            node.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        }
+        self._locals = frozenset(function.python.__code__.co_varnames)
 
     def text(self) -> str:
         """Return the whole function."""
@@ -240,8 +237,8 @@ class Translator(Emitter):
         match node:
             case ast.Constant(value=int() | float() as known):
                 return known if isinstance(known, float) else int(known)
-            case ast.Name(id=name) if name in self._locals:
-                return None
+            case ast.Name(id=name):
+                return None if name in self._locals else self._number(self._globals[name])
             case ast.Call() | ast.Subscript() | ast.Compare() | ast.BoolOp():
                 return None
         for part in ast.walk(node):
@@ -250,7 +247,10 @@ class Translator(Emitter):
             if isinstance(part, ast.Name) and part.id in self._locals:
                 return None
         expression = ast.fix_missing_locations(ast.Expression(node))
-        value = eval(compile(expression, "<constant>", "eval"), self._globals)
+        return self._number(eval(compile(expression, "<constant>", "eval"), self._globals))
+
+    @staticmethod
+    def _number(value: Any) -> int | float:
         return value if isinstance(value, float) else int(value)
 
     def _same(self, left: ast.expr, right: ast.expr) -> tuple[_Value, _Value, str]:

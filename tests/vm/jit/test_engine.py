@@ -111,11 +111,18 @@ def test_functions_that_are_given_records_let_others_write_their_result(place):
 
 def test_a_hot_loop_is_compiled_while_it_runs(monkeypatch):
     monkeypatch.setattr(background, "background", lambda: None)
-    value, stats, instructions = run(assemble(LOOP), "auto")
-    assert value == 449985000
+    longer = assemble(f"movw $4000000,68(fp)\n{LOOP.replace('$30000', '68(fp)')}")
+    value, stats, instructions = run(longer, "auto")
+    assert value == -1526072448
     assert stats is not None
     assert stats.functions == 1
-    assert 80_000 < instructions < 100_000
+    assert 12_000_000 < instructions < 12_000_010
+
+
+def test_a_short_program_waits_for_no_compiler():
+    value, stats, _ = run(assemble(LOOP), "auto")
+    assert value == 449985000
+    assert stats is None or not stats.units
 
 
 def test_another_thread_compiles_while_programs_run(monkeypatch):
