@@ -2,7 +2,7 @@
 
 The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory, or without a home
 one among the temporary files. Nobody else may be able to write there, and each file carries the
-hash of what it holds; otherwise it counts as absent.
+hash of its key and of what it holds; otherwise it counts as absent.
 A cache that cannot be read or written costs time and nothing else, so that no error leaves it.
 """
 
@@ -18,13 +18,13 @@ from contextlib import suppress
 from llmbol_core import __version__
 from llmbol_core.errors import FileError
 from llmbol_core.native.cpu import compiler_version, processor_identity
-from llmbol_core.native.files import atomic_write, user_folder
+from llmbol_core.native.files import atomic_write, is_temporary, user_folder
 
 LIMIT = 256 << 20
 """Bytes that the objects of a cache take at most."""
 
 _SUFFIX = ".object"
-_MAGIC = b"llmbol1\n"
+_MAGIC = b"llmbol2\n"
 
 
 def default_directory() -> str:
@@ -37,7 +37,11 @@ def default_directory() -> str:
         return kept
     import tempfile
 
-    return os.path.join(tempfile.gettempdir(), f"llmbol-{os.getuid()}")
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:  # there is none that can be written
+        folder = os.sep
+    return os.path.join(folder, f"llmbol-{os.getuid()}")
 
 
 def key_of(*parts: str) -> str:
@@ -54,11 +58,19 @@ def _surroundings() -> tuple[str, ...]:
     return (compiler_version(), f"llmbol {__version__}", *processor_identity())
 
 
-def is_private(path: str) -> bool:
-    """Return whether only this user can change a file."""
-    status = os.stat(path)
+def is_private(file: str | int) -> bool:
+    """Return whether only this user can change a file, given by its path or descriptor."""
+    status = os.stat(file)
     is_mine = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     return is_mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _head(key: str, content: bytes) -> bytes:
+    """Return what a file begins with: it tells what is whole and in its place."""
+    return _MAGIC + hashlib.sha256(key.encode() + b"\0" + content).digest()
+
+
+_HEAD = len(_head("", b""))
 
 
 class ObjectCache:
@@ -71,16 +83,17 @@ class ObjectCache:
         """Return what was put under a key, or None if that is not there, whole and trustworthy."""
         path = self._path(key)
         try:
-            if not is_private(self.directory) or not is_private(path):
+            if not is_private(self.directory):
                 return None
             with open(path, "rb") as file:
-                data = file.read()
-            content = data[len(_MAGIC) + 32 :]
-            if data[: len(_MAGIC) + 32] != _MAGIC + hashlib.sha256(content).digest():
-                return None
-            os.utime(path, (time.time(), time.time()))
+                data = file.read() if is_private(file.fileno()) else b""
         except OSError:
             return None
+        head, content = data[:_HEAD], data[_HEAD:]
+        if head != _head(key, content):
+            return None
+        with suppress(OSError):  # it may be there to be read only
+            os.utime(path, (time.time(), time.time()))
         return content
 
     def put(self, key: str, content: bytes) -> None:
@@ -91,7 +104,7 @@ class ObjectCache:
                 return
             with atomic_write(self._path(key)) as file:
                 os.fchmod(file.fileno(), 0o600)
-                file.write(_MAGIC + hashlib.sha256(content).digest() + content)
+                file.write(_head(key, content) + content)
             self._evict()
         except (OSError, FileError):
             return
@@ -106,11 +119,14 @@ class ObjectCache:
         return os.path.join(self.directory, key + _SUFFIX)
 
     def _entries(self) -> list[tuple[float, int, str]]:
-        """Return time of last use, size and path of every object, the oldest first."""
+        """Return time of last use, size and path of every object, the oldest first.
+
+        So are those that a process did not write to their end.
+        """
         found = []
         with suppress(OSError), os.scandir(self.directory) as files:
             for file in files:
-                if file.name.endswith(_SUFFIX):
+                if file.name.endswith(_SUFFIX) or is_temporary(file.name):
                     with suppress(OSError):
                         status = file.stat()
                         found.append((status.st_mtime, status.st_size, file.path))

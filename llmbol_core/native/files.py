@@ -22,6 +22,7 @@ from llmbol_core.errors import FileError
 
 Path = str | os.PathLike[str]
 STANDARD_INPUT = "-"
+_TEMPORARY = ".llmbol-%s.tmp"
 
 
 def user_folder(variable: str, below_home: str) -> str | None:
@@ -52,7 +53,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     no regular file (a terminal, a pipe, ``/dev/null``) is written to directly.
     """
     target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".llmbol-{os.urandom(8).hex()}.tmp")
+    temporary = os.path.join(os.path.dirname(target), _TEMPORARY % os.urandom(8).hex())
     try:
         mode = _mode_of_target(path)
         if mode is not None and not stat.S_ISREG(mode):
@@ -72,6 +73,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file has a name that ``atomic_write`` gives to what is not whole yet."""
+    start, _, end = _TEMPORARY.partition("%s")
+    return name.startswith(start) and name.endswith(end)
 
 
 def move_into_place(source: Path, target: Path) -> None:

@@ -3,7 +3,8 @@
     $LLMBOL_CACHE/shared/<key>    the bytes, nothing else
 
 What is kept can be made again at any time. It is believed only until the machine starts anew, as
-it is never waited for until the disk has it; the directory and its files must be this user's own.
+it is never waited for until the disk has it; the directories and their files must be this user's
+own, so that nobody else can put one file in another one's place.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ def kept(parts: tuple[object, ...], size: int, make: Callable[[Write], None]) ->
     boot = _boot()
     if boot is None:
         return None
-    folder = os.path.join(default_directory(), "shared")
+    cache = default_directory()
+    folder = os.path.join(cache, "shared")
     key = hashlib.sha256(repr((boot, *parts, size)).encode()).hexdigest()
     path = os.path.join(folder, key)
     with suppress(OSError):
         return _mapped(folder, path, size)
     try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        if not is_private(folder) or not _has_room(folder, size):
+        for directory in (cache, folder):
+            os.makedirs(directory, 0o700, exist_ok=True)
+        if not _is_own(folder) or not _has_room(folder, size):
             return None
         _make(path, size, make)
         return _mapped(folder, path, size)
@@ -51,13 +54,19 @@ def kept(parts: tuple[object, ...], size: int, make: Callable[[Write], None]) ->
         return None
 
 
+def _is_own(folder: str) -> bool:
+    """Return whether only this user can change a directory and the one that it is in."""
+    return is_private(folder) and is_private(os.path.dirname(folder))
+
+
 def _mapped(folder: str, path: str, size: int) -> memoryview:
     """Map a file, or raise OSError if it is not there or not to be trusted."""
     with open(path, "rb") as file:
         whole = os.fstat(file.fileno()).st_size == size
-        if not (whole and is_private(folder) and is_private(path)):
+        if not (whole and _is_own(folder) and is_private(file.fileno())):
             raise OSError
-        os.utime(path)
+        with suppress(OSError):  # it may be there to be read only
+            os.utime(path)
         mapped = _mappings.get(path)
         if mapped is None:
             mapped = MappedFile(file.fileno(), size, access=mmap.ACCESS_READ)

@@ -22,7 +22,7 @@ class KeptGuards(Mapping[int, Sequence[Guard]]):
 
     def __getitem__(self, pc: int) -> Sequence[Guard]:
         if pc not in self._made:
-            self._made[pc] = tuple(Guard.from_row(row) for row in self._rows[pc])
+            self._made[pc] = [Guard.from_row(row) for row in self._rows[pc]]
         return self._made[pc]
 
     def __contains__(self, pc: object) -> bool:

@@ -38,6 +38,32 @@ def test_damaged_files_are_absent(cache):
     assert cache.get("a") is None
 
 
+def test_files_in_the_place_of_others_are_absent(cache):
+    cache.put("a", b"content")
+    os.rename(cache._path("a"), cache._path("b"))
+    assert cache.get("b") is None
+
+
+def test_a_file_that_cannot_be_marked_as_used_is_read(cache, monkeypatch):
+    def refuse(*given):
+        raise OSError
+
+    cache.put("a", b"content")
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.get("a") == b"content"
+
+
+def test_what_was_not_written_to_its_end_makes_room(cache):
+    cache.put("a", bytes(10))
+    left = os.path.join(cache.directory, ".llmbol-0.tmp")
+    with open(left, "wb") as file:
+        file.write(bytes(2000))
+    os.utime(left, (0, 0))
+    cache.put("b", bytes(10))
+    assert not os.path.exists(left)
+    assert cache.get("a") is not None
+
+
 @pytest.mark.parametrize("what", ["file", "directory"])
 def test_what_others_can_write_is_not_trusted(cache, what):
     cache.put("a", b"content")

@@ -11,8 +11,8 @@ from llmbol_core.native import shared
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
-    return tmp_path / "shared"
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "shared"
 
 
 def make(write):
@@ -46,6 +46,21 @@ def test_files_that_others_can_write_are_not_believed(folder):
     (path,) = folder.iterdir()
     path.chmod(0o666)
     assert shared.kept(("a",), 7, make) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no permissions here")
+def test_directories_that_others_can_write_are_not_believed(folder):
+    before = os.umask(0)
+    try:
+        shared.kept(("a",), 7, make)
+    finally:
+        os.umask(before)
+    for directory in (folder, folder.parent):
+        assert directory.stat().st_mode & 0o777 == 0o700
+        directory.chmod(0o777)
+        assert shared.kept(("a",), 7, make) is None
+        directory.chmod(0o700)
+    assert shared.kept(("a",), 7, never) is not None
 
 
 def test_a_file_of_another_length_is_not_believed(folder):
