@@ -136,7 +136,6 @@ MISTAKES = {
     ),
     "own model": (["infer", "digits.gguf", "x.npy", "-o", "digits.gguf"], "this file is read"),
     "no name": (["infer", "digits.gguf", ""], "'': no such file"),
-    "data without a name": (["eval", "digits.gguf", "--data", ""], "'': no such file"),
     "type nobody writes": (
         ["quantize", "digits.gguf", "-t", "iq4_xs", "-o", "o"],
         "IQ4_XS: weights",
