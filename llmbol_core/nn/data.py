@@ -262,19 +262,21 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
-def pick(arrays: dict[str, Array], name: str, path: str) -> Array:
+def pick(arrays: dict[str, Array], name: str, path: str, field: str = "") -> Array:
     """Return the array of a name; the only one of a file may have any."""
-    return next(iter(arrays.values())) if len(arrays) == 1 else pick_named(arrays, name, path)
+    one = len(arrays) == 1
+    return next(iter(arrays.values())) if one else pick_named(arrays, name, path, field)
 
 
-def pick_named(arrays: dict[str, Array], name: str, path: str) -> Array:
-    """Return the array that has this name, or say which there are."""
+def pick_named(arrays: dict[str, Array], name: str, path: str, field: str = "") -> Array:
+    """Return the array that has this name, which a field of a spec may give, or say which are."""
     if name in arrays:
         return arrays[name]
     if "" in arrays:
         raise UsageError(f"{path}: its only array has no name, so it cannot be {name!r}")
     known = nearest(name, arrays) or f": it has {', '.join(arrays)}"
-    raise UsageError(f"{path}: no array {name!r}{known}")
+    given = f", which {field} names" if field else ""
+    raise UsageError(f"{path}: no array {name!r}{given}{known}")
 
 
 def is_table(arrays: dict[str, Array]) -> bool:

@@ -105,7 +105,8 @@ def load_data(model: Model, path: str | None = None) -> Dataset:
             why = f"{error.why} (the data that {model.path or model.name} names; --data says else)"
             raise FileError(error.path, why) from error
         raise
-    shape, targets = model.input.shape, pick(arrays, training.targets, path)
+    shape = model.input.shape
+    targets = pick(arrays, training.targets, path, "train.targets")
     inputs = conform(
         read_samples(arrays, training.inputs, training.targets, shape, path), shape, path
     )

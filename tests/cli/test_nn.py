@@ -144,6 +144,10 @@ MISTAKES = {
         ["infer", "digits.gguf", "two.npz"],
         "two.npz: no array 'images' .did you mean",
     ),
+    "targets": (
+        ["eval", "digits.gguf", "--data", "two.npz"],
+        "two.npz: no array 'labels', which train.targets names: it has ",
+    ),
     "no input": (["infer", "digits.gguf", "none.npy"], "none.npy: no such file or directory"),
     "no npy": (
         ["infer", "digits.gguf", "cut.gguf"],
