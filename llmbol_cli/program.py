@@ -18,7 +18,8 @@ from llmbol_cli.options import named, size
 if TYPE_CHECKING:
     from llmbol_core.errors import LlmbolError
     from llmbol_core.vm.environment import Streams
-    from llmbol_core.vm.machine import InfernoVM, Outcome
+    from llmbol_core.vm.limits import Outcome
+    from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.namespace import Namespace
 
 RUNS_PROGRAM = {"allow_interspersed_args": False}

@@ -25,7 +25,7 @@ import bisect
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -125,9 +125,11 @@ class Arena:
         """What long work calls every few milliseconds: it raises LimitError if time is up."""
         self.bury: Callable[[list[int]], bool] = lambda dying: False
         """What frees many objects whose counts are 0, and what they keep, if that is quicker."""
+        self.hurries = False
+        """Whether only little is to be freed, and the rest left to the collector."""
         self.release_frames: Callable[[int, int, bool], bool] = lambda start, end, are_left: False
         """What releases what frames refer to, if that is quicker: see ``process.Stack``."""
-        self.list_free: Callable[[], list[tuple[int, int]] | None] = lambda: None
+        self.list_free: Callable[[], Iterable[tuple[int, int]] | None] = lambda: None
         """What finds start and size of everything that is free, if that is quicker."""
         self._forget_free_blocks()
         if self.limit:
@@ -257,6 +259,16 @@ class Arena:
         self.pointers[at] = self.pointers[head]
         self.pointers[head] = ref
 
+    def leaves(self, dying: list[int]) -> bool:
+        """Return whether nothing has to be done about many objects whose counts are 0.
+
+        They are freed in another way or left to the collector, as they are after LimitError.
+        """
+        if self.bury(dying) or self.hurries:
+            return True
+        self.pause()
+        return False
+
     def give_back(self, ref: int) -> None:
         """Make a hole of a large block."""
         self.give_hole(ref - HEADER, self.pointers[(ref + SIZE) >> 2])
@@ -289,7 +301,9 @@ class Arena:
             free = [(at, size) for at, size, is_free in self._walk() if is_free]
         self._forget_free_blocks()
         self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
-        for at, size in free:
+        for number, (at, size) in enumerate(free):
+            if not number % MANY:
+                self.pause()
             self.give_hole(at, size)
 
     def _forget_free_blocks(self) -> None:

@@ -13,16 +13,18 @@ none: it has the list of free rows, and the number that alternatives are chosen 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.objects import ARRAY, CHANNEL, CHANNEL_HEADER, Heap
 from llmbol_core.vm.process import Process
 
+_T = TypeVar("_T")
 ALT_ENTRY = 8
 MOST_ENTRIES = 1 << 16
 SENDERS, RECEIVERS = 16, 20
@@ -102,6 +104,7 @@ class Offers:
             row = self.words[FREE]
         self.words[FREE] = self.get(row, Field.NEXT)
         start = row * _ROW
+        self.words[start] = 0
         self.words[start + Field.SIBLING : start + _ROW] = array("q", values)
         return row
 
@@ -114,8 +117,9 @@ class Offers:
         """Double the table."""
         count = len(self)
         self.words.extend([0] * (count * _ROW))
-        for row in range(2 * count - 1, count - 1, -1):
-            self.free(row)
+        following = array("q", [*range(count + 1, 2 * count), self.words[FREE]])
+        self.words[count * _ROW :: _ROW] = following
+        self.words[FREE] = count
 
     def random(self) -> int:
         """Return the next number to choose by."""
@@ -141,10 +145,7 @@ class Channels:
     def communicate(
         self, process: Process, offer: Offer, resume: Callable[[], None] | None = None
     ) -> bool:
-        """Do what is offered now and return true, or let the process wait for a partner.
-
-        It then goes on by ``resume``, if that is given.
-        """
+        """Do what is offered now and return true, or let the process wait; it goes on by resume."""
         return self._complete(offer) or self._wait(process, [offer], resume=resume)
 
     def post(self, channel: int, address: int, done: Callable[[], None]) -> None:
@@ -161,7 +162,7 @@ class Channels:
         Return true if that was done, or cannot be done now and must not wait.
         """
         offers = self._read_table(table)
-        able = [offer for offer in offers if self._is_ready(offer)]
+        able = [offer for offer in self._some_by_some(offers) if self._is_ready(offer)]
         if able:
             chosen = able[self.offers.random() % len(able)]
             self._heap.set_word(result, chosen.index)
@@ -177,6 +178,13 @@ class Channels:
         first, process.offer = process.offer, 0
         for row in self._siblings(first):
             self._remove(row)
+
+    def _some_by_some(self, things: Iterable[_T]) -> Iterator[_T]:
+        """Yield what there is, with pauses."""
+        for number, thing in enumerate(things):
+            if not number % MANY:
+                self._heap.pause()
+            yield thing
 
     # One communication
 
@@ -284,18 +292,18 @@ class Channels:
         result: int = 0,
         resume: Callable[[], None] | None = None,
     ) -> bool:
-        row, pid, record = 0, 0, 0
-        if process is not None:
-            pid, record = process.pid, 0 if resume else process.address
-        for offer in offers:
+        row, pid, record = 0, process.pid if process else 0, 0
+        if process is not None and not resume:
+            record = process.address
+        for offer in self._some_by_some(offers):
             self._oldest(offer.channel, offer.sends)
-        for offer in reversed(offers):
+        for offer in self._some_by_some(reversed(offers)):
             where = (offer.channel, offer.address, offer.index, offer.position, offer.sends)
             row = self.offers.new((row, *where, result, pid, record))
-        for at in self._siblings(row):
-            self._append(at)
         if process is not None:
             process.offer = row
+        for at in self._some_by_some(self._siblings(row)):
+            self._append(at)
         if resume is not None:
             self._resume[row] = resume
         return False
@@ -335,13 +343,14 @@ class Channels:
         offers.put(first, Field.PREVIOUS, row)
 
     def _remove(self, row: int) -> None:
-        """Take an offer from its channel and free it."""
+        """Take an offer from its channel, if it is there, and free it."""
         offers, head = self.offers, self._head(row)
         before, behind = offers.get(row, Field.PREVIOUS), offers.get(row, Field.NEXT)
-        offers.put(before, Field.NEXT, behind)
-        offers.put(behind, Field.PREVIOUS, before)
-        if self._heap.word(head) == row:
-            self._heap.set_word(head, 0 if behind == row else behind)
+        if behind:
+            offers.put(before, Field.NEXT, behind)
+            offers.put(behind, Field.PREVIOUS, before)
+            if self._heap.word(head) == row:
+                self._heap.set_word(head, 0 if behind == row else behind)
         self._resume.pop(row, None)
         offers.free(row)
 
@@ -367,19 +376,19 @@ class Channels:
             raise Trap(traps.BOUNDS)
         offers: list[Offer] = []
         for index in range(sends + receives):
-            entry = table + ALT_ENTRY * (index + 1)
-            channel, address = heap.pointer(entry), heap.pointer(entry + 4)
+            channel, address = (heap.pointer(table + ALT_ENTRY * (index + 1) + n) for n in (0, 4))
             if channel == NIL:
                 raise Trap(traps.NIL_DEREFERENCE)
             if heap.type_of(channel) != ARRAY:
                 offers.append(Offer(channel, index < sends, address, index))
                 continue
             data = heap.array_data(channel)
-            for position in range(heap.array_length(channel)):
+            for position in self._some_by_some(range(heap.array_length(channel))):
                 element = heap.pointer(data + 4 * position)
                 if element != NIL:
                     offers.append(Offer(element, False, address, index, position))
-        self._check_directions(offers)
+        if sends:
+            self._check_directions(offers)
         return offers
 
     def _check_directions(self, offers: list[Offer]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import process, traps
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
@@ -124,8 +124,10 @@ def _room_at(engine: Interpreter, fp: int, address: int) -> HeapType:
 
 def _areas(engine: Interpreter, fp: int) -> Iterator[_Area]:
     """Yield the frames of a process and the data of their modules, the innermost first."""
-    heap, handle = engine.heap, engine.process.handle
+    heap, handle, count = engine.heap, engine.process.handle, 0
     while fp:
+        if not (count := count + 1) % MANY:
+            heap.pause()
         yield _Area(fp, heap.types[heap.word(fp + process.TYPE)])
         mp = heap.pointer(handle)
         if mp != NIL:
@@ -186,15 +188,19 @@ def _misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
     behind = guard._replace(pieces=pieces, size=guard.size - 4)
     if heap.types[heap.word(array + 4)] != (4, (0,)):
         return "the array has no channels"
-    data = heap.array_data(array)
-    for at in range(data, data + 4 * heap.array_length(array), 4):
-        channel = heap.pointer(at)
+    data, fitting = heap.array_data(array), set[int]()
+    for position in range(heap.array_length(array)):
+        if not position % MANY:
+            heap.pause()
+        channel = heap.pointer(data + 4 * position)
         if channel == NIL:
             continue
         if heap.type_of(channel) != CHANNEL:
             return f"the object is no {TYPES['N'].name}"
-        if why := behind.misfit(*heap.types[heap.word(channel)]):
+        number = heap.word(channel)
+        if number not in fitting and (why := behind.misfit(*heap.types[number])):
             return why
+        fitting.add(number)
     return ""
 
 

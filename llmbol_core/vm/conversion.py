@@ -17,6 +17,9 @@ _SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:infinity|nan))", re.ASCII | re.IG
 _PIECE = 1000
 _MINUS = re.compile(r"[ \t\n\v\f\r]*-", re.ASCII)
 
+_SURELY_LARGE = 12
+"""Digits of an integer that needs more than 32 bits."""
+
 
 class Digits(NamedTuple):
     """A real in decimal: its digits with a point before the first, times ten to the exponent."""
@@ -67,7 +70,9 @@ def string_to_word(text: str) -> int:
     >>> [string_to_word(s) for s in ("  88", "12abc", "0x1F", "", "-99999999999")]
     [88, 12, 0, 0, -2147483648]
     """
-    value = _leading_integer(text)
+    sign, digits = _leading_integer(text)
+    digits = digits.lstrip("0") or "0"
+    value = int(sign + (digits if len(digits) < _SURELY_LARGE else "9" * _SURELY_LARGE))
     return max(-(1 << 31), min(value, (1 << 31) - 1))
 
 
@@ -77,15 +82,15 @@ def string_to_big(text: str) -> int:
     >>> string_to_big("9223372036854775808")
     -9223372036854775808
     """
-    return (_leading_integer(text) + (1 << 63)) % (1 << 64) - (1 << 63)
+    sign, digits = _leading_integer(text)
+    # A power of ten of which 2 to the 64 is a factor makes no difference.
+    return (int(sign + digits[-64:]) + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _leading_integer(text: str) -> int:
+def _leading_integer(text: str) -> tuple[str, str]:
+    """Return sign and digits of the integer that a string begins with; 0 if there is none."""
     found = _INTEGER.match(text)
-    if found is None:
-        return 0
-    value = decimal_value(found[2])
-    return -value if found[1] == "-" else value
+    return (found[1], found[2]) if found else ("", "0")
 
 
 # Python refuses to read and to write numbers of thousands of digits at once.

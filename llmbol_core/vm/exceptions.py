@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.errors import Trap
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.module import Handler
 from llmbol_core.vm.process import CALLER, LEAST_FRAME, MODULE, RETURN_PC, Process, Raised
 
@@ -84,9 +84,11 @@ def find_handler(
 def levels(engine: Interpreter, process: Process) -> Iterator[Level]:
     """Yield the frames of a process from the innermost."""
     level: Level | None = innermost(process)
-    for _ in range(engine.heap.limit // LEAST_FRAME):
+    for number in range(engine.heap.limit // LEAST_FRAME):
         if level is None:
             return
+        if not number % MANY:
+            engine.heap.pause()
         yield level
         level = caller_of(engine, level)
 

@@ -1,10 +1,14 @@
-"""What a program may use of the machine that it runs on, and what it has used."""
+"""What a program may use of the machine that it runs on, what it has used, and how it ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.machine import InfernoVM
 
 _UNITS = {"memory": "bytes", "threads": "processes", "instructions": "instructions"}
 
@@ -29,6 +33,13 @@ class Limits:
             raise UsageError(f"a limit of {self.seconds!r} seconds: expected more than 0")
 
 
+class Outcome(NamedTuple):
+    """How a program ended: exit status, and the value that stack code left, if it is some."""
+
+    status: int
+    value: float | None = None
+
+
 @dataclass(frozen=True)
 class VMStats:
     """What a machine holds and has done."""
@@ -41,3 +52,18 @@ class VMStats:
     memory_used: int
     memory_peak: int
     memory_limit: int
+
+    @classmethod
+    def of(cls, machine: InfernoVM) -> VMStats:
+        """Return what a machine holds and has done."""
+        heap, scheduler = machine.heap, machine.scheduler
+        return cls(
+            modules=len(machine.loader.modules),
+            processes=len(scheduler.processes),
+            processes_started=machine.engine.started,
+            instructions=scheduler.instructions,
+            objects=heap.objects,
+            memory_used=heap.used,
+            memory_peak=heap.peak,
+            memory_limit=heap.limit,
+        )

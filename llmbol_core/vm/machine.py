@@ -10,10 +10,11 @@ Several machines in one program share nothing. A machine is used by one thread a
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from llmbol_core.errors import (
     Deadlock,
@@ -31,7 +32,7 @@ from llmbol_core.vm.errortext import shortened
 from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
-from llmbol_core.vm.limits import Limits, VMStats
+from llmbol_core.vm.limits import Limits, Outcome, VMStats
 from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
@@ -40,6 +41,7 @@ from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.process import FIRST_EXTENT, Process
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
+from llmbol_core.vm.stopped import Stopped
 
 if TYPE_CHECKING:
     from llmbol_core.vm.guessing import Kind
@@ -48,13 +50,6 @@ if TYPE_CHECKING:
 
 QUIET = "fail:"
 """How exceptions begin that end a process without a message."""
-
-
-class Outcome(NamedTuple):
-    """How a program ended: exit status, and the value that stack code left, if it is some."""
-
-    status: int
-    value: float | None = None
 
 
 class InfernoVM:
@@ -87,6 +82,7 @@ class InfernoVM:
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
         self.session, self._is_closed = Session(), False
+        self._stopped = Stopped(self)
         if self.environment.namespace.has_root:
             provide_system_files(self)
 
@@ -209,32 +205,37 @@ class InfernoVM:
 
     def get_stats(self) -> VMStats:
         """Return what the machine holds, which is nothing when it is closed, and has done."""
+        self._settle()
         if self._is_closed:
             with suppress(*ASTRAY):
                 self.heap.make_room()
-        return VMStats(
-            modules=len(self.loader.modules),
-            processes=len(self.scheduler.processes),
-            processes_started=self.engine.started,
-            instructions=self.scheduler.instructions,
-            objects=self.heap.objects,
-            memory_used=self.heap.used,
-            memory_peak=self.heap.peak,
-            memory_limit=self.heap.limit,
-        )
+        return VMStats.of(self)
 
     def close(self) -> None:
         """Let everything go: processes, modules, open files."""
         self._end_all()
+        self._is_closed = True
+        self._stopped.close_files()
+        if not self._stopped:
+            self._release()
+        self.heap.close_handles()
+        self.environment.close()
+
+    def _settle(self) -> None:
+        """Let go of what is left of a program that was stopped."""
+        self._stopped.let_go()
+        if self._is_closed:
+            self._release()
+
+    def _release(self) -> None:
+        """Release what no process holds."""
         # Of a heap that a program has damaged only what the host keeps can be let go.
         with suppress(*ASTRAY):
             for handle in self._handles.values():
                 self.heap.release(handle)
             self.loader.release()
             self.engine.release_constants()
-        self._handles, self._is_closed = {}, True
-        self.heap.close_handles()
-        self.environment.close()
+        self._handles = {}
 
     # Processes
 
@@ -280,13 +281,17 @@ class InfernoVM:
         process.environment.close(message)
 
     def _end_all(self) -> None:
-        for process in list(self.scheduler.processes.values()):
-            self.end(process)
+        """End the processes that are left, or keep them for later if the program was stopped."""
+        is_stopped = isinstance(sys.exc_info()[1], LimitError | KeyboardInterrupt)
+        with self._stopped.quickly(is_stopped):
+            for process in list(self.scheduler.processes.values()):
+                self.end(process)
         self.scheduler.clear()
 
     def _collect(self) -> None:
         """Free what is not needed, because memory is short."""
         self.loader.tidy()
+        self._settle()
         self.engine.collect()
 
     def _report(self, text: str) -> None:
@@ -324,8 +329,8 @@ class InfernoVM:
         name = self.engine.module_of(handle).module.name
         if export.signature not in STACK_CODE_RESULTS:
             raise LinkError(name, "exports neither init nor a main that returns a number")
-        kind = Function((), STACK_CODE_RESULTS[export.signature])
-        return Outcome(0, self._call(handle, export, kind, []))
+        result = Function((), STACK_CODE_RESULTS[export.signature])
+        return Outcome(0, self._call(handle, export, result, []))
 
     def _call(self, handle: int, export: Export, kind: Function, values: Sequence[Any]) -> Any:
         """Call a function of a known type."""
@@ -388,6 +393,7 @@ class InfernoVM:
     def _run_processes(self) -> None:
         """Run until no process is left, within the limits."""
         seconds = self.limits.seconds
+        self._settle()
         until = None if seconds is None else time.monotonic() + seconds
         with Session() as self.session:
             self.scheduler.run(self.limits.instructions, until)

@@ -94,7 +94,7 @@ class Heap(TypedArena):
                 if count == 1:
                     dying.append(child)
             self.discard(ref)
-            if (freed := freed + 1) == MANY and self.bury(dying):
+            if not (freed := freed + 1) % MANY and self.leaves(dying):
                 return
 
     def discard(self, ref: int) -> None:

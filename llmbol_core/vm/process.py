@@ -77,6 +77,11 @@ class Stack:
         self.top = self.limit = self.base = 0
         self._begin(first_extent(extent))
 
+    @property
+    def pieces(self) -> int:
+        """How many pieces there are."""
+        return len(self._extents)
+
     def push(self, number: int) -> int:
         """Make a frame of a type and return its address; its pointers are nil."""
         heap = self._heap

@@ -177,6 +177,12 @@ class Scheduler:
         Raises LimitError and Deadlock.
         """
         self.until = until
+        try:
+            self._run(most, until)
+        finally:
+            self.until = None
+
+    def _run(self, most: int | None, until: float | None) -> None:
         while self.processes:
             self._poll(until)
             if not self._ready:

@@ -16,11 +16,16 @@ from llmbol_core.vm.jit.communication import (
     send,
     withdraw_offers,
 )
+from llmbol_core.vm.jit.pacing import charge, goes_on, look
 from llmbol_core.vm.jit.runtime import Machine, State, Wait
 from llmbol_core.vm.jit.source import W, Word, below, host, machine, narrow, native, state
 from llmbol_core.vm.objects import ARRAY
 
 _WORD = 8
+_SOME = 1 << 12
+"""Channels between two looks at whether the program is to be stopped."""
+_OFFER = 128
+"""Bytes that could be copied while one of them is looked at."""
 
 
 @native
@@ -65,6 +70,11 @@ def visit(table: Word, result: Word, chosen: Word) -> Word:
                         place = position if is_array else -1
                         return complete(one, direction, address, index, result, place)
             position += 1
+            if (position & _SOME - 1) == 0:
+                charge(_SOME * _OFFER)
+                if not goes_on():
+                    return -1
+        charge(_OFFER * (position & _SOME - 1))
         index += 1
     return able
 
@@ -85,6 +95,7 @@ def serves_itself(table: Word) -> Word:
     """Whether a channel stands in a table for both directions, which Python looks into."""
     sends, count, index = W[table], W[table] + W[table + 4], 0
     while index < sends:
+        charge((count - sends) << 4)
         channel = W[table + ALT_ENTRY * (index + 1)]
         other = sends
         while other < count:
@@ -116,6 +127,12 @@ def offer_all(table: Word, result: Word) -> Word:
                     withdraw_offers(own_record())
                     return 0
             position += 1
+            if (position & _SOME - 1) == 0:
+                charge(_SOME * _OFFER)
+                if not goes_on():
+                    withdraw_offers(own_record())
+                    return 0
+        charge(_OFFER * (position & _SOME - 1))
         index += 1
     return 1
 
@@ -125,6 +142,8 @@ def alternative(table: Word, result: Word, waits: Word) -> Word:
     """Communicate over one of the channels of a table, if that can be done now."""
     sends, receives = W[table], W[table + 4]
     if below(MOST_ENTRIES, sends) or below(MOST_ENTRIES, receives) or serves_itself(table):
+        return PYTHON
+    if machine[Machine.FUEL] <= 0 and not look():
         return PYTHON
     able = visit(table, result, 0)
     if able < 0:

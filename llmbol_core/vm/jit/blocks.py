@@ -22,22 +22,11 @@ from llmbol_core.vm.arena import (
     SMALL,
     WORK,
 )
+from llmbol_core.vm.jit.pacing import charge, owe, spend
 from llmbol_core.vm.jit.runtime import BIN_COUNT, BINS, HUGE, SPARES, Machine
 from llmbol_core.vm.jit.source import W, Word, below, inlined, machine, narrow, native, wide
 
-_LITTLE = 4096
-"""Bytes that are worked on so quickly that nobody counts them."""
 _CHUNK = 1 << 16
-
-
-@inlined
-def spend(size: Word) -> Word:
-    """Count bytes that an instruction works on; false if it is time for Python to look around."""
-    if not below(_LITTLE, size):
-        return 1
-    left = machine[Machine.FUEL] - wide(size)
-    machine[Machine.FUEL] = left
-    return 1 if left > 0 else 0
 
 
 @inlined
@@ -76,6 +65,7 @@ def keep_huge(ref: Word) -> None:
     before = narrow(machine[Machine.SPARE + turn])
     machine[Machine.SPARE + turn] = wide(ref)
     if before:
+        owe()
         W[before] = narrow(machine[Machine.FREED])
         machine[Machine.FREED] = wide(before)
 
@@ -152,6 +142,7 @@ def open_chunk(total: Word) -> Word:
     chunk = cut_reserve(_CHUNK)
     if chunk == NIL:
         return NIL
+    charge(_CHUNK)
     if left > 0 and not below(SMALL, left):
         ref = start + HEADER
         W[ref + KIND], W[ref + SIZE] = FREE, left
@@ -166,5 +157,6 @@ def open_chunk(total: Word) -> Word:
 @native
 def leave(ref: Word) -> None:
     """Let Python release an object of which it keeps something."""
+    owe()
     W[ref + COUNT] = narrow(machine[Machine.RELEASED])
     machine[Machine.RELEASED] = wide(ref)

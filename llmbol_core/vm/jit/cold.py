@@ -26,7 +26,7 @@ from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarded import GUARDED
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.library import shared_names
-from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, with_helpers
+from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, load_runtime, with_helpers
 from llmbol_core.vm.jit.operands import Array, Place, array_at
 from llmbol_core.vm.jit.runtime import State, tag
 
@@ -245,6 +245,7 @@ def handler_names() -> list[str]:
     Decoded instructions lead to the first ones, links to the next, and regions call the last ones.
     """
     load_hosted()
+    load_runtime()
     own = [*_SPECIAL, *(op.mnemonic for op in handled()), *sorted(HOSTED)]
     return own + [SHARED + name for name in shared_names()]
 
@@ -255,6 +256,7 @@ def interpreter_text() -> str:
     Its functions are ``run`` and ``handlers``, which stores the addresses of ``handler_names``.
     """
     load_hosted()
+    load_runtime()
     parts = [DISPATCH, GUARDED, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]

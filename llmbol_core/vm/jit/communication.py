@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.channels import FREE, RECEIVERS, SENDERS, Field
+from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import Machine, State, Wait
 from llmbol_core.vm.jit.source import (
     Big,
@@ -36,6 +37,8 @@ MUST_WAIT, DONE, PYTHON = 0, 1, 2
 
 _ROW = 8 * len(Field)
 _WORD = 8
+_OFFER = 128
+"""Bytes that could be copied while an offer is taken back."""
 
 
 # The table of offers
@@ -140,6 +143,7 @@ def withdraw_offers(record: Big) -> None:
     while row:
         following = narrow(host[offer_at(row) + _WORD * Field.SIBLING])
         remove_offer(row)
+        charge(_OFFER)
         row = following
 
 

@@ -21,8 +21,6 @@ from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 HEAD = "ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q"
 """Arena, record, instruction, frame, module data, and how many instructions may still run."""
-SLICE = 1 << 15
-"""Instructions that a process may run before the next one's turn."""
 
 DISPATCH = f"""
 ; Where an operand lies, or null if that is behind nil.
@@ -100,8 +98,8 @@ define internal fastcc i64 @undecoded({HEAD}) noinline {{
 define internal fastcc i64 @resume({HEAD}) noinline {{
  %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
  %left = load i64, ptr %lp
- %spent = icmp slt i64 %left, 1
- br i1 %spent, label %stop, label %look
+ %none = icmp slt i64 %left, 1
+ br i1 %none, label %stop, label %look
 stop:
  ret i64 {Reason.SPENT:d}
 look:
@@ -112,7 +110,9 @@ look:
 raise:
  ret i64 {Reason.PYTHON:d}
 go:
- %given = call i64 @llvm.smin.i64(i64 %left, i64 {SLICE})
+ %sp = call ptr @machine(ptr %s, i64 {Machine.SLICE:d})
+ %slice = load i64, ptr %sp
+ %given = call i64 @llvm.smin.i64(i64 %left, i64 %slice)
  %gp = call ptr @machine(ptr %s, i64 {Machine.GIVEN:d})
  store i64 %given, ptr %gp
  %r = musttail call fastcc i64 @continue(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %given)
@@ -147,8 +147,12 @@ go:
  ret i64 %r
 }}
 
-; Let the next process have its turn; the state of this one is saved.
+; Let the next process have its turn, if there is time; the state of this one is saved.
 define internal fastcc i64 @switch({HEAD}) noinline {{
+ %time = call i32 @switches(ptr %m, ptr %s)
+ %late = icmp eq i32 %time, 0
+ br i1 %late, label %idle, label %take
+take:
  %record = call i64 @next_ready(ptr %m, ptr %s)
  %none = icmp eq i64 %record, 0
  br i1 %none, label %idle, label %go
@@ -166,10 +170,9 @@ define internal fastcc i64 @slice_over({HEAD}) noinline {{
  %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
  %left = load i64, ptr %lp
  %none = icmp slt i64 %left, 1
- %fp = call ptr @machine(ptr %s, i64 {Machine.FUEL:d})
- %fuel = load i64, ptr %fp
- %burnt = icmp slt i64 %fuel, 1
- %spent = or i1 %none, %burnt
+ %time = call i32 @ends_slice(ptr %m, ptr %s)
+ %late = icmp eq i32 %time, 0
+ %spent = or i1 %none, %late
  br i1 %spent, label %stop, label %look
 stop:
  ret i64 {Reason.SPENT:d}
@@ -338,7 +341,13 @@ define i32 @survey(ptr %m, ptr %s, i32 %what) {{
  switch i32 %what, label %cycles [i32 {Survey.FREE:d}, label %free
   i32 {Survey.DYING:d}, label %dying i32 {Survey.FRAMES:d}, label %frames
   i32 {Survey.CALLED_FRAMES:d}, label %frames i32 {Survey.HANDLED:d}, label %handled
-  i32 {Survey.FOREIGN:d}, label %foreign]
+  i32 {Survey.FOREIGN:d}, label %foreign i32 {Survey.PENDING:d}, label %pending]
+pending:
+ %pp = call ptr @machine(ptr %s, i64 {Machine.PENDING:d})
+ %oldest = load i32, ptr %pp
+ store i64 0, ptr %pp
+ call void @bury(ptr %m, ptr %s, i32 %oldest)
+ ret i32 0
 handled:
  %is_there = call i32 @find_handled(ptr %m, ptr %s)
  ret i32 %is_there
@@ -352,8 +361,8 @@ frames:
  %end = load i32, ptr %ep
  %left = icmp eq i32 %what, {Survey.FRAMES:d}
  %are_left = zext i1 %left to i32
- call void @release_frames(ptr %m, ptr %s, i32 %start, i32 %end, i32 %are_left)
- ret i32 0
+ %done = call i32 @release_frames(ptr %m, ptr %s, i32 %start, i32 %end, i32 %are_left)
+ ret i32 %done
 free:
  %found = call i32 @list_free(ptr %m, ptr %s)
  ret i32 %found

@@ -24,6 +24,7 @@ from llmbol_core.vm import handlers_control, traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
+from llmbol_core.vm.jit import stretches
 from llmbol_core.vm.jit.guarding import type_maps
 from llmbol_core.vm.jit.population import Population
 from llmbol_core.vm.jit.records import NativeProcess
@@ -44,7 +45,6 @@ from llmbol_core.vm.jit.startup import (
     NativeInterpreter,
     may_run_long,
 )
-from llmbol_core.vm.jit.stretches import Stretches
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.objects import LINKS
@@ -57,11 +57,6 @@ if TYPE_CHECKING:
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
 
-FUEL = 1 << 26
-"""Bytes that long instructions work on before others than processes have their turn."""
-_PLENTY = 1 << 40
-PATIENCE = 512
-"""Instructions that Python runs before they do."""
 HOT = 2000
 """How often an instruction runs in the native interpreter before its function is compiled."""
 _DEPTH = 16
@@ -70,8 +65,9 @@ _DEPTH = 16
 # What each call of the host needs: to look a member of an enumeration up takes longer.
 _LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
 _RELEASED, _FREED, _OUTPUT_COUNT = Machine.RELEASED, Machine.FREED, Machine.OUTPUT_COUNT
+_SIGNALS, _PENDING = Machine.SIGNALS, Machine.PENDING
 _HOST_FRAME, _HOST_FUNCTION = Machine.HOST_FRAME, Machine.HOST_FUNCTION
-_HOST, _PYTHON = Reason.HOST, Reason.PYTHON
+_HOST, _PYTHON, _PREPARING = Reason.HOST, Reason.PYTHON, (Reason.DECODE, Reason.HOT)
 _OLDEST, _ENDED, _PROCESSES = Machine.OLDEST, Machine.ENDED, Machine.PROCESSES
 _AGAIN, _NEXT, _CALLED = How.AGAIN, How.NEXT, How.CALLED
 
@@ -95,7 +91,8 @@ class JitEngine(Population):
         self._idle_address = self._idle.buffer_info()[0]
         self._run: Callable[[int | None, int, int], int]
         self._words[Machine.END] = len(self.heap.bytes)
-        self._stretches = Stretches()
+        self._signals = 0
+        """What native code asks for signals: nothing while it shares Python's lock."""
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
         self._unloaded: list[LoadedModule] = []
@@ -153,7 +150,9 @@ class JitEngine(Population):
         """Run processes, while another thread may compile; tell where the time was spent."""
         self.compiler.poll()
         assert self._native is not None
-        self._run = self._native.share if self.compiler.is_busy else self._native.run
+        is_alone = not self.compiler.is_busy
+        self._run = self._native.run if is_alone else self._native.share
+        self._signals = stretches.SIGNALS if is_alone else 0
         if not self.compiler.watches:
             return self._run_natively(process, total)
         began = time.perf_counter()
@@ -166,30 +165,32 @@ class JitEngine(Population):
     def _run_natively(self, process: Process, total: int) -> tuple[int, bool]:
         self.process = process
         self._words[_CURRENT] = process.address
-        how, patience = _AGAIN, PATIENCE
-        words, scheduler = self._words, self.scheduler
+        how, words = _AGAIN, self._words
+        until = self._ends_at()
         while True:
             reason = self._enter(how)
             if reason == _HOST:
                 how = self._call(self.process)
                 words[_LEFT] -= 1
-                if scheduler.until is not None and scheduler.is_late:
-                    words[_FUEL] = 0
             elif reason in (Reason.SPENT, Reason.IDLE):
                 return total - words[_LEFT], reason == Reason.SPENT
             elif reason == _PYTHON and words[_FUEL] <= 0:
-                if words[_LEFT] < total:
-                    return total - words[_LEFT], True
-                # One instruction that needs more than anything is given at once.
-                total = words[_LEFT] = 1
-                words[_FUEL], how = _PLENTY, _AGAIN
+                return total - words[_LEFT], True
             else:
                 how = _AGAIN if self._help(reason) else _NEXT
-            patience -= 1
-            if not patience or words[_LEFT] <= 0 or words[_FUEL] <= 0:
+            is_over = time.monotonic() >= until
+            if is_over and reason in _PREPARING and not self.scheduler.is_late:
+                # The process has its turn still to come.
+                continue
+            if is_over or words[_LEFT] <= 0:
                 if how == _CALLED:
                     self.process.stack.pop_releasing(words[_HOST_FRAME])
                 return total - words[_LEFT], how != _NEXT
+
+    def _ends_at(self) -> float:
+        """Return the moment of ``time.monotonic`` at which the stretch that begins now ends."""
+        ends, until = time.monotonic() + stretches.SECONDS, self.scheduler.until
+        return ends if until is None else min(ends, until)
 
     def _help(self, reason: int) -> bool:
         """Do what native code cannot; return whether the process goes on."""
@@ -235,8 +236,11 @@ class JitEngine(Population):
     def _stretch(self) -> int:
         """Set how many instructions may run now, and return it."""
         words = self._words
-        total, is_exact = self._stretches.next(self.scheduler.left, words[_LEFT] <= 0)
-        words[Machine.LEFT], words[Machine.FUEL], words[Machine.EXACT] = total, FUEL, is_exact
+        total, is_exact = stretches.allowed(self.scheduler.left)
+        words[Machine.LEFT], words[Machine.EXACT] = total, is_exact
+        if words[_PENDING]:
+            self._upkeep.bury_pending()
+        stretches.begin(words, self.scheduler.until)
         return total
 
     def _start(self, process: Process) -> bool:
@@ -249,7 +253,7 @@ class JitEngine(Population):
         self._native = STARTUP.get(ran, self.scheduler.until)
         if self._native is None:
             return False
-        self._run = self._native.run
+        self._run, self._signals = self._native.run, stretches.SIGNALS
         self._upkeep.keeps = True
         self._shared = self._native.shared.buffer_info()[0]
         self._lend()
@@ -271,10 +275,12 @@ class JitEngine(Population):
             words[Machine.OFFERS], words[Machine.OFFER_COUNT] = offers.place
             self._offered = len(offers.words)
         record = self._idle_address if how == _NEXT else words[_CURRENT]
-        words[_PROCESSES] = len(self.scheduler.processes)
-        reason = self._run(self._base, record, how)
-        if words[_OLDEST] or words[_ENDED]:
-            self._notice()
+        words[_PROCESSES], words[_SIGNALS] = len(self.scheduler.processes), self._signals
+        try:
+            reason = self._run(self._base, record, how)
+        finally:
+            if words[_OLDEST] or words[_ENDED]:
+                self._notice()
         current = words[_CURRENT]
         if current:
             self.process = self._known[current]
@@ -295,6 +301,10 @@ class JitEngine(Population):
             return -1
         if len(self.heap.types) != self._mapped:
             self._map_types()
+        self._words[_SIGNALS] = stretches.SIGNALS
+        stretches.begin(self._words, self.scheduler.until)
+        if self.heap.hurries:
+            self._words[_FUEL] = 0
         return self._native.survey(self._base, self._idle_address, what)
 
     # What native code knows of modules, types and links
@@ -330,8 +340,6 @@ class JitEngine(Population):
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
         if not self.compiler.hot(native, pc, frame, self.scheduler.instructions):
             native.decoded.unwatch(pc)
-        if self.scheduler.is_late:
-            self._words[_FUEL] = 0
 
     def _map_types(self) -> None:
         """Tell native code the sizes and pointers of all types of the heap."""

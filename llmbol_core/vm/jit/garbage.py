@@ -3,12 +3,14 @@
 What counts say of references from outside of objects lies in a table with a word for each 16 bytes
 of the arena, which the engine lends; so does the stack of objects that are still to be looked at.
 Until it is sure of all objects nothing is changed, so that a damaged heap can be left to Python.
+Whenever the program is to be stopped meanwhile it gives up: then too all counts are right.
 """
 
 from __future__ import annotations
 
 from llmbol_core.vm.arena import COUNT, FREE, FREE_LISTS, HEADER, HEAP, KIND, NIL, SIZE, SMALL, WORK
 from llmbol_core.vm.jit.blocks import free_large
+from llmbol_core.vm.jit.pacing import goes_on
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     W,
@@ -33,8 +35,10 @@ from llmbol_core.vm.objects import (
     STACK,
 )
 
-_SUBTRACT, _MARK, _RELEASE = 0, 1, 2
-"""What is done with each child of an object."""
+_SUBTRACT, _MARK, _CLEAR = 0, 1, 2
+"""What is done with each child of an object; nothing refers to it any more when it is cleared."""
+_MANY = 1 << 12
+"""Objects, or values of an array, between two looks at whether the program is to be stopped."""
 _LIVES = 1 << 30
 
 
@@ -60,26 +64,31 @@ def push(ref: Word) -> None:
 
 
 @native
-def touch(child: Word, action: Word) -> Word:
-    """Do something with one child; false if it lies outside of the heap."""
+def touch(slot: Word, action: Word) -> Word:
+    """Do something with the child in a slot; false if it lies outside of the heap."""
+    child = W[slot]
     if child == NIL:
         return 1
     if below(child, HEAP + HEADER) or not is_inside(child, 4):
         return 0
-    known = outside(child)
     if action == _SUBTRACT:
-        note(child, known - 1)
+        note(child, outside(child) - 1)
     elif action == _MARK:
-        if known != _LIVES:
+        if outside(child) != _LIVES:
             push(child)
-    elif known == _LIVES:
-        W[child + COUNT] = W[child + COUNT] - 1
+    else:
+        W[slot] = NIL
+        if W[child + COUNT] != 0:
+            W[child + COUNT] = W[child + COUNT] - 1
     return 1
 
 
 @native
 def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
-    """Do something with the children in a row of values; false if the heap is damaged."""
+    """Do something with the children in a row of values; false if the heap is damaged.
+
+    False, too, if the program is to be stopped.
+    """
     pointers, size = pointer_count(number), type_size(number)
     if pointers == 0 or length == 0:
         return 1
@@ -90,10 +99,12 @@ def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
     while length > 0:
         i = 0
         while i < pointers:
-            if not touch(W[where + pointer_offset(number, i)], action):
+            if not touch(where + pointer_offset(number, i), action):
                 return 0
             i += 1
         where, length = where + size, length - 1
+        if (length & _MANY - 1) == 0 and length and not goes_on():
+            return 0
     return 1
 
 
@@ -123,17 +134,18 @@ def touch_children(ref: Word, action: Word) -> Word:
     if kind > STACK:
         return touch_values(ref, kind, 1, action)
     if kind == LIST:
-        if not touch(W[ref], action):
+        if not touch(ref, action):
             return 0
         return touch_values(ref + LIST_HEADER, W[ref + 4], 1, action)
     if kind == ARRAY:
         if W[ref + 8] != NIL:
-            return touch(W[ref + 8], action)
+            W[ref] = 0 if action == _CLEAR else W[ref]
+            return touch(ref + 8, action)
         return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
     if kind == CHANNEL:
         return touch_buffered(ref, action)
     if kind == MODULE:
-        return touch(W[ref], action)
+        return touch(ref, action)
     return 1
 
 
@@ -148,18 +160,26 @@ def following(ref: Word) -> Word:
 def count_outside() -> Word:
     """Note of every object how often it is referred to from elsewhere; false if damaged."""
     end = machine[Machine.END]
-    ref = HEAP + HEADER
+    ref, left = HEAP + HEADER, _MANY
     while wide(ref) < end:
         if W[ref + KIND] != FREE:
             note(ref, W[ref + COUNT])
-        ref = following(ref)
+        ref, left = following(ref), left - 1
         if ref == 0:
             return 0
+        if left == 0:
+            left = _MANY
+            if not goes_on():
+                return 0
     ref = HEAP + HEADER
     while wide(ref) < end:
         if W[ref + KIND] != FREE and not touch_children(ref, _SUBTRACT):
             return 0
-        ref = following(ref)
+        ref, left = following(ref), left - 1
+        if left <= 0:
+            left = _MANY
+            if not goes_on():
+                return 0
     return 1
 
 
@@ -167,17 +187,35 @@ def count_outside() -> Word:
 def mark_living() -> Word:
     """Mark what is referred to from elsewhere, and all that it leads to; false if damaged."""
     end = machine[Machine.END]
-    ref = HEAP + HEADER
+    ref, left = HEAP + HEADER, _MANY
     machine[Machine.DEPTH] = 0
     while wide(ref) < end:
         if W[ref + KIND] != FREE and outside(ref) > 0 and outside(ref) != _LIVES:
             push(ref)
-            while machine[Machine.DEPTH] > 0:
-                depth = machine[Machine.DEPTH] - 1
-                machine[Machine.DEPTH] = depth
-                if not touch_children(host_word[machine[Machine.STACK] + depth * 4], _MARK):
-                    return 0
-        ref = following(ref)
+            if not mark_pushed():
+                return 0
+        ref, left = following(ref), left - 1
+        if left == 0:
+            left = _MANY
+            if not goes_on():
+                return 0
+    return 1
+
+
+@native
+def mark_pushed() -> Word:
+    """Mark what the objects on the stack lead to; false if damaged."""
+    left = _MANY
+    while machine[Machine.DEPTH] > 0:
+        depth = machine[Machine.DEPTH] - 1
+        machine[Machine.DEPTH] = depth
+        if not touch_children(host_word[machine[Machine.STACK] + depth * 4], _MARK):
+            return 0
+        left -= 1
+        if left == 0:
+            left = _MANY
+            if not goes_on():
+                return 0
     return 1
 
 
@@ -205,40 +243,59 @@ def discard(ref: Word) -> None:
 
 
 @native
-def sweep() -> Word:
-    """Free all objects that do not live, and return how many there were."""
+def clear_dead() -> Word:
+    """Let no object refer to others that does not live; false if that was not done to the end."""
     end = machine[Machine.END]
-    ref, found = HEAP + HEADER, 0
+    ref, left = HEAP + HEADER, _MANY
     while wide(ref) < end:
-        if W[ref + KIND] != FREE and outside(ref) != _LIVES:
-            touch_children(ref, _RELEASE)
-        ref = following(ref)
-    ref = HEAP + HEADER
+        is_dead = 1 if W[ref + KIND] != FREE and outside(ref) != _LIVES else 0
+        if is_dead and not touch_children(ref, _CLEAR):
+            return 0
+        ref, left = following(ref), left - 1
+        if left <= 0:
+            left = _MANY
+            if not goes_on():
+                return 0
+    return 1
+
+
+@native
+def discard_dead() -> Word:
+    """Free the objects that do not live and refer to nothing; return how many there were."""
+    end = machine[Machine.END]
+    ref, found, left = HEAP + HEADER, 0, _MANY
     while wide(ref) < end:
         behind = following(ref)
         if W[ref + KIND] != FREE and outside(ref) != _LIVES:
             discard(ref)
             found += 1
-        ref = behind
+        ref, left = behind, left - 1
+        if left <= 0:
+            left = _MANY
+            if not goes_on():
+                return found
     return found
 
 
 @native
 def collect() -> Word:
-    """Free all objects that only cycles keep; return how many, or -1 if the heap is damaged."""
-    if not count_outside() or not mark_living():
+    """Free all objects that only cycles keep; return how many.
+
+    -1 if the heap is damaged, or the program is to be stopped.
+    """
+    if not count_outside() or not mark_living() or not clear_dead():
         return -1
-    return sweep()
+    return discard_dead()
 
 
 @native
 def list_free() -> Word:
     """List where free blocks lie side by side, by start and size in the table; return how many.
 
-    -1 if the heap is damaged.
+    -1 if the heap is damaged, or the program is to be stopped.
     """
     end = machine[Machine.END]
-    ref, found, start = HEAP + HEADER, 0, 0
+    ref, found, start, left = HEAP + HEADER, 0, 0, _MANY
     while wide(ref) < end + HEADER:
         is_free = 1 if W[ref + KIND] == FREE else 0
         if is_free and start == 0:
@@ -246,9 +303,13 @@ def list_free() -> Word:
         if start != 0 and not is_free:
             list_run(found, start, ref - HEADER)
             found, start = found + 1, 0
-        ref = following(ref)
+        ref, left = following(ref), left - 1
         if ref == 0:
             return -1
+        if left == 0:
+            left = _MANY
+            if not goes_on():
+                return -1
     if start != 0:
         list_run(found, start, ref - HEADER)
         found += 1

@@ -8,15 +8,13 @@ blocks to the engine.
 
 from __future__ import annotations
 
-from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, NIL, SMALL
+from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, SMALL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
+from llmbol_core.vm.jit.pacing import SOME
 from llmbol_core.vm.jit.runtime import Machine, State, tag
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 
 _COUNT = tag("count")
-LARGEST = 1 << 31
-"""The most bytes that machine code asks for at once."""
-
 HELPERS = f"""
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare i32 @llvm.abs.i32(i32, i1)
@@ -165,9 +163,16 @@ define internal void @last(ptr %m, ptr %s, i32 %ref) noinline {{
 ; Free the objects of a list that is threaded through their counts, and what only they keep.
 define internal void @bury(ptr %m, ptr %s, i32 %first) noinline {{
 start:
- br label %next
+ %fp = call ptr @machine(ptr %s, i64 {Machine.FUEL:d})
+ %fuel = load i64, ptr %fp
+ %tired = icmp slt i64 %fuel, 1
+ br i1 %tired, label %later, label %next
+later:
+ call void @bury_later(ptr %m, ptr %s, i32 %first)
+ ret void
 next:
- %r = phi i32 [%first, %start], [%rest, %freed], [%other, %hosted]
+ %r = phi i32 [%first, %start], [%rest, %others], [%rest, %look], [%other, %hosted]
+ %dead = phi i32 [0, %start], [%dead1, %others], [%dead1, %look], [%dead, %hosted]
  %other = call i32 @word(ptr %m, i32 %r, i64 -16)
  %kind = call i32 @word(ptr %m, i32 %r, i64 -12)
  %work = call i32 @word(ptr %m, i32 %r, i64 -4)
@@ -229,9 +234,9 @@ values:
  %none = icmp eq i32 %n, 0
  br i1 %none, label %free, label %value
 value:
- %where = phi i32 [%where0, %values], [%where1, %valued]
- %count = phi i32 [%count0, %values], [%count1, %valued]
- %dying1 = phi i32 [%dying0, %values], [%dying3, %valued]
+ %where = phi i32 [%where0, %values], [%where1, %some], [%where1, %paused]
+ %count = phi i32 [%count0, %values], [%count1, %some], [%count1, %paused]
+ %dying1 = phi i32 [%dying0, %values], [%dying3, %some], [%dying3, %paused]
  br label %pointer
 pointer:
  %i = phi i32 [0, %value], [%i1, %pointer]
@@ -250,7 +255,15 @@ valued:
  %where1 = add i32 %where, %size
  %count1 = sub i32 %count, 1
  %again = icmp ne i32 %count1, 0
- br i1 %again, label %value, label %free
+ br i1 %again, label %some, label %free
+some:
+ %part = and i32 %count1, {SOME - 1}
+ %whole1 = icmp eq i32 %part, 0
+ br i1 %whole1, label %paused, label %value
+paused:
+ %halts = call i32 @leaves_array(ptr %m, ptr %s, i32 %r, i32 %where1, i32 %count1, i32 %dying3)
+ %halted = icmp ne i32 %halts, 0
+ br i1 %halted, label %out, label %value
 free:
  %rest = phi i32 [%other, %kinds], [%other, %channel],
   [%withowner, %slice], [%other, %whole], [%dying0, %values],
@@ -258,8 +271,27 @@ free:
  call void @free(ptr %m, ptr %s, i32 %r)
  br label %freed
 freed:
+ %dead1 = add i32 %dead, 1
+ %full = and i32 %dead1, {SOME - 1}
+ %enough = icmp eq i32 %full, 0
  %end = icmp eq i32 %rest, 0
- br i1 %end, label %out, label %next
+ br i1 %end, label %gone, label %others
+others:
+ br i1 %enough, label %look, label %next
+look:
+ %leaves = call i32 @leaves(ptr %m, ptr %s, i32 %rest)
+ %left = icmp ne i32 %leaves, 0
+ br i1 %left, label %out, label %next
+gone:
+ %several = icmp ugt i32 %dead1, 1
+ br i1 %several, label %charge, label %out
+charge:
+ %cost = shl i32 %full, 8
+ %costz = zext i32 %cost to i64
+ %now = load i64, ptr %fp
+ %rest1 = sub i64 %now, %costz
+ store i64 %rest1, ptr %fp
+ br label %out
 out:
  ret void
 }}
@@ -331,67 +363,5 @@ out:
 define internal void @keep(ptr %m, ptr %s, i32 %r) alwaysinline {{
  call void @retain(ptr %m, i32 %r)
  ret void
-}}
-
-; An array; nil if memory is short.
-define internal i32 @new_array(ptr %m, ptr %s, i32 %length, i32 %type) noinline {{
- %map = call ptr @map(ptr %s, i32 %type)
- %size = load i32, ptr %map
- %np = getelementptr i32, ptr %map, i64 1
- %n = load i32, ptr %np
- %sizez = zext i32 %size to i64
- %lengthz = zext i32 %length to i64
- %bytes = mul i64 %sizez, %lengthz
- %large = icmp ugt i64 %bytes, {LARGEST}
- br i1 %large, label %fail, label %fits
-fits:
- %b = trunc i64 %bytes to i32
- %b1 = add i32 %b, {2 * HEADER + 15}
- %total = and i32 %b1, -16
- %ref = call i32 @new_block(ptr %m, ptr %s, i32 %total, i32 {ARRAY})
- %failed = icmp eq i32 %ref, -1
- br i1 %failed, label %fail, label %made
-made:
- %first = add i32 %ref, {HEADER}
- %content = call ptr @at(ptr %m, i32 %first)
- %isword = icmp eq i32 %size, 4
- %isone = icmp eq i32 %n, 1
- %refs = and i1 %isword, %isone
- %fill = sext i1 %refs to i8
- call void @llvm.memset.p0.i64(ptr align 16 %content, i8 %fill, i64 %bytes, i1 false)
- call void @put(ptr %m, i32 %ref, i64 0, i32 %length)
- call void @put(ptr %m, i32 %ref, i64 4, i32 %type)
- call void @put(ptr %m, i32 %ref, i64 8, i32 -1)
- %data = add i32 %ref, {HEADER}
- call void @put(ptr %m, i32 %ref, i64 12, i32 %data)
- %plain = icmp eq i32 %n, 0
- %empty = icmp eq i32 %length, 0
- %done0 = or i1 %plain, %empty
- %done = or i1 %done0, %refs
- br i1 %done, label %out, label %element
-element:
- %e = phi i32 [0, %made], [%e1, %filled]
- %where = phi i32 [%data, %made], [%where1, %filled]
- br label %pointer
-pointer:
- %i = phi i32 [0, %element], [%i1, %pointer]
- %iz = zext i32 %i to i64
- %op = getelementptr i32, ptr %np, i64 1
- %oq = getelementptr i32, ptr %op, i64 %iz
- %off = load i32, ptr %oq
- %slot = add i32 %where, %off
- call void @put(ptr %m, i32 %slot, i64 0, i32 -1)
- %i1 = add i32 %i, 1
- %more = icmp ult i32 %i1, %n
- br i1 %more, label %pointer, label %filled
-filled:
- %e1 = add i32 %e, 1
- %where1 = add i32 %where, %size
- %again = icmp ult i32 %e1, %length
- br i1 %again, label %element, label %out
-out:
- ret i32 %ref
-fail:
- ret i32 {NIL - (1 << 32)}
 }}
 """

@@ -14,6 +14,7 @@ from typing import Any
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import RESULT
+from llmbol_core.vm.jit.pacing import spend
 from llmbol_core.vm.jit.runtime import EXTENT_ROWS, LINK_HOSTED, State
 from llmbol_core.vm.jit.source import (
     Big,
@@ -33,6 +34,8 @@ _IN = ("hostmath", "hostelementary", "hosttext", "hostprint")
 
 HOSTED: dict[str, str] = {}
 """The names of functions in LLVM's language by the names that modules know."""
+_CALL = 1 << 11
+"""Bytes that could be copied during a call that does little."""
 TEXTS: list[str] = []
 """What stands in LLVM's language already."""
 
@@ -65,6 +68,8 @@ def call_hosted(link: Big, frame: Word) -> Word:
     """Call what a link leads to, if there is machine code for it; 0 if Python must call it."""
     function = host[link + 8 * LINK_HOSTED]
     if function == 0 or state[State.EXTENT_COUNT] > EXTENT_ROWS:
+        return 0
+    if not spend(_CALL):
         return 0
     became = invoke(function, frame)
     return became if became and pop_frame(frame) else 0

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import ARGUMENTS
-from llmbol_core.vm.jit.blocks import spend
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, hosted, result_at
+from llmbol_core.vm.jit.pacing import goes_on, spend
 from llmbol_core.vm.jit.realbits import sqrt
 from llmbol_core.vm.jit.reals import as_real
 from llmbol_core.vm.jit.source import (
@@ -37,6 +37,8 @@ _INFINITE = 0x7FF
 _FRACTION = 52
 _MOST, _LEAST = (1 << 31) - 1, -(1 << 31)
 _WHOLE = 2147483647.0
+_MANY = 1 << 16
+"""Items between two looks at whether the program is to be stopped."""
 
 
 def _text(name: str, count: int) -> str:
@@ -197,6 +199,12 @@ def reals(ref: Word) -> Word:
     return W[ref]
 
 
+@inlined
+def goes_on_at(i: Word) -> Word:
+    """Whether the program is not to be stopped, which is asked at some indices."""
+    return 1 if (i & _MANY - 1) != _MANY - 1 or goes_on() else 0
+
+
 @hosted("Math.dot")
 def math_dot(frame: Word) -> Word:
     """Return the scalar product."""
@@ -208,7 +216,7 @@ def math_dot(frame: Word) -> Word:
     x, y = W[x + 12], W[y + 12]
     while i < count:
         total = total + F[x + _REAL * i] * F[y + _REAL * i]
-        i += 1
+        i = i + 1 if goes_on_at(i) else count
     return give_real(frame, total)
 
 
@@ -218,7 +226,7 @@ def sum_of_squares(x: Word, count: Word) -> Real:
     i, total = 0, 0.0
     while i < count:
         total = total + F[x + _REAL * i] * F[x + _REAL * i]
-        i += 1
+        i = i + 1 if goes_on_at(i) else count
     return total
 
 
@@ -234,7 +242,7 @@ def math_norm1(frame: Word) -> Word:
     while i < count:
         item = F[x + _REAL * i]
         total = total + (-item if item < 0.0 else item)
-        i += 1
+        i = i + 1 if goes_on_at(i) else count
     return give_real(frame, total)
 
 
@@ -263,5 +271,5 @@ def math_iamax(frame: Word) -> Word:
         item = -item if item < 0.0 else item
         if item > largest:
             best, largest = i, item
-        i += 1
+        i = i + 1 if goes_on_at(i) else count
     return give_number(frame, best)

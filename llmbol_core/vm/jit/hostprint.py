@@ -11,6 +11,7 @@ from llmbol_core.vm.environment import OUTPUTS
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.hostformat import formatted, least
+from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, YIELDS, Machine, State
 from llmbol_core.vm.jit.source import (
     B,
@@ -35,6 +36,8 @@ from llmbol_core.vm.jit.values import is_inside, is_kind, release, type_size
 from llmbol_core.vm.objects import ARRAY, STACK
 
 _UNKNOWN = -1
+_COST = 64
+"""Bytes that could be copied while a character is put to others, and written."""
 
 
 # What becomes of it
@@ -64,12 +67,19 @@ def text_made() -> Word:
     return ref
 
 
+@inlined
+def charge_text() -> None:
+    """Charge what it took to put text together."""
+    charge(narrow(machine[Machine.TEXT_COUNT]) * _COST)
+
+
 @hosted("Sys.sprint")
 def sys_sprint(frame: Word) -> Word:
     """Return formatted text."""
     place = result_at(frame, 4)
     if place == NIL or not formatted(W[frame + ARGUMENTS], frame, ARGUMENTS + 4):
         return 0
+    charge_text()
     ref = text_made()
     if ref == 0:
         return 0
@@ -138,6 +148,7 @@ def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
     if place == NIL or not takes_output(number, 0) or not formatted(template, frame, offset):
         return 0
     count, before, i = narrow(machine[Machine.TEXT_COUNT]), machine[Machine.OUTPUT_COUNT], 0
+    charge_text()
     if not takes_output(number, 4 * count):
         return 0
     while i < count:

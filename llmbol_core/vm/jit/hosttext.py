@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
-
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import ARGUMENTS
-from llmbol_core.vm.jit.blocks import spend
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.hostmath import give_number
-from llmbol_core.vm.jit.runtime import YIELDS, Machine
+from llmbol_core.vm.jit.pacing import charge, goes_on, look, moment, spend
+from llmbol_core.vm.jit.runtime import QUANTUM, YIELDS, Machine
 from llmbol_core.vm.jit.source import (
     B,
-    Big,
     L,
     W,
     Word,
     below,
-    c_function,
-    host,
     machine,
     narrow,
     native,
@@ -29,12 +24,14 @@ from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_s
 from llmbol_core.vm.jit.values import is_inside, is_kind, new_node, release, type_size
 from llmbol_core.vm.objects import ARRAY, LIST_HEADER, STRING
 
-_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
-_SECOND, _MILLISECOND = 1_000_000_000, 1_000_000
+_MILLISECOND = 1_000_000
 _MOST_DELIMITERS = 64
-_LONGEST = 1 << 20
-_COST = 128
-"""Bytes that could be copied while a character is looked at, and its token made."""
+_LONGEST = 1 << 28
+_COST, _EACH = 1024, 16
+"""Bytes that could be copied while a token is made, and while a character is looked at."""
+_PIECE = 1 << 16
+_MANY = 1 << 12
+"""Characters or tokens between two looks at whether the program is to be stopped."""
 
 
 # Characters and bytes
@@ -85,6 +82,8 @@ def utfbytes(frame: Word) -> Word:
     while at < count:
         while at + 8 <= count and (L[data + at] & HIGH_BITS) == 0:
             at += 8
+            if (at & _PIECE - 1) == 0 and not goes_on():
+                return 0
         while at < count and B[data + at] < 0x80:
             at += 1
         if at == count:
@@ -92,7 +91,10 @@ def utfbytes(frame: Word) -> Word:
         width = bytes_of(decode(data + at, count - at))
         if width == 0:
             break
+        charge(_EACH)
         at += width
+        if machine[Machine.FUEL] <= -QUANTUM and not (look() or goes_on()):
+            return 0
     return give_number(frame, at)
 
 
@@ -135,15 +137,16 @@ def tokenize(frame: Word) -> Word:
     length, kinds = length_of(text), length_of(delimiters)
     if place == NIL or kinds == 0 or kinds > _MOST_DELIMITERS:
         return 0
-    if length > _LONGEST or not spend(length * _COST):
+    if length > _LONGEST or not spend(_COST):
         return 0
     first, last, count, i = NIL, NIL, 0, 0
     while i < length:
-        while i < length and is_one_of(code_at(text, i), delimiters, kinds):
-            i += 1
+        i = token_end(text, i, delimiters, 1)
         start = i
-        while i < length and not is_one_of(code_at(text, i), delimiters, kinds):
-            i += 1
+        i = token_end(text, i, delimiters, 0)
+        if i < 0:
+            release(first)
+            return 0
         if start < i:
             last = append_token(last, text, start, i)
             if last == 0:
@@ -151,19 +154,36 @@ def tokenize(frame: Word) -> Word:
                 return 0
             first = last if first == NIL else first
             count += 1
+            charge(_COST)
+            if (count & _MANY - 1) == 0 and not goes_on():
+                i = length
     old = W[place + 4]
     W[place], W[place + 4] = count, first
     release(old)
     return 1
 
 
+@native
+def token_end(text: Word, start: Word, delimiters: Word, are_skipped: Word) -> Word:
+    """Return where a token ends, or where characters end that are skipped.
+
+    -1 if the program is to be stopped meanwhile, or already if it begins there.
+    """
+    length, kinds, i = length_of(text), length_of(delimiters), start
+    goes = 0 if start < 0 else 1
+    while goes and i < length:
+        if is_one_of(code_at(text, i), delimiters, kinds) == are_skipped:
+            i += 1
+            if (i & _MANY - 1) == 0:
+                charge(_MANY * (kinds + _EACH))
+                if not goes_on():
+                    return -1
+        else:
+            goes = 0
+    return i
+
+
 # Time
-
-
-@c_function
-def clock_gettime(clock: Word, place: Big) -> Word:
-    """Store seconds and nanoseconds."""
-    raise NotImplementedError
 
 
 TEXTS.append("\ndeclare i32 @clock_gettime(i32, i64)\n")
@@ -172,11 +192,7 @@ TEXTS.append("\ndeclare i32 @clock_gettime(i32, i64)\n")
 @hosted("Sys.millisec")
 def millisec(frame: Word) -> Word:
     """Return a count of milliseconds, from no particular moment."""
-    scratch = machine[Machine.SCRATCH]
-    if clock_gettime(_MONOTONIC, scratch) != 0:
-        return 0
-    since = host[scratch] * _SECOND + host[scratch + 8] - machine[Machine.STARTED]
-    return give_number(frame, narrow(since // _MILLISECOND))
+    return give_number(frame, narrow((moment() - machine[Machine.STARTED]) // _MILLISECOND))
 
 
 @hosted("Sys.sleep")

@@ -21,13 +21,13 @@ class Lent:
         words[Machine.SCRATCH] = self._scratch.buffer_info()[0]
         words[Machine.TEXT] = self._text.buffer_info()[0]
         words[Machine.OUTPUT] = self._output.buffer_info()[0]
-        words[Machine.STARTED] = _now() - (time.monotonic_ns() - STARTED)
+        words[Machine.STARTED] = nanoseconds() - (time.monotonic_ns() - STARTED)
 
     def output(self, count: int) -> bytes:
         """Return the first bytes of the output."""
         return self._output[:count].tobytes()
 
 
-def _now() -> int:
+def nanoseconds() -> int:
     """Return the nanoseconds of the clock that native code asks."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime_ns") else 0

@@ -251,14 +251,10 @@ def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
     """Call what machine code has for a function of the host, or let the engine call it."""
     address = out.value(f"ptrtoint ptr {link} to i64")
     done = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
-    left, over, on, yields = (out.label() for _ in range(4))
+    left, over = out.label(), out.label()
     out.branch(out.value(f"icmp eq i32 {done}, 0"), left, over)
     out.begin(over)
-    out.branch(out.value(f"icmp eq i32 {done}, {YIELDS}"), yields, on, rare=True)
-    out.begin(yields)
-    following = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}")
-    out.tail("@slice_over", ip=following, q=out.value("sub i64 %q, 1"))
-    out.begin(on)
+    _yield(out, done)
     out.next()
     out.begin(left)
     out.guard(out.value(f"icmp sgt i32 {pc}, {LinkKind.HOST:d}"))
@@ -325,7 +321,18 @@ def exit_(out: ColdLowerer) -> None:
 def _spawn(out: ColdLowerer, start: str, pc: str, handle: str, record: str) -> None:
     tables = out.value(f"ptrtoint ptr {record} to i64")
     values = f"i32 {start}, i32 {pc}, i32 {handle}, i64 {tables}"
-    out.must(out.value(f"call i32 @spawn(ptr %m, ptr %s, {values})"))
+    done = out.must(out.value(f"call i32 @spawn(ptr %m, ptr %s, {values})"))
+    _yield(out, done)
+
+
+def _yield(out: ColdLowerer, done: str) -> None:
+    """Let other processes run if what was done wants that."""
+    on, yields = out.label(), out.label()
+    out.branch(out.value(f"icmp eq i32 {done}, {YIELDS}"), yields, on, rare=True)
+    out.begin(yields)
+    following = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}")
+    out.tail("@slice_over", ip=following, q=out.value("sub i64 %q, 1"))
+    out.begin(on)
 
 
 @cold("spawn")

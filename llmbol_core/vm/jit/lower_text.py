@@ -136,12 +136,13 @@ def convert_number(out: Lowerer) -> None:
 
 @lowering("cvtcw", "cvtcl")
 def convert_text(out: Lowerer) -> None:
-    """Store the integer that a string begins with, if it is not too long to be sure of it."""
+    """Store the integer that a string begins with."""
     is_word = out.instruction.op.mnemonic == "cvtcw"
     ref, place = out.read("s"), out.target("d")
     end = _call(out, "digits_end", ref)
     out.guard(out.value(f"icmp slt i32 {end}, 0"))
-    value = out.value(f"call i64 @leading_integer(ptr %m, ptr %s, i32 {ref}, i32 {end})")
+    given = f"i32 {ref}, i32 {end}, i32 {int(is_word)}"
+    value = out.value(f"call i64 @leading_integer(ptr %m, ptr %s, {given})")
     if is_word:
         for how, bound in (("smin", (1 << 31) - 1), ("smax", -(1 << 31))):
             value = out.value(f"call i64 @llvm.{how}.i64(i64 {value}, i64 {bound})")

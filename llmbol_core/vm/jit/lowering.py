@@ -40,7 +40,7 @@ _LOWERED_IN = tuple(
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
     for what in ("alternatives", "blocks", "communication", "garbage", "guarding", "hostcode",
-                 "raising", "reals", "spawning", "stacks", "texts", "values")
+                 "pacing", "raising", "readings", "reals", "spawning", "stacks", "texts", "values")
 )  # fmt: skip
 """Where functions of the runtime are written in Python."""
 
@@ -223,6 +223,12 @@ def load_lowerings() -> None:
         importlib.import_module(module)
 
 
+def load_runtime() -> None:
+    """Import what is marked as a function of the runtime."""
+    for module in _RUNTIME_IN:
+        importlib.import_module(module)
+
+
 def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False) -> str:
     """Return the text of functions together with what they call of the runtime, and some more.
 
@@ -231,8 +237,7 @@ def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False)
     from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, source
     from llmbol_core.vm.jit.runtime import METADATA
 
-    for module in _RUNTIME_IN:
-        importlib.import_module(module)
+    load_runtime()
     helping = (helpers.HELPERS, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
     text = "\n".join([*helping, METADATA, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}

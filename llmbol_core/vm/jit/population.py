@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.exceptions import Level, caller_of, innermost
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.jit.guarding import KnownLinks
@@ -58,8 +58,10 @@ class Population(Interpreter):
     def handled_levels(self, process: Process) -> Iterator[Level]:
         """Yield the two innermost frames of a process, and those that may have handlers."""
         yield innermost(process)
-        level = caller_of(self, innermost(process))
+        level, count = caller_of(self, innermost(process)), 0
         while level is not None:
+            if not (count := count + 1) % MANY:
+                self.heap.pause()
             yield level
             level = self._next_handled(level)
 

@@ -8,6 +8,7 @@ takes from the process's record when it next looks.
 from __future__ import annotations
 
 from llmbol_core.vm.jit.decoded import HANDLED, HANDLER_WORDS, LABEL_WORDS
+from llmbol_core.vm.jit.pacing import charge, goes_on, spend
 from llmbol_core.vm.jit.runtime import Machine, State
 from llmbol_core.vm.jit.source import (
     Big,
@@ -30,6 +31,10 @@ from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 _KIND = -12
 _WORD = 8
+_RAISED = 4
+"""Frames that are searched in the time that an exception takes anyway."""
+_MANY = 1 << 10
+"""Frames between two looks at whether the program is to be stopped."""
 
 
 @native
@@ -78,10 +83,14 @@ def find_label(pc: Word, name: Word, is_object: Word) -> Big:
 
 
 @native
-def handle(frame: Word, handler: Big, ref: Word) -> None:
-    """Go back to a frame whose handler takes an exception, whose value is taken over."""
+def handle(frame: Word, handler: Big, ref: Word) -> Word:
+    """Go back to a frame whose handler takes an exception, whose value is taken over.
+
+    False if the program is to be stopped meanwhile.
+    """
     top = frame + frame_size(W[frame + TYPE])
-    release_frames(top, narrow(state[State.TOP]), 1)
+    if not release_frames(top, narrow(state[State.TOP]), 1):
+        return 0
     state[State.TOP], state[State.FP] = wide(top), wide(frame)
     state[State.PC] = machine[Machine.DEPTH]
     if host[handler + 2 * _WORD] >= 0:
@@ -90,6 +99,7 @@ def handle(frame: Word, handler: Big, ref: Word) -> None:
     old = W[place]
     W[place] = ref
     release(old)
+    return 1
 
 
 @native
@@ -107,7 +117,7 @@ def note_raised(name: Word, pc: Word) -> None:
 def raise_value(value: Word, start: Word) -> Word:
     """Raise a string or an object at a pc and go to its handler; false if Python has to."""
     name, is_object = value, 0
-    if not is_inside(value, 4):
+    if not is_inside(value, 4) or not spend(_RAISED << 8):
         return 0
     if W[value + _KIND] != STRING:
         name, is_object = W[value], 1
@@ -124,11 +134,15 @@ def raise_value(value: Word, start: Word) -> Word:
             if W[frame + MODULE] or below(W[frame + CALLER], narrow(state[State.BASE])):
                 return 0
             pc, frame, depth = W[frame + RETURN_PC] - 1, W[frame + CALLER], depth + 1
-            if not below(frame, narrow(state[State.LIMIT])):
+            is_stopped = (depth & _MANY - 1) == 0 and not goes_on()
+            if is_stopped or not below(frame, narrow(state[State.LIMIT])):
                 return 0
         handler = find_label(pc, name, is_object)
     ref = value if is_object else name
     keep(ref)
     note_raised(name, start)
-    handle(frame, handler, ref)
-    return 1
+    charge((_RAISED + depth) << 8)
+    if handle(frame, handler, ref):
+        return 1
+    release(ref)
+    return 0

@@ -8,6 +8,7 @@ asked for 15, 16 and 17 digits until they read back as the same real.
 from __future__ import annotations
 
 from llmbol_core.vm.jit.hostcode import TEXTS
+from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     B,
@@ -15,7 +16,6 @@ from llmbol_core.vm.jit.source import (
     Real,
     W,
     Word,
-    below,
     bits,
     c_function,
     extended,
@@ -31,22 +31,21 @@ from llmbol_core.vm.jit.source import (
     whole,
     wide,
 )
-from llmbol_core.vm.jit.texts import code_at, length_of, new_text
+from llmbol_core.vm.jit.texts import new_text
 
 PRINTED, VALUE, COUNT, EXPONENT, DIGITS = 64, 576, 584, 592, 600
 """Where in the scratch memory there are: printed text, behind the format for it; a real; how many
 digits, where the point is behind which they begin, and the digits."""
 MOST_PRINTED = VALUE - PRINTED
 _EXACT = 1e15
-_MOST_SCALE, _EXACT_POWER = 18, 22
+_MOST_SCALE = 18
 _FRACTION = (1 << 52) - 1
 _MOST_FIXED, _MOST_BEHIND, _UNSURE = 1e9, 9, 1e-6
 """What is printed as an integer is smaller than that, so that it is wrong by less than a 1e-7."""
 _LEAST_NORMAL = 2.2250738585072014e-308
 _ZERO, _PLUS, _MINUS, _POINT, _COMMA, _E, _F, _I, _N, _PERCENT, _STAR = map(ord, "0+-.,efin%*")
-_MOST_READ = 300
-_ALL_EXACT = 15
-_HUGE_EXPONENT = 100_000
+_PRINT = 1 << 13
+"""Bytes that could be copied while a real is printed."""
 
 
 @external
@@ -139,6 +138,7 @@ def printed(x: Real, precision: Word, verb: Word) -> Word:
     host_byte[layout], host_byte[layout + 1] = _PERCENT, _POINT
     host_byte[layout + 2], host_byte[layout + 3] = _STAR, verb
     host_byte[layout + 4] = 0
+    charge(_PRINT)
     size = print_real(scratch(PRINTED), MOST_PRINTED, layout, precision, x)
     i = 0
     while i < size:
@@ -278,115 +278,3 @@ def real_text(x: Real) -> Word:
             B[ref + 4 + i] = host_byte[scratch(PRINTED + i)]
             i += 1
     return ref
-
-
-# Text as reals
-
-
-@inlined
-def is_digit(ref: Word, i: Word, length: Word) -> Word:
-    """Whether there is a digit at an index."""
-    return 1 if i < length and not below(9, code_at(ref, i) - _ZERO) else 0
-
-
-@inlined
-def is_sign(ref: Word, i: Word, length: Word) -> Word:
-    """Whether there is a sign at an index."""
-    return 1 if i < length and (code_at(ref, i) == _PLUS or code_at(ref, i) == _MINUS) else 0
-
-
-@native
-def exponent_end(ref: Word, i: Word, length: Word) -> Word:
-    """Return where the exponent ends that begins at an index, if there is one there."""
-    if i >= length or code_at(ref, i) | 32 != _E:
-        return i
-    end = i + 1
-    end = end + 1 if is_sign(ref, end, length) else end
-    if not is_digit(ref, end, length):
-        return i
-    while is_digit(ref, end, length):
-        end += 1
-    return end
-
-
-@native
-def exponent_value(ref: Word, start: Word, end: Word) -> Word:
-    """Return the value of an exponent; a huge one if it is huge."""
-    value, sign, i = 0, 0, start + 1
-    while i < end:
-        code = code_at(ref, i)
-        if code == _MINUS:
-            sign = 1
-        elif code != _PLUS and value < _HUGE_EXPONENT:
-            value = value * 10 + code - _ZERO
-        i += 1
-    return -value if sign else value
-
-
-@native
-def power_of_ten(exponent: Word) -> Real:
-    """Return a power of ten, which is exact up to 22."""
-    value = 1.0
-    while exponent > 0:
-        value, exponent = value * 10.0, exponent - 1
-    return value
-
-
-@native
-def read_long(ref: Word, start: Word, end: Word) -> Word:
-    """Let the C library read a real; false if Python has to."""
-    i = start
-    if end - start > _MOST_READ:
-        return 0
-    while i < end:
-        host_byte[scratch(PRINTED + i - start)] = code_at(ref, i)
-        i += 1
-    host_byte[scratch(PRINTED + end - start)] = 0
-    value = strtod(scratch(PRINTED), scratch(VALUE))
-    if host[scratch(VALUE)] != scratch(PRINTED + end - start):
-        return 0
-    host[scratch(VALUE)] = bits(value)
-    return 1
-
-
-@shared
-def read_real(ref: Word) -> Word:
-    """Read the real that a string begins with to ``VALUE``; false if Python has to."""
-    length, i = length_of(ref), 0
-    while i < length and (code_at(ref, i) == 32 or not below(4, code_at(ref, i) - 9)):
-        i += 1
-    start = i
-    i = i + 1 if is_sign(ref, i, length) else i
-    number, count, digits, behind = wide(0), 0, 0, 0
-    has_point, goes_on = 0, 1
-    while goes_on:
-        if is_digit(ref, i, length):
-            digits, behind = digits + 1, behind + has_point
-            digit = code_at(ref, i) - _ZERO
-            count = count + 1 if count or digit else count
-            number = number * 10 + wide(digit) if count <= _ALL_EXACT else number
-            i += 1
-        elif i < length and code_at(ref, i) == _POINT and not has_point:
-            has_point, i = 1, i + 1
-        else:
-            goes_on = 0
-    if digits == 0:
-        value = 0.0
-        is_minus = start < length and code_at(ref, start) == _MINUS
-        host[scratch(VALUE)] = bits(-value if is_minus else value)
-        code = code_at(ref, i) | 32 if i < length else 0
-        return 0 if code in (_I, _N) else 1
-    end = exponent_end(ref, i, length)
-    exponent = exponent_value(ref, i, end) - behind
-    if count > _ALL_EXACT or exponent > _EXACT_POWER or exponent < -_EXACT_POWER:
-        return read_long(ref, start, end)
-    power = power_of_ten(-exponent if exponent < 0 else exponent)
-    value = real(number) / power if exponent < 0 else real(number) * power
-    host[scratch(VALUE)] = bits(-value if code_at(ref, start) == _MINUS else value)
-    return 1
-
-
-@shared
-def value_read() -> Real:
-    """Return the real that was read."""
-    return as_real(host[scratch(VALUE)])

@@ -86,7 +86,7 @@ class Machine(IntEnum):
     """Table by the heap's numbers: where size, count and offsets of the pointers are in it."""
     MAP_COUNT = 1
     FUEL = 2
-    """Bytes that long instructions may still work on before the engine looks after the rest."""
+    """Bytes that may still be worked on before native code looks at the clock: see pacing.py."""
     LINKS = 3
     """Table by the numbers in module handles: what their links lead to, or null. That is a count,
     tables as in ``TYPES``, ``FUNCTIONS`` and ``CODE``, and ``LINK_WORDS`` for each link: pc or
@@ -161,13 +161,33 @@ class Machine(IntEnum):
     MOST_PROCESSES = 43
     OBSERVED = 44
     """Whether Python must see each process start and end."""
-    SPARE = 45
+    CLOCK = 45
+    """Where the clock's seconds and nanoseconds were stored last."""
+    UNTIL = 47
+    """The moment at which native code lets others than processes have their turn."""
+    DEADLINE = 48
+    """The moment at which the program is stopped."""
+    SIGNALS = 49
+    """The function that tells whether a signal has come that stops the program, or 0."""
+    SLICE = 50
+    """Instructions that a process may run before the next one's turn, and when that began."""
+    SLICE_BEGAN = 51
+    OWED = 52
+    """How many things native code has done that Python will take note of, one by one."""
+    PENDING = 53
+    """Objects that are still to be freed as those from ``DYING`` on are."""
+    SPARE = 54
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 
 SCRATCH_BYTES = 1024
 TEXT_ROOM = 1 << 14
 OUTPUT_BYTES = 1 << 16
+QUANTUM = 1 << 20
+"""Fuel between two looks at the clock: what a tenth of a millisecond is enough for."""
+LEAST_SLICE, MOST_SLICE = 1 << 8, 1 << 15
+"""Instructions of a slice, which are fewer where they take long."""
+MOST_OWED = 256
 HUGE = 1 << 18
 """From this size on blocks join again when they are free."""
 SPARES = 16
@@ -225,6 +245,8 @@ class Survey(IntEnum):
     HANDLED = 5
     """Find a frame whose code has handlers of exceptions, from the one at ``TABLE`` on up, where
     code of the handle ``STACK`` is at pc ``DEPTH``; these words then tell of it. 0 if none has."""
+    PENDING = 7
+    """Free what was left for later."""
     FOREIGN = 6
     """Find a frame from the one at ``TABLE`` up to ``STACK`` whose caller is in another module."""
 

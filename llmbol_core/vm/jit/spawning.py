@@ -10,7 +10,8 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.jit.blocks import free_large
 from llmbol_core.vm.jit.communication import make_ready, own_record
 from llmbol_core.vm.jit.decoded import STACK_BYTES
-from llmbol_core.vm.jit.runtime import RECORD_WORDS, Machine, State
+from llmbol_core.vm.jit.pacing import owe
+from llmbol_core.vm.jit.runtime import RECORD_WORDS, YIELDS, Machine, State
 from llmbol_core.vm.jit.source import (
     Big,
     W,
@@ -31,6 +32,8 @@ from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 _WORD = 8
 _LINKS = 16
 """Bytes that a frame's links take."""
+_SOME = 64
+"""New processes that are there before they have their turn at once."""
 
 
 @inlined
@@ -85,6 +88,7 @@ def forget_new(record: Big) -> None:
         machine[Machine.NEWEST] = older
     put_word(record, State.NEXT, machine[Machine.RECORDS])
     machine[Machine.RECORDS] = record
+    machine[Machine.OWED] = machine[Machine.OWED] - 1
 
 
 @native
@@ -118,6 +122,7 @@ def fill_record(record: Big, base: Word, room: Word, frame: Word) -> None:
 def spawn(frame: Word, pc: Word, handle: Word, tables: Big) -> Word:
     """Start a process whose bottom frame is what the running one has made; false for Python.
 
+    After some of them ``YIELDS``: those that end before Python sees them make it no work.
     The tables are those that a handle's links begin with.
     """
     if machine[Machine.OBSERVED] or machine[Machine.PROCESSES] >= machine[Machine.MOST_PROCESSES]:
@@ -144,7 +149,8 @@ def spawn(frame: Word, pc: Word, handle: Word, tables: Big) -> Word:
     machine[Machine.PROCESSES] = machine[Machine.PROCESSES] + 1
     note_new(record)
     make_ready(record)
-    return 1
+    owe()
+    return YIELDS if machine[Machine.OWED] >= _SOME else 1
 
 
 @native
@@ -163,6 +169,7 @@ def end_process() -> Word:
     if state[State.ANCESTOR]:
         forget_new(record)
     else:
+        owe()
         put_word(record, State.NEXT, machine[Machine.ENDED])
         machine[Machine.ENDED] = record
     return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.jit.blocks import free_large
 from llmbol_core.vm.jit.decoded import HANDLED
+from llmbol_core.vm.jit.pacing import charge, goes_on
 from llmbol_core.vm.jit.runtime import EXTENT_ROWS, Machine, State
 from llmbol_core.vm.jit.source import (
     Big,
@@ -20,11 +21,15 @@ from llmbol_core.vm.jit.source import (
     state,
     wide,
 )
-from llmbol_core.vm.jit.values import frame_size, new_block, release, release_frame
+from llmbol_core.vm.jit.values import frame_size, new_block, release, release_frame, release_value
 from llmbol_core.vm.objects import STACK
 from llmbol_core.vm.process import CALLER, LEAST_FRAME, MODULE, MOST_EXTENT, RETURN_PC, TYPE
 
 _ROW = 3
+_MANY = 1 << 10
+"""Frames between two looks at whether the program is to be stopped."""
+_FRAME = 256
+"""Bytes that could be copied while a frame is taken apart."""
 
 
 @external
@@ -40,14 +45,24 @@ def extent(number: Word) -> Big:
 
 
 @native
-def release_frames(at: Word, end: Word, are_left: Word) -> None:
-    """Release what frames refer to, and the handles of their callers unless those were left."""
+def release_frames(at: Word, end: Word, are_left: Word) -> Word:
+    """Release what frames refer to, and the handles of their callers unless those were left.
+
+    False if the program is to be stopped meanwhile; what was released is nil then.
+    """
+    count = 0
     while below(at, end):
         size, handle = frame_size(W[at + TYPE]), W[at + MODULE]
-        release_frame(at)
+        release_value(at, W[at + TYPE])
         if handle and not are_left:
+            W[at + MODULE] = 0
             release(handle)
-        at += size
+        at, count = at + size, count + 1
+        if (count & _MANY - 1) == 0:
+            charge(_MANY * _FRAME)
+            if not goes_on():
+                return 0
+    return 1
 
 
 @native
@@ -151,6 +166,8 @@ def find_handled() -> Word:
         handle = W[frame + MODULE] if W[frame + MODULE] else handle
         pc = W[frame + RETURN_PC] - 1
         frame, left = W[frame + CALLER], left - 1
+        if (left & _MANY - 1) == 0 and not goes_on():
+            return 0
     return 0
 
 
@@ -161,4 +178,6 @@ def find_foreign() -> Word:
     left = machine[Machine.END] // LEAST_FRAME
     while frame != end and frame != 0 and W[frame + MODULE] == 0 and left > 0:
         frame, left = W[frame + CALLER], left - 1
+        if (left & _MANY - 1) == 0 and not goes_on():
+            return frame
     return frame

@@ -1,41 +1,47 @@
-"""For how many instructions native code runs before others than processes have their turn."""
+"""For how long native code runs before others than processes have their turn."""
 
 from __future__ import annotations
 
+import ctypes
 import time
+from array import array
 
-STRETCH = 1 << 20
-"""As many at first, and if the last stretch was not used up."""
-_LEAST, _MOST = 1 << 19, 1 << 22
-_BRIEF, _LONG = 0.001, 0.008
-"""Seconds below which the next stretch is twice as long, and above which it is half as long."""
+from llmbol_core.vm.jit.lent import nanoseconds
+from llmbol_core.vm.jit.runtime import MOST_SLICE, QUANTUM, Machine
+
+STRETCH = 1 << 24
+"""Instructions of a stretch, if its time is not over before."""
+SECONDS = 0.004
+"""Seconds of a stretch."""
 _STEP = 1 << 13
 """Instructions that machine code may run more than it was allowed."""
+_NEVER = (1 << 63) - 1
+SIGNALS = ctypes.cast(ctypes.pythonapi.PyErr_CheckSignals, ctypes.c_void_p).value or 0
+"""The function of Python that runs what a program has for the signals that have come."""
+
+# To look a member of an enumeration up takes longer.
+_FUEL, _OWED, _UNTIL, _DEADLINE = Machine.FUEL, Machine.OWED, Machine.UNTIL, Machine.DEADLINE
+_SLICE, _SLICE_BEGAN = Machine.SLICE, Machine.SLICE_BEGAN
+_FIRST_SLICE = MOST_SLICE >> 3
 
 
-class Stretches:
-    """Tells the length of each stretch, one after the other."""
+def allowed(left: int | None) -> tuple[int, bool]:
+    """Return how many instructions may run now, and whether they are to be counted exactly.
 
-    def __init__(self) -> None:
-        self._length, self._since = STRETCH, 0.0
+    ``left`` are those that the program may run at all. Machine code counts in steps of its own, so
+    that before the program's last ones it stops.
+    """
+    if left is None:
+        return STRETCH, False
+    if left > 2 * _STEP:
+        return min(STRETCH, left - _STEP), False
+    return min(STRETCH, left), True
 
-    def next(self, left: int | None, is_spent: bool) -> tuple[int, bool]:
-        """Return how many instructions may run now, and whether they are to be counted exactly.
 
-        ``left`` are those that the program may run at all, ``is_spent`` tells whether the last
-        stretch was used up. Machine code counts in steps of its own, so that before the program's
-        last ones it stops.
-        """
-        now = time.perf_counter()
-        took, self._since = now - self._since, now
-        if not is_spent:
-            self._length = min(self._length, STRETCH)
-        elif took < _BRIEF:
-            self._length = min(2 * self._length, _MOST)
-        elif took > _LONG:
-            self._length = max(self._length // 2, _LEAST)
-        if left is None:
-            return self._length, False
-        if left > 2 * _STEP:
-            return min(self._length, left - _STEP), False
-        return min(self._length, left), True
+def begin(words: array[int], until: float | None) -> None:
+    """Give native code its time from now on, but not beyond a moment of ``time.monotonic``."""
+    now = nanoseconds()
+    deadline = _NEVER if until is None else now + int((until - time.monotonic()) * 1e9)
+    words[_UNTIL], words[_DEADLINE] = min(now + int(SECONDS * 1e9), deadline), deadline
+    words[_FUEL], words[_OWED] = QUANTUM, 0
+    words[_SLICE], words[_SLICE_BEGAN] = words[_SLICE] or _FIRST_SLICE, now

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import COUNT, HEADER, NIL, SIZE
 from llmbol_core.vm.heaptypes import BYTE
-from llmbol_core.vm.jit.blocks import spend
+from llmbol_core.vm.jit.pacing import charge, goes_on, move_all, spend
 from llmbol_core.vm.jit.source import (
     B,
     Big,
@@ -19,10 +19,8 @@ from llmbol_core.vm.jit.source import (
     Word,
     below,
     inlined,
-    move,
     narrow,
     native,
-    wide,
 )
 from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
 from llmbol_core.vm.jit.values import is_inside, keep, new_block, type_size
@@ -32,6 +30,11 @@ _DATA = 4
 _LONGEST = 1 << 28
 UNKNOWN = -(1 << 31)
 _LAST_CODE, _REPLACEMENT = 0x10FFFF, 0xFFFD
+_PIECE = 1 << 16
+"""Characters between two looks at whether the program is to be stopped."""
+_COST = 16
+"""Bytes that could be copied while a character is looked at."""
+_MOST_CHARGED = (1 << 27) - 1
 HIGH_BITS = 0x8080808080808080
 """What no byte of ASCII text has."""
 
@@ -77,17 +80,22 @@ def can_hold(ref: Word, count: Word, is_wide: Word) -> Word:
 
 @native
 def copy_codes(source: Word, start: Word, count: Word, target: Word, at: Word) -> None:
-    """Copy characters; the target's are as wide as the source's, or wider."""
+    """Copy characters; the target's are as wide as the source's, or wider.
+
+    Not all of them if the program is to be stopped meanwhile.
+    """
     if W[source] < 0:
-        move(target + _DATA + 4 * at, source + _DATA + 4 * start, 4 * count)
+        move_all(target + _DATA + 4 * at, source + _DATA + 4 * start, 4 * count)
         return
     if W[target] >= 0:
-        move(target + _DATA + at, source + _DATA + start, count)
+        move_all(target + _DATA + at, source + _DATA + start, count)
         return
     i = 0
     while i < count:
         W[target + _DATA + 4 * (at + i)] = B[source + _DATA + start + i]
         i += 1
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            return
 
 
 @native
@@ -159,24 +167,37 @@ def with_character(code: Word, index: Word, ref: Word) -> Word:
 def order(x: Word, y: Word) -> Word:
     """Compare strings: negative if the first comes before the second, 0 if they are equal.
 
-    ``UNKNOWN`` if that takes so long that Python is to do it.
+    ``UNKNOWN`` if the program is to be stopped meanwhile.
     """
     if x == y:
         return 0
     first, second = length_of(x), length_of(y)
     common = first if first < second else second
-    if not spend(common):
+    if common > _PIECE and not spend(_PIECE):
         return UNKNOWN
     i = 0
     if W[x] >= 0 and W[y] >= 0:
         while i + 8 <= common and L[x + _DATA + i] == L[y + _DATA + i]:
             i += 8
+            if (i & _PIECE - 1) == 0 and not goes_on():
+                return UNKNOWN
+    charge(i)
+    return order_from(x, y, i, common)
+
+
+@native
+def order_from(x: Word, y: Word, start: Word, common: Word) -> Word:
+    """Compare strings as ``order`` does, which are equal up to an index."""
+    i, relation = start, length_of(x) - length_of(y)
     while i < common:
         one, other = shown_at(x, i), shown_at(y, i)
         if one != other:
-            return -1 if below(one, other) else 1
+            relation, common = -1 if below(one, other) else 1, i
         i += 1
-    return first - second
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            return UNKNOWN
+    charge(_COST * (i - start))
+    return relation
 
 
 @native
@@ -223,6 +244,8 @@ def is_ascii(address: Word, size: Word) -> Word:
         if (L[address + i] & HIGH_BITS) != 0:
             return 0
         i += 8
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            return 0
     while i < size:
         if B[address + i] >= 128:
             return 0
@@ -247,22 +270,27 @@ def new_bytes(size: Word) -> Word:
 def to_bytes(ref: Word) -> Word:
     """Return a string's UTF-8 as an array of byte, or 0."""
     size, count = W[ref], length_of(ref)
-    if count > _LONGEST >> 4 or not spend(16 * count):
+    if count > _LONGEST or not spend(count):
         return 0
     if size >= 0 and is_ascii(ref + _DATA, size):
         array = new_bytes(size)
         if array:
-            move(array + ARRAY_HEADER, ref + _DATA, size)
+            move_all(array + ARRAY_HEADER, ref + _DATA, size)
         return array
     size, i = 0, 0
     while i < count:
         size += encoded_size(shown_at(ref, i))
         i += 1
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            return 0
     array, i = new_bytes(size), 0
     at = array + ARRAY_HEADER
+    charge(_COST * (count & _MOST_CHARGED))
     while array and i < count:
         at += encode(shown_at(ref, i), at)
         i += 1
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            i = count
     return array
 
 
@@ -272,15 +300,15 @@ def from_bytes(array: Word) -> Word:
     size, data = W[array], W[array + 12]
     if size == 0 or array == NIL:
         return NIL
-    if below(_LONGEST >> 4, size) or type_size(W[array + 4]) != 1 or not is_inside(data, size):
+    if below(_LONGEST, size) or type_size(W[array + 4]) != 1 or not is_inside(data, size):
         return 0
-    if not spend(16 * size):
+    if not spend(size):
         return 0
     if is_ascii(data, size):
         ref = new_text(size, 0)
         if ref:
             W[ref] = size
-            move(ref + _DATA, data, size)
+            move_all(ref + _DATA, data, size)
         return ref
     return from_utf8(data, size)
 
@@ -295,8 +323,11 @@ def from_utf8(data: Word, size: Word) -> Word:
             break
         highest = highest | code_of(found)
         at, count = at + bytes_of(found), count + 1
+        if (count & _PIECE - 1) == 0 and not goes_on():
+            return 0
     if count == 0:
         return NIL
+    charge(_COST * (count & _MOST_CHARGED))
     is_wide = 1 if below(255, highest) else 0
     ref, size, at, i = new_text(count, is_wide), at, 0, 0
     while ref and i < count:
@@ -306,6 +337,8 @@ def from_utf8(data: Word, size: Word) -> Word:
         else:
             B[ref + _DATA + i] = code_of(found)
         at, i = at + bytes_of(found), i + 1
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            i = count
     if ref:
         W[ref] = -count if is_wide else count
     return ref
@@ -331,37 +364,3 @@ def decimal(value: Big) -> Word:
     if sign:
         B[ref + _DATA] = 45
     return ref
-
-
-@native
-def digits_end(ref: Word) -> Word:
-    """Return where the integer ends that a string begins with, 0 if there is none; -1 for Python.
-
-    That is where the integer may not fit 64 bits.
-    """
-    length = length_of(ref)
-    i = 0
-    while i < length and (code_at(ref, i) == 32 or not below(4, code_at(ref, i) - 9)):
-        i += 1
-    if i < length and (code_at(ref, i) == 45 or code_at(ref, i) == 43):
-        i += 1
-    start = i
-    while i < length and not below(9, code_at(ref, i) - 48):
-        i += 1
-    if i - start > 18:
-        return -1
-    return i if i > start else 0
-
-
-@native
-def leading_integer(ref: Word, end: Word) -> Big:
-    """Return the integer that ends at an index of a string."""
-    value, sign, i = wide(0), 0, 0
-    while i < end:
-        code = code_at(ref, i)
-        if code == 45:
-            sign = 1
-        elif code >= 48:
-            value = value * 10 + wide(code - 48)
-        i += 1
-    return -value if sign else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
@@ -38,8 +38,10 @@ class Upkeep:
         """Free all objects that only cycles keep; return how many, or -1 if that cannot be done."""
         with self._lent():
             found = self._survey(Survey.CYCLES)
+        self._heap.pause()
         for ref in self._taken(Machine.DISCARDED, COUNT):
             self._heap.discard(ref)
+            self._heap.pause()
         self.release()
         return found
 
@@ -48,8 +50,15 @@ class Upkeep:
         for ref in self._taken(Machine.RELEASED, COUNT):
             self._heap.pointers[(ref + COUNT) >> 2] = 1
             self._heap.release(ref)
+            self._heap.pause()
         for ref in self._taken(Machine.FREED, 0):
             self._heap.give_back(ref)
+
+    def bury_pending(self) -> None:
+        """Free what was left for later; raises LimitError if the program's time is up before."""
+        while self._words[Machine.PENDING] and self._survey(Survey.PENDING) >= 0:
+            self.release()
+            self._heap.pause()
 
     def _taken(self, head: Machine, link: int) -> Iterator[int]:
         """Yield the objects of a list, taking each out of it."""
@@ -79,15 +88,16 @@ class Upkeep:
         self.release()
         return True
 
-    def _list_free(self) -> list[tuple[int, int]] | None:
+    def _list_free(self) -> Iterable[tuple[int, int]] | None:
         """Return start and size of what is free in the heap; None if native code cannot tell."""
         with self._lent():
             count = self._survey(Survey.FREE)
+            self._heap.pause()
             if count < 0:
                 return None
             rows = array("I")
             rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
-        return list(zip(rows[::2], rows[1::2], strict=True))
+        return zip(rows[::2], rows[1::2], strict=True)
 
     def provide(self) -> bool:
         """Give native code the memory that it wants, if it wants some; return whether that worked.
@@ -139,6 +149,7 @@ class Upkeep:
 
     def _take_back(self) -> None:
         """Make holes of the blocks that native code keeps, and of its reserve."""
+        self.bury_pending()
         for at in range(Machine.SPARE, BINS):
             ref, self._words[at] = self._words[at], 0
             if ref:
@@ -166,7 +177,9 @@ class Upkeep:
         table, stack = mmap.mmap(-1, size), mmap.mmap(-1, size)
         lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
         self._words[Machine.TABLE], self._words[Machine.STACK] = map(ctypes.addressof, lent)
-        yield
-        lent.clear()
-        table.close()
-        stack.close()
+        try:
+            yield
+        finally:
+            lent.clear()
+            table.close()
+            stack.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
 from llmbol_core.vm.heaptypes import WORD
-from llmbol_core.vm.jit.blocks import spend
+from llmbol_core.vm.jit.blocks import free_large
+from llmbol_core.vm.jit.pacing import SOME, charge, fill_all, goes_on, move_all, spend
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
@@ -22,14 +23,26 @@ from llmbol_core.vm.jit.source import (
     inlined,
     machine,
     move,
+    narrow,
     native,
     wide,
 )
-from llmbol_core.vm.objects import CHANNEL, CHANNEL_HEADER, LIST, LIST_HEADER
+from llmbol_core.vm.objects import (
+    ARRAY,
+    ARRAY_HEADER,
+    CHANNEL,
+    CHANNEL_HEADER,
+    LIST,
+    LIST_HEADER,
+)
 from llmbol_core.vm.process import LEAST_FRAME, TYPE
 
 _STRIDE = 1 << 12
 """Nodes of a list between two looks at whether it is time to stop."""
+_LARGEST = 1 << 31
+"""The most bytes that machine code asks for at once."""
+_VALUE = 64
+"""Bytes that could be copied while references in a value are counted."""
 
 
 @external
@@ -170,8 +183,7 @@ def copy_bytes(source: Word, size: Word, target: Word) -> Word:
     """Copy bytes; false if there are not so many."""
     if not is_inside(source, size) or not is_inside(target, size) or not spend(size):
         return 0
-    move(target, source, size)
-    return 1
+    return move_all(target, source, size)
 
 
 @native
@@ -226,13 +238,16 @@ def case_of_big(value: Big, table: Word) -> Word:
 
 @native
 def list_length(ref: Word) -> Word:
-    """Return the length of a list, or -1 if that is for Python to find out."""
+    """Return the length of a list, or -1 if the program is to be stopped meanwhile."""
     length = 0
+    if machine[Machine.FUEL] <= 0 and not spend(_STRIDE):
+        return -1
     while ref != NIL:
         length += 1
-        if (length & _STRIDE - 1) == 0 and not spend(8 * _STRIDE):
+        if (length & _STRIDE - 1) == 0 and not goes_on():
             return -1
         ref = W[ref]
+    charge(8 * length)
     return length
 
 
@@ -263,6 +278,39 @@ def new_value_node(source: Word, number: Word, tail: Word) -> Word:
 
 
 # Arrays
+
+
+@native
+def new_array(length: Word, number: Word) -> Word:
+    """Return an array; nil if Python has to make it."""
+    bytes_ = wide(length) * wide(type_size(number))
+    if bytes_ > _LARGEST:
+        return NIL
+    size, count = narrow(bytes_), pointer_count(number)
+    ref = new_block((size + 2 * HEADER + 15) & -16, ARRAY)
+    if ref == NIL:
+        return NIL
+    are_references = 1 if count == 1 and type_size(number) == 4 else 0
+    W[ref], W[ref + 4], W[ref + 8], W[ref + 12] = length, number, NIL, ref + ARRAY_HEADER
+    is_filled = fill_all(ref + ARRAY_HEADER, are_references, size)
+    if is_filled and count and not are_references:
+        is_filled = clear_values(ref + ARRAY_HEADER, number, length)
+    if is_filled:
+        return ref
+    free_large(ref)
+    return NIL
+
+
+@native
+def clear_values(at: Word, number: Word, length: Word) -> Word:
+    """Make the pointers in a row of values nil; false if the program is to be stopped meanwhile."""
+    size = type_size(number)
+    while length > 0:
+        clear_value(at, number)
+        at, length = at + size, length - 1
+        if (length & _STRIDE - 1) == 0 and not goes_on():
+            return 0
+    return 1
 
 
 @native
@@ -299,14 +347,23 @@ def copy_elements(source: Word, start: Word, target: Word) -> Word:
     if not spend(length * size):
         return 0
     if pointer_count(number) == 0:
-        move(end, begin, length * size)
-        return 1
-    i = 0
+        return move_all(end, begin, length * size)
+    return copy_values(begin, end, number, length)
+
+
+@native
+def copy_values(source: Word, target: Word, number: Word, length: Word) -> Word:
+    """Copy a row of values; false if the program is to be stopped meanwhile."""
+    i, size = 0, type_size(number)
     while i < length:
         # From the end if the ranges may overlap that way, so that nothing is copied twice.
-        at = (i if end <= begin else length - 1 - i) * size
-        copy_value(begin + at, end + at, number)
+        at = (i if target <= source else length - 1 - i) * size
+        copy_value(source + at, target + at, number)
         i += 1
+        if (i & SOME - 1) == 0:
+            charge(SOME * _VALUE)
+            if (i & _STRIDE - 1) == 0 and not goes_on():
+                return 0
     return 1
 
 

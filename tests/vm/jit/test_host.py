@@ -17,6 +17,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm.conversion import real_to_string, string_to_real
 from llmbol_core.vm.heaptypes import BYTE
 from llmbol_core.vm.host import RESULT
+from llmbol_core.vm.jit import stretches
 from llmbol_core.vm.jit.hostcode import HOSTED, load_hosted
 from llmbol_core.vm.layout import BIG, INT, REAL, STRING
 from llmbol_core.vm.limits import Limits
@@ -82,7 +83,8 @@ class NativeCaller(Caller):
     def run(self, function, base):
         engine: Any = self.vm.engine
         engine._map_types()
-        kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
+        stretches.begin(engine._words, None)
+        kind = ctypes.PYFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
         call = kind(engine._native.handlers[function.native])
         if not call(engine._base, self.native.address, base):
             raise Declined
@@ -298,7 +300,7 @@ def shared(name, result, *parameters):
     """Return a function that regions call."""
     native = callers("$Sys")[1]
     native.vm.engine._map_types()
-    kind = ctypes.CFUNCTYPE(result, ctypes.c_void_p, ctypes.c_void_p, *parameters)
+    kind = ctypes.PYFUNCTYPE(result, ctypes.c_void_p, ctypes.c_void_p, *parameters)
     call = kind(native.vm.engine._native.handlers[f"@{name}"])
     return lambda *values: call(native.vm.engine._base, native.native.address, *values)
 

@@ -1,37 +1,47 @@
-"""How many instructions run before others than processes have their turn."""
+"""How many instructions run, and how much time native code has, before others have their turn."""
 
 from __future__ import annotations
 
 import time
+from array import array
 
-from llmbol_core.vm.jit.stretches import STRETCH, Stretches
-
-
-def lengths(monkeypatch, taken, is_spent=True):
-    """Return the lengths of stretches, given the seconds that those before them took."""
-    found, moments = Stretches(), [100.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: moments[-1])
-    found.next(None, False)
-    lengths = []
-    for seconds in taken:
-        moments.append(moments[-1] + seconds)
-        lengths.append(found.next(None, is_spent)[0] / STRETCH)
-    return lengths
+from llmbol_core.vm.jit import stretches
+from llmbol_core.vm.jit.lent import nanoseconds
+from llmbol_core.vm.jit.runtime import LEAST_SLICE, MACHINE_WORDS, MOST_SLICE, QUANTUM, Machine
+from llmbol_core.vm.jit.stretches import STRETCH
 
 
-def test_stretches_get_longer_while_they_are_brief(monkeypatch):
-    assert lengths(monkeypatch, [0.0001] * 3) == [2, 4, 4]
-    assert lengths(monkeypatch, [0.0001, 0.003, 0.003]) == [2, 2, 2]
-    assert lengths(monkeypatch, [0.0001] * 3, is_spent=False) == [1, 1, 1]
-
-
-def test_stretches_get_shorter_while_they_take_long(monkeypatch):
-    assert lengths(monkeypatch, [0.02] * 5) == [1 / 2] * 5
-    assert lengths(monkeypatch, [0.02, 0.003, 0.0001]) == [1 / 2, 1 / 2, 1]
+def begun(until=None, **words):
+    """Return the words of a machine after a stretch has begun, as nanoseconds from then on."""
+    found = array("q", bytes(8 * MACHINE_WORDS))
+    for name, value in words.items():
+        found[Machine[name]] = value
+    now = nanoseconds()
+    stretches.begin(found, until)
+    return found, found[Machine.UNTIL] - now, found[Machine.DEADLINE] - now
 
 
 def test_the_last_instructions_of_a_program_are_counted_exactly():
-    found = Stretches()
-    assert found.next(STRETCH // 2, False) == (STRETCH // 2 - 8192, False)
-    assert found.next(16384, False) == (16384, True)
-    assert found.next(1, False) == (1, True)
+    assert stretches.allowed(None) == (STRETCH, False)
+    assert stretches.allowed(STRETCH // 2) == (STRETCH // 2 - 8192, False)
+    assert stretches.allowed(16384) == (16384, True)
+    assert stretches.allowed(1) == (1, True)
+
+
+def test_a_stretch_ends_within_milliseconds_and_before_the_program_does():
+    _, until, deadline = begun()
+    assert until < 0.01 * 1e9 < deadline
+    _, until, deadline = begun(time.monotonic() + 0.001)
+    assert until == deadline < 0.01 * 1e9
+    _, until, deadline = begun(time.monotonic() - 1)
+    assert until == deadline < 0
+
+
+def test_a_stretch_begins_with_fuel_and_owes_nothing():
+    words, _, _ = begun(FUEL=-5, OWED=1000)
+    assert (words[Machine.FUEL], words[Machine.OWED]) == (QUANTUM, 0)
+
+
+def test_slices_are_as_long_as_they_were():
+    assert LEAST_SLICE < begun()[0][Machine.SLICE] < MOST_SLICE
+    assert begun(SLICE=512)[0][Machine.SLICE] == 512

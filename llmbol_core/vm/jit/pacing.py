@@ -1,0 +1,206 @@
+"""When native code looks at the clock, so that nothing it does can keep a program from stopping.
+
+All that native code does is charged to the word ``FUEL``, in the bytes that could be copied
+meanwhile: each instruction whose work has no small bound, each switch to another process. Where
+that is used up, and where a slice of instructions ends, the clock decides whether the stretch goes
+on. One that began in time may well take longer, and then asks itself now and then whether the
+program is to be stopped; if so it gives up in the middle, since nobody will see what it leaves.
+"""
+
+from __future__ import annotations
+
+import time
+
+from llmbol_core.vm.arena import COUNT
+from llmbol_core.vm.jit.runtime import LEAST_SLICE, MOST_OWED, MOST_SLICE, QUANTUM, Machine, State
+from llmbol_core.vm.jit.source import (
+    Big,
+    W,
+    Word,
+    below,
+    c_function,
+    fill,
+    host,
+    inlined,
+    invoke,
+    machine,
+    move,
+    narrow,
+    native,
+    shared,
+    state,
+    wide,
+)
+
+_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
+_SECOND = 1_000_000_000
+_LONG, _SHORT = 1_000_000, 250_000
+"""Nanoseconds above which slices get shorter, and below which they get longer again."""
+_LITTLE = 256
+"""Bytes that are worked on so quickly that nobody counts them."""
+PIECE = 1 << 20
+"""Bytes that are worked on between two looks at whether the program is to be stopped."""
+SOME = 256
+"""Objects, or values of an array, that are taken apart between two looks at the fuel."""
+_OBJECT = 1 << 8
+"""Bytes that could be copied while an object is taken apart that is in no cache."""
+SWITCH = 1 << 10
+"""Bytes that could be copied while processes are switched and some others' work is done."""
+
+
+@c_function
+def clock_gettime(clock: Word, place: Big) -> Word:
+    """Store seconds and nanoseconds."""
+    raise NotImplementedError
+
+
+@native
+def moment() -> Big:
+    """Return the nanoseconds of the clock that ``UNTIL`` and ``DEADLINE`` are given by."""
+    place = state[State.MACHINE] + 8 * Machine.CLOCK
+    clock_gettime(_MONOTONIC, place)
+    return host[place] * _SECOND + host[place + 8]
+
+
+@shared
+def look() -> Word:
+    """Whether the clock lets the stretch go on, which then gets fuel again."""
+    if moment() < machine[Machine.UNTIL] and machine[Machine.OWED] < MOST_OWED:
+        machine[Machine.FUEL] = QUANTUM
+        return 1
+    machine[Machine.FUEL] = 0
+    return 0
+
+
+@shared
+def goes_on() -> Word:
+    """Whether the program is not to be stopped: for long work that has begun."""
+    ask = machine[Machine.SIGNALS]
+    if moment() < machine[Machine.DEADLINE] and (ask == 0 or invoke(ask, 0) == 0):
+        return 1
+    machine[Machine.FUEL] = 0
+    machine[Machine.UNTIL] = 0
+    return 0
+
+
+# What is charged
+
+
+@inlined
+def charge(size: Word) -> None:
+    """Count bytes that were worked on, or could have been."""
+    machine[Machine.FUEL] = machine[Machine.FUEL] - wide(size)
+
+
+@inlined
+def spend(size: Word) -> Word:
+    """Count bytes that an instruction is about to work on; false if others have their turn now."""
+    if below(size, _LITTLE):
+        return 1
+    left = machine[Machine.FUEL] - wide(size)
+    machine[Machine.FUEL] = left
+    return 1 if left > 0 else look()
+
+
+@native
+def switches() -> Word:
+    """Whether another process may have its turn in this stretch; if not none runs any more."""
+    left = machine[Machine.FUEL] - SWITCH
+    machine[Machine.FUEL] = left
+    if machine[Machine.LEFT] > 0 and (left > 0 or look()):
+        return 1
+    machine[Machine.CURRENT] = 0
+    return 0
+
+
+@native
+def ends_slice() -> Word:
+    """Whether the stretch goes on behind a slice; later ones are as long as their time allows."""
+    goes = look()
+    now = host[state[State.MACHINE] + 8 * Machine.CLOCK] * _SECOND
+    now = now + host[state[State.MACHINE] + 8 * Machine.CLOCK + 8]
+    took, slice = now - machine[Machine.SLICE_BEGAN], machine[Machine.SLICE]
+    machine[Machine.SLICE_BEGAN] = now
+    if took > _LONG and slice > LEAST_SLICE:
+        machine[Machine.SLICE] = slice >> 1
+    elif took < _SHORT and slice < MOST_SLICE:
+        machine[Machine.SLICE] = slice << 1
+    return goes
+
+
+@native
+def owe() -> None:
+    """Note that Python will have to do something for what was done."""
+    machine[Machine.OWED] = machine[Machine.OWED] + 1
+    if machine[Machine.OWED] >= MOST_OWED:
+        machine[Machine.FUEL] = 0
+
+
+# Memory that is worked on piece by piece
+
+
+@native
+def move_all(target: Word, source: Word, size: Word) -> Word:
+    """Move bytes; false if the program is to be stopped meanwhile."""
+    if below(source, target):
+        while below(PIECE, size):
+            size = size - PIECE
+            move(target + size, source + size, PIECE)
+            if not goes_on():
+                return 0
+    while below(PIECE, size):
+        move(target, source, PIECE)
+        target, source, size = target + PIECE, source + PIECE, size - PIECE
+        if not goes_on():
+            return 0
+    move(target, source, size)
+    return 1
+
+
+@native
+def fill_all(target: Word, byte: Word, size: Word) -> Word:
+    """Fill bytes with 0 or, if it is true, with bits that are all set; false as ``move_all``."""
+    while below(PIECE, size):
+        if byte:
+            fill(target, 255, PIECE)
+        else:
+            fill(target, 0, PIECE)
+        target, size = target + PIECE, size - PIECE
+        if not goes_on():
+            return 0
+    if byte:
+        fill(target, 255, size)
+    else:
+        fill(target, 0, size)
+    return 1
+
+
+# What dies later
+
+
+@native
+def bury_later(dying: Word) -> None:
+    """Leave objects that die, linked through their counts, for the beginning of a stretch."""
+    last = dying
+    while W[last + COUNT]:
+        last = W[last + COUNT]
+    W[last + COUNT] = narrow(machine[Machine.PENDING])
+    machine[Machine.PENDING] = wide(dying)
+
+
+@native
+def leaves(dying: Word) -> Word:
+    """Whether what is dying is left for later, after some objects have been taken apart."""
+    left = machine[Machine.FUEL] - SOME * _OBJECT
+    machine[Machine.FUEL] = left
+    if left > 0 or machine[Machine.PENDING] or look():
+        return 0
+    machine[Machine.PENDING] = wide(dying)
+    return 1
+
+
+@native
+def leaves_array(array: Word, elements: Word, length: Word, dying: Word) -> Word:
+    """Whether a dying array is left for later, of which only the last elements are still there."""
+    W[array], W[array + 12], W[array + COUNT] = length, elements, dying
+    return leaves(array)
