@@ -148,6 +148,7 @@ def standard_streams(stdin: BinaryIO | None = None, stdout: BinaryIO | None = No
 def tree_reader(root: str) -> Callable[[str], bytes]:
     """Return what reads files by their path in a tree, or raises FileError."""
     from llmbol_core.errors import FileError
+    from llmbol_core.vm.errortext import uncapitalized
     from llmbol_core.vm.namespace import Namespace
     from llmbol_core.vm.openfile import OREAD, FileFault
 
@@ -157,7 +158,7 @@ def tree_reader(root: str) -> Callable[[str], bytes]:
         try:
             file = tree.open(path, OREAD)
         except FileFault as error:
-            raise FileError(path, str(error)) from error
+            raise FileError(path, uncapitalized(str(error))) from error
         try:
             return bytes(file.contents())
         finally:

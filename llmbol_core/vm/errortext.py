@@ -34,3 +34,8 @@ def about_file(name: str, why: str) -> str:
         name = f"...{name[at:]}"
     name = name.replace("'", "''").encode(errors="replace")[: _MOST - 2].decode(errors="ignore")
     return cut(f"'{name}' {why}")
+
+
+def uncapitalized(text: str) -> str:
+    """Return what a host says as part of a message of ours."""
+    return text[:1].lower() + text[1:]

@@ -21,10 +21,26 @@ from contextlib import contextmanager
 from typing import BinaryIO, Protocol, cast
 
 from llmbol_core.errors import FileError
-from llmbol_core.vm.openfile import EBADCHAR, EPERM, OREAD, WORD, Dir, FileFault, OpenFile, Stream
+from llmbol_core.vm.openfile import (
+    EBADCHAR,
+    EPERM,
+    OEXEC,
+    ORDWR,
+    OREAD,
+    OTRUNC,
+    OWRITE,
+    WORD,
+    Dir,
+    FileFault,
+    OpenFile,
+    Stream,
+)
 
 Path = tuple[str, ...]
 
+_READ, _WRITE, _EXECUTE = 4, 2, 1
+_NEEDED = {OREAD: _READ, OWRITE: _WRITE, ORDWR: _READ | _WRITE, OEXEC: _EXECUTE}
+"""What of a file's mode is needed to open it."""
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 32
 
@@ -209,10 +225,18 @@ class _PatientFile(io.FileIO):
                 return data
 
 
+def check_permission(found: os.stat_result, mode: int) -> None:
+    """Refuse to open a file as its mode does not let its owner, who may be the superuser."""
+    needed = _NEEDED[mode & 3] | (_WRITE if mode & OTRUNC else 0)
+    if found.st_uid == os.geteuid() and needed & ~(found.st_mode >> 6):
+        raise FileFault(EPERM)
+
+
 def change(tree: Tree, path: Path, entry: Dir) -> None:
     """Change a file's mode, times and length where an entry says so."""
     found = tree.status(path)
     if entry.length not in (-1, found.st_size) and modes.S_ISREG(found.st_mode):
+        check_permission(found, OWRITE)
         with _opened(tree, path, os.O_WRONLY) as host:
             os.ftruncate(host, entry.length)
     with _opened(tree, path, os.O_RDONLY) as host:

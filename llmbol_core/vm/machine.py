@@ -28,7 +28,7 @@ from llmbol_core.errors import (
 from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.environment import Environment, Streams
-from llmbol_core.vm.errortext import shortened
+from llmbol_core.vm.errortext import shortened, uncapitalized
 from llmbol_core.vm.groups import share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
@@ -312,7 +312,7 @@ class InfernoVM:
         try:
             return self.loader.find(self.environment.namespace, path)
         except FileFault as error:
-            raise FileError(path, str(error)) from error
+            raise FileError(path, uncapitalized(str(error))) from error
 
     def _run_init(self, handle: int, export: Export, argv: Sequence[str]) -> None:
         heap = self.heap

@@ -26,6 +26,7 @@ from llmbol_core.vm.hosttree import (
     Tree,
     change,
     check_characters,
+    check_permission,
     clean,
     describe,
     text_of,
@@ -133,7 +134,7 @@ class Namespace:
                 return self._open(place, self._shown(place), mode | OTRUNC)
             real = (*self._directory_for_creating(place[:-1]), place[-1])
             self._make(real, mode, permission)
-            return self._open(place, [real], mode & ~(OEXCL | OTRUNC))
+            return self._open(place, [real], mode & ~(OEXCL | OTRUNC), is_new=True)
 
     def remove(self, name: str) -> None:
         """Remove a file or an empty directory."""
@@ -210,7 +211,7 @@ class Namespace:
             raise FileFault("not in union")
         rest = [path for path in shown if new is not None and path != new]
         self._mounts[old] = rest
-        if rest in ([], [old]):
+        if not rest:
             del self._mounts[old]
 
     def serve(self, directory: str, name: str, server: Server) -> Callable[[], None]:
@@ -325,11 +326,13 @@ class Namespace:
             self._tree, real, Dir("", mode=permission & 0o777, mtime=WORD, atime=WORD, length=-1)
         )
 
-    def _open(self, place: Path, union: list[Path], mode: int) -> OpenFile:
+    def _open(self, place: Path, union: list[Path], mode: int, is_new: bool = False) -> OpenFile:
         """Open a file of the tree, or a directory, perhaps a union of several."""
         real, access = union[0], access_of(mode)
         found = self._tree.status(real)
         self._check_writable(access != OREAD or bool(mode & (OTRUNC | ORCLOSE)))
+        if not is_new:
+            check_permission(found, mode)
         if modes.S_ISDIR(found.st_mode):
             if access != OREAD or mode & OTRUNC:
                 raise FileFault(EPERM)

@@ -54,7 +54,7 @@ class FileFault(Exception):
         """Translate what the host said."""
         known = {FileNotFoundError: ENOTEXIST, PermissionError: EPERM, FileExistsError: EEXIST}
         known |= {IsADirectoryError: EISDIR, NotADirectoryError: ENOTDIR}
-        return cls(known.get(type(error)) or (error.strerror or str(error)).lower())
+        return cls(known.get(type(error)) or error.strerror or str(error))
 
 
 @dataclass(frozen=True)
@@ -395,6 +395,6 @@ def name_of(path: str) -> str:
 def access_of(mode: int) -> int:
     """Return how a file is to be opened: OREAD, OWRITE or ORDWR."""
     access = mode & ~(OTRUNC | OCEXEC | ORCLOSE)
-    if access not in (OREAD, OWRITE, ORDWR, OEXEC):
+    if access not in (OREAD, OWRITE, ORDWR, OEXEC) or (access == OEXEC and mode & OTRUNC):
         raise FileFault(EBADARG)
     return OREAD if access == OEXEC else access

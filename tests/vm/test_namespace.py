@@ -17,6 +17,7 @@ from llmbol_core.vm.namespace import MAFTER, MBEFORE, MCREATE, MREPL, Namespace
 from llmbol_core.vm.openfile import (
     DMDIR,
     OEXCL,
+    OEXEC,
     ORCLOSE,
     ORDWR,
     OREAD,
@@ -114,6 +115,24 @@ def test_permissions_are_bounded_by_the_directory(space, tree):
     space.create("/tmp/folder", OREAD, DMDIR | 0o777).close()
     assert modes.S_IMODE((tree / "tmp/file").stat().st_mode) == 0o751
     assert modes.S_IMODE((tree / "tmp/folder").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"),
+    [
+        (0o444, {OWRITE, ORDWR, OEXEC, OREAD | OTRUNC}),
+        (0o222, {OREAD, ORDWR, OEXEC, OREAD | OTRUNC}),
+        (0o700, set()),
+    ],
+)
+def test_modes_of_files_hold_for_everybody(space, tree, mode, refused):
+    (tree / "a/one").chmod(mode)
+    for way in (OREAD, OWRITE, ORDWR, OEXEC, OREAD | OTRUNC):
+        if way in refused:
+            assert fault(space.open, "/a/one", way) == "permission denied"
+        else:
+            space.open("/a/one", way).close()
+    assert fault(space.open, "/a/one", OEXEC | OTRUNC) == "bad arg in system call"
 
 
 def test_directories(space):
@@ -313,6 +332,7 @@ def test_bind(space):
     space.create("/a/new", OWRITE, 0o644).close()
     space.unbind("/b", "/a")
     assert names(space, "/b") == ["new", "one", "two"]
+    assert fault(space.unbind, "/b", "/a") == "not in union"
     space.bind("/b/two", "/a/one", MREPL)
     assert content(space, "/a/one") == "two of b"
     assert fault(space.bind, "/b/two", "/a", MREPL) == "inconsistent mount"
