@@ -8,12 +8,14 @@ A cache that cannot be read or written costs time and nothing else, so that no e
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
 import stat
 import time
 from contextlib import suppress
+from typing import BinaryIO
 
 from llmbol_core import __version__
 from llmbol_core.errors import FileError
@@ -65,6 +67,16 @@ def is_private(file: str | int) -> bool:
     return is_mine and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def open_private(path: str) -> BinaryIO:
+    """Open a file to read that only this user can change, and no link; raises OSError."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    file = os.fdopen(os.open(path, flags), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and is_private(file.fileno()):
+        return file
+    file.close()
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
 def _head(key: str, content: bytes) -> bytes:
     """Return what a file begins with: it tells what is whole and in its place."""
     return _MAGIC + hashlib.sha256(key.encode() + b"\0" + content).digest()
@@ -85,8 +97,8 @@ class ObjectCache:
         try:
             if not is_private(self.directory):
                 return None
-            with open(path, "rb") as file:
-                data = file.read() if is_private(file.fileno()) else b""
+            with open_private(path) as file:
+                data = file.read()
         except OSError:
             return None
         head, content = data[:_HEAD], data[_HEAD:]
@@ -102,6 +114,8 @@ class ObjectCache:
             os.makedirs(self.directory, 0o700, exist_ok=True)
             if not is_private(self.directory):
                 return
+            if os.path.islink(self._path(key)):  # which would be followed
+                os.unlink(self._path(key))
             with atomic_write(self._path(key)) as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(_head(key, content) + content)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakValueDictionary
 
-from llmbol_core.native.cache import default_directory, is_private
+from llmbol_core.native.cache import default_directory, is_private, open_private
 from llmbol_core.native.files import MappedFile
 
 _LIMIT = 16 << 30
@@ -61,9 +61,9 @@ def _is_own(folder: str) -> bool:
 
 def _mapped(folder: str, path: str, size: int) -> memoryview:
     """Map a file, or raise OSError if it is not there or not to be trusted."""
-    with open(path, "rb") as file:
+    with open_private(path) as file:
         whole = os.fstat(file.fileno()).st_size == size
-        if not (whole and _is_own(folder) and is_private(file.fileno())):
+        if not (whole and _is_own(folder)):
             raise OSError
         with suppress(OSError):  # it may be there to be read only
             os.utime(path)

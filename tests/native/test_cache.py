@@ -44,6 +44,32 @@ def test_files_in_the_place_of_others_are_absent(cache):
     assert cache.get("b") is None
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_links_are_not_followed(cache, tmp_path, there):
+    other = tmp_path / "other"
+    cache.put("a", b"content")
+    os.rename(cache._path("a"), other)
+    before = other.read_bytes()
+    if not there:
+        other.unlink()
+    os.symlink(other, cache._path("a"))
+    assert cache.get("a") is None
+    cache.put("a", b"new")
+    assert cache.get("a") == b"new"
+    assert (other.read_bytes() if there else before) == before
+    assert other.exists() == there
+
+
+def test_what_is_no_file_is_absent(cache):
+    cache.put("a", b"content")
+    os.mkfifo(cache._path("b"), 0o600)
+    os.mkdir(cache._path("c"), 0o700)
+    for key in "bc":
+        assert cache.get(key) is None
+    cache.put("c", b"content")
+    assert cache.get("c") is None
+
+
 def test_a_file_that_cannot_be_marked_as_used_is_read(cache, monkeypatch):
     def refuse(*given):
         raise OSError

@@ -63,6 +63,14 @@ def test_directories_that_others_can_write_are_not_believed(folder):
     assert shared.kept(("a",), 7, never) is not None
 
 
+def test_links_are_not_followed(folder, tmp_path):
+    shared.kept(("a",), 7, make)
+    (path,) = folder.iterdir()
+    path.rename(tmp_path / "other")
+    path.symlink_to(tmp_path / "other")
+    assert shared.kept(("a",), 7, make) is None
+
+
 def test_a_file_of_another_length_is_not_believed(folder):
     shared.kept(("a",), 7, make)
     (path,) = folder.iterdir()
