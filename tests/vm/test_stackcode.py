@@ -20,7 +20,7 @@ from llmbol_core.vm.stackcode import (
     parse_source,
     parse_stackcode,
 )
-from llmbol_core.vm.stackops import STACK_OPS
+from llmbol_core.vm.stackops import MAX_CODE, STACK_OPS, decode
 from llmbol_core.vm.verifier import verify_module
 
 PROGRAMS = Path(__file__).parents[2] / "specs" / "programs"
@@ -147,7 +147,7 @@ def test_bad_programs_are_refused_with_their_place(text: str, message: str) -> N
         (b"\x01\x05", "at byte 0: the code ends without HALT"),
         (b"\x01\x05\x10\xff", "at byte 2: ADD needs 2 on the stack, which holds 1"),
         ([1, 5, 256], "at byte 2: 256 is no byte"),
-        (bytes(70000), "at byte 65536: 70000 bytes of code are too many"),
+        (bytes(MAX_CODE + 1), "at byte 65536: 65537 bytes of code are too many"),
         (b"\x01\x01\x09\x30\x00\x02", "at byte 2: the stack holds"),
     ],
 )
@@ -155,6 +155,12 @@ def test_bad_bytes_are_refused_with_their_offset(code: list[int], message: str) 
     with pytest.raises(DisFormatError) as error:
         BytecodeLoader.create_module(code)
     assert message in str(error.value)
+
+
+def test_labels_reach_all_of_the_longest_code() -> None:
+    assert [*decode(bytes(MAX_CODE), lambda at, why: DisFormatError("code", at, why))] == [
+        *range(MAX_CODE)
+    ]
 
 
 @given(st.lists(st.sampled_from([*STACK_OPS, 0, 1, 2, 3, 4, 8]), max_size=60))
