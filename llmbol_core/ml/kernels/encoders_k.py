@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
 from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i32, i64, u8, u16
 from llmbol_core.ml.kernels.repack import transposed_words
+from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_FORMS
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 GROUP = Group("encoders of super-blocks")
 
-BLOCK = 256
 _LANES = 16
 _LIMIT = 4e4
 """Greater weights are strange."""
@@ -27,8 +27,6 @@ _SCALES = 4e6
 """Greater scales are, which float16 could not hold."""
 _TINY = 1.0000000036274937e-15
 """Parts that reach no further are zero: the float32 of 1e-15."""
-SIZES = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
-"""Bytes of a super-block."""
 BLOCKS = {"Q4_K": 2, "Q5_K": 2, "Q6_K": 1}
 """Super-blocks of an item."""
 
@@ -186,12 +184,12 @@ def _small(k: Builder, parts: _Parts, values: Value, greatest: list[Value]) -> t
 
 def _ranged(name: str) -> Author:
     top, start, steps = (15, -1.0, 20) if name == "Q4_K" else (31, -0.5, 15)
-    size = SIZES[name]
+    size = SUPER_FORMS[name].bytes
 
     def write(k: Builder, x: Pointer, out: Pointer, strange: Pointer, count: Value) -> None:
         for item in k.items():
             numbers = [item * 2, k.min(item * 2 + 1, count - 1)]
-            starts = [x.at(n * BLOCK + 32 * p) for n in numbers for p in range(8)]
+            starts = [x.at(n * COLUMNS + 32 * p) for n in numbers for p in range(8)]
             targets = [out.at(n * size) for n in numbers]
             parts = _Ranged(k, starts, top)
             scale, low = parts.search(start, steps)
@@ -312,8 +310,8 @@ def _q6_k(k: Builder, x: Pointer, out: Pointer, strange: Pointer, count: Value) 
     """Write the code for super-blocks of Q6_K."""
     room = k.room(f32, _LANES)
     for item in k.items():
-        target = out.at(item * SIZES["Q6_K"])
-        parts = _Signed(k, [x.at(item * BLOCK + 16 * p) for p in range(16)])
+        target = out.at(item * SUPER_FORMS["Q6_K"].bytes)
+        parts = _Signed(k, [x.at(item * COLUMNS + 16 * p) for p in range(16)])
         scale = parts.search()
         room.store(scale)
         sizes = k.abs(scale)
@@ -329,7 +327,7 @@ def _q6_k(k: Builder, x: Pointer, out: Pointer, strange: Pointer, count: Value) 
         target.bytes_on(208).of(f16).store(d)
         _store_six(k, parts, target, d.to(f32).splat(_LANES) * small.to(f32))
         with k.when(nothing):
-            for i in k.range(SIZES["Q6_K"]):
+            for i in k.range(SUPER_FORMS["Q6_K"].bytes):
                 target.store(k.value(0, u8), i)
 
 

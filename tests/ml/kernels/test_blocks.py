@@ -11,7 +11,8 @@ from llmbol_core.ml.codecs import ENCODERS, decode
 from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.kernels import blocks
 from llmbol_core.ml.kernels.encoders_k import SUPER_ENCODERS
-from llmbol_core.ml.kernels.superblocks import SUPER_DECODERS
+from llmbol_core.ml.kernels.forms import BLOCK, FORMS
+from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_DECODERS, SUPER_FORMS
 from llmbol_core.ml.quantization import dequantize, quantization_error, quantize
 from llmbol_core.ml.tensor import Tensor
 
@@ -35,6 +36,17 @@ def samples():
 
 
 SAMPLES = samples()
+
+
+def test_blocks_are_laid_out_as_the_table_of_types_says():
+    sizes = blocks.SIZES | {name: form.bytes for name, form in SUPER_FORMS.items()}
+    assert sizes == {name: TYPES[name].block_bytes for name in sizes}
+    elements = dict.fromkeys(FORMS, BLOCK) | dict.fromkeys(SUPER_FORMS, COLUMNS)
+    assert elements == {name: TYPES[name].elements for name in elements}
+    for name, form in SUPER_FORMS.items():
+        fields = TYPES[name].layout.fields
+        assert fields is not None
+        assert form.d == fields["d"][1]
 
 
 @pytest.mark.parametrize("name", blocks.ENCODERS)
