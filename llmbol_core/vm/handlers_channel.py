@@ -22,8 +22,9 @@ def _maker(element: int) -> Handler:
     return new_channel
 
 
-_ELEMENTS = {"newcb": BYTE, "newcw": WORD, "newcf": REAL, "newcp": POINTER, "newcl": BIG}
-for _mnemonic, _element in _ELEMENTS.items():
+ELEMENTS = {"newcb": BYTE, "newcw": WORD, "newcf": REAL, "newcp": POINTER, "newcl": BIG}
+"""Types of what channels carry, by the instructions that make them."""
+for _mnemonic, _element in ELEMENTS.items():
     handler(_mnemonic)(_maker(_element))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.handlers_channel import ELEMENTS
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
 from llmbol_core.vm.jit.runtime import State
 
@@ -41,11 +41,8 @@ def slicela(out: Lowerer) -> None:
     out.must(out.call("copy_elements", out.read("s"), out.read("m"), out.read("d")))
 
 
-_CHANNELS = {"newcb": BYTE, "newcw": WORD, "newcl": BIG, "newcf": REAL, "newcp": POINTER}
-
-
-@lowering(*_CHANNELS)
+@lowering(*ELEMENTS)
 def new_channel(out: Lowerer) -> None:
     """Make a channel."""
-    kind, place = str(_CHANNELS[out.instruction.op.mnemonic]), out.target("d")
+    kind, place = str(ELEMENTS[out.instruction.op.mnemonic]), out.target("d")
     out.give(place, out.must(out.call("new_channel", kind, out.read("m"))))
