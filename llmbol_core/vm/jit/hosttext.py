@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import ARGUMENTS
-from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
+from llmbol_core.vm.jit.hostcode import hosted, result_at
 from llmbol_core.vm.jit.hostmath import give_number
 from llmbol_core.vm.jit.pacing import charge, goes_on, look, moment, spend
 from llmbol_core.vm.jit.runtime import QUANTUM, YIELDS, Machine
@@ -184,9 +184,6 @@ def token_end(text: Word, start: Word, delimiters: Word, are_skipped: Word) -> W
 
 
 # Time
-
-
-TEXTS.append("\ndeclare i32 @clock_gettime(i32, i64)\n")
 
 
 @hosted("Sys.millisec")

@@ -234,12 +234,12 @@ def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False)
 
     Regions call some of it where the native interpreter has it.
     """
-    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, source
+    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, pacing, source
     from llmbol_core.vm.jit.runtime import METADATA
 
     load_runtime()
     helping = (helpers.HELPERS, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
-    text = "\n".join([*helping, METADATA, *parts])
+    text = "\n".join([*helping, METADATA, pacing.CLOCK, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
     return text + library.texts(called, is_region)
 

@@ -54,6 +54,10 @@ def clock_gettime(clock: Word, place: Big) -> Word:
     raise NotImplementedError
 
 
+CLOCK = "declare i32 @clock_gettime(i32, i64)"
+"""What LLVM must be told of it."""
+
+
 @native
 def moment() -> Big:
     """Return the nanoseconds of the clock that ``UNTIL`` and ``DEADLINE`` are given by."""
