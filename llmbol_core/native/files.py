@@ -50,7 +50,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Until then, and for good if the block raises, the old file stays as it was. A new file gets the
     mode that the umask allows, a replaced one keeps its mode, a symbolic link stays a link. What is
-    no regular file (a terminal, a pipe, ``/dev/null``) is written to directly.
+    no regular file (a terminal, a pipe, ``/dev/null``) is written to directly. Where the system has
+    files without names, a process that is killed leaves nothing behind.
     """
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), _TEMPORARY % os.urandom(8).hex())
@@ -64,6 +65,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            _name(file.fileno(), temporary)
         os.replace(temporary, target)
         _sync_directory(os.path.dirname(target))
     except OSError as error:
@@ -209,8 +211,13 @@ def _mode_of_target(path: Path) -> int | None:
 
 
 def _create(path: str, mode: int | None) -> BinaryIO:
-    """Open a new file for writing with the permissions of the one that it will replace."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    """Open a new file for writing with the permissions of the one that it will replace.
+
+    It has no name yet if that is possible.
+    """
+    descriptor = _open_nameless(os.path.dirname(path))
+    if descriptor is None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         if mode is not None:
             os.fchmod(descriptor, stat.S_IMODE(mode))
@@ -218,6 +225,25 @@ def _create(path: str, mode: int | None) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _open_nameless(folder: str) -> int | None:
+    """Open a new file of a folder that has no name, None where there is no such thing."""
+    flags = getattr(os, "O_TMPFILE", 0)
+    if flags:
+        with suppress(OSError):
+            descriptor = os.open(folder, flags | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            if os.path.exists(f"/proc/self/fd/{descriptor}"):
+                return descriptor
+            os.close(descriptor)
+    return None
+
+
+def _name(descriptor: int, path: str) -> None:
+    """Give a file a name if it has none."""
+    if not os.fstat(descriptor).st_nlink:
+        # With a folder's descriptor the call follows links; it does not look at that.
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
 
 
 def _sync_directory(path: str) -> None:

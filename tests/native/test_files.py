@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -133,3 +135,15 @@ def test_what_is_larger_than_memory_is_refused(tmp_path):
     with pytest.raises(FileError, match="a: 8796093022208 bytes do not fit into memory"):
         read_bytes(tmp_path / "a")
     assert map_file(tmp_path / "a")[-1] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files without names are a thing of Linux")
+def test_a_process_that_is_killed_leaves_nothing(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    code = (
+        "import os, sys; from llmbol_core.native.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as file:\n"
+        "    file.write(bytes(100_000)); file.flush(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "a"]).returncode == -9
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
