@@ -17,6 +17,7 @@ import gguf
 import numpy as np
 
 from benchmarks.floats import floats
+from benchmarks.operations import operations
 from benchmarks.quantized import batches, conversions, large_files, starts, vectors
 from benchmarks.rows import TITLE, Row
 from llmbol_core.ml import gguf as container
@@ -146,6 +147,7 @@ FAMILIES = (
     vectors,
     batches,
     floats,
+    operations,
     conversions,
     large_files,
     starts,

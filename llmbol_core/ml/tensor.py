@@ -53,7 +53,10 @@ class Tensor:
                 return cls(given.view(np.uint8))
             return cls(given if given.dtype.isnative else given.astype(given.dtype.newbyteorder()))
         if hasattr(array, "__dlpack__"):
-            return cls(np.from_dlpack(array))  # type: ignore[arg-type]  # NumPy's own protocol
+            try:
+                return cls.of(np.from_dlpack(array))  # type: ignore[arg-type]  # NumPy's protocol
+            except (BufferError, RuntimeError) as error:
+                raise DtypeError("dlpack", str(error)) from error
         try:
             numbers = np.asarray(array)
         except ValueError:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import DataFormatError, FileError, UsageError
+from llmbol_core.ml.mapped import release
 from llmbol_core.native.files import atomic_write, half_of_memory, read_bytes
 from llmbol_core.nn.checkpoint import InferenceModel
 from llmbol_core.nn.data import (
@@ -33,6 +34,10 @@ class Candidate:
     rank: int
     label: str
     value: float
+
+
+_USED = 32 << 20
+"""Bytes of a mapped file that have been used from which on their pages are given back."""
 
 
 def read_inputs(
@@ -64,10 +69,17 @@ def infer(
 
 
 def infer_parts(model: InferenceModel, samples: Array) -> Iterator[Array]:
-    """Yield the outputs for a batch of any size, some samples at a time; at least one part."""
-    step = samples_at_a_time(samples.dtype.itemsize * math.prod(samples.shape[1:]))
+    """Yield the outputs for a batch of any size, some samples at a time; at least one part.
+
+    The pages of samples from a mapped file are given back when they have been used.
+    """
+    size = samples.dtype.itemsize * math.prod(samples.shape[1:])
+    step, used = samples_at_a_time(size), 0
     for start in range(0, max(len(samples), 1), step):
         yield model.run(samples[start : start + step])
+        if (start + step - used) * size >= _USED:
+            release(samples[used : start + step])
+            used = start + step
 
 
 def infer_stream(

@@ -83,3 +83,19 @@ def test_refusals():
 @pytest.mark.parametrize("name", TYPES)
 def test_zeros(name):
     assert zeros((2, 256), name).shape == (2, 256)
+
+
+def test_what_other_libraries_refuse_to_share_is_told():
+    class Foreign:
+        def __init__(self, refusal):
+            self.refusal = refusal
+
+        def __dlpack__(self, **options):
+            raise self.refusal
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+    for refusal in (BufferError("needs a gradient"), RuntimeError("needs a gradient")):
+        with pytest.raises(DtypeError, match="dlpack: needs a gradient"):
+            Tensor.of(Foreign(refusal))  # type: ignore[arg-type]

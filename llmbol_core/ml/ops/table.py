@@ -216,7 +216,8 @@ def op(
     def register(function: Callable[..., Array]) -> Callable[..., Array]:
         parameters = inspect.signature(function).parameters.values()
         named = name or function.__name__
-        run = _run(named, _silently(function), short, flops)
+        slow = function if is_view else _silently(function)
+        run = _run(named, slow, short, flops)
         values = [p for p in parameters if str(p.annotation).split(" ")[0] in _VALUES]
         kinds = {p.name: str(p.annotation).split(" ")[0] for p in values}
         row = Op(
