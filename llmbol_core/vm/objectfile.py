@@ -27,7 +27,6 @@ from llmbol_core.errors import DisFormatError
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
 from llmbol_core.vm.magic import OP_LIMIT, SMAGIC, XMAGIC, encode_op, is_object
 from llmbol_core.vm.module import (
-    ABSENT,
     HASEXCEPT,
     HASLDT,
     HASLDT0,
@@ -60,6 +59,8 @@ __all__ = [
 
 _MAX_MAP = 128 * 1024
 _MAX_NAME = 4096
+_LONGEST = 2 + 4 * 5
+"""Bytes that an instruction takes at most."""
 _UNSIGNED = struct.Struct(">I")
 
 
@@ -87,7 +88,15 @@ DATA: dict[int, DataRow] = {row.kind: row for row in (
 )}
 # fmt: on
 
-_VALUES = tuple(row.values for row in MODES)
+_SHAPES = tuple(
+    tuple(
+        (mode, MODES[mode].values)
+        for mode in (MIDDLE_MODES[modes >> 6], Mode(modes >> 3 & 7), Mode(modes & 7))
+    )
+    for modes in range(256)
+)
+"""The middle, source and destination modes that an addressing byte stands for, and how many numbers
+the file has for each."""
 
 
 class _Reader:
@@ -105,20 +114,11 @@ class _Reader:
         return self.fail(f"the file ends inside {what}", len(self.data))
 
     def op(self, what: str) -> int:
-        data, at = self.data, self.at
         try:
-            first = data[at]
-            if first < 0x80:
-                self.at = at + 1
-                return (first ^ 0x40) - 0x40
-            if first < 0xC0:
-                self.at = at + 2
-                return (((first & 0x3F) << 8 | data[at + 1]) ^ 0x2000) - 0x2000
-            value = (first & 0x3F) << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+            value, self.at = _op(self.data, self.at)
         except IndexError:
             raise self.ends(what) from None
-        self.at = at + 4
-        return (value ^ OP_LIMIT) - OP_LIMIT
+        return value
 
     def count(self, what: str, least: int) -> int:
         """Read how many of something follow, each of at least so many bytes."""
@@ -221,32 +221,42 @@ operand = functools.lru_cache(maxsize=1 << 14)(Operand)
 
 def _code(reader: _Reader, count: int) -> tuple[Instruction, ...]:
     """Read the instructions, and check immediate labels as Inferno's loader does."""
-    code = []
-    op, what = reader.op, "the code"
-    for _ in range(count):
-        at = reader.at
-        opcode, mode = reader.bytes(2, what)
-        if opcode >= len(OPS):
-            raise reader.fail(f"there is no opcode {opcode}", at)
-        middle = operand(MIDDLE_MODES[mode >> 6], op(what)) if mode >> 6 else ABSENT
-        code.append(
-            Instruction(opcode, _operand(reader, mode >> 3 & 7), middle, _operand(reader, mode & 7))
-        )
-        if mode & 7 == Mode.IMMEDIATE and OPS[opcode].has_label:
-            target = code[-1].destination.value
-            if not 0 <= target < count:
-                why = f"bad branch addr: {target} in a program of {count} instructions"
-                raise reader.fail(why, at)
+    first, code, at = reader.at, list[Instruction](), 0
+    data = bytes(reader.data[first : first + _LONGEST * count])
+    try:
+        for _ in range(count):
+            start, opcode, modes, at = at, data[at], data[at + 1], at + 2
+            if opcode >= len(OPS):
+                raise reader.fail(f"there is no opcode {opcode}", first + start)
+            operands = []
+            for mode, values in _SHAPES[modes]:
+                base = value = 0
+                if values == 2:
+                    base, at = _op(data, at)
+                if values:
+                    value, at = _op(data, at)
+                operands.append(operand(mode, value, base))
+            middle, source, target = operands
+            code.append(Instruction(opcode, source, middle, target))
+            is_label = target.mode is Mode.IMMEDIATE and OPS[opcode].has_label
+            if is_label and not 0 <= target.value < count:
+                why = f"bad branch addr: {target.value} in a program of {count} instructions"
+                raise reader.fail(why, first + start)
+    except IndexError:
+        raise reader.ends("the code") from None
+    reader.at = first + at
     return tuple(code)
 
 
-def _operand(reader: _Reader, bits: int) -> Operand:
-    """Read a source or destination operand; indirect modes name the slot first."""
-    values = _VALUES[bits]
-    if not values:
-        return ABSENT if bits == Mode.NONE else Operand(Mode(bits))
-    base = reader.op("the code") if values == 2 else 0
-    return operand(Mode(bits), reader.op("the code"), base)
+def _op(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Read an op, and return where the next one begins; raises IndexError."""
+    first = data[at]
+    if first < 0x80:
+        return (first ^ 0x40) - 0x40, at + 1
+    if first < 0xC0:
+        return (((first & 0x3F) << 8 | data[at + 1]) ^ 0x2000) - 0x2000, at + 2
+    value = (first & 0x3F) << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+    return (value ^ OP_LIMIT) - OP_LIMIT, at + 4
 
 
 def _types(reader: _Reader, count: int, data_size: int) -> tuple[TypeDescriptor, ...]:

@@ -143,9 +143,9 @@ class GuardTable:
 
     def enter(self, pc: int, handler: int, handlers: Mapping[str, int]) -> int:
         """Return what is to be called for an instruction whose own handler is given."""
-        guards = self._guards.get(pc)
-        if not guards:
+        if pc not in self._guards:
             return handler
+        guards = self._guards[pc]
         rows = [_row(guard) for guard in guards]
         if not all(rows):
             return handlers["python"]
