@@ -41,14 +41,12 @@ def importer(operator: str, opset: int) -> Importer:
 
 
 _ALIKE = {
-    "Einsum": "MatMul",
     "Loop": "an export with fixed sizes",
     "Scan": "an export with fixed sizes",
     "If": "an export of the model in evaluation mode",
     "NonZero": "Where",
     "ScatterND": "Where",
     "ScatterElements": "Where",
-    "TopK": "ArgMax, or an export without it and 'nn infer --top-k'",
     "NonMaxSuppression": "an export without post-processing",
     "QLinearConv": "QuantizeLinear and DequantizeLinear around Conv",
     "QLinearMatMul": "QuantizeLinear and DequantizeLinear around MatMul",

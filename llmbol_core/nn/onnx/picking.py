@@ -146,3 +146,26 @@ def one_hot(tracer: Tracer, node: Node) -> Operand:
     table = np.full((depth, depth), off, np.float32)
     np.fill_diagonal(table, on)
     return tracer.op("get_rows", Constant(table), node[0])
+
+
+@row("TopK")
+def greatest(tracer: Tracer, node: Node) -> tuple[Operand, ...]:
+    """Emit the greatest or least values along an axis, and where they are."""
+    x = node.traced(0)
+    axis = tracer.check_axis(x, node.attr("axis", -1), "it chooses from")
+    count = int(node.scalar(1, 1, "how many it takes"))
+    order = [i for i in range(len(x.shape)) if i != axis] + [axis]
+    rows = tracer.permute(x, order)
+    size = rows.shape[-1]
+    keys = rows if node.attr("largest", 1) else tracer.op("neg", rows)
+    places: Traced = tracer.op("top_k", keys, k=count, whole=True)
+    # A value is the only one that stands at its place.
+    front = list(rows.shape[:-1])
+    chosen = tracer.op("unsqueeze", tracer.numbers(places), axis=len(front) + 1)
+    beside = tracer.reshape(rows, [*front, 1, size])
+    hits = tracer.op("equal", chosen, Constant(np.arange(size, dtype=np.float32)))
+    nothing = Constant(np.zeros((), np.float32))
+    picked = tracer.op("where", hits, beside, nothing, whole=x.whole)
+    values = tracer.op("sum", picked, axis=len(front) + 1, keepdims=False, whole=x.whole)
+    back = np.argsort(order).tolist()
+    return tracer.permute(values, back), tracer.permute(places, back)

@@ -21,6 +21,7 @@ from llmbol_core.nn.layers.graph import Graph
 from llmbol_core.nn.layers.shape import Identity
 from llmbol_core.nn.model import Input, Model
 from llmbol_core.nn.onnx import arithmetic as _arithmetic  # noqa: F401 -- fills the table
+from llmbol_core.nn.onnx import einsum as _einsum  # noqa: F401
 from llmbol_core.nn.onnx import picking as _picking  # noqa: F401
 from llmbol_core.nn.onnx import products as _products  # noqa: F401
 from llmbol_core.nn.onnx import recurrent as _recurrent  # noqa: F401

@@ -142,7 +142,7 @@ def test_all_complaints_come_at_once():
     make = onnx.helper.make_node
     document.graph.node.extend(
         [
-            make("Einsum", ["y"], ["a"], name="first", equation="bi->bi"),
+            make("LRN", ["y"], ["a"], name="first", size=3),
             make("Maxpol", ["y"], ["b"], name="second"),
             make("Foo", ["y"], ["c"], name="third", domain="com.example"),
             make("Sum", ["a", "b", "c"], ["z"], name="fourth"),
@@ -153,7 +153,7 @@ def test_all_complaints_come_at_once():
         import_document(document, "m.onnx", "one")
     assert str(caught.value).split("\n") == [
         "m.onnx: 3 nodes cannot be imported",
-        "  node 'first' (Einsum): the operator is not supported (near it: MatMul)",
+        "  node 'first' (LRN): the operator is not supported (near it: BatchNormalization)",
         "  node 'second' (Maxpol): the operator is not supported (did you mean 'MaxPool'?)",
         "  node 'third' (Foo): operators of the domain 'com.example' are not supported",
     ]

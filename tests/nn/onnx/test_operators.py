@@ -138,7 +138,15 @@ CASES = [
     Case("ReduceSum", (IMAGE,), {"noop_with_empty_axes": 1}),
     Case("ArgMax", (X,), {"axis": 1}), Case("ArgMin", (X,), {"axis": -1, "keepdims": 0}),
     Case("CumSum", (X, np.int64(1))),
+    *(Case("TopK", (X, i(2)), {"axis": a, "largest": g}, outputs=2) for a in (-1, 1) for g in (0, 1)), Case("TopK", ((7,), i(7)), outputs=2),
+    Case("TopK", ((9,), i(3)), whole="int", low=0, high=3, outputs=2),
     # products
+    Case("Einsum", (X, f(5, 3)), {"equation": "bij,jk->bik"}), Case("Einsum", (X, f(5, 4, 3)), {"equation": "bij,jik -> bk"}),
+    Case("Einsum", ((2, 4, 5), (2, 3, 5)), {"equation": "bhqd,bhkd->bhqk"}), Case("Einsum", ((2, 4, 3), (2, 3, 5)), {"equation": "bhqk,bhkd->bqhd"}),
+    Case("Einsum", ((4, 2, 3), f(2, 3, 5), f(5)), {"equation": "bthd,hde,e->bte"}), Case("Einsum", ((4, 5), (4,)), {"equation": "...ij,...i->...j"}),
+    Case("Einsum", ((4, 2, 3), f(2, 3, 5)), {"equation": "bthd,hde->bhte"}), Case("Einsum", (X,), {"equation": "bij->bji"}), Case("Einsum", (X,), {"equation": "bij->bj"}),
+    Case("Einsum", ((5,), (5,)), {"equation": "bi,bi->b"}), Case("Einsum", ((4,), (5,)), {"equation": "bi,bj->bij"}), Case("Einsum", (f(3, 4), X), {"equation": "ki,bij->bkj"}),
+    Case("Einsum", (X, f(5, 3)), {"equation": "bij,jk"}), Case("Einsum", ((5,), f(3, 5, 4), (4,)), {"equation": "bi,kij,bj->bk"}),
     Case("MatMul", (X, f(5, 3))), Case("MatMul", (X, (5, 2))), Case("MatMul", (f(6, 4), X)),
     Case("MatMul", (X, f(5))), Case("MatMul", ((5,), f(5, 3))), Case("MatMul", (f(4), X)),
     Case("Gemm", ((5,), f(5, 3), f(3))), Case("Gemm", ((5,), f(3, 5), f(3)), {"transB": 1, "alpha": 0.5, "beta": 2.0}),
@@ -304,8 +312,8 @@ def test_every_importer_has_a_case():
     ("case", "said"),
     [
         (
-            Case("Einsum", (X, f(5, 3)), {"equation": "bij,jk->bik"}),
-            "not supported (near it: MatMul)",
+            Case("Einsum", ((4, 4), f(4)), {"equation": "bii,i->b"}),
+            "the term 'bii' takes a diagonal",
         ),
         (Case("Gelu", (X,), opset=17), "it exists since opset 20, the file says 17"),
         (Case("Softmax", (X,), {"axis": 0}), "the axis of the batch"),
