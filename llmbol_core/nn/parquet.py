@@ -55,6 +55,10 @@ def _column(column: Any, name: str, path: str) -> Array:
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks)
     kinds = pa.types
+    if kinds.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if kinds.is_decimal(values.type):
+        values = values.cast(pa.float64())
     while kinds.is_list(values.type) or kinds.is_large_list(values.type):
         _refuse_empty(values, name, path)
         sizes = np.unique(values.value_lengths().to_numpy(zero_copy_only=False))

@@ -1,5 +1,6 @@
 """Tables: rows of comma-separated numbers, read line by line, whatever their number.
 
+Where the first line has no comma, semicolons or tabs may separate them.
 A column whose first row is a word holds words: its values are their numbers in ``Table.words``.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import reprlib
 from collections.abc import Iterable, Iterator
 
@@ -26,7 +28,11 @@ class Table:
         """Read the first line of a text that comes in pieces. Raises DataFormatError."""
         self._path = path
         self._start = self._end = 0
-        self._lines_read = csv.reader(self._lines(pieces), strict=True)
+        lines = self._lines(pieces)
+        head = next(lines, "")
+        separator = "," if "," in head else next((sign for sign in head if sign in ";\t"), ",")
+        whole = itertools.chain([head], lines)
+        self._lines_read = csv.reader(whole, strict=True, delimiter=separator)
         self._number = 0
         self._pending: list[list[str]] = []
         first = self._next()

@@ -95,6 +95,15 @@ def test_csv_columns():
         read_samples(arrays, "x", "label", (4,), "x.csv")
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_may_be_separated_by_other_signs(separator):
+    text = 'a,label,"b ; c"\n1.5,x,2\n0.25,"y , z",3\n'.replace(",", separator)
+    arrays = read_arrays("x.csv", text.encode())
+    assert list(arrays) == ["a", "label", "b ; c"]
+    assert arrays["a"].tolist() == [1.5, 0.25]
+    assert arrays["label"].tolist() == ["x", f"y {separator} z"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,8 @@ def test_numbers_and_lists(tmp_path, rng):
         flag=np.arange(20) > 5,
         image=pa.array([image.tolist() for image in images], pa.list_(pa.list_(pa.float32()))),
         flat=fixed,
+        kind=pa.array(["b", "a"] * 10).dictionary_encode(),
+        price=pa.array([Decimal("1.25")] * 20),
     )
     arrays = read_arrays(path)
     np.testing.assert_array_equal(arrays["label"], np.arange(20) % 3)
@@ -38,6 +42,8 @@ def test_numbers_and_lists(tmp_path, rng):
     np.testing.assert_array_equal(arrays["image"], images)
     np.testing.assert_array_equal(arrays["flat"], images.reshape(20, 6))
     assert arrays["weight"].dtype == np.float64
+    assert arrays["kind"].tolist() == ["b", "a"] * 10
+    assert arrays["price"].tolist() == [1.25] * 20
 
 
 @pytest.mark.parametrize(
