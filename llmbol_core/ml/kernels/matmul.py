@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read
+from llmbol_core.ml.kernels.elementwise import read, write
 from llmbol_core.ml.kernels.few import BROAD, FEW, FewRows, Take, accumulate
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import AHEAD, greater_number, lesser_number, rows_in_turn
@@ -29,6 +29,8 @@ LAST = 2 * LINE
 """How many steps before its end a tile asks for the lines that it will write to."""
 NEXT = 12
 """How many rows ahead y is asked for where it is packed by itself."""
+SOON = 8
+"""How many rows ahead room is asked for there."""
 SHORT = 64
 """Up to how many rows what is packed is not used often."""
 VAST = 1 << 20
@@ -130,10 +132,11 @@ class _Multiply:
         for i in k.range(length):
             given, packed = self.y.at((start + i) * self.y_pitch), self.scratch.at(i * width)
             for panel in k.range(first, whole):
+                target = packed.at((panel - first) * (width * DEPTH))
                 for j in range(0, width, lanes):
                     given.prefetch(self.y_pitch * NEXT + panel * width + j)
-                    value = given.load(panel * width + j, lanes)
-                    packed.store(value, (panel - first) * (width * DEPTH) + j)
+                    target.prefetch(width * SOON + j, writes=True)
+                    target.store(given.load(panel * width + j, lanes), j)
             with k.when(whole < last):
                 for j in range(0, width, lanes):
                     left = self.columns - whole * width - j
@@ -150,10 +153,13 @@ class _Multiply:
         left = [self.columns - column - lanes * j for j in range(2)]
         targets = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in targets]
-        with k.when(start.differs(0)):
-            for target, totals in zip(targets, sums, strict=True):
-                for j, total in enumerate(totals):
-                    total.value = target.load_some(left[j], lanes, lanes * j)
+        is_whole = left[1] >= lanes
+        with k.when(start.differs(0)), k.either(is_whole) as branches:
+            for branch, limits in zip(branches, ((None, None), left), strict=True):
+                with branch:
+                    for target, totals in zip(targets, sums, strict=True):
+                        for j, total in enumerate(totals):
+                            total.value = read(k, target, k.value(lanes * j, i64), limits[j])
         for target in targets:
             for j in range(2):  # where the rows below will go
                 target.prefetch(self.out_pitch * count + lanes * j, level=2)
@@ -162,15 +168,12 @@ class _Multiply:
             accumulate(k, rows, k.value(0, i64), length, sums, take)
         else:
             self._multiply_packed(row, rows, targets, panel - first, start, length, sums)
-        with k.either(left[1] >= lanes) as (whole, some):
-            with whole:
-                for target, totals in zip(targets, sums, strict=True):
-                    for j, total in enumerate(totals):
-                        target.store(total.value, lanes * j)
-            with some:
-                for target, totals in zip(targets, sums, strict=True):
-                    for j, total in enumerate(totals):
-                        target.store_some(total.value, left[j], lanes * j)
+        with k.either(is_whole) as branches:
+            for branch, limits in zip(branches, ((None, None), left), strict=True):
+                with branch:
+                    for target, totals in zip(targets, sums, strict=True):
+                        for j, total in enumerate(totals):
+                            write(k, target, total.value, k.value(lanes * j, i64), limits[j])
 
     def _multiply_packed(
         self, row: Value, rows: list[Pointer], targets: list[Pointer], place: Value, start: Value,
