@@ -91,9 +91,11 @@ class _Multiply:
         k = self.k
         parts = (self.depth + (most - 1)) // most
         step = ((self.depth + parts - 1) // parts + (LINE - 1)) // LINE * LINE
-        groups = greater_number(k, (end - begin + self.panels // 2) // self.panels, k.value(1, i64))
-        for first in k.range(begin, end, (end - begin + groups - 1) // groups):
-            last = lesser_number(k, first + (end - begin + groups - 1) // groups, end)
+        count, full = greater_number(k, end - begin, k.value(1, i64)), self.panels
+        groups = greater_number(k, (count + full // 2) // full, (count + full) // (full + 1))
+        group = (count + groups - 1) // groups
+        for first in k.range(begin, end, group):
+            last = lesser_number(k, first + group, end)
             for start in k.range(0, self.depth, step):
                 block(first, last, start, lesser_number(k, self.depth - start, step))
 
