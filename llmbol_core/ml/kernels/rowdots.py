@@ -7,12 +7,13 @@ those are added halves upon halves, and then to the blocks before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.elementwise import read, spread
 from llmbol_core.ml.kernels.kinds import f32, i64
-from llmbol_core.ml.kernels.tiles import lesser_number, most_rows, rows_in_turn
+from llmbol_core.ml.kernels.tiles import greater_number, lesser_number, most_rows, rows_in_turn
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -50,6 +51,15 @@ class _Dots:
     def write(self) -> None:
         """Write the code for all items."""
         k = self.k
+        with k.either(self.rows.equals(1)) as (single, several):
+            with single:
+                self._single()
+            with several:
+                self._several()
+
+    def _several(self) -> None:
+        """Write the code for all items and more than one row."""
+        k = self.k
         if k.lanes < 16:
             self._bands()
             return
@@ -58,6 +68,51 @@ class _Dots:
                 self._blocks()
             with no:
                 self._bands()
+
+    def _single(self) -> None:
+        """Write the code for one row and all items: no vector of w crosses a line of the cache.
+
+        Lanes change places by where the matrix lies, but not who is added to whom: halves upon
+        halves are the same sums, however far all lanes are moved around.
+        """
+        k, lanes = self.k, self.k.lanes
+        address, zero = self.w.address(), k.value(0, i64)
+        is_even = (self.w_pitch % lanes).equals(0) & (address % 4).equals(0)
+        shift = k.select(is_even, address // 4 % lanes, zero)
+        for item in k.items():
+            column = item * COLUMNS
+            there = self.columns - column
+            near = [lesser_number(k, k.value(c, i64), there - 1) for c in range(COLUMNS)]
+            lines = [self.w.at((column + c) * self.w_pitch) for c in near]
+            totals = [k.variable(k.zeros(f32, 4)) for _ in range(0, COLUMNS, 4)]
+            for start in k.range(0, self.depth, LONG):
+                size = lesser_number(k, self.depth - start, k.value(LONG, i64))
+                parts = [line.at(start) for line in lines]
+                sums = self._shifted(self.x.at(start), parts, shift, size)
+                for i, total in enumerate(totals):
+                    total.value = total.value + together(k, sums[4 * i : 4 * i + 4])
+            for i, total in enumerate(totals):
+                self.out.store_some(total.value, there - 4 * i, column + 4 * i)
+
+    def _shifted(self, x: Pointer, lines: list[Pointer], shift: Value, size: Value) -> list[Value]:
+        """Return sums of products in vectors that begin ``shift`` numbers before the first one."""
+        k, lanes = self.k, self.k.lanes
+        sums = [k.variable(k.zeros(f32, lanes)) for _ in lines]
+
+        def add(read_at: Callable[[Pointer], Value]) -> None:
+            value = read_at(x)
+            for total, line in zip(sums, lines, strict=True):
+                total.value = k.fma(value, read_at(line), total.value)
+
+        first = k.select(shift.equals(0), k.value(0, i64), lanes - shift)
+        with k.when(first > 0):
+            add(lambda p: p.load_between(shift, shift + size, lanes, -shift))
+        whole = first + greater_number(k, size - first, k.value(0, i64)) // lanes * lanes
+        for i in k.range(first, whole, lanes):
+            add(lambda p, i=i: p.load(i, lanes))  # type: ignore[misc]
+        with k.when(whole < size):
+            add(lambda p: p.load_some(size - whole, lanes, whole))
+        return [total.value for total in sums]
 
     def _blocks(self) -> None:
         """Write the code for many rows: copies of few of them, whole vectors, are near at hand."""
@@ -162,13 +217,16 @@ def dots(k: Builder, *given: Any) -> None:
 
 
 def together(k: Builder, values: list[Value]) -> Value:
-    """Return the sums of the lanes of up to four vectors as one vector of four."""
-    full = values + [values[0]] * (4 - len(values))
-    while full[0].lanes > 4:
-        full = [a + b for a, b in (value.halves() for value in full)]
-    pairs = [
-        full[i].shuffle((0, 1, 4, 5), full[i + 1]) + full[i].shuffle((2, 3, 6, 7), full[i + 1])
-        for i in (0, 2)
-    ]
-    first, second = pairs
-    return first.shuffle((0, 2, 4, 6), second) + first.shuffle((1, 3, 5, 7), second)
+    """Return the sums of the lanes of up to four vectors as one vector of four.
+
+    Halves are added upon halves, of two vectors at once as long as there are two.
+    """
+    full, size = values + [values[0]] * (4 - len(values)), values[0].lanes
+    while size > 1:
+        lanes, half = full[0].lanes, size // 2
+        starts = range(0, lanes if len(full) == 1 else 2 * lanes, size)
+        low, high = ([i + j for i in starts for j in range(f, f + half)] for f in (0, half))
+        pairs = zip(full[::2], full[1::2], strict=True) if len(full) > 1 else [(full[0], None)]
+        full = [a.shuffle(low, b) + a.shuffle(high, b) for a, b in pairs]
+        size = half
+    return full[0]

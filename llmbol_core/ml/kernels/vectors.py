@@ -266,12 +266,22 @@ class Pointer:
 
     def load_some(self, count: Value, lanes: int, index: Value | int = 0) -> Value:
         """Read the first lanes of a vector, so many of them; the others are zero."""
-        mask = self.k.ramp(lanes, i32) < count.to(i32).splat(lanes)
-        rest = self.k.zeros(self.kind, lanes)
+        return self._load_where(self.k.ramp(lanes, i32) < count.to(i32).splat(lanes), index)
+
+    def load_between(self, first: Value, last: Value, lanes: int, index: Value | int = 0) -> Value:
+        """Read the lanes first ... last of a vector, ``last`` not included; others are zero."""
+        ramp = self.k.ramp(lanes, i32)
+        lower, upper = (bound.to(i32).splat(lanes) for bound in (first, last))
+        return self._load_where((ramp >= lower) & (ramp < upper), index)
+
+    def _load_where(self, mask: Value, index: Value | int) -> Value:
+        """Read the lanes of a vector that a mask has; the others are zero."""
+        rest = self.k.zeros(self.kind, mask.lanes)
         address = self._address(index, self.kind.size)
         name = f"llvm.masked.load.{suffix(rest)}.p0"
         arguments = [address, ir.IntType(32)(1), mask.ir, rest.ir]
-        return Value(self.k, self.k.call(name, rest.ir.type, arguments), self.kind, lanes)
+        made = self.k.call(name, rest.ir.type, arguments)
+        return Value(self.k, made, self.kind, mask.lanes)
 
     def add_atomic(self, value: Value | int, index: Value | int = 0) -> Value:
         """Add to a whole number that threads share, and return what it was before."""
