@@ -15,13 +15,15 @@ from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.kernels.target import Target
 from llmbol_core.ml.mapped import large_room
 from llmbol_core.native.entry import is_possible
-from llmbol_core.native.pairs import Pair, pair
+from llmbol_core.native.pairs import Limits, Pair, pair
 from llmbol_core.native.team import team
 
 Array = NDArray[Any]
 
 _SHARED = 1 << 21
 """Multiply-adds from which on threads share a product."""
+_LARGE = 1 << 18
+"""How many numbers y must have for them to do so whatever there is to multiply."""
 _LONG = 1 << 24
 """Multiply-adds from which on other Python threads may run meanwhile: some hundred microseconds."""
 _local = threading.local()
@@ -40,13 +42,12 @@ class _Kernels:
         self.short: Pair = never
         self.short_linear: Pair = never
         if is_possible():
-            room = large_room(4 * self.scratch)
-            most = _SHARED if team().threads > 1 else _LONG
-            made = (
-                pair(self.addresses, self.widths, room.ctypes.data, most, is_turned, room)
+            room = large_room(4 * self.scratch * team().threads)
+            limits = Limits(_LONG, _SHARED, _LARGE)
+            self.short, self.short_linear = (
+                pair(self.addresses, self.widths, room, limits, is_turned)
                 for is_turned in (False, True)
             )
-            self.short, self.short_linear = made
 
 
 _kernels_of = functools.cache(_Kernels)
@@ -86,8 +87,11 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
     y = y.T if turned else y
     sizes = (rows, depth, columns, *_pitches(x, y, output))
     rooms = () if turned else (_room(made.scratch * team().threads) if needs_room else 0,)
-    work = rows * depth * columns
-    _run(made.addresses[turned], items, (_at(x), _at(y), _at(output), *rooms, *sizes), work)
+    shares = 1
+    if items > 1 and team().threads > 1 and _is_shared(rows, depth, columns):
+        # Of few rows y is read as it lies, which goes best in long runs.
+        shares = team().threads * (1 if rows <= few.FEW and not turned else 2)
+    _run(made.addresses[turned], items, (_at(x), _at(y), _at(output), *rooms, *sizes), shares)
     return output
 
 
@@ -113,16 +117,19 @@ def _room(count: int) -> int:
     return _at(room)
 
 
-def _run(function: int, items: int, words: tuple[int, ...], work: int) -> None:
-    """Run a kernel for all items, by the team if that is worth it."""
+def _is_shared(rows: int, depth: int, columns: int) -> bool:
+    """Return whether it takes long enough to multiply or to read matrices for threads to share."""
+    return rows * depth * columns >= _SHARED or depth * columns >= _LARGE
+
+
+def _run(function: int, items: int, words: tuple[int, ...], shares: int) -> None:
+    """Run a kernel for all items: by the team in so many shares, or here if that is one."""
     arguments = (ctypes.c_int64 * len(words))(*words)
     place = ctypes.addressof(arguments)
-    workers = team() if work >= _SHARED and items > 1 else None
-    if workers is None or workers.threads == 1:
+    if shares == 1:
         if function not in _functions:
             _functions[function] = _CALL(function)
         _functions[function](place, 0, items, 0)
         return
-    share = -(-items // (2 * workers.threads))
-    operation = (ctypes.c_int64 * 4)(function, place, items, share)
-    workers.run(ctypes.addressof(operation), 1)
+    operation = (ctypes.c_int64 * 4)(function, place, items, -(-items // shares))
+    team().run(ctypes.addressof(operation), 1)

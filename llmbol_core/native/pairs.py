@@ -4,14 +4,16 @@
     f(x, y, bias)           the same, plus a bias [N] unless it is None
     f(x, y, None, output)   into an array [M, N] whose rows have no gaps
 
-A call costs a third of a microsecond beside what it computes. It gives None for all that it does
-not do: anything but float32 arrays whose rows or columns have no gaps, shapes that do not fit, and
-products that are worth several threads.
+A call costs a tenth of a microsecond beside what it computes, which a team of threads does where
+that is worth it. It gives None for all that it does not do: anything but float32 arrays whose rows
+or columns have no gaps, shapes that do not fit, and products that take long.
 
     record   NumPy's array type and descriptor, Python's None; what makes an array and what counts
              a reference; whether y is [N, K]; the most multiply-adds; the kernel for rows of
-             numbers along the columns, how many columns an item is, and its room; the kernel for
-             rows along the depth and how many columns an item is
+             numbers along the columns, how many columns an item is, in how many shares threads
+             take them, and its room; the kernel for rows along the depth, how many columns an item
+             is, how many shares; the team or 0 and its function, from how many multiply-adds and
+             numbers of y on it works
 
 This relies on how CPython and NumPy lay out an array in memory (``entry``).
 """
@@ -20,290 +22,29 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable
-from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.native.code import library
-from llmbol_core.native.entry import (
-    DATA,
-    DESCR,
-    FLAGS,
-    FLOAT,
-    NDIM,
-    NEW,
-    SHAPE,
-    STRIDES,
-    Definition,
-    interface,
-)
+from llmbol_core.native.entry import NEW, Definition, interface
+from llmbol_core.native.paircode import Word, text
+from llmbol_core.native.team import team
 
 Array = NDArray[Any]
 Pair = Callable[..., Array | None]
 
 
-class _Word(IntEnum):
-    """Words of a record."""
+class Limits(NamedTuple):
+    """How much a function does, in multiply-adds, and from what on by several threads."""
 
-    TYPE = 0
-    DESCRIPTOR = 1
-    NONE = 2
-    NEW = 3
-    COUNT = 4
-    IS_TURNED = 5
-    MOST = 6
-    KERNEL = 7
-    WIDTH = 8
-    ROOM = 9
-    TURNED_KERNEL = 10
-    TURNED_WIDTH = 11
-    SIZE = 12
-
-
-_WRITEABLE = 0x400
-"""NumPy's flag of an array that may be written to."""
-
-_BODY = f"""
-define ptr @pair(ptr %self, ptr %given, i64 %count) {{
- %recordp = getelementptr i8, ptr %self, i64 {DATA}
- %record = load ptr, ptr %recordp
- %list = alloca [16 x i64], align 8
- %lengths = alloca [2 x i64], align 8
-WORDS
- %two = icmp uge i64 %count, 2
- %four = icmp ule i64 %count, 4
- %fits = and i1 %two, %four
- br i1 %fits, label %begin, label %other
-begin:
- %x = load ptr, ptr %given
- %at.y = getelementptr ptr, ptr %given, i64 1
- %y = load ptr, ptr %at.y
- %hasbias = icmp ugt i64 %count, 2
- br i1 %hasbias, label %third, label %pairs
-third:
- %at.third = getelementptr ptr, ptr %given, i64 2
- %given3 = load ptr, ptr %at.third
- br label %pairs
-pairs:
- %bias = phi ptr [ %none, %begin ], [ %given3, %third ]
- br label %x.check
-CHECK x x2 y.check
-x2:
-CHECK2 x
- br label %y.check
-CHECK y y2 other
-y2:
-CHECK2 y
- %x.s1ok = icmp eq i64 %x.s1, 4
- %x.rest = and i64 %x.s0, -9223372036854775805
- %x.s0ok = icmp eq i64 %x.rest, 0
- %x.ok = and i1 %x.s0ok, %x.s1ok
- ; y [K, N] may have its rows or its columns without gaps.
- %istr = icmp ne ptr %is_turned, null
- %k = select i1 %istr, i64 %y.d1, i64 %y.d0
- %n = select i1 %istr, i64 %y.d0, i64 %y.d1
- %ks = select i1 %istr, i64 %y.s1, i64 %y.s0
- %ns = select i1 %istr, i64 %y.s0, i64 %y.s1
- %inrows = icmp eq i64 %ns, 4
- %incolumns = icmp eq i64 %ks, 4
- %y.pitch = select i1 %incolumns, i64 %ns, i64 %ks
- %y.rest = and i64 %y.pitch, -9223372036854775805
- %y.even = icmp eq i64 %y.rest, 0
- %either = or i1 %inrows, %incolumns
- %y.ok = and i1 %y.even, %either
- %fit = icmp eq i64 %x.d1, %k
- %ok1 = and i1 %x.ok, %y.ok
- %ok2 = and i1 %ok1, %fit
- %mk = mul i64 %x.d0, %k
- %work = mul i64 %mk, %n
- %some = icmp sgt i64 %work, 0
- %nmost = ptrtoint ptr %most to i64
- %few = icmp slt i64 %work, %nmost
- ; None of the lengths is so great that the products of them would not be right.
- %lengths1 = or i64 %x.d0, %k
- %lengths2 = or i64 %lengths1, %n
- %near = icmp ult i64 %lengths2, 1048576
- %ok3 = and i1 %ok2, %some
- %ok4 = and i1 %few, %near
- %ok5 = and i1 %ok3, %ok4
- br i1 %ok5, label %isbias, label %other
-isbias:
- %plain = icmp eq ptr %bias, %none
- br i1 %plain, label %target, label %bias.check
-CHECK bias bias2 other
-bias2:
- %bias.shp = getelementptr i8, ptr %bias, i64 {SHAPE}
- %bias.shape = load ptr, ptr %bias.shp
- %bias.d0 = load i64, ptr %bias.shape
- %bias.stp = getelementptr i8, ptr %bias, i64 {STRIDES}
- %bias.strides = load ptr, ptr %bias.stp
- %bias.s0 = load i64, ptr %bias.strides
- %bias.fits = icmp eq i64 %bias.d0, %n
- %bias.dense = icmp eq i64 %bias.s0, 4
- %bias.ok = and i1 %bias.fits, %bias.dense
- br i1 %bias.ok, label %target, label %other
-target:
- %isgiven = icmp eq i64 %count, 4
- br i1 %isgiven, label %fourth, label %make
-make:
- store i64 %x.d0, ptr %lengths
- %lengthsn = getelementptr i64, ptr %lengths, i64 1
- store i64 %n, ptr %lengthsn
- %made = call ptr %new(ptr %type, i32 2, ptr %lengths, i32 {FLOAT}, ptr null, ptr null, i32 0,
-                       i32 0, ptr null)
- %failed = icmp eq ptr %made, null
- br i1 %failed, label %done, label %go
-fourth:
- %at.fourth = getelementptr ptr, ptr %given, i64 3
- %given4 = load ptr, ptr %at.fourth
- br label %given4.check
-CHECK given4 room2 other
-room2:
-CHECK2 given4
- %given4.flp = getelementptr i8, ptr %given4, i64 {FLAGS}
- %given4.flags = load i32, ptr %given4.flp
- %given4.write = and i32 %given4.flags, {_WRITEABLE}
- %given4.ok1 = icmp ne i32 %given4.write, 0
- %given4.ok2 = icmp eq i64 %given4.d0, %x.d0
- %given4.ok3 = icmp eq i64 %given4.d1, %n
- %given4.ok4 = icmp eq i64 %given4.s1, 4
- %given4.rest = and i64 %given4.s0, -9223372036854775805
- %given4.ok5 = icmp eq i64 %given4.rest, 0
- %given4.ok6 = and i1 %given4.ok1, %given4.ok2
- %given4.ok7 = and i1 %given4.ok3, %given4.ok4
- %given4.ok8 = and i1 %given4.ok5, %given4.ok6
- %given4.ok9 = and i1 %given4.ok7, %given4.ok8
- br i1 %given4.ok9, label %count4, label %other
-count4:
- call void %count_one(ptr %given4)
- br label %go
-go:
- %out = phi ptr [ %made, %make ], [ %given4, %count4 ]
- %out.dp = getelementptr i8, ptr %out, i64 {DATA}
- %out.data = load ptr, ptr %out.dp
- %out.stp = getelementptr i8, ptr %out, i64 {STRIDES}
- %out.strides = load ptr, ptr %out.stp
- %out.s0 = load i64, ptr %out.strides
- %op = sdiv i64 %out.s0, 4
- %xp = sdiv i64 %x.s0, 4
- %yp = sdiv i64 %y.pitch, 4
- %function = select i1 %incolumns, ptr %turned_kernel, ptr %kernel
- %widthp = select i1 %incolumns, ptr %turned_width, ptr %width
- %w = ptrtoint ptr %widthp to i64
- %up = add i64 %n, %w
- %up1 = sub i64 %up, 1
- %items = udiv i64 %up1, %w
- store ptr %x.data, ptr %list
- %l1 = getelementptr i64, ptr %list, i64 1
- store ptr %y.data, ptr %l1
- %l2 = getelementptr i64, ptr %list, i64 2
- store ptr %out.data, ptr %l2
- %l3 = getelementptr i64, ptr %list, i64 3
- store ptr %room, ptr %l3
- %from = select i1 %incolumns, i64 3, i64 4
- %sizes = getelementptr i64, ptr %list, i64 %from
- store i64 %x.d0, ptr %sizes
- %z1 = getelementptr i64, ptr %sizes, i64 1
- store i64 %k, ptr %z1
- %z2 = getelementptr i64, ptr %sizes, i64 2
- store i64 %n, ptr %z2
- %z3 = getelementptr i64, ptr %sizes, i64 3
- store i64 %xp, ptr %z3
- %z4 = getelementptr i64, ptr %sizes, i64 4
- store i64 %yp, ptr %z4
- %z5 = getelementptr i64, ptr %sizes, i64 5
- store i64 %op, ptr %z5
- call void %function(ptr %list, i64 0, i64 %items, i64 0)
- br i1 %plain, label %done, label %add
-add:
- %bias.dp = getelementptr i8, ptr %bias, i64 {DATA}
- %bias.data = load ptr, ptr %bias.dp
- br label %rows
-rows:
- %r = phi i64 [ 0, %add ], [ %r1, %rowdone ]
- %ro = mul i64 %r, %op
- %rowp = getelementptr float, ptr %out.data, i64 %ro
- br label %columns
-columns:
- %c = phi i64 [ 0, %rows ], [ %c1, %columns ]
- %bp = getelementptr float, ptr %bias.data, i64 %c
- %b = load float, ptr %bp, align 1
- %sp = getelementptr float, ptr %rowp, i64 %c
- %s = load float, ptr %sp, align 1
- %sum = fadd float %s, %b
- store float %sum, ptr %sp, align 1
- %c1 = add i64 %c, 1
- %morec = icmp slt i64 %c1, %n
- br i1 %morec, label %columns, label %rowdone
-rowdone:
- %r1 = add i64 %r, 1
- %morer = icmp slt i64 %r1, %x.d0
- br i1 %morer, label %rows, label %done
-done:
- %result = phi ptr [ %made, %make ], [ %out, %go ], [ %out, %rowdone ]
- ret ptr %result
-other:
- call void %count_one(ptr %none)
- ret ptr %none
-}}
-"""
-_CHECK = f"""
-NAME.check:
- %NAME.tp = getelementptr i8, ptr %NAME, i64 8
- %NAME.type = load ptr, ptr %NAME.tp
- %NAME.isarray = icmp eq ptr %NAME.type, %type
- br i1 %NAME.isarray, label %NAME.array, label %other
-NAME.array:
- %NAME.dsp = getelementptr i8, ptr %NAME, i64 {DESCR}
- %NAME.descr = load ptr, ptr %NAME.dsp
- %NAME.isfloat = icmp eq ptr %NAME.descr, %descriptor
- %NAME.ndp = getelementptr i8, ptr %NAME, i64 {NDIM}
- %NAME.axes = load i32, ptr %NAME.ndp
- %NAME.hasaxes = icmp eq i32 %NAME.axes, AXES
- %NAME.good = and i1 %NAME.isfloat, %NAME.hasaxes
- br i1 %NAME.good, label %NEXT, label %other
-"""
-"""Checks that a value is an array of float32 with so many axes."""
-_LOADS = f"""
- %NAME.dp = getelementptr i8, ptr %NAME, i64 {DATA}
- %NAME.data = load ptr, ptr %NAME.dp
- %NAME.shp = getelementptr i8, ptr %NAME, i64 {SHAPE}
- %NAME.shape = load ptr, ptr %NAME.shp
- %NAME.d0 = load i64, ptr %NAME.shape
- %NAME.d1p = getelementptr i64, ptr %NAME.shape, i64 1
- %NAME.d1 = load i64, ptr %NAME.d1p
- %NAME.stp = getelementptr i8, ptr %NAME, i64 {STRIDES}
- %NAME.strides = load ptr, ptr %NAME.stp
- %NAME.s0 = load i64, ptr %NAME.strides
- %NAME.s1p = getelementptr i64, ptr %NAME.strides, i64 1
- %NAME.s1 = load i64, ptr %NAME.s1p
-"""
-"""Reads where the data of a matrix are, its lengths and strides."""
-
-
-def _text() -> str:
-    """Return the code with what is in capitals filled in."""
-    words = "\n".join(
-        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
-        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
-        for word in _Word
-        if word is not _Word.SIZE
-    ).replace("%count =", "%count_one =")
-    lines = []
-    for line in _BODY.replace("WORDS", words).splitlines():
-        kind, *names = line.split()[:3] or [""]
-        if kind == "CHECK":
-            axes = "1" if names[0] == "bias" else "2"
-            check = _CHECK.replace("NAME", names[0]).replace("NEXT", names[1])
-            lines.append(check.replace("AXES", axes))
-        elif kind == "CHECK2":
-            lines.append(_LOADS.replace("NAME", names[0]))
-        else:
-            lines.append(line)
-    return "\n".join(lines)
+    most: int
+    much: int
+    large: int
+    """Of numbers of y, from which on it takes long to read them."""
 
 
 class _Record(np.ndarray[Any, Any]):
@@ -313,35 +54,44 @@ class _Record(np.ndarray[Any, Any]):
 
 
 def pair(
-    kernels: tuple[int, int], widths: tuple[int, int], room: int, most: int, is_turned: bool,
-    kept: Any = None,
+    kernels: tuple[int, int], widths: tuple[int, int], room: NDArray[Any], limits: Limits,
+    is_turned: bool,
 ) -> Pair:  # fmt: skip
-    """Return a function that multiplies matrices with fewer multiply-adds than ``most``.
+    """Return a function that multiplies matrices, whose items are so many columns wide.
 
     The kernels' arguments are x, y, output, room (the first alone), rows, depth, columns, and how
-    many numbers rows of the three are apart. ``kept`` lives as long as the function.
+    many numbers rows of the three are apart. The room is for all threads of the team.
     """
     api = ctypes.pythonapi
     table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
-    record = np.zeros(_Word.SIZE, np.int64).view(_Record)
+    record = np.zeros(Word.SIZE, np.int64).view(_Record)
     definition = Definition(b"pair", _library().addresses["pair"], _FASTCALL, __doc__)
-    record.kept = (definition, kept)
+    record.kept = (definition, room)
+    workers = team()
     words = {
-        _Word.TYPE: id(np.ndarray),
-        _Word.DESCRIPTOR: id(np.dtype(np.float32)),
-        _Word.NONE: id(None),
-        _Word.NEW: table[NEW] or 0,
-        _Word.COUNT: ctypes.cast(api.Py_IncRef, ctypes.c_void_p).value or 0,
-        _Word.IS_TURNED: int(is_turned),
-        _Word.MOST: most,
-        _Word.KERNEL: kernels[0],
-        _Word.WIDTH: widths[0],
-        _Word.ROOM: room,
-        _Word.TURNED_KERNEL: kernels[1],
-        _Word.TURNED_WIDTH: widths[1],
+        Word.TYPE: id(np.ndarray),
+        Word.DESCRIPTOR: id(np.dtype(np.float32)),
+        Word.NONE: id(None),
+        Word.NEW: table[NEW] or 0,
+        Word.COUNT: ctypes.cast(api.Py_IncRef, ctypes.c_void_p).value or 0,
+        Word.IS_TURNED: int(is_turned),
+        Word.MOST: limits.most,
+        Word.KERNEL: kernels[0],
+        Word.WIDTH: widths[0],
+        Word.ROOM: room.ctypes.data,
+        Word.TURNED_KERNEL: kernels[1],
+        Word.TURNED_WIDTH: widths[1],
+        # The fewer shares of columns, the longer are the runs of numbers in which y is read.
+        Word.SHARES: workers.threads,
+        Word.TURNED_SHARES: 2 * workers.threads,
+        Word.TEAM: workers.address if workers.threads > 1 else 0,
+        Word.RUN: workers.entry,
+        Word.MUCH: limits.much,
+        Word.LARGE: limits.large,
     }
     for word, number in words.items():
         record[word] = number
+    _records.append(record)
     make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
         ("PyCFunction_NewEx", api)
     )
@@ -349,10 +99,22 @@ def pair(
     return function
 
 
+_records: list[_Record] = []
+
+
+def _forget_teams() -> None:
+    for record in _records:
+        record[Word.TEAM] = 0
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of its parent's threads: its short products are made by one.
+    os.register_at_fork(after_in_child=_forget_teams)
+
 _FASTCALL = 0x80
 """CPython's METH_FASTCALL: arguments as a C array and their number."""
 
 
 @functools.cache
 def _library() -> Any:
-    return library("pairs", _text(), ["pair"])
+    return library("pairs", text(), ["pair"])

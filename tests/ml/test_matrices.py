@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -77,6 +79,7 @@ def test_every_instruction_set_gives_the_same(chosen, monkeypatch, rng):
     for size in SIZES:
         for turned in (False, True):
             test_products_of_all_sizes(size, turned, rng)
+    test_threads_and_forks_make_the_same_bits()
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,54 @@ def test_operations_say_what_does_not_fit(rng):
             operation(x, y)
     product = create_ml_module().matmul(create_ml_module().create_tensor(x), y[:3])
     np.testing.assert_allclose(product.numpy(), x @ y[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0, 4, 12, 16, 33, 60, 64, 6])
+@pytest.mark.parametrize("size", [(3, 5), (48, 9), (80, 16), (1072, 11), (2080, 24), (100, 8)])
+def test_a_single_row_has_the_same_bits_wherever_the_matrix_lies(offset, size, rng):
+    depth, columns = size
+    x, w = rng.normal(size=(2, depth)).astype("f4"), rng.normal(size=(columns, depth)).astype("f4")
+    room = np.zeros(w.nbytes + 256, np.uint8)
+    start = -room.ctypes.data % 64 + offset
+    moved = room[start : start + w.nbytes].view(np.float32).reshape(w.shape)
+    moved[...] = w
+    assert moved.ctypes.data % 64 == offset % 64
+    room[:start], room[start + w.nbytes :] = 255, 255  # NaN all around
+    for right in (w.T, moved.T):
+        assert product(x[:1], right).tobytes() == product(x, w.T)[:1].tobytes()
+
+
+THREADS = """
+import os, sys
+import numpy as np
+from llmbol_core.ml import ops
+from llmbol_core.native.team import team
+assert team().threads == 3
+rng = np.random.default_rng(5)
+sizes = ((1, 640, 640), (3, 700, 900), (1, 500, 2010), (40, 512, 520), (300, 300, 300))
+made = b""
+for m, k, n in sizes:
+    x, y = rng.normal(size=(m, k)).astype("f4"), rng.normal(size=(k, n)).astype("f4")
+    w, bias = y.T.copy(), rng.normal(size=n).astype("f4")
+    made += ops.matmul(x, y).tobytes() + ops.linear(x, w, bias).tobytes()
+    np.testing.assert_allclose(ops.matmul(x, y), x @ y, atol=1e-3)
+child = os.fork()
+if not child:
+    again = ops.matmul(x, y).tobytes() + ops.linear(x, w, bias).tobytes()
+    os._exit(not made.endswith(again))
+assert os.waitpid(child, 0)[1] == 0
+sys.stdout.buffer.write(made)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no processes to fork")
+def test_threads_and_forks_make_the_same_bits():
+    def run(threads, script):
+        given = {**os.environ, "LLMBOL_THREADS": str(threads)}
+        words = [sys.executable, "-W", "error", "-c", script]
+        return subprocess.run(words, env=given, stdout=subprocess.PIPE, check=True).stdout
+
+    assert run(3, THREADS) == run(1, THREADS.replace("== 3", "== 1"))
 
 
 def test_a_single_column_is_summed_alike_in_all_batches(rng):
