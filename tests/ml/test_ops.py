@@ -355,6 +355,7 @@ def test_names_that_do_not_exist():
     with pytest.raises(AttributeError, match="no attribute 'relux'"):
         ops.relux  # noqa: B018
     assert "relu" in dir(ops)
+    assert all(callable(getattr(ops, name)) for name in OPS)
 
 
 # ---- attention, positions, sizes ----

@@ -55,7 +55,7 @@ class StringArray(Sequence[str]):
     UTF-8 show as replacement characters; ``raw`` has them as they are.
     """
 
-    def __init__(self, buffer: memoryview, starts: list[int], end: int) -> None:
+    def __init__(self, buffer: memoryview, starts: Sequence[int], end: int) -> None:
         """Keep where each string starts, after its length; the last one ends at ``end``."""
         self._buffer, self._starts, self._end = buffer, starts, end
 

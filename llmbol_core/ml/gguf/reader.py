@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any
@@ -104,7 +105,7 @@ class _Cursor:
         """Step over strings, remembering where they are."""
         self.expect(count, U64.size, "strings")
         buffer, at, end, length_at = self.buffer, self.at, len(self.buffer), U64.unpack_from
-        starts = []
+        starts = array("Q")  # a list would take five times as much
         for _ in range(count):
             if at + 8 > end:
                 raise self.error("the array of strings ends early", at)

@@ -91,6 +91,19 @@ def log(k: Builder, x: Value) -> Value:
     return k.fma(e, k.value(0.693359375, f32, x.lanes), f + y)
 
 
+def log_of_any(k: Builder, x: Value) -> Value:
+    """Return the natural logarithm of any number: that of 0 is -infinity, below is NaN."""
+    small = x < 1.17549435e-38
+    scaled = k.select(small, x * 8388608.0, x)
+    y = log(k, scaled)
+    y = k.select(small, y - 15.942385152878742, y)
+    special = k.select(x.equals(0.0), k.value(float("-inf"), f32, x.lanes), x - x)
+    special = k.select(x < 0.0, k.value(float("nan"), f32, x.lanes), special)
+    is_plain = (x > 0.0) & (x < float("inf"))
+    endless = k.select(x.equals(float("inf")), x, special)
+    return k.select(is_plain, y, endless)
+
+
 def log1p_of_small(k: Builder, x: Value) -> Value:
     """Return log(1 + x) for 0 <= x <= 1."""
     u = x + 1.0

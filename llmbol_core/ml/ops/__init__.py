@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmbol_core.ml.ops import (
-    attention,
     convolution,
     elementwise,
     normalization,
     padding,
     pooling,
+    positions,
     products,
     recurrent,
     reductions,
@@ -28,7 +28,7 @@ from llmbol_core.ml.ops.table import OPS, Array, Attribute, Op
 __all__ = ["OPS", "Attribute", "Op"]
 
 _FAMILIES = (
-    *(elementwise, products, attention, convolution, transposed, pooling, resampling),
+    *(elementwise, products, positions, convolution, transposed, pooling, resampling),
     *(recurrent, normalization, reductions, shapes, padding),
 )
 

@@ -22,8 +22,8 @@ Array = NDArray[Any]
 Function = Callable[..., Any]
 
 _MAPS = (
-    "neg", "abs", "sign", "floor", "ceil", "round", "square", "sqrt", "reciprocal", "exp", "tanh",
-    "sigmoid", "relu", "relu6", "erf", "gelu", "gelu_tanh", "silu", "mish", "log_sigmoid",
+    "neg", "abs", "sign", "floor", "ceil", "round", "square", "sqrt", "reciprocal", "exp", "log",
+    "tanh", "sigmoid", "relu", "relu6", "erf", "gelu", "gelu_tanh", "silu", "mish", "log_sigmoid",
     "softsign", "hard_sigmoid", "hard_swish", "selu",
     "add", "sub", "mul", "div", "maximum", "minimum", "equal", "less", "less_equal", "greater",
     "greater_equal", "where",
