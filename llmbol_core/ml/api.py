@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.quantization import dequantize, quantize
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.native.threads import single_threaded_blas
+
+_MULTIPLYING = ("products", "positions", "convolution", "transposed", "recurrent")
+"""Where operations are that may leave products of matrices to NumPy's BLAS."""
 
 
 class MLModule:
@@ -34,13 +38,15 @@ class MLModule:
             raise AttributeError(f"no operation is named {name!r}{nearest(name, OPS)}")
 
         operation = OPS[name]
+        family = operation.definition.__module__.rpartition(".")[2]
+        guard = single_threaded_blas if family in _MULTIPLYING else nullcontext
 
         def run(*inputs: Any, **attributes: Any) -> Tensor:
             if operation.short and (operation.attributes or not attributes):
                 made = operation.short()(*map(_plain, inputs), **attributes)
                 if made is not None:
                     return Tensor(made)
-            with single_threaded_blas():
+            with guard():
                 return Tensor(np.asarray(operation(*inputs, **attributes), order="C"))
 
         run.__name__, run.__doc__ = name, operation.summary
