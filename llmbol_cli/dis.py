@@ -201,7 +201,7 @@ def _built_in_signature(module: str, function: str) -> int:
 app.add_typer(dis_tools.app)
 
 
-_COLLECTOR = (500_000, 20, 50)
+_COLLECTOR = (2_000_000, 20, 50)
 """When Python looks for cycles: seldom, as what programs make lies in an arena of their own."""
 
 

@@ -32,7 +32,8 @@ def after(step: Step) -> State:
     state = step.state
     op = step.instruction.op
     if STORED in state and not step.clears_slot():
-        state = {at: value for at, value in state.items() if at != STORED}
+        state = dict(state)
+        del state[STORED]
     for role in op.operands:
         if role.writes:
             state = _returned(step, _forget(step, state, role), role)
