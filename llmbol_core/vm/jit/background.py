@@ -22,7 +22,7 @@ from llmbol_core.native.jobs import wait_at_end
 from llmbol_core.vm.jit.kept import Made, Tier
 from llmbol_core.vm.jit.units import Source
 
-_PAUSE = 0.03
+_PAUSE = 0.015
 """Seconds without code that is waited for, after which the thread goes on."""
 
 

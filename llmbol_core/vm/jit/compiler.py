@@ -36,7 +36,7 @@ _AT_ONCE = 0.2
 """Seconds that compiling well may take to be done before it is known for how long the code runs."""
 _GRACE, _SHARE = 0.2, 0.3
 """Seconds that a program may be kept waiting for code, and more in each second that it runs."""
-_WORTH_COMPILING = 1 << 22
+_WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""
 _WORTH_A_LOOK = 0.02
 """Seconds that code from the cache runs before it is looked at what it is made from."""
