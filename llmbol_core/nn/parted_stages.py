@@ -6,8 +6,10 @@ What a layer has to do once for all samples stands before the first or behind th
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from llmbol_core.nn.stages import (
     NOTHING,
     Stage,
     add_over_grids,
+    add_strided,
     gradient_of,
     limit_gradient,
     padded,
@@ -94,14 +97,18 @@ class ConvolutionStage(PartedStage):
         shape = (outs, layer.in_channels, high, layer.kernel_size)
         self._order = np.arange(math.prod(shape)).reshape(shape)
         self._kernels, self._bias = room(self.whole * outs), padded(outs)
-        self._turned, self._made = room(self.whole * outs), room(self.whole * outs)
+        self._made = room(self.whole * outs)
+        self._phases = _phases_of(layer, *parts[0]) if parts[0][0].gradient is not None else []
+        self._turned = [room(y.taps * x.taps * outs * layer.in_channels) for y, x in self._phases]
         super().__init__(parts)
         self._rearrange(self._kernels, self._order.transpose(2, 3, 1, 0))
+        for (y, x), out in zip(self._phases, self._turned, strict=True):
+            if len(out):
+                turned = self._order[:, :, y.turned(high)][:, :, :, x.turned(layer.kernel_size)]
+                self._rearrange(out, turned.transpose(2, 3, 0, 1))
         if layer.bias:
             before = self.before
             before.add(before.forward, layouts.copy, 1, layer.params["bias"], self._bias, outs)
-        if parts[0][0].gradient is not None:
-            self._rearrange(self._turned, self._order[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
         self._finish()
 
     def _rearrange(self, out: Array, order: Array) -> None:
@@ -147,20 +154,93 @@ class ConvolutionStage(PartedStage):
         return grid.sample, grid.line * stride, grid.row * stride
 
     def _source_gradient(self, stage: Stage, source: Flow, result: Flow) -> None:
-        """Append the convolution of the bordered gradient with the kernels turned around."""
-        outs, ins = self.layer.out_channels, self.layer.in_channels
-        depth = self.layer.kernel_size * outs
-        g, to = result.gradient_grid, source.gradient_grid
-        scratch, share = stage.scratch_for(self.pieces * depth)
+        """Append convolutions of the bordered gradient with the kernels turned around.
+
+        Positions of the source that windows begin at alike have one of their own, with the part of
+        the kernels that meets them.
+        """
         alike = source.limited and source.grid.border == source.gradient_border
-        stage.add_panels(
-            stage.backward, gradients.ROWS_PRODUCT[alike], ins,
-            result.gradient, g.sample, g.line, g.row, g.line, self._turned, ins, 1,
-            source.gradients(), *to.steps, padded(ins), to.samples, to.lines, to.rows,
-            self.pieces, depth, ins, NO_LIMIT, source.values(), scratch, share,
-        )  # fmt: skip
+        for phases, kernels in zip(self._phases, self._turned, strict=True):
+            self._phase_gradient(stage, source, result, phases, kernels, alike)
         if source.limited and not alike:
             limit_gradient(stage, source)
+
+    def _phase_gradient(
+        self, stage: Stage, source: Flow, result: Flow, phases: tuple[Phase, Phase],
+        kernels: Array, alike: bool,
+    ) -> None:  # fmt: skip
+        """Append the gradient of the positions of a phase along both axes."""
+        outs, ins = self.layer.out_channels, self.layer.in_channels
+        g, to, (y, x) = result.gradient_grid, source.gradient_grid, phases
+        stride = self.layer.stride
+        place = y.first * to.line + x.first * to.row
+        sizes = (to.samples, y.count, x.count)
+        written = (source.gradients()[place:], to.sample, to.line * stride, to.row * stride)
+        if not len(kernels):
+            nothing, (array, *steps) = room(ins), written
+            ends = ((nothing, (0, 0, 0)), (array, (steps[0], steps[1], steps[2])))
+            add_strided(stage.backward, "copy", (*sizes, ins), *ends)
+            return
+        assert result.gradient is not None
+        start = result.gradient[g.start + y.start * g.line + x.start * g.row :]
+        scratch, share = stage.scratch_for(len(kernels) // ins)
+        stage.add_panels(
+            stage.backward, gradients.ROWS_PRODUCT[alike], ins,
+            start, g.sample, g.line, g.row, g.line, kernels, ins, 1, *written, padded(ins),
+            *sizes, y.taps, x.taps * outs, ins, NO_LIMIT, source.values()[place:], scratch, share,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Positions along an axis, a stride apart, and what of a kernel meets them."""
+
+    first: int
+    """The first position."""
+    count: int
+    tap: int
+    """The first place of the kernel that meets them, and then each a stride further."""
+    taps: int
+    stride: int
+    start: int
+    """Where the gradients begin that the first position takes part in; may lie in the border."""
+
+    def turned(self, size: int) -> Array:
+        """Return the places of a kernel of a size, the last one first."""
+        return np.arange(self.tap, size, self.stride)[::-1]
+
+
+def phases(length: int, size: int, stride: int, padding: int) -> list[Phase]:
+    """Return the phases of an axis under windows of a size: y[j] takes x[stride j + k - padding].
+
+    So x[i] gets the gradients of all j with stride j + k = i + padding.
+    """
+    found = []
+    for first in range(min(stride, length)):
+        tap = (first + padding) % stride
+        taps = len(range(tap, size, stride))
+        start = (first + padding - tap) // stride - max(taps - 1, 0)
+        found.append(Phase(first, len(range(first, length, stride)), tap, taps, stride, start))
+    return found
+
+
+def gradient_border(layer: Any, sides: Sequence[int], outputs: Sequence[int]) -> int:
+    """Return the border that a convolution's gradient needs, so that its source's can be made."""
+    border = 0
+    for length, made in zip(sides, outputs, strict=True):
+        for phase in phases(length, layer.kernel_size, layer.stride, layer.padding):
+            end = phase.start + phase.count + phase.taps - 1
+            border = max(border, -phase.start, end - made) if phase.taps else border
+    return border
+
+
+def _phases_of(layer: Any, source: Flow, result: Flow) -> list[tuple[Phase, Phase]]:
+    """Return the phases along lines and rows, each with each."""
+    of_rows = phases(source.shape[-1], layer.kernel_size, layer.stride, layer.padding)
+    of_lines = [Phase(0, 1, 0, 1, 1, 0)]
+    if source.grid.is_image:
+        of_lines = phases(source.shape[1], layer.kernel_size, layer.stride, layer.padding)
+    return list(itertools.product(of_lines, of_rows))
 
 
 class ActivationStage(PartedStage):

@@ -36,6 +36,7 @@ from llmbol_core.nn.parted_stages import (
     ToChannels,
     ToVector,
     cuts,
+    gradient_border,
 )
 from llmbol_core.nn.recurrent_stage import RecurrentStage
 from llmbol_core.nn.row_stages import LayerNormStage
@@ -107,7 +108,7 @@ class Planner:
         shape = layer.output_shape(shape_of(flows))
         if isinstance(flows, tuple) or is_table(shape):
             return self._host(layer, flows, shape)
-        if isinstance(layer, Conv1d | Conv2d) and _takes(layer, flows):
+        if isinstance(layer, Conv1d | Conv2d) and _takes(layer):
             return self._convolution(layer, flows, shape, behind)
         if isinstance(layer, MaxPool1d | MaxPool2d) and _pools(layer, flows):
             return self._pool(layer, flows, shape, behind)
@@ -127,7 +128,9 @@ class Planner:
 
     def _convolution(self, layer: Any, flow: Flow, shape: Shape, behind: Behind) -> Flow:
         source = self._channels(flow, layer.padding)
-        outer = layer.kernel_size - 1 - layer.padding if source.gradient is not None else 0
+        outer = 0
+        if source.gradient is not None:
+            outer = gradient_border(layer, flow.shape[1:], shape[1:])
         result = Flow.channels(self.batch, shape, True, behind.border, outer)
         result.limited = behind.limits
         return self._push_parted(lambda parts: ConvolutionStage(layer, parts), source, result)
@@ -284,7 +287,7 @@ def wanted_border(rest: Sequence[Module]) -> int:
         return 0
     layer = rest[0]
     if isinstance(layer, Conv1d | Conv2d):
-        simple = layer.groups == layer.dilation == layer.stride == 1
+        simple = layer.groups == layer.dilation == 1
         return layer.padding if simple and layer.padding < layer.kernel_size else 0
     if type(layer) is Residual:
         return wanted_border(flat(layer.layers))
@@ -293,10 +296,9 @@ def wanted_border(rest: Sequence[Module]) -> int:
     return 0
 
 
-def _takes(layer: Any, flow: Flow) -> bool:
+def _takes(layer: Any) -> bool:
     """Tell whether a convolution has a stage."""
-    simple = layer.groups == layer.dilation == 1 and layer.padding < layer.kernel_size
-    return simple and (layer.stride == 1 or flow.gradient is None)
+    return bool(layer.groups == layer.dilation == 1 and layer.padding < layer.kernel_size)
 
 
 def _pools(layer: Any, flow: Flow) -> bool:
