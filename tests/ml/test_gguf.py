@@ -441,7 +441,13 @@ def test_shards_are_written_as_llama_cpp_names_them(tmp_path):
     keys: dict[str, gguf.Value] = {"general.architecture": "llama", "general.alignment": 64}
     keys["words"] = ["a", "b"]
     made = {f"t{i}": Tensor(np.full((i + 1, 32), i, np.float32)) for i in range(5)}
-    paths = gguf.write_shards(tmp_path / "big.gguf", keys, made, 3 * 128)
+    steps: list[tuple[int, int]] = []
+    paths = gguf.write_shards(
+        tmp_path / "big.gguf", keys, made, 3 * 128,
+        progress=lambda done, total, note: steps.append((done, total)),
+    )  # fmt: skip
+    assert steps == sorted(steps)
+    assert steps[-1] == (15 * 128, 15 * 128)
     assert [p.rpartition("/")[2] for p in paths] == [
         f"big-0000{n}-of-00004.gguf" for n in range(1, 5)
     ]

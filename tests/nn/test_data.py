@@ -215,6 +215,15 @@ def test_lines_of_json(data, size):
     np.testing.assert_array_equal(np.concatenate(parts), samples)
 
 
+def test_what_is_read_whole_is_taken_in_parts():
+    samples = np.arange(10, dtype=np.float32).reshape(5, 2)
+    file = io.BytesIO()
+    np.savez(file, x=samples, y=np.zeros(5))
+    parts = take_all(file.getvalue(), 100, 2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate(parts), samples)
+
+
 def test_lines_of_json_are_answered_as_they_come():
     pieces = [b"[1.0, 2]\n", b"[3, 4]\n[5"]
     taken = SampleStream(lambda most: pieces.pop(0), "x.json", "x", "y", (2,), 1 << 20)
