@@ -72,6 +72,10 @@ def test_rows_of_a_table_keep_the_names_of_their_columns(tmp_path, header):
     assert len(tables) > 1
     parts = [read_samples(table, "x", "y", (3,), "part") for table in tables]
     assert np.array_equal(np.concatenate(parts), rows)
+    lines = 1 + header + np.cumsum([0, *map(len, parts[:-1])])
+    pieces = pieces_of(tmp_path / "x.csv", (3,))
+    assert pieces is not None
+    assert [p.name for p in pieces.attachments] == [f"x.csv from line {n}" for n in lines]
 
 
 def test_pieces_of_what_takes_long_are_small(tmp_path):

@@ -47,6 +47,13 @@ def test_least_loaded_prefers_the_node_that_has_the_model():
     assert choose("least-loaded", [cold, warm], Need()) is cold
 
 
+def test_least_loaded_looks_at_processors_in_quarters():
+    idle, busy = Candidate("a", cpu=20, done=9), Candidate("b", cpu=24)
+    assert choose("least-loaded", [idle, busy], Need()) is busy
+    busier = Candidate("b", cpu=26)
+    assert choose("least-loaded", [idle, busier], Need()) is idle
+
+
 def test_capability_based_keeps_versatile_nodes_free():
     both = Candidate("a", capabilities=frozenset({"inference", "training"}))
     plain = Candidate("b", running=3, capabilities=frozenset({"inference"}))
