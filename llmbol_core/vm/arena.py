@@ -121,6 +121,8 @@ class Arena:
         """What takes back free blocks that others keep, before the heap is walked."""
         self.keep: Callable[[int], bool] = lambda ref: False
         """Who keeps a large block that is freed for the next one of its size, if anybody does."""
+        self.outlasts: Callable[[int], bool] = lambda ref: False
+        """Who keeps the memory of an object that died, if anybody does: see ``remains.py``."""
         self.pause: Callable[[], None] = lambda: None
         """What long work calls every few milliseconds: it raises LimitError if time is up."""
         self.bury: Callable[[list[int]], bool] = lambda dying: False

@@ -12,7 +12,7 @@ import functools
 import numbers
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.errors import UsageError
 from llmbol_core.vm import heaptypes
@@ -33,9 +33,14 @@ from llmbol_core.vm.layout import (
     frame,
     pointer_map,
 )
-from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.module import Export, TypeDescriptor
+from llmbol_core.vm.needs import Need, Part, Shape, value_parts
 from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.offers import check_call
 from llmbol_core.vm.signature import type_signature
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.loader import LoadedModule
 
 INIT_SIGNATURE = 0x4244B354
 """Of ``init: fn(nil: ref Draw->Context, argv: list of string)``, where Inferno programs begin."""
@@ -77,13 +82,27 @@ def _storage(kind: Type, least: int = 0) -> TypeDescriptor:
     return TypeDescriptor(-1, size, pointer_map(size, kind.pointers() if kind.size else ()))
 
 
+def needed(kind: Function) -> Need:
+    """Return what is done with a function of a type: what is stored, and what its result is."""
+    stores = {
+        Part(place.offset + part.offset, part.size, part.is_pointer)
+        for place in frame(kind).arguments
+        for part in value_parts(_storage(place.type).size, _storage(place.type).pointers)
+    }
+    result = _storage(kind.result, 8)
+    return Need(stores, results={Shape(result.size, result.pointers)})
+
+
 def prepare(
-    heap: Heap, name: str, kind: Function, values: Sequence[Any]
+    heap: Heap, loaded: LoadedModule, export: Export, kind: Function, values: Sequence[Any]
 ) -> tuple[int, Callable[[int], None]]:
     """Return a place for the result of a call, which the caller owns, and what fills its frame.
 
-    Raises UsageError for values that are not of the function's types, and so does what is returned.
+    Raises LinkError if the function is not what its type says, and UsageError for values that are
+    not of its types; so does what is returned.
     """
+    name = export.name
+    check_call(heap, loaded, export, needed(kind))
     places = frame(kind).arguments
     if len(values) != len(places):
         raise UsageError(f"{name} takes {len(places)} arguments, not {len(values)}")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
-from llmbol_core.vm import process, traps
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.guards import Guard, Of, Piece
-from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
-from llmbol_core.vm.module import Operand
-from llmbol_core.vm.needs import Need, Shape
+from llmbol_core.vm.module import ABSENT, Operand
+from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
 from llmbol_core.vm.origins import Use
-from llmbol_core.vm.results import RESULT_PLACE
+from llmbol_core.vm.rooms import room_at, room_in
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter
@@ -26,7 +24,10 @@ KINDS = {"C": STRING, "A": ARRAY, "I": LIST, "N": CHANNEL, "Z": MODULE}
 """Kinds of objects by the letters of operands."""
 ELEMENT_TYPE = {Of.ELEMENT: 4, Of.HEAD: 4, Of.SENT: 0, Of.RECEIVED: 0}
 """Where in an object the number of the type of its values is."""
-_RESULT = Operand(Mode.FP, RESULT_PLACE)
+_TRANSFERS = (Of.SENT, Of.RECEIVED)
+_NOTHING = Shape(0, ())
+"""What there is behind nil: the instruction itself then traps."""
+_NO_ROOM = "the address leads to no record and to no element"
 
 Step = Callable[[int, int], int]
 
@@ -39,10 +40,10 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
         for guard in known:
             if guard.of is Of.RESULT:
                 why = _misfit_of_result(engine, guard, fp << 2, mp << 2)
-            elif guard.of is Of.PLACE:
-                why = _misplaced(heap, guard, fp << 2, mp << 2)
-            elif guard.of is Of.RECEIVED and guard.link == _RESULT:
-                why = _misfit_of_received(engine, guard, fp << 2, mp << 2)
+            elif guard.of is Of.MARKED:
+                why = _mark(engine, guard, fp << 2, mp << 2)
+            elif guard.of in _TRANSFERS and guard.link.mode is not Mode.NONE:
+                why = _misfit_of_transfer(engine, guard, fp << 2, mp << 2)
             elif guard.of is Of.LINK:
                 why = _misfit_of_link(engine, guard, fp << 2, mp << 2)
             else:
@@ -56,109 +57,79 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
 
 def _misfit_of_link(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     """Say why a function cannot be called as it is, or nothing."""
-    handle, number = _pointer(engine.heap, guard.where, fp, mp), guard.link.value
+    handle = _pointer(engine.heap, guard.where, fp, mp)
     if handle == NIL:
         return ""
     if engine.heap.type_of(handle) != MODULE:
         return f"the object is no {TYPES['Z'].name}"
-    if guard.link.mode is not Mode.IMMEDIATE:
-        number = engine.heap.word((fp if guard.link.mode is Mode.FP else mp) + number)
+    number = _number(engine.heap, guard.link, fp, mp)
     link = engine.link(handle, number)
     assert guard.need is not None
-    why = misfit_of(engine.heap, engine.linked_of(handle).module, link, guard.need)
+    target, caller = engine.linked_of(handle).module, engine.process.module
+    why = misfit_of(engine.heap, target, link, guard.need, caller)
     if not why:
         engine.passed(guard, handle, number)
     return why
 
 
+def _number(heap: Heap, where: Operand, fp: int, mp: int) -> int:
+    """Return the number of a link."""
+    if where.mode is Mode.IMMEDIATE:
+        return where.value
+    return heap.word((fp if where.mode is Mode.FP else mp) + where.value)
+
+
 def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     """Say why the result of a function does not fit an object, or nothing."""
     heap = engine.heap
-    ref, handle = (_pointer(heap, where, fp, mp) for where in (guard.where, guard.link))
-    if NIL in (ref, handle):
+    room = _found(engine, _pointer(heap, guard.where, fp, mp), guard.size, fp)
+    if room is None or room is _NOTHING:
+        return "" if room else _NO_ROOM
+    if guard.link.mode is Mode.NONE:
+        return engine.process.module.returns_of(guard.number.value).want(room)
+    if (handle := _pointer(heap, guard.link, fp, mp)) == NIL:
         return ""
-    kind, number = heap.type_of(ref), int(guard.kind)
-    if kind <= STACK:
-        return "the object is no record"
-    size, pointers = heap.offered(kind)
-    inside = tuple(p - guard.size for p in pointers if p >= guard.size)
-    need = Need(results={Shape(max(size - guard.size, 0), inside)})
-    link = engine.link(handle, number)
-    return misfit_of(heap, engine.linked_of(handle).module, link, need)
+    link = engine.link(handle, _number(heap, guard.number, fp, mp))
+    return misfit_of(heap, engine.linked_of(handle).module, link, Need(results={room}))
 
 
-def _misfit_of_received(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
-    """Say why a channel's values do not fit where the function's result goes, or nothing."""
-    heap, channel = engine.heap, _pointer(engine.heap, guard.where, fp, mp)
-    address = heap.pointer(fp + RESULT_PLACE)
-    if NIL in (channel, address):
+def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
+    """Say why a channel's values do not fit where they are in an object, or nothing."""
+    heap = engine.heap
+    if guard.number.mode is not Mode.NONE:
+        return _misfit_as_result(engine, guard, _pointer(heap, guard.where, fp, mp))
+    room = _found(engine, _pointer(heap, guard.link, fp, mp), guard.size, fp)
+    if room is None:
+        return _NO_ROOM
+    there = tuple(Piece(at, WORD_SIZE, Use.POINTER) for at in room.pointers)
+    guard = guard._replace(pieces=there, size=room.size, link=ABSENT)
+    return misfit(heap, guard, fp, mp)
+
+
+def _misfit_as_result(engine: Interpreter, guard: Guard, channel: int) -> str:
+    """Say why a channel's values are no result of a function, or nothing."""
+    heap = engine.heap
+    if channel == NIL:
         return ""
     if heap.type_of(channel) != CHANNEL:
         return f"the object is no {TYPES['N'].name}"
-    size, pointers = _room_at(engine, fp, address + guard.size)
-    there = tuple(Piece(p, WORD_SIZE, Use.POINTER) for p in pointers)
-    room = guard._replace(pieces=there, size=size)
-    return room.misfit(*heap.types[heap.word(channel)])
+    parts = value_parts(*heap.types[heap.word(channel)])
+    return engine.process.module.returns_of(guard.number.value).write(parts, guard.size)
 
 
-class _Area(NamedTuple):
-    """Values of one type, one behind the other."""
-
-    start: int
-    type: HeapType
-    length: int = 1
-
-
-def _room_at(engine: Interpreter, fp: int, address: int) -> HeapType:
-    """Return what lies at an address that a caller has given: from there on to the end of it.
-
-    It is in a caller's frame, in the data of its module, or in an object that one of them names.
-    """
-    areas = list(_areas(engine, fp))
-    for start, (size, pointers), length in chain(areas, _objects(engine.heap, areas)):
-        if 0 <= address - start < size * length:
-            at = (address - start) % size
-            return HeapType(size - at, tuple(p - at for p in pointers if p >= at))
-    return HeapType(0, ())
+def _found(engine: Interpreter, ref: int, distance: int, fp: int) -> Shape | None:
+    """Return what there is in an object from so far on, or at an address if that is negative."""
+    if ref == NIL:
+        return _NOTHING
+    return room_at(engine, fp, ref) if distance < 0 else room_in(engine.heap, ref, distance)
 
 
-def _areas(engine: Interpreter, fp: int) -> Iterator[_Area]:
-    """Yield the frames of a process and the data of their modules, the innermost first."""
-    heap, handle, count = engine.heap, engine.process.handle, 0
-    while fp:
-        if not (count := count + 1) % MANY:
-            heap.pause()
-        yield _Area(fp, heap.types[heap.word(fp + process.TYPE)])
-        mp = heap.pointer(handle)
-        if mp != NIL:
-            yield _Area(mp, heap.types[heap.type_of(mp)])
-        handle = heap.pointer(fp + process.MODULE) or handle
-        fp = heap.pointer(fp + process.CALLER)
-
-
-def _objects(heap: Heap, areas: Iterable[_Area]) -> Iterator[_Area]:
-    """Yield the records, and the elements of the arrays, that pointers in some places name."""
-    for start, (_, pointers), _ in areas:
-        for ref in (heap.pointer(start + at) for at in pointers):
-            kind = heap.type_of(ref) if ref != NIL else STACK
-            if kind > STACK:
-                yield _Area(ref, heap.offered(kind))
-            elif kind == ARRAY:
-                element = heap.types[heap.word(ref + 4)]
-                yield _Area(heap.array_data(ref), element, heap.array_length(ref))
-
-
-def _misplaced(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
-    """Say why an address does not lead to an element of an array, or nothing."""
-    array, address = _pointer(heap, guard.where, fp, mp), heap.pointer(fp + guard.link.value)
-    if array != NIL and guard.kind == "Z":
-        same = heap.type_of(array) == MODULE and heap.pointer(array) == address
-        return "" if same else "the module whose data the address leads to is not there any more"
-    if array != NIL and heap.type_of(array) == ARRAY:
-        size = heap.types[heap.word(array + 4)].size * heap.array_length(array)
-        if 0 <= address - heap.array_data(array) < size:
-            return ""
-    return "the array that the address leads into is not there any more"
+def _mark(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
+    """Mark an object whose memory must outlast it."""
+    ref = _pointer(engine.heap, guard.where, fp, mp)
+    if ref != NIL:
+        engine.remains.mark(ref)
+    return ""
 
 
 def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
@@ -167,10 +138,8 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
     if ref == NIL:
         return ""
     kind = heap.type_of(ref)
-    if guard.of in (Of.SENT, Of.RECEIVED) and kind == ARRAY:
+    if guard.of in _TRANSFERS and kind == ARRAY:
         return _misfit_of_channels(heap, guard, ref)
-    if guard.link.mode is not Mode.NONE:
-        return _misfit_behind(heap, guard, ref, _pointer(heap, guard.link, fp, mp))
     if guard.of is Of.RECORD:
         if kind <= STACK and kind != MODULE:
             return "the object is no record"
@@ -184,7 +153,9 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
 
 def _misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
     """Say why values of the channels of an array do not fit behind their number, or nothing."""
-    pieces = tuple(p._replace(offset=p.offset - 4) for p in guard.pieces if p.offset >= 4)
+    if any(piece.offset < WORD_SIZE for piece in guard.pieces):
+        return "the number of the channel in its array would be written over a pointer"
+    pieces = tuple(p._replace(offset=p.offset - 4) for p in guard.pieces)
     behind = guard._replace(pieces=pieces, size=guard.size - 4)
     if heap.types[heap.word(array + 4)] != (4, (0,)):
         return "the array has no channels"
@@ -202,20 +173,6 @@ def _misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
             return why
         fitting.add(number)
     return ""
-
-
-def _misfit_behind(heap: Heap, guard: Guard, channel: int, ref: int) -> str:
-    """Say why a channel's values do not fit where they are in an object, or nothing."""
-    if ref == NIL:
-        return ""
-    if heap.type_of(channel) != CHANNEL:
-        return f"the object is no {TYPES['N'].name}"
-    size, pointers = heap.offered(heap.type_of(ref))
-    there = tuple(
-        Piece(p - guard.size, WORD_SIZE, Use.POINTER) for p in pointers if p >= guard.size
-    )
-    room = guard._replace(pieces=there, size=size - guard.size)
-    return room.misfit(*heap.types[heap.word(channel)])
 
 
 def _pointer(heap: Heap, where: Operand, fp: int, mp: int) -> int:

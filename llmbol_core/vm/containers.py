@@ -8,7 +8,7 @@ from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.keeping import keep, keep_result, keep_value, learn, made
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.results import is_result
-from llmbol_core.vm.slots import Kind, State, Value, overwritten
+from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, overwritten
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
 
@@ -159,6 +159,9 @@ def _transferred(step: Step, state: State, content: int, place: Place, sends: bo
     if place.layout is step.found.data and not sends:
         step.usage.variables.write(place.offset)
     step.usage.want(content, place.layout, place.offset, not sends, step.pc)
+    if place.frame >= 0 and not sends:
+        for at in place.layout.pointers:
+            state = keep(step, state, place._replace(offset=at), UNKNOWN_POINTER)
     if place.offset not in place.layout.pointers:
         return state
     inside = Place(None, 0, origin=content)

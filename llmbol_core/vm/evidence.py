@@ -15,6 +15,7 @@ from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import DATA_EXPORT, DataKind
 from llmbol_core.vm.pointees import OPEN, RECORD, Classes
+from llmbol_core.vm.reach import Reach
 from llmbol_core.vm.slots import POINTERS, Kind, Value, argument_key
 from llmbol_core.vm.structure import Layout, Structure
 from llmbol_core.vm.typeflow import Place, Step
@@ -30,8 +31,8 @@ _ABSENT = (Mode.NONE, Mode.NONE6, Mode.NONE7, Mode.IMMEDIATE)
 class Evidence:
     """The classes of a module's pointers, once ``run`` has been called for all instructions."""
 
-    def __init__(self, found: Structure, usage: Usage, arguments: Arguments) -> None:
-        self._arguments = arguments
+    def __init__(self, found: Structure, usage: Usage, arguments: Arguments, reach: Reach) -> None:
+        self._arguments, self.reach = arguments, reach
         self.private: dict[int, frozenset[int]] = {}
         """Pointers in the frames of functions that must be nil when others call them."""
         self.found, self.usage = found, usage
@@ -95,15 +96,7 @@ class Evidence:
         """Look at all instructions, and unite what belongs together."""
         classes, usage = self.classes, self.usage
         classes.take_flows(self._arguments.is_dead)
-        for number, origin in enumerate(list(usage.origins.all)):
-            if (
-                origin.key[0] in ("exception", "unknown")
-                or number in usage.unknown
-                or (origin.key[0] == "data" and origin.depth)
-            ):
-                classes.unite(classes.of_origin(number), OPEN)
-            elif origin.key[0] == "text":
-                classes.bring(classes.of_origin(number), "C")
+        self._take_origins()
         entries = {e.pc: e.type for e in self.module.exports if e.pc >= 0}
         if self.module.has_entry:
             entries[self.module.entry_pc] = self.module.entry_type
@@ -117,6 +110,21 @@ class Evidence:
         classes.close()
         for node, imports in self._loads:
             self.links.setdefault(classes.root(node), set()).add(imports)
+
+    def _take_origins(self) -> None:
+        """Note what may come from where the module does not tell."""
+        classes, usage = self.classes, self.usage
+        for number, origin in enumerate(list(usage.origins.all)):
+            if (
+                origin.key[0] in ("exception", "unknown")
+                or number in usage.unknown
+                or (origin.key[0] == "data" and origin.depth)
+            ):
+                classes.unite(classes.of_origin(number), OPEN)
+            elif origin.key[0] == "nil" and origin.key[2] in usage.variables.exposed:
+                classes.unite(classes.of_origin(number), self.variable(origin.key[2]))
+            elif origin.key[0] == "text":
+                classes.bring(classes.of_origin(number), "C")
 
     def linked_by(self, origin: int) -> set[int]:
         """Return the lists of imports that may link a handle; none if that is not known."""

@@ -39,9 +39,9 @@ class Of(IntEnum):
     LINK = 6
     """The function that a link of a module handle leads to."""
     RESULT = 8
-    """A record into which the result of a function goes, by a link of a handle."""
-    PLACE = 7
-    """An array in which an address, in another slot, leads to an element."""
+    """A record or element into which the result of a function goes, by a link of a handle."""
+    MARKED = 7
+    """An object into which an address is taken that may outlast it: it is marked."""
 
 
 class Piece(NamedTuple):
@@ -57,8 +57,10 @@ class Guard(NamedTuple):
 
     ``pieces`` must lie in the value and be pointers or numbers as they are used. ``size`` is that
     of an element; of a channel's value it is the room in the place, whose pointers are the pieces.
-    ``kind`` is the letter of the object's kind. Of a function, whose link number is at ``link``,
-    ``need`` tells how it is called.
+    If that is not known the place is in the object at ``link``, so far as ``size`` says, or if that
+    is negative, at the address there. ``kind`` is the letter of the object's kind. Of a function,
+    whose link number is at ``link``, ``need`` tells how it is called. Of one whose result goes to
+    an object ``link`` is the handle, and ``number`` the link number.
     """
 
     where: Operand
@@ -68,6 +70,7 @@ class Guard(NamedTuple):
     kind: str = ""
     link: Operand = ABSENT
     need: Need | None = None
+    number: Operand = ABSENT
 
     def misfit(
         self, size: int, pointers: tuple[int, ...], locked: Iterable[int] | None = None
@@ -99,16 +102,17 @@ class Guard(NamedTuple):
         """Return this as numbers and texts."""
         need = self.need.to_row() if self.need else None
         pieces = [list(piece) for piece in self.pieces]
-        ends = [list(map(int, operand)) for operand in (self.where, self.link)]
+        ends = [list(map(int, operand)) for operand in (self.where, self.link, self.number)]
         return [ends, int(self.of), pieces, self.size, self.kind, need]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Guard:
         """Return what ``to_row`` made a row of."""
         ends, of, pieces, size, kind, need = row
-        where, link = (Operand(Mode(mode), value, base) for mode, value, base in ends)
+        where, link, number = (Operand(Mode(mode), value, base) for mode, value, base in ends)
         found = tuple(Piece(at, length, Use(use)) for at, length, use in pieces)
-        return cls(where, Of(of), found, size, kind, link, Need.from_row(need) if need else None)
+        needed = Need.from_row(need) if need else None
+        return cls(where, Of(of), found, size, kind, link, needed, number)
 
 
 def misfit(piece: Piece, size: int, pointers: Iterable[int]) -> str:
@@ -134,3 +138,11 @@ def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
             pieces.append(Piece(at + start, end - start, use))
         start = end + WORD_SIZE
     return tuple(pieces)
+
+
+def fits_all(layouts: Iterable[Layout], pieces: Iterable[Piece]) -> bool:
+    """Whether there are layouts, and pieces are in all of them."""
+    known = list(layouts)
+    return bool(known) and not any(
+        misfit(piece, layout.size, layout.pointers) for layout in known for piece in pieces
+    )

@@ -32,6 +32,7 @@ from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import LINKS, MODULE
 from llmbol_core.vm.process import TYPE, Process, Raised, Stack
+from llmbol_core.vm.remains import Remains
 from llmbol_core.vm.steps import Step, StepMaker
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Interpreter:
         self.linked: dict[int, Linked] = {}
         self._next_links = 1
         self._spare_links: list[int] = []
+        self.remains = Remains(self.heap)
         self._maker = StepMaker(self, self.heap)
         self.heap.finalizers[MODULE] = self._forget
 

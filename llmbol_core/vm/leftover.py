@@ -10,19 +10,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from llmbol_core.vm.evidence import Evidence
-from llmbol_core.vm.guards import Guard, Of, Piece, misfit, value_pieces
+from llmbol_core.vm.guards import Guard, Of, Piece, fits_all, value_pieces
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Operand
-from llmbol_core.vm.needs import Need, Part, link_number, shape
-from llmbol_core.vm.origins import Access, Use
+from llmbol_core.vm.needs import Need, Part, Shape, link_number, shape
+from llmbol_core.vm.origins import Use
 from llmbol_core.vm.pointees import RECORD
-from llmbol_core.vm.results import is_result
 from llmbol_core.vm.returned import Returned, base_of
-from llmbol_core.vm.slots import Kind
-from llmbol_core.vm.structure import Layout
+from llmbol_core.vm.slots import POINTERS, Kind
+from llmbol_core.vm.transfers import Transfers
 from llmbol_core.vm.typeflow import RESULT_PLACE, Place, Step
 from llmbol_core.vm.usage import KINDS
-from llmbol_core.vm.whole import alt_entries, entry_place, value_layout
+from llmbol_core.vm.whole import value_layout
 
 _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
 _STRIDES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
@@ -36,15 +35,25 @@ class Leftover:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence, self._classes = evidence, evidence.classes
         self.guards: dict[int, list[Guard]] = defaultdict(list)
-        self.refused: list[tuple[int, str]] = []
+        self.wanted: dict[int, set[Shape]] = {}
+        """Where the module wants results that functions of others write, by entry."""
+        self.unsure: dict[int, list[tuple[int, Guard]]] = defaultdict(list)
+        """Guards that still lack the object that an address leads into, and the address's slot."""
         self._uses: dict[int, set[Piece]] = defaultdict(set)
-        """What is done with elements, by the origin of their address."""
+        """What is done behind addresses, by their origin: from where that leads."""
+        self._at: dict[tuple[int, int], set[Piece]] = defaultdict(set)
+        """The same by origin and distance."""
+        self._further: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
+        """Addresses that are taken behind addresses."""
+        self._addresses: list[Step] = []
         self._indices: list[Step] = []
         self._words: list[tuple[Step, int, Operand]] = []
         """Loads of words that may be addresses of module data, and origins of their handles."""
         self._handles: set[int] = set()
         self._returned = Returned(evidence, self._fits)
+        self._transfers = Transfers(evidence, self._use, self._fits, self._returned.receive)
         self._frames: list[Step] = []
+        self._calls: list[tuple[Step, Need]] = []
         self._needs: dict[tuple[int, int, int], Need] = defaultdict(Need)
         """What is done with frames that may be of any function, by slot, handle's origin, link."""
 
@@ -56,10 +65,20 @@ class Leftover:
             self._uses[origin].add(piece)
         for step in self._indices:
             self._guard_elements(step)
+        for step in self._addresses:
+            self._guard_address(step)
         for step, guard in self._returned.guards():
             self._guard(step, guard)
+        for pc, slot, guard in (*self._returned.unsure(), *self._transfers.unsure):
+            self.unsure[pc].append((slot, guard))
+        self.wanted = self._returned.wanted()
+        self._take_results()
         for step in self._frames:
-            self._guard_link(step)
+            made = step.operand("d").value, step.origin(step.operand("s"))
+            need = self._needs[*made, link_number(step.operand("m"))]
+            self._guard_link(step, step.operand("s"), need)
+        for step, need in self._calls:
+            self._guard_link(step, step.operand("d"), need)
         self._guard_handles()
 
     def _guard(self, step: Step, guard: Guard) -> None:
@@ -84,10 +103,21 @@ class Leftover:
 
     def _look_at_frame_made(self, step: Step) -> None:
         self._frames.append(step)
-        self._returned.look(step)
 
     def _look_at_address(self, step: Step) -> None:
         self._returned.look(step)
+        source = step.operand("s")
+        is_call = step.instruction.op.mnemonic == "call"
+        if is_call or source.mode not in _INDIRECT or step.operand("d").mode is not Mode.FP:
+            return
+        known = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
+        if known and known.kind is Kind.ELSEWHERE:
+            place = step.place(source)
+            self._further[known.origin, known.number].add((place.origin, place.offset))
+        elif not known or known.kind in (*POINTERS, Kind.WORD):
+            self._addresses.append(step)
+            if known and known.kind is Kind.WORD:
+                self._handles.add(known.origin)
 
     def _look_at_bytes(self, step: Step) -> None:
         """Guard an array that is taken for one of bytes."""
@@ -123,8 +153,7 @@ class Leftover:
         where = Operand(Mode.FP if is_frame else Mode.MP, operand.base)
         if known is not None and known.kind in (Kind.ELEMENT, Kind.ELSEWHERE):
             shift = known.number if known.kind is Kind.ELSEWHERE else 0
-            found = {piece._replace(offset=piece.offset + shift) for piece in pieces}
-            self._uses[known.origin] |= found
+            self._use(known.origin, shift, pieces)
             return
         if known is not None and known.kind is Kind.OBJECT:
             return
@@ -148,29 +177,45 @@ class Leftover:
             is_pointer = piece.use is Use.POINTER
             need.stores.add(Part(piece.offset, piece.size, is_pointer))
 
+    def _use(self, origin: int, shift: int, pieces: Iterable[Piece]) -> None:
+        """Note what is done behind an address, so far from where its origin leads."""
+        found = {piece._replace(offset=piece.offset + shift) for piece in pieces}
+        self._uses[origin] |= found
+        self._at[origin, shift] |= found
+
     def _look_at_call(self, step: Step) -> None:
-        """Note where the result of a function of another module goes."""
+        """Note what is needed of the function of another module."""
         self._returned.look(step)
         frame = step.operand("s").value
         made, result = step.state[frame], step.state.get(-frame)
-        if made.kind is not Kind.FOREIGN_FRAME or result is None:
-            return
-        need = self._needs[frame, made.origin, made.number]
-        if result.kind is Kind.SLOT:
-            need.results.add(shape(step.layout, result.number))
-        elif result.kind is Kind.DATA:
+        if made.kind is Kind.FOREIGN_FRAME:
+            need = self._needs[frame, made.origin, made.number]
+        else:
+            layout = step.found.layouts[made.number]
+            need = Need(frames={shape(layout, 0)}, passed=step.stored(frame, layout))
+        self._calls.append((step, need))
+        if result is not None and result.kind is Kind.SLOT:
+            end = self._evidence.reach.end(step, result.number)
+            need.results.add(shape(step.layout, result.number, end))
+        elif result is not None and result.kind is Kind.DATA:
             end = self._evidence.usage.variables.end(result.number)
             need.results.add(shape(step.found.data, result.number, end))
 
-    def _guard_link(self, step: Step) -> None:
-        """Guard the making of a frame if it is not known for which function that is."""
-        handle, middle = step.operand("s"), step.operand("m")
-        origin = step.origin(handle)
-        if self._evidence.linked_by(origin) and middle.mode is Mode.IMMEDIATE and middle.value >= 0:
-            return
-        number = link_number(middle)
-        need = self._needs[step.operand("d").value, origin, number]
-        self._guard(step, Guard(handle, Of.LINK, kind="Z", link=middle, need=need))
+    def _take_results(self) -> None:
+        """Note where functions of other modules return their results, and in whose names."""
+        names = dict(self._returned.named())
+        for step, need in self._calls:
+            need.named |= names.get(step.pc, set())
+            handle, middle = step.origin(step.operand("d")), step.operand("m")
+            known = self._evidence.usage.need(handle, link_number(middle))
+            known.results |= need.results
+            known.named |= need.named
+
+    def _guard_link(self, step: Step, handle: Operand, need: Need) -> None:
+        """Guard what is done with a function if it is not known which one that is."""
+        middle, linked = step.operand("m"), self._evidence.linked_by(step.origin(handle))
+        if not linked or middle.mode is not Mode.IMMEDIATE or middle.value < 0:
+            self._guard(step, Guard(handle, Of.LINK, kind="Z", link=middle, need=need))
 
     def _fits(self, node: int, pieces: Iterable[Piece]) -> bool:
         """Whether pieces are in all objects of a class."""
@@ -198,6 +243,20 @@ class Leftover:
         pieces = self._uses_of(step.usage.behind(origin, "element")) if origin >= 0 else ANY
         size = _STRIDES.get(step.instruction.op.mnemonic, 0)
         self._guard_element(step, step.operand("s"), pieces, size)
+
+    def _guard_address(self, step: Step) -> None:
+        """Guard the taking of an address in a record if what is done there is not proved."""
+        place, where = step.place(step.operand("s")), base_of(step.operand("s"))
+        pieces, work = set[Piece](), [(place.origin, place.offset)]
+        for origin, distance in work:
+            pieces |= self._at[origin, distance]
+            work += self._further[origin, distance] - set(work)
+            for other, shift in self._evidence.joins.get(origin, ()):
+                if shift == distance:
+                    found = self._uses_of(other)
+                    pieces |= {piece._replace(offset=piece.offset + shift) for piece in found}
+        if pieces and not self._fits(self._evidence.load(step, step.place(where)), pieces):
+            self._guard(step, Guard(where, Of.RECORD, tuple(sorted(pieces))))
 
     def _uses_of(self, element: int) -> tuple[Piece, ...]:
         """Return what is done with an element's address, wherever that gets."""
@@ -245,100 +304,15 @@ class Leftover:
     # Channels
 
     def _look_at_transfer(self, step: Step) -> None:
-        sends = step.instruction.op.mnemonic == "send"
-        channel, operand = (step.operand(place) for place in ("ds" if sends else "sd"))
-        place = Place(Layout(WORD_SIZE, frozenset()), 0)
-        if operand.mode not in _NO_PLACE:
-            place = step.place(operand)
-        node = self._evidence.pointer(step, channel)
-        self._guard_transfer(step, channel, node, place, sends, operand)
-
-    def _look_at_table(self, step: Step) -> None:
-        """Guard the transfers that an alt table offers."""
-        sends = step.state[step.operand("s").value].number
-        for index, at in enumerate(alt_entries(step)):
-            node = self._evidence.entry_channel(step, at)
-            place = entry_place(step, at) or Place(Layout(WORD_SIZE, frozenset()), 0)
-            channel = Operand(Mode.FP, at)
-            self._guard_transfer(step, channel, node, place, index < sends, Operand(Mode.NONE))
-
-    def _guard_transfer(
-        self, step: Step, channel: Operand, node: int, place: Place, sends: bool, operand: Operand
-    ) -> None:
-        """Guard a transfer between a channel and a place, if it is not proved."""
-        if place.layout is not None:
-            guard = self._transfer_guard(channel, node, place, sends)
-            if guard is not None:
-                self._guard(step, guard)
-            return
-        content = self._classes.field(node, "content")
-        layouts = self._classes.layouts(content)
-        use, target = Use.READ if sends else Use.WRITE, self._classes.of_origin(place.origin)
-        base = step.state.get(operand.base) if operand.mode is Mode.FP_INDIRECT else None
-        is_address = base is not None and base.kind in (Kind.ELEMENT, Kind.ELSEWHERE)
-        if self._classes.is_made(node, "N") and not self._classes.is_open(content) and layouts:
-            pieces = tuple(p for v in layouts for p in value_pieces(v, place.offset, use))
-            if is_result(operand):
-                self._guard_received_result(step, channel, place, operand, pieces)
-            elif is_address or operand.mode is Mode.NONE:
-                self._uses[place.origin] |= set(pieces)
-            elif not self._fits(target, pieces):
-                self._guard(step, Guard(base_of(operand), Of.RECORD, pieces))
-        elif not self._classes.is_open(target) and len(self._classes.layouts(target)) == 1:
-            known = place._replace(layout=next(iter(self._classes.layouts(target))))
-            guard = self._transfer_guard(channel, node, known, sends)
-            if guard is not None:
-                self._guard(step, guard)
-        elif operand.mode is not Mode.NONE and not is_address:
-            of = Of.SENT if sends else Of.RECEIVED
-            self._guard(step, Guard(channel, of, (), place.offset, "N", base_of(operand)))
-
-    def _guard_received_result(
-        self, step: Step, channel: Operand, place: Place, operand: Operand, pieces: Pieces
-    ) -> None:
-        """Guard a result that is received if not all of it was noted as written."""
-        noted = {n.what for n in self._evidence.usage.origins.all[place.origin].noted}
-        if not {Access(piece.offset, piece.size, piece.use) for piece in pieces} <= noted:
-            guard = Guard(channel, Of.RECEIVED, (), place.offset, "N", base_of(operand))
+        for guard in self._transfers.of_transfer(step):
             self._guard(step, guard)
 
-    def _transfer_guard(
-        self, channel: Operand, node: int, place: Place, sends: bool
-    ) -> Guard | None:
-        """Return what guards a transfer, if that is not proved."""
-        content = self._classes.field(node, "content")
-        layouts = self._classes.layouts(content)
-        of = Of.SENT if sends else Of.RECEIVED
-        is_made = self._classes.is_made(node, "N") and not self._classes.is_open(content)
-        assert place.layout is not None
-        room = self._room(place)
-        there = sorted(
-            p - place.offset
-            for p in place.layout.pointers
-            if place.offset <= p < place.offset + room
-        )
-        pieces = tuple(Piece(p, WORD_SIZE, Use.POINTER) for p in there)
-        guard = Guard(channel, of, pieces, room, "N")
-        is_fit = not any(guard.misfit(v.size, tuple(v.pointers)) for v in layouts)
-        return None if is_made and layouts and is_fit else guard
-
-    def _room(self, place: Place) -> int:
-        assert place.layout is not None
-        if place.layout is self._evidence.found.data:
-            return self._evidence.usage.variables.end(place.offset) - place.offset
-        return place.layout.size - place.offset
+    def _look_at_table(self, step: Step) -> None:
+        for guard in self._transfers.of_table(step):
+            self._guard(step, guard)
 
 
-Pieces = tuple[Piece, ...]
-ANY: Pieces = ()
-
-
-def fits_all(layouts: Iterable[Layout], pieces: Iterable[Piece]) -> bool:
-    """Whether there are layouts, and pieces are in all of them."""
-    known = list(layouts)
-    return bool(known) and not any(
-        misfit(piece, layout.size, layout.pointers) for layout in known for piece in pieces
-    )
+ANY: tuple[Piece, ...] = ()
 
 
 _SPECIAL: dict[str, Callable[[Leftover, Step], None]] = {

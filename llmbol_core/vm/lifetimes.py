@@ -2,10 +2,10 @@
 
 An address of an element lasts as long as the array, which somebody else must hold: the place that
 the array was found at. If that is a pointer of the frame the address is of no use once the pointer
-has been overwritten. If it is anywhere else, calls and other stores may change it: then a guard
-looks, where the address is used, whether the array that is there now still has such an element.
-The same holds for copies of channels, which alt tables consist of: between copy and alt nothing may
-happen that could free the channel.
+has been overwritten. If it is anywhere else, stores, calls and other processes may change it: then
+the array is marked when the address is taken, and its memory is left alone for as long as somebody
+has the address (``remains.py``). The same holds for addresses to which results go and at which
+values are received, and for copies of channels, which alt tables consist of.
 
 Frames are made on a stack: the call of one drops those that were made after it.
 """
@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Effect, Mode
-from llmbol_core.vm.module import Operand
+from llmbol_core.vm.module import ABSENT, Operand
+from llmbol_core.vm.pauses import pauses
 from llmbol_core.vm.results import UNKNOWN
+from llmbol_core.vm.returned import base_of
 from llmbol_core.vm.slots import Kind
-from llmbol_core.vm.typeflow import Step
+from llmbol_core.vm.typeflow import RESULT_PLACE, Step
 from llmbol_core.vm.whole import alt_entries
 
 _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
@@ -32,6 +34,7 @@ _ALTS = ("alt", "nbalt")
 _INDICES = ("indx", "indw", "indf", "indb", "indl")
 _BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *_CALLS})
 """Instructions that change what lasts even where no address does."""
+_ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD)
 
 
 class Age(IntEnum):
@@ -45,25 +48,40 @@ class Age(IntEnum):
 
 
 class Held(NamedTuple):
-    """An address and where what it points into is held; -1 stands for several places."""
+    """An address, who holds what it points into, and by which instructions it was taken.
+
+    The holder is absent if it is one of several.
+    """
 
     holder: Operand
+    taken: frozenset[int]
     age: Age = Age.FRESH
-    is_element: bool = False
 
 
 class Lasting(NamedTuple):
-    """What lasts before an instruction: addresses by their slots, and frames in order."""
+    """What lasts before an instruction: addresses by their slots, and frames in order.
+
+    The key of the address that a frame's result goes to is the frame's slot below 0.
+    """
 
     addresses: Mapping[int, Held] = {}
     frames: tuple[int, ...] = ()
 
 
 class Lifetimes:
-    """Goes through a module; ``steps`` are its instructions, ``follow`` tells where they lead."""
+    """Goes through a module; ``steps`` are its instructions, ``follow`` tells where they lead.
 
-    def __init__(self, steps: Mapping[int, Step], follow: Callable[[int], Iterable[int]]) -> None:
-        self._steps, self._follow = steps, follow
+    ``unsure`` are guards that lack the object which the address in a slot leads into.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[int, Step],
+        follow: Callable[[int], Iterable[int]],
+        unsure: Mapping[int, Iterable[tuple[int, Guard]]],
+    ) -> None:
+        self._steps, self._follow, self._unsure = steps, follow, unsure
+        self._pauses = frozenset[int]()
         self._before: dict[int, Lasting] = {}
         self.guards: dict[int, list[Guard]] = {}
 
@@ -71,15 +89,18 @@ class Lifetimes:
         """Find the guards; raises VerifyError for what is gone for sure."""
         for entry in entries:
             self._before[entry] = Lasting()
+            self._pauses = self._pauses or pauses(self._steps[entry].found.module)
         work = deque(self._before)
         while work:
             pc = work.popleft()
             after = self._after(self._steps[pc], self._before[pc])
             for target in self._follow(pc):
-                known = self._before.get(target)
+                known, coming = self._before.get(target), after
                 if known is after:
                     continue
-                joined = after if known is None else _joined(known, after)
+                if target in self._pauses and after.addresses:
+                    coming = after._replace(addresses=_unsettled(after.addresses))
+                joined = coming if known is None else _joined(known, coming)
                 if joined != known:
                     self._before[target] = joined
                     work.append(target)
@@ -92,25 +113,22 @@ class Lifetimes:
         op = step.instruction.op
         for role in op.operands:
             operand = step.operand(role.place) if role.place in "smd" else None
-            if operand is None or operand.mode is not Mode.FP_INDIRECT:
-                continue
-            self._check_frame(step, operand.base, lasting)
-            held = lasting.addresses.get(operand.base)
-            known = step.state.get(operand.base)
-            if held and known and known.kind in (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD):
-                self._check_address(step, operand.base, held)
+            waits = role.is_storage and op.mnemonic in ("send", "recv")
+            if operand is not None and operand.mode is Mode.FP_INDIRECT:
+                self._check_frame(step, operand.base, lasting)
+                self._check_address(step, operand.base, lasting, waits)
+            elif operand is not None and operand.mode is Mode.MP_INDIRECT and waits:
+                self._mark(step.pc, Operand(Mode.MP, operand.base))
+        for slot, guard in self._unsure.get(step.pc, ()):
+            self._guard(step.pc, _completed(guard, slot, lasting))
         if op.mnemonic in _CALLS:
-            self._check_frame(step, step.operand("s").value, lasting)
+            frame = step.operand("s").value
+            self._check_frame(step, frame, lasting)
+            self._check_address(step, -frame, lasting, True)
         if op.mnemonic in _ALTS:
             for at in alt_entries(step):
-                held = lasting.addresses.get(at)
-                if held and held.age:
-                    raise step.fail(f"the channel at {at}(fp) may be gone")
-                address = lasting.addresses.get(at + WORD_SIZE)
-                if address and address.age:
-                    raise step.fail(
-                        f"what the address at {at + WORD_SIZE}(fp) leads to may be gone"
-                    )
+                self._check_channel(step, at, lasting)
+                self._check_address(step, at + WORD_SIZE, lasting, True)
 
     def _check_frame(self, step: Step, slot: int, lasting: Lasting) -> None:
         known = step.state.get(slot)
@@ -118,22 +136,40 @@ class Lifetimes:
         if is_frame and slot not in lasting.frames:
             raise step.fail(f"the frame at {slot}(fp) was dropped by a call of one made before it")
 
-    def _check_address(self, step: Step, slot: int, held: Held) -> None:
-        known = step.state[slot]
-        if known.kind is Kind.WORD and held.holder.mode is not Mode.MP_INDIRECT:
-            # A module's data, whose own type is looked at in any case.
+    def _check_address(self, step: Step, slot: int, lasting: Lasting, waits: bool) -> None:
+        """Refuse an address of what is gone, mark what may go while it is used."""
+        held, known = lasting.addresses.get(slot), step.state.get(slot)
+        if held is None or known is None or known.kind not in _ADDRESSES:
             return
         is_data = known.kind is Kind.WORD
-        is_known = (held.is_element or is_data) and held.holder.mode is not Mode.NONE
-        if held.age is Age.GONE or (held.age and not is_known):
-            raise step.fail(f"what the address at {slot}(fp) leads to may be gone")
-        if held.age:
-            holder = Operand(Mode.MP, held.holder.base) if is_data else held.holder
-            kind = "Z" if is_data else "A"
-            guard = Guard(holder, Of.PLACE, kind=kind, link=Operand(Mode.FP, slot))
-            found = self.guards.setdefault(step.pc, [])
-            if guard not in found:
-                found.append(guard)
+        if held.age is Age.GONE and not is_data:
+            what = f"at {slot}(fp)" if slot >= 0 else f"for the result of the frame at {-slot}(fp)"
+            raise step.fail(f"what the address {what} leads to may be gone")
+        if held.age or (waits and held.holder.mode is not Mode.FP):
+            for pc in held.taken:
+                self._mark(pc, self._pointer_at(pc))
+
+    def _check_channel(self, step: Step, at: int, lasting: Lasting) -> None:
+        """Refuse a copy of a channel that is gone, mark one that may go."""
+        held = lasting.addresses.get(at)
+        if held and held.age is Age.GONE:
+            raise step.fail(f"the channel at {at}(fp) may be gone")
+        for pc in held.taken if held and held.age else ():
+            self._mark(pc, self._steps[pc].operand("s"))
+
+    def _pointer_at(self, pc: int) -> Operand:
+        """Return where the pointer is that an instruction takes an address behind."""
+        source = self._steps[pc].operand("s")
+        is_element = self._steps[pc].instruction.op.mnemonic.startswith("ind")
+        return source if is_element or source.mode not in _INDIRECT else base_of(source)
+
+    def _mark(self, pc: int, where: Operand) -> None:
+        self._guard(pc, Guard(where, Of.MARKED))
+
+    def _guard(self, pc: int, guard: Guard) -> None:
+        found = self.guards.setdefault(pc, [])
+        if guard not in found:
+            found.append(guard)
 
     # Effects
 
@@ -172,6 +208,20 @@ def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
     return addresses
 
 
+def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:
+    """Return a guard with the object that an address leads into, or else with the address."""
+    held = lasting.addresses.get(slot)
+    if held and not held.age and held.holder.mode is not Mode.NONE:
+        where = held.holder
+    else:
+        is_result = slot < 0
+        where = (
+            Operand(Mode.FP_INDIRECT, RESULT_PLACE, -slot) if is_result else Operand(Mode.FP, slot)
+        )
+        guard = guard._replace(size=-1)
+    return guard._replace(where=where) if guard.of is Of.RESULT else guard._replace(link=where)
+
+
 def _extent(step: Step) -> int:
     """Return how many bytes an instruction copies that says so itself."""
     number = step.operand("m").value
@@ -182,27 +232,41 @@ def _extent(step: Step) -> int:
 
 
 def _made(step: Step, addresses: Mapping[int, Held]) -> Mapping[int, Held]:
-    """Return addresses with the one that an instruction makes."""
-    mnemonic, source = step.instruction.op.mnemonic, step.operand("s")
+    """Return addresses with the one that an instruction takes."""
+    mnemonic, source, target = step.instruction.op.mnemonic, step.operand("s"), step.operand("d")
+    held: Held | None = Held(source, frozenset({step.pc}))
     if mnemonic in _INDICES:
         target = step.operand("m")
-        if target.mode is Mode.FP:
-            return {**addresses, target.value: Held(source, is_element=True)}
+    elif mnemonic == "lea":
+        held = _behind(step, addresses)
+    elif mnemonic != "movw" or not _is_copy(step):
         return addresses
-    target = step.operand("d")
-    if target.mode is not Mode.FP or mnemonic not in ("lea", "movw"):
+    if target.mode is Mode.FP:
+        slot = target.value
+    elif target.mode is Mode.FP_INDIRECT and target.value == RESULT_PLACE:
+        slot = -target.base
+    else:
         return addresses
-    if source.mode in _INDIRECT:
-        base = Mode.FP if source.mode is Mode.FP_INDIRECT else Mode.MP
-        above = addresses.get(source.base) if base is Mode.FP else None
-        if mnemonic == "lea":
-            return {**addresses, target.value: above or Held(Operand(base, source.base))}
-        return {**addresses, target.value: Held(source)}
-    if mnemonic == "movw" and source.mode is not Mode.IMMEDIATE:
-        place = step.place(source)
-        if place.layout and place.offset in place.layout.pointers:
-            return {**addresses, target.value: Held(source)}
-    return addresses
+    others = {at: known for at, known in addresses.items() if at != slot}
+    return others if held is None else {**others, slot: held}
+
+
+def _behind(step: Step, addresses: Mapping[int, Held]) -> Held | None:
+    """Return what holds the object that ``lea`` takes an address in, if it is one."""
+    source = step.operand("s")
+    if source.mode not in _INDIRECT:
+        return None
+    above = addresses.get(source.base) if source.mode is Mode.FP_INDIRECT else None
+    return above or Held(base_of(source), frozenset({step.pc}))
+
+
+def _is_copy(step: Step) -> bool:
+    """Whether a word that is moved to the frame may be a pointer or an address."""
+    source, target = step.operand("s"), step.operand("d")
+    if target.mode is not Mode.FP or source.mode is Mode.IMMEDIATE:
+        return False
+    place = step.place(source)
+    return source.mode in _INDIRECT or bool(place.layout and place.offset in place.layout.pointers)
 
 
 def _overwritten(addresses: dict[int, Held], start: int, size: int) -> dict[int, Held]:
@@ -249,7 +313,7 @@ def _stored(addresses: dict[int, Held], target: Operand) -> dict[int, Held]:
     return found
 
 
-def _unsettled(addresses: dict[int, Held]) -> dict[int, Held]:
+def _unsettled(addresses: Mapping[int, Held]) -> dict[int, Held]:
     """Return what lasts when others run."""
     found = {}
     for slot, held in addresses.items():
@@ -275,9 +339,10 @@ def _joined(one: Lasting, other: Lasting) -> Lasting:
     addresses = {}
     for slot in one.addresses.keys() & other.addresses.keys():
         first, second = one.addresses[slot], other.addresses[slot]
-        holder = first.holder if first.holder == second.holder else Operand(Mode.NONE)
-        age = max(first.age, second.age)
-        addresses[slot] = Held(holder, age, first.is_element and second.is_element)
+        holder, age = first.holder, max(first.age, second.age)
+        if holder != second.holder:
+            holder, age = ABSENT, max(age, Age.DOUBTFUL)
+        addresses[slot] = Held(holder, first.taken | second.taken, age)
     frames = tuple(s for s in one.frames if s in other.frames)
     if frames != tuple(s for s in other.frames if s in one.frames):
         frames = ()

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import DisFormatError, LinkError, LlmbolError, Trap, nearest
@@ -27,7 +28,9 @@ from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
 from llmbol_core.vm.offers import data_type, misfit, offered_by
 from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
+from llmbol_core.vm.pauses import pauses
 from llmbol_core.vm.proofs import NOTHING, Proof
+from llmbol_core.vm.returns import Returns
 from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
@@ -60,6 +63,19 @@ class LoadedModule:
         self.handles = 0
         self.steps: list[Step] = []
         self.exports: tuple[Link, ...] = ()
+        self._returns: dict[int, Returns] = {}
+
+    @cached_property
+    def pauses(self) -> frozenset[int]:
+        """Instructions before which its processes may have to wait for others."""
+        return pauses(self.module)
+
+    def returns_of(self, entry: int) -> Returns:
+        """Return what is known of what a function returns."""
+        if entry not in self._returns:
+            known = self.proof.results.get(entry, ()), self.proof.wanted.get(entry, ())
+            self._returns[entry] = Returns(*known)
+        return self._returns[entry]
 
     def needs_of(self, imports: int) -> dict[int, Need]:
         """Return what the module needs of the functions in one of its lists, by index."""
@@ -104,12 +120,11 @@ class Loader:
         needs = process.module.needs_of(number)
         try:
             if path == "$self":
-                linked = self._link(process.module, imports, needs)
+                linked = self._link(process.module, imports, needs, process.module)
                 return self._engine.new_handle(self._heap.retain(process.mp), linked)
             if path.startswith("$"):
-                return self._engine.new_handle(
-                    NIL, self._link(self._built_in(path), imports, needs)
-                )
+                linked = self._link(self._built_in(path), imports, needs, process.module)
+                return self._engine.new_handle(NIL, linked)
             return self._found(process, path, imports, needs)
         except FileFault as error:
             process.environment.error = str(error)
@@ -128,7 +143,7 @@ class Loader:
         found = self.find(process.environment.namespace, path)
         process.environment.looked_up(path)
         try:
-            return self.instance(found, imports, needs)
+            return self.instance(found, imports, needs, process.module)
         finally:
             if not found.handles:
                 self.rest(found)
@@ -138,9 +153,10 @@ class Loader:
         loaded: LoadedModule,
         imports: Sequence[Import] = (),
         needs: Mapping[int, Need] = _NO_NEEDS,
+        caller: LoadedModule | None = None,
     ) -> int:
-        """Return a handle of a module with fresh module data."""
-        linked = self._link(loaded, imports, needs)
+        """Return a handle of a module with fresh module data, perhaps for one that loads it."""
+        linked = self._link(loaded, imports, needs, caller)
         return self._engine.new_handle(self._copy(loaded.data), linked)
 
     def find(self, namespace: Namespace, path: str) -> LoadedModule:
@@ -256,6 +272,7 @@ class Loader:
         target: LoadedModule | HostModule,
         imports: Sequence[Import],
         needs: Mapping[int, Need],
+        caller: LoadedModule | None,
     ) -> Linked:
         """Resolve imports; raises FileFault with the text that the console shows too."""
         offered = offered_by(target, self._heap)
@@ -264,7 +281,8 @@ class Loader:
             have, link = offered.find(wanted.name)
             why = f"{have:x}/{wanted.signature:x}"
             if link is not None and have == wanted.signature:
-                why = misfit(self._heap, target, link, needs[index]) if index in needs else ""
+                need = needs.get(index)
+                why = misfit(self._heap, target, link, need, caller) if need else ""
             if link is None or why:
                 name = target.name if isinstance(target, HostModule) else target.module.name
                 text = f"link typecheck {name}->{wanted.name}() {why}"

@@ -38,7 +38,7 @@ from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.openfile import FileFault
-from llmbol_core.vm.process import FIRST_EXTENT, Process
+from llmbol_core.vm.process import FIRST_EXTENT, TYPE, Process
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 from llmbol_core.vm.stopped import Stopped
@@ -142,7 +142,7 @@ class InfernoVM:
         from llmbol_core.vm.calling import prepare
 
         handle, export, kind, values = self._callable(name, entry, arguments)
-        result, fill = prepare(self.heap, entry, kind, values)
+        result, fill = prepare(self.heap, self.engine.module_of(handle), export, kind, values)
         try:
             process = self._start(handle, export, fill)
         except BaseException:
@@ -293,6 +293,7 @@ class InfernoVM:
         self.loader.tidy()
         self._settle()
         self.engine.collect()
+        self.scheduler.free_remains()
 
     def _report(self, text: str) -> None:
         """Tell something on the program's standard error."""
@@ -315,10 +316,10 @@ class InfernoVM:
             raise FileError(path, uncapitalized(str(error))) from error
 
     def _run_init(self, handle: int, export: Export, argv: Sequence[str]) -> None:
-        heap = self.heap
-
         def fill(frame: int) -> None:
-            heap.give(frame + ARGUMENTS + 4, heap.new_strings(argv))
+            heap, at = self.heap, ARGUMENTS + 4
+            if at in heap.types[heap.word(frame + TYPE)].pointers:
+                heap.give(frame + at, heap.new_strings(argv))
 
         self._run(handle, export, fill)
 
@@ -336,7 +337,7 @@ class InfernoVM:
         """Call a function of a known type."""
         from llmbol_core.vm.calling import fetch, prepare
 
-        result, fill = prepare(self.heap, export.name, kind, values)
+        result, fill = prepare(self.heap, self.engine.module_of(handle), export, kind, values)
         try:
             self._run(handle, export, fill)
             return fetch(self.heap, result, kind.result)

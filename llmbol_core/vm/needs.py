@@ -8,7 +8,7 @@ that the function has, and with what it writes as its result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +33,11 @@ class Shape(NamedTuple):
     size: int
     pointers: tuple[int, ...]
 
+    def behind(self, offset: int) -> Shape:
+        """Return what there is from an offset on."""
+        inside = tuple(p - offset for p in self.pointers if p >= offset)
+        return Shape(max(self.size - offset, 0), inside)
+
 
 @dataclass
 class Need:
@@ -40,8 +45,20 @@ class Need:
 
     stores: set[Part] = field(default_factory=set)
     frames: set[Shape] = field(default_factory=set)
+    passed: set[int] = field(default_factory=set)
+    """Offsets of pointers in those frames that are not nil."""
     results: set[Shape] = field(default_factory=set)
     """From where the result goes to the end of the object there."""
+    named: set[tuple[int, int]] = field(default_factory=set)
+    """Functions of the caller in whose name the result is returned, by entry, and offsets in it."""
+
+    def add(self, other: Need) -> None:
+        """Need what another one needs, too."""
+        self.stores |= other.stores
+        self.frames |= other.frames
+        self.passed |= other.passed
+        self.results |= other.results
+        self.named |= other.named
 
     def misfits(self, frame: Shape, private: frozenset[int] = frozenset()) -> Iterator[str]:
         """Yield what of this does not fit a frame; its size is 0 for a variable one."""
@@ -50,27 +67,36 @@ class Need:
                 yield f"a caller stores a pointer at {part.offset} in its frame, its own"
             if why := _misfit(part, frame):
                 yield f"a caller stores {why} in its frame"
+        if own := self.passed & private:
+            yield f"a caller stores a pointer at {min(own)} in its frame, its own"
         for made in sorted(self.frames):
             inside = tuple(p for p in made.pointers if p < frame.size)
             if frame.size and (made.size < frame.size or inside != frame.pointers):
                 yield f"a caller makes a frame of {made.size} bytes that is not its own"
 
-    def misfitting_results(self, parts: set[Part]) -> Iterator[str]:
-        """Yield what of a result, given by what is written, does not fit where it is wanted."""
-        for place in sorted(self.results):
-            for part in sorted(parts):
-                if why := _misfit(part, place):
-                    yield f"it returns {why} where a caller wants its result"
-
     def to_row(self) -> list[Any]:
         """Return this as lists of numbers."""
-        return [sorted(self.stores), sorted(self.frames), sorted(self.results)]
+        return [
+            sorted(self.stores),
+            sorted(self.frames),
+            sorted(self.passed),
+            sorted(self.results),
+            sorted(self.named),
+        ]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Need:
         """Return what ``to_row`` made lists of."""
-        stores, frames, results = row
-        return cls(_parts(stores), _shapes(frames), _shapes(results))
+        stores, frames, passed, results, named = row
+        found = _parts(stores), shapes_of(frames), set(passed), shapes_of(results)
+        return cls(*found, {(entry, offset) for entry, offset in named})
+
+
+def misfitting(parts: Iterable[Part], place: Shape) -> Iterator[str]:
+    """Yield what of a result, given by what is written, does not fit where it is wanted."""
+    for part in sorted(parts):
+        if why := _misfit(part, place):
+            yield f"it returns {why} where a caller wants its result"
 
 
 def value_parts(size: int, pointers: tuple[int, ...]) -> set[Part]:
@@ -86,6 +112,11 @@ def shape(layout: Layout, offset: int, end: int = 1 << 30) -> Shape:
     return Shape(end - offset, tuple(inside))
 
 
+def shapes_of(rows: list[Any]) -> set[Shape]:
+    """Return shapes from lists of numbers."""
+    return {Shape(size, tuple(pointers)) for size, pointers in rows}
+
+
 def link_number(middle: Operand) -> int:
     """Return the link number that a middle operand gives, or one that no link has."""
     return middle.value if middle.mode is Mode.IMMEDIATE else 1 << 20
@@ -93,10 +124,6 @@ def link_number(middle: Operand) -> int:
 
 def _parts(rows: list[Any]) -> set[Part]:
     return {Part(*row) for row in rows}
-
-
-def _shapes(rows: list[Any]) -> set[Shape]:
-    return {Shape(size, tuple(pointers)) for size, pointers in rows}
 
 
 def _misfit(part: Part, place: Shape) -> str:

@@ -100,13 +100,14 @@ class Heap(TypedArena):
     def discard(self, ref: int) -> None:
         """Free one object without looking at what it refers to."""
         at = ref >> 2
-        kind = self.words[at - 3]
+        if (kind := self.words[at - 3]) in self.finalizers:
+            self.finalizers[kind](ref)
         if self.words[at - 1] & HOSTED:
             value, charge = self.hosted.pop(ref, (None, 0))
             self.reserved -= charge
             getattr(value, "close", lambda: None)()
-        elif kind in self.finalizers:
-            self.finalizers[kind](ref)
+            if self.outlasts(ref):
+                return
         self.free(ref)
 
     def slots(self, ref: int) -> Iterable[int]:
@@ -192,8 +193,7 @@ class Heap(TypedArena):
 
     def tidy(self) -> None:
         """Look for cycles if the heap has grown much since that was last done."""
-        worth = max(_WORTH_TIDYING, self.limit // 8)
-        if self.used > 2 * self._used_after_tidying + worth:
+        if self.used > 2 * self._used_after_tidying + max(_WORTH_TIDYING, self.limit // 8):
             with suppress(*ASTRAY):
                 self.make_room()
             self._used_after_tidying = self.used

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmbol_core.errors import LinkError
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.isa import WORD_SIZE
 from llmbol_core.vm.links import Link
-from llmbol_core.vm.module import DATA_EXPORT, TypeDescriptor
+from llmbol_core.vm.module import DATA_EXPORT, Export, TypeDescriptor
 from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.returns import Returns
 
 if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
@@ -66,18 +68,41 @@ def offered_by(target: LoadedModule | HostModule, heap: Heap) -> _Offer | _Expor
     return _Offer(target, heap) if isinstance(target, HostModule) else _Exports(target)
 
 
-def misfit(heap: Heap, target: LoadedModule | HostModule, link: Link, need: Need) -> str:
-    """Say why a function does not fit what is done with it, or nothing."""
-    frame = heap.types[link.type]
+def misfit(
+    heap: Heap,
+    target: LoadedModule | HostModule,
+    link: Link,
+    need: Need,
+    caller: LoadedModule | None = None,
+) -> str:
+    """Say why a function does not fit what a module does with it, or nothing."""
+    private = frozenset[int]()
     if link.function is not None:
-        result, private = link.function.result, frozenset[int]()
+        result = link.function.result
         parts = value_parts(result.size, result.pointers)
+        returns = Returns(parts)
     else:
         assert not isinstance(target, HostModule)
-        parts = target.proof.results.get(link.pc, set())
-        private = target.proof.private.get(link.pc, frozenset())
-    misfits = (*need.misfits(Shape(*frame), private), *need.misfitting_results(parts))
-    return misfits[0] if misfits else ""
+        parts, returns = set(), target.returns_of(link.pc)
+        private = target.proof.private.get(link.pc, private)
+    for why in need.misfits(Shape(*heap.types[link.type]), private):
+        return why
+    for place in sorted(need.results):
+        if why := returns.want(place):
+            return why
+    for entry, offset in sorted(need.named):
+        assert caller is not None
+        own = caller.returns_of(entry)
+        if why := own.write(parts, offset) if parts else own.bring(offset, returns):
+            return why
+    return ""
+
+
+def check_call(heap: Heap, target: LoadedModule, export: Export, need: Need) -> None:
+    """Raise LinkError if an exported function does not fit what the host does with it."""
+    link = Link(export.pc, target.types[export.type])
+    if target.is_verified and (why := misfit(heap, target, link, need)):
+        raise LinkError(target.module.name, f"{export.name}: {why}")
 
 
 def data_type(heap: Heap, loaded: LoadedModule) -> int:

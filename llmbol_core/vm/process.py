@@ -12,6 +12,7 @@ up again at each of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llmbol_core.errors import Trap
@@ -153,6 +154,14 @@ class Stack:
             for offset in heap.types[heap.word(start + TYPE)].pointers:
                 heap.give(start + offset, NIL)
             start = behind
+
+    def words(self) -> Iterator[memoryview]:
+        """Yield the words of the frames, piece by piece."""
+        top = self.top
+        for number in range(len(self._extents) - 1, -1, -1):
+            base, _, previous = self._extents[number]
+            yield self._heap.pointers[base >> 2 : top >> 2]
+            top = previous
 
     def free(self) -> None:
         """Give the stack's memory back; its frames were dropped before."""

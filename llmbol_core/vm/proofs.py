@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from llmbol_core.vm.guards import Guard
 from llmbol_core.vm.keptguards import KeptGuards, guards_to_bytes
-from llmbol_core.vm.needs import Need, Part
+from llmbol_core.vm.needs import Need, Part, Shape, shapes_of
 
 
 class Proof(NamedTuple):
@@ -24,20 +24,24 @@ class Proof(NamedTuple):
     guards: Mapping[int, Sequence[Guard]] = {}
     tables: Sequence[tuple[int, int]] = ()
     """Begin and end of the tables in the module data that instructions jump through."""
+    wanted: Mapping[int, set[Shape]] = {}
+    """Where the module itself wants results that functions of others write, by entry."""
 
     def to_bytes(self) -> bytes:
         """Return all this for a file."""
         needs = [[*key, *need.to_row()] for key, need in sorted(self.needs.items())]
         results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
         private = [[pc, sorted(slots)] for pc, slots in sorted(self.private.items())]
-        whole = json.dumps([needs, results, private, self.tables], separators=(",", ":"))
+        wanted = [[pc, sorted(places)] for pc, places in sorted(self.wanted.items())]
+        rows = [needs, results, private, self.tables, wanted]
+        whole = json.dumps(rows, separators=(",", ":"))
         return whole.encode() + b"\n" + guards_to_bytes(self.guards)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Proof:
         """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
         whole, _, guards = data.partition(b"\n")
-        needs, results, private, tables = json.loads(whole.decode())
+        needs, results, private, tables, wanted = json.loads(whole.decode())
         found = {(number, index): Need.from_row(row) for number, index, *row in needs}
         return cls(
             found,
@@ -45,6 +49,7 @@ class Proof(NamedTuple):
             {pc: frozenset(slots) for pc, slots in private},
             KeptGuards(guards),
             [(start, end) for start, end in tables],
+            {pc: shapes_of(places) for pc, places in wanted},
         )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.isa import Mode
-from llmbol_core.vm.module import Operand
-from llmbol_core.vm.needs import shape
+from llmbol_core.vm.module import ABSENT, Operand
+from llmbol_core.vm.needs import Shape, shape
 from llmbol_core.vm.origins import Access, Use
+from llmbol_core.vm.results import UNKNOWN
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.typeflow import RESULT_PLACE, Step
 
@@ -37,9 +38,10 @@ class Returned:
         self._evidence, self._fits = evidence, fits
         self._addresses: dict[_To, list[Step]] = defaultdict(list)
         self._pieces: dict[_To, set[Piece]] = defaultdict(set)
-        self._made: dict[tuple[int, int, int], list[Step]] = defaultdict(list)
         self._foreign: list[tuple[Step, _To]] = []
         self._own: list[tuple[Step, _To]] = []
+        self._placed: list[Step] = []
+        self._received: set[int] = set()
 
     def look(self, step: Step) -> None:
         """Note an address, a frame or a call."""
@@ -50,9 +52,6 @@ class Returned:
             if is_result and source.mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT):
                 place = step.place(source)
                 self._addresses[_To(target.base, place.origin, place.offset)].append(step)
-        elif mnemonic == "mframe":
-            known = (target.value, step.origin(step.operand("s")), step.operand("m").value)
-            self._made[known].append(step)
         else:
             self._look_at_call(step)
 
@@ -60,6 +59,8 @@ class Returned:
         frame = step.operand("s").value
         to = step.state.get(-frame)
         if to is None or to.kind not in _ADDRESSES:
+            if to is not None and step.instruction.op.mnemonic == "call":
+                self._placed.append(step)
             return
         known = _To(frame, to.origin, to.number if to.kind is Kind.ELSEWHERE else 0)
         if step.instruction.op.mnemonic != "call":
@@ -92,26 +93,104 @@ class Returned:
                     continue
                 if not self._fits(self._evidence.classes.of_origin(to.origin), pieces):
                     yield step, Guard(base_of(source), Of.RECORD, tuple(sorted(pieces)))
-        for step, to in self._foreign:
-            yield from self._foreign_guards(step, to)
 
-    def _foreign_guards(self, call: Step, to: _To) -> Iterator[tuple[Step, Guard]]:
-        classes, made = self._evidence.classes, call.state[to.frame]
+    def named(self) -> Iterator[tuple[int, set[tuple[int, int]]]]:
+        """Yield calls of other modules whose results go where those of own functions do.
+
+        With each come the entries of those functions, and from which offset on it is.
+        """
+        for step, to in self._foreign:
+            if names := self._names(to):
+                yield step.pc, names
+
+    def _names(self, to: _To) -> set[tuple[int, int]]:
+        """Return the functions to whose results an address leads, by entry, and how far into."""
+        origins, found = self._evidence.usage.origins, set[tuple[int, int]]()
+        work = [(to.origin, to.offset)] if to.origin >= 0 else []
+        for origin, offset in work:
+            what, *rest = origins.all[origin].key
+            if what == "result":
+                found.add((cast(int, rest[0]), offset))
+            flows = origins.all[origin].flows if what in ("result", "join") else ()
+            more = {(flow.source, offset + flow.shift) for flow in flows if offset < UNKNOWN}
+            work += more - set(work)
+        return found
+
+    def unsure(self) -> Iterator[tuple[int, int, Guard]]:
+        """Yield calls, slots of the addresses for their results, and guards.
+
+        They still lack the object that it leads into.
+        """
+        for step, to in self._foreign:
+            handle, number = step.operand("d"), step.operand("m")
+            places = self._places(to)
+            is_known = number.mode is Mode.IMMEDIATE
+            if places and is_known and self._evidence.linked_by(step.origin(handle)):
+                self._evidence.usage.need(step.origin(handle), number.value).results |= places
+            elif not self._is_result(to):
+                guard = Guard(ABSENT, Of.RESULT, (), to.offset, link=handle, number=number)
+                yield step.pc, -to.frame, guard
+        others = self._others()
+        for step, to in self._own:
+            entry = step.label()
+            if entry in others and not self._places(to) and not self._is_result(to):
+                number = Operand(Mode.IMMEDIATE, entry)
+                yield step.pc, -to.frame, Guard(ABSENT, Of.RESULT, (), to.offset, number=number)
+
+    def receive(self, origin: int, offset: int) -> set[tuple[int, int]]:
+        """Note that a value of any type is received as a result; return of which functions."""
+        names = self._names(_To(0, origin, offset))
+        self._received |= {entry for entry, _ in names}
+        return names
+
+    def _others(self) -> set[int]:
+        """Return the entries of functions whose results the module's text alone does not tell."""
+        return self._received | {entry for _, names in self.named() for entry, _ in names}
+
+    def wanted(self) -> dict[int, set[Shape]]:
+        """Return where the module wants such results, by entry."""
+        found = {entry: set[Shape]() for entry in self._others()}
+        for step, to in self._own:
+            if step.label() in found:
+                found[step.label()] |= self._places(to)
+        for step in self._placed:
+            place = self._place(step)
+            if step.label() in found:
+                found[step.label()].add(place)
+            elif step.written(step.label()) >= UNKNOWN:
+                self._check(step, place)
+        return found
+
+    def _place(self, step: Step) -> Shape:
+        """Return where in the frame, or in the module data, the result of a call goes."""
+        to = step.state[-step.operand("s").value]
+        if to.kind is Kind.DATA:
+            end = self._evidence.usage.variables.end(to.number)
+            return shape(step.found.data, to.number, end)
+        return shape(step.layout, to.number, self._evidence.reach.end(step, to.number))
+
+    def _check(self, step: Step, place: Shape) -> None:
+        """Refuse a result that reaches beyond its place."""
+        result = self._evidence.usage.origin("result", step.label())
+        for noted in self._evidence.usage.origins.all[result].noted:
+            what = noted.what
+            if isinstance(what, Access) and what.use is not Use.READ:
+                end = what.offset + what.size
+                if end > place.size:
+                    raise step.fail(
+                        f"the result has {end} bytes, where there is room for {place.size}"
+                    )
+
+    def _places(self, to: _To) -> set[Shape]:
+        """Return what is behind an address, if all objects are known that it may lead into."""
+        classes = self._evidence.classes
         node = classes.of_origin(to.origin)
-        layouts = classes.layouts(node)
-        if layouts and not classes.is_open(node) and classes.kinds(node) <= {"R", ""}:
-            need = self._evidence.usage.need(made.origin, made.number)
-            need.results |= {shape(layout, to.offset) for layout in layouts}
-            return
-        for step in self._addresses[to]:
-            if step.operand("s").base == RESULT_PLACE or self._is_address(step):
-                continue
-            for frame in self._made[to.frame, made.origin, made.number]:
-                where, handle = base_of(step.operand("s")), frame.operand("s")
-                number = frame.operand("m")
-                if number.mode is Mode.IMMEDIATE:
-                    kind = str(number.value)
-                    yield step, Guard(where, Of.RESULT, (), to.offset, kind, handle)
+        if classes.is_open(node) or not classes.kinds(node) <= {"R", ""}:
+            return set()
+        return {shape(layout, to.offset) for layout in classes.layouts(node)}
+
+    def _is_result(self, to: _To) -> bool:
+        return to.origin >= 0 and self._evidence.usage.origins.all[to.origin].key[0] == "result"
 
     def _is_address(self, step: Step) -> bool:
         source = step.operand("s")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import ASTRAY
-from llmbol_core.vm.channels import Offer
+from llmbol_core.vm.channels import Field, Offer
 from llmbol_core.vm.host import Exchange, HostResult, Sleep, Turn, Until, Wish, Work
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.process import Process
@@ -195,13 +195,33 @@ class Scheduler:
                 raise LimitError("instruction", f"the program ran {most} of them, {process.place}")
             self.check_time(process)
             self._is_untidy = True
-            used, goes_on = self._engine.run(process, budget)
-            self.instructions += used
-            if goes_on:
+            if self._run_on(process, budget):
                 self._ready.append(self._engine.process)
             self._slices += 1
+            if self._engine.remains.is_due:
+                self.free_remains()
             if self._slices % _SLICES_BETWEEN_COLLECTIONS == 0:
                 self._engine.heap.tidy()
+
+    def _run_on(self, process: Process, budget: int) -> bool:
+        """Run a process until it may have to wait for others; return whether it goes on."""
+        while True:
+            used, goes_on = self._engine.run(process, budget)
+            self.instructions += used
+            process, budget = self._engine.process, 1
+            is_over = not goes_on or (self.left is not None and used >= self.left)
+            if is_over or len(self.processes) < 2 or process.pc in process.module.pauses:
+                return goes_on
+            if self.left is not None:
+                self.left -= used
+            self.check_time(process)
+
+    def free_remains(self) -> None:
+        """Free what is left of objects into which no process has an address."""
+        stacks = [words for p in self.processes.values() for words in p.stack.words()]
+        addresses = self._engine.channels.offers.words[Field.ADDRESS :: len(Field)]
+        cost = 4 * sum(map(len, stacks)) + 4 * len(addresses)
+        self._engine.remains.free([*stacks, addresses], cost)
 
     @property
     def is_late(self) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.copying import check_bytes, check_value
+from llmbol_core.vm.isa import TYPES, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.needs import Part, link_number, shape
 from llmbol_core.vm.origins import How, Use
@@ -33,6 +34,7 @@ from llmbol_core.vm.usage import KINDS, Usage
 RESULT_PLACE = 16
 """Offset in a frame of the address for the result."""
 _ARGUMENTS = 32
+_FRAME_ADDRESS = "lea stores the address for a result in a frame made, and does nothing else there"
 _UNSURE = "it is not sure where the result goes"
 _NOBODY = "a function in a process of its own has nobody to give a result to"
 
@@ -98,7 +100,8 @@ class Step:
         if known is None:
             if operand.base not in self.layout.pointers:
                 raise self.fail(f"{operand.base}(fp) is not known to hold an address")
-            return Place(None, operand.value)
+            origin = self.usage.origin("unknown", self.pc, operand.base)
+            return Place(None, operand.value, origin=origin)
         return self._behind(known, operand)
 
     def _behind(self, known: Value, operand: Operand) -> Place:
@@ -154,6 +157,8 @@ class Step:
             why = f"{place.offset}(fp) lies in the header of the frame"
         else:
             why = place_fault(place.layout, place.offset, role)
+        if place.frame >= 0 and not self._is_for_frame(place, role):
+            why = _FRAME_ADDRESS
         if why:
             raise self.fail(why)
         if role.reads and (operand.mode, operand.base) == (Mode.FP_INDIRECT, RESULT_PLACE):
@@ -165,6 +170,12 @@ class Step:
             held = self.held(place)
             if held and held.origin >= 0:
                 self.usage.use(held.origin, role.type, self.pc)
+
+    def _is_for_frame(self, place: Place, role: OperandRole) -> bool:
+        """Whether an operand is one for a frame made: an argument, or the place for the result."""
+        if self.instruction.op.mnemonic == "lea":
+            return role.writes and place.offset == RESULT_PLACE
+        return place.offset >= _ARGUMENTS
 
     def _check_returned(self, at: int, role: OperandRole) -> None:
         """Refuse to read pointers where the result goes before they were written there."""
@@ -253,9 +264,13 @@ class Step:
         return code[self.pc - 2].destination if before.mode is Mode.FP else before
 
     def origin(self, operand: Operand) -> int:
-        """Return where the pointer that an operand reads comes from, or -1 if that is unknown."""
+        """Return where the pointer that an operand reads comes from, -1 for no pointer."""
+        if operand.mode is Mode.IMMEDIATE:
+            return -1
         known = self.pointer(operand)
-        return known.origin if known else -1
+        if known and known.origin >= 0:
+            return known.origin
+        return self.usage.origin("unknown", self.pc, operand)
 
     def written(self, entry: int) -> int:
         """Return how many bytes a function may write as its result."""
@@ -302,24 +317,28 @@ class Step:
         known, middle = self._frame(), self.operand("m")
         if known.kind is Kind.FOREIGN_FRAME and known.number != link_number(middle):
             raise self.fail(f"the frame was made for link {known.number}")
-        handle = self.origin(self.operand("d"))
+        handle, frame = self.origin(self.operand("d")), self.operand("s").value
         if handle < 0 or middle.mode is not Mode.IMMEDIATE:
             return
         need = self.usage.need(handle, middle.value)
         if known.kind is Kind.FRAME:
-            need.frames.add(shape(self.found.layouts[known.number], 0))
+            layout = self.found.layouts[known.number]
+            need.frames.add(shape(layout, 0))
+            need.passed |= self.stored(frame, layout)
+        elif known.origin != handle:
+            self.usage.share_needs(known.origin, handle, middle.value)
         result = self.state.get(-self.operand("s").value)
         if result is None:
             return
         if self.instruction.op.mnemonic == "mspawn":
             raise self.fail(_NOBODY)
-        if result.kind is Kind.SLOT:
-            need.results.add(shape(self.layout, result.number))
-        elif result.kind is Kind.DATA:
-            end = self.usage.variables.end(result.number)
-            need.results.add(shape(self.found.data, result.number, end))
-        elif result.kind is Kind.NUMBER:
+        if result.kind is Kind.NUMBER:
             raise self.fail(_UNSURE)
+
+    def stored(self, frame: int, layout: Layout) -> set[int]:
+        """Return the offsets of the pointers that were stored in a frame made."""
+        first = argument_key(frame, 0)
+        return {at for at in layout.pointers if first + at in self.state}
 
     def _frame(self) -> Value:
         operand = self.operand("s")
@@ -328,70 +347,10 @@ class Step:
             raise self.fail("the source is not known to hold a frame")
         return known
 
-    def check_bytes(self) -> None:
-        """Refuse to copy bytes from beyond an object, or onto pointers."""
-        size = self._size()
-        for role in self.instruction.op.operands:
-            if role.type == "X":
-                place = self.place(self.operand(role.place))
-                self._check_extent(place, size)
-                if role.writes:
-                    self.check_tables(place, size)
-                if size:
-                    self.access(place, size, Use.WRITE if role.writes else Use.READ)
-                if place.layout and role.writes and place.layout.overlaps(place.offset, size):
-                    raise self.fail(f"{size} bytes would be written over a pointer")
-
-    def _size(self) -> int:
-        operand = self.operand("m")
-        if operand.mode is not Mode.IMMEDIATE or operand.value < 0:
-            raise self.fail("the number of bytes should be immediate")
-        return operand.value
-
-    def check_value(self) -> None:
-        """Refuse a value whose pointers are not where the places it is copied between have them."""
-        value = self.found.layouts[self.operand("m").value]
-        for role in self.instruction.op.operands:
-            if role.type == "Y":
-                place = self.place(self.operand(role.place))
-                self._check_extent(place, value.size)
-                self._check_pointers(place, value, role)
-                if role.writes:
-                    self.check_tables(place, value.size)
-                self._note_value(place, value, role)
-
-    def _note_value(self, place: Place, value: Layout, role: OperandRole) -> None:
-        """Note that a whole value behind a pointer is read or written."""
-        self.access(place, value.size, Use.READ)
-        words = range(0, value.size - WORD_SIZE + 1, WORD_SIZE)
-        for at in words if role.writes else value.pointers:
-            use = Use.POINTER if at in value.pointers else Use.WRITE
-            self.access(place._replace(offset=place.offset + at), WORD_SIZE, use)
-
-    def _check_pointers(self, place: Place, value: Layout, role: OperandRole) -> None:
-        if place.layout is None:
-            return
-        there = {
-            p - place.offset
-            for p in place.layout.pointers
-            if place.offset <= p < place.offset + value.size
-        }
-        missing = value.pointers - there
-        if role.writes:
-            missing |= there - value.pointers
-        if missing:
-            what = "the value and the place disagree about the pointer"
-            raise self.fail(f"{what} at {min(missing)} behind {place.offset}")
-
-    def _check_extent(self, place: Place, size: int) -> None:
-        if place.layout and not 0 <= place.offset <= place.layout.size - size:
-            why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
-            raise self.fail(why)
-
 
 _CHECKS: dict[str, Callable[[Step], None]] = {
     **dict.fromkeys(("call", "spawn"), Step.check_call),
     **dict.fromkeys(("mcall", "mspawn"), Step.check_module_call),
-    **dict.fromkeys(("movm", "consm", "headm"), Step.check_bytes),
-    **dict.fromkeys(("movmp", "consmp", "headmp"), Step.check_value),
+    **dict.fromkeys(("movm", "consm", "headm"), check_bytes),
+    **dict.fromkeys(("movmp", "consmp", "headmp"), check_value),
 }

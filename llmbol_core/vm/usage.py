@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from llmbol_core.vm.fitting import Wanted, misfit, mismatch
 from llmbol_core.vm.guards import value_pieces
 from llmbol_core.vm.isa import TYPES, WORD_SIZE
 from llmbol_core.vm.needs import Need, Part
@@ -31,8 +32,6 @@ from llmbol_core.vm.variables import Variables
 KINDS = {letter: TYPES[letter].name for letter in "CAINZ"}
 """Letters of the kinds of objects that instructions tell apart, and their names."""
 _RECORD = "record"
-_ALIGNED = (2, 4, 8)
-"""Sizes of numbers; bytes may be copied from anywhere."""
 
 
 class _Made(NamedTuple):
@@ -41,14 +40,6 @@ class _Made(NamedTuple):
     layout: Layout
     tags: Tags
     what: str
-
-
-class _Wanted(NamedTuple):
-    """Where what comes from an origin is put, or taken for it: the layout there, and an offset."""
-
-    layout: Layout
-    offset: int
-    writes: bool
 
 
 class Usage:
@@ -63,14 +54,15 @@ class Usage:
         """Bytes that functions write as their results, by entry."""
         self._kinds: dict[int, str] = {}
         self._made: dict[int, dict[_Made, int]] = defaultdict(dict)
-        self._wanted: dict[int, dict[_Wanted, int]] = defaultdict(dict)
+        self._wanted: dict[int, dict[Wanted, int]] = defaultdict(dict)
         self._copies: set[int] = set()
         """Origins of objects that are copies of such whose tags are not known."""
         self._retagged: set[int] = set()
         self._picks: set[int] = set()
-        self._results: dict[tuple[int, _Wanted], int] = {}
+        self._results: dict[tuple[int, Wanted], int] = {}
         self._received: dict[tuple[int, int, int], int] = {}
         self._needs: dict[tuple[int, int], Need] = defaultdict(Need)
+        self._shared: set[tuple[int, int, int]] = set()
         self._loads: dict[int, int] = {}
         self._copied: dict[tuple[int, int], int] = {}
         self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
@@ -154,11 +146,11 @@ class Usage:
 
     def want(self, origin: int, layout: Layout, offset: int, writes: bool, pc: int) -> None:
         """Note where a channel's values go to or come from."""
-        self._wanted[origin].setdefault(_Wanted(layout, offset, writes), pc)
+        self._wanted[origin].setdefault(Wanted(layout, offset, writes), pc)
 
     def want_result(self, result: int, layout: Layout, offset: int, pc: int) -> None:
         """Note that a result is wanted in an object, at an offset."""
-        self._results.setdefault((result, _Wanted(layout, offset, True)), pc)
+        self._results.setdefault((result, Wanted(layout, offset, True)), pc)
 
     def receive_result(self, content: int, result: int, offset: int, pc: int) -> None:
         """Note that what a channel carries is received where a result goes."""
@@ -172,6 +164,10 @@ class Usage:
         """Return what is needed of a function of a module, given where its handle comes from."""
         return self._needs[handle, link]
 
+    def share_needs(self, handle: int, other: int, link: int) -> None:
+        """Note that a frame made for a function of one handle is used for one of another handle."""
+        self._shared.add((handle, other, link))
+
     def load(self, origin: int, imports: int) -> None:
         """Note which list of imports a module handle is linked by."""
         self._loads[origin] = imports
@@ -179,13 +175,14 @@ class Usage:
     def proof(self, entries: Iterable[int]) -> Proof:
         """Return what the module needs of others, and what its functions write as results."""
         needs: dict[tuple[int, int], Need] = defaultdict(Need)
+        for handle, other, link in self._shared:
+            one, two = self._needs[handle, link], self._needs[other, link]
+            two.stores |= one.stores
         for (handle, link), need in self._needs.items():
             found = self.origins.sources(handle, everything=True)
             for imports in {self._loads[n] for n in found if n in self._loads}:
                 known = needs[imports, link]
-                known.stores |= need.stores
-                known.frames |= need.frames
-                known.results |= need.results
+                known.add(need)
         results = {pc: self._written(self.origin("result", pc)) for pc in entries}
         return Proof(dict(needs), {pc: parts for pc, parts in results.items() if parts})
 
@@ -323,22 +320,22 @@ class Usage:
             elif noted.what.tags is not None and number in self._copies:
                 continue
             elif meet(tags, noted.what.tags) != frozenset():
-                why = _misfit(noted.what, noted.what.offset, made.layout)
+                why = misfit(noted.what, noted.what.offset, made.layout)
                 if why:
                     what = f"{made.what}, made at pc {pc}, comes here"
                     raise self._found.fail(at, f"{what}: {why}")
 
-    def _check_result(self, number: int, wanted: _Wanted, pc: int) -> None:
+    def _check_result(self, number: int, wanted: Wanted, pc: int) -> None:
         for noted, at in self.origins.all[number].noted.items():
             if isinstance(noted.what, Access):
-                why = _misfit(noted.what, wanted.offset + noted.what.offset, wanted.layout)
+                why = misfit(noted.what, wanted.offset + noted.what.offset, wanted.layout)
                 if why:
                     why = f"the result goes to {wanted.offset}(fp); pc {at}: {why}"
                     raise self._found.fail(pc, why)
 
-    def _check_wanted(self, number: int, wanted: _Wanted, pc: int) -> None:
+    def _check_wanted(self, number: int, wanted: Wanted, pc: int) -> None:
         for layout in self._layouts(number):
-            why = _mismatch(layout, wanted)
+            why = mismatch(layout, wanted)
             is_data = wanted.writes and wanted.layout is self._found.data
             if is_data and self._found.writes_table(wanted.offset, layout.size):
                 why = f"a table that is jumped through would be written at {wanted.offset}"
@@ -362,32 +359,3 @@ def _is_same(tags: Tags, others: Tags) -> bool:
     if tags is None or others is None:
         return tags is others
     return bool(tags & others)
-
-
-def _misfit(access: Access, offset: int, layout: Layout) -> str:
-    """Say why an access does not fit a layout, or nothing."""
-    if not 0 <= offset <= layout.size - access.size:
-        return f"{access.size} bytes at {offset} reach beyond the {layout.size} there"
-    if access.use is Use.WHOLE and access.size != layout.size:
-        return f"an element has {layout.size} bytes, not {access.size}"
-    if access.use is Use.POINTER:
-        return "" if offset in layout.pointers else f"there is no pointer at {offset}"
-    if access.size in _ALIGNED and offset % min(access.size, WORD_SIZE):
-        return f"{access.size} bytes at {offset} are not aligned"
-    if access.use is Use.WRITE and layout.overlaps(offset, access.size):
-        return f"a number at {offset} lies over a pointer"
-    return ""
-
-
-def _mismatch(value: Layout, wanted: _Wanted) -> str:
-    """Say why a value that a channel carries does not fit a place, or nothing."""
-    layout, start = wanted.layout, wanted.offset
-    if start + value.size > layout.size:
-        return f"{value.size} bytes at {start} reach beyond the {layout.size} there"
-    there = {p - start for p in layout.pointers if start <= p < start + value.size}
-    missing = value.pointers - there
-    if wanted.writes:
-        missing |= there - value.pointers
-    if missing:
-        return f"the channel and the place disagree about the pointer at {min(missing) + start}"
-    return ""

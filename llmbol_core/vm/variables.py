@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterator
 
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import ABSENT, DataKind, Instruction
@@ -28,11 +29,28 @@ class Variables:
 
     def __init__(self, found: Structure, received: frozenset[int] = frozenset()) -> None:
         self.constants = _constants(found)
-        self._data = found.data
+        self._found, self._data = found, found.data
         written = set(received)
         for instruction in found.module.instructions:
             written |= _written(found, instruction)
         self._nils = sorted(found.data.pointers - written - self.constants.keys())
+        self.exposed = self._exposed()
+        """Pointers that nobody writes unless they are parts of what comes to a place before them.
+
+        Of what others return, and of what channels bring, no text tells how long it is.
+        """
+
+    def _exposed(self) -> set[int]:
+        code, data = self._found.module.instructions, self._data
+        kept = {word for instruction in code for word in _words(instruction)}
+        kept |= self.constants.keys() | {start for start, _ in self._found.tables}
+        found = set[int]()
+        for start in {place for instruction in code for place in _places(instruction)}:
+            for at in range(start + WORD_SIZE, data.size, WORD_SIZE):
+                if at in kept:
+                    break
+                found |= {at} & set(self._nils)
+        return found
 
     def is_nil(self, offset: int) -> bool:
         """Whether a pointer is nil for good: calls that write results end before it."""
@@ -47,7 +65,9 @@ class Variables:
     def end(self, offset: int) -> int:
         """Return how far a result or a value of a channel may reach that begins at an offset."""
         at = bisect.bisect_right(self._nils, offset)
-        return self._nils[at] if at < len(self._nils) else self._data.size
+        nils = [nil for nil in self._nils[at:] if nil not in self.exposed][:1]
+        tables = [max(start, offset) for start, last in self._found.tables if offset < last]
+        return min([self._data.size, *nils, *tables])
 
 
 def _written(found: Structure, instruction: Instruction) -> set[int]:
@@ -64,6 +84,23 @@ def _written(found: Structure, instruction: Instruction) -> set[int]:
             size = found.layouts[instruction.middle.value].size
         written |= {p for p in found.data.pointers if at <= p < at + max(size, WORD_SIZE)}
     return written
+
+
+def _words(instruction: Instruction) -> Iterator[int]:
+    """Yield the words of the module data that an instruction writes by itself."""
+    for role in instruction.op.operands:
+        operand = instruction.operand(role.place) if role.place in "smd" else ABSENT
+        if operand.mode is Mode.MP and role.writes and not role.is_storage:
+            yield from range(operand.value & -WORD_SIZE, operand.value + TYPES[role.type].size, 4)
+
+
+def _places(instruction: Instruction) -> Iterator[int]:
+    """Yield the places in the module data to which something of unknown size may come."""
+    op, source, target = instruction.op, instruction.source, instruction.destination
+    if op.mnemonic == "lea" and source.mode is Mode.MP:
+        yield source.value
+    elif op.mnemonic == "recv" and target.mode is Mode.MP:
+        yield target.value
 
 
 def _constants(found: Structure) -> dict[int, str]:

@@ -31,13 +31,13 @@ with that before the instruction runs (``leftover.py``, ``guards.py``).
 Checked while the program runs besides: bounds of arrays and jump tables, nil, that frames of other
 modules are those of the function that is called, that what is raised is a string or has a name.
 
-Addresses of elements, and copies of channels for alt tables, must not outlive what they are of:
-where they might, it is refused or looked up again (``lifetimes.py``).
+Addresses of elements and fields, and copies of channels for alt tables, keep nothing alive. What
+they lead to might be gone when they are used: then it is refused, or the memory there is left alone
+until nobody has the address any more (``lifetimes.py``, ``remains.py``). Other processes have their
+turn only at certain instructions (``pauses.py``). What functions return in the name of others, to
+whom their result's address was passed on, is compared once both are known (``returns.py``).
 
-What is not proved: that the array of an element is still there when a called function writes its
-result into the element, or when another process ran between the two instructions; what a function
-of a third module returns in the name of one that passed its own result's address on. An engine must
-stay inside its memory without these.
+So a program can write no number where a pointer is kept. It can read pointers as numbers.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ from llmbol_core.vm.lifetimes import Lifetimes
 from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import Handler, Module
 from llmbol_core.vm.proofs import Proof
+from llmbol_core.vm.reach import Reach
 from llmbol_core.vm.slots import (
     FRAMES,
     POINTERS,
@@ -88,6 +89,7 @@ class Verified:
 def verify_module(module: Module) -> Verified:
     """Prove what the module's text says of a program, or raise VerifyError."""
     flow = _flow(module)
+    flow.weigh()
     return Verified(
         module.name,
         len(module.instructions),
@@ -104,7 +106,10 @@ def prove_module(module: Module) -> Proof:
     evidence, leftover = flow.weigh()
     proof = flow.usage.proof(flow.entries)
     return proof._replace(
-        private=evidence.private, guards=leftover.guards, tables=flow.found.tables
+        private=evidence.private,
+        guards=leftover.guards,
+        tables=flow.found.tables,
+        wanted=leftover.wanted,
     )
 
 
@@ -165,11 +170,13 @@ class _Flow:
         arguments = Arguments(self.found, self._follow)
         for entry, number in self.entries.items():
             arguments.enter(entry, self.found.layouts[number].pointers)
-        evidence = Evidence(self.found, self.usage, arguments)
+        by_pc = {step.pc: step for step in steps}
+        reach = Reach(by_pc, self._follow)
+        evidence = Evidence(self.found, self.usage, arguments, reach)
         evidence.run(steps)
         leftover = Leftover(evidence)
         leftover.run(steps)
-        lifetimes = Lifetimes({step.pc: step for step in steps}, self._follow)
+        lifetimes = Lifetimes(by_pc, self._follow, leftover.unsure)
         lifetimes.run(self._entered())
         for pc, guards in lifetimes.guards.items():
             leftover.guards[pc] += guards
@@ -246,7 +253,7 @@ class _Flow:
                 continue
             if other is value or other == value:
                 kept[slot] = value
-            elif slot in pointers or slot > RESULT:
+            elif slot in pointers or slot >= RESULT:
                 kept[slot] = self._met(pc, slot, value, other)
             elif {other.kind, value.kind} <= _ADDRESSES:
                 kept[slot] = self._met(pc, slot, value, other)._replace(kind=Kind.ELSEWHERE)
@@ -295,6 +302,7 @@ class _Flow:
                 slot: Value(Kind.ORIGIN, origin=origin("caught", index, slot))
                 for slot in self.found.layouts[number].pointers
             }
+            state[RESULT] = self.states[reached[first]][RESULT]
             text = Value(Kind.ORIGIN, origin=origin("text", index))
             self.usage.make(text.origin, "C")
             for at, (_, pc) in enumerate(handler.labels):

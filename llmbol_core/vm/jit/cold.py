@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Op, OperandRole
 from llmbol_core.vm.jit import decoded
-from llmbol_core.vm.jit.dispatch import DISPATCH, HEAD
+from llmbol_core.vm.jit.dispatch import DISPATCH
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarded import GUARDED
@@ -29,6 +29,7 @@ from llmbol_core.vm.jit.library import shared_names
 from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, load_runtime, with_helpers
 from llmbol_core.vm.jit.operands import Array, Place, array_at
 from llmbol_core.vm.jit.runtime import State, tag
+from llmbol_core.vm.jit.turns import HEAD, TURNS
 
 
 class ColdInstruction:
@@ -257,7 +258,7 @@ def interpreter_text() -> str:
     """
     load_hosted()
     load_runtime()
-    parts = [DISPATCH, GUARDED, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
+    parts = [DISPATCH, TURNS, GUARDED, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
     names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]

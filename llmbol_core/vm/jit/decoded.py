@@ -7,6 +7,7 @@
     16 machine code       where the instruction is an entry to a region, 24 the entry's number, and
     56 bytes of the frame if the entry is the region's start, else 0
     28 modes of s, m, d   one byte each; absent operands have none
+    31 pause              whether others may have their turn before the instruction
     32 s   40 m   48 d    offset and base, 4 bytes each, or an immediate of 8 bytes
     60 a counter          how often the instruction may still run before it is worth compiling
 
@@ -40,10 +41,10 @@ HANDLER_WORDS, LABEL_WORDS = 6, 4
 """Words of a handler: 0, where in the frame the value goes, type of what is released or -1, pc of
 the default or -1, how many labels are typed and how many there are; then those, each four words:
 where its text is, how long that is, whether only the beginning counts, pc."""
-HANDLER, OWN, ENTRY, NUMBER, MODES, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 32, 56, 60
+HANDLER, OWN, ENTRY, NUMBER, MODES, PAUSE, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 31, 32, 56, 60
 """Offsets of what an instruction holds."""
 _WORDS = SIZE // 8
-_OPERANDS = struct.Struct("=BBBxQQQ")
+_MODES, _OPERANDS = struct.Struct("=BBB"), struct.Struct("=QQQ")
 _PLAIN = (("consm", "m"), ("newcm", "s"))
 """Operands that are sizes of values without pointers."""
 _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
@@ -66,6 +67,8 @@ class _Plan(NamedTuple):
     has_label: bool = False
     calls: bool = False
     """Whether the label is where a function begins."""
+    pauses: bool = False
+    """Whether others may have their turn before it."""
 
 
 class DecodedCode:
@@ -102,6 +105,9 @@ class DecodedCode:
         self._longer: dict[int, int] = {}
         for export in loaded.module.exports:
             self._watch(export.pc)
+        for handler in loaded.module.handlers:
+            for label in (handler.default_pc, *(pc for _, pc in handler.labels)):
+                self._pause(label)
 
     def _described(self, handler: Handler) -> int:
         """Return where it is described what a handler takes."""
@@ -175,14 +181,23 @@ class DecodedCode:
             if _UNUSUAL in values:
                 own = self._handlers["python"]
             else:
-                _OPERANDS.pack_into(self._bytes, pc * SIZE + MODES, *plan.modes, *values)
+                _MODES.pack_into(self._bytes, pc * SIZE + MODES, *plan.modes)
+                _OPERANDS.pack_into(self._bytes, pc * SIZE + OPERANDS, *values)
                 own = self._guards.enter(pc, own, self._handlers)
         if self._word(pc, HANDLER) == self._handlers["undecoded"]:
             self._put(pc, HANDLER, own)
         self._put(pc, OWN, own)
         if plan.has_label and (plan.calls or destination.value <= pc):
             self._watch(destination.value)
+            self._pause(destination.value)
+        elif plan.pauses:
+            self._pause(pc)
         return plan.ends
+
+    def _pause(self, pc: int) -> None:
+        """Let others have their turn before an instruction: one of those in ``pauses.py``."""
+        if 0 <= pc < len(self._instructions):
+            self._bytes[pc * SIZE + PAUSE] = 1
 
     def _plan(self, instruction: Instruction) -> _Plan:
         op = instruction.op
@@ -191,6 +206,7 @@ class DecodedCode:
             ends=op.effect in (Effect.JUMP, Effect.RETURN, Effect.END),
             has_label=op.has_label and instruction.destination.mode is Mode.IMMEDIATE,
             calls=op.effect is Effect.CALL or op.mnemonic == "spawn",
+            pauses=op.effect is Effect.JUMP and instruction.destination.mode is not Mode.IMMEDIATE,
         )
         if op.mnemonic not in self._handlers or not self._loaded.is_verified:
             return plan

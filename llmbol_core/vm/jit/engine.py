@@ -142,9 +142,10 @@ class JitEngine(Population):
         """
         if self._native is None and not self._start(process):
             return super().run(process, min(budget, WORTH_LOADING), one_stretch)
+        total = self._stretch(budget)
         if "compiler" in self.__dict__:
-            return self._run_and_compile(process, self._stretch())
-        return self._run_natively(process, self._stretch())
+            return self._run_and_compile(process, total)
+        return self._run_natively(process, total)
 
     def _run_and_compile(self, process: Process, total: int) -> tuple[int, bool]:
         """Run processes, while another thread may compile; tell where the time was spent."""
@@ -233,10 +234,10 @@ class JitEngine(Population):
             return _AGAIN
         return _CALLED
 
-    def _stretch(self) -> int:
+    def _stretch(self, budget: int) -> int:
         """Set how many instructions may run now, and return it."""
         words = self._words
-        total, is_exact = stretches.allowed(self.scheduler.left)
+        total, is_exact = (1, True) if budget <= 1 else stretches.allowed(self.scheduler.left)
         words[Machine.LEFT], words[Machine.EXACT] = total, is_exact
         if words[_PENDING]:
             self._upkeep.bury_pending()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmbol_core.vm.jit import decoded
-from llmbol_core.vm.jit.dispatch import HEAD
 from llmbol_core.vm.jit.runtime import Reason, State
+from llmbol_core.vm.jit.turns import HEAD
 
 GUARDED = f"""
 ; Look whether an instruction may run, and run it.

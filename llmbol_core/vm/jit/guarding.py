@@ -12,15 +12,15 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from llmbol_core.vm.arena import KIND, NIL
+from llmbol_core.vm.arena import KIND, NIL, WORK
 from llmbol_core.vm.checks import ELEMENT_TYPE, KINDS
 from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.heaptypes import TypedArena
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.jit.source import Big, W, Word, external, host, host_word, native, wide
-from llmbol_core.vm.jit.values import type_size
-from llmbol_core.vm.objects import ARRAY, MODULE
+from llmbol_core.vm.objects import MODULE
 from llmbol_core.vm.origins import Use
+from llmbol_core.vm.remains import MARKED
 
 SIZE, POINTERS, LOCKED = -4, -12, -20
 """Where before that place the bytes and the masks are."""
@@ -31,7 +31,7 @@ _MOST = (1 << 31) - 1
 _ROW = 6
 _CELLS = 3
 """Where in a row the last links are that have passed."""
-_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME, _PLACE = 1, 4, 8, 16, 32, 64
+_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME, _MARKED = 1, 4, 8, 16, 32, 64
 
 
 class Wanted(NamedTuple):
@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
 def wanted(guard: Guard) -> Wanted | None:
     """Return what a guard asks for as masks, None if they cannot hold it."""
     kind = KINDS.get(guard.kind, 0)
-    if guard.of in (Of.KIND, Of.LINK, Of.PLACE):
+    if guard.of in (Of.KIND, Of.LINK, Of.MARKED):
         return Wanted(kind, 1, 0, _MOST, 0, 0)
     if guard.of is Of.RESULT:
         return None
@@ -167,8 +167,8 @@ def _row(guard: Guard) -> list[int] | None:
     mode, value, base = guard.where
     is_frame = mode in (Mode.FP, Mode.FP_INDIRECT)
     how = is_frame * _FRAME + (mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT)) * _INDIRECT
-    if guard.of is Of.PLACE:
-        return [how | _PLACE, value | base << 32, guard.link.value, 0, 0, 0]
+    if guard.of is Of.MARKED:
+        return [how | _MARKED, value | base << 32, 0, 0, 0, 0]
     if guard.of is Of.LINK:
         how |= _LINK | (guard.link.mode is Mode.IMMEDIATE) * _NUMBER
         how |= (guard.link.mode is Mode.FP) * _IN_FRAME
@@ -206,17 +206,6 @@ def known_link(row: Big, handle: Word, number: Word) -> Word:
 
 
 @native
-def leads_into(array: Word, address: Word) -> Word:
-    """Whether an address leads to an element of an array."""
-    if array != NIL and W[array - 12] == MODULE:
-        return 1 if W[array] == address else 0
-    if array == NIL or W[array - 12] != ARRAY:
-        return 0
-    size = wide(W[array]) * wide(type_size(W[array + 4]))
-    return 1 if wide(address - W[array + 12]) < size else 0
-
-
-@native
 def passes(block: Big, fp: Word, mp: Word) -> Word:
     """Whether all guards of an instruction let it run."""
     count, row = host[block + 8], block + 16
@@ -226,10 +215,7 @@ def passes(block: Big, fp: Word, mp: Word) -> Word:
         if how & _INDIRECT:
             start = W[start + host_word[row + 12]]
         ref = W[start + host_word[row + 8]] if start != NIL else NIL
-        if how & _PLACE:
-            if not leads_into(ref, W[fp + host_word[row + 16]]):
-                return 0
-        elif ref != NIL and not row_passes(row, ref, fp, mp):
+        if ref != NIL and not row_passes(row, ref, fp, mp):
             return 0
         row += _ROW * 8
         count -= 1
@@ -241,6 +227,8 @@ def row_passes(row: Big, ref: Word, fp: Word, mp: Word) -> Word:
     """Whether a guard lets an object pass."""
     if host_word[row] & _LINK:
         return link_passes(row, ref, fp, mp)
+    if host_word[row] & _MARKED:
+        return W[ref + WORK] & MARKED
     kind, at = host_word[row + 20], host_word[row + 16]
     if kind != 0 and W[ref - 12] != kind:
         return 0

@@ -331,7 +331,7 @@ def _yield(out: ColdLowerer, done: str) -> None:
     out.branch(out.value(f"icmp eq i32 {done}, {YIELDS}"), yields, on, rare=True)
     out.begin(yields)
     following = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}")
-    out.tail("@slice_over", ip=following, q=out.value("sub i64 %q, 1"))
+    out.tail("@pause", ip=following, q=out.value("sub i64 %q, 1"))
     out.begin(on)
 
 

@@ -20,7 +20,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from llmbol_core.vm.arena import KIND
+from llmbol_core.vm.arena import KIND, WORK
 from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.decoded import GUARDS
@@ -31,6 +31,7 @@ from llmbol_core.vm.jit.lower_loop import limit_loop, lower_unchecked
 from llmbol_core.vm.jit.runtime import State, tag
 from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
+from llmbol_core.vm.remains import MARKED
 
 _LOWERED_IN = tuple(
     f"llmbol_core.vm.jit.lower_{what}"
@@ -142,15 +143,14 @@ class Lowerer(Ways):
             asked = wanted(guard)
             assert asked is not None
             ref = self.load(self.place(guard.where, "P"), "P")
-            if guard.of is Of.PLACE:
-                address = self.load(self.place(guard.link, "E"), "E")
-                self.must(self.call("leads_into", ref, address))
-                continue
             check, go_on = self.label(), self.label()
             self.branch(self.value(f"icmp eq i32 {ref}, -1"), go_on, check)
             self.begin(check)
             if guard.of is Of.LINK:
                 self._check_link(guard, ref, index)
+            elif guard.of is Of.MARKED:
+                work = self.value(f"load i32, ptr {self.at(ref, WORK)}, align 4{_HEADER}")
+                self.must(self.value(f"and i32 {work}, {MARKED}"))
             elif asked.kind:
                 kind = self.value(f"load i32, ptr {self.at(ref, KIND)}, align 4{_HEADER}")
                 self.guard(self.value(f"icmp ne i32 {kind}, {asked.kind}"))

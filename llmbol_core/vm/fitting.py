@@ -1,0 +1,49 @@
+"""Whether what is done with a value fits a layout, and whether two layouts agree."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llmbol_core.vm.isa import WORD_SIZE
+from llmbol_core.vm.origins import Access, Use
+from llmbol_core.vm.structure import Layout
+
+_ALIGNED = (2, 4, 8)
+"""Sizes of numbers; bytes may be copied from anywhere."""
+
+
+class Wanted(NamedTuple):
+    """Where what comes from an origin is put, or taken for it: the layout there, and an offset."""
+
+    layout: Layout
+    offset: int
+    writes: bool
+
+
+def misfit(access: Access, offset: int, layout: Layout) -> str:
+    """Say why an access does not fit a layout, or nothing."""
+    if not 0 <= offset <= layout.size - access.size:
+        return f"{access.size} bytes at {offset} reach beyond the {layout.size} there"
+    if access.use is Use.WHOLE and access.size != layout.size:
+        return f"an element has {layout.size} bytes, not {access.size}"
+    if access.use is Use.POINTER:
+        return "" if offset in layout.pointers else f"there is no pointer at {offset}"
+    if access.size in _ALIGNED and offset % min(access.size, WORD_SIZE):
+        return f"{access.size} bytes at {offset} are not aligned"
+    if access.use is Use.WRITE and layout.overlaps(offset, access.size):
+        return f"a number at {offset} lies over a pointer"
+    return ""
+
+
+def mismatch(value: Layout, wanted: Wanted) -> str:
+    """Say why a value that a channel carries does not fit a place, or nothing."""
+    layout, start = wanted.layout, wanted.offset
+    if start + value.size > layout.size:
+        return f"{value.size} bytes at {start} reach beyond the {layout.size} there"
+    there = {p - start for p in layout.pointers if start <= p < start + value.size}
+    missing = value.pointers - there
+    if wanted.writes:
+        missing |= there - value.pointers
+    if missing:
+        return f"the channel and the place disagree about the pointer at {min(missing) + start}"
+    return ""

@@ -1,0 +1,85 @@
+"""How far what comes to a frame may reach if no text tells its size: results, values of channels.
+
+Behind the place where it goes may lie words that the program still needs as addresses, frames or
+channels for alt. What comes must end before them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
+from llmbol_core.vm.slots import POINTERS
+from llmbol_core.vm.typeflow import RESULT_PLACE, Step
+from llmbol_core.vm.whole import ALT_ENTRY, alt_entries
+
+_CALLS = ("call", "mcall", "spawn", "mspawn")
+
+
+class Reach:
+    """Goes through a module; ``steps`` are its instructions, ``follow`` tells where they lead."""
+
+    def __init__(self, steps: Mapping[int, Step], follow: Callable[[int], Iterable[int]]) -> None:
+        self._steps, self._follow = steps, follow
+        self._behind: dict[int, int] = {}
+        """Words that are needed behind instructions, as bits of numbers."""
+
+    def end(self, step: Step, start: int) -> int:
+        """Return where in the frame that must end which an instruction brings to a slot."""
+        if not self._behind:
+            self._run()
+        above = self._behind[step.pc] >> start // WORD_SIZE + 1
+        if not above:
+            return step.layout.size
+        return start + WORD_SIZE * (above & -above).bit_length()
+
+    def _run(self) -> None:
+        before: dict[int, list[int]] = defaultdict(list)
+        for pc in self._steps:
+            for target in self._follow(pc):
+                before[target].append(pc)
+        needed = {pc: _bits(_used(step)) for pc, step in self._steps.items()}
+        kept = {pc: ~_bits(_written(step)) for pc, step in self._steps.items()}
+        self._behind = dict.fromkeys(self._steps, 0)
+        work = [pc for pc, bits in needed.items() if bits]
+        while work:
+            pc = work.pop()
+            bits = needed[pc] | self._behind[pc] & kept[pc]
+            for origin in before[pc]:
+                if bits & ~self._behind[origin]:
+                    self._behind[origin] |= bits
+                    work.append(origin)
+
+
+def _bits(slots: Iterable[int]) -> int:
+    found = 0
+    for slot in slots:
+        found |= 1 << slot // WORD_SIZE
+    return found
+
+
+def _used(step: Step) -> Iterator[int]:
+    """Yield the words of the frame that an instruction takes for more than numbers."""
+    op = step.instruction.op
+    for role in op.operands:
+        operand = step.operand(role.place) if role.place in "smd" else None
+        if operand is not None and operand.mode is Mode.FP_INDIRECT:
+            known = step.state.get(operand.base)
+            if operand.base != RESULT_PLACE and known and known.kind not in POINTERS:
+                yield operand.base
+    if op.mnemonic in _CALLS:
+        yield step.operand("s").value
+    if op.has_label and step.operand("d").mode is Mode.FP:
+        yield step.operand("d").value
+    if op.mnemonic in ("alt", "nbalt"):
+        table = step.operand("s").value
+        yield from range(table, table + ALT_ENTRY * (len(alt_entries(step)) + 1), WORD_SIZE)
+
+
+def _written(step: Step) -> Iterator[int]:
+    """Yield the words of the frame that an instruction surely writes."""
+    for role in step.instruction.op.operands:
+        operand = step.operand(role.place) if role.place in "smd" else None
+        if operand is not None and operand.mode is Mode.FP and role.writes:
+            yield from range(operand.value, operand.value + TYPES[role.type].size, WORD_SIZE)

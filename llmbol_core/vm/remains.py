@@ -1,0 +1,84 @@
+"""What is left of objects to which addresses may lead that nobody counts.
+
+An address of an element or a field keeps nothing alive. Where it might outlast its object the
+object is marked (``lifetimes.py``): a flag of the header's work word. When a marked object dies its
+references are released and made nil, but its block is not used for anything else until no process
+has a word in its frames, or offers a value at a place, that leads into it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from llmbol_core.vm.arena import COUNT, KIND, NIL, SIZE, WORK
+from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, MODULE, STRING, Heap
+
+MARKED = 4
+"""Flag of the header's work word, which has ``HOSTED`` too then, so that Python sees the end."""
+
+_LEAST = 1 << 16
+"""Bytes of remains from which on it is looked which of them are still needed."""
+
+
+class Remains:
+    """The remains in one heap."""
+
+    def __init__(self, heap: Heap) -> None:
+        self._heap = heap
+        self._refs: list[int] = []
+        self._bytes = 0
+        self._most = _LEAST
+        heap.outlasts = self._outlasts
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there are so many that some should be freed."""
+        return self._bytes > self._most
+
+    def mark(self, ref: int) -> None:
+        """Let the memory of an object, and of what it leads to by address, outlast it."""
+        words = self._heap.words
+        kind = words[(ref + KIND) >> 2]
+        inner = {ARRAY: 8, MODULE: 0}.get(kind)
+        refs = [ref] if inner is None else [ref, self._heap.pointer(ref + inner)]
+        for marked in refs:
+            if marked != NIL:
+                words[(marked + WORK) >> 2] |= MARKED | HOSTED
+
+    def _outlasts(self, ref: int) -> bool:
+        """Keep what is left of an object if it was marked; its references are released."""
+        heap = self._heap
+        if not heap.words[(ref + WORK) >> 2] & MARKED:
+            return False
+        kind, is_slice = heap.type_of(ref), False
+        if kind == ARRAY:
+            is_slice = heap.pointer(ref + 8) != NIL
+        for slot in heap.slots(ref):
+            heap.set_pointer(slot, NIL)
+        if kind in (CHANNEL, MODULE) or is_slice:
+            # Nothing can be done with an empty string, or with an array of no elements.
+            heap.words[ref >> 2] = 0
+            heap.words[(ref + KIND) >> 2] = ARRAY if is_slice else STRING
+        heap.pointers[(ref + COUNT) >> 2] = 1
+        heap.words[(ref + WORK) >> 2] = 0
+        self._refs.append(ref)
+        self._bytes += heap.pointers[(ref + SIZE) >> 2]
+        return True
+
+    def free(self, words: Iterable[Iterable[int]], cost: int) -> None:
+        """Free the remains that none of some words leads into.
+
+        ``cost`` is how many bytes of words there are: it is not soon done again if those are many.
+        """
+        known = sorted(set[int]().union(*words))
+        refs, self._refs, self._bytes = self._refs, [], 0
+        for ref in refs:
+            size = self._heap.pointers[(ref + SIZE) >> 2]
+            at = bisect_left(known, ref)
+            if at < len(known) and known[at] < ref + size:
+                self._refs.append(ref)
+                self._bytes += size
+            else:
+                self._heap.release(ref)
+        self._most = 2 * self._bytes + cost + _LEAST

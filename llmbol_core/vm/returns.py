@@ -1,0 +1,57 @@
+"""What functions return: known when modules are linked, or while they run, never before.
+
+A function may let another one write its result: it passes on the address that it was given itself.
+So what comes to a caller's place is what the function writes and whatever those write that it
+calls in this way, which may be functions of modules that are loaded much later. So it is noted
+where the result of a function is wanted, and who writes it; whichever comes second must fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from llmbol_core.vm.needs import Part, Shape, misfitting
+
+
+class Returns:
+    """What one function returns; ``parts`` are what it writes itself."""
+
+    def __init__(self, parts: Iterable[Part], wanted: Iterable[Shape] = ()) -> None:
+        self._parts, self._wanted = set(parts), set(wanted)
+        self._others: dict[tuple[int, int], Returns] = {}
+
+    def want(self, place: Shape) -> str:
+        """Note a place where the result goes; return why it does not fit there, or nothing."""
+        if place in self._wanted:
+            return ""
+        self._wanted.add(place)
+        why = next(self._misfits(place), "")
+        if why:
+            self._wanted.discard(place)
+        return why
+
+    def write(self, parts: Iterable[Part], offset: int) -> str:
+        """Note what else is written, from an offset on; return why that does not fit."""
+        new = {part._replace(offset=part.offset + offset) for part in parts} - self._parts
+        for place in self._wanted if new else ():
+            for why in misfitting(new, place):
+                return why
+        self._parts |= new
+        return ""
+
+    def bring(self, offset: int, other: Returns) -> str:
+        """Note who else writes the result, from an offset on; return why that does not fit."""
+        if (offset, id(other)) in self._others:
+            return ""
+        self._others[offset, id(other)] = other
+        for place in tuple(self._wanted):
+            if why := other.want(place.behind(offset)):
+                del self._others[offset, id(other)]
+                return why
+        return ""
+
+    def _misfits(self, place: Shape) -> Iterator[str]:
+        yield from misfitting(self._parts, place)
+        for (offset, _), other in tuple(self._others.items()):
+            if why := other.want(place.behind(offset)):
+                yield why

@@ -1,0 +1,75 @@
+"""What there is in memory from some place on, to the end of the value there: room for another one.
+
+Where an object is known its type tells. Where there is but an address, it is looked for in the
+frames of the process, the data of their modules, the objects that these name, and in the end in the
+whole heap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmbol_core.vm import process
+from llmbol_core.vm.arena import MANY, NIL
+from llmbol_core.vm.heaptypes import HeapType
+from llmbol_core.vm.needs import Shape
+from llmbol_core.vm.objects import ARRAY, STACK, Heap
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.interpreter import Interpreter
+
+
+class _Area(NamedTuple):
+    """Values of one type, one behind the other."""
+
+    start: int
+    type: HeapType
+    length: int = 1
+
+
+def room_in(heap: Heap, ref: int, distance: int) -> Shape | None:
+    """Return what there is in a record or an element from so far on; None if it is neither."""
+    for _, value, _ in _of_object(heap, ref):
+        return Shape(*value).behind(distance)
+    return None
+
+
+def room_at(engine: Interpreter, fp: int, address: int) -> Shape | None:
+    """Return what there is at an address that the process whose frame is given has."""
+    heap, areas = engine.heap, list(_frames(engine, fp))
+    named = (heap.pointer(area.start + at) for area in areas for at in area.type.pointers)
+    for start, value, length in chain(areas, _objects(heap, named), _objects(heap, heap.blocks())):
+        if 0 <= address - start < value.size * length:
+            return Shape(*value).behind((address - start) % value.size)
+    return None
+
+
+def _frames(engine: Interpreter, fp: int) -> Iterator[_Area]:
+    """Yield the frames of a process and the data of their modules, the innermost first."""
+    heap, handle, count = engine.heap, engine.process.handle, 0
+    while fp:
+        if not (count := count + 1) % MANY:
+            heap.pause()
+        yield _Area(fp, heap.types[heap.word(fp + process.TYPE)])
+        mp = heap.pointer(handle)
+        if mp != NIL:
+            yield _Area(mp, heap.types[heap.type_of(mp)])
+        handle = heap.pointer(fp + process.MODULE) or handle
+        fp = heap.pointer(fp + process.CALLER)
+
+
+def _objects(heap: Heap, refs: Iterable[int]) -> Iterator[_Area]:
+    for ref in refs:
+        yield from _of_object(heap, ref)
+
+
+def _of_object(heap: Heap, ref: int) -> Iterator[_Area]:
+    """Yield a record, or the elements of an array."""
+    kind = heap.type_of(ref) if ref != NIL else STACK
+    if kind > STACK:
+        yield _Area(ref, heap.offered(kind))
+    elif kind == ARRAY:
+        element = heap.types[heap.word(ref + 4)]
+        yield _Area(heap.array_data(ref), element, heap.array_length(ref))
