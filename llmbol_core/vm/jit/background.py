@@ -64,9 +64,9 @@ class Background:
         self._jobs.put(_Job(-gain, number, source, Tier.BEST, weakref.ref(order)))
         return number
 
-    def wait(self) -> None:
-        """Let the thread begin nothing new for a moment: a program waits for code."""
-        self._quiet = time.monotonic() + _PAUSE
+    def wait(self, seconds: float = _PAUSE) -> None:
+        """Let the thread begin nothing new for a moment: a program waits for code, or did."""
+        self._quiet = time.monotonic() + seconds
 
     def _next(self) -> _Job:
         """Wait for the most urgent unit, and for quiet."""

@@ -40,6 +40,8 @@ _WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""
 _WORTH_A_LOOK = 0.02
 """Seconds that code from the cache runs before it is looked at what it is made from."""
+_SLOWER = 4
+"""How many times as long as expected compiling may take."""
 _SOON, _LATER = 2, 8
 """How many times as often as before an instruction must run to be looked at again."""
 
@@ -206,6 +208,8 @@ class Compiler:
             native.decoded.watch_longer(pc, _LATER)
             return True
         quick = Quick(native, pc, frame, source)
+        if thread is not None:
+            thread.wait(source.cost(tier) * _SLOWER)
         self._make(quick, tier)
         if thread is not None:
             thread.wait()
