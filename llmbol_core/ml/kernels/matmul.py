@@ -33,6 +33,8 @@ SOON = 8
 """How many rows ahead room is asked for there."""
 SHORT = 64
 """Up to how many rows what is packed is not used often."""
+NEAR = 1 << 17
+"""How many numbers y may have to be near at hand when some rows have passed by."""
 VAST = 1 << 20
 """How many numbers y must have for twice as many rows to be few."""
 
@@ -75,6 +77,9 @@ class _Multiply:
         k = self.k
         passes = (self.rows <= 2 * FEW) & (self.depth * self.columns >= VAST)
         passes = passes & ((end - begin) * self.width >= BROAD)
+        if k.lanes < 16:  # with 16 registers tiles that pack are slower than another look at y
+            is_near = self.depth * self.columns <= NEAR
+            passes = passes | (is_near & (self.rows <= 4 * FEW))
         with k.either((self.rows <= FEW) | passes) as (yes, no):
             with yes:
                 last = lesser_number(k, end * self.width, self.columns)
