@@ -42,7 +42,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     ''
     """
     by_lower = {k.lower(): k for k in known}
-    match = difflib.get_close_matches(word.lower(), by_lower, 1)
+    match = difflib.get_close_matches(str(word).lower(), by_lower, 1)
     return f" (did you mean {by_lower[match[0]]!r}?)" if match else ""
 
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 import functools
 import itertools
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from llmbol_core.errors import LinkError
+from llmbol_core.errors import LinkError, UsageError
 from llmbol_core.vm.calling import INIT, INIT_SIGNATURE
 from llmbol_core.vm.layout import (
     BIG,
@@ -69,7 +69,10 @@ def function_type(
         return kind
     if export.signature == INIT_SIGNATURE:
         return INIT
-    found = _found(export.signature, tuple(map(types_of, arguments)))
+    try:
+        found = _found(export.signature, tuple(map(types_of, arguments)))
+    except RecursionError:
+        raise UsageError(f"the arguments of {export.name} nest too deeply") from None
     if found is None:
         given = ", ".join(type(value).__name__ for value in arguments) or "nothing"
         why = f"{export.name} (signature {export.signature:08x}) does not take {given}"
@@ -124,14 +127,29 @@ def _tuples(parts: Sequence[Type], size: int) -> list[Type]:
     return [Tuple.of(chosen) for chosen in itertools.product(parts, repeat=size)]
 
 
+def given(arguments: Any, *names: Any) -> list[Any]:
+    """Return the arguments of a call in numbers and lists of Python's own.
+
+    Raises UsageError if they are no sequence, or if a name is no text.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"a name should be a text, not {name!r}")
+    if isinstance(arguments, str | bytes) or not isinstance(arguments, Iterable):
+        raise UsageError(f"the arguments should be a sequence, not {arguments!r}")
+    return [plain(value) for value in arguments]
+
+
 def plain(value: Any) -> Any:
     """Return what NumPy has as numbers and lists of Python's own."""
     return value.tolist() if hasattr(value, "tolist") and not is_bytes(value) else value
 
 
 def is_bytes(value: Any) -> bool:
-    """Whether a value is bytes."""
-    return isinstance(value, bytes | bytearray | memoryview)
+    """Whether a value is bytes, one behind the other."""
+    if isinstance(value, memoryview):
+        return value.format == "B" and value.c_contiguous
+    return isinstance(value, bytes | bytearray)
 
 
 def types_of(value: Any) -> tuple[Type, ...]:

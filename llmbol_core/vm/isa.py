@@ -46,6 +46,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from llmbol_core.errors import UsageError, nearest
+from llmbol_core.vm.parsing import parse_expression
 
 ZERO_DIVIDE = "zero divide"
 WORD_SIZE = 4
@@ -224,7 +225,7 @@ class _Expand(ast.NodeTransformer):
         assert isinstance(node.func, ast.Name)
         if node.func.id not in _SHORTHANDS:
             return node
-        body = ast.parse(_SHORTHANDS[node.func.id], mode="eval").body
+        body = parse_expression(_SHORTHANDS[node.func.id]).body
         assert isinstance(body, ast.Lambda)
         values = dict(zip((a.arg for a in body.args.args), node.args, strict=True))
         return _Substitute(values).visit(body.body)  # type: ignore[no-any-return]
@@ -242,7 +243,7 @@ class _Substitute(ast.NodeTransformer):
 
 
 def _parse(text: str) -> ast.expr:
-    tree = _Expand().visit(ast.parse(text, mode="eval"))
+    tree = _Expand().visit(parse_expression(text))
     return ast.fix_missing_locations(tree.body)  # type: ignore[no-any-return]
 
 

@@ -101,6 +101,8 @@ class InfernoVM:
 
         Its module data lives until the machine is closed or the name is given to another one.
         """
+        if self._is_closed:
+            raise UsageError("the machine is closed")
         if isinstance(module, Module):
             loaded = self.loader.take(module, name)
         elif isinstance(module, bytes | bytearray | memoryview):
@@ -349,11 +351,10 @@ class InfernoVM:
     ) -> tuple[int, Export, Function, Sequence[Any]]:
         """Return a loaded module's handle, its function, the function's type and arguments."""
         from llmbol_core.vm.calling import INIT
-        from llmbol_core.vm.guessing import function_type, plain
+        from llmbol_core.vm.guessing import function_type, given
 
-        handle = self._handle(name)
+        values, handle = given(arguments, name, entry), self._handle(name)
         export = self.engine.module_of(handle).exported(entry)
-        values = [plain(value) for value in arguments]
         found = function_type(name, export, values, kind)
         return handle, export, found, [None, values] if found is INIT else values
 

@@ -38,6 +38,7 @@ VALUES = [
     ("text",   [None],                              "0"),
     ("turned", [b"abc"],                            b"cba"),
     ("turned", [bytearray(b"xy")],                  b"yx"),
+    ("turned", [memoryview(b"a-b-c")[::2]],         b"cba"),
     ("turned", [memoryview(b"mv")],                 b"vm"),
     ("turned", [[1, 2, 255]],                       b"\xff\2\1"),
     ("turned", [np.array([1, 2], np.uint8)],        b"\2\1"),
@@ -121,6 +122,34 @@ def test_values_that_do_not_fit_the_type_that_is_given(vm, name, values, kind, w
     with pytest.raises(UsageError, match=why):
         vm.execute("calls", name, values, kind)
     assert vm.heap.objects == before
+
+
+KNOT: list[object] = [1]
+KNOT.append(KNOT)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "arguments", "why"),
+    [
+        ("calls", "words", 5, "the arguments should be a sequence, not 5"),
+        ("calls", "text", "abc", "the arguments should be a sequence, not 'abc'"),
+        ("calls", None, [], "a name should be a text, not None"),
+        (7, "words", [1, 2], "a name should be a text, not 7"),
+        ("calls", "words", [KNOT, 1], "the arguments of words nest too deeply"),
+    ],
+)
+def test_calls_that_are_none(vm, name, entry, arguments, why):
+    for method in (vm.execute, vm.spawn):
+        with pytest.raises(UsageError) as error:
+            method(name, entry, arguments)
+        assert str(error.value) == why
+
+
+def test_a_closed_machine_loads_nothing():
+    vm = InfernoVM()
+    vm.close()
+    with pytest.raises(UsageError, match="the machine is closed"):
+        vm.load_module("calls", CALLS)
 
 
 def test_types_can_be_given(vm):

@@ -13,6 +13,7 @@ from typing import Any
 from llmbol_core.vm.jit.emitter import Emitter, constant
 from llmbol_core.vm.jit.runtime import State
 from llmbol_core.vm.jit.source import EXTERNAL, FUNCTIONS, Function
+from llmbol_core.vm.parsing import parse_module
 
 # fmt: off
 _OPERATORS: dict[type[ast.AST], str] = {
@@ -391,7 +392,7 @@ _INTRINSICS: dict[str, Callable[..., _Value]] = {
 def _definitions(file: str) -> dict[str, ast.FunctionDef]:
     """Return the definitions of the functions in a file by their names."""
     with open(file, encoding="utf-8") as text:
-        tree = ast.parse(text.read())
+        tree = parse_module(text.read())
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
