@@ -15,7 +15,7 @@ from llmbol_core.builtins.sysbinding import binding, declare, environment
 from llmbol_core.builtins.varargs import VarArguments
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.conversion import rune_to_char
+from llmbol_core.vm.conversion import LAST_RUNE, rune_to_char
 from llmbol_core.vm.host import STARTED, HostCall, Sleep
 from llmbol_core.vm.openfile import ORDWR, FileFault
 
@@ -124,7 +124,8 @@ def utfbytes(call: HostCall, buffer: memoryview | None, count: int) -> int:
 @declare("char2byte: fn(c: int, buf: array of byte, n: int): int", failure=0)
 def char2byte(call: HostCall, rune: int, buffer: memoryview | None, at: int) -> int:
     """Encode one character; return its bytes, 0 if they do not fit."""
-    data = rune_to_char(rune).encode()
+    # The last character of all is none for Inferno here.
+    data = rune_to_char(rune if rune < LAST_RUNE else -1).encode()
     bounded = _bounded(buffer, at)
     if at + len(data) > len(bounded):
         return 0

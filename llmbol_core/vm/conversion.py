@@ -14,6 +14,7 @@ from typing import NamedTuple
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?)(\d+)", re.ASCII)
 _REAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
 _SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:infinity|nan))", re.ASCII | re.IGNORECASE)
+LAST_RUNE = 0x10FFFF
 _PIECE = 1000
 _MINUS = re.compile(r"[ \t\n\v\f\r]*-", re.ASCII)
 
@@ -135,4 +136,4 @@ def string_to_real(text: str) -> float:
 
 def rune_to_char(rune: int) -> str:
     """Return the character of a code point; what is none becomes U+FFFD, as in Inferno's UTF-8."""
-    return chr(rune) if 0 <= rune < 0xD800 or 0xDFFF < rune <= 0x10FFFF else "\ufffd"
+    return chr(rune) if 0 <= rune < 0xD800 or 0xDFFF < rune <= LAST_RUNE else "\ufffd"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.conversion import LAST_RUNE
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.hostcode import hosted, result_at
@@ -68,6 +69,7 @@ def char2byte(frame: Word) -> Word:
     left, place = bytes_at(array, at), result_at(frame, 4)
     if left == 0 or place == NIL:
         return 0
+    code = -1 if code == LAST_RUNE else code
     W[place] = 0 if encoded_size(code) > left else encode(code, W[array + 12] + at)
     return 1
 
