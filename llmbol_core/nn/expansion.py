@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbol_core.errors import nearest
-from llmbol_core.nn.nodes import Node, listed, shown
+from llmbol_core.errors import SpecError, nearest
+from llmbol_core.nn.nodes import Node, listed, shown, together
 
 NORMALIZE = "normalize"
 """The field of the input that stands for a layer."""
@@ -35,7 +35,11 @@ def expand(root: Node) -> Node:
         return root
     variables, blocks = _named(root, "variables", dict), _named(root, "blocks", list)
     rest = {key: pair for key, pair in root.value.items() if key not in ("variables", "blocks")}
-    return _normalized(_Writer(variables, blocks).written(_with(root, rest), 0))
+    writer = _Writer(variables, blocks)
+    written = writer.written(_with(root, rest), 0)
+    if writer.unknown:
+        raise together(writer.unknown)
+    return _normalized(written)
 
 
 def _normalized(root: Node) -> Node:
@@ -80,6 +84,8 @@ class _Writer:
     def __init__(self, variables: dict[str, Node], blocks: dict[str, Node]) -> None:
         self.variables, self.blocks = variables, blocks
         self.count = 0
+        self.unknown: list[SpecError] = []
+        """Complaints about variables that there are not."""
 
     def written(self, node: Node, depth: int) -> Node:
         """Return a node in the long form."""
@@ -101,7 +107,9 @@ class _Writer:
             known = nearest(name, self.variables)
             if not known:
                 known = f": expected {listed(self.variables)}" if self.variables else ""
-            raise node.error(f"unknown variable {node.value!r}{known}")
+                known = known or ": the spec has no 'variables'"
+            self.unknown.append(node.error(f"unknown variable {node.value!r}{known}"))
+            return node
         return self.written(self.variables[name].at(node), depth + 1)
 
     def members(self, node: Node, depth: int) -> list[Node]:

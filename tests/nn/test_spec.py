@@ -274,3 +274,19 @@ def test_the_end_of_the_layers_is_an_array():
     text += "  - Linear: {in_features: 3, out_features: 1}\n"
     with pytest.raises(SpecError, match=r"1.Linear: expected an array, got a table of 2"):
         parse_spec(text)
+
+
+def test_all_unknown_variables_are_told():
+    text = (
+        "name: m\ninput: {shape: [4]}\nlayers:\n"
+        "  - Linear: {in_features: $in, out_features: $width}\n  - Dropout: {p: $p}\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text)
+    told = [str(error).splitlines()[0] for error in (caught.value, *caught.value.others)]
+    why = "the spec has no 'variables'"
+    assert told == [
+        f"<spec>:4:27: unknown variable '$in': {why}",
+        f"<spec>:4:46: unknown variable '$width': {why}",
+        f"<spec>:5:18: unknown variable '$p': {why}",
+    ]
