@@ -184,9 +184,8 @@ class InfernoVM:
     def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
         """Run a program from the file tree it was granted, or from a path of the host.
 
-        Its ``init`` gets the path and the arguments. Stack code runs its ``main``. Exceptions that
-        end a process are reported on the program's standard error. The status is 1 after one, and
-        if the program itself fails; processes that it starts may fail quietly.
+        Its ``init`` gets path and arguments; stack code runs its ``main``. An exception that ends
+        a process is reported and makes the status 1; only processes that it starts fail quietly.
         """
         loaded = self._program(path, host)
         offered = {export.name: export for export in loaded.module.exports}
