@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.guards import Guard, Of, Piece, fits_all, value_pieces
+from llmbol_core.vm.handled import landings, made_just_before, targets
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import Need, Part, Shape, link_number, shape
@@ -54,12 +55,14 @@ class Leftover:
         self._transfers = Transfers(evidence, self._use, self._fits, self._returned.receive)
         self._frames: list[Step] = []
         self._calls: list[tuple[Step, Need]] = []
+        self._targets = landings(evidence.found.module)
         self._needs: dict[tuple[int, int, int], Need] = defaultdict(Need)
         """What is done with frames that may be of any function, by slot, handle's origin, link."""
 
     def run(self, steps: Iterable[Step]) -> None:
         """Find the guards."""
         for step in steps:
+            self._targets.update(targets(step))
             self._look(step)
         for origin, piece in self._returned.elements():
             self._uses[origin].add(piece)
@@ -78,7 +81,8 @@ class Leftover:
             need = self._needs[*made, link_number(step.operand("m"))]
             self._guard_link(step, step.operand("s"), need)
         for step, need in self._calls:
-            self._guard_link(step, step.operand("d"), need)
+            if not made_just_before(step, self._targets):
+                self._guard_link(step, step.operand("d"), need)
         self._guard_handles()
 
     def _guard(self, step: Step, guard: Guard) -> None:

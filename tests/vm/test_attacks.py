@@ -269,6 +269,19 @@ BETWEEN = {
         " beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)"),
         "ret\n f: movw $77,0(16(fp))\n ret",
     ),
+    "a frame for a function of one module, and another's handle in its place": (
+        (
+            " load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n load 4(mp),$0,32(fp)\n"
+            " movp 40(fp),32(48(fp))\n movp 32(fp),36(48(fp))\n mcall 48(fp),$0,40(fp)\n ret\n"
+            ' string @mp+4,"/c.dis"'
+        ),
+        (
+            "ret\n f: mframe 32(fp),$0,48(fp)\n movp 36(fp),32(fp)\n lea 40(fp),16(48(fp))\n"
+            " mcall 48(fp),$0,32(fp)\n movw 40(fp),56(fp)\n"
+            " beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)"
+        ),
+        "ret\n f: movw $77,0(16(fp))\n ret",
+    ),
     "the number of a channel in an array, over a pointer": (
         ("newcw $1,32(fp)\n send $77,32(fp)\n newa $78,$4,36(fp)\n indx 36(fp),52(fp),$77\n"
         " movp 32(fp),0(52(fp))\n" + CALL.format(" movp 36(fp),32(48(fp))") + " ret"),
