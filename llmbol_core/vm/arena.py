@@ -231,15 +231,22 @@ class Arena:
                 total = HEADER + max(_up(size, 4), 4)
             ref = self._small(total)
         else:
-            if total > LARGE:
-                self.pause()
             total = large_size(total)
             ref, clears = self.from_hole(total), True
         if ref is not None:
             if clears:
-                self.bytes[ref : ref + total - HEADER] = bytes(total - HEADER)
+                self.fill(ref, total - HEADER)
             self._begin(ref, total)
         return ref
+
+    def fill(self, start: int, size: int, unit: bytes = b"\0") -> None:
+        """Fill memory with a byte, with pauses."""
+        piece = unit * min(size, LARGE)
+        for at in range(start, start + size, LARGE):
+            end = min(at + LARGE, start + size)
+            self.bytes[at:end] = piece[: end - at]
+            if size > LARGE:
+                self.pause()
 
     def _begin(self, ref: int, total: int) -> None:
         """Write the header of a new block."""
@@ -260,16 +267,6 @@ class Arena:
         self.words[at - 3] = FREE
         self.pointers[at] = self.pointers[head]
         self.pointers[head] = ref
-
-    def leaves(self, dying: list[int]) -> bool:
-        """Return whether nothing has to be done about many objects whose counts are 0.
-
-        They are freed in another way or left to the collector, as they are after LimitError.
-        """
-        if self.bury(dying) or self.hurries:
-            return True
-        self.pause()
-        return False
 
     def give_back(self, ref: int) -> None:
         """Make a hole of a large block."""

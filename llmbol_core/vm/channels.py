@@ -13,18 +13,16 @@ none: it has the list of free rows, and the number that alternatives are chosen 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import MANY, NIL
+from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.objects import ARRAY, CHANNEL, CHANNEL_HEADER, Heap
 from llmbol_core.vm.process import Process
 
-_T = TypeVar("_T")
 ALT_ENTRY = 8
 MOST_ENTRIES = 1 << 16
 SENDERS, RECEIVERS = 16, 20
@@ -162,7 +160,7 @@ class Channels:
         Return true if that was done, or cannot be done now and must not wait.
         """
         offers = self._read_table(table)
-        able = [offer for offer in self._some_by_some(offers) if self._is_ready(offer)]
+        able = [offer for offer in self._heap.with_pauses(offers) if self._is_ready(offer)]
         if able:
             chosen = able[self.offers.random() % len(able)]
             self._heap.set_word(result, chosen.index)
@@ -178,13 +176,6 @@ class Channels:
         first, process.offer = process.offer, 0
         for row in self._siblings(first):
             self._remove(row)
-
-    def _some_by_some(self, things: Iterable[_T]) -> Iterator[_T]:
-        """Yield what there is, with pauses."""
-        for number, thing in enumerate(things):
-            if not number % MANY:
-                self._heap.pause()
-            yield thing
 
     # One communication
 
@@ -295,14 +286,14 @@ class Channels:
         row, pid, record = 0, process.pid if process else 0, 0
         if process is not None and not resume:
             record = process.address
-        for offer in self._some_by_some(offers):
+        for offer in self._heap.with_pauses(offers):
             self._oldest(offer.channel, offer.sends)
-        for offer in self._some_by_some(reversed(offers)):
+        for offer in self._heap.with_pauses(reversed(offers)):
             where = (offer.channel, offer.address, offer.index, offer.position, offer.sends)
             row = self.offers.new((row, *where, result, pid, record))
         if process is not None:
             process.offer = row
-        for at in self._some_by_some(self._siblings(row)):
+        for at in self._heap.with_pauses(self._siblings(row)):
             self._append(at)
         if resume is not None:
             self._resume[row] = resume
@@ -383,7 +374,7 @@ class Channels:
                 offers.append(Offer(channel, index < sends, address, index))
                 continue
             data = heap.array_data(channel)
-            for position in self._some_by_some(range(heap.array_length(channel))):
+            for position in self._heap.with_pauses(range(heap.array_length(channel))):
                 element = heap.pointer(data + 4 * position)
                 if element != NIL:
                     offers.append(Offer(element, False, address, index, position))

@@ -16,9 +16,9 @@ def collect_cycles(heap: Heap) -> int:
     """Release all objects that nothing outside of their cycles refers to; return how many."""
     outside: dict[int, int] = {}
     children: dict[int, list[int]] = {}
-    for ref in heap.blocks():
+    for ref in heap.with_pauses(heap.blocks()):
         outside[ref] = heap.pointers[(ref >> 2) - 4]
-    for ref in outside:
+    for ref in heap.with_pauses(outside):
         slots = (heap.pointers[slot >> 2] for slot in heap.slots(ref))
         found = [child for child in slots if child != NIL]
         if found:

@@ -11,9 +11,9 @@ import math
 import re
 from typing import NamedTuple
 
-_INTEGER = re.compile(r"[ \t\n\v\f\r]*([-+]?)(\d+)", re.ASCII)
-_REAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
-_SPECIAL = re.compile(r"[ \t\n\v\f\r]*([-+]?(?:infinity|nan))", re.ASCII | re.IGNORECASE)
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*+([-+]?)(\d+)", re.ASCII)
+_REAL = re.compile(r"[ \t\n\v\f\r]*+([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.ASCII)
+_SPECIAL = re.compile(r"[ \t\n\v\f\r]*+([-+]?(?:infinity|nan))", re.ASCII | re.IGNORECASE)
 LAST_RUNE = 0x10FFFF
 _PIECE = 1000
 _MINUS = re.compile(r"[ \t\n\v\f\r]*-", re.ASCII)

@@ -148,7 +148,7 @@ def slicela(e: Engine, source: int, start: int, destination: int) -> None:
         raise Trap(traps.TYPE_CHECK)
     data, target = heap.array_data(source), heap.array_data(destination) + start * size
     if not pointers:
-        heap.view(target, length * size)[:] = bytes(heap.view(data, length * size))
+        heap.move(data, target, length * size)
         return
     # From the end if the ranges may overlap that way, so that nothing is copied twice.
     order = range(length) if target <= data else range(length - 1, -1, -1)

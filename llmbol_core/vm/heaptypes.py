@@ -1,15 +1,19 @@
-"""Types as the heap knows them: by number, since descriptors stay outside of the arena."""
+"""Types as the heap knows them: by number, since descriptors stay outside of the arena.
+
+And what takes long in it, done with pauses, in which LimitError is raised if time is up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import Arena
+from llmbol_core.vm.arena import LARGE, MANY, Arena
 from llmbol_core.vm.module import TypeDescriptor
 
+_T = TypeVar("_T")
 BYTE, WORD, BIG, REAL, POINTER, HANDLE = range(8, 14)
 """Numbers of the types that every machine has; smaller ones are kinds of objects.
 
@@ -78,3 +82,32 @@ class TypedArena(Arena):
         if size not in self._plain:
             self._plain[size] = self.type_number(TypeDescriptor(-1, size))
         return self._plain[size]
+
+    # What takes long
+
+    def with_pauses(self, things: Iterable[_T]) -> Iterator[_T]:
+        """Yield what there is, with pauses."""
+        for number, thing in enumerate(things):
+            if not number % MANY:
+                self.pause()
+            yield thing
+
+    def move(self, source: int, target: int, size: int) -> None:
+        """Copy memory to where it may overlap, with pauses."""
+        starts = range(0, size, LARGE)
+        for start in starts if target <= source else reversed(starts):
+            end = min(start + LARGE, size)
+            piece = bytes(self.view(source + start, end - start))
+            self.view(target + start, end - start)[:] = piece
+            if size > LARGE:
+                self.pause()
+
+    def leaves(self, dying: list[int]) -> bool:
+        """Return whether nothing has to be done about many objects whose counts are 0.
+
+        They are freed in another way or left to the collector, as they are after LimitError.
+        """
+        if self.bury(dying) or self.hurries:
+            return True
+        self.pause()
+        return False

@@ -56,6 +56,8 @@ class Interpreter:
         self.scheduler: Scheduler
         self.process: Process
         """The process that runs."""
+        self.keeps_turn = False
+        """Whether the process that ran last was kept from using its slice up, and goes on first."""
         self.started = 0
         """How many processes have been started; the last one's number."""
         self.linked: dict[int, Linked] = {}

@@ -81,7 +81,7 @@ class Heap(TypedArena):
             return
         counts[at] = 0
         dying, freed = [ref], 0
-        if self.pointers[(ref >> 2) - 2] > LARGE and self.bury(dying):
+        if counts[(ref >> 2) - 2] > LARGE and self.bury(dying):
             return
         while dying:
             ref = dying.pop()
@@ -89,7 +89,7 @@ class Heap(TypedArena):
                 if (child := counts[slot >> 2]) == NIL:
                     continue
                 at = (child >> 2) - 4
-                count = counts[at]
+                counts[slot >> 2], count = NIL, counts[at]
                 counts[at] = max(count - 1, 0)
                 if count == 1:
                     dying.append(child)
@@ -135,7 +135,8 @@ class Heap(TypedArena):
         self.view(start, size * length)
         if size == 4:
             return range(start, start + 4 * length, 4)
-        return [start + size * i + offset for i in range(length) for offset in pointers]
+        starts = self.with_pauses(range(start, start + size * length, size))
+        return (at + offset for at in starts for offset in pointers)
 
     def _buffered(self, ref: int) -> Iterable[int]:
         """Return the addresses of the references in the values that wait in a channel."""
@@ -144,7 +145,7 @@ class Heap(TypedArena):
         if not pointers:
             return ()
         self.view(ref + CHANNEL_HEADER, size * count)
-        values = [ref + CHANNEL_HEADER + size * ((first + i) % capacity) for i in range(count)]
+        values = (ref + CHANNEL_HEADER + size * ((first + i) % capacity) for i in range(count))
         return [value + offset for value in values for offset in pointers]
 
     def give(self, address: int, ref: int) -> None:
@@ -159,8 +160,8 @@ class Heap(TypedArena):
 
     def retain_value(self, address: int, number: int) -> None:
         """Count the references in a value of this type."""
-        for offset in self.types[number].pointers:
-            self.retain(self.pointer(address + offset))
+        for at in self.types[number].pointers:
+            self.retain(self.pointer(address + at))
 
     def release_value(self, address: int, number: int) -> None:
         """Release the references in a value of this type, and make them nil."""
@@ -255,14 +256,13 @@ class Heap(TypedArena):
             raise Trap(traps.NEGATIVE_SIZE)
         number = element if isinstance(element, int) else self.type_number(element)
         size, pointers = self.types[number]
-        ref = self.new_object(ARRAY, ARRAY_HEADER + size * length)
-        at = ref >> 2
+        at = (ref := self.new_object(ARRAY, ARRAY_HEADER + size * length)) >> 2
         self.words[at] = length
         self.words[at + 1] = number
         self.pointers[at + 2] = NIL
         self.pointers[at + 3] = ref + ARRAY_HEADER
         if pointers == (0,) and size == 4:
-            self.bytes[ref + ARRAY_HEADER : ref + ARRAY_HEADER + 4 * length] = b"\xff" * 4 * length
+            self.fill(ref + ARRAY_HEADER, 4 * length, b"\xff")
         else:
             for slot in self._elements(number, ref + ARRAY_HEADER, length):
                 self.pointers[slot >> 2] = NIL

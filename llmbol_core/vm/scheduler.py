@@ -196,7 +196,8 @@ class Scheduler:
             self.check_time(process)
             self._is_untidy = True
             if self._run_on(process, budget):
-                self._ready.append(self._engine.process)
+                keeps_turn = self._engine.keeps_turn
+                (self._ready.appendleft if keeps_turn else self._ready.append)(self._engine.process)
             self._slices += 1
             if self._engine.remains.is_due:
                 self.free_remains()

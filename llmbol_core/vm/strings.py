@@ -139,8 +139,8 @@ def _copy(heap: Heap, source: int, start: int, count: int, target: int, at: int)
         return
     wide = _is_wide(heap, source)
     size = 4 if wide else 1
-    data = bytes(heap.view(source + _DATA + start * size, count * size))
-    if not wide and _is_wide(heap, target):
-        data = data.decode("latin-1").encode("utf-32-le")
-    size = 4 if _is_wide(heap, target) else 1
-    heap.view(target + _DATA + at * size, len(data))[:] = data
+    if wide or not _is_wide(heap, target):
+        heap.move(source + _DATA + start * size, target + _DATA + at * size, count * size)
+        return
+    data = str(heap.view(source + _DATA + start, count), "latin-1").encode("utf-32-le")
+    heap.view(target + _DATA + 4 * at, len(data))[:] = data

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
 from llmbol_core.vm.host import HostCall
 from tests.builtins.calling import Borrowed, Caller
@@ -158,4 +159,6 @@ def test_a_list_that_is_not_finished_is_released():
     before = call.heap.objects
     with pytest.raises(Stop):
         call("tokenize", "a " * MANY, " ")
+    call.heap.pause = lambda: None
+    collect_cycles(call.heap)
     assert call.heap.objects == before + 2, "the text and the delimiters are the call's"

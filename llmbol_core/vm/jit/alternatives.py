@@ -16,7 +16,7 @@ from llmbol_core.vm.jit.communication import (
     send,
     withdraw_offers,
 )
-from llmbol_core.vm.jit.pacing import charge, goes_on, look
+from llmbol_core.vm.jit.pacing import begins, charge, goes_on
 from llmbol_core.vm.jit.runtime import Machine, State, Wait
 from llmbol_core.vm.jit.source import W, Word, below, host, machine, narrow, native, state
 from llmbol_core.vm.objects import ARRAY
@@ -143,7 +143,7 @@ def alternative(table: Word, result: Word, waits: Word) -> Word:
     sends, receives = W[table], W[table + 4]
     if below(MOST_ENTRIES, sends) or below(MOST_ENTRIES, receives) or serves_itself(table):
         return PYTHON
-    if machine[Machine.FUEL] <= 0 and not look():
+    if not begins():
         return PYTHON
     able = visit(table, result, 0)
     if able < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.channels import FREE, RECEIVERS, SENDERS, Field
-from llmbol_core.vm.jit.pacing import charge
+from llmbol_core.vm.jit.pacing import begins, charge
 from llmbol_core.vm.jit.runtime import Machine, State, Wait
 from llmbol_core.vm.jit.source import (
     Big,
@@ -289,6 +289,8 @@ def receive(channel: Word, address: Word, position: Word) -> Word:
 @native
 def send_or_wait(channel: Word, address: Word) -> Word:
     """Send a value now, or offer to."""
+    if not begins():
+        return PYTHON
     became = send(channel, address)
     if became == MUST_WAIT:
         if not make_offer(channel, 1, address, 0, -1, 0):
@@ -300,6 +302,8 @@ def send_or_wait(channel: Word, address: Word) -> Word:
 @native
 def receive_or_wait(channel: Word, address: Word) -> Word:
     """Receive a value now, or offer to."""
+    if not begins():
+        return PYTHON
     became = receive(channel, address, -1)
     if became == MUST_WAIT:
         if not make_offer(channel, 0, address, 0, -1, 0):

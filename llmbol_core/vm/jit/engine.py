@@ -29,6 +29,7 @@ from llmbol_core.vm.jit.guarding import type_maps
 from llmbol_core.vm.jit.population import Population
 from llmbol_core.vm.jit.records import NativeProcess
 from llmbol_core.vm.jit.runtime import (
+    MOST_SLICE,
     RECORD_WORDS,
     How,
     LinkKind,
@@ -174,16 +175,19 @@ class JitEngine(Population):
                 how = self._call(self.process)
                 words[_LEFT] -= 1
             elif reason in (Reason.SPENT, Reason.IDLE):
+                self.keeps_turn = False
                 return total - words[_LEFT], reason == Reason.SPENT
             elif reason == _PYTHON and words[_FUEL] <= 0:
+                self.keeps_turn = not self.keeps_turn
                 return total - words[_LEFT], True
             else:
                 how = _AGAIN if self._help(reason) else _NEXT
             is_over = time.monotonic() >= until
             if is_over and reason in _PREPARING and not self.scheduler.is_late:
-                # The process has its turn still to come.
-                continue
+                stretches.begin(words, self.scheduler.until)
+                until, is_over = self._ends_at(), False
             if is_over or words[_LEFT] <= 0:
+                self.keeps_turn = not self.keeps_turn
                 if how == _CALLED:
                     self.process.stack.pop_releasing(words[_HOST_FRAME])
                 return total - words[_LEFT], how != _NEXT
@@ -238,7 +242,8 @@ class JitEngine(Population):
         """Set how many instructions may run now, and return it."""
         words = self._words
         total, is_exact = (1, True) if budget <= 1 else stretches.allowed(self.scheduler.left)
-        words[Machine.LEFT], words[Machine.EXACT] = total, is_exact
+        words[_LEFT], words[Machine.EXACT] = total, is_exact
+        words[Machine.LOOK_AT] = max(total - MOST_SLICE, 0)
         if words[_PENDING]:
             self._upkeep.bury_pending()
         stretches.begin(words, self.scheduler.until)

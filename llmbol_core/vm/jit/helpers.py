@@ -172,7 +172,7 @@ later:
  ret void
 next:
  %r = phi i32 [%first, %start], [%rest, %others], [%rest, %look], [%other, %hosted]
- %dead = phi i32 [0, %start], [%dead1, %others], [%dead1, %look], [%dead, %hosted]
+ %more = phi i32 [{SOME}, %start], [%more1, %others], [{SOME}, %look], [%more, %hosted]
  %other = call i32 @word(ptr %m, i32 %r, i64 -16)
  %kind = call i32 @word(ptr %m, i32 %r, i64 -12)
  %work = call i32 @word(ptr %m, i32 %r, i64 -4)
@@ -249,8 +249,8 @@ pointer:
  %child = call i32 @word(ptr %m, i32 %slot, i64 0)
  %dying3 = call i32 @drop(ptr %m, ptr %s, i32 %child, i32 %dying2)
  %i1 = add i32 %i, 1
- %more = icmp ult i32 %i1, %n
- br i1 %more, label %pointer, label %valued
+ %again0 = icmp ult i32 %i1, %n
+ br i1 %again0, label %pointer, label %valued
 valued:
  %where1 = add i32 %where, %size
  %count1 = sub i32 %count, 1
@@ -271,22 +271,22 @@ free:
  call void @free(ptr %m, ptr %s, i32 %r)
  br label %freed
 freed:
- %dead1 = add i32 %dead, 1
- %full = and i32 %dead1, {SOME - 1}
- %enough = icmp eq i32 %full, 0
+ %more1 = sub i32 %more, 1
  %end = icmp eq i32 %rest, 0
  br i1 %end, label %gone, label %others
 others:
+ %enough = icmp eq i32 %more1, 0
  br i1 %enough, label %look, label %next
 look:
  %leaves = call i32 @leaves(ptr %m, ptr %s, i32 %rest)
  %left = icmp ne i32 %leaves, 0
  br i1 %left, label %out, label %next
 gone:
- %several = icmp ugt i32 %dead1, 1
- br i1 %several, label %charge, label %out
+ %single = icmp eq i32 %more1, {SOME - 1}
+ br i1 %single, label %out, label %charge
 charge:
- %cost = shl i32 %full, 8
+ %dead = sub i32 {SOME}, %more1
+ %cost = shl i32 %dead, 8
  %costz = zext i32 %cost to i64
  %now = load i64, ptr %fp
  %rest1 = sub i64 %now, %costz

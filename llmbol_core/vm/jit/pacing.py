@@ -1,10 +1,10 @@
 """When native code looks at the clock, so that nothing it does can keep a program from stopping.
 
-All that native code does is charged to the word ``FUEL``, in the bytes that could be copied
-meanwhile: each instruction whose work has no small bound, each switch to another process. Where
-that is used up, and where a slice of instructions ends, the clock decides whether the stretch goes
-on. One that began in time may well take longer, and then asks itself now and then whether the
-program is to be stopped; if so it gives up in the middle, since nobody will see what it leaves.
+Each instruction whose work has no small bound is charged to the word ``FUEL``, in the bytes that
+could be copied meanwhile. Where that is used up, where a slice of instructions ends, and every so
+many instructions of processes that switch, the clock decides whether the stretch goes on. Work
+that began in time may well take longer, and then asks itself now and then whether the program is to
+be stopped; if so it gives up in the middle, since nobody will see what it leaves.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _SECOND = 1_000_000_000
 _LONG, _SHORT = 1_000_000, 250_000
 """Nanoseconds above which slices get shorter, and below which they get longer again."""
+_MORE = 12_000_000
+"""Nanoseconds that freeing may take beyond the stretch."""
 _LITTLE = 256
 """Bytes that are worked on so quickly that nobody counts them."""
 PIECE = 1 << 20
@@ -44,8 +46,6 @@ SOME = 256
 """Objects, or values of an array, that are taken apart between two looks at the fuel."""
 _OBJECT = 1 << 8
 """Bytes that could be copied while an object is taken apart that is in no cache."""
-SWITCH = 1 << 10
-"""Bytes that could be copied while processes are switched and some others' work is done."""
 
 
 @c_function
@@ -97,6 +97,12 @@ def charge(size: Word) -> None:
 
 
 @inlined
+def begins() -> Word:
+    """Whether work may begin that is charged when it is done; false if others have their turn."""
+    return 1 if machine[Machine.FUEL] > 0 else look()
+
+
+@inlined
 def spend(size: Word) -> Word:
     """Count bytes that an instruction is about to work on; false if others have their turn now."""
     if below(size, _LITTLE):
@@ -108,10 +114,10 @@ def spend(size: Word) -> Word:
 
 @native
 def switches() -> Word:
-    """Whether another process may have its turn in this stretch; if not none runs any more."""
-    left = machine[Machine.FUEL] - SWITCH
-    machine[Machine.FUEL] = left
-    if machine[Machine.LEFT] > 0 and (left > 0 or look()):
+    """Whether the stretch goes on with another process; if not none runs any more."""
+    left = machine[Machine.LEFT]
+    if left > 0 and look():
+        machine[Machine.LOOK_AT] = left - MOST_SLICE if left > MOST_SLICE else wide(0)
         return 1
     machine[Machine.CURRENT] = 0
     return 0
@@ -120,9 +126,8 @@ def switches() -> Word:
 @native
 def ends_slice() -> Word:
     """Whether the stretch goes on behind a slice; later ones are as long as their time allows."""
-    goes = look()
-    now = host[state[State.MACHINE] + 8 * Machine.CLOCK] * _SECOND
-    now = now + host[state[State.MACHINE] + 8 * Machine.CLOCK + 8]
+    goes, place = look(), state[State.MACHINE] + 8 * Machine.CLOCK
+    now = host[place] * _SECOND + host[place + 8]
     took, slice = now - machine[Machine.SLICE_BEGAN], machine[Machine.SLICE]
     machine[Machine.SLICE_BEGAN] = now
     if took > _LONG and slice > LEAST_SLICE:
@@ -192,13 +197,18 @@ def bury_later(dying: Word) -> None:
     machine[Machine.PENDING] = wide(dying)
 
 
-@native
+@shared
 def leaves(dying: Word) -> Word:
     """Whether what is dying is left for later, after some objects have been taken apart."""
     left = machine[Machine.FUEL] - SOME * _OBJECT
     machine[Machine.FUEL] = left
-    if left > 0 or machine[Machine.PENDING] or look():
+    if left > 0 or machine[Machine.PENDING]:
         return 0
+    if goes_on() and moment() < machine[Machine.UNTIL] + _MORE:
+        # What is freed at once is used again in a better order.
+        machine[Machine.FUEL] = QUANTUM
+        return 0
+    machine[Machine.FUEL] = 0
     machine[Machine.PENDING] = wide(dying)
     return 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.pacing import charge, goes_on
+from llmbol_core.vm.jit.pacing import begins, charge, goes_on
 from llmbol_core.vm.jit.reals import VALUE, as_real, scratch, strtod
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
@@ -54,6 +54,8 @@ def digits_end(ref: Word) -> Word:
 
     -1 if the program is to be stopped meanwhile.
     """
+    if not begins():
+        return -1
     length, i = length_of(ref), blanks(ref)
     if i < 0:
         return -1
@@ -187,6 +189,8 @@ def put_power(place: Big, exponent: Word) -> None:
 @shared
 def read_real(ref: Word) -> Word:
     """Read the real that a string begins with to ``VALUE``; false if Python has to."""
+    if not begins():
+        return 0
     length, i = length_of(ref), blanks(ref)
     if i < 0:
         return 0

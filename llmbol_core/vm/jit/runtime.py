@@ -176,7 +176,9 @@ class Machine(IntEnum):
     """How many things native code has done that Python will take note of, one by one."""
     PENDING = 53
     """Objects that are still to be freed as those from ``DYING`` on are."""
-    SPARE = 54
+    LOOK_AT = 54
+    """What is left of them when the clock is looked at before the next process has its turn."""
+    SPARE = 55
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 

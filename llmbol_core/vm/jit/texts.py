@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import COUNT, HEADER, NIL, SIZE
 from llmbol_core.vm.heaptypes import BYTE
-from llmbol_core.vm.jit.pacing import charge, goes_on, move_all, spend
+from llmbol_core.vm.jit.pacing import begins, charge, goes_on, move_all, spend
 from llmbol_core.vm.jit.source import (
     B,
     Big,
@@ -173,7 +173,7 @@ def order(x: Word, y: Word) -> Word:
         return 0
     first, second = length_of(x), length_of(y)
     common = first if first < second else second
-    if common > _PIECE and not spend(_PIECE):
+    if not begins():
         return UNKNOWN
     i = 0
     if W[x] >= 0 and W[y] >= 0:

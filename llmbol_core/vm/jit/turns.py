@@ -64,6 +64,13 @@ go:
 
 ; Let the next process have its turn, if there is time; the state of this one is saved.
 define internal fastcc i64 @switch({HEAD}) noinline {{
+ %lp = call ptr @machine(ptr %s, i64 {Machine.LEFT:d})
+ %left = load i64, ptr %lp
+ %ap = call ptr @machine(ptr %s, i64 {Machine.LOOK_AT:d})
+ %least = load i64, ptr %ap
+ %asks = icmp sle i64 %left, %least
+ br i1 %asks, label %ask, label %take
+ask:
  %time = call i32 @switches(ptr %m, ptr %s)
  %late = icmp eq i32 %time, 0
  br i1 %late, label %idle, label %take

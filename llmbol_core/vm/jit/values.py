@@ -10,13 +10,14 @@ from llmbol_core.vm.arena import HEADER, NIL
 from llmbol_core.vm.channels import RECEIVERS, SENDERS
 from llmbol_core.vm.heaptypes import WORD
 from llmbol_core.vm.jit.blocks import free_large
-from llmbol_core.vm.jit.pacing import SOME, charge, fill_all, goes_on, move_all, spend
+from llmbol_core.vm.jit.pacing import SOME, begins, charge, fill_all, goes_on, move_all, spend
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
     L,
     W,
     Word,
+    below,
     external,
     fill,
     host_word,
@@ -41,6 +42,7 @@ _STRIDE = 1 << 12
 """Nodes of a list between two looks at whether it is time to stop."""
 _LARGEST = 1 << 31
 """The most bytes that machine code asks for at once."""
+_LARGE_VALUE = 256
 _VALUE = 64
 """Bytes that could be copied while references in a value are counted."""
 
@@ -148,6 +150,8 @@ def copy_value(source: Word, target: Word, number: Word) -> None:
         dying = drop(W[target + pointer_offset(number, i)], dying)
         i += 1
     move(target, source, type_size(number))
+    if below(_LARGE_VALUE, type_size(number)):
+        charge(type_size(number))
     if dying:
         bury(dying)
 
@@ -190,7 +194,7 @@ def copy_bytes(source: Word, size: Word, target: Word) -> Word:
 def copy_typed(source: Word, number: Word, target: Word) -> Word:
     """Copy a value of a type; false if it does not lie in the arena."""
     size = type_size(number)
-    if not is_inside(source, size) or not is_inside(target, size):
+    if not is_inside(source, size) or not is_inside(target, size) or not spend(size):
         return 0
     copy_value(source, target, number)
     return 1
@@ -240,7 +244,7 @@ def case_of_big(value: Big, table: Word) -> Word:
 def list_length(ref: Word) -> Word:
     """Return the length of a list, or -1 if the program is to be stopped meanwhile."""
     length = 0
-    if machine[Machine.FUEL] <= 0 and not spend(_STRIDE):
+    if not begins():
         return -1
     while ref != NIL:
         length += 1

@@ -302,7 +302,12 @@ def shared(name, result, *parameters):
     native.vm.engine._map_types()
     kind = ctypes.PYFUNCTYPE(result, ctypes.c_void_p, ctypes.c_void_p, *parameters)
     call = kind(native.vm.engine._native.handlers[f"@{name}"])
-    return lambda *values: call(native.vm.engine._base, native.native.address, *values)
+
+    def called(*values):
+        stretches.begin(native.vm.engine._words, None)
+        return call(native.vm.engine._base, native.native.address, *values)
+
+    return called
 
 
 def test_reals_become_the_same_text_everywhere():
