@@ -31,7 +31,18 @@ def matmul(tracer: Tracer, node: Node) -> Operand:
         return tracer.squeeze(product, len(y.shape) - 2)
     if min(len(x.shape), len(y.shape)) < 2:
         raise Unsupported("a vector that depends on the input")
-    return tracer.op("matmul", x, y)
+    return tracer.op("matmul", _beside(tracer, x, y), _beside(tracer, y, x))
+
+
+def _beside(tracer: Tracer, x: Operand, other: Operand) -> Operand:
+    """Return a constant with length 1 where the other matrices have the batch in front of them."""
+    if isinstance(x, Traced) or isinstance(other, Constant):
+        return x
+    axis = tracer.batch_axis(other)
+    if axis is None or axis >= len(other.shape) - 2:
+        return x
+    place = len(x.shape) - len(other.shape) + axis
+    return x if place < 0 else tracer.unbatched(x, place)
 
 
 @row("Gemm")

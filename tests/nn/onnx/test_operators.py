@@ -240,6 +240,7 @@ OF_TWO = [
     Case("Reshape", ((2, 2, 2), i(2, 4, 2))),
     Case("Expand", ((1, 5), i(2, 4, 5))), Case("Expand", (X, i(2, 4, 5))),
     Case("Add", (X, np.ones((2, 4, 5), np.float32) * f(4, 5))), Case("Mul", (np.ones((2, 1, 1), np.float32), X)),
+    Case("MatMul", (np.ones((2, 1, 1), np.float32) * f(3, 4), X)), Case("MatMul", (X, np.ones((2, 1, 1), np.float32) * f(5, 2))),
     Case("Where", (np.ones((2, 4, 1), bool), X, n(0.5))), Case("MatMul", (X, f(5, 2))),
     Case("Concat", (np.zeros((2, 1, 5), np.float32), X), {"axis": 1}), Case("Gemm", ((5,), f(2, 5), f(2)), {"transB": 1}),
 ]
