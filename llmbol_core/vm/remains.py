@@ -9,7 +9,7 @@ has a word in its frames, or offers a value at a place, that leads into it.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from llmbol_core.vm.arena import COUNT, KIND, NIL, SIZE, WORK
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, MODULE, STRING, Heap
@@ -19,6 +19,8 @@ MARKED = 4
 
 _LEAST = 1 << 16
 """Bytes of remains from which on it is looked which of them are still needed."""
+_PIECE = 1 << 14
+"""Words that are looked at between two looks at whether the program is to be stopped."""
 
 
 class Remains:
@@ -66,12 +68,25 @@ class Remains:
         self._bytes += heap.pointers[(ref + SIZE) >> 2]
         return True
 
-    def free(self, words: Iterable[Iterable[int]], cost: int) -> None:
+    def _known(self, words: Iterable[Sequence[int]]) -> set[int]:
+        """Return which of some words may lead into remains; raises LimitError if time is up."""
+        least = min(self._refs, default=0)
+        sizes = self._heap.pointers
+        most = max((ref + sizes[(ref + SIZE) >> 2] for ref in self._refs), default=0)
+        found = set[int]()
+        for several in words:
+            for start in range(0, len(several), _PIECE):
+                self._heap.pause()
+                piece = set(several[start : start + _PIECE])
+                found.update(word for word in piece if least <= word < most)
+        return found
+
+    def free(self, words: Iterable[Sequence[int]], cost: int) -> None:
         """Free the remains that none of some words leads into.
 
         ``cost`` is how many bytes of words there are: it is not soon done again if those are many.
         """
-        known = sorted(set[int]().union(*words))
+        known = sorted(self._known(words))
         refs, self._refs, self._bytes = self._refs, [], 0
         for ref in refs:
             size = self._heap.pointers[(ref + SIZE) >> 2]
