@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
+from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.keeping import keep, keep_result, keep_value, learn, made
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.results import is_result
@@ -12,7 +12,6 @@ from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, overwritte
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
 
-_STRIDES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
 _ALT_CHANNELS = frozenset({Kind.COPY, Kind.WORD, Kind.ORIGIN, Kind.OBJECT})
 _ALT_ENTRY = 8
 _ALT_ADDRESSES = frozenset({Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE, Kind.CONSTANT})
@@ -29,7 +28,7 @@ def _learn_element(step: Step, state: State) -> State:
         return learn(step, state, "m", Value(Kind.ELSEWHERE))
     element = usage.behind(origin, "element")
     if step.instruction.op.mnemonic != "indx":
-        usage.access(element, 0, _STRIDES[step.instruction.op.mnemonic], Use.WHOLE, step.pc)
+        usage.access(element, 0, ELEMENT_SIZES[step.instruction.op.mnemonic], Use.WHOLE, step.pc)
     type_ = usage.elements.get(origin)
     if type_ is not None:
         return learn(step, state, "m", Value(Kind.ELEMENT, type_, element))
@@ -230,7 +229,7 @@ def _learn_entry(step: Step, state: State, at: int, sends: bool) -> State:
 
 
 ON_CONTAINERS: dict[str, Callable[[Step, State], State]] = {
-    **dict.fromkeys(_STRIDES, _learn_element),
+    **dict.fromkeys(ELEMENT_SIZES, _learn_element),
     "indx": _learn_element,
     **dict.fromkeys(("newa", "newaz"), _learn_array),
     "cvtca": _learn_bytes,

@@ -8,6 +8,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
+from llmbol_core.vm.isa import ELEMENT_SIZES
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.objects import Heap as _Heap
 from llmbol_core.vm.steps import Handler, handler
@@ -98,7 +99,7 @@ def _index(size: int) -> Handler:
     return index
 
 
-for _mnemonic, _size in {"indb": 1, "indw": 4, "indf": 8, "indl": 8}.items():
+for _mnemonic, _size in ELEMENT_SIZES.items():
     handler(_mnemonic)(_index(_size))
 
 

@@ -95,6 +95,9 @@ TYPES: dict[str, OperandType] = {row[0]: OperandType(*row) for row in [
 ]}
 # fmt: on
 
+ELEMENT_SIZES = {f"ind{letter.lower()}": TYPES[letter].size for letter in "BWFL"}
+"""Bytes of an element by the instruction that finds it; ``indx`` takes them from the array."""
+
 
 class Effect(Enum):
     """Where an instruction leaves the process."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.guards import Guard, Of, Piece, fits_all, value_pieces
 from llmbol_core.vm.handled import landings, made_just_before, targets
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import Need, Part, Shape, link_number, shape
 from llmbol_core.vm.origins import Use
@@ -25,7 +25,6 @@ from llmbol_core.vm.usage import KINDS
 from llmbol_core.vm.whole import value_layout
 
 _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
-_STRIDES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
 _LETTERS = ("b", "w", "l", "f", "p", "m", "mp")
 _NO_PLACE = (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7)
 
@@ -245,7 +244,7 @@ class Leftover:
         """Guard an index if what is done with the element is not proved."""
         origin = step.origin(step.operand("s"))
         pieces = self._uses_of(step.usage.behind(origin, "element")) if origin >= 0 else ANY
-        size = _STRIDES.get(step.instruction.op.mnemonic, 0)
+        size = ELEMENT_SIZES.get(step.instruction.op.mnemonic, 0)
         self._guard_element(step, step.operand("s"), pieces, size)
 
     def _guard_address(self, step: Step) -> None:
@@ -320,7 +319,7 @@ ANY: tuple[Piece, ...] = ()
 
 
 _SPECIAL: dict[str, Callable[[Leftover, Step], None]] = {
-    **dict.fromkeys((*_STRIDES, "indx"), Leftover._look_at_index),
+    **dict.fromkeys((*ELEMENT_SIZES, "indx"), Leftover._look_at_index),
     "mframe": Leftover._look_at_frame_made,
     **dict.fromkeys(("lea", "call"), Leftover._look_at_address),
     **dict.fromkeys(("mcall", "mspawn"), Leftover._look_at_call),

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from llmbol_core.vm.guards import Guard, Of
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Effect, Mode
+from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.pauses import pauses
 from llmbol_core.vm.results import UNKNOWN
@@ -31,7 +31,7 @@ _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
 _NO_PLACE = (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7)
 _CALLS = ("call", "mcall", "spawn", "mspawn")
 _ALTS = ("alt", "nbalt")
-_INDICES = ("indx", "indw", "indf", "indb", "indl")
+_INDICES = ("indx", *ELEMENT_SIZES)
 _BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *_CALLS})
 """Instructions that change what lasts even where no address does."""
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD)

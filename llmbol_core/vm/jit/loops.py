@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbol_core.vm.isa import Effect, Mode
+from llmbol_core.vm.isa import ELEMENT_SIZES, Effect, Mode
 from llmbol_core.vm.jit.calls import operand_for
 from llmbol_core.vm.jit.modulecode import label_of
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.module import Instruction, Operand
 
-ELEMENT_SIZES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
 _PLAIN = frozenset({"jmp", "lena", "movpc", *ELEMENT_SIZES})
 _FLIPPED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 _OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "le": "gt", "gt": "le"}

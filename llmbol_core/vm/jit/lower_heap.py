@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import HEADER, SMALL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
-from llmbol_core.vm.isa import TYPES, Mode
+from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, Mode
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.lower_call import lea_for_result
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
@@ -13,7 +13,6 @@ from llmbol_core.vm.jit.runtime import tag
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, LIST, LIST_HEADER
 
 _HEADER = tag("header")
-_SIZES = {"indb": 1, "indw": 4, "indf": 8, "indl": 8}
 _ELEMENTS = {"consb": BYTE, "consw": WORD, "consl": BIG, "consf": REAL, "consp": POINTER}
 
 
@@ -61,11 +60,11 @@ def _element(out: Lowerer) -> tuple[str, str, str]:
     return array.header, array.data, index
 
 
-@lowering("indb", "indw", "indf", "indl")
+@lowering(*ELEMENT_SIZES)
 def ind(out: Lowerer) -> None:
     """Store the address of an element; nil has length 0, since nothing lies at its address."""
     _, data, index = _element(out)
-    offset = out.value(f"mul i32 {index}, {_SIZES[out.instruction.op.mnemonic]}")
+    offset = out.value(f"mul i32 {index}, {ELEMENT_SIZES[out.instruction.op.mnemonic]}")
     out.store(out.target("m"), "E", out.value(f"add i32 {data}, {offset}"))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from llmbol_core.vm.heaptypes import HeapType
-from llmbol_core.vm.isa import PARAMETERS, TYPES, Effect, Mode
+from llmbol_core.vm.isa import ELEMENT_SIZES, PARAMETERS, TYPES, Effect, Mode
 from llmbol_core.vm.jit.calls import (
     RESULT,
     Pending,
@@ -35,7 +35,7 @@ from llmbol_core.vm.module import Operand
 from llmbol_core.vm.process import frame_size
 
 SIZES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8, "double": 8}
-_INDEXED = frozenset({"indb", "indw", "indf", "indl", "lena", "indx"})
+_INDEXED = frozenset({*ELEMENT_SIZES, "lena", "indx"})
 
 
 _MOST_GUESSES = 3
