@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
+from llmbol_core.vm.scheduler import SLEEPS
 
 if TYPE_CHECKING:
     from llmbol_core.vm.machine import InfernoVM
@@ -27,9 +28,12 @@ def members(machine: InfernoVM, process: Process) -> list[Process]:
 
 
 def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
-    """Raise an exception in a process as soon as it runs again, whatever it waits for."""
+    """Raise an exception in a process as soon as it runs again, whatever it waits for.
+
+    One that sleeps ends without a word instead.
+    """
     machine.engine.channels.withdraw(process)
-    process.fault = Trap(error)
+    process.fault = Trap("" if process.waits_for == SLEEPS else error)
     machine.scheduler.rouse(process)
 
 

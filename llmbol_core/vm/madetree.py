@@ -109,12 +109,12 @@ class MadeTree:
 
 
 class MadeFile(MadeTree):
-    """A tree that is one file only; ``withdraw`` takes it away."""
+    """A tree that is one file only; ``withdraw`` takes it away, if that may be."""
 
     def __init__(
         self,
         server: Server,
-        withdraw: Callable[[], object] = lambda: None,
+        withdraw: Callable[[], object] | None = None,
         device: str = "s",
         permission: int = 0o660,
     ) -> None:
@@ -139,6 +139,8 @@ class MadeFile(MadeTree):
 
     def remove(self, path: Path) -> None:
         """Take the file away."""
+        if self._withdraw is None:
+            raise FileFault(EPERM)
         self._withdraw()
 
 

@@ -11,12 +11,10 @@ a Namespace; a fork of it changes apart.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat as modes
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from llmbol_core.vm.errortext import about_file
 from llmbol_core.vm.hosttree import (
@@ -32,13 +30,12 @@ from llmbol_core.vm.hosttree import (
     text_of,
 )
 from llmbol_core.vm.madetree import MadeFile, MadeTree, Server
+from llmbol_core.vm.names import DEVICE, Names
 from llmbol_core.vm.openfile import (
     DMDIR,
     EBADARG,
     EEXIST,
-    ENOATTACH,
     ENOTDIR,
-    ENOTEXIST,
     EPERM,
     OEXCL,
     ORCLOSE,
@@ -56,15 +53,12 @@ from llmbol_core.vm.openfile import (
 )
 
 MREPL, MBEFORE, MAFTER, MCREATE = 0, 1, 2, 4
-_DEVICE = "#"
-_PRIVATE_DEVICES = frozenset("|esDa")
-_GONE = "does not exist"
-_MOUNTED = {"dev", "env", "fd", "net", "prog"}
-_STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
+_LAST = re.compile(r"(?:/+\.?)+$")
+"""What stands behind a name to say that it is a directory's."""
 _HOST_ACCESS = {OREAD: os.O_RDONLY, OWRITE: os.O_WRONLY, ORDWR: os.O_RDWR}
 
 
-class Namespace:
+class Namespace(Names):
     """What one group of processes sees of the tree. Every operation may raise FileFault."""
 
     def __init__(
@@ -74,17 +68,10 @@ class Namespace:
         granted: Iterable[str] = (),
     ) -> None:
         """Grant a tree. Raises FileError if the root is no directory."""
-        self._tree: Tree = GrantedFiles(granted) if root is None else HostTree(root)
-        self.has_root = root is not None
+        tree: Tree = GrantedFiles(granted) if root is None else HostTree(root)
+        super().__init__(tree, root is not None)
         self.writable = writable and self.has_root
-        self.directory: Path = ()
-        self.is_without_devices = False
-        """Whether no name may begin with a device that others can see too."""
-        self._base: Path = ()
-        """Where in the tree this namespace's root is."""
-        self._mounts: dict[Path, list[Path]] = {}
         self._creating: set[Path] = set()
-        self._made: dict[Path, MadeTree] = {}
 
     def fork(self) -> Namespace:
         """Return a copy that changes apart."""
@@ -99,7 +86,7 @@ class Namespace:
         other = self._bare()
         if self._answered(self.directory):
             raise FileFault(EPERM)
-        other._made = {at: tree for at, tree in self._made.items() if at[0].startswith(_DEVICE)}
+        other._made = {at: tree for at, tree in self._made.items() if at[0].startswith(DEVICE)}
         other._base = self._shown(self.directory)[0]
         return other
 
@@ -120,8 +107,11 @@ class Namespace:
     def create(self, name: str, mode: int, permission: int) -> OpenFile:
         """Create a file or, with DMDIR, a directory; truncate a file that exists."""
         access = access_of(mode & ~OEXCL)
-        place = self._place(name)
-        if not place:
+        plain = _LAST.sub("", name) or name
+        if (plain != name or plain in (".", "/")) and not permission & DMDIR:
+            raise FileFault(about_file(plain, "create without DMDIR"))
+        place = self._place(plain)
+        if not place or plain == ".":
             raise FileFault(EEXIST)
         with self._faults(name):
             if made := self._answered(place):
@@ -129,7 +119,7 @@ class Namespace:
                 return made[0].create(text_of(place), made[1], access, permission)
             self._check_writable(True)
             if self._exists(self._shown(place)[0]):
-                if mode & OEXCL or permission & DMDIR:
+                if mode & OEXCL:
                     raise FileFault(EEXIST)
                 return self._open(place, self._shown(place), mode | OTRUNC)
             real = (*self._directory_for_creating(place[:-1]), place[-1])
@@ -139,6 +129,8 @@ class Namespace:
     def remove(self, name: str) -> None:
         """Remove a file or an empty directory."""
         place = self._place(name)
+        if not place:
+            raise FileFault(EPERM)
         with self._faults(name):
             if made := self._answered(place):
                 made[0].is_directory(made[1])
@@ -218,7 +210,7 @@ class Namespace:
         """Show a file that the server opens; return what takes it away again."""
         place = (*self._place(directory), name)
         if not self.stat(directory).mode & DMDIR:
-            raise FileFault(ENOTDIR)
+            raise FileFault("directory not a srv device")
         if place in self._made:
             raise FileFault(EEXIST)
 
@@ -237,64 +229,10 @@ class Namespace:
         return {
             at[-1]: made
             for at, made in self._made.items()
-            if at[:-1] == place and not at[-1].startswith(_DEVICE)
+            if at[:-1] == place and not at[-1].startswith(DEVICE)
         }
 
-    # From names to places in the tree
-
-    def _place(self, name: str) -> Path:
-        """Return the path that a name means; a device's name starts nowhere else."""
-        check_characters(name)
-        if not name:
-            raise FileFault("empty file name")
-        place = clean(name, () if name.startswith(_DEVICE) else self.directory)
-        if place[:1] and place[0].startswith(_DEVICE):
-            if self.is_without_devices and place[0][1:2] not in _PRIVATE_DEVICES:
-                raise FileFault(ENOATTACH)
-            if place[:1] not in self._made:
-                raise FileFault("unknown device in # filename")
-        return place
-
-    def _answered(self, place: Path) -> tuple[MadeTree, Path] | None:
-        """Return the made-up tree that a path leads into, and the path inside it."""
-        for end in range(len(place), 0, -1):
-            if place[:end] in self._made:
-                return self._made[place[:end]], place[end:]
-        return None
-
-    def _is_there(self, place: Path) -> bool:
-        try:
-            if made := self._answered(place):
-                made[0].is_directory(made[1])
-                return True
-        except OSError:
-            return False
-        return self._exists(self._shown(place)[0])
-
-    def _walk(self, place: Path) -> Path:
-        """Return where in the tree a name leads, before what is bound to it."""
-        real = self._base
-        for name in place:
-            union = [(*at, name) for at in self._mounts.get(real, [real])]
-            real = next((at for at in union[:-1] if self._exists(at)), union[-1])
-        return real
-
-    def _shown(self, place: Path) -> list[Path]:
-        """Return what a name shows: one place, or the directories of a union in order."""
-        real = self._walk(place)
-        return self._mounts.get(real, [real])
-
-    def _existing(self, name: str) -> Path:
-        """Return where a name leads, before what is bound to it; it must exist."""
-        self.stat(name)
-        return self._walk(self._place(name))
-
-    def _exists(self, real: Path) -> bool:
-        try:
-            self._tree.status(real)
-        except OSError:
-            return False
-        return True
+    # Files
 
     def _check_writable(self, is_write: bool) -> None:
         if is_write and not self.writable:
@@ -309,11 +247,11 @@ class Namespace:
                 return real
         raise FileFault("mounted directory forbids creation")
 
-    # Files
-
     def _make(self, real: Path, mode: int, permission: int) -> None:
         """Create a file or directory whose permissions are bounded by those of its directory."""
-        bound = self._tree.status(real[:-1]).st_mode
+        directory = self._tree.status(real[:-1])
+        check_permission(directory, OWRITE)
+        bound = directory.st_mode
         if permission & DMDIR:
             if mode & 3 != OREAD:
                 raise FileFault(EPERM)
@@ -365,36 +303,3 @@ class Namespace:
             return self._tree.names(directory)
         except OSError:
             return []
-
-    @contextmanager
-    def _faults(self, name: str) -> Iterator[None]:
-        """Turn what the host says into Inferno's words, naming the element that is missing."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                raise FileFault.of(error) from error
-            raise FileFault(about_file(*self._missing(name))) from error
-
-    def _missing(self, name: str) -> tuple[str, str]:
-        """Return a name, cut after the first element that is not there, and what is said of it.
-
-        Inferno walks from one mounted directory to the next, and has other words for a failure of
-        the first step. A tree may lack directories that Inferno has: a name there is kept whole.
-        """
-        at = () if name.startswith(("/", _DEVICE)) else self.directory
-        is_first = True
-        for element in re.finditer(r"[^/]+", name):
-            if element[0] in (".", ".."):
-                at, is_first = clean(element[0], at), element[0] == ".." or is_first
-                continue
-            at = (*at, element[0])
-            if not self._is_there(at[:1]) and at[0] in _STANDARD and name.startswith("/"):
-                return name, ENOTEXIST if at[0] in _MOUNTED else _GONE
-            if not self._is_there(at):
-                return name[: element.end()], ENOTEXIST if is_first else _GONE
-            if not self.stat(text_of(at)).mode & DMDIR:
-                return name[: element.end()], ENOTDIR
-            is_mounted = at[0] in _MOUNTED and len(at) == 1
-            is_first = is_mounted or at in self._made or self._walk(at) in self._mounts
-        return name, ENOTEXIST

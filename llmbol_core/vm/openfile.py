@@ -338,8 +338,8 @@ class _Channel:
 class PipeEnd(OpenFile):
     """One end of a pipe: what is written to it is read at the other end.
 
-    A read returns bytes of one write only. When an end closes, the other reads what is left and
-    then nothing, and its writes trap. Whoever reads or writes sees to it that the end is ready.
+    A read returns bytes of one write only, perhaps none. When an end closes, the other reads what
+    is left and then nothing; its writes trap. Whoever reads or writes sees that the end is ready.
     """
 
     is_stream = True
@@ -375,15 +375,14 @@ class PipeEnd(OpenFile):
         data, rest = block[:count], block[count:]
         if rest:
             self._in.blocks.appendleft(rest)
-        self._in.size -= len(data)
+        self._in.size -= len(data) if rest else max(len(data), 1)
         return data
 
     def _write(self, data: bytes, offset: int) -> int:
         if not self._out.is_open:
             raise Trap(PIPE_CLOSED)
-        if data:
-            self._out.blocks.append(bytes(data))
-            self._out.size += len(data)
+        self._out.blocks.append(bytes(data))
+        self._out.size += max(len(data), 1)
         return len(data)
 
 

@@ -25,6 +25,8 @@ from llmbol_core.vm.process import Process
 
 SLICE = 2048
 """Instructions that a process may run before the next one's turn."""
+SLEEPS = "sleeps"
+"""What a process waits for that sleeps."""
 _SLICES_BETWEEN_COLLECTIONS = 256
 _PLACES_SHOWN = 8
 _REST = 20
@@ -142,7 +144,7 @@ class Scheduler:
         elif isinstance(wish, Sleep):
             self._sleeps += 1
             until = time.monotonic() + wish.seconds
-            process.waits_for = "sleeps"
+            process.waits_for = SLEEPS
             heapq.heappush(self._sleepers, (until, self._sleeps, process, finish))
         elif isinstance(wish, Until):
             process.waits_for = "waits for another end"

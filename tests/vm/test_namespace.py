@@ -192,6 +192,10 @@ MISSING = [
     ("./tmp/none/x",      "'./tmp/none' does not exist"),
     ("/a/../none",        "'/a/../none' file does not exist"),
     ("/dis/lib/x.dis",    "'/dis/lib/x.dis' does not exist"),
+    ("none/../a/one",     "'none' file does not exist"),
+    ("/a/one/",           "'/a/one' not a directory"),
+    ("/a/one//.",         "'/a/one' not a directory"),
+    ("/a/one/../one",     "'/a/one' not a directory"),
 ]
 # fmt: on
 
@@ -201,6 +205,47 @@ def test_missing_files_are_named_up_to_the_missing_element(space, name, why):
     assert fault(space.open, name, OREAD) == why
     assert fault(space.stat, name) == why
     assert fault(space.remove, name) == why
+
+
+# fmt: off
+UNCREATED = [
+    ("/",       0,           "'/' create without DMDIR"),
+    (".",       0,           "'.' create without DMDIR"),
+    ("a//b/",   0,           "'a//b' create without DMDIR"),
+    ("a/one/.", 0,           "'a/one' create without DMDIR"),
+    ("/",       DMDIR,       "file already exists"),
+    (".",       DMDIR,       "file already exists"),
+    ("a",       DMDIR,       "permission denied"),
+    ("a/",      DMDIR,       "permission denied"),
+    ("a",       0,           "permission denied"),
+    ("",        0,           "empty file name"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "permission", "why"), UNCREATED)
+def test_names_that_cannot_be_created(space, name, permission, why):
+    assert fault(space.create, name, OREAD, permission | 0o755) == why
+
+
+def test_creating_what_exists_truncates_it(space):
+    space.create("new/", OREAD, DMDIR | 0o755)
+    assert space.stat("new").mode & DMDIR
+    space.create("a/one", OREAD, DMDIR | 0o755)
+    assert (content(space, "/a/one"), space.stat("/a/one").mode & DMDIR) == ("", 0)
+    assert fault(space.create, "a/one", OREAD | OEXCL, DMDIR | 0o755) == "file already exists"
+
+
+def test_nothing_is_created_in_a_directory_that_cannot_be_written(space):
+    space.create("/tmp/fixed", OREAD, DMDIR | 0o555)
+    assert fault(space.create, "/tmp/fixed/new", OWRITE, 0o644) == "permission denied"
+
+
+def test_what_cannot_be_removed(space):
+    Environment.first(space)
+    assert fault(space.remove, "/") == "permission denied"
+    assert fault(space.remove, "/dev/null") == "permission denied"
+    assert space.stat("/dev/null").name == "null"
 
 
 # fmt: off
@@ -364,6 +409,8 @@ def test_served_files(space):
     assert space.open("/tmp/made", ORDWR) is ends[0]
     assert space.stat("/tmp/made").name == "made"
     assert fault(space.serve, "/tmp", "made", lambda path, mode: ends[0]) == "file already exists"
+    other = fault(space.serve, "/a/one", "made", lambda path, mode: ends[0])
+    assert other == "directory not a srv device"
     withdraw()
     assert names(space, "/tmp") == []
 
@@ -374,6 +421,9 @@ def test_pipes_keep_writes_apart_and_hang_up():
     one.write(b"abc")
     one.write(b"de")
     assert [other.read(2), other.read(9), other.read(9)] == [b"ab", b"c", b"de"]
+    one.write(b"")
+    assert other.is_ready()
+    assert (other.read(9), other.is_ready()) == (b"", False)
     other.write(b"back")
     assert fault(one.seek, 0, 0) == "seek on a stream"
     one.write(b"last")

@@ -91,6 +91,7 @@ leads(sync: chan of int, mode: string)
 	never := chan of int;
 	control(sys->pctl(Sys->NEWPGRP, nil), "exceptions " + mode);
 	spawn member(never, "one");
+	spawn sleeper();
 	sys->sleep(0);
 	spawn fails("fail:group");
 	sync <-= 1;
@@ -109,6 +110,17 @@ member(never: chan of int, name: string)
 	}exception e {
 	"*" =>
 		sys->print("member %s %s\n", name, e);
+	}
+}
+
+sleeper()
+{
+	{
+		sys->sleep(100);
+		sys->print("slept\n");
+	}exception e {
+	"*" =>
+		sys->print("sleeper %s\n", e);
 	}
 }
 
