@@ -139,7 +139,7 @@ def _finish(draft: Draft) -> Module:
         draft.result,
         flags=draft.result.flags if "flags" in draft.seen else flags,
         instructions=tuple(draft.instructions),
-        types=tuple(types.values()),
+        types=tuple(types[number] for number in range(len(types))),
         data=tuple(draft.data),
         exports=tuple(draft.exports),
         imports=tuple(map(tuple, draft.imports)),

@@ -118,20 +118,24 @@ class Evidence:
             if (
                 origin.key[0] in ("exception", "unknown")
                 or number in usage.unknown
-                or (origin.key[0] == "data" and origin.depth)
+                or (origin.key[0] == "data" and (origin.depth or self.exports_data))
             ):
                 classes.unite(classes.of_origin(number), OPEN)
-            elif origin.key[0] == "nil" and origin.key[2] in usage.variables.exposed:
-                classes.unite(classes.of_origin(number), self.variable(origin.key[2]))
+            elif origin.key[0] == "nil":
+                _, _, at = origin.key
+                assert isinstance(at, int)
+                if self.exports_data or at in usage.variables.exposed:
+                    classes.unite(classes.of_origin(number), self.variable(at))
             elif origin.key[0] == "text":
                 classes.bring(classes.of_origin(number), "C")
 
-    def linked_by(self, origin: int) -> set[int]:
-        """Return the lists of imports that may link a handle; none if that is not known."""
+    def linked_by(self, origin: int) -> int | None:
+        """Return the list of imports that links a handle; None if that is not known."""
         node = self.classes.of_origin(origin)
         if not self.classes.is_made(node, "Z"):
-            return set()
-        return self.links.get(self.classes.root(node), set())
+            return None
+        found = self.links.get(self.classes.root(node), set())
+        return next(iter(found)) if len(found) == 1 else None
 
     def _open_function(self, entry: int, number: int) -> None:
         """Note that others call a function."""

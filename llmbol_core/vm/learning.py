@@ -178,7 +178,8 @@ def _learn_pointer(step: Step, state: State) -> State:
     if value is None and step.operand("d").mode is Mode.FP:
         return state
     state = keep_result(step, state, value)
-    if value and step.operand("d").mode is Mode.FP_INDIRECT:
+    target = step.operand("d")
+    if value and target.mode is Mode.FP_INDIRECT and not step.place(target).own:
         return {**state, STORED: value}
     return state
 

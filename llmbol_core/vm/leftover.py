@@ -217,7 +217,7 @@ class Leftover:
     def _guard_link(self, step: Step, handle: Operand, need: Need) -> None:
         """Guard what is done with a function if it is not known which one that is."""
         middle, linked = step.operand("m"), self._evidence.linked_by(step.origin(handle))
-        if not linked or middle.mode is not Mode.IMMEDIATE or middle.value < 0:
+        if linked is None or middle.mode is not Mode.IMMEDIATE or middle.value < 0:
             self._guard(step, Guard(handle, Of.LINK, kind="Z", link=middle, need=need))
 
     def _fits(self, node: int, pieces: Iterable[Piece]) -> bool:
@@ -231,8 +231,10 @@ class Leftover:
 
     def _guard_handles(self) -> None:
         """Guard the words that are taken for addresses of module data."""
-        behind = self._evidence.usage.origins
-        found = {source for origin in self._handles for source in behind.sources(origin, True)}
+        usage = self._evidence.usage
+        found = {s for origin in self._handles for s in usage.origins.sources(origin, True)}
+        if found & usage.unknown:
+            found.add(-1)
         for step, origin, where in self._words:
             if origin in found and not self._classes.is_made(self._classes.of_origin(origin), "Z"):
                 self.guards[step.pc] = [g for g in self.guards[step.pc] if g.where != where]

@@ -7,7 +7,8 @@ the array is marked when the address is taken, and its memory is left alone for 
 has the address (``remains.py``). The same holds for addresses to which results go and at which
 values are received, and for copies of channels, which alt tables consist of.
 
-Frames are made on a stack: the call of one drops those that were made after it.
+Frames are made on a stack: the one made last is called first, and none is left when the function
+returns. What was made at an instruction and not yet called is the same on all ways that lead there.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _INDICES = ("indx", *ELEMENT_SIZES)
 _BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *_CALLS})
 """Instructions that change what lasts even where no address does."""
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD)
+_NOWHERE = -1
+"""The slot of a frame that was made where it cannot be called."""
 
 
 class Age(IntEnum):
@@ -59,7 +62,7 @@ class Held(NamedTuple):
 
 
 class Lasting(NamedTuple):
-    """What lasts before an instruction: addresses by their slots, and frames in order.
+    """What lasts before an instruction: addresses by their slots, and frames, the last one last.
 
     The key of the address that a frame's result goes to is the frame's slot below 0.
     """
@@ -100,6 +103,8 @@ class Lifetimes:
                     continue
                 if target in self._pauses and after.addresses:
                     coming = after._replace(addresses=_unsettled(after.addresses))
+                if known and known.frames != coming.frames:
+                    raise self._steps[target].fail("the frames made differ with the ways here")
                 joined = coming if known is None else _joined(known, coming)
                 if joined != known:
                     self._before[target] = joined
@@ -113,7 +118,7 @@ class Lifetimes:
         op = step.instruction.op
         for role in op.operands:
             operand = step.operand(role.place) if role.place in "smd" else None
-            waits = role.is_storage and op.mnemonic in ("send", "recv")
+            waits = op.mnemonic == "alt" or (role.is_storage and op.mnemonic in ("send", "recv"))
             if operand is not None and operand.mode is Mode.FP_INDIRECT:
                 self._check_frame(step, operand.base, lasting)
                 self._check_address(step, operand.base, lasting, waits)
@@ -121,9 +126,12 @@ class Lifetimes:
                 self._mark(step.pc, Operand(Mode.MP, operand.base))
         for slot, guard in self._unsure.get(step.pc, ()):
             self._guard(step.pc, _completed(guard, slot, lasting))
+        if op.effect is Effect.RETURN and lasting.frames:
+            raise step.fail(f"the frame at {lasting.frames[-1]}(fp) was made and not called")
         if op.mnemonic in _CALLS:
             frame = step.operand("s").value
-            self._check_frame(step, frame, lasting)
+            if lasting.frames[-1:] != (frame,):
+                raise step.fail(f"the frame at {frame}(fp) is not the last one made")
             self._check_address(step, -frame, lasting, True)
         if op.mnemonic in _ALTS:
             for at in alt_entries(step):
@@ -134,7 +142,7 @@ class Lifetimes:
         known = step.state.get(slot)
         is_frame = known is not None and known.kind in (Kind.FRAME, Kind.FOREIGN_FRAME)
         if is_frame and slot not in lasting.frames:
-            raise step.fail(f"the frame at {slot}(fp) was dropped by a call of one made before it")
+            raise step.fail(f"the frame at {slot}(fp) is gone")
 
     def _check_address(self, step: Step, slot: int, lasting: Lasting, waits: bool) -> None:
         """Refuse an address of what is gone, mark what may go while it is used."""
@@ -326,12 +334,9 @@ def _frames(step: Step, frames: tuple[int, ...]) -> tuple[int, ...]:
     """Return the frames that wait behind an instruction."""
     mnemonic = step.instruction.op.mnemonic
     if mnemonic in ("frame", "mframe"):
-        slot = step.operand("d").value
-        return (*(s for s in frames if s != slot), slot)
-    if mnemonic in _CALLS:
-        slot = step.operand("s").value
-        return frames[: frames.index(slot)] if slot in frames else frames
-    return frames
+        target = step.operand("d")
+        return (*frames, target.value if target.mode is Mode.FP else _NOWHERE)
+    return frames[:-1] if mnemonic in _CALLS else frames
 
 
 def _joined(one: Lasting, other: Lasting) -> Lasting:
@@ -343,7 +348,4 @@ def _joined(one: Lasting, other: Lasting) -> Lasting:
         if holder != second.holder:
             holder, age = ABSENT, max(age, Age.DOUBTFUL)
         addresses[slot] = Held(holder, first.taken | second.taken, age)
-    frames = tuple(s for s in one.frames if s in other.frames)
-    if frames != tuple(s for s in other.frames if s in one.frames):
-        frames = ()
-    return Lasting(addresses, frames)
+    return Lasting(addresses, one.frames)

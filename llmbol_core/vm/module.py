@@ -165,6 +165,7 @@ class Handler(NamedTuple):
 class Module:
     """A whole Dis module.
 
+    ``types`` are in the order of their numbers, 0 first, whatever their order in a file.
     ``signature`` holds the bytes of a signed file, ``source_path`` is None where the file ends
     before it. ``imports`` are the lists that ``load`` selects by number; they need the flag HASLDT,
     as ``handlers`` need HASEXCEPT.

@@ -276,7 +276,7 @@ def _types(reader: _Reader, count: int, data_size: int) -> tuple[TypeDescriptor,
     if data_size and (0 not in types or types[0].size != data_size):
         found = f"type 0 has {types[0].size}" if 0 in types else "there is no type 0"
         raise reader.fail(f"bad desc for mp: the module data has {data_size} bytes, {found}")
-    return tuple(types.values())
+    return tuple(types[number] for number in range(count))
 
 
 def _data(reader: _Reader, types: int) -> tuple[Datum, ...]:

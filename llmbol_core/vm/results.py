@@ -66,6 +66,9 @@ def _size(found: Structure, instruction: Instruction, role: OperandRole) -> int:
 
 def _targets(found: Structure, pc: int, instruction: Instruction) -> Iterable[int]:
     op, label = instruction.op, instruction.destination
+    if op.mnemonic == "movpc":
+        # Any jump to an address may then lead there.
+        return (instruction.source.value,)
     if op.effect is Effect.BRANCH or op.mnemonic == "jmp":
         return (label.value,) if label.mode is Mode.IMMEDIATE else ()
     return table_targets(found, pc) if op.effect is Effect.JUMP else ()

@@ -125,7 +125,7 @@ class Returned:
             handle, number = step.operand("d"), step.operand("m")
             places = self._places(to)
             is_known = number.mode is Mode.IMMEDIATE
-            if places and is_known and self._evidence.linked_by(step.origin(handle)):
+            if places and is_known and self._evidence.linked_by(step.origin(handle)) is not None:
                 self._evidence.usage.need(step.origin(handle), number.value).results |= places
             elif not self._is_result(to):
                 guard = Guard(ABSENT, Of.RESULT, (), to.offset, link=handle, number=number)

@@ -85,7 +85,9 @@ class Structure:
 def check_structure(module: Module) -> Structure:
     """Return what is known of a module without following it; raises VerifyError."""
     found = Structure(module, {}, {})
-    for descriptor in module.types:
+    for number, descriptor in enumerate(module.types):
+        if descriptor.id != number:
+            raise found.fail(-1, f"type {number} has the number {descriptor.id}")
         found.layouts[descriptor.id] = _layout(found, descriptor)
     _check_data(found)
     _check_links(found)

@@ -28,7 +28,7 @@ from llmbol_core.vm.slots import (
     Value,
     argument_key,
 )
-from llmbol_core.vm.structure import Layout, Structure, place_fault
+from llmbol_core.vm.structure import Layout, Structure, check_frame, place_fault
 from llmbol_core.vm.usage import KINDS, Usage
 
 RESULT_PLACE = 16
@@ -163,8 +163,8 @@ class Step:
             raise self.fail(why)
         if role.reads and (operand.mode, operand.base) == (Mode.FP_INDIRECT, RESULT_PLACE):
             self._check_returned(operand.value, role)
-        if role.writes:
-            self.check_tables(place, TYPES[role.type].size)
+        if role.writes and place.layout is self.found.data:
+            self._check_variable(place, role)
         self._note_access(place, role)
         if role.type in KINDS and (role.reads or not (place.own or place.frame >= 0)):
             held = self.held(place)
@@ -184,6 +184,12 @@ class Step:
         if is_value or TYPES[role.type].kind == "pointer":
             for place in sorted(at + p for p in inside if RETURNED + at + p not in self.state):
                 raise self.fail(f"the result has no pointer at {place} yet")
+
+    def _check_variable(self, place: Place, role: OperandRole) -> None:
+        """Refuse to write over a table; note a pointer that is a variable."""
+        self.check_tables(place, TYPES[role.type].size)
+        if TYPES[role.type].kind == "pointer":
+            self.usage.variables.write(place.offset)
 
     def check_tables(self, place: Place, size: int) -> None:
         """Refuse to write over a table that instructions jump through."""
@@ -280,6 +286,10 @@ class Step:
 
     # Checks that concern several operands.
 
+    def check_frame_made(self) -> None:
+        """Refuse an object that is no frame."""
+        check_frame(self.found, self.pc, self.operand("s").value)
+
     def check_call(self) -> None:
         """Refuse a frame that is not the one that the function expects."""
         known = self._frame()
@@ -351,6 +361,7 @@ class Step:
 _CHECKS: dict[str, Callable[[Step], None]] = {
     **dict.fromkeys(("call", "spawn"), Step.check_call),
     **dict.fromkeys(("mcall", "mspawn"), Step.check_module_call),
+    "frame": Step.check_frame_made,
     **dict.fromkeys(("movm", "consm", "headm"), check_bytes),
     **dict.fromkeys(("movmp", "consmp", "headmp"), check_value),
 }

@@ -16,7 +16,7 @@ that word is asked only of objects that were made with such a tag.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from llmbol_core.vm.fitting import Wanted, misfit, mismatch
@@ -172,15 +172,21 @@ class Usage:
         """Note which list of imports a module handle is linked by."""
         self._loads[origin] = imports
 
-    def proof(self, entries: Iterable[int]) -> Proof:
-        """Return what the module needs of others, and what its functions write as results."""
+    def proof(self, entries: Iterable[int], linked_by: Callable[[int], int | None]) -> Proof:
+        """Return what the module needs of others, and what its functions write as results.
+
+        ``linked_by`` tells of the origin of a handle which list of imports surely links it.
+        """
         needs: dict[tuple[int, int], Need] = defaultdict(Need)
         for handle, other, link in self._shared:
             one, two = self._needs[handle, link], self._needs[other, link]
             two.stores |= one.stores
         for (handle, link), need in self._needs.items():
             found = self.origins.sources(handle, everything=True)
-            for imports in {self._loads[n] for n in found if n in self._loads}:
+            lists = {self._loads[n] for n in found if n in self._loads}
+            if (surely := linked_by(handle)) is not None:
+                lists.add(surely)
+            for imports in lists:
                 known = needs[imports, link]
                 known.add(need)
         results = {pc: self._written(self.origin("result", pc)) for pc in entries}

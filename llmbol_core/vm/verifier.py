@@ -104,7 +104,7 @@ def prove_module(module: Module) -> Proof:
     """Verify a module, and return what is to be compared when it is linked."""
     flow = _flow(module)
     evidence, leftover = flow.weigh()
-    proof = flow.usage.proof(flow.entries)
+    proof = flow.usage.proof(flow.entries, evidence.linked_by)
     return proof._replace(
         private=evidence.private,
         guards=leftover.guards,
@@ -145,6 +145,8 @@ class _Flow:
         self.entries: dict[int, int] = {}
         self.work: list[int] = []
         self._leads: dict[int, list[int]] = {}
+        self._caught: dict[int, Value] = {}
+        """Where the result goes in handlers that were entered, by their index."""
 
     def run(self) -> None:
         """Follow the program from wherever it can be entered."""
@@ -281,7 +283,7 @@ class _Flow:
             if one.origin >= 0:
                 shift = one.number if one.kind is Kind.ELSEWHERE else 0
                 self.usage.flow(origin, one.origin, one.flowing, shift=shift)
-            elif one.kind in (*POINTERS, Kind.ELSEWHERE):
+            else:
                 self.usage.unknown.add(origin)
         both = None if value.tags is None or other.tags is None else value.tags | other.tags
         return Value(Kind.ORIGIN, 0, origin, both)
@@ -302,7 +304,7 @@ class _Flow:
                 slot: Value(Kind.ORIGIN, origin=origin("caught", index, slot))
                 for slot in self.found.layouts[number].pointers
             }
-            state[RESULT] = self.states[reached[first]][RESULT]
+            self._caught[index] = state[RESULT] = self.states[reached[first]][RESULT]
             text = Value(Kind.ORIGIN, origin=origin("text", index))
             self.usage.make(text.origin, "C")
             for at, (_, pc) in enumerate(handler.labels):
@@ -320,15 +322,14 @@ class _Flow:
     def _link_handlers(self) -> None:
         """Let what a handler does with the frame's pointers be done with all they may be then."""
         for index, handler in enumerate(self.module.handlers):
-            states = [
-                self.states[pc] for pc in range(handler.pc1, handler.pc2) if pc in self.states
-            ]
-            first = next(
-                (self.frames[pc] for pc in range(handler.pc1, handler.pc2) if pc in self.frames),
-                None,
-            )
-            slots = self.found.layouts[first].pointers if first is not None else frozenset()
-            for slot in slots - {handler.offset}:
+            reached = [pc for pc in range(handler.pc1, handler.pc2) if pc in self.states]
+            states = [self.states[pc] for pc in reached]
+            layouts = {self.found.layouts[self.frames[pc]] for pc in reached}
+            results = {state[RESULT] for state in states} | {self._caught.get(index)} - {None}
+            if len(layouts) > 1 or len(results) > 1:
+                where = f"the handler for pc {handler.pc1} to {handler.pc2}"
+                raise self._fail(-1, f"{where} is one for several functions")
+            for slot in {slot for layout in layouts for slot in layout.pointers - {handler.offset}}:
                 origin = self.usage.origin("caught", index, slot)
                 for value in {state.get(slot, UNKNOWN_POINTER) for state in states}:
                     if value.origin >= 0 and value.kind in POINTERS:

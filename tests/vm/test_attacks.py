@@ -195,6 +195,20 @@ ALONE = {
         " h: movw $0,60(fp)\n movw $1,64(fp)\n movw 4(mp),68(fp)\n lea 0(16(fp)),72(fp)\n"
         " alt 60(fp),76(fp)\n ret"
     ),
+    "the number that alt gives, into a record that is dropped": (
+        "newcw 8(mp)\n new $7,4(mp)\n frame $2,48(fp)\n spawn 48(fp),h\n newcw 32(fp)\n"
+        " movw $0,60(fp)\n movw $2,64(fp)\n movw 8(mp),68(fp)\n lea 84(fp),72(fp)\n"
+        " movw 32(fp),76(fp)\n lea 88(fp),80(fp)\n alt 60(fp),8(4(mp))\n ret\n"
+        " h: movp 12(mp),4(mp)\n new $5,32(fp)\n send $77,8(mp)\n movw 8(32(fp)),56(fp)\n"
+        " bnew 56(fp),$-1,bad\n ret\n bad: raise 16(mp)"
+    ),
+    "a channel that came with another value": (
+        "newcmp $8,$1,4(mp)\n newcp $1,40(fp)\n send 16(mp),40(fp)\n send 36(fp),4(mp)\n"
+        " movp 12(mp),40(fp)\n beqw 92(fp),$77,x\n recv 4(mp),32(fp)\n movw 36(fp),68(fp)\n"
+        " jmp y\n x: newcw $1,36(fp)\n movw 36(fp),68(fp)\n y: movw $0,60(fp)\n"
+        " movw $1,64(fp)\n lea 80(fp),72(fp)\n nbalt 60(fp),76(fp)\n bnew 80(fp),$0,bad\n"
+        " ret\n bad: raise 16(mp)\n desc $8,8,(0,4)"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
@@ -209,8 +223,33 @@ def test_one_module(tmp_path, what, name):
 
 
 CALL = " load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n{}\n mcall 48(fp),$0,40(fp)\n"
+DEEP = (
+    " load 0(mp),$0,40(fp)\n new $3,32(fp)\n movp 40(fp),4(32(fp))\n new $3,36(fp)\n"
+    " movp 32(fp),4(36(fp))\n new $3,32(fp)\n movp 36(fp),4(32(fp))\n movp 32(fp),4(mp)\n"
+    " movp 4(mp),36(fp)\n movp 4(36(fp)),36(fp)\n movp 4(36(fp)),36(fp)\n movp 4(36(fp)),36(fp)\n"
+    " new $3,32(fp)\n mframe 36(fp),$0,48(fp)\n{} mcall 48(fp),$0,36(fp)\n"
+)
 TO_B = "{before}" + CALL + "{after} ret\n bad: raise 16(mp)"
 BETWEEN = {
+    "an argument for a module that was kept deep in records": (
+        DEEP.format(" movw $77,36(48(fp))\n") + " ret",
+        "ret\n f: movw 36(fp),56(fp)\n" + BAD,
+    ),
+    "the result of a module that was kept deep in records": (
+        DEEP.format(" lea 32(fp),16(48(fp))\n") + " movw 32(fp),56(fp)\n" + BAD,
+        "ret\n f: movw $77,0(16(fp))\n ret",
+    ),
+    "its result into a record": (
+        DEEP.format(" lea 4(32(fp)),16(48(fp))\n") + " movw 4(32(fp)),56(fp)\n" + BAD,
+        "ret\n f: movw $77,0(16(fp))\n ret",
+    ),
+    "a nil that another module writes": (
+        CALL.format("") + " movw 0(40(fp)),44(fp)\n movp 0(mp),12(44(fp))\n"
+        " mframe 40(fp),$0,48(fp)\n mcall 48(fp),$0,40(fp)\n ret",
+        ("ret\n f: movw 12(mp),60(fp)\n beqw 60(fp),$-1,n\n beqw 92(fp),$0,x\n new $5,32(fp)\n"
+        " jmp y\n x: movp 12(mp),32(fp)\n y: movp 8(32(fp)),36(fp)\n movw 36(fp),56(fp)\n"
+        ' bnew 56(fp),$-1,bad\n n: ret\n bad: raise 16(mp)\n link -1,-1,0,".mp"'),
+    ),
     "a third module's result in the name of another": (
         CALL.format(" lea 36(fp),16(48(fp))")
         + " movw 36(fp),56(fp)\n beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)",

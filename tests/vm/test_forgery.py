@@ -105,7 +105,28 @@ FORGERIES = [
     ("new $3,32(fp)\n lea 0(32(fp)),40(fp)\n new $3,32(fp)\n movp 0(mp),4(40(fp))\n ret",
      "what the address at 40(fp) leads to may be gone"),
     (("frame $2,40(fp)\n frame $1,44(fp)\n call 40(fp),f\n movp 0(mp),48(44(fp))\n ret\n"
-      " f: ret"), "the frame at 44(fp) was dropped by a call of one made before it"),
+      " f: ret"), "the frame at 40(fp) is not the last one made"),
+    ("frame $2,40(fp)\n ret", "the frame at 40(fp) was made and not called"),
+    ("frame $2,40(fp)\n frame $2,40(fp)\n call 40(fp),f\n ret\n f: ret",
+     "the frame at 40(fp) was made and not called"),
+    ("beqw 36(fp),$0,a\n frame $2,40(fp)\n a: ret", "the frames made differ with the ways here"),
+    ("frame $4,40(fp)\n ret", "type 4 is no frame: frames begin with 32 bytes of their own"),
+    # The same pointer by another way: written by its address, read where it was stored before.
+    (("lea 4(mp),44(fp)\n beqw 36(fp),$0,x\n new $3,32(fp)\n jmp y\n x: cvtwc $1,0(44(fp))\n"
+      " movp 4(mp),32(fp)\n y: movp 4(32(fp)),48(fp)\n ret"), "the record is used as a string"),
+    (("new $5,4(mp)\n lea 48(fp),44(fp)\n new $3,32(fp)\n movp 32(fp),0(44(fp))\n"
+      " movp 4(mp),48(fp)\n movp 0(44(fp)),32(fp)\n movp 4(32(fp)),48(fp)\n ret"),
+     "there is no pointer at 4"),
+    # Behind a jump to an address, the result is written, too.
+    (("frame $2,40(fp)\n new $3,32(fp)\n lea 32(fp),16(40(fp))\n call 40(fp),f\n"
+      " movp 4(32(fp)),48(fp)\n ret\n f: movpc $j,36(fp)\n jmp 36(fp)\n"
+      " j: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret"), "there is no pointer at 4"),
+    # A handler knows one frame, and one place for the result.
+    (("frame $2,40(fp)\n call 40(fp),f\n a: raise 0(mp)\n f: raise 0(mp)\n b: ret\n"
+      " exception a,b,32,-1,0,0\n exctab *,b"), "is one for several functions"),
+    (("frame $2,40(fp)\n call 40(fp),f\n frame $2,40(fp)\n call 40(fp),g\n ret\n"
+      " f: raise 0(mp)\n g: raise 0(mp)\n b: ret\n"
+      " exception f,b,32,-1,0,0\n exctab *,b"), "is one for several functions"),
     (("frame $2,40(fp)\n beqw 36(fp),$0,a\n lea 44(fp),16(40(fp))\n a: call 40(fp),f\n ret\n"
       " f: movp 32(fp),0(16(fp))\n ret"), "it is not sure where the result goes"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,12 @@ def test_reading_and_writing_give_the_same_bytes(path: Path) -> None:
 @given(modules())
 def test_writing_and_reading_give_the_same_module(module: Module) -> None:
     assert read_module(write_module(module)) == module
+
+
+@given(modules())
+def test_types_are_known_by_their_numbers(module: Module) -> None:
+    disordered = replace(module, types=module.types[::-1])
+    assert read_module(write_module(disordered)) == module
 
 
 @given(modules(), st.binary(min_size=1, max_size=40))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,10 @@ GOOD = [
     "case 36(fp),8(mp)\n a: ret\n word @mp+8,1,0,5,a,a",
     "goto 36(fp),12(mp)\n a: ret\n word @mp+8,2,a,a",
     "a: raise 0(mp)\n b: ret\n exception a,b,32,-1,0,0\n exctab *,b",
-    "frame $2,40(fp)\n frame $1,40(fp)\n call 40(fp),f\n ret\n f: movw 60(fp),36(fp)\n ret",
+    (
+        "frame $2,40(fp)\n frame $1,44(fp)\n call 44(fp),f\n call 40(fp),g\n ret\n"
+        " f: movw 60(fp),36(fp)\n ret\n g: ret"
+    ),
     "movm 32(fp),$8,40(fp)\n ret",
     # Pointers read as words, the nil that all types share, a pick, a slot that is used again.
     "movp 4(32(fp)),48(fp)\n beqw 4(32(fp)),$-1,a\n a: ret",
@@ -178,6 +182,12 @@ MODULES = [
     ('ret\n desc $4,8,"ff"', "the pointer map of type 4 reaches beyond its 8 bytes"),
     ("load 0(mp),$0,4(mp)\n ret\n flags 0", "obsolete dis"),
 ]
+
+
+def test_types_have_the_numbers_of_their_places() -> None:
+    good = program("ret")
+    with pytest.raises(VerifyError, match="type 0 has the number"):
+        verify_module(replace(good, types=good.types[::-1]))
 
 
 @pytest.mark.parametrize("code", GOOD)
