@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +38,17 @@ def test_what_is_added_is_shown_once_it_is_a_line(state):
     assert [line.text for line in itertools.islice(lines, 2)] == ["half a line", "more"]
     state.log("broker").write_text("anew\n")
     assert next(lines).text == "anew"
+
+
+def test_a_process_that_starts_again_adds_to_its_log(state):
+    for text in (b"one\n", b"two\n"):
+        descriptor = state.open_log("node-2")
+        os.write(descriptor, text)
+        os.close(descriptor)
+    assert state.log("node-2").read_bytes() == b"one\ntwo\n"
+    assert state.log("node-2").stat().st_mode & 0o777 == 0o600
+    assert state.log_size("node-2") == 8
+    assert state.log_tail("node-2", 4) == "two"
 
 
 def test_the_log_says_why_no_cluster_started(state, monkeypatch):

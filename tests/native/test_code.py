@@ -81,6 +81,9 @@ def test_a_process_that_finds_its_code_loads_no_compiler(command, tmp_path):
     np.save(samples, np.ones((2, 3, 8, 8), np.float32))
     file = source if command[0] == "nn" else program
     line = [sys.executable, "-c", WATCH, *command, file, samples]
-    first, second = (subprocess.run(line, capture_output=True, check=True) for _ in range(2))
-    assert first.stdout == second.stdout != b""
-    assert second.stderr == b"no compiler\n"
+    runs = [subprocess.run(line, capture_output=True, check=True) for _ in range(2)]
+    if runs[-1].stderr != b"no compiler\n":  # others may have filled the cache meanwhile
+        runs.append(subprocess.run(line, capture_output=True, check=True))
+    assert len({run.stdout for run in runs}) == 1
+    assert runs[-1].stdout
+    assert runs[-1].stderr == b"no compiler\n"
