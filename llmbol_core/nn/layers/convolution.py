@@ -30,10 +30,7 @@ class Convolution(Operation, abstract=True):
 
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shapes of weight, [out, in / groups, kernel...], and bias."""
-        kernel = (self.kernel_size,) * self.rank
-        weight = (self.out_channels, self.in_channels // self.groups, *kernel)
-        shapes: dict[str, Shape] = {"weight": weight}
-        return shapes | ({"bias": (self.out_channels,)} if self.bias else {})
+        return _parameter_shapes(self, self.out_channels, self.in_channels // self.groups)
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
         """Return weight and bias within 1 / sqrt(fan in)."""
@@ -45,16 +42,11 @@ class Convolution(Operation, abstract=True):
 
     def attributes(self) -> dict[str, Any]:
         """Return the steps, one number for each axis in two dimensions, and the groups."""
-        steps = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-        spread = steps if self.rank == 1 else {k: (v,) * self.rank for k, v in steps.items()}
-        return {**spread, "groups": self.groups}
+        return _attributes(self, "stride", "padding", "dilation")
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return [out, ...] with floor((n + 2 padding - dilation (k - 1) - 1) / stride) + 1."""
-        axes = ("channels", "length") if self.rank == 1 else ("channels", "height", "width")
-        if len(shape) != len(axes) or shape[0] != self.in_channels:
-            expected = f"{self.in_channels} channels as [{', '.join(axes)}]"
-            raise self.shape_error(expected, shape)
+        _check_axes(self, shape)
         return super().output_shape(shape)
 
     def macs(self, shape: Shape) -> int:
@@ -63,12 +55,7 @@ class Convolution(Operation, abstract=True):
 
     def details(self) -> str:
         """Return channels and kernel, and of the rest what is not the default."""
-        kernel = "x".join([str(self.kernel_size)] * self.rank)
-        text = f"({self.in_channels} -> {self.out_channels}, {kernel}"
-        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)):
-            value = getattr(self, name)
-            text += f", {name} {value}" if value != default else ""
-        return f"{text})" if self.bias else f"{text}) without bias"
+        return _details(self)
 
 
 class Conv1d(Convolution):
@@ -124,10 +111,7 @@ class ConvTranspose(Operation, abstract=True):
 
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shapes of weight, [in, out / groups, kernel...], and bias."""
-        kernel = (self.kernel_size,) * self.rank
-        weight = (self.in_channels, self.out_channels // self.groups, *kernel)
-        shapes: dict[str, Shape] = {"weight": weight}
-        return shapes | ({"bias": (self.out_channels,)} if self.bias else {})
+        return _parameter_shapes(self, self.in_channels, self.out_channels // self.groups)
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
         """Return weight and bias within 1 / sqrt(fan in)."""
@@ -135,17 +119,11 @@ class ConvTranspose(Operation, abstract=True):
 
     def attributes(self) -> dict[str, Any]:
         """Return the steps, one number for each axis in two dimensions, and the groups."""
-        names = ("stride", "padding", "output_padding", "dilation")
-        steps = {name: getattr(self, name) for name in names}
-        spread = steps if self.rank == 1 else {k: (v,) * self.rank for k, v in steps.items()}
-        return {**spread, "groups": self.groups}
+        return _attributes(self, "stride", "padding", "output_padding", "dilation")
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return [out, ...], each length by the rule of the class."""
-        axes = ("channels", "length") if self.rank == 1 else ("channels", "height", "width")
-        if len(shape) != len(axes) or shape[0] != self.in_channels:
-            expected = f"{self.in_channels} channels as [{', '.join(axes)}]"
-            raise self.shape_error(expected, shape)
+        _check_axes(self, shape)
         return super().output_shape(shape)
 
     def macs(self, shape: Shape) -> int:
@@ -154,12 +132,7 @@ class ConvTranspose(Operation, abstract=True):
 
     def details(self) -> str:
         """Return channels and kernel, and of the rest what is not the default."""
-        kernel = "x".join([str(self.kernel_size)] * self.rank)
-        text = f"({self.in_channels} -> {self.out_channels}, {kernel}"
-        for name, value in self.fields_config().items():
-            if name in ("stride", "padding", "output_padding", "dilation", "groups"):
-                text += f", {name.replace('_', ' ')} {value}"
-        return f"{text})" if self.bias else f"{text}) without bias"
+        return _details(self)
 
 
 class ConvTranspose1d(ConvTranspose):
@@ -184,3 +157,37 @@ class ConvTranspose2d(ConvTranspose):
     def example(cls) -> tuple[Module, Shape]:
         """Double 2 channels of 3 x 2 numbers."""
         return cls(2, 3, 2, stride=2), (2, 3, 2)
+
+
+_Layer = Convolution | ConvTranspose
+_STEPS = ("stride", "padding", "output_padding", "dilation", "groups")
+
+
+def _parameter_shapes(layer: _Layer, *channels: int) -> dict[str, Shape]:
+    """Return the shapes of weight and bias, given the weight's channels."""
+    shapes: dict[str, Shape] = {"weight": (*channels, *(layer.kernel_size,) * layer.rank)}
+    return shapes | ({"bias": (layer.out_channels,)} if layer.bias else {})
+
+
+def _attributes(layer: _Layer, *names: str) -> dict[str, Any]:
+    """Return fields by name, one number for each axis in two dimensions, and the groups."""
+    steps = {name: getattr(layer, name) for name in names}
+    spread = steps if layer.rank == 1 else {k: (v,) * layer.rank for k, v in steps.items()}
+    return {**spread, "groups": layer.groups}
+
+
+def _check_axes(layer: _Layer, shape: Shape) -> None:
+    """Raise ShapeError unless the channels are the layer's, on the first of all axes."""
+    axes = ("channels", "length") if layer.rank == 1 else ("channels", "height", "width")
+    if len(shape) != len(axes) or shape[0] != layer.in_channels:
+        expected = f"{layer.in_channels} channels as [{', '.join(axes)}]"
+        raise layer.shape_error(expected, shape)
+
+
+def _details(layer: _Layer) -> str:
+    """Return channels and kernel, and of the rest what is not the default."""
+    kernel = "x".join([str(layer.kernel_size)] * layer.rank)
+    text = f"({layer.in_channels} -> {layer.out_channels}, {kernel}"
+    for name, value in layer.fields_config().items():
+        text += f", {name.replace('_', ' ')} {value}" if name in _STEPS else ""
+    return f"{text})" if layer.bias else f"{text}) without bias"

@@ -17,7 +17,7 @@ from llmbol_core.vm.jit.runtime import (
     Status,
     Survey,
 )
-from llmbol_core.vm.jit.turns import HEAD
+from llmbol_core.vm.jit.turns import HEAD, LOAD_PC, LOAD_PLACE
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 DISPATCH = f"""
@@ -205,18 +205,8 @@ define internal fastcc i64 @tell_return({HEAD}) noinline {{
 
 ; Go on where machine code has left the process.
 define internal fastcc i64 @left({HEAD}) noinline {{
- %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
- %pc = load i64, ptr %pp
- %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
- %code = load ptr, ptr %cp
- %at = mul i64 %pc, {decoded.SIZE}
- %next = getelementptr i8, ptr %code, i64 %at
- %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
- %fp = load i64, ptr %fpp
- %frame = getelementptr i8, ptr %m, i64 %fp
- %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
- %mp = load i64, ptr %mpp
- %data = getelementptr i8, ptr %m, i64 %mp
+{LOAD_PC}
+{LOAD_PLACE}
  %stp = getelementptr i64, ptr %s, i64 {State.STATUS:d}
  %status = load i32, ptr %stp
  %waits = icmp eq i32 %status, {Status.WAIT:d}

@@ -8,6 +8,20 @@ from llmbol_core.vm.jit.runtime import Machine, Reason, State
 HEAD = "ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q"
 """Arena, record, instruction, frame, module data, and how many instructions may still run."""
 
+LOAD_PC = f""" %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
+ %pc = load i64, ptr %pp
+ %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
+ %code = load ptr, ptr %cp"""
+LOAD_PLACE = f""" %at = mul i64 %pc, {decoded.SIZE}
+ %next = getelementptr i8, ptr %code, i64 %at
+ %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
+ %fp = load i64, ptr %fpp
+ %frame = getelementptr i8, ptr %m, i64 %fp
+ %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
+ %mp = load i64, ptr %mpp
+ %data = getelementptr i8, ptr %m, i64 %mp"""
+"""Where the process is: its instruction, frame and module data, by the record."""
+
 TURNS = f"""
 ; Let a process have its turn, which is in the record given as %s.
 define internal fastcc i64 @resume({HEAD}) noinline {{
@@ -36,10 +50,7 @@ go:
 
 ; Go on where the record says; Python deals with a pc that is none.
 define internal fastcc i64 @continue({HEAD}) noinline {{
- %pp = getelementptr i64, ptr %s, i64 {State.PC:d}
- %pc = load i64, ptr %pp
- %cp = getelementptr i64, ptr %s, i64 {State.CODE:d}
- %code = load ptr, ptr %cp
+{LOAD_PC}
  %head = getelementptr i8, ptr %code, i64 -{decoded.SIZE}
  %count = load i64, ptr %head
  %outside = icmp uge i64 %pc, %count
@@ -49,14 +60,7 @@ tell:
  store i64 0, ptr %gp
  ret i64 {Reason.PYTHON:d}
 go:
- %at = mul i64 %pc, {decoded.SIZE}
- %next = getelementptr i8, ptr %code, i64 %at
- %fpp = getelementptr i64, ptr %s, i64 {State.FP:d}
- %fp = load i64, ptr %fpp
- %frame = getelementptr i8, ptr %m, i64 %fp
- %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
- %mp = load i64, ptr %mpp
- %data = getelementptr i8, ptr %m, i64 %mp
+{LOAD_PLACE}
  %h = load ptr, ptr %next
  %r = musttail call fastcc i64 %h(ptr %m, ptr %s, ptr %next, ptr %frame, ptr %data, i64 %q)
  ret i64 %r
