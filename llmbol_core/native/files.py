@@ -13,6 +13,7 @@ import mmap
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, TextIO
@@ -23,6 +24,10 @@ from llmbol_core.errors import FileError
 Path = str | os.PathLike[str]
 STANDARD_INPUT = "-"
 _TEMPORARY = ".llmbol-%s.tmp"
+_LONGEST = 60
+"""Characters of a target's name in a temporary one: systems bound the bytes, some by 255."""
+_ABANDONED = 60.0
+"""Seconds after which nobody is about to rename a temporary file any more."""
 
 
 def user_folder(variable: str, below_home: str) -> str | None:
@@ -51,10 +56,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Until then, and for good if the block raises, the old file stays as it was. A new file gets the
     mode that the umask allows, a replaced one keeps its mode, a symbolic link stays a link. What is
     no regular file (a terminal, a pipe, ``/dev/null``) is written to directly. Where the system has
-    files without names, a process that is killed leaves nothing behind.
+    files without names, a process that is killed leaves nothing behind, or if that happens in the
+    last moment something that goes when the file is written again.
     """
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), _TEMPORARY % os.urandom(8).hex())
+    is_left = True
     try:
         mode = _mode_of_target(path)
         if mode is not None and not stat.S_ISREG(mode):
@@ -65,16 +72,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            _name(file.fileno(), temporary)
+            temporary = _named(file.fileno(), temporary, target)
         os.replace(temporary, target)
+        is_left = False
         _sync_directory(os.path.dirname(target))
     except OSError as error:
         # The block may stumble over other files too; those errors name theirs.
-        ours = error.filename in (None, target, temporary)
+        ours = error.filename in (None, target, temporary) or error.filename2 is not None
         raise FileError.of(error, path if ours else error.filename) from error
     finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+        if is_left:
+            with suppress(OSError):
+                os.unlink(temporary)
 
 
 def is_temporary(name: str) -> bool:
@@ -239,11 +248,30 @@ def _open_nameless(folder: str) -> int | None:
     return None
 
 
-def _name(descriptor: int, path: str) -> None:
-    """Give a file a name if it has none."""
-    if not os.fstat(descriptor).st_nlink:
-        # With a folder's descriptor the call follows links; it does not look at that.
-        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+def _named(descriptor: int, temporary: str, target: str) -> str:
+    """Return the name of a file that is to replace another one; without one it gets it now.
+
+    That depends on the target alone if nobody has it, so that what a process left that was killed
+    is found by the next one. Else it is the temporary name.
+    """
+    if os.fstat(descriptor).st_nlink:
+        return temporary
+    folder, name = os.path.split(target)
+    passing = os.path.join(folder, _TEMPORARY % name[:_LONGEST])
+    with suppress(OSError):
+        if time.time() - os.stat(passing).st_ctime > _ABANDONED:
+            os.unlink(passing)
+    with suppress(FileExistsError):
+        _link(descriptor, passing)
+        return passing
+    _link(descriptor, temporary)
+    return temporary
+
+
+def _link(descriptor: int, name: str) -> None:
+    """Give an open file a name."""
+    # With a folder's descriptor the call follows links; it does not look at that.
+    os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=descriptor)
 
 
 def _sync_directory(path: str) -> None:

@@ -2,11 +2,20 @@ import os
 import stat
 import subprocess
 import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from llmbol_core.errors import FileError
-from llmbol_core.native.files import atomic_write, check_target, map_file, read_bytes
+from llmbol_core.native import files
+from llmbol_core.native.files import (
+    atomic_write,
+    check_target,
+    is_temporary,
+    map_file,
+    read_bytes,
+)
 
 
 def test_new_file_has_the_mode_that_the_umask_allows(tmp_path):
@@ -55,6 +64,43 @@ def test_full_disk():
         atomic_write("/dev/full") as file,
     ):
         file.write(b"x")
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="all files have names here")
+def test_what_a_killed_process_left_goes_with_a_later_one(tmp_path, monkeypatch):
+    dying = """
+        import os, sys
+        from llmbol_core.native.files import atomic_write
+        os.replace = lambda source, target: os._exit(0)
+        with atomic_write(sys.argv[1]):
+            pass
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(dying), tmp_path / "a"], check=True)
+    (left,) = os.listdir(tmp_path)
+    assert is_temporary(left)
+    for text, names in ((b"one", [left, "a"]), (b"two", ["a"])):
+        with atomic_write(tmp_path / "a") as file:
+            file.write(text)
+        assert read_bytes(tmp_path / "a") == text
+        assert sorted(os.listdir(tmp_path)) == names
+        monkeypatch.setattr(files, "_ABANDONED", -1)
+
+
+@pytest.mark.parametrize("name", ["a", "\N{SNOWMAN}" * 80], ids=["short", "long"])
+def test_of_many_who_write_a_file_each_leaves_a_whole_one(tmp_path, name):
+    path = tmp_path / name
+
+    def write(number):
+        for _ in range(20):
+            with atomic_write(path) as file:
+                file.write(bytes([number]) * 5000)
+            found = read_bytes(path)
+            assert len(found) == 5000
+            assert len(set(found)) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_write_errors_name_the_path_asked_for(tmp_path):
