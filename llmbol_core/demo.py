@@ -7,8 +7,6 @@ the virtual machine and on a cluster of two nodes, and hold all answers against 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +19,10 @@ from numpy.typing import NDArray
 
 from llmbol_core import deploy
 from llmbol_core.deploy.compiler import compile_file
-from llmbol_core.distributed import control
 from llmbol_core.distributed.client import Client
+from llmbol_core.distributed.control import OwnCluster
 from llmbol_core.distributed.node import local_nodes
 from llmbol_core.distributed.report import Config
-from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task, new_id
 from llmbol_core.errors import FileError, ModelError
 from llmbol_core.ml.text import format_rows
@@ -189,26 +186,21 @@ def _run(bench: _Bench) -> str:
 def _distribute(bench: _Bench) -> str:
     """Return the answers of the same file on a cluster of two nodes that lives as long as this."""
     path = bench.path("digits.dis")
-    root = tempfile.mkdtemp(prefix="llmbol-")
+    with bench.step("start two nodes", 0.2) as progress:
+        cluster = OwnCluster(Config(tuple(local_nodes(2, ["inference"]))), progress)
     try:
-        state = StateDirectory(Path(root) / "state")
-        with bench.step("start two nodes", 0.2) as progress:
-            control.start(state, Config(tuple(local_nodes(2, ["inference"]))), progress)
-        try:
-            with bench.step("submit digits.dis", 0.1) as progress, Client(state) as client:
-                started = time.perf_counter()
-                payload = {"program": path, "inputs": [bench.path("held-out.npy")]}
-                task = create_task(new_id("demo"), "run", payload)
-                client.submit([task])
-                client.wait([task.id], progress=progress)
-                result = client.result(task.id)
-                result.check()
-                text = result.text.decode()
-                bench.record("cluster", "Q8_0", path, text, time.perf_counter() - started)
-        finally:
-            control.stop(state)
+        with bench.step("submit digits.dis", 0.1) as progress, Client(cluster.state) as client:
+            started = time.perf_counter()
+            payload = {"program": path, "inputs": [bench.path("held-out.npy")]}
+            task = create_task(new_id("demo"), "run", payload)
+            client.submit([task])
+            client.wait([task.id], progress=progress)
+            result = client.result(task.id)
+            result.check()
+            text = result.text.decode()
+            bench.record("cluster", "Q8_0", path, text, time.perf_counter() - started)
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        cluster.stop()
     return text
 
 

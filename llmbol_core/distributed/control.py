@@ -97,13 +97,11 @@ def stop(
 class OwnCluster:
     """A cluster that belongs to this program and goes away with it, whatever ends the program."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, progress: Progress = lambda done, total, note: None) -> None:
         self.state = StateDirectory(Path(tempfile.mkdtemp(prefix="llmbol-")))
         try:
             self._guardian, failure = _launch(self.state, config, subprocess.PIPE, "--lease")
-            _await_nodes(
-                self.state, config, self._guardian, failure, lambda done, total, note: None
-            )
+            _await_nodes(self.state, config, self._guardian, failure, progress)
         except BaseException:
             self.stop()
             raise

@@ -2,7 +2,7 @@
 
 It does nothing else, needs next to no memory and so has no reason to die. If it does, the system
 kills the broker, and with the broker the nodes. Run with ``--lease`` it stops when its standard
-input ends, which is how a program's own cluster goes away with the program.
+input ends, which is how a program's own cluster goes away with the program, its directory too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Guardian:
     def __init__(self, state: StateDirectory, lock: int, *, lease: bool = False) -> None:
         self._state, self._lock = state, lock
         self._sources: list[int] = [0] if lease else []
-        self._stopping = False
+        self._stopping = self._is_orphan = False
 
     def run(self) -> int:
         """Return 0 when a broker stopped as it was asked, 1 if none could be started."""
@@ -56,6 +56,10 @@ class Guardian:
             self._say(f"the broker died (status {status}); starting another one in {pause:g} s")
             self._sleep(min(pause, LONGEST_PAUSE))
         self._state.forget()
+        if self._is_orphan:
+            import shutil
+
+            shutil.rmtree(self._state.root, ignore_errors=True)
         os.close(self._lock)
         return 0 if self._stopping or status == 0 else 1
 
@@ -99,7 +103,7 @@ class Guardian:
             received = os.read(self._signals, 4096)
             self._stopping |= signal.SIGTERM in received or signal.SIGINT in received
         if 0 in ready and not os.read(0, 4096):
-            self._stopping = True
+            self._stopping = self._is_orphan = True
 
     def _say(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"

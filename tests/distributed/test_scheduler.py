@@ -123,3 +123,4 @@ def test_it_goes_away_with_the_program_however_that_ends(tmp_path):
     answer, directory = ended.stdout.split()
     assert answer == "hello"
     assert eventually(lambda: not processes_of(StateDirectory(Path(directory))))
+    assert not Path(directory).exists()
