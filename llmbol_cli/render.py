@@ -103,11 +103,9 @@ def run(group: typer.Typer) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
-        sys.exit(1)
+        fail(LlmbolError(f"{where}{(error.strerror or str(error)).lower()}"))
     except MemoryError:
-        print("error: out of memory", file=sys.stderr)
-        sys.exit(1)
+        fail(LlmbolError("out of memory"))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

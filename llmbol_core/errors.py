@@ -50,6 +50,10 @@ class LlmbolError(Exception):
     """Anything that a user can cause and mend."""
 
 
+_EXCERPT = 100
+"""Characters of a line that an excerpt shows at most."""
+
+
 class SourceError(LlmbolError):
     """A mistake at a place in a text file; line and column count from 1."""
 
@@ -59,8 +63,18 @@ class SourceError(LlmbolError):
 
     @property
     def excerpt(self) -> str:
-        """The offending line with a caret under the place, or nothing if the line is unknown."""
-        return f"    {self.text}\n    {' ' * (self.column - 1)}^" if self.text else ""
+        r"""The offending line with a caret under the place, or nothing if the line is unknown.
+
+        Of a long line it shows what is near the place, and no character that moves the caret.
+
+        >>> print(SourceError("a.s", 1, 7, "no such thing", "\tmovw\t$x\33[31m").excerpt)
+             movw $x?[31m
+                  ^
+        """
+        start = max(0, min(self.column - 1 - _EXCERPT // 2, len(self.text) - _EXCERPT))
+        near = self.text[start : start + _EXCERPT].replace("\t", " ")
+        shown = "".join(c if c.isprintable() else "?" for c in near)
+        return f"    {shown}\n    {' ' * (self.column - 1 - start)}^" if shown else ""
 
 
 class AssemblyError(SourceError):
