@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmbol_core.ml import kquants
-from llmbol_core.ml.dtypes import TYPES
+from llmbol_core.ml.dtypes import IQ4_NL_LEVELS, TYPES
 
 Floats = NDArray[np.float32]
 Blocks = NDArray[Any]
@@ -191,10 +191,7 @@ ENCODERS: dict[str, Callable[[str, Floats], Blocks]] = {
 
 # ---- decoders ----
 
-_IQ4_NL = np.array(
-    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8
-)
-"""The levels of IQ4_NL, denser around zero."""
+_IQ4_NL = np.array(IQ4_NL_LEVELS, np.int8)
 
 
 def _low_nibbles(blocks: Blocks) -> Integers:

@@ -116,6 +116,9 @@ BY_NUMBER: dict[int, StorageType] = {t.number: t for t in TYPES.values() if t.nu
 
 _BY_LAYOUT = {t.layout: t for t in TYPES.values() if not t.is_blocked and t.name != "BF16"}
 
+IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""What the numbers of IQ4_NL mean: denser around zero."""
+
 F32, F16, BF16, I32 = TYPES["F32"], TYPES["F16"], TYPES["BF16"], TYPES["I32"]
 Q8_0, Q8_1, Q4_0 = TYPES["Q8_0"], TYPES["Q8_1"], TYPES["Q4_0"]
 

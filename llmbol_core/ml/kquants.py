@@ -25,6 +25,20 @@ _TINY = np.float32(1e-15)
 """Parts that reach no further are zero (ggml's GROUP_MAX_EPS)."""
 
 
+class Search(NamedTuple):
+    """Which levels a part may have, and which reaches are tried for them: top + start + 0.1 i."""
+
+    top: int
+    """The greatest level."""
+    start: float
+    steps: int
+    """The last i."""
+
+
+SEARCHES = {"Q4_K": Search(15, -1.0, 20), "Q5_K": Search(31, -0.5, 15)}
+"""How scales and minima of parts are searched, by type."""
+
+
 class Parts(NamedTuple):
     """Super-blocks taken apart: weight = d * scale * q - dmin * low."""
 
@@ -294,7 +308,7 @@ def _relevel(
 
 def _encode_ranged(name: str, x: Floats) -> Blocks:
     """Q4_K and Q5_K: eight parts of 32, each with a scale and a minimum of six bits."""
-    top, start, steps = (15, -1.0, 20) if name == "Q4_K" else (31, -0.5, 15)
+    top, start, steps = SEARCHES[name]
     columns = _columns(x, 32)
     scale, low, searched = _search_ranged(columns, top, start, steps)
     scale, low = scale.reshape(-1, 8), low.reshape(-1, 8)

@@ -13,6 +13,7 @@ from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
 from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i32, i64, u8, u16
 from llmbol_core.ml.kernels.repack import transposed_words
 from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_FORMS
+from llmbol_core.ml.kquants import SEARCHES
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -183,7 +184,7 @@ def _small(k: Builder, parts: _Parts, values: Value, greatest: list[Value]) -> t
 
 
 def _ranged(name: str) -> Author:
-    top, start, steps = (15, -1.0, 20) if name == "Q4_K" else (31, -0.5, 15)
+    top, start, steps = SEARCHES[name]
     size = SUPER_FORMS[name].bytes
 
     def write(k: Builder, x: Pointer, out: Pointer, strange: Pointer, count: Value) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmbol_core.ml.dtypes import IQ4_NL_LEVELS
 from llmbol_core.ml.kernels.target import Target
 
 ROWS = 16
@@ -84,8 +85,6 @@ class Form:
         return 128 if target.dot == "vnni" else 0
 
 
-_IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-
 # fmt: off
 FORMS = {form.name: form for form in (
     #     name      cells     zero  minima
@@ -94,6 +93,6 @@ FORMS = {form.name: form for form in (
     Form("Q5_0",   "fifths",  16),
     Form("Q5_1",   "fifths",   0,   True),
     Form("Q8_0",   "bytes",    0),
-    Form("IQ4_NL", "nibbles",  0,   False, _IQ4_NL),
+    Form("IQ4_NL", "nibbles",  0,   False, IQ4_NL_LEVELS),
 )}
 # fmt: on

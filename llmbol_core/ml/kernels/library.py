@@ -1,8 +1,8 @@
 """Kernels as machine code: made once for a machine and instruction set, kept on disk, called.
 
-The key of an object is made from the bytes of all files of this package: what is on disk already is
-loaded without writing a line of code. Whoever needs a kernel asks ``target.target()`` first whether
-there is anything to run it.
+The key of an object is made from the bytes of all files of this package and of the tables that it
+reads: what is on disk already is loaded without writing a line of code. Whoever needs a kernel asks
+``target.target()`` first whether there is anything to run it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from llmbol_core.native.team import team
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.declaration import Group, Kernel
+
+
+_TABLES = ("dtypes.py", "kquants.py")
+"""Modules of the package above that kernels take numbers from."""
 
 
 class Operation:
@@ -124,7 +128,9 @@ def text_of(group: Group, chosen: Target) -> str:
 
 @functools.cache
 def _sources() -> str:
-    """Return the text of this package, which all machine code depends on."""
+    """Return the text of this package and its tables, which all machine code depends on."""
     folder = os.path.dirname(__file__)
     names = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
-    return "".join(read_bytes(os.path.join(folder, name)).decode() for name in names)
+    paths = [os.path.join(folder, name) for name in names]
+    paths += [os.path.join(os.path.dirname(folder), name) for name in _TABLES]
+    return "".join(read_bytes(path).decode() for path in paths)
