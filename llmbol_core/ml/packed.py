@@ -65,7 +65,7 @@ class PackedWeights:
         """How many words of 4 bytes each thing that it fills takes for a block of activations."""
         if isinstance(self.form, Form):
             return self.form.columns // 4, 1, 1, 1
-        from llmbol_core.ml.kernels.products_k import STARTS, SUMS
+        from llmbol_core.ml.kernels.superdots import STARTS, SUMS
 
         return self.form.columns // 4, 1, SUMS, STARTS
 

@@ -116,6 +116,16 @@ class Builder:
         """Keep loads that follow behind what comes before, which saves registers."""
         self.ir.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
 
+    def settle(self, *values: Value) -> list[Value]:
+        """Return vectors, computed here: before what follows and after what came before."""
+        letter = "v" if self.target.architecture == "x86_64" else "w"
+        settled = []
+        for value in values:
+            kind = ir.FunctionType(value.ir.type, [value.ir.type])
+            code = self.ir.asm(kind, "", f"={letter},0,~{{memory}}", [value.ir], side_effect=True)
+            settled.append(Value(self, code, value.kind, value.lanes))
+        return settled
+
     def variable(self, initial: Value) -> Variable:
         """Return a variable that begins with a value."""
         return Variable(self, initial)

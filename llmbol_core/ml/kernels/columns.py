@@ -5,8 +5,10 @@ that every sum is made in the order of super-blocks all the same. Taken apart, a
 panel is
 
     d         as it was packed; dmin likewise
-    scales    int32, a vector of 16 rows for each part and group
-    minima    int16, two for each row: of the parts whose activations' sums share a word
+    scales    int32, a vector of 16 rows for each part and group; twice in 16 bits where products of
+              bytes are summed by twos
+    pairs     int16, two for each row: minima of the parts whose activations' sums share a word; or
+              scales, where they are needed for what zero brings
     cells     a byte is a number: 16 rows by 4 columns, of one group and of the other in turn
 """
 
@@ -24,9 +26,11 @@ from llmbol_core.ml.kernels.superblocks import (
     Rows,
     SuperForm,
     minima_of,
+    paired,
     scales_of,
     weights_of,
 )
+from llmbol_core.ml.kernels.superdots import are_paired, twice
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -37,93 +41,121 @@ LEAST = 24
 _PANEL = ROWS * GROUPS
 
 Sums = Sequence[Sequence["Variable"]]
-"""Of each group, for each column."""
+"""Of each vector of rows, for each column."""
+Places = Sequence[tuple[int, int]]
+"""Vectors of rows of a panel: of which group, and which of its vectors."""
+_FEWER = (4, 2, 1)
+"""How many columns are computed at a time where there are fewer registers."""
 
 
 class Layout(NamedTuple):
     """Where things are in a super-block that was taken apart."""
 
     scales: int
-    minima: int
+    pairs: int
     cells: int
     size: int
 
     @classmethod
-    def of(cls, form: SuperForm) -> Layout:
+    def of(cls, k: Builder, form: SuperForm) -> Layout:
         """Return that of a type."""
-        minima = form.head + form.parts * GROUPS * CELL
-        cells = minima + (form.parts // 2 * GROUPS * CELL if form.has_minima else 0)
-        return cls(form.head, minima, cells, cells + COLUMNS // 4 * GROUPS * CELL)
+        pairs = form.head + form.parts * GROUPS * CELL
+        cells = pairs + (form.parts // 2 * GROUPS * CELL if has_pairs(k, form) else 0)
+        return cls(form.head, pairs, cells, cells + COLUMNS // 4 * GROUPS * CELL)
+
+
+def has_pairs(k: Builder, form: SuperForm) -> bool:
+    """Return whether sums of activations are multiplied with something."""
+    return form.has_minima or (bool(form.zero) and are_paired(k))
+
+
+def pairs_of(k: Builder, form: SuperForm, row: Rows) -> list[Value]:
+    """Return what they are multiplied with."""
+    return (minima_of if form.has_minima else paired)(k, form, row)
+
+
+Add = Callable[["Pointer", Sequence["Value"], Places, Sums], None]
+"""Adds products of a super-block that was taken apart, and of columns' super-blocks, whose numbers
+are given, to the sums of some vectors of rows."""
 
 
 def multiply(
     k: Builder,
     form: SuperForm,
-    add: Callable[[Pointer, Sequence[Value], Sums], None],
+    add: Add,
     panel: Pointer,
     blocks: Value,
     columns: tuple[Value, Value],
 ) -> Pointer:
-    """Compute all rows of a panel by a run of columns, and return where their sums are.
-
-    ``add`` adds products of a super-block that was taken apart, and of columns' super-blocks, whose
-    numbers it is given, to sums.
-    """
+    """Compute all rows of a panel by a run of columns, and return where their sums are."""
     first, last = columns
     unit = form.unit
-    sums, near = k.room(f32, MANY * _PANEL), k.room(u8, Layout.of(form).size)
+    sums, near = k.room(f32, MANY * _PANEL), k.room(u8, Layout.of(k, form).size)
+    parts = ROWS // k.lanes
+    places = [(g, part) for g in range(GROUPS) for part in range(parts)]
+    widths = TILES if parts == 1 else _FEWER
     for i in k.range(0, (last - first) * _PANEL, ROWS):
         sums.store(k.zeros(f32, ROWS), i)
     for block in k.range(blocks):
         packed = panel.at(block * unit)
         _take_apart(k, form, packed, near)
         column = k.variable(first)
-        for wide in TILES:
+        for wide in widths:
             stop = last - (last - column.value) % wide
             for begin in k.range(column.value, stop, wide):
-                if wide == TILES[0]:
+                if wide == widths[0]:
                     fetch(form, packed.at(unit), (begin - first) // wide, wide)
                 at = [(begin + c) * blocks + block for c in range(wide)]
-                _add(k, add, near, at, sums.at((begin - first) * _PANEL))
+                held = sums.at((begin - first) * _PANEL)
+                for two in range(0, len(places), 2):
+                    _add(k, add, near, at, held, places[two : two + 2])
             column.value = stop
     return sums
 
 
 def _take_apart(k: Builder, form: SuperForm, unit: Pointer, room: Pointer) -> None:
     """Undo what the numbers of a super-block are packed into."""
-    layout = Layout.of(form)
-    for line in range(0, form.head, CELL):
-        room.store(unit.load(line, CELL), line)
+    layout, width = Layout.of(k, form), 4 * k.lanes
+    for line in range(0, form.head, width):
+        room.store(unit.load(line, width), line)
     for g in range(GROUPS):
-        row = Rows(unit.at(g * form.group + form.head), 0)
-        here = room.at(g * CELL)
-        for block in k.range(BLOCKS):
-            for j in range(4):
-                for h, cell in enumerate(weights_of(k, form, row, block, j)):
-                    number = block * 8 + (j + 4 * h)
-                    here.store(cell, number * (GROUPS * CELL) + layout.cells)
-            count = form.parts // BLOCKS
-            for i, scale in enumerate(scales_of(k, form, row, block)):
-                part = block * count + i
-                here.at(part * (GROUPS * CELL) + layout.scales).of(i32).store(scale)
-        for i, pair in enumerate(minima_of(k, form, row) if form.has_minima else []):
-            here.at(i * GROUPS * CELL + layout.minima).of(i16).store(pair)
+        for part in k.range(ROWS // k.lanes):
+            row = Rows(unit.at(g * form.group + form.head), part)
+            here = room.at(g * CELL + part * width)
+            _take_rows_apart(k, form, layout, row, here)
+
+
+def _take_rows_apart(k: Builder, form: SuperForm, layout: Layout, row: Rows, here: Pointer) -> None:
+    """Do so for a vector of rows."""
+    count = form.parts // BLOCKS
+    for block in k.range(BLOCKS):
+        for j in range(4):
+            for h, cell in enumerate(weights_of(k, form, row, block, j)):
+                number = block * 8 + (j + 4 * h)
+                here.store(cell, number * (GROUPS * CELL) + layout.cells)
+        for i, scale in enumerate(scales_of(k, form, row, block)):
+            place = here.at((block * count + i) * (GROUPS * CELL) + layout.scales)
+            if are_paired(k):
+                place.of(i16).store(twice(scale))
+            else:
+                place.of(i32).store(scale)
+    for i, pair in enumerate(pairs_of(k, form, row) if has_pairs(k, form) else []):
+        here.at(i * GROUPS * CELL + layout.pairs).of(i16).store(pair)
 
 
 def _add(
-    k: Builder,
-    add: Callable[[Pointer, Sequence[Value], Sums], None],
-    near: Pointer,
-    at: Sequence[Value],
-    held: Pointer,
+    k: Builder, add: Add, near: Pointer, at: Sequence[Value], held: Pointer, places: Places
 ) -> None:
     """Add products of a super-block and some columns to their sums."""
-    groups, columns = range(GROUPS), range(len(at))
-    totals = [[k.variable(held.load(c * _PANEL + g * ROWS, ROWS)) for c in columns] for g in groups]
-    add(near, at, totals)
-    for g in groups:
+    columns = range(len(at))
+    starts = [g * ROWS + part * k.lanes for g, part in places]
+    totals = [
+        [k.variable(held.load(c * _PANEL + start, k.lanes)) for c in columns] for start in starts
+    ]
+    add(near, at, places, totals)
+    for start, row in zip(starts, totals, strict=True):
         for c in columns:
-            held.store(totals[g][c].value, c * _PANEL + g * ROWS)
+            held.store(row[c].value, c * _PANEL + start)
 
 
 def fetch(form: SuperForm, following: Pointer, step: Value, width: int) -> None:

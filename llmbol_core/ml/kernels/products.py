@@ -228,11 +228,12 @@ def _dots(
     whole, count = form.cells == "bytes", form.count
     # Unrolled code would be rearranged until 16 registers no longer suffice, if it were not told.
     has_many = k.lanes == ROWS
+    is_wide = has_many and len(levels) == TILES[0] and k.target.dot == "vnni"
     unrolls = has_many or (whole and len(levels) > 1)
     for j in range(count) if unrolls else k.range(count):
         if len(levels) == 1:
             _ask(form, unit, j)
-        elif unrolls and len(levels) < (TILES[0] if has_many else ROWS):
+        elif unrolls and not is_wide:
             k.in_order()
         weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):
@@ -240,6 +241,8 @@ def _dots(
                 x = level.of(i32).splat(j + 4 * h, k.lanes).bits(i8)
                 for r in range(len(places)):
                     sums[r][c].add(weights[r][h], x)
+                for r in range(len(places) if is_wide else 0):
+                    sums[r][c].settle()
         for row in sums:
             for total in row:
                 total.end_cell()
@@ -294,6 +297,10 @@ class _Sum:
             self._pairs.value += k.pairs(weights, x)
         else:
             total.value = k.dot(total.value, weights, x)
+
+    def settle(self) -> None:
+        """Add what was given so far before anything that follows."""
+        (self._total.value,) = self._k.settle(self._total.value)
 
     def end_cell(self) -> None:
         """Tell that a cell of all columns is done."""

@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from llmbol_core.ml.kernels.columns import LEAST, Layout, Sums, fetch, multiply
+from llmbol_core.ml.kernels.columns import (
+    LEAST,
+    Layout,
+    Places,
+    Sums,
+    fetch,
+    has_pairs,
+    multiply,
+    pairs_of,
+)
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
 from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
-from llmbol_core.ml.kernels.kinds import f16, f32, i8, i16, i32, i64, u16, u32
+from llmbol_core.ml.kernels.kinds import f16, f32, i16, i32, i64, u16, u32
 from llmbol_core.ml.kernels.products import finish, runs
-from llmbol_core.ml.kernels.superblocks import (
-    BLOCKS,
-    COLUMNS,
-    SUPER_FORMS,
-    Rows,
-    SuperForm,
-    minima_of,
-    scales_of,
-    weights_of,
-)
+from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_FORMS, Rows, SuperForm
+from llmbol_core.ml.kernels.superdots import STARTS, SUMS, are_paired, from_apart, from_packed
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -37,16 +38,10 @@ PARAMETERS = (
 of the integer sums [M, blocks, 16]; a bias for each row or null; out [M, stride]; super-blocks of a
 row, M, N."""
 
-SUMS = 12
-"""Words of sums of a super-block's activations. Each holds two sums in 16 bits: of the parts 0 and
-2, 1 and 3, 4 and 6 and so on; first 4 words for parts of 32 numbers, then 8 for parts of 16."""
-STARTS = 16
-"""Words of what the integer sums of parts of 16 numbers start with, as zero is no number of 0."""
-
 _AHEAD = 4096
 
 
-class _Work(NamedTuple):
+class Work(NamedTuple):
     """The parameters as values."""
 
     packed: Pointer
@@ -66,11 +61,10 @@ def _author(form: SuperForm) -> Author:
     """Return the author of the kernel for one type; an item is a panel."""
 
     def write(k: Builder, *parameters: Pointer | Value) -> None:
-        work = _Work(*parameters)  # type: ignore[arg-type]
+        work = Work(*parameters)  # type: ignore[arg-type]
         begin = k.variable(k.begin)
-        counts = (4, 2, 1) if k.lanes == ROWS else (2, 1)
-        if k.lanes == ROWS and form.planes:
-            counts = (8, *counts)
+        counts = (8 if form.planes else 6, 4, 2, 1) if k.lanes == ROWS else (2, 1)
+        if are_paired(k) or (k.lanes == ROWS and form.planes):
             with k.when(work.columns >= LEAST):
                 _many(k, form, work)
                 begin.value = k.end
@@ -89,7 +83,7 @@ def _author(form: SuperForm) -> Author:
 def _rows(
     k: Builder,
     form: SuperForm,
-    work: _Work,
+    work: Work,
     panel: Value,
     first: Value,
     column: Value,
@@ -98,7 +92,7 @@ def _rows(
     """Compute all rows of a panel, two vectors at a time; a run of columns begins at ``first``."""
     parts = ROWS // k.lanes
     if parts == 1:
-        ahead = (column - first) // count * work.blocks if count == 4 else None
+        ahead = (column - first) // count * work.blocks if count == 6 else None
         # Many columns take all registers for one vector of rows, whose numbers they share.
         places = [(0, 0), (1, 0)]
         for some in [[place] for place in places] if count == 8 else [places]:
@@ -112,7 +106,7 @@ def _rows(
 def _tile(
     k: Builder,
     form: SuperForm,
-    work: _Work,
+    work: Work,
     panel: Value,
     places: Sequence[tuple[Value | int, Value | int]],
     column: Value,
@@ -133,7 +127,7 @@ def _tile(
             fetch(form, stream.at(work.blocks * form.unit), ahead + block, count)
         at = [line + block for line in lines]
         rows = [Rows(unit.at(group * form.group + form.head), part) for group, part in places]
-        sums = _integers(k, form, work, rows, at)
+        sums = from_packed(k, form, work, rows, at)
         for (group, part), row, dots, total in zip(places, rows, sums, totals, strict=True):
             scales = unit.of(f16).at(group * ROWS + part * lanes)
             _add_scaled(k, form, work, scales, row, at, [dot.value for dot in dots], total)
@@ -143,48 +137,10 @@ def _tile(
         finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
 
 
-def _integers(
-    k: Builder, form: SuperForm, work: _Work, rows: Sequence[Rows], at: Sequence[Value]
-) -> list[list[Variable]]:
-    """Return sums of dot products of parts times their scales."""
-    lanes = k.lanes
-    levels = [work.levels.at(line * COLUMNS) for line in at]
-    sums = [[k.variable(k.zeros(i32, lanes)) for _ in levels] for _ in rows]
-    for block in k.range(BLOCKS):
-        low, high = ([_starts(k, form, work, at, 2 * block + i) for _ in rows] for i in range(2))
-        for j in range(4):
-            if len(levels) > 1:
-                k.in_order()
-            weights = [weights_of(k, form, row, block, j) for row in rows]
-            for c, level in enumerate(levels):
-                words = level.of(i32).at(block * 8 + j)
-                x, y = (words.splat(i, lanes).bits(i8) for i in (0, 4))
-                for r in range(len(rows)):
-                    low[r][c] = k.dot(low[r][c], weights[r][0], x)
-                    target = high if form.parts == 16 else low
-                    target[r][c] = k.dot(target[r][c], weights[r][1], y)
-        for r, row in enumerate(rows):
-            scales = scales_of(k, form, row, block)
-            for c in range(len(levels)):
-                sums[r][c].value += low[r][c] * scales[0]
-                if form.parts == 16:
-                    sums[r][c].value += high[r][c] * scales[1]
-    return sums
-
-
-def _starts(
-    k: Builder, form: SuperForm, work: _Work, at: Sequence[Value], part: Value
-) -> list[Value]:
-    """Return what the sums of a part start with, for each column."""
-    if not form.zero:
-        return [k.zeros(i32, k.lanes) for _ in at]
-    return [work.starts.splat(line * STARTS + part, k.lanes) for line in at]
-
-
 def _add_scaled(
     k: Builder,
     form: SuperForm,
-    work: _Work,
+    work: Work,
     scales: Pointer,
     row: Rows,
     at: Sequence[Value],
@@ -192,50 +148,55 @@ def _add_scaled(
     totals: Sequence[Variable],
 ) -> None:
     """Add one super-block's sums of some rows, scaled, less what the minima bring."""
-    minima = minima_of(k, form, row) if form.has_minima else []
-    add_scaled(k, form, work, scales, at, dots, totals, minima)
+    pairs = pairs_of(k, form, row) if has_pairs(k, form) else []
+    add_scaled(k, form, work, scales, at, dots, totals, pairs)
 
 
 def add_scaled(
     k: Builder,
     form: SuperForm,
-    work: _Work,
+    work: Work,
     scales: Pointer,
     at: Sequence[Value],
     dots: Sequence[Value],
     totals: Sequence[Variable],
-    minima: Sequence[Value],
+    pairs: Sequence[Value],
 ) -> None:
-    """Add one super-block's sums, scaled, less minima in pairs times sums of activations."""
+    """Add one super-block's sums, scaled, less pairs times sums of activations.
+
+    Pairs are of the minima, or of scales if the sums leave out what ``form.zero`` brings.
+    """
     lanes = k.lanes
     d = scales.load(0, lanes).to(f32)
     least = scales.load(ROWS * GROUPS, lanes).to(f32) if form.has_minima else d
     for column, dot, total in zip(at, dots, totals, strict=True):
         factor = work.d.splat(column, lanes)
+        offset = k.zeros(i32, lanes)
+        sums = work.sums.at(column * SUMS + (4 if form.parts == 16 else 0))
+        for number, pair in enumerate(pairs):
+            offset = k.add_products(offset, pair, sums.splat(number, lanes).bits(i16))
+        if pairs and not form.has_minima:
+            dot = dot - offset * form.zero
         total.value += dot.to(f32) * (d * factor)
         if form.has_minima:
-            sums = work.sums.at(column * SUMS + (4 if form.parts == 16 else 0))
-            offset = k.zeros(i32, lanes)
-            for number, pair in enumerate(minima):
-                offset = k.add_products(offset, pair, sums.splat(number, lanes).bits(i16))
             total.value = total.value - offset.to(f32) * (least * factor)
 
 
 # ---- many columns ----
 
 
-def _many(k: Builder, form: SuperForm, work: _Work) -> None:
+def _many(k: Builder, form: SuperForm, work: Work) -> None:
     """Compute many columns of all panels, from numbers that were taken apart."""
-    layout = Layout.of(form)
+    layout = Layout.of(k, form)
 
-    def add(near: Pointer, at: Sequence[Value], totals: Sums) -> None:
-        sums = _apart_integers(k, form, work, layout, near, at)
-        for g, row in enumerate(totals):
-            pairs = near.at(layout.minima + g * CELL).of(i16)
-            count = form.parts // 2 if form.has_minima else 0
-            minima = [pairs.load(i * GROUPS * CELL // 2, 2 * ROWS) for i in range(count)]
-            scales = near.of(f16).at(g * ROWS)
-            add_scaled(k, form, work, scales, at, [s.value for s in sums[g]], row, minima)
+    def add(near: Pointer, at: Sequence[Value], places: Places, totals: Sums) -> None:
+        sums = from_apart(k, form, work, layout, near, at, places)
+        for (g, part), dots, row in zip(places, sums, totals, strict=True):
+            stored = near.at(layout.pairs + g * CELL + part * 4 * k.lanes).of(i16)
+            count = form.parts // 2 if has_pairs(k, form) else 0
+            pairs = [stored.load(i * GROUPS * CELL // 2, 2 * k.lanes) for i in range(count)]
+            scales = near.of(f16).at(g * ROWS + part * k.lanes)
+            add_scaled(k, form, work, scales, at, [dot.value for dot in dots], row, pairs)
 
     for columns in runs(k, work.columns):
         for panel in k.items():
@@ -243,33 +204,9 @@ def _many(k: Builder, form: SuperForm, work: _Work) -> None:
             sums = multiply(k, form, add, stream, work.blocks, columns)
             for column in k.range(*columns):
                 held = sums.at((column - columns[0]) * (ROWS * GROUPS))
-                for g in range(GROUPS):
-                    total, row = held.load(g * ROWS, ROWS), (panel * GROUPS + g) * ROWS
-                    finish(k, work.bias, work.out, work.rows, work.stride, row, column, [total])
-
-
-def _apart_integers(
-    k: Builder, form: SuperForm, work: _Work, layout: Layout, near: Pointer, at: Sequence[Value]
-) -> list[list[Variable]]:
-    """Return sums of dot products of parts times their scales, for each group and column."""
-    groups = range(GROUPS)
-    sums = [[k.variable(k.zeros(i32, ROWS)) for _ in at] for _ in groups]
-    levels = [work.levels.at(line * COLUMNS).of(i32) for line in at]
-    cells = COLUMNS // 4 // form.parts
-    for part in k.range(form.parts):
-        dots = [_starts(k, form, work, at, part) for _ in groups]
-        for j in range(cells):
-            cell = near.at((part * cells + j) * (GROUPS * CELL) + layout.cells)
-            weights = [cell.load(g * CELL, CELL) for g in groups]
-            for c, level in enumerate(levels):
-                x = level.splat(part * cells + j, ROWS).bits(i8)
-                for g in groups:
-                    dots[g][c] = k.dot(dots[g][c], weights[g], x)
-        for g in groups:
-            scale = near.at(part * (GROUPS * CELL) + (layout.scales + g * CELL)).of(i32)
-            for c in range(len(at)):
-                sums[g][c].value += dots[g][c] * scale.load(0, ROWS)
-    return sums
+                for row in range(0, ROWS * GROUPS, k.lanes):
+                    total, first = held.load(row, k.lanes), panel * (ROWS * GROUPS) + row
+                    finish(k, work.bias, work.out, work.rows, work.stride, first, column, [total])
 
 
 def _kernel(form: SuperForm) -> Kernel:

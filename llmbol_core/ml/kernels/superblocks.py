@@ -56,6 +56,11 @@ class SuperForm:
     """How many of a row's weights are scaled together."""
 
     @property
+    def most(self) -> int:
+        """The greatest number that fits."""
+        return (16 << self.planes) - 1
+
+    @property
     def head(self) -> int:
         """How many bytes d and dmin of a panel's super-block take."""
         return 2 * ROWS * GROUPS * (2 if self.has_minima else 1)
@@ -312,7 +317,12 @@ def scales_of(k: Builder, form: SuperForm, row: Rows, block: Value) -> list[Valu
 
 def minima_of(k: Builder, form: SuperForm, row: Rows) -> list[Value]:
     """Return the parts' minima in int16, two by two as the sums of activations are."""
-    words = row.group.of(i16).at((row.part * k.lanes + form.lists // 4) * 2)
+    return paired(k, form, Rows(row.group.at(form.lists), row.part))
+
+
+def paired(k: Builder, form: SuperForm, row: Rows) -> list[Value]:
+    """Return a list of the parts, of scales unless it is another one, as ``minima_of`` does."""
+    words = row.group.of(i16).at(row.part * k.lanes * 2)
     found = []
     for four in range(form.parts // 4):
         pairs = words.load(four * 2 * ROWS, 2 * k.lanes)

@@ -11,8 +11,9 @@ from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.kernels import blocks
 from llmbol_core.ml.kernels.forms import FORMS
 from llmbol_core.ml.kernels.products import quantize_activations
-from llmbol_core.ml.kernels.products_k import STARTS, SUMS, quantize_activations_k
+from llmbol_core.ml.kernels.products_k import quantize_activations_k
 from llmbol_core.ml.kernels.superblocks import SUPER_FORMS
+from llmbol_core.ml.kernels.superdots import STARTS, SUMS
 from llmbol_core.ml.ops.quantized import product_by_definition, quantized_product
 from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.quantization import quantize
