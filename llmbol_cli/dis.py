@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -17,6 +14,7 @@ from llmbol_cli.program import (
     Program,
     standard_streams,
 )
+from llmbol_cli.streams import ended_by_closed_pipes
 
 app = render.app("Assemble, inspect, verify and run programs for the Dis virtual machine.")
 
@@ -210,17 +208,3 @@ def main() -> None:
     gc.set_threshold(*_COLLECTOR)
     with ended_by_closed_pipes():
         render.run(app)
-
-
-@contextmanager
-def ended_by_closed_pipes() -> Iterator[None]:
-    """Let the block's process end when it writes to a pipe that nobody reads any more."""
-    number = getattr(signal, "SIGPIPE", None)  # not on every platform
-    if number is None:
-        yield
-        return
-    before = signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)

@@ -54,9 +54,9 @@ def trace(
         with program.machine(standard_streams(), engine) as machine:
             tracer.inspector = Inspector(machine, program.read)
             status, failure = program.attempt(machine)
-    for problem in tracer.problems:
+    for problem in tracer.inspector.problems:
         render.note(problem)
-    raise failure or typer.Exit(status)
+    raise failure or (not status and tracer.missed) or typer.Exit(status)
 
 
 @app.command(context_settings=RUNS_PROGRAM)
@@ -121,7 +121,7 @@ def profile(
             standard_streams(stdout=cast(BinaryIO, out.buffer)), engine
         ) as machine:
             profiler.inspector = Inspector(machine, program.read)
-            status, failure = program.attempt(machine)
+            status, failure = program.attempt(machine, stdout or os.devnull)
             found = profiler.profile(top)
     if flame:
         with open_output(flame, *program.files) as file:

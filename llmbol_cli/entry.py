@@ -14,6 +14,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NoReturn
 
+CLOSED_PIPE = 141
+"""The status of a command that wrote to a pipe that nobody read any more, as shells show it."""
 _PATIENCE = 0.5
 """Seconds that the end of a process waits for code that serves those after it."""
 
@@ -60,4 +62,16 @@ def _end(status: int) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         return  # the interpreter knows what to say of it
+    if status == CLOSED_PIPE:
+        _end_as_others_do()
     os._exit(status)
+
+
+def _end_as_others_do() -> None:
+    """Let the signal end the process that ends those that do not ask for a pipe's errors."""
+    import signal
+
+    number = getattr(signal, "SIGPIPE", None)  # not on every platform
+    if number is not None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

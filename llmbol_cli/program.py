@@ -102,10 +102,11 @@ class Program:
         inside = os.path.join(self.root, self.file.lstrip("/")) if self.root else self.file
         return [inside, *(self.arguments or [])]
 
-    def run(self, machine: InfernoVM) -> Outcome:
+    def run(self, machine: InfernoVM, output: str = "standard output") -> Outcome:
         """Run it. Raises FileError if output was lost, though the program may not have cared."""
         outcome = machine.run(self.file, self.arguments or [], host=not self.root)
-        for file, name in zip(machine.environment.standard[1:], _OUTPUTS, strict=True):
+        names = (output, "standard error")
+        for file, name in zip(machine.environment.standard[1:], names, strict=True):
             failure = getattr(file, "failure", None)
             # A reader that has gone away wanted no more.
             if failure is not None and failure.errno != errno.EPIPE:
@@ -114,12 +115,14 @@ class Program:
                 raise FileError.of(failure, name)
         return outcome
 
-    def attempt(self, machine: InfernoVM) -> tuple[int, LlmbolError | None]:
+    def attempt(
+        self, machine: InfernoVM, output: str = "standard output"
+    ) -> tuple[int, LlmbolError | None]:
         """Run it and return its status, and what stopped it before it ended, if anything did."""
         from llmbol_core.errors import Deadlock, LimitError
 
         try:
-            return self.run(machine).status, None
+            return self.run(machine, output).status, None
         except (LimitError, Deadlock) as error:
             return 1, error
 
@@ -132,9 +135,6 @@ class Program:
             return (tree_reader(self.root) if self.root else read_bytes)(path)
         except FileError:
             return None
-
-
-_OUTPUTS = ("standard output", "standard error")
 
 
 def standard_streams(stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> Streams:

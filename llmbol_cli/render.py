@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import io
 import json
 import math
 import os
@@ -26,6 +25,7 @@ from typer.core import TyperGroup, TyperOption
 from typer.main import get_command_name, get_group
 from typer.models import CommandInfo, TyperInfo
 
+from llmbol_cli.streams import open_streams, to_stdout
 from llmbol_core import __version__
 from llmbol_core.errors import LlmbolError, SourceError, SpecError
 from llmbol_core.native.notices import listen
@@ -49,6 +49,16 @@ class _Group(TyperGroup):
                 for line in getattr(interruption, "__notes__", ()):
                     note(line)
             raise
+
+    def make_context(self, *words: Any, **more: Any) -> Any:
+        with to_stdout():  # where help is printed
+            return super().make_context(*words, **more)
+
+    def get_command(self, context: Any, name: str) -> Any:
+        command: Any = super().get_command(context, name)
+        if command is not None and not isinstance(command, _Group):
+            command.make_context = to_stdout()(command.make_context)
+        return command
 
     def get_params(self, context: Any) -> list[Any]:
         params = super().get_params(context)
@@ -90,17 +100,13 @@ def app(purpose: str) -> typer.Typer:
 
 def run(group: typer.Typer) -> NoReturn:
     """Run a command group: exit 0, 1 after an error that the user can mend, 2 after misuse."""
-    _open_streams()
+    open_streams()
     if sys.stderr.isatty():
         listen(_show_notice)
     try:
-        get_group(called(group, sys.argv[1:]))()
+        _call(group)
     except LlmbolError as error:
         fail(error)
-    except BrokenPipeError:
-        # The reader of our output went away: nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(LlmbolError(f"{where}{(error.strerror or str(error)).lower()}"))
@@ -109,6 +115,16 @@ def run(group: typer.Typer) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _call(group: typer.Typer) -> None:
+    """Call a command group, and see that what it printed is written when it ends."""
+    try:
+        get_group(called(group, sys.argv[1:]))()
+    except SystemExit:
+        with to_stdout():
+            sys.stdout.flush()
+        raise
 
 
 def called(group: typer.Typer, words: Sequence[str]) -> typer.Typer:
@@ -140,18 +156,6 @@ def _registered(group: typer.Typer, name: str) -> CommandInfo | TyperInfo | None
     return None
 
 
-def _open_streams() -> None:
-    """Give a closed stream nothing to read or a place to vanish; print what an encoding lacks."""
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull)  # noqa: SIM115 -- open until the process ends
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def fail(error: LlmbolError) -> NoReturn:
     """Say what was wrong, with the place in the source where a terminal can show it, and exit 1."""
     with suppress(OSError):
@@ -177,13 +181,15 @@ def show(result: Any, as_json: bool = False) -> None:
     else:
         raise TypeError(f"no way to show a {type(result).__name__}")
     if text:
-        print(text)
+        with to_stdout():
+            print(text)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Take an interruption for the wish to end: it is how commands that go on for ever do."""
-    sys.stdout.flush()
+    with to_stdout():
+        sys.stdout.flush()
     with suppress(KeyboardInterrupt):
         yield
 
@@ -194,7 +200,8 @@ def watch(make: Callable[[], Any], as_json: bool = False, seconds: float = 1.0) 
         if as_json or not _is_screen(sys.stdout):
             while True:
                 show(make(), as_json)
-                print(flush=True)
+                with to_stdout():
+                    print(flush=True)
                 time.sleep(seconds)
         from rich.live import Live
 
@@ -259,8 +266,9 @@ def ask(prompt: str) -> str | None:
 
 def write_bytes(data: bytes) -> None:
     """Write a binary result to standard output."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    with to_stdout():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def write(data: bytes, path: str) -> None:

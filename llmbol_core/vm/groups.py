@@ -32,8 +32,12 @@ def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
 
     One that sleeps ends without a word instead.
     """
+    if process.waits_for == SLEEPS:
+        machine.scheduler.withdraw(process)
+        machine.end(process)
+        return
     machine.engine.channels.withdraw(process)
-    process.fault = Trap("" if process.waits_for == SLEEPS else error)
+    process.fault = Trap(error)
     machine.scheduler.rouse(process)
 
 

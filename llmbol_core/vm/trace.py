@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from llmbol_core.errors import Trap, nearest
+from llmbol_core.errors import Trap, UsageError, nearest
 from llmbol_core.vm.isa import TYPES, Mode, OperandRole
 from llmbol_core.vm.loader import LoadedModule
 from llmbol_core.vm.module import Instruction, Operand
@@ -76,13 +76,12 @@ class Tracer(Observer):
         self._current: tuple[TraceRecord, list[tuple[OperandRole, int]]] | None = None
 
     @property
-    def problems(self) -> list[str]:
-        """What the user should know when the program has ended: why something was not shown."""
-        found = list(self.inspector.problems)
-        if self._wanted is not None and not self.records:
-            hint = nearest(self._wanted, self.inspector.known_functions())
-            found.append(f"no instruction of a function {self._wanted!r} ran{hint}")
-        return found
+    def missed(self) -> UsageError | None:
+        """Why nothing was shown, when the program has ended, if a function was asked for."""
+        if self._wanted is None or self.records:
+            return None
+        hint = nearest(self._wanted, self.inspector.known_functions())
+        return UsageError(f"no instruction of a function {self._wanted!r} ran{hint}")
 
     def before(self, process: Process) -> None:
         """Take down where the process is and what its instruction reads."""

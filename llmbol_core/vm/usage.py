@@ -313,7 +313,8 @@ class Usage:
             return
         (kind, pc), (other, later) = sorted(kinds.items(), key=lambda item: item[1])[:2]
         names = [KINDS.get(letter, letter) for letter in (kind, other)]
-        where = f"used as a {names[0]} at pc {pc}" if pc >= 0 else f"a {names[0]}"
+        one = _with_article(names[0])
+        where = f"used as {one} at pc {pc}" if pc >= 0 else one
         raise self._found.fail(later, f"the {names[1]} is {where}")
 
     def _check_made(self, number: int, made: _Made, pc: int) -> None:
@@ -321,7 +322,8 @@ class Usage:
         for noted, at in self.origins.all[number].noted.items():
             if isinstance(noted.what, str):
                 if noted.what != _RECORD and made.what.startswith("an object"):
-                    why = f"{made.what} is used as a {KINDS[noted.what]} at pc {at}"
+                    one = _with_article(KINDS[noted.what])
+                    why = f"{made.what} is used as {one} at pc {at}"
                     raise self._found.fail(pc, why)
             elif noted.what.tags is not None and number in self._copies:
                 continue
@@ -365,3 +367,7 @@ def _is_same(tags: Tags, others: Tags) -> bool:
     if tags is None or others is None:
         return tags is others
     return bool(tags & others)
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -56,9 +56,10 @@ def test_trace_goes_to_stderr_or_a_file(dis, picks, printed):
     assert len((picks / "log").read_text().splitlines()) == 3
 
 
-def test_trace_says_which_function_never_ran(dis, picks):
-    _, _, errors = dis("trace", "--function", "evil", "picks.dis")
-    assert errors == "no instruction of a function 'evil' ran (did you mean 'eval'?)\n"
+def test_trace_says_which_function_never_ran(dis, picks, printed):
+    status, out, errors = dis("trace", "--function", "evil", "picks.dis")
+    assert (status, out) == (1, printed)
+    assert errors == "error: no instruction of a function 'evil' ran (did you mean 'eval'?)\n"
 
 
 def test_trace_keeps_the_log_of_a_program_that_is_stopped(dis, picks):
@@ -88,6 +89,12 @@ def test_profile_can_keep_what_the_program_prints(dis, picks, printed):
     status, out, _ = dis("profile", "--top", "1", "--stdout", "out", "picks.dis")
     assert (status, (picks / "out").read_text()) == (0, printed)
     assert out.startswith("instructions  2017\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_profile_names_the_file_that_the_output_does_not_fit_into(dis, picks):
+    status, _, errors = dis("profile", "--stdout", "/dev/full", "picks.dis")
+    assert (status, errors) == (1, "error: /dev/full: no space left on device\n")
 
 
 def test_profile_shows_what_was_counted_before_a_limit(dis, picks):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -51,7 +53,21 @@ def test_an_interruption_while_the_command_is_loaded_ends_it_quietly():
 def test_a_full_disk_is_noticed():
     with open("/dev/full", "w") as full:
         status, _, err = ended("entry.nn()", "layers", out=full.fileno())
-    assert (status, err) == (1, "error: no space left on device\n")
+    assert (status, err) == (1, "error: standard output: no space left on device\n")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="no signal for such pipes")
+@pytest.mark.parametrize("words", [[], ["--help"]])
+@pytest.mark.parametrize(
+    ("command", "what"), [("dis", "isa"), ("nn", "layers"), ("cluster", "start")]
+)
+def test_all_commands_end_alike_when_nobody_reads(command, what, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = words if command != "cluster" else ["--help"]
+    status, _, err = ended(f"entry.{command}()", what, *words, out=writer)
+    os.close(writer)
+    assert (status, err) == (-signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("command", [dis, nn, cluster], ids=["dis", "nn", "cluster"])

@@ -69,9 +69,11 @@ def test_closed_and_full_streams(tmp_path, streams, out, err):
 
 
 def test_a_reader_that_goes_away_and_a_full_disk_are_no_tracebacks():
-    assert shell(f"{NN} layers | true").stderr == ""
-    full = shell(f"{NN} layers > /dev/full")
-    assert (full.returncode, full.stderr) == (1, "error: no space left on device\n")
+    for words in ("layers", "layers --json", "--help", "layers --help", "--version"):
+        assert shell(f"{NN} {words} | true").stderr == ""
+        full = shell(f"{NN} {words} > /dev/full")
+        assert full.stderr == "error: standard output: no space left on device\n"
+        assert full.returncode == 1
 
 
 @pytest.mark.parametrize("kind", ["xterm", "dumb"])

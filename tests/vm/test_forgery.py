@@ -46,7 +46,7 @@ FORGERIES = [
     (CALL.format("new $3,32(fp)\n movp 32(fp),32(40(fp))\n lea 48(fp),16(40(fp))",
      "movw $1,4(48(fp))", "movp 32(fp),0(16(fp))"), OVER),
     (CALL.format("new $3,32(fp)\n movp 32(fp),32(40(fp))", "movp 4(32(fp)),48(fp)\n"
-     " lena 48(fp),44(fp)", "cvtwc 36(fp),4(32(fp))"), "the string is used as a array"),
+     " lena 48(fp),44(fp)", "cvtwc 36(fp),4(32(fp))"), "the string is used as an array"),
     (CALL.format("new $3,48(fp)\n lea 4(48(fp)),16(40(fp))", "", "movw $1,0(16(fp))"), OVER),
     (CALL.format("newcw $1,32(40(fp))\n lea 32(fp),16(40(fp))", "lenc 32(fp),52(fp)",
      "recv 32(fp),0(16(fp))"), "a number at 32 lies over a pointer"),

@@ -76,7 +76,8 @@ def test_only_one_function(name):
 
 def test_a_function_that_never_ran_is_named():
     _, _, tracer = trace(assemble(CODE), function="mian")
-    assert tracer.problems == ["no instruction of a function 'mian' ran (did you mean 'main'?)"]
+    assert str(tracer.missed) == "no instruction of a function 'mian' ran (did you mean 'main'?)"
+    assert trace(assemble(CODE), function="main")[2].missed is None
 
 
 @pytest.mark.parametrize("path", sorted(DATA_DIRECTORY.glob("*.dis")), ids=lambda p: p.stem)
