@@ -229,6 +229,11 @@ class Builder:
         made = self.call(name, x.ir.type, [x.ir, ir.IntType(1)(0)])
         return Value(self, made, x.kind, x.lanes)
 
+    def bits_of(self, condition: Value) -> Value:
+        """Return a vector of truths as a number whose lowest bit is the first of them."""
+        kind = Kind(f"u{condition.lanes}", condition.lanes, is_signed=False)
+        return condition.bits(kind).to(i64)
+
     def dot(self, total: Value, unsigned: Value, signed: Value, wide: bool = False) -> Value:
         """Add products of bytes, four to each lane of int32: ``total`` + unsigned * signed.
 

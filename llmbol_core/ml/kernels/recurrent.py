@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
     from llmbol_core.ml.kernels.vectors import Pointer, Value
 
-group = Group("recurrent")
-
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+_whole = {kind: Group(f"recurrent_{kind}") for kind in GATES}
+_single = {kind: Group(f"recurrent_{kind}_steps") for kind in GATES}
 
 _PARAMETERS = (
     "px:f32* w:f32* extra:f32* out:f32* states:f32* carry:f32* steps:i64 size:i64 reverse:i64"
 )
+
+
+def _most(k: Builder, gates: int) -> int:
+    """Return how many rows of all gates of a group fit into the registers."""
+    return max(1, 2 * most_rows(k) // gates) if gates > 1 else most_rows(k)
 
 
 def _sigmoid(k: Builder, x: Value) -> Value:
@@ -73,7 +79,7 @@ class _Layer:
     def step(self, step: Value, first: Value, last: Value, begin: Value, end: Value) -> None:
         """Write the code for one step of some samples and groups of units."""
         k = self.k
-        most = max(1, 2 * most_rows(k) // self.gates) if self.gates > 1 else most_rows(k)
+        most = _most(k, self.gates)
         at = k.select(self.reverse.differs(0), self.steps - 1 - step, step)
         now = (step + 1) % 2
         for unit in k.range(begin, end):
@@ -144,14 +150,39 @@ def _kernel(kind: str) -> Kernel:
     def author(k: Builder, *given: Any) -> None:
         _Layer(k, kind, *given).write()
 
-    return group.kernel(_PARAMETERS, kind)(author)
+    return _whole[kind].kernel(_PARAMETERS, kind)(author)
+
+
+def _project(kind: str) -> Kernel:
+    gates = GATES[kind]
+
+    def author(
+        k: Builder, x: Pointer, w: Pointer, bias: Pointer, px: Pointer, depth: Value, groups: Value
+    ) -> None:  # fmt: skip
+        panel = gates * k.lanes
+        for unit in k.range(groups):
+            start = [bias.load(unit * panel + k.lanes * g, k.lanes) for g in range(gates)]
+
+            def tile(row: Value, count: int, unit: Value = unit, start: Any = start) -> None:
+                lines = [x.at((row + r) * depth) for r in range(count)]
+                weights = w.at(unit * panel * depth)
+                sums = accumulate(k, lines, [weights], gates, [start] * count, depth, ahead=False)
+                for r, line in enumerate(sums):
+                    place = px.at(((row + r) * groups + unit) * panel)
+                    for g, value in enumerate(line):
+                        place.store(value, g * k.lanes)
+
+            rows_in_turn(k, k.begin, k.end, _most(k, gates), tile)
+
+    parameters = "x:f32* w:f32* bias:f32* px:f32* depth:i64 groups:i64"
+    return _whole[kind].kernel(parameters, f"{kind}_project")(author)
 
 
 def _clear(kind: str) -> Kernel:
     def author(k: Builder, *given: Any) -> None:
         _Layer(k, kind, *given).clear()
 
-    return group.kernel(_PARAMETERS, f"{kind}_clear")(author)
+    return _single[kind].kernel(_PARAMETERS, f"{kind}_clear")(author)
 
 
 def _step(kind: str) -> Kernel:
@@ -159,11 +190,13 @@ def _step(kind: str) -> Kernel:
         *layer, step, rows = given
         _Layer(k, kind, *layer).step(step, k.value(0, i64), rows, k.begin, k.end)
 
-    return group.kernel(f"{_PARAMETERS} step:i64 rows:i64", f"{kind}_step")(author)
+    return _single[kind].kernel(f"{_PARAMETERS} step:i64 rows:i64", f"{kind}_step")(author)
 
 
 LAYERS = {kind: _kernel(kind) for kind in GATES}
 """By the operation's name: all steps of samples."""
+PROJECTS = {kind: _project(kind) for kind in GATES}
+"""Projections of inputs [rows, depth] with packed weights; items are rows."""
 CLEARS = {kind: _clear(kind) for kind in GATES}
 """The beginning of what ``STEPS`` go on with; items are samples."""
 STEPS = {kind: _step(kind) for kind in GATES}

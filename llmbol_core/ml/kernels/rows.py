@@ -158,12 +158,25 @@ def _scale(
                 spread(k, size, partial(scale, count=0))
 
 
-@group.kernel("x:f32* out:f32* mean:f32* factor:f32* bias:f32* channels:i64 size:i64")
+@group.kernel(
+    "x:f32* weight:f32* bias:f32* mean:f32* variance:f32* out:f32* scratch:f32* channels:i64"
+    " size:i64 eps:f32"
+)
 def normalize_channels(
-    k: Builder, x: Pointer, out: Pointer, mean: Pointer, factor: Pointer, bias: Pointer,
-    channels: Value, size: Value,
+    k: Builder, x: Pointer, weight: Pointer, bias: Pointer, mean: Pointer, variance: Pointer,
+    out: Pointer, scratch: Pointer, channels: Value, size: Value, eps: Value,
 ) -> None:  # fmt: skip
-    """Write (x - mean) times factor plus bias; each channel is a row of ``size`` numbers."""
+    """Write (x - mean) weight / sqrt(variance + eps) + bias; channels are rows of ``size`` numbers.
+
+    A thread has room for as many numbers as there are channels.
+    """
+    factor = scratch.at(k.thread * channels)
+
+    def prepare(i: Value, left: Value | None) -> None:
+        root = k.sqrt(read(k, variance, i, left) + eps.splat(k.lanes))
+        write(k, factor, read(k, weight, i, left) / root, i, left)
+
+    spread(k, channels, prepare)
 
     def step(i: Value, left: Value | None, starts: Sequence[Value]) -> None:
         center, by, more = (read(k, array, i, left) for array in (mean, factor, bias))

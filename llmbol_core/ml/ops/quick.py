@@ -1,97 +1,231 @@
-"""Operations that kernels do faster than their definitions: on float32 numbers in rows.
+"""Operations that kernels do for arrays of float32, prepared for their shapes when these come.
 
-Each function has the parameters of an operation and gives None for what it leaves to the
-definition; results differ from the definition's by rounding alone.
+What has been prepared is kept, as far as it does not take much memory. What kernels do not take
+(other numbers, shapes that they would not be faster for) is left to the definition; results differ
+from the definition's by rounding alone, and do not depend on how many samples there are.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from marshal import dumps
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import NDArray
 
+from llmbol_core.errors import LlmbolError
 from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.ops.direct import in_rows
+from llmbol_core.native.entry import is_possible
+
+if TYPE_CHECKING:
+    from llmbol_core.ml.single.draft import Single
 
 Array = NDArray[Any]
-Out = NDArray[Any] | None
+Shape = tuple[int, ...]
 
-_SHARE = 1 << 14
-"""How many numbers a thread takes at a time."""
-_LONGEST = 1 << 16
-"""Rows up to this length are summed by kernels: NumPy's sums of longer ones are more exact."""
-
-
-def by_kernel(name: str, slow: Callable[..., Array]) -> Callable[..., Array]:
-    """Return what runs an operation by a kernel where that is possible, and else as defined."""
-    if name not in QUICK:
-        return slow
-    chosen = QUICK[name]
-
-    def run(x: Array, *inputs: Any, **attributes: Any) -> Array:
-        if x.size and _fits(x, attributes.get("out")) and target() is not None:
-            made = chosen(x, *inputs, **attributes)
-            if made is not None:
-                return made
-        return slow(x, *inputs, **attributes)
-
-    return functools.update_wrapper(run, slow)
-
-
-def _fits(x: Array, out: Out) -> bool:
-    """Return whether a kernel can read the one and write to the other."""
-    if x.dtype != np.float32 or not x.flags.c_contiguous:
-        return False
-    return out is None or (
-        out.dtype == np.float32 and out.flags.c_contiguous and not np.may_share_memory(x, out)
-    )
-
-
-def _filled(given: Array | None, size: int, value: float) -> Array:
-    """Return weights in a row, or as many of one value."""
-    if given is None:
-        return np.full(size, value, np.float32)
-    return np.ascontiguousarray(given, np.float32)
-
-
-def _group_norm(
-    x: Array, weight: Array | None = None, bias: Array | None = None, groups: int = 1,
-    eps: float = 1e-5, out: Out = None,
-) -> Array | None:  # fmt: skip
-    from llmbol_core.ml.kernels import rows
-
-    samples, channels = x.shape[:2]
-    size = x.size // (samples * channels)
-    if size * (channels // groups) > _LONGEST:
-        return None
-    y = np.empty_like(x) if out is None else out
-    factors = (_filled(weight, channels, 1.0), _filled(bias, channels, 0.0))
-    words = (groups, channels // groups, size, eps)
-    rows.normalize_groups.run(samples, x, y, *factors, *words, chunk=1)
-    return y
-
-
-def _batch_norm(
-    x: Array, weight: Array, bias: Array, mean: Array, variance: Array, eps: float = 1e-5,
-    out: Out = None,
-) -> Array | None:  # fmt: skip
-    from llmbol_core.ml.kernels import rows
-
-    samples, channels = x.shape[:2]
-    size = x.size // (samples * channels)
-    with np.errstate(all="ignore"):
-        factor = weight / np.sqrt(variance + np.float32(eps))
-    values = [np.ascontiguousarray(value, np.float32) for value in (mean, factor, bias)]
-    y = np.empty_like(x) if out is None else out
-    share = max(1, _SHARE // (size * channels))
-    rows.normalize_channels.run(samples, x, y, *values, channels, size, chunk=share)
-    return y
-
-
-QUICK: dict[str, Callable[..., Array | None]] = {
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
+# fmt: off
+QUICK = {
+    # operation          what prepares it, within llmbol_core.ml.single
+    "conv1d":            "convolution.convolve",
+    "conv2d":            "convolution.convolve",
+    "attention":         "attention.attend",
+    "lstm":              "recurrent.recur",
+    "gru":               "recurrent.recur",
+    "rnn_tanh":          "recurrent.recur",
+    "rnn_relu":          "recurrent.recur",
+    "top_k":             "order.top_k",
+    "batch_norm":        "normalization.batch_norm",
+    "group_norm":        "normalization.group_norm",
+    "upsample_nearest":  "resampling.nearest",
+    "upsample_linear":   "resampling.linear",
 }
+# fmt: on
 """The operations that there are kernels for here."""
+
+
+class Row(Protocol):
+    """What has to be known of an operation: see the table."""
+
+    @property
+    def name(self) -> str:
+        """The operation's name."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of all inputs."""
+
+    @property
+    def required(self) -> int:
+        """How many of them must be given."""
+
+    @property
+    def shape(self) -> Callable[..., Shape]:
+        """The shape rule."""
+
+    def conform(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return all attributes."""
+
+    def check_count(self, count: int) -> None:
+        """Raise TypeError unless that many inputs may be given."""
+
+
+_FLOAT = np.dtype(np.float32)
+_LIMIT = 64 << 20
+"""Bytes that buffers of all that is prepared may take."""
+_MOST = 512
+"""How many shapes are prepared at a time."""
+_FORMAT = 2
+"""Of keys: the last one that writes equal values alike."""
+
+
+class _Kept:
+    """What has been prepared for a key and is not in use; several threads may need it at a time."""
+
+    __slots__ = ("bytes", "free")
+
+    def __init__(self) -> None:
+        self.free: list[Single] = []
+        self.bytes = 0
+
+
+class _Prepared:
+    """What has been prepared, by operation, shapes and attributes; what is oldest goes first."""
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, _Kept | None] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self.get = self._found.get
+
+    def keep(self, key: bytes, single: Single | None) -> None:
+        """Keep what was made under a key; None is for what kernels do not do."""
+        size = 0 if single is None else single.bytes
+        with self._lock:
+            if size > _LIMIT:
+                return
+            while self._found and (self._bytes + size > _LIMIT or len(self._found) >= _MOST):
+                old = self._found.pop(next(iter(self._found)))
+                self._bytes -= 0 if old is None else old.bytes
+            if single is None:
+                self._found[key] = None
+                return
+            kept = self._found.get(key) or _Kept()
+            self._found[key] = kept
+            kept.bytes += size
+            self._bytes += size
+            kept.free.append(single)
+
+
+_prepared = _Prepared()
+_UNKNOWN = _Kept()
+
+
+class Quick:
+    """An operation that kernels do where they can, and else its definition."""
+
+    row: Row
+
+    def __init__(self, name: str, slow: Callable[..., Array]) -> None:
+        """Take an operation by its name, and its definition; its ``row`` is told later."""
+        functools.update_wrapper(self, slow)
+        self.name, self.slow = name, slow
+
+    def __call__(self, *inputs: Any, out: Array | None = None, **attributes: Any) -> Array:
+        """Run the operation; see the table."""
+        if out is None:
+            made = self._made(inputs, attributes, None)
+            return self.slow(*inputs, **attributes) if made is None else made
+        made = self._made(inputs, attributes, out) if _fits(out, inputs) else None
+        return self.slow(*inputs, **attributes, out=out) if made is None else made
+
+    def short(self, *inputs: Any, **attributes: Any) -> Array | None:
+        """Run it as operations are called; None for all that needs care."""
+        try:
+            return self._made(inputs, attributes, None)
+        except MemoryError:
+            return None
+
+    def _made(
+        self, inputs: tuple[Any, ...], attributes: dict[str, Any], out: Array | None
+    ) -> Array | None:
+        arrays: Sequence[Any] = inputs
+        shapes: list[Shape | None] = []
+        for x in inputs:
+            if type(x) is ndarray and x.dtype is _FLOAT and x.flags.c_contiguous:
+                shapes.append(x.shape)
+            elif x is None:
+                shapes.append(None)
+            else:
+                arrays = _in_rows(inputs)
+                if not arrays:
+                    return None
+                shapes = [None if array is None else array.shape for array in arrays]
+                break
+        try:
+            key = dumps((self.name, shapes, attributes), _FORMAT)
+        except ValueError:  # something that is no number
+            return None
+        kept = _prepared.get(key, _UNKNOWN)
+        if kept is None:
+            return None
+        try:
+            single = kept.free.pop()
+        except IndexError:
+            return self._made_first(key, shapes, arrays, attributes, out)
+        made = single.run(arrays, out)
+        kept.free.append(single)
+        return made
+
+    def _made_first(
+        self, key: bytes, shapes: list[Shape | None], arrays: Sequence[Any],
+        attributes: dict[str, Any], out: Array | None,
+    ) -> Array | None:  # fmt: skip
+        single = prepare(self.row, shapes, attributes)
+        made = None if single is None else single.run(arrays, out)
+        _prepared.keep(key, single)
+        return made
+
+
+def prepare(row: Row, shapes: Sequence[Shape | None], attributes: dict[str, Any]) -> Single | None:
+    """Return what does an operation for inputs of these shapes, None if there is nothing."""
+    chosen = target()
+    if chosen is None or not is_possible() or None in shapes[: row.required]:
+        return None
+    full = [*shapes, *[None] * (len(row.inputs) - len(shapes))]
+    try:
+        row.check_count(len(shapes))
+        numbers = row.conform(attributes)
+        row.shape(*full, **numbers)
+    except (LlmbolError, TypeError):
+        return None
+    module, _, maker = QUICK[row.name].partition(".")
+    family = importlib.import_module(f"llmbol_core.ml.single.{module}")
+    made: Single | None = getattr(family, maker)(row.name, full, numbers, chosen.lanes)
+    return made
+
+
+def _in_rows(inputs: Sequence[Any]) -> list[Any]:
+    """Return arrays as kernels read them; nothing if one is of something else than float32."""
+    found = []
+    for x in inputs:
+        array = np.asarray(x) if isinstance(x, np.memmap) else x
+        if array is not None:
+            if type(array) is not ndarray or array.dtype is not _FLOAT:
+                return []
+            array = in_rows(array)
+        found.append(array)
+    return found
+
+
+def _fits(out: Any, inputs: tuple[Any, ...]) -> bool:
+    """Return whether kernels can write to an array while they read others."""
+    plain: bool = type(out) is np.ndarray and out.dtype is _FLOAT and out.flags.c_contiguous
+    return plain and not any(
+        isinstance(x, np.ndarray) and np.may_share_memory(x, out) for x in inputs
+    )

@@ -28,7 +28,7 @@ def _free(output: Shape, x: Shape, **attributes: Any) -> int:
 # ---- the nearest position ----
 
 
-def _nearest(length: int, count: int) -> Array:
+def nearest_places(length: int, count: int) -> Array:
     """Return the source of each position, floor(i length / count)."""
     return np.arange(count) * length // count
 
@@ -36,7 +36,7 @@ def _nearest(length: int, count: int) -> Array:
 def _nearest_gradient(g: Array, y: Array, x: Array, size: Ints) -> tuple[Array]:
     for axis, count in enumerate(size, 2):
         along = np.zeros((*g.shape[:axis], x.shape[axis], *g.shape[axis + 1 :]), g.dtype)
-        where = _nearest(x.shape[axis], count)
+        where = nearest_places(x.shape[axis], count)
         np.add.at(along.swapaxes(0, axis), where, g.swapaxes(0, axis))
         g = along
     return (g,)
@@ -46,14 +46,14 @@ def _nearest_gradient(g: Array, y: Array, x: Array, size: Ints) -> tuple[Array]:
 def upsample_nearest(x: Array, size: Ints) -> Array:
     """Resize [N, channels, positions...]: each value is the one of the position it falls on."""
     for axis, count in enumerate(size, 2):
-        x = x.take(_nearest(x.shape[axis], count), axis)
+        x = x.take(nearest_places(x.shape[axis], count), axis)
     return x
 
 
 # ---- between two positions ----
 
 
-def _between(length: int, count: int, corners: bool) -> tuple[Array, Array, Array]:
+def between(length: int, count: int, corners: bool) -> tuple[Array, Array, Array]:
     """Return for each position the two sources it lies between, and the share of the second.
 
     With corners the first and last positions fall on the first and last sources; without, the
@@ -74,7 +74,7 @@ def _along(share: Array, x: Array, axis: int) -> Array:
 
 def _linear_gradient(g: Array, y: Array, x: Array, size: Ints, corners: bool) -> tuple[Array]:
     for axis, count in enumerate(size, 2):
-        first, second, share = _between(x.shape[axis], count, corners)
+        first, second, share = between(x.shape[axis], count, corners)
         share = _along(share, g, axis)
         along = np.zeros((*g.shape[:axis], x.shape[axis], *g.shape[axis + 1 :]), g.dtype)
         np.add.at(along.swapaxes(0, axis), first, (g * (1 - share)).swapaxes(0, axis))
@@ -94,7 +94,7 @@ def upsample_linear(x: Array, size: Ints, corners: bool = False) -> Array:
     With ``corners`` the outermost values stay outermost (PyTorch's ``align_corners``).
     """
     for axis, count in enumerate(size, 2):
-        first, second, share = _between(x.shape[axis], count, corners)
+        first, second, share = between(x.shape[axis], count, corners)
         share = _along(share, x, axis)
         x = x.take(first, axis) * (1 - share) + x.take(second, axis) * share
     return x

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.dtypes import F32, I32, StorageType
 from llmbol_core.ml.ops.direct import DIRECT, Direct
-from llmbol_core.ml.ops.quick import QUICK, by_kernel
+from llmbol_core.ml.ops.quick import QUICK, Quick
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Shape, Tensor
 
@@ -234,7 +234,7 @@ def op(
             dtype=dtype,
             shape=shape,
             run=run,
-            short=(lambda: run.short) if isinstance(run, Direct) else short,
+            short=(lambda: run.short) if isinstance(run, Direct | Quick) else short,
             definition=function,
             gradient=gradient and _silently(gradient),
             flops=flops,
@@ -243,6 +243,8 @@ def op(
             is_view=is_view,
         )
         OPS[row.name] = row
+        if isinstance(run, Quick):
+            run.row = row
         return row.run
 
     return register
@@ -258,7 +260,9 @@ def _run(
 ) -> Callable[..., Array]:  # fmt: skip
     if name in DIRECT:
         return Direct(name, slow, flops((1,), (1,), (1,), (1,)))
-    return by_kernel(name, slow) if short is None else _at_once(short, slow)
+    if name in QUICK:
+        return Quick(name, slow)
+    return slow if short is None else _at_once(short, slow)
 
 
 def _at_once(short: Callable[[], Short], slow: Callable[..., Array]) -> Callable[..., Array]:

@@ -124,8 +124,9 @@ def attend(emitter: Emitter, step: Step) -> None:
     rooms = [At(part.room, numbers[0]) for part, *numbers in parts]
     emitter.call(
         attention.attend,
-        *(*rooms, At(out), At(scratch), size, heads, shared, queries, keys, width, values),
-        *(query.room.size, *q[1:], key.room.size, *k[1:], value.room.size, *v[1:]),
+        *(*rooms, None, At(out), At(scratch), size, heads, shared, queries, keys, width, values),
+        *(query.room.size, *q[1:], key.room.size, *k[1:], value.room.size, *v[1:], None, 0, 0),
+        *(out.size, values, heads * values),
         *(int(step.attributes["causal"]), float(scale)),
         items=heads,
         flops=heads * queries * keys * (width + values),
