@@ -23,11 +23,16 @@ class Metric:
 
 
 def _among(count: int) -> Callable[[Array, Array], float]:
-    """Return the share of samples whose class is among so many highest outputs."""
+    """Return the share of samples whose class is among so many highest outputs.
+
+    Of classes with the same output the first ones count as higher, as ``argmax`` has it.
+    """
 
     def share(outputs: Array, targets: Array) -> float:
-        own = np.take_along_axis(outputs, targets[:, None], axis=1)
-        return float(((outputs > own).sum(axis=1) < count).mean())
+        classes, target = np.arange(outputs.shape[1]), targets[:, None]
+        own = np.take_along_axis(outputs, target, axis=1)
+        behind = (outputs < own) | ((outputs == own) & (classes >= target))
+        return float(((~behind).sum(axis=1) < count).mean())
 
     return share
 

@@ -127,11 +127,13 @@ class Plateau(Schedule):
             self._stale = 0
 
     def memory(self) -> list[float]:
-        """Return the best loss, the epochs since, and the product of the factors."""
-        best = self._best if math.isfinite(self._best) else -1.0
-        return [best, self._stale, self._scale]
+        """Return the epochs since the best loss, the product of the factors, and that loss if any.
+
+        JSON, which has no infinity, holds all of them.
+        """
+        return [self._stale, self._scale, *([self._best] if math.isfinite(self._best) else [])]
 
     def remember(self, memory: list[float]) -> None:
         """Take up what ``memory`` returned."""
-        best, stale, self._scale = memory
-        self._best, self._stale = math.inf if best < 0 else best, int(stale)
+        stale, self._scale, *best = memory
+        self._best, self._stale = best[0] if best else math.inf, int(stale)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import numpy as np
 import pytest
 
@@ -236,6 +239,8 @@ SCHEDULES = {
     "Cosine": (Cosine(4, 0.02), [0.1, 0.0882842712, 0.06, 0.0317157288]),
     "WarmUp": (WarmUp(4, 0.25), [0.025, 0.04375, 0.0625, 0.08125, 0.1, 0.1]),
     "both": (WarmUp(2, 0.0, Step(1, 0.1)), [0.0, 0.05, 0.1, 0.01]),
+    "two": (WarmUp(1, 0.0, WarmUp(1, 0.5)), [0.0, 0.05, 0.1]),
+    "rest": (WarmUp(2, 0.0, Cosine()), [0.0, 0.05, 0.1, 0.05]),
 }
 
 
@@ -250,18 +255,35 @@ def test_plateau_lowers_the_rate_and_remembers():
     expected = [0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025]
     schedule = Plateau(0.5, patience=1)
     assert rates(schedule, 8, losses) == pytest.approx(expected)
-    other = Plateau(0.5, patience=1)
-    other.remember(schedule.memory())
-    assert other.rate(0.1, 8, 9) == schedule.rate(0.1, 8, 9)
+    assert Plateau(minimum=0.5).rate(0.1, 0, 1) == 0.1
+    schedule.remember([0, 0.01])
+    schedule.minimum = 0.05
+    assert schedule.rate(0.1, 0, 1) == 0.05
     schedule.restart()
     assert schedule.rate(0.1, 0, 1) == 0.1
     assert set(Schedule.table) == {"Step", "Cosine", "WarmUp", "Plateau"}
+
+
+@pytest.mark.parametrize("losses", [(), (math.nan,) * 3, (0.5, 0.6), (-1.0, -0.5, -2.0)], ids=str)
+def test_a_plateau_goes_on_where_it_stood(losses):
+    whole, again = Plateau(0.5, patience=0), Plateau(0.5, patience=0)
+    for loss in losses:
+        whole.observe(loss)
+    again.remember(json.loads(json.dumps(whole.memory(), allow_nan=False)))
+    for loss in (0.7, -0.9, -0.9, -1.5):
+        assert again.rate(0.1, 0, 1) == whole.rate(0.1, 0, 1)
+        whole.observe(loss)
+        again.observe(loss)
+    assert again.memory() == whole.memory()
 
 
 def test_gradients_are_clipped():
     gradients = np.array([3.0, -4.0], np.float32)
     clip(gradients, norm=10.0)
     assert gradients.tolist() == [3.0, -4.0]
+    one = np.ones(1, np.float32)
+    clip(one, norm=1.0)
+    assert one[0] == np.float32(1 / (1 + 1e-6))
     clip(gradients, norm=1.0)
     np.testing.assert_allclose(gradients, [0.6, -0.8], rtol=1e-6)
     clip(gradients, norm=100.0, value=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import get_args
 
 import numpy as np
@@ -76,7 +77,8 @@ def test_resumed_run_gives_the_same_weights_bit_for_bit(spec, tmp_path):
     assert "--resume" in interrupted.value.__notes__[0]
     assert not os.path.exists(parts)
     assert os.path.exists(resume.resume_path(parts))
-    again = train_file(spec, parts, options=Options(resume=True))
+    moved = shutil.copy(tmp_path / "waves.npz", tmp_path / "moved.npz")
+    again = train_file(spec, parts, options=Options(resume=True, settings=(f"train.data={moved}",)))
     assert again.history == run.history
     assert (again.steps, again.loss, again.accuracy) == (run.steps, run.loss, run.accuracy)
     first, second = load(whole).network.state(), load(parts).network.state()
@@ -153,6 +155,15 @@ def test_metrics_by_hand():
     for name, value in {"mae": 4 / 3, "rmse": (8 / 3) ** 0.5, "r2": 1 - 8 / 6}.items():
         assert METRICS[name].measure(outputs, targets) == pytest.approx(value)
     assert set(METRICS) == set(get_args(MetricName)) == {*values, "mae", "rmse", "r2"}
+    pairs = np.array([[0.0, 10.0], [2.0, 10.0]])
+    assert METRICS["r2"].measure(pairs + np.array([[0.5, 0.0]]), pairs) == 1 - 0.5 / 2
+
+
+def test_what_is_no_decision_is_not_taken_for_one():
+    same, nothing = np.zeros((6, 6)), np.full((6, 6), np.nan)
+    for name, right in {"accuracy": 1 / 6, "top_3": 3 / 6, "top_5": 5 / 6}.items():
+        assert METRICS[name].measure(same, np.arange(6)) == pytest.approx(right)
+        assert METRICS[name].measure(nothing, np.arange(6)) == 0
 
 
 def test_metrics_are_measured_in_every_epoch(spec, tmp_path):
