@@ -82,7 +82,7 @@ class Dispatcher:
         actions: list[Action] = []
         for position, launch in enumerate(node.launches.values()):
             # Those behind had not begun: they are not to blame for the node's death.
-            blamed = position < node.slots and not node.leaving
+            blamed = position < node.slots
             actions += self._return(launch, f"node {name} was lost", now, blamed=blamed)
         return actions
 

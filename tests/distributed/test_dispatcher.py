@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbol_core.distributed.actions import Action, Launch, Replace, Save
-from llmbol_core.distributed.dispatcher import BATCH_TASKS, Dispatcher
+from llmbol_core.distributed.dispatcher import BATCH_TASKS, PREFETCH_BELOW, Dispatcher
 from llmbol_core.distributed.node import create_compute_node
 from llmbol_core.distributed.task import (
     TERMINAL,
@@ -283,3 +283,42 @@ def test_a_pause_ends_by_itself():
     assert not ids(d.place(4.9))
     assert d.next_time() == 5.0
     assert ids(d.place(5.0)) == ["t"]
+
+
+def test_nodes_share_what_there_is_evenly():
+    d = dispatcher("a", "b")
+    d._learn(("probe", ""), 0.0001)
+    submit(d, *(f"t{i}" for i in range(9)))
+    assert [len(launch.records) for launch in launches(d.place(0.0))] == [5, 2, 1, 1]
+
+
+def test_short_tasks_wait_at_the_node_unless_their_time_is_limited():
+    for timeout, waiting in ((None, 2), (9.0, 1)):
+        d = dispatcher("a")
+        d._learn(("probe", ""), PREFETCH_BELOW / 2)
+        submit(d, "t1", "t2", "t3", timeout=timeout)
+        assert len(ids(d.place(0.0))) == waiting
+
+
+def test_one_slow_task_does_not_make_its_kind_slow():
+    d = dispatcher("a")
+    d._learn(("probe", ""), 0.0)
+    d._learn(("probe", ""), 4 * PREFETCH_BELOW)
+    submit(d, "t1", "t2")
+    assert ids(d.place(0.0)) == ["t1", "t2"]
+    d._learn(("probe", ""), 4 * PREFETCH_BELOW)
+    submit(d, "t3")
+    finish(d, next(iter(d.nodes["a"].launches.values())), seconds=PREFETCH_BELOW)
+    assert not ids(d.place(0.0))
+
+
+def test_a_task_of_a_lost_batch_stays_alone_until_it_has_ended():
+    d = dispatcher("a")
+    d._learn(("probe", ""), 0.0001)
+    submit(d, *(f"t{i}" for i in range(4)))
+    assert len(launches(d.place(0.0))[0].records) == 4
+    d.node_lost("a", 1.0)
+    for now in (2.0, 3.0):
+        d.node_up(create_compute_node("a", capabilities=["inference"]))
+        assert [len(launch.records) for launch in launches(d.place(now))] == [1, 1]
+        d.replace("a", "silent", now)

@@ -114,3 +114,30 @@ def test_what_ended_long_ago_can_be_forgotten(ledger, tmp_path):
     assert not list((tmp_path / "results").iterdir())
     assert ledger.entry("waiting").state == "queued"
     assert ledger.hashes() == set()
+
+
+def test_what_is_forgotten_is_forgotten_as_a_member_too(ledger, tmp_path):
+    task = replace(create_task("t1", "probe", {}), group="team")
+    one = TaskRecord(task, ledger.next_seq(), 100.0)
+    ledger.commit([one], [])
+    run(ledger, one, b"")
+    assert ledger.members("team") == ["t1"]
+    assert ledger.prune(200.0) == ["t1"]
+    # Numbers of tasks that nobody remembers come again.
+    after = Ledger(tmp_path / "ledger.sqlite", tmp_path / "results")
+    other = TaskRecord(replace(task, id="t2"), after.next_seq(), 100.0)
+    assert other.seq == one.seq
+    after.commit([other], [])
+    assert after.members("team") == ["t2"]
+    after.close()
+
+
+def test_the_node_that_a_task_was_on_last_stays_known(ledger):
+    one = record(ledger, "t")
+    ledger.commit([one], [])
+    one.apply(Event.LAUNCH, 101.0)
+    one.node = "node-1"
+    ledger.commit([], [one.change()])
+    one.apply(Event.RETRY, 102.0, "lost")
+    ledger.commit([], [one.change()])
+    assert (ledger.entry("t").state, ledger.entry("t").node) == ("queued", "node-1")

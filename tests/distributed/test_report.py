@@ -10,6 +10,7 @@ from llmbol_core.distributed import broker as broker_module
 from llmbol_core.distributed.broker import Broker
 from llmbol_core.distributed.node import local_nodes
 from llmbol_core.distributed.report import KEEP_SECONDS, Config, Pruned
+from llmbol_core.distributed.telemetry import Telemetry
 
 
 def test_a_configuration_comes_back_as_it_was_written(tmp_path):
@@ -40,3 +41,14 @@ def test_old_tasks_are_forgotten_now_and_then(monkeypatch):
         asyncio.run(Broker._forget(broker, desk))
     assert asked == [7.0] * 3
     assert noted == ["forgot 1 old tasks"]
+
+
+def test_the_rate_is_that_of_the_last_ten_seconds():
+    telemetry = Telemetry()
+    for second, count in ((10, 7), (11, 5), (20, 15), (21, 100)):
+        for _ in range(count):
+            telemetry.ended(second + 0.5, 0.1)
+    known = telemetry.metrics(21.9)
+    assert known.rate == (5 + 15) / 10
+    assert known.throughput[-12:] == (0, 7, 5, *[0] * 8, 15)
+    assert (known.ended, len(known.throughput)) == (127, 60)

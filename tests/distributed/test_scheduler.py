@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import llmbol_core
+from llmbol_core.distributed.node import MOST_NODES, local_nodes
 from llmbol_core.distributed.scheduler import create_scheduler
 from llmbol_core.distributed.state import StateDirectory
 from llmbol_core.distributed.task import create_task
@@ -49,6 +50,10 @@ def test_mistakes_are_told_when_they_are_made():
     with pytest.raises(UsageError, match="did you mean 'least-loaded'"):
         create_scheduler("least_loaded")
     scheduler = create_scheduler()
+    assert len(local_nodes(MOST_NODES)) == MOST_NODES
+    for count in (0, MOST_NODES + 1):
+        with pytest.raises(UsageError, match=f"{count} nodes: expected between 1 and {MOST_NODES}"):
+            local_nodes(count)
     with pytest.raises(UsageError, match="has no nodes"):
         scheduler.submit_task(create_task("t", "probe", {}))
     with pytest.raises(TypeError, match="'a' is no ComputeNode: make one with create_compute_node"):

@@ -31,10 +31,10 @@ def add(parts: list[bytes]) -> bytes:
     return b"+".join(parts)
 
 
-def team_of(*names: str) -> Team:
+def team_of(*names: str, now: float = 0.0) -> Team:
     team = Team(len(names))
     for name in names:
-        team.join(name, f"node-{name}", 0.0)
+        team.join(name, f"node-{name}", now)
     return team
 
 
@@ -63,6 +63,11 @@ def test_a_sum_is_known_when_all_brought_something_and_stays_known():
     assert team.sum("a", 1, (0, "1"), b"A", add) == {"rank": 0, "world": 1, "generation": 2}
     assert team.sum("a", 2, (0, "0"), b"other rows", add) == b"A+B"
     assert team.sum("a", 2, (0, "1"), b"all", add) == b"all"
+    # One step later it still is, for whoever has not got it; then nobody needs it.
+    team.sum("a", 2, (1, "0"), b"next", add)
+    assert team.sum("a", 2, (0, "0"), b"late", add) == b"A+B"
+    team.sum("a", 2, (2, "0"), b"last", add)
+    assert team.sum("a", 2, (0, "0"), b"late", add) == b"late"
     with pytest.raises(ClusterError, match="b is no member of its team any more"):
         team.sum("b", 1, (0, "1"), b"B", add)
 
@@ -96,6 +101,12 @@ def test_where_training_stands_is_saved_now_and_then_by_whoever_is_first():
     assert team.join("d", "n4", 20.0) is None
     begin = team.join("d", "n4", 20.0 + GATHER_SECONDS)
     assert begin == {"rank": 0, "world": 1, "generation": team.generation, "snapshot": "hash"}
+
+
+def test_a_team_that_has_just_begun_has_nothing_to_save():
+    team = team_of("a", now=1000.0)
+    assert team.gather("a", 1, 1000.1) == {"rank": 0, "world": 1, "generation": 1}
+    assert team.gather("a", 2, 1000.0 + SAVE_SECONDS) == {"save": True}
 
 
 def test_who_comes_late_gets_the_result():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 
 import pytest
 
 from llmbol_core.errors import UsageError
-from llmbol_core.nn.curves import curve_picture, write_curve
+from llmbol_core.nn.curves import curve_picture, curve_text, write_curve
 from llmbol_core.nn.diagram import draw_model, write_diagram
 from llmbol_core.nn.drawing import Words
 from llmbol_core.nn.model import Input, Model
@@ -73,3 +74,17 @@ def test_summaries_go_into_containers():
     assert rows["1 Concat"].memory == 4 * 24
     assert [row.layer for row in model.summary(1).layers] == ["0 Residual", "1 Concat"]
     assert model.summary(1).parameters == model.summary().parameters == 16 * 17 + 8 * 17
+
+
+def test_a_curve_reaches_from_the_greatest_loss_to_the_least():
+    losses = ((4.0, 3.0), (2.0, math.nan), (1.0, 1.5))
+    history = [Epoch(i, 0.1, train, watched, None, {}) for i, (train, watched) in enumerate(losses)]
+    lines = curve_text(history, "m").splitlines()
+    assert lines[1].rstrip() == "     4 |*"
+    assert lines[5].rstrip() == "       |o"
+    assert lines[8].rstrip() == "       |" + " " * 29 + "*"
+    assert lines[10].rstrip() == "       |" + " " * 59 + "o"
+    assert lines[12].rstrip() == "     1 |" + " " * 59 + "*"
+    assert lines[14] == " epoch  1" + " " * 58 + "3"
+    flat = [Epoch(1, 0.1, 1.0, 1.0, None, {})]
+    assert curve_text(flat, "m").splitlines()[7].rstrip() == "       |o"
