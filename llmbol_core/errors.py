@@ -33,6 +33,13 @@ import difflib
 from collections.abc import Iterable
 
 
+def as_name(name: object) -> str:
+    """Return a name. Raises UsageError if it is no text."""
+    if not isinstance(name, str):
+        raise UsageError(f"a name should be a text, not {name!r}")
+    return name
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known word most like this one, or an empty string.
 

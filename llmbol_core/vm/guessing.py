@@ -20,7 +20,7 @@ import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from llmbol_core.errors import LinkError, UsageError
+from llmbol_core.errors import LinkError, UsageError, as_name
 from llmbol_core.vm.calling import INIT, INIT_SIGNATURE
 from llmbol_core.vm.layout import (
     BIG,
@@ -133,8 +133,7 @@ def given(arguments: Any, *names: Any) -> list[Any]:
     Raises UsageError if they are no sequence, or if a name is no text.
     """
     for name in names:
-        if not isinstance(name, str):
-            raise UsageError(f"a name should be a text, not {name!r}")
+        as_name(name)
     if isinstance(arguments, str | bytes) or not isinstance(arguments, Iterable):
         raise UsageError(f"the arguments should be a sequence, not {arguments!r}")
     return [plain(value) for value in arguments]

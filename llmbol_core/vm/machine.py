@@ -23,6 +23,7 @@ from llmbol_core.errors import (
     LinkError,
     Trap,
     UsageError,
+    as_name,
     nearest,
 )
 from llmbol_core.vm.arena import ASTRAY, NIL
@@ -81,8 +82,7 @@ class InfernoVM:
         self._handles: dict[str, int] = {}
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
-        self.session, self._is_closed = Session(), False
-        self._stopped = Stopped(self)
+        self.session, self._is_closed, self._stopped = Session(), False, Stopped(self)
         if self.environment.namespace.has_root:
             provide_system_files(self)
 
@@ -101,6 +101,7 @@ class InfernoVM:
 
         Its module data lives until the machine is closed or the name is given to another one.
         """
+        as_name(name)
         if self._is_closed:
             raise UsageError("the machine is closed")
         if isinstance(module, Module):
@@ -201,8 +202,7 @@ class InfernoVM:
             return Outcome(1)
         finally:
             self.heap.release(handle)
-        broken = [e for e in self._failures.values() if not e.name.startswith(QUIET)]
-        return Outcome(1 if broken else 0)
+        return Outcome(int(any(not e.name.startswith(QUIET) for e in self._failures.values())))
 
     def get_stats(self) -> VMStats:
         """Return what the machine holds, which is nothing when it is closed, and has done."""
@@ -358,7 +358,7 @@ class InfernoVM:
         return handle, export, found, [None, values] if found is INIT else values
 
     def _handle(self, name: str) -> int:
-        if name not in self._handles:
+        if as_name(name) not in self._handles:
             raise LinkError(name, f"no module of this name is loaded{nearest(name, self._handles)}")
         return self._handles[name]
 

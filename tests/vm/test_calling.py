@@ -145,6 +145,12 @@ def test_calls_that_are_none(vm, name, entry, arguments, why):
         assert str(error.value) == why
 
 
+def test_names_are_texts(vm):
+    for call in (vm.unload_module, lambda name: vm.load_module(name, CALLS)):
+        with pytest.raises(UsageError, match="a name should be a text, not 5"):
+            call(5)
+
+
 def test_a_closed_machine_loads_nothing():
     vm = InfernoVM()
     vm.close()
