@@ -28,7 +28,7 @@ from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.library import shared_names
 from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, load_runtime, with_helpers
 from llmbol_core.vm.jit.operands import Array, Place, array_at
-from llmbol_core.vm.jit.runtime import State, tag
+from llmbol_core.vm.jit.runtime import BURY, SHARED, State, tag
 from llmbol_core.vm.jit.turns import HEAD, TURNS
 
 
@@ -224,8 +224,6 @@ def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
     return register
 
 
-SHARED = "@"
-"""How the names begin of functions that regions call."""
 _RET = next(op for op in OPS if op.mnemonic == "ret")
 _SPECIAL = ("python", "undecoded", "count", "enter", "guarded")
 
@@ -267,4 +265,9 @@ def interpreter_text() -> str:
         for n, name in enumerate(names)
     )
     parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
-    return with_helpers(*parts, also=functions)
+    return with_helpers(*parts, also=functions, elsewhere=(BURY,))
+
+
+def burial_text() -> str:
+    """Return the function ``bury`` in LLVM's language."""
+    return with_helpers()

@@ -261,7 +261,7 @@ class JitEngine(Population):
             return False
         self._run, self._signals = self._native.run, stretches.SIGNALS
         self._upkeep.keeps = True
-        self._shared = self._native.shared.buffer_info()[0]
+        self._shared = self._idle[State.SHARED] = self._native.shared.buffer_info()[0]
         self._lend()
         for other in self.scheduler.processes.values():
             self._place(other, other.module)

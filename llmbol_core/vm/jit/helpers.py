@@ -1,18 +1,13 @@
 """Helpers of machine code in LLVM's language: counting, releasing, allocating.
 
 Reference counts are changed inline; an object that loses its last reference is taken apart by
-``@last``, which follows lists, arrays and records with a work list threaded through the counts of
-the dying objects, and leaves what the host knows about (handles, modules, channels) and large
-blocks to the engine.
+what ``burial.py`` holds.
 """
 
 from __future__ import annotations
 
-from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE, FREE_LISTS, HEADER, SMALL
-from llmbol_core.vm.channels import RECEIVERS, SENDERS
-from llmbol_core.vm.jit.pacing import SOME
+from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE_LISTS, HEADER, SMALL
 from llmbol_core.vm.jit.runtime import Machine, State, tag
-from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
 
 _COUNT = tag("count")
 HELPERS = f"""
@@ -118,30 +113,14 @@ out:
  ret void
 }}
 
-define internal void @free(ptr %m, ptr %s, i32 %r) alwaysinline {{
- %size = call i32 @word(ptr %m, i32 %r, i64 -8)
- %large = icmp ugt i32 %size, {SMALL}
- br i1 %large, label %host, label %list
-host:
- call void @free_large(ptr %m, ptr %s, i32 %r)
- ret void
-list:
- call void @put(ptr %m, i32 %r, i64 -12, i32 {FREE})
- %head = add i32 %size, {FREE_LISTS}
- %first = call i32 @word(ptr %m, i32 %head, i64 0)
- call void @put(ptr %m, i32 %r, i64 0, i32 %first)
- call void @put(ptr %m, i32 %head, i64 0, i32 %r)
- ret void
-}}
-
 ; One reference less to a child; if it was the last, the child joins the dying.
 define internal i32 @drop(ptr %m, ptr %s, i32 %r, i32 %dying) alwaysinline {{
  %nil = icmp eq i32 %r, -1
  br i1 %nil, label %out, label %do
 do:
  %c = call i32 @word(ptr %m, i32 %r, i64 -16)
- %last = icmp eq i32 %c, 1
- br i1 %last, label %dead, label %dec
+ %others = icmp ne i32 %c, 1
+ br i1 %others, label %dec, label %dead, !prof !0
 dec:
  %c1 = call i32 @llvm.usub.sat.i32(i32 %c, i32 1)
  call void @put(ptr %m, i32 %r, i64 -16, i32 %c1)
@@ -157,142 +136,6 @@ out:
 define internal void @last(ptr %m, ptr %s, i32 %ref) noinline {{
  call void @put(ptr %m, i32 %ref, i64 -16, i32 0)
  call void @bury(ptr %m, ptr %s, i32 %ref)
- ret void
-}}
-
-; Free the objects of a list that is threaded through their counts, and what only they keep.
-define internal void @bury(ptr %m, ptr %s, i32 %first) noinline {{
-start:
- %fp = call ptr @machine(ptr %s, i64 {Machine.FUEL:d})
- %fuel = load i64, ptr %fp
- %tired = icmp slt i64 %fuel, 1
- br i1 %tired, label %later, label %next
-later:
- call void @bury_later(ptr %m, ptr %s, i32 %first)
- ret void
-next:
- %r = phi i32 [%first, %start], [%rest, %others], [%rest, %look], [%other, %hosted]
- %more = phi i32 [{SOME}, %start], [%more1, %others], [{SOME}, %look], [%more, %hosted]
- %other = call i32 @word(ptr %m, i32 %r, i64 -16)
- %kind = call i32 @word(ptr %m, i32 %r, i64 -12)
- %work = call i32 @word(ptr %m, i32 %r, i64 -4)
- %flag = and i32 %work, {HOSTED}
- %ishosted = icmp ne i32 %flag, 0
- br i1 %ishosted, label %host, label %kinds
-kinds:
- switch i32 %kind, label %record [
-  i32 {STRING}, label %free
-  i32 {LIST}, label %list
-  i32 {ARRAY}, label %array
-  i32 {CHANNEL}, label %channel
-  i32 {MODULE}, label %host
- ]
-host:
- call void @leave(ptr %m, ptr %s, i32 %r)
- br label %hosted
-hosted:
- %end0 = icmp eq i32 %other, 0
- br i1 %end0, label %out, label %next
-channel:
- %buffered = call i32 @word(ptr %m, i32 %r, i64 8)
- %senders = call i32 @word(ptr %m, i32 %r, i64 {SENDERS})
- %receivers = call i32 @word(ptr %m, i32 %r, i64 {RECEIVERS})
- %waiting = or i32 %senders, %receivers
- %used = or i32 %waiting, %buffered
- %unused = icmp eq i32 %used, 0
- br i1 %unused, label %free, label %host
-list:
- %tail = call i32 @word(ptr %m, i32 %r, i64 0)
- %withtail = call i32 @drop(ptr %m, ptr %s, i32 %tail, i32 %other)
- %ltype = call i32 @word(ptr %m, i32 %r, i64 4)
- %lvalue = add i32 %r, 8
- br label %values
-array:
- %owner = call i32 @word(ptr %m, i32 %r, i64 8)
- %isslice = icmp ne i32 %owner, -1
- br i1 %isslice, label %slice, label %whole
-slice:
- %withowner = call i32 @drop(ptr %m, ptr %s, i32 %owner, i32 %other)
- br label %free
-whole:
- %length = call i32 @word(ptr %m, i32 %r, i64 0)
- %atype = call i32 @word(ptr %m, i32 %r, i64 4)
- %adata = call i32 @word(ptr %m, i32 %r, i64 12)
- %empty = icmp eq i32 %length, 0
- br i1 %empty, label %free, label %values
-record:
- br label %values
-values:
- %type = phi i32 [%ltype, %list], [%atype, %whole], [%kind, %record]
- %where0 = phi i32 [%lvalue, %list], [%adata, %whole], [%r, %record]
- %count0 = phi i32 [1, %list], [%length, %whole], [1, %record]
- %dying0 = phi i32 [%withtail, %list], [%other, %whole], [%other, %record]
- %map = call ptr @map(ptr %s, i32 %type)
- %size = load i32, ptr %map
- %np = getelementptr i32, ptr %map, i64 1
- %n = load i32, ptr %np
- %none = icmp eq i32 %n, 0
- br i1 %none, label %free, label %value
-value:
- %where = phi i32 [%where0, %values], [%where1, %some], [%where1, %paused]
- %count = phi i32 [%count0, %values], [%count1, %some], [%count1, %paused]
- %dying1 = phi i32 [%dying0, %values], [%dying3, %some], [%dying3, %paused]
- br label %pointer
-pointer:
- %i = phi i32 [0, %value], [%i1, %pointer]
- %dying2 = phi i32 [%dying1, %value], [%dying3, %pointer]
- %iz = zext i32 %i to i64
- %op = getelementptr i32, ptr %np, i64 1
- %oq = getelementptr i32, ptr %op, i64 %iz
- %off = load i32, ptr %oq
- %slot = add i32 %where, %off
- %child = call i32 @word(ptr %m, i32 %slot, i64 0)
- %dying3 = call i32 @drop(ptr %m, ptr %s, i32 %child, i32 %dying2)
- %i1 = add i32 %i, 1
- %again0 = icmp ult i32 %i1, %n
- br i1 %again0, label %pointer, label %valued
-valued:
- %where1 = add i32 %where, %size
- %count1 = sub i32 %count, 1
- %again = icmp ne i32 %count1, 0
- br i1 %again, label %some, label %free
-some:
- %part = and i32 %count1, {SOME - 1}
- %whole1 = icmp eq i32 %part, 0
- br i1 %whole1, label %paused, label %value
-paused:
- %halts = call i32 @leaves_array(ptr %m, ptr %s, i32 %r, i32 %where1, i32 %count1, i32 %dying3)
- %halted = icmp ne i32 %halts, 0
- br i1 %halted, label %out, label %value
-free:
- %rest = phi i32 [%other, %kinds], [%other, %channel],
-  [%withowner, %slice], [%other, %whole], [%dying0, %values],
-  [%dying3, %valued]
- call void @free(ptr %m, ptr %s, i32 %r)
- br label %freed
-freed:
- %more1 = sub i32 %more, 1
- %end = icmp eq i32 %rest, 0
- br i1 %end, label %gone, label %others
-others:
- %enough = icmp eq i32 %more1, 0
- br i1 %enough, label %look, label %next
-look:
- %leaves = call i32 @leaves(ptr %m, ptr %s, i32 %rest)
- %left = icmp ne i32 %leaves, 0
- br i1 %left, label %out, label %next
-gone:
- %single = icmp eq i32 %more1, {SOME - 1}
- br i1 %single, label %out, label %charge
-charge:
- %dead = sub i32 {SOME}, %more1
- %cost = shl i32 %dead, 8
- %costz = zext i32 %cost to i64
- %now = load i64, ptr %fp
- %rest1 = sub i64 %now, %costz
- store i64 %rest1, ptr %fp
- br label %out
-out:
  ret void
 }}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from llmbol_core.vm.jit.runtime import State
-from llmbol_core.vm.jit.source import FUNCTIONS
+from llmbol_core.vm.jit.runtime import BURY, State
+from llmbol_core.vm.jit.source import EXTERNAL, FUNCTIONS
 from llmbol_core.vm.jit.translator import Translator
 
 
@@ -17,37 +17,38 @@ def _translated(name: str) -> tuple[str, frozenset[str]]:
     return translator.text(), frozenset(translator.called)
 
 
-def texts(names: Iterable[str], is_region: bool = False) -> str:
-    """Return the text of functions and of all that they call; regions call those that are shared.
+def texts(names: Iterable[str], elsewhere: Container[str] = ()) -> str:
+    """Return the text of functions and of all that they call; some are elsewhere.
 
-    What they call are the native interpreter's functions, through a table.
+    Those are called through the table of ``shared_names``.
     """
     found: dict[str, str] = {}
     work = sorted(names)
     while work:
         name = work.pop()
         if name not in found:
-            is_elsewhere = is_region and FUNCTIONS[name].is_shared
-            found[name], called = (_stub(name), ()) if is_elsewhere else _translated(name)
+            found[name], called = (stub(name), ()) if name in elsewhere else _translated(name)
             work += sorted(called)
     return "\n".join(found[name] for name in sorted(found))
 
 
 def shared_names() -> list[str]:
     """Return the names of the functions that are shared, in the order of their table."""
-    return sorted(name for name, function in FUNCTIONS.items() if function.is_shared)
+    return [*sorted(name for name, function in FUNCTIONS.items() if function.is_shared), BURY]
 
 
-def _stub(name: str) -> str:
-    function = FUNCTIONS[name]
+def stub(name: str) -> str:
+    """Return the text of a function that calls the one of its name that is in the table."""
+    function = FUNCTIONS.get(name) or EXTERNAL[name]
     kinds = function.parameters.values()
     given = "".join(f", {kind} %a{i}" for i, kind in enumerate(kinds))
+    is_void = function.result == "void"
     return f"""define internal {function.result} @{name}(ptr %m, ptr %s{given}) alwaysinline {{
  %p = getelementptr i64, ptr %s, i64 {State.SHARED:d}
  %table = load ptr, ptr %p
  %q = getelementptr ptr, ptr %table, i64 {shared_names().index(name)}
  %f = load ptr, ptr %q
- %r = call {function.result} %f(ptr %m, ptr %s{given})
- ret {function.result} %r
+ {"" if is_void else "%r = "}call {function.result} %f(ptr %m, ptr %s{given})
+ ret {function.result}{"" if is_void else " %r"}
 }}
 """

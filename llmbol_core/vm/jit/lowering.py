@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from llmbol_core.vm.arena import KIND, WORK
 from llmbol_core.vm.guards import Guard, Of
@@ -229,19 +229,21 @@ def load_runtime() -> None:
         importlib.import_module(module)
 
 
-def with_helpers(*parts: str, also: Iterable[str] = (), is_region: bool = False) -> str:
+def with_helpers(*parts: str, also: Iterable[str] = (), elsewhere: Container[str] = ()) -> str:
     """Return the text of functions together with what they call of the runtime, and some more.
 
-    Regions call some of it where the native interpreter has it.
+    What is elsewhere is called through the table of ``shared_names``.
     """
     from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, pacing, source
-    from llmbol_core.vm.jit.runtime import METADATA
+    from llmbol_core.vm.jit.burial import BURIAL
+    from llmbol_core.vm.jit.runtime import BURY, METADATA
 
     load_runtime()
-    helping = (helpers.HELPERS, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
+    buried = library.stub(BURY) if BURY in elsewhere else BURIAL
+    helping = (helpers.HELPERS, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
     text = "\n".join([*helping, METADATA, pacing.CLOCK, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
-    return text + library.texts(called, is_region)
+    return text + library.texts(called, elsewhere)
 
 
 _CALL = re.compile(r"@(\w+)\(")

@@ -198,6 +198,17 @@ def bury_later(dying: Word) -> None:
 
 
 @shared
+def refuels() -> Word:
+    """Whether objects are freed now although no fuel is left, since there is still time.
+
+    Where the fuel is 0 the clock has told already that there is none.
+    """
+    if machine[Machine.FUEL] == 0:
+        return 0
+    return look()
+
+
+@shared
 def leaves(dying: Word) -> Word:
     """Whether what is dying is left for later, after some objects have been taken apart."""
     left = machine[Machine.FUEL] - SOME * _OBJECT

@@ -283,6 +283,12 @@ LEAST_LEFT = -(1 << 30)
 """Anything below it means that; a function may return with a few less than 0 left."""
 
 
+SHARED = "@"
+"""How the names begin of functions that regions call, among those of handlers."""
+BURY = "bury"
+"""The function of ``burial.py``, which is compiled better than the native interpreter."""
+
+
 class LinkKind(IntEnum):
     """What stands in place of a pc."""
 

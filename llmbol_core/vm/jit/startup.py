@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmbol_core.native.jobs import Job
 from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.jit.identity import digest
+from llmbol_core.vm.jit.runtime import BURY, SHARED
 
 if TYPE_CHECKING:
     from llmbol_core.vm.module import Module
@@ -101,13 +102,17 @@ def _cached() -> bytes | None:
 
 
 def _compiled() -> bytes:
-    """Return the names of the handlers, a line end, and the object."""
+    """Return the names of the handlers, the size of an object, each with a line end; two objects.
+
+    What takes dead objects apart is compiled well, all else quickly.
+    """
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
-    from llmbol_core.vm.jit.cold import handler_names, interpreter_text
+    from llmbol_core.vm.jit.cold import burial_text, handler_names, interpreter_text
 
     code = llvm.compile_text(interpreter_text(), 0)
-    data = " ".join(handler_names()).encode() + b"\n" + code
+    head = f"{' '.join(handler_names())}\n{len(code)}\n".encode()
+    data = head + code + llvm.compile_text(burial_text(), 2, unrolls=False)
     ObjectCache().put(_key(), data)
     return data
 
@@ -116,9 +121,10 @@ def _load(data: bytes) -> NativeInterpreter:
     from llmbol_core.native.image import load_object
     from llmbol_core.native.library import function
 
-    line, _, code = data.partition(b"\n")
+    line, size, code = data.split(b"\n", 2)
     names = line.decode().split()
-    library = load_object(code, ["run", "survey", "handlers"])
+    library = load_object(code[: int(size)], ["run", "survey", "handlers"])
+    burial = load_object(code[int(size) :], [BURY])
     table = array("Q", bytes(8 * len(names)))
     function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
     pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -126,6 +132,6 @@ def _load(data: bytes) -> NativeInterpreter:
     signature = library.addresses["run"], number, pointer, pointer, word
     run, share = function(*signature), function(*signature, keeps_lock=False)
     survey = function(library.addresses["survey"], word, pointer, pointer, word)
-    handlers = dict(zip(names, table, strict=True))
-    shared = array("Q", [handlers[name] for name in names if name.startswith("@")])
-    return NativeInterpreter(run, share, survey, handlers, shared, library)
+    handlers = dict(zip(names, table, strict=True)) | {SHARED + BURY: burial.addresses[BURY]}
+    shared = array("Q", [handlers[name] for name in names if name.startswith(SHARED)])
+    return NativeInterpreter(run, share, survey, handlers, shared, (library, burial))

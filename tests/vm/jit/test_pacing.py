@@ -8,7 +8,7 @@ import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LimitError
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import COUNT, NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.jit import stretches
 from llmbol_core.vm.jit.engine import JitEngine
@@ -203,3 +203,27 @@ def test_what_is_freed_is_left_for_later_where_the_program_is_stopped(engine, mo
         assert engine_of(vm)._words[Machine.PENDING]
     monkeypatch.undo()
     assert vm.get_stats().objects == 0
+
+
+@pytest.mark.parametrize(("fuel", "is_left"), [(-1, False), (0, True), (QUANTUM, False)])
+def test_without_fuel_what_dies_is_freed_at_once_unless_the_time_is_over(
+    fuel, is_left, monkeypatch
+):
+    begin = stretches.begin
+
+    def begin_with_fuel(words, until):
+        begin(words, until)
+        words[Machine.UNTIL] = words[Machine.DEADLINE]
+        words[Machine.FUEL] = fuel
+
+    with InfernoVM(limits=Limits(64 << 20), engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble("ret"))
+        vm.execute("test", "main")
+        text = vm.heap.new_text("text")
+        before = vm.heap.objects
+        monkeypatch.setattr(stretches, "begin", begin_with_fuel)
+        vm.heap.words[(text + COUNT) >> 2] = 0
+        assert vm.heap.bury([text])
+        assert (engine_of(vm)._words[Machine.PENDING] == text) is is_left
+        monkeypatch.undo()
+        assert vm.heap.objects == before - 1

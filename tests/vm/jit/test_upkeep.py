@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import COUNT, NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -98,3 +98,29 @@ def test_a_long_list_can_be_let_go(engine):
             vm.heap.set_pointer(vm.heap.head(ref), vm.heap.new_text("x"))
         vm.heap.release(ref)
         assert vm.heap.objects == before
+
+
+def test_what_is_made_like_a_tree_that_was_freed_lies_in_memory_as_that_did():
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap = vm.heap
+        number = heap.type_number(TypeDescriptor(0, 8, b"\xc0"))
+        made: list[int] = []
+
+        def grow(depth):
+            node = heap.new_record(number)
+            made.append(node)
+            if depth:
+                heap.set_pointer(node, grow(depth - 1))
+                heap.set_pointer(node + 4, grow(depth - 2) if depth > 1 else NIL)
+            return node
+
+        root = grow(9)
+        # Native code takes them apart; few objects are Python's business.
+        heap.words[(root + COUNT) >> 2] = 0
+        assert heap.bury([root])
+        again = [heap.new_record(number) for _ in made]
+        assert again == made[::-1]
+        for ref in again:
+            heap.release(ref)
