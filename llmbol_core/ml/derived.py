@@ -27,8 +27,10 @@ Array = NDArray[Any]
 
 _LARGE = 1 << 20
 """Bytes from which on an array is large."""
-_SLAB = 8 << 20
-"""Bytes that a thread makes at a time: most of them fill whole large pages of a file."""
+_PAGE = 2 << 20
+"""Bytes of a large page; files have some that were written in one go."""
+_EACH = 8
+"""How many items a thread makes at a time, at least."""
 _LINE = 64
 _HERE = os.path.dirname(__file__)
 
@@ -92,28 +94,32 @@ def in_slabs(items: int, item: int, make: Callable[[int, Array], Array], write: 
     """Write items of so many bytes one behind the other, some at a time.
 
     ``make(first, room)`` fills the room with as many as fit and returns the weights that it read.
-    Each thread has a room of its own: fresh memory takes longer than most making.
+    Each thread has a room of its own: fresh memory takes longer than most making. What is written
+    begins and ends where large pages do; the items there are made twice.
     """
-    step = max(1, min(_SLAB // max(item, 1), items))
     local = threading.local()
+    size = items * item
+    slab = -(-max(_EACH * item, 1) // _PAGE) * _PAGE
 
-    def work(first: int) -> None:
+    def work(start: int) -> None:
         if not hasattr(local, "room"):
-            local.room = room(step * item)
-        here = local.room[: min(step, items - first) * item]
+            local.room = room(slab + 2 * item)
+        stop = min(start + slab, size)
+        first, last = start // item, -(-stop // item)
+        here = local.room[: (last - first) * item]
         used = make(first, here)
-        write(first * item, here.data)
+        write(start, here.data[start - first * item : stop - first * item])
         release(used)
 
-    firsts = range(0, items, step)
-    threads = min(thread_count(), len(firsts))
+    starts = range(0, size, slab)
+    threads = min(thread_count(), len(starts))
     if threads < 2:
-        deque(map(work, firsts), 0)
+        deque(map(work, starts), 0)
         return
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads) as pool:
-        deque(pool.map(work, firsts), 0)
+        deque(pool.map(work, starts), 0)
 
 
 def room(size: int) -> Array:

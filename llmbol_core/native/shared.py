@@ -9,6 +9,7 @@ own, so that nobody else can put one file in another one's place.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import mmap
@@ -22,7 +23,7 @@ from llmbol_core.native.cache import default_directory, is_private, open_private
 from llmbol_core.native.files import MappedFile
 
 _LIMIT = 16 << 30
-"""Bytes that all files take at most, and they leave as much of the disk free as they take."""
+"""Bytes that all files are to take at most, and to leave as much of the disk free as they take."""
 
 Write = Callable[[int, memoryview], None]
 """Puts bytes at an offset."""
@@ -101,22 +102,59 @@ def _make(path: str, size: int, make: Callable[[Write], None]) -> None:
 
 
 def _has_room(folder: str, size: int) -> bool:
-    """Make room for so many bytes by dropping what was not used for longest."""
-    entries = []
-    with os.scandir(folder) as files:
-        for file in files:
-            with suppress(OSError):
-                status = file.stat()
-                entries.append((status.st_mtime, status.st_size, file.path))
+    """Return whether there is room for so many bytes, which are then taken to be there.
+
+    What was not used for longest makes room for them: when this process ends, as it takes some
+    time, or now if there is far too much.
+    """
+    held = _held.get(folder)
+    if held is None:
+        held = sum(entry[1] for entry in _entries(folder))
+    limit = _limit(folder, held)
+    if size > limit:
+        return False
+    if held + size > limit + limit // 2:
+        held = drop_oldest(folder, limit - size)
+    if held + size > limit and folder not in _crowded:
+        _crowded.add(folder)
+        atexit.register(drop_oldest, folder)
+    _held[folder] = held + size
+    return True
+
+
+_held: dict[str, int] = {}
+"""Bytes that files in folders take, as far as this process knows."""
+_crowded: set[str] = set()
+"""Folders that are to be cleared up when this process ends."""
+
+
+def drop_oldest(folder: str, most: int | None = None) -> int:
+    """Drop files until they take so many bytes at most, or what is allowed; return what is left."""
+    entries = _entries(folder)
     held = sum(entry[1] for entry in entries)
-    limit = min(_LIMIT, (shutil.disk_usage(folder).free + held) // 2)
+    most = _limit(folder, held) if most is None else most
     for _, freed, path in sorted(entries):
-        if held + size <= limit:
+        if held <= most:
             break
         with suppress(OSError):
             os.unlink(path)
             held -= freed
-    return held + size <= limit
+    return held
+
+
+def _limit(folder: str, held: int) -> int:
+    return min(_LIMIT, (shutil.disk_usage(folder).free + held) // 2)
+
+
+def _entries(folder: str) -> list[tuple[float, int, str]]:
+    """Return when files were last used, their sizes and paths."""
+    entries = []
+    with suppress(OSError), os.scandir(folder) as files:
+        for file in files:
+            with suppress(OSError):
+                status = file.stat()
+                entries.append((status.st_mtime, status.st_size, file.path))
+    return entries
 
 
 @functools.cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -84,8 +86,27 @@ def test_what_was_not_used_for_longest_makes_room(folder, monkeypatch):
         shared.kept((name,), 7, make)
         for path in folder.iterdir():
             os.utime(path, (number, number))
+    assert len(list(folder.iterdir())) == 3
+    assert shared.drop_oldest(str(folder)) == 14
     assert len(list(folder.iterdir())) == 2
     assert shared.kept(("d",), 21, make) is None
+
+
+def test_room_is_made_at_once_where_there_is_far_too_much(folder, monkeypatch):
+    monkeypatch.setattr(shared, "_LIMIT", 20)
+    for name in "abcdef":
+        shared.kept((name,), 7, make)
+    assert len(list(folder.iterdir())) <= 4
+    assert shared.kept(("f",), 7, never) is not None
+
+
+def test_a_process_leaves_no_more_than_is_allowed(folder):
+    text = (
+        "from llmbol_core.native import shared; shared._LIMIT = 20\n"
+        "for name in 'abc': shared.kept((name,), 7, lambda write: write(0, memoryview(b'a')))"
+    )
+    subprocess.run([sys.executable, "-c", text], check=True)
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_failing_maker_leaves_nothing(folder):
