@@ -17,6 +17,8 @@ SOON = 48
 """How many rows ahead y is asked for."""
 FEW = 8
 """Rows for which packing is not worth it."""
+NARROW = 4
+"""Rows that go along many columns together where there are 16 registers."""
 BROAD = 512
 """Columns from which on few rows go along them rather than along the depth."""
 LARGE = 3 << 16
@@ -50,11 +52,14 @@ class FewRows:
         k = self.k
         self.sums = k.room(f32, NEAREST + 48 * FEW)
         # Of more rows some at a time pass by a part of y that stays in the caches.
-        part = k.select(self.rows > FEW, k.value(NEAREST // FEW, i64), self.columns)
+        part = self.columns
+        if k.lanes == 16:
+            part = k.select(self.rows > FEW, k.value(NEAREST // FEW, i64), part)
         for start in k.range(first, last, part):
             stop = lesser_number(k, start + part, last)
-            for row in k.range(0, self.rows, FEW):
-                count = lesser_number(k, self.rows - row, k.value(FEW, i64))
+            most = self._at_a_time(stop - start)
+            for row in k.range(0, self.rows, most):
+                count = lesser_number(k, self.rows - row, most)
                 x, out = self.x.at(row * self.x_pitch), self.out.at(row * self.out_pitch)
                 for size in range(1, FEW + 1):
                     with k.when(count.equals(size)):
@@ -64,6 +69,15 @@ class FewRows:
                             start,
                             stop,
                         )
+
+    def _at_a_time(self, columns: Value) -> Value:
+        """Return how many rows go along so many columns together."""
+        k = self.k
+        if k.lanes == 16:
+            return k.value(FEW, i64)
+        parts = (self.rows + (NARROW - 1)) // NARROW
+        even = (self.rows + (parts - 1)) // parts
+        return k.select(columns >= BROAD, even, k.value(FEW, i64))
 
     def _rows(self, rows: list[Pointer], places: list[Pointer], first: Value, last: Value) -> None:
         """Write the code for some rows and columns."""

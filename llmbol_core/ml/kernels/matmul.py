@@ -36,7 +36,7 @@ SHORT = 64
 NEAR = 1 << 17
 """How many numbers y may have to be near at hand when some rows have passed by."""
 VAST = 1 << 20
-"""How many numbers y must have for twice as many rows to be few."""
+"""How many numbers y must have for some times as many rows to be few."""
 
 
 def panels_at_a_time(lanes: int) -> int:
@@ -75,21 +75,31 @@ class _Multiply:
     def write(self, begin: Value, end: Value) -> None:
         """Write the code for some panels."""
         k = self.k
-        passes = (self.rows <= 2 * FEW) & (self.depth * self.columns >= VAST)
+        most = (2 if k.lanes == 16 else 4) * FEW
+        passes = (self.rows <= most) & (self.depth * self.columns >= VAST)
         passes = passes & ((end - begin) * self.width >= BROAD)
         if k.lanes < 16:  # with 16 registers tiles that pack are slower than another look at y
             is_near = self.depth * self.columns <= NEAR
-            passes = passes | (is_near & (self.rows <= 4 * FEW))
+            passes = passes | (is_near & (self.rows <= most))
         with k.either((self.rows <= FEW) | passes) as (yes, no):
             with yes:
                 last = lesser_number(k, end * self.width, self.columns)
                 self.few.write(begin * self.width, last)
-            with no, k.either(self.rows <= SHORT) as (short, tall):
-                with short:
-                    # There are few rows to use what is packed: more of it is asked for early.
-                    self._blocks(begin, end, DEPTH // 4, self._short)
-                with tall:
-                    self._blocks(begin, end, DEPTH, self._tall)
+            with no:
+                self._packed(begin, end)
+
+    def _packed(self, begin: Value, end: Value) -> None:
+        """Write the code for some panels that are packed."""
+        k = self.k
+        if k.lanes < 16:  # a row's part of a panel is less than two lines: it is packed by rows
+            self._blocks(begin, end, DEPTH, self._tall)
+            return
+        with k.either(self.rows <= SHORT) as (short, tall):
+            with short:
+                # There are few rows to use what is packed: more of it is asked for early.
+                self._blocks(begin, end, DEPTH // 4, self._short)
+            with tall:
+                self._blocks(begin, end, DEPTH, self._tall)
 
     def _blocks(self, begin: Value, end: Value, most: int, block: Any) -> None:
         """Write the code for some panels: a block of them, and of the depth, at a time."""
