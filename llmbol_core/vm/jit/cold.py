@@ -265,7 +265,7 @@ def interpreter_text() -> str:
         for n, name in enumerate(names)
     )
     parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
-    return with_helpers(*parts, also=functions, elsewhere=(BURY,))
+    return with_helpers(*parts, also=functions, elsewhere=lambda: [BURY])
 
 
 def burial_text() -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from llmbol_core.vm.arena import KIND, WORK
 from llmbol_core.vm.guards import Guard, Of
@@ -229,21 +229,25 @@ def load_runtime() -> None:
         importlib.import_module(module)
 
 
-def with_helpers(*parts: str, also: Iterable[str] = (), elsewhere: Container[str] = ()) -> str:
+def with_helpers(
+    *parts: str, also: Iterable[str] = (), elsewhere: Callable[[], Sequence[str]] = list
+) -> str:
     """Return the text of functions together with what they call of the runtime, and some more.
 
-    What is elsewhere is called through the table of ``shared_names``.
+    ``elsewhere`` names, when all of the runtime is known, what is called through the table of
+    ``shared_names`` instead.
     """
     from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, pacing, source
     from llmbol_core.vm.jit.burial import BURIAL
     from llmbol_core.vm.jit.runtime import BURY, METADATA
 
     load_runtime()
-    buried = library.stub(BURY) if BURY in elsewhere else BURIAL
+    absent = elsewhere()
+    buried = library.stub(BURY) if BURY in absent else BURIAL
     helping = (helpers.HELPERS, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
     text = "\n".join([*helping, METADATA, pacing.CLOCK, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
-    return text + library.texts(called, elsewhere)
+    return text + library.texts(called, absent)
 
 
 _CALL = re.compile(r"@(\w+)\(")

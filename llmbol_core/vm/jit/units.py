@@ -117,7 +117,7 @@ class Source:
             from llmbol_core.vm.jit.library import shared_names
             from llmbol_core.vm.jit.recurrences import shorten_recurrences
 
-            text = with_helpers(self.text, elsewhere=shared_names())
+            text = with_helpers(self.text, elsewhere=shared_names)
             data = llvm.compile_text(text, level, unrolls=False, after=shorten_recurrences)
             cache.put(key, data)
         cache.put(unit_key(self.key, tier), compiled.to_bytes())

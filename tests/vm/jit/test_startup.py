@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from llmbol_core.vm.jit.startup import may_run_long
@@ -20,3 +24,17 @@ from tests.vm.programs import assemble
 )
 def test_programs_that_go_back_get_it_before_they_run(code, goes_back):
     assert may_run_long(assemble(code)) == goes_back
+
+
+COMPILING = """
+from llmbol_core.vm.jit.units import compile_module
+from tests.vm.programs import assemble
+print(compile_module(assemble("cvtfc 80(fp),32(fp)\\ncvtcf 32(fp),80(fp)\\nret")).instructions)
+"""
+
+
+def test_a_process_that_compiles_before_it_runs_anything_knows_the_whole_runtime(code_cache):
+    environment = os.environ | {"LLMBOL_CACHE": code_cache}
+    command = [sys.executable, "-c", COMPILING]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout == "3\n", done.stderr
