@@ -18,7 +18,6 @@ import functools
 from typing import Any
 
 from llmbol_core.native.code import library
-from llmbol_core.native.entry import DATA
 
 _TEXT = """
 define void @network(ptr %arguments, i64 %begin, i64 %end, i64 %thread) {
@@ -135,40 +134,12 @@ out:
 patches, and for each where an address is to be written, which base it starts from, and bytes."""
 
 
-_OBJECTS = f"""
-define void @objects(ptr %bases, i64 %count, ptr %f, ptr %a, i64 %b, i64 %c, i64 %d) {{
- br label %each
-each:
- %i = phi i64 [ 0, %0 ], [ %i1, %next ]
- %more = icmp slt i64 %i, %count
- br i1 %more, label %one, label %out
-one:
- %at = getelementptr ptr, ptr %bases, i64 %i
- %object = load ptr, ptr %at
- %none = icmp eq ptr %object, null
- br i1 %none, label %next, label %some
-some:
- %datap = getelementptr i8, ptr %object, i64 {DATA}
- %data = load ptr, ptr %datap
- store ptr %data, ptr %at
- br label %next
-next:
- %i1 = add i64 %i, 1
- br label %each
-out:
- call void %f(ptr %a, i64 %b, i64 %c, i64 %d)
- ret void
-}}
-"""
-"""Makes the addresses of NumPy's arrays those of their numbers, then calls a function."""
-
-
 def address(name: str) -> int:
-    """Return where the machine code of such a function is, made now if it has to be."""
+    """Return where the machine code of ``network`` or ``patch`` is, made now if it has to be."""
     made: int = _library().addresses[name]
     return made
 
 
 @functools.cache
 def _library() -> Any:
-    return library("network", _TEXT + _PATCHES + _OBJECTS, ["network", "patch", "objects"])
+    return library("network", _TEXT + _PATCHES, ["network", "patch"])

@@ -1,17 +1,17 @@
 """Where the greatest numbers of rows lie, greatest first, equals as they stand, NaN last.
 
-Numbers become whole ones in the same order. A row that fits into a vector is ranked: of each number
-it is counted how many come before it. Of a longer one the best so far are a heap whose root is the
-worst of them, with the place behind the number so that no two are equal; what is not above the root
-passes by, a vector at a time.
+Numbers become whole ones in the same order. What is not above the worst of the best so far passes
+by, a vector at a time. The best are a heap whose root is the worst of them, with the place behind
+the number so that no two are equal; or a vector, if they fit into one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import spread
+from llmbol_core.ml.kernels.elementwise import read, spread
 from llmbol_core.ml.kernels.kinds import i32, i64, u64
 from llmbol_core.ml.kernels.tiles import lesser_number
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 group = Group("order")
 
-_LEAST = -(1 << 31)
+_LEAST, _MOST = -(1 << 31), (1 << 31) - 1
 _PLACE = (1 << 32) - 1
 
 
@@ -84,32 +84,13 @@ class _Heap:
     def take_rest(self, x: Pointer, length: Value) -> None:
         """Write the code that takes what is better of the rest of a row."""
         k = self.k
-        rest, count = x.at(self.size), length - self.size
         worst = k.variable(self.worst)
-        room = k.room(i32, k.lanes)
 
-        def step(i: Value, left: Value | None) -> None:
-            there = None
-            if left is None:
-                numbers = _ordered(rest.load(i, k.lanes))
-            else:
-                there = k.ramp(k.lanes, i32) < left.to(i32).splat(k.lanes)
-                numbers = _ordered(rest.load_some(left, k.lanes, i))
-            better = numbers > worst.value.splat(k.lanes)
-            better = better if there is None else better & there
-            found = k.variable(k.bits_of(better))
-            with k.when(found.value.differs(0)):
-                room.store(numbers)
-                with k.repeat() as again:
-                    lane = k.trailing_zeros(found.value)
-                    number = room.load(lane)
-                    with k.when(number > worst.value):
-                        self.put(self.entry(number, self.size + i + lane), k.value(0, i64))
-                        worst.value = self.worst
-                    found.value = found.value & (found.value - 1)
-                    again(found.value.differs(0))
+        def take(number: Value, place: Value) -> None:
+            self.put(self.entry(number, place), k.value(0, i64))
+            worst.value = self.worst
 
-        spread(k, count, step)
+        better_ones(k, x, self.size, length, lambda: worst.value, take)
 
     def write(self, out: Pointer) -> None:
         """Write the code that takes entries off and writes their places, from the last one on."""
@@ -124,24 +105,90 @@ class _Heap:
                 self.put(moved, k.value(0, i64))
 
 
-def _rank(k: Builder, x: Pointer, out: Pointer, length: Value, count: Value, room: Pointer) -> None:
-    """Write the code for a row that fits into a vector."""
-    lanes = k.ramp(k.lanes, i32)
-    there = lanes < length.to(i32).splat(k.lanes)
-    numbers = _ordered(x.load_some(length, k.lanes))
-    room.store(numbers)
-    one, none = k.value(1, i32, k.lanes), k.zeros(i32, k.lanes)
-    rank = k.variable(none)
-    for j in k.range(length):
-        other = room.splat(j, k.lanes)
-        first = (other > numbers) | (other.equals(numbers) & (lanes > j.to(i32).splat(k.lanes)))
-        rank.value = rank.value + k.select(first, one, none)
-    places = room.at(k.lanes)
-    room.store(k.select(there, rank.value, lanes))
-    for j in k.range(length):
-        places.store(j.to(i32), room.load(j).to(i64))
-    shown = places.load(0, k.lanes)
-    out.store_some(shown, lesser_number(k, count, k.value(k.lanes, i64)))
+class _Few:
+    """The code for as many numbers as a vector has lanes at most: they stay in one, in order.
+
+    Those that are wanted are its last ones; before them is what is above all.
+    """
+
+    def __init__(self, k: Builder, length: Value, count: Value) -> None:
+        self.k, self.length, self.count = k, length, count
+        self.lanes = k.ramp(k.lanes, i32)
+        self.numbers, self.room = (k.room(i32, 2 * k.lanes) for _ in range(2))
+        self.places = k.room(i32, 2 * k.lanes)
+
+    def begin(self, x: Pointer, there: Value) -> None:
+        """Write the code that puts the first numbers in order, so many of a vector."""
+        k, lanes = self.k, self.lanes
+        numbers = _ordered(x.load_some(there, k.lanes))
+        self.room.store(numbers)
+        one, none = k.value(1, i32, k.lanes), k.zeros(i32, k.lanes)
+        rank = k.variable(none)
+        for j in k.range(there):
+            other = self.room.splat(j, k.lanes)
+            first = (other > numbers) | (other.equals(numbers) & (lanes > j.to(i32).splat(k.lanes)))
+            rank.value = rank.value + k.select(first, one, none)
+        self.room.store(rank.value, k.lanes)
+        self.numbers.store(k.value(_MOST, i32, k.lanes))
+        before = k.value(k.lanes, i64) - self.count
+        for j in k.range(there):
+            place = before + self.room.load(j + k.lanes).to(i64)
+            self.numbers.store(self.room.load(j), place)
+            self.places.store(j.to(i32), place)
+
+    def take_rest(self, x: Pointer) -> None:
+        """Write the code that lets better numbers of the rest of a row in."""
+        k, lanes = self.k, self.k.lanes
+        numbers, places = (k.variable(v.load(0, lanes)) for v in (self.numbers, self.places))
+        right = [0, *range(lanes - 1)]
+        is_first = self.lanes.equals(0)
+
+        def let_in(number: Value, place: Value) -> None:
+            new, held = number.splat(lanes), numbers.value
+            moved = held.shuffle(right)
+            stays = held >= new
+            goes_here = is_first | (moved >= new)
+            numbers.value = k.select(stays, held, k.select(goes_here, new, moved))
+            whither = k.select(goes_here, place.to(i32).splat(lanes), places.value.shuffle(right))
+            places.value = k.select(stays, places.value, whither)
+
+        better_ones(
+            k, x, k.value(lanes, i64), self.length, lambda: numbers.value.lane(lanes - 1), let_in
+        )
+        self.places.store(places.value)
+
+    def write(self, out: Pointer) -> None:
+        """Write the code that writes the places."""
+        k = self.k
+        shown = self.places.load(k.value(k.lanes, i64) - self.count, k.lanes)
+        out.store_some(shown, self.count)
+
+
+def better_ones(
+    k: Builder, x: Pointer, first: Value, length: Value, worst: Callable[[], Value],
+    take: Callable[[Value, Value], None],
+) -> None:  # fmt: skip
+    """Write ``take(number, place)`` for numbers of a row from the first on that beat the worst."""
+    room = k.room(i32, k.lanes)
+    rest = x.at(first)
+
+    def step(i: Value, left: Value | None) -> None:
+        numbers = _ordered(read(k, rest, i, left))
+        better = numbers > worst().splat(k.lanes)
+        if left is not None:
+            better = better & (k.ramp(k.lanes, i32) < left.to(i32).splat(k.lanes))
+        found = k.variable(k.bits_of(better))
+        with k.when(found.value.differs(0)):
+            room.store(numbers)
+            with k.repeat() as again:
+                lane = k.trailing_zeros(found.value)
+                number = room.load(lane)
+                with k.when(number > worst()):
+                    take(number, first + i + lane)
+                found.value = found.value & (found.value - 1)
+                again(found.value.differs(0))
+
+    spread(k, length - first, step)
 
 
 @group.kernel("x:f32* out:i32* scratch:u64* room:i64 length:i64 count:i64")
@@ -151,12 +198,16 @@ def top(
 ) -> None:  # fmt: skip
     """Write where the greatest numbers lie; items are rows."""
     heap = _Heap(k, scratch.at(k.thread * room), count)
-    small = k.room(i32, 2 * k.lanes)
-    with k.either(length <= k.lanes) as (short, long):
-        with short:
+    few = _Few(k, length, count)
+    with k.either(count <= k.lanes) as (little, much):
+        with little:
             for row in k.items():
-                _rank(k, x.at(row * length), out.at(row * count), length, count, small)
-        with long:
+                given = x.at(row * length)
+                few.begin(given, lesser_number(k, length, k.value(k.lanes, i64)))
+                with k.when(length > k.lanes):
+                    few.take_rest(given)
+                few.write(out.at(row * count))
+        with much:
             for row in k.items():
                 given = x.at(row * length)
                 heap.begin(given)

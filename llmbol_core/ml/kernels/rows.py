@@ -64,9 +64,8 @@ def softmax_row(k: Builder, x: Pointer, out: Pointer, size: Value, scale: Value 
     def scaled(value: Value) -> Value:
         return value if scale is None else value * scale
 
-    greatest = reduced(
-        k, x, size, float("-inf"), lambda a, b: greater(k, a, b), lambda v, i, n: scaled(v)
-    )
+    # NaN makes all of a row NaN by the sum.
+    greatest = reduced(k, x, size, float("-inf"), k.max, lambda v, i, n: scaled(v))
     top = greatest.splat(k.lanes)
 
     def power(value: Value, i: Value, left: Value | None) -> Value:
@@ -95,9 +94,9 @@ def log_softmax(k: Builder, x: Pointer, out: Pointer, count: Value, size: Value)
     """Subtract the logarithm of the sum of exp(x)."""
     for row in k.range(k.begin * count, k.end * count):
         given, made = x.at(row * size), out.at(row * size)
-        top = reduced(k, given, size, float("-inf"), lambda a, b: greater(k, a, b))
+        top = reduced(k, given, size, float("-inf"), k.max)
         total = reduced(k, given, size, 0.0, plus, lambda v, i, n: exp(k, v - top))
-        rest = log(k, total.splat(k.lanes))
+        rest = k.select(total.equals(total), log(k, total.splat(k.lanes)), total)
 
         def subtract(i: Value, left: Value | None) -> None:
             write(k, made, read(k, given, i, left) - top - rest, i, left)

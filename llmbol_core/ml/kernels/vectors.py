@@ -140,6 +140,10 @@ class Value:
         """Return where both differ; NaN differs from all."""
         return self._compare("!=", other)
 
+    def unordered(self, other: Value) -> Value:
+        """Return where either float is NaN."""
+        return Value(self.k, self.k.ir.fcmp_unordered("uno", self.ir, other.ir), i1, self.lanes)
+
     def to(self, kind: Kind) -> Value:
         """Convert to another kind: widened by sign, cut, or rounded to nearest.
 

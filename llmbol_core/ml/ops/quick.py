@@ -176,7 +176,9 @@ class Quick:
             return None
         try:
             single = kept.free.pop()
-        except IndexError:
+        except IndexError:  # the first time, or all are in use
+            single = None
+        if single is None:
             return self._made_first(key, shapes, arrays, attributes, out)
         made = single.run(arrays, out)
         kept.free.append(single)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -137,11 +137,6 @@ class Bound:
         for number, array in enumerate((*inputs, *outputs)):
             self._bases[number] = array.ctypes.data
         self._go()
-
-    def on_objects(self) -> tuple[Any, Callable[[], None]]:
-        """Return where addresses of array objects go, 0 for none, and what runs on those arrays."""
-        call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(driver.address("objects"))
-        return self._bases, partial(call, self.bases, self.lowered.externals, *self.words)
 
     # ---- binding ----
 

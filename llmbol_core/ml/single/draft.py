@@ -17,6 +17,7 @@ from llmbol_core.ml.kernels.library import Program, operation
 from llmbol_core.ml.plan.emitter import Budget, Emitter
 from llmbol_core.ml.plan.network import Bound, Lowered
 from llmbol_core.ml.plan.rooms import At, Room
+from llmbol_core.native.filled import on_filled
 from llmbol_core.native.threads import thread_count
 
 Array = NDArray[Any]
@@ -74,6 +75,10 @@ Maker = Callable[[str, Shapes, dict[str, Any], int], "Single | None"]
 """
 
 
+_LONG = 2_000_000
+"""Multiply-adds from which on other Python threads may run meanwhile."""
+
+
 class Input(int):
     """The number of an input, where its address is to be put."""
 
@@ -86,9 +91,9 @@ class Single:
         lowered = Lowered(draft.emitter, [(out, (size,))])
         threads = thread_count()
         self._new = partial(np.empty, result, np.dtype(kind))
-        self._bound = Bound(lowered, draft.batch, threads)
-        self._bases, self._go = self._bound.on_objects()
-        self._inputs = len(draft.inputs)
+        bound = Bound(lowered, draft.batch, threads)
+        is_long = draft.batch * lowered.flops >= _LONG
+        self._run = on_filled(bound.bases, len(draft.inputs), bound.words, is_long, bound)
         self._packing = _Packing(draft.packs, threads) if draft.packs else None
         self.bytes = lowered.workspace_bytes(draft.batch, threads) + lowered.kept_bytes
         """What buffers and tables take."""
@@ -96,14 +101,9 @@ class Single:
     def run(self, inputs: Sequence[Array | None], out: Array | None = None) -> Array:
         """Return the result for arrays of float32 in rows, with None for those left out."""
         y: Array = self._new() if out is None else out
-        bases = self._bases
-        for number, x in enumerate(inputs):
-            bases[number] = 0 if x is None else id(x)
-        bases[self._inputs] = id(y)
         if self._packing is not None:
             self._packing.run(inputs)
-        self._go()
-        return y
+        return self._run(*inputs, y)
 
 
 class _Packing:

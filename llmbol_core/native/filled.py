@@ -1,0 +1,156 @@
+"""A Python function in machine code that puts where arrays lie into a table, and runs something.
+
+    f(x, ..., y)    runs it on these NumPy arrays and returns the last one; None stands for address 0
+
+It checks nothing: whoever calls it knows that the arrays are what is expected, and how many.
+
+    record   the table, where the address of the last array goes, Python's None, what makes a
+             reference, what lets other Python threads run and stops them; what to run with four
+             words; whether others may run meanwhile
+
+This relies on how NumPy lays out an array in memory (``entry``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmbol_core.native.code import library
+from llmbol_core.native.entry import DATA, Definition
+
+Array = NDArray[Any]
+
+
+class _Word(IntEnum):
+    """Words of a record."""
+
+    BASES = 0
+    LAST = 1
+    NONE = 2
+    REFER = 3
+    LEAVE = 4
+    ENTER = 5
+    RUN = 6
+    RUN_0 = 7
+    RUN_1 = 8
+    RUN_2 = 9
+    RUN_3 = 10
+    LONG = 11
+    SIZE = 12
+
+
+_FASTCALL = 0x80
+"""CPython's METH_FASTCALL: arguments as a C array, and their number."""
+
+_BODY = f"""
+define ptr @filled(ptr %self, ptr %given, i64 %count) {{
+start:
+ %selfdata = getelementptr i8, ptr %self, i64 {DATA}
+ %record = load ptr, ptr %selfdata
+WORDS
+ %before = sub i64 %count, 1
+ br label %each
+each:
+ %i = phi i64 [ 0, %start ], [ %i1, %put ]
+ %more = icmp slt i64 %i, %before
+ br i1 %more, label %one, label %finish
+one:
+ %at = getelementptr ptr, ptr %given, i64 %i
+ %object = load ptr, ptr %at
+ %nothing = icmp eq ptr %object, %none
+ br i1 %nothing, label %put, label %some
+some:
+ %datap = getelementptr i8, ptr %object, i64 {DATA}
+ %found = load ptr, ptr %datap
+ br label %put
+put:
+ %data = phi ptr [ null, %one ], [ %found, %some ]
+ %place = getelementptr ptr, ptr %bases, i64 %i
+ store ptr %data, ptr %place
+ %i1 = add i64 %i, 1
+ br label %each
+finish:
+ %yp = getelementptr ptr, ptr %given, i64 %before
+ %y = load ptr, ptr %yp
+ %ydatap = getelementptr i8, ptr %y, i64 {DATA}
+ %ydata = load ptr, ptr %ydatap
+ %to = ptrtoint ptr %last to i64
+ %lastp = getelementptr ptr, ptr %bases, i64 %to
+ store ptr %ydata, ptr %lastp
+ call void %refer(ptr %y)
+ %islong = icmp ne ptr %long, null
+ br i1 %islong, label %apart, label %short
+short:
+ call void %run(ptr %run_0, ptr %run_1, ptr %run_2, ptr %run_3)
+ ret ptr %y
+apart:
+ %state = call ptr %leave()
+ call void %run(ptr %run_0, ptr %run_1, ptr %run_2, ptr %run_3)
+ call void %enter(ptr %state)
+ ret ptr %y
+}}
+"""
+"""The function in LLVM's assembly language; where it says WORDS it reads the record."""
+
+
+def _text() -> str:
+    """Return the code with a line for each word of a record."""
+    words = "\n".join(
+        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
+        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
+        for word in _Word
+        if word is not _Word.SIZE
+    )
+    return _BODY.replace("WORDS", words)
+
+
+class _Record(np.ndarray[Any, Any]):
+    """The words of a record; what they refer to lives as long as it does."""
+
+    kept: Any
+
+
+def on_filled(
+    bases: int, last: int, words: Sequence[int], is_long: bool, kept: Any
+) -> Callable[..., Array]:
+    """Return a function that runs ``words``: a function and four words.
+
+    Before that addresses of arrays go to ``bases``, that of the last one to the place ``last``.
+    What is ``kept`` lives as long as the function.
+    """
+    api = ctypes.pythonapi
+    record = np.zeros(_Word.SIZE, np.int64).view(_Record)
+    definition = Definition(b"run", _library().addresses["filled"], _FASTCALL, None)
+    record.kept = definition, kept
+    for word, number in (
+        (_Word.BASES, bases),
+        (_Word.LAST, last),
+        (_Word.NONE, id(None)),
+        (_Word.REFER, _address(api.Py_IncRef)),
+        (_Word.LEAVE, _address(api.PyEval_SaveThread)),
+        (_Word.ENTER, _address(api.PyEval_RestoreThread)),
+        *zip(range(_Word.RUN, _Word.RUN_3 + 1), words, strict=True),
+        (_Word.LONG, int(is_long)),
+    ):
+        record[word] = number
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
+        ("PyCFunction_NewEx", api)
+    )
+    function: Callable[..., Array] = make(ctypes.addressof(definition), record, "llmbol_core")
+    return function
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@functools.cache
+def _library() -> Any:
+    return library("filled", _text(), ["filled"])
