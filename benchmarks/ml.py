@@ -20,6 +20,7 @@ from benchmarks.floats import floats
 from benchmarks.operations import operations
 from benchmarks.quantized import batches, conversions, large_files, starts, vectors
 from benchmarks.rows import TITLE, Row
+from benchmarks.shaped import shaped
 from llmbol_core.ml import gguf as container
 from llmbol_core.ml import ops
 from llmbol_core.ml.engine import Engine
@@ -148,6 +149,7 @@ FAMILIES = (
     batches,
     floats,
     operations,
+    shaped,
     conversions,
     large_files,
     starts,

@@ -1,6 +1,6 @@
 """A Python function in machine code that puts where arrays lie into a table, and runs something.
 
-    f(x, ..., y)    runs it on these NumPy arrays and returns the last one; None stands for address 0
+    f(x, ..., y)    runs it on these NumPy arrays and returns the last one; None is address 0
 
 It checks nothing: whoever calls it knows that the arrays are what is expected, and how many.
 

@@ -7,7 +7,8 @@ borders or strides are in the way, ``lay_out`` copies planes first: with a borde
 that the positions which windows meet with the same part of their kernel are neighbours.
 
     offsets  where each number of a window lies from its beginning
-    block    so many lines of windows, as an item has them; ``dense`` ones fill their planes
+    block    so many lines of windows, as an item has them; single lines go where they belong at
+             once, so many numbers as all of them and what lies between them are
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.elementwise import read, spread, write
-from llmbol_core.ml.kernels.kinds import i64
+from llmbol_core.ml.kernels.gradients import transposed
+from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import lesser_number
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class _Convolution:
         self, k: Builder, x: Pointer, w: Pointer, bias: Pointer, out: Pointer, scratch: Pointer,
         room: Value, x_sample: Value, x_group: Value, out_sample: Value, channels: Value,
         depth: Value, offsets: Pointer, groups: Value, blocks: Value, parts: Value, lines: Value,
-        height: Value, width: Value, pitch: Value, total: Value, dense: Value,
+        height: Value, width: Value, pitch: Value, total: Value, plane: Value,
     ) -> None:  # fmt: skip
         self.k, self.x, self.w, self.bias, self.out = k, x, w, bias, out
         self.scratch, self.room = scratch.at(k.thread * room), room
@@ -55,9 +57,9 @@ class _Convolution:
         self.channels, self.depth, self.offsets = channels, depth, offsets
         self.groups, self.blocks, self.parts = groups, blocks, parts
         self.lines, self.height, self.width, self.pitch = lines, height, width, pitch
-        self.total, self.dense = total, dense
+        self.total, self.plane = total, plane
+        self.single = lines.equals(1)
         self.most = channels_at_once(k.lanes)
-        self.plane = k.select(dense.differs(0), total, height * width)
 
     def write(self) -> None:
         """Write the code for all items: parts of the channels of blocks of groups of samples."""
@@ -75,7 +77,7 @@ class _Convolution:
             x = self.x.at(sample * self.x_sample + group_ * self.x_group + start)
             own = group_ * self.channels
             out = self.out.at(sample * self.out_sample + own * self.plane)
-            goal = out.at(k.select(self.dense.differs(0), start, first * self.width))
+            goal = out.at(first * self.width)
             begin = lesser_number(k, part * share, self.channels)
             end = lesser_number(k, begin + share, self.channels)
             self._channels(x, goal, own, begin, end, whole, count)
@@ -104,22 +106,22 @@ class _Convolution:
         k, lanes = self.k, self.k.lanes
         to = goal.at(channel * self.plane)
         rows = [self.w.at((own + channel + i) * self.depth) for i in range(count)]
-        start = [self.bias.load(own + channel + i).splat(lanes) for i in range(count)]
+        biases = [self.bias.load(own + channel + i).splat(lanes) for i in range(count)]
         vectors = (length + (lanes - 1)) // lanes
         pitch = vectors * lanes
         for size, place in self._turns(vectors, count):
             position = place * lanes
             given = [x.at(position + lanes * j) for j in range(size)]
-            sums = self._sums(given, rows, start)
-            with k.either(self.dense.differs(0)) as (yes, no):
+            sums = self._sums(given, rows, biases)
+            with k.either(self.single) as (yes, no):
                 with yes:
                     left = length - position
-                    self._store_dense(sums, to.at(position), left)
+                    self._store_line(sums, to.at(position), left)
                 with no:
                     for i, line in enumerate(sums):
                         for j, value in enumerate(line):
                             self.scratch.at(pitch * i + position).store(value, lanes * j)
-        with k.when(self.dense.equals(0)):
+        with k.when(self.lines.differs(1)):
             for number in k.range(count):
                 for row in k.range(lines):
                     source = self.scratch.at(pitch * number + row * self.pitch)
@@ -142,11 +144,11 @@ class _Convolution:
                 place.value = place.value + size
 
     def _sums(
-        self, given: Sequence[Pointer], rows: Sequence[Pointer], start: Sequence[Value]
+        self, given: Sequence[Pointer], rows: Sequence[Pointer], biases: Sequence[Value]
     ) -> list[list[Value]]:
         """Write the products of weights and positions; each sum is one chain over the depth."""
         k, lanes = self.k, self.k.lanes
-        sums = [[k.variable(value) for _ in given] for value in start]
+        sums = [[k.variable(k.zeros(f32, lanes)) for _ in given] for _ in rows]
         for i in k.range(self.depth):
             offset = self.offsets.load(i)
             values = [place.load(offset, lanes) for place in given]
@@ -154,9 +156,10 @@ class _Convolution:
                 weight = row.splat(i, lanes)
                 for total, value in zip(line, values, strict=True):
                     total.value = k.fma(value, weight, total.value)
-        return [[total.value for total in line] for line in sums]
+        pairs = zip(sums, biases, strict=True)
+        return [[total.value + bias for total in line] for line, bias in pairs]
 
-    def _store_dense(self, sums: list[list[Value]], to: Pointer, left: Value) -> None:
+    def _store_line(self, sums: list[list[Value]], to: Pointer, left: Value) -> None:
         lanes = self.k.lanes
         for i, line in enumerate(sums):
             for j, value in enumerate(line):
@@ -170,7 +173,7 @@ class _Convolution:
 @group.kernel(
     "x:f32* w:f32* bias:f32* out:f32* scratch:f32* room:i64 x_sample:i64 x_group:i64"
     " out_sample:i64 channels:i64 depth:i64 offsets:i64* groups:i64 blocks:i64 parts:i64 lines:i64"
-    " height:i64 width:i64 pitch:i64 total:i64 dense:i64"
+    " height:i64 width:i64 pitch:i64 total:i64 plane:i64"
 )
 def convolve(k: Builder, *given: Any) -> None:
     """Convolve channels of groups, w being [groups * channels, depth]."""
@@ -204,6 +207,26 @@ def lay_out(
                         _copy(k, given, made, width)
                     with apart:
                         _copy_some(k, given, made, width, step)
+
+
+@group.kernel("x:f32* out:f32* rows:i64 columns:i64 x_row:i64 out_row:i64")
+def turn(
+    k: Builder, x: Pointer, out: Pointer, rows: Value, columns: Value, x_row: Value, out_row: Value
+) -> None:
+    """Write columns as rows; items are as many columns as a vector has lanes."""
+    lanes = k.lanes
+    for item in k.items():
+        column = item * lanes
+        across = lesser_number(k, columns - column, k.value(lanes, i64))
+        for row in k.range(0, rows, lanes):
+            down = lesser_number(k, rows - row, k.value(lanes, i64))
+            square = [
+                x.at(lesser_number(k, row + r, rows - 1) * x_row + column).load_some(across, lanes)
+                for r in range(lanes)
+            ]
+            for c, vector in enumerate(transposed(k, square)):
+                with k.when(across > c):
+                    out.store_some(vector, down, (column + c) * out_row + row)
 
 
 def _copy(k: Builder, x: Pointer, out: Pointer, count: Value) -> None:

@@ -223,7 +223,7 @@ def softmax(
 def log_softmax(
     k: Builder, x: Pointer, out: Pointer, size: Value, parts: Value, divisor: Value, pitch: Value
 ) -> None:
-    """Subtract the logarithm of the sum of exp(x): of as many rows as a vector has lanes at once."""
+    """Subtract the logarithm of the sum of exp(x), some rows at a time."""
     lanes = k.lanes
     tops, totals = k.room(f32, lanes), k.room(f32, lanes)
     totals.store(k.value(1.0, f32, lanes))

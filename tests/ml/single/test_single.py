@@ -37,7 +37,10 @@ def convolution(rng, rank) -> Case:
     }
     if rank == 1:
         numbers = {key: value[0] for key, value in numbers.items()}
-    x = (*some(rng, 1, 4), groups * inside, *some(rng, 5, 40, rank))
+    sides, count = some(rng, 5, 40, rank), some(rng, 1, 4)
+    if rng.random() < 0.3:  # small planes of many samples
+        sides, count = some(rng, 5, 9, rank), some(rng, 10, 40)
+    x = (*count, groups * inside, *sides)
     weight = (groups * outside, inside, *some(rng, 1, 4, rank))
     return (x, weight, None if rng.random() < 0.3 else weight[:1]), {**numbers, "groups": groups}
 
