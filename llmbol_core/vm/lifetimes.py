@@ -298,10 +298,10 @@ def _returned_to(step: Step, start: int, addresses: dict[int, Held]) -> dict[int
         return _overwritten(addresses, start, size) if size else addresses
     found = _overwritten(addresses, start, step.layout.size)
     return {
-        slot: held._replace(age=max(Age.DOUBTFUL, addresses[slot].age))
-        if held.age is not addresses[slot].age
-        else held
-        for slot, held in found.items()
+        slot: held
+        if slot in found and found[slot].age is held.age
+        else held._replace(age=max(Age.DOUBTFUL, held.age))
+        for slot, held in addresses.items()
     }
 
 

@@ -174,6 +174,14 @@ HONEST = [
      "f: beqw 32(fp),$-1,h\n movw 0(32(fp)),36(fp)\n h: ret"),
     (CALL.format("load 0(mp),$0,32(40(fp))", ""),
      ("f: mframe 32(fp),$1,36(fp)\n movp 0(mp),32(36(fp))\n mcall 36(fp),$1,32(fp)\n ret")),
+    # An element gets a result behind a call whose own result lies before the element's address.
+    (("load 0(mp),$0,4(mp)\n newa $2,$4,32(fp)\n"
+      " mframe 4(mp),$0,40(fp)\n movp 32(fp),32(40(fp))\n lea 48(fp),16(40(fp))\n"
+      " mcall 40(fp),$0,4(mp)\n indw 48(fp),52(fp),$1\n"
+      " mframe 4(mp),$0,40(fp)\n movp 0(mp),32(40(fp))\n lea 32(fp),16(40(fp))\n"
+      " mcall 40(fp),$0,4(mp)\n mframe 4(mp),$0,44(fp)\n movp 0(mp),32(44(fp))\n"
+      " lea 0(52(fp)),16(44(fp))\n mcall 44(fp),$0,4(mp)\n ret"),
+     "f: movp 32(fp),0(16(fp))\n ret"),
 ]  # fmt: skip
 
 
