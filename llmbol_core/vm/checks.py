@@ -138,7 +138,7 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
     if ref == NIL:
         return ""
     kind = heap.type_of(ref)
-    if guard.of in _TRANSFERS and kind == ARRAY:
+    if guard.of is Of.RECEIVED and kind == ARRAY:
         return _misfit_of_channels(heap, guard, ref)
     if guard.of is Of.RECORD:
         if kind <= STACK and kind != MODULE:

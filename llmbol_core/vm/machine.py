@@ -38,8 +38,9 @@ from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.offers import takes_pointer
 from llmbol_core.vm.openfile import FileFault
-from llmbol_core.vm.process import FIRST_EXTENT, TYPE, Process
+from llmbol_core.vm.process import FIRST_EXTENT, Process
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 from llmbol_core.vm.stopped import Stopped
@@ -318,9 +319,9 @@ class InfernoVM:
 
     def _run_init(self, handle: int, export: Export, argv: Sequence[str]) -> None:
         def fill(frame: int) -> None:
-            heap, at = self.heap, ARGUMENTS + 4
-            if at in heap.types[heap.word(frame + TYPE)].pointers:
-                heap.give(frame + at, heap.new_strings(argv))
+            loaded, at = self.engine.module_of(handle), ARGUMENTS + 4
+            if takes_pointer(self.heap, loaded, export, at):
+                self.heap.give(frame + at, self.heap.new_strings(argv))
 
         self._run(handle, export, fill)
 
@@ -364,10 +365,9 @@ class InfernoVM:
 
     def _start(self, handle: int, export: Export, fill: Callable[[int], None]) -> Process:
         """Return a process that is about to run a function, whose frame has been filled."""
-        loaded = self.engine.module_of(handle)
         process = self.new_process(None, self.heap.retain(handle))
         process.pc = export.pc
-        process.fp = process.stack.push(loaded.types[export.type])
+        process.fp = process.stack.push(self.engine.module_of(handle).types[export.type])
         self.scheduler.add(process)
         try:
             fill(process.fp)

@@ -105,6 +105,12 @@ def check_call(heap: Heap, target: LoadedModule, export: Export, need: Need) -> 
         raise LinkError(target.module.name, f"{export.name}: {why}")
 
 
+def takes_pointer(heap: Heap, loaded: LoadedModule, export: Export, at: int) -> bool:
+    """Return whether callers may store a pointer at an offset of an exported function's frame."""
+    is_private = at in loaded.proof.private.get(export.pc, ())
+    return at in heap.types[loaded.types[export.type]].pointers and not is_private
+
+
 def data_type(heap: Heap, loaded: LoadedModule) -> int:
     """Return the number of a type of its own for module data: others see only what it exports.
 

@@ -209,6 +209,17 @@ ALONE = {
         " movw $1,64(fp)\n lea 80(fp),72(fp)\n nbalt 60(fp),76(fp)\n bnew 80(fp),$0,bad\n"
         " ret\n bad: raise 16(mp)\n desc $8,8,(0,4)"
     ),
+    "an array of channels where one is to be sent to": (
+        "newa $1,$4,36(fp)\n indx 36(fp),44(fp),$0\n newcp $1,32(fp)\n new $7,40(fp)\n"
+        " movw $77,8(40(fp))\n send 40(fp),32(fp)\n movp 32(fp),0(44(fp))\n new $5,32(fp)\n"
+        " movw $1,60(fp)\n movw $0,64(fp)\n movw 36(fp),68(fp)\n lea 28(fp),72(fp)\n"
+        " nbalt 60(fp),76(fp)\n movp 8(32(fp)),40(fp)\n movw 40(fp),56(fp)\n"
+        " beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)"
+    ),
+    "the arguments, where a function may return something": (
+        "frame $2,48(fp)\n lea 36(fp),16(48(fp))\n call 48(fp),h\n movw $77,8(36(fp))\n"
+        " raise 16(mp)\n h: beqw 60(fp),$0,z\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n z: ret"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
