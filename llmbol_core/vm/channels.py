@@ -287,6 +287,8 @@ class Channels:
         if process is not None and not resume:
             record = process.address
         for offer in self._heap.with_pauses(offers):
+            if offer.address >= NIL:
+                raise Trap(traps.NIL_DEREFERENCE)
             self._oldest(offer.channel, offer.sends)
         for offer in self._heap.with_pauses(reversed(offers)):
             where = (offer.channel, offer.address, offer.index, offer.position, offer.sends)

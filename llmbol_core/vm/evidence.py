@@ -16,7 +16,7 @@ from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import DATA_EXPORT, DataKind
 from llmbol_core.vm.pointees import OPEN, RECORD, Classes
 from llmbol_core.vm.reach import Reach
-from llmbol_core.vm.slots import POINTERS, Kind, Value, argument_key
+from llmbol_core.vm.slots import FRAMES, POINTERS, RETURNED, Kind, Value, argument_key
 from llmbol_core.vm.structure import Layout, Structure
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import Usage
@@ -43,6 +43,7 @@ class Evidence:
         self.links: dict[int, set[int]] = {}
         """Lists of imports by the classes of the handles that are linked by them."""
         self._loads: list[tuple[int, int]] = []
+        self._steps: dict[int, Step] = {}
         self.exports_data = any(e.name == DATA_EXPORT for e in self.module.exports)
         self._initial_data()
 
@@ -95,6 +96,7 @@ class Evidence:
     def run(self, steps: Iterable[Step]) -> None:
         """Look at all instructions, and unite what belongs together."""
         classes, usage = self.classes, self.usage
+        self._steps = {step.pc: step for step in steps}
         classes.take_flows(self._arguments.is_dead)
         self._take_origins()
         entries = {e.pc: e.type for e in self.module.exports if e.pc >= 0}
@@ -105,7 +107,7 @@ class Evidence:
         for number, origin in enumerate(list(usage.origins.all)):
             for flow in origin.flows:
                 self.joins.setdefault(flow.source, []).append((number, flow.shift))
-        for step in steps:
+        for step in self._steps.values():
             self._look(step)
         classes.close()
         for node, imports in self._loads:
@@ -297,10 +299,27 @@ class Evidence:
             self.classes.unite(parameter, self.node_of(passed))
         to, result = step.state.get(-frame), self.result(entry)
         if to is not None:
+            self._keep_old(step, to, entry)
             self._result(step, to, lambda at: self.classes.field(result, "at", at))
             if to.kind in (Kind.ELSEWHERE, Kind.ELEMENT):
                 shift = to.number if to.kind is Kind.ELSEWHERE else 0
                 self.classes.link(result, self.classes.of_origin(to.origin), shift)
+
+    def _keep_old(self, step: Step, to: Value, entry: int) -> None:
+        """Note that pointers may be left as they are where a function's result is wanted."""
+        for slot in step.layout.pointers if to.kind is Kind.SLOT else ():
+            if to.number <= slot and slot - to.number not in self._surely_returned(entry):
+                returned = self.usage.origin("returned", step.pc, slot)
+                node = self.classes.of_origin(returned)
+                self.classes.unite(node, self.node_of(step.state.get(slot)))
+
+    def _surely_returned(self, entry: int) -> frozenset[int]:
+        """Return where in its result a function has written pointers whenever it returns."""
+        ends = [
+            frozenset(at - RETURNED for at in self._steps[pc].state if RETURNED <= at < FRAMES)
+            for pc in self._arguments.leaving(entry)
+        ]
+        return frozenset[int].intersection(*ends) if ends else frozenset()
 
     def _module_call(self, step: Step) -> None:
         frame = step.operand("s").value

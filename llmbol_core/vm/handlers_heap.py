@@ -74,8 +74,8 @@ def movmp(e: Engine, source: int, number: int, destination: int) -> None:
 
 @handler("lea")
 def lea(e: Engine, address: int) -> int:
-    """Return an address."""
-    return address & NIL
+    """Return an address; behind nil there is none, but nil again."""
+    return min(address, NIL)
 
 
 @handler("tcmp")

@@ -48,7 +48,7 @@ class TypedArena(Arena):
         self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
         self._plain: dict[int, int] = {}
         self._hidden: dict[int, tuple[HeapType, frozenset[int]]] = {
-            _MODULE: (HeapType(4, ()), frozenset())
+            _MODULE: (HeapType(4, ()), frozenset({0}))
         }
         for number, (size, pointer_map) in _BUILT_IN.items():
             assert self.type_number(TypeDescriptor(number, size, pointer_map)) == number

@@ -56,6 +56,7 @@ class Arguments:
     def __init__(self, found: Structure, follow: Callable[[int], Iterable[int]]) -> None:
         self._found, self._follow = found, follow
         self._landing: dict[int, list[int]] = {}
+        self._leaving: dict[int, list[int]] = {}
         self.live: dict[int, frozenset[int]] = {}
         """Pointers and addresses in the frame that may yet be read, by instruction."""
         self._slots: dict[int, frozenset[int]] = {}
@@ -77,6 +78,13 @@ class Arguments:
         pcs, before = self._reached(entry)
         surely = self._live(pcs, before, slots, counts_results=True)[entry]
         return Live(surely, self.live[entry])
+
+    def leaving(self, entry: int) -> list[int]:
+        """Return the instructions by which a function returns."""
+        if entry not in self._leaving:
+            code, (pcs, _) = self._found.module.instructions, self._reached(entry)
+            self._leaving[entry] = [pc for pc in pcs if code[pc].op.effect is Effect.RETURN]
+        return self._leaving[entry]
 
     def _live(
         self,

@@ -219,15 +219,19 @@ class _Flow:
             for slot in self.found.layouts[number].pointers
         }
         state[RESULT] = Value(Kind.ORIGIN, origin=origins("result", pc))
-        self._reach(pc, number, state, origin)
+        self._reach(pc, number, state, origin, is_way=False)
 
-    def _reach(self, pc: int, number: int, state: State, origin: int) -> None:
-        """Come to an instruction; look at it again if less is known than before."""
+    def _reach(self, pc: int, number: int, state: State, origin: int, is_way: bool = True) -> None:
+        """Come to an instruction; look at it again if less is known than before.
+
+        What enters a function is no way to it from another instruction.
+        """
+        way = origin if is_way else -1
         known = self.frames.get(pc)
         if known is None:
             if pc >= len(self.code):
                 raise self._fail(origin, "the program runs beyond its last instruction")
-            self.frames[pc], self.states[pc], self.ways[pc] = number, state, origin
+            self.frames[pc], self.states[pc], self.ways[pc] = number, state, way
             heapq.heappush(self.work, pc)
             return
         layouts = self.found.layouts
@@ -238,7 +242,7 @@ class _Flow:
         before = self.states[pc]
         if before and before is not state:
             kept = state
-            if self.ways[pc] != origin or origin < 0:
+            if self.ways[pc] != way or way < 0:
                 self.ways[pc] = -2
                 kept = self._joined(pc, layouts[number].pointers, before, state)
             if kept != before:

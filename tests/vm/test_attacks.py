@@ -25,6 +25,7 @@ from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.module import Module
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectwriter import write_module
 
@@ -49,13 +50,18 @@ FRAME = """
 NEXT = {"a": "b", "b": "c", "c": ""}
 
 
+def assembled(letter: str, code: str, modules: Mapping[str, str]) -> Module:
+    """Return one of several modules."""
+    count = int(NEXT[letter] in modules)
+    frame = FRAME.format(name=letter.upper(), loads=NEXT[letter], count=count)
+    links = 'ext @ldt+0,1,"f"\n' * count + 'link 2,f,1,"f"\n' * (letter != "a")
+    return parse_assembly(f"{code}\n{frame}\n{links}", letter)
+
+
 def run(folder: Path, name: str, modules: Mapping[str, str], memory: int = 8 << 20) -> str:
     """Run module a on an engine; return all that it says."""
     for letter, code in modules.items():
-        count = int(NEXT[letter] in modules)
-        frame = FRAME.format(name=letter.upper(), loads=NEXT[letter], count=count)
-        links = 'ext @ldt+0,1,"f"\n' * count + 'link 2,f,1,"f"\n' * (letter != "a")
-        module = parse_assembly(f"{code}\n{frame}\n{links}", letter)
+        module = assembled(letter, code, modules)
         (folder / f"{letter}.dis").write_bytes(write_module(module))
     out = io.BytesIO()
     limits = Limits(memory, instructions=300_000)
@@ -220,6 +226,34 @@ ALONE = {
         "frame $2,48(fp)\n lea 36(fp),16(48(fp))\n call 48(fp),h\n movw $77,8(36(fp))\n"
         " raise 16(mp)\n h: beqw 60(fp),$0,z\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n z: ret"
     ),
+    "what was there before, where a function returns nothing": (
+        "frame $2,48(fp)\n lea 36(fp),16(48(fp))\n newa $1,$6,36(fp)\n call 48(fp),h\n"
+        " movw $77,8(36(fp))\n raise 16(mp)\n"
+        " h: beqw 60(fp),$0,z\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n z: ret"
+    ),
+    "an address behind nil": (
+        "lea 4140(32(fp)),44(fp)\n movw $77,0(44(fp))\n raise 16(mp)"
+    ),
+    "a value received behind nil": (
+        "newcw 4(mp)\n frame $2,48(fp)\n spawn 48(fp),h\n recv 4(mp),4(32(fp))\n raise 16(mp)\n"
+        " h: send $77,4(mp)\n ret"
+    ),
+    "a pointer received by alt behind nil": (
+        "newcp 4(mp)\n frame $2,48(fp)\n spawn 48(fp),h\n movw $0,60(fp)\n movw $1,64(fp)\n"
+        " movw 4(mp),68(fp)\n lea 4(32(fp)),72(fp)\n alt 60(fp),76(fp)\n raise 16(mp)\n"
+        " h: send 16(mp),4(mp)\n ret"
+    ),
+    "a function that begins behind its call": (
+        "new $5,32(fp)\n frame $2,48(fp)\n movp 16(mp),32(48(fp))\n call 48(fp),h\n"
+        " h: movp 8(32(fp)),36(fp)\n movw 36(fp),56(fp)\n bnew 56(fp),$-1,bad\n ret\n"
+        " bad: raise 16(mp)"
+    ),
+    "a result of one of two functions": (
+        "l: new $7,36(fp)\n frame $2,48(fp)\n lea 36(fp),16(48(fp))\n beqw 92(fp),$0,z\n"
+        " call 48(fp),i\n ret\n z: call 48(fp),h\n movw 8(36(fp)),56(fp)\n"
+        " bnew 56(fp),$78,bad\n addw $1,84(fp)\n bltw 84(fp),$1000,l\n ret\n bad: raise 16(mp)\n"
+        " i: ret\n h: new $7,32(fp)\n movw $78,8(32(fp))\n movp 32(fp),0(16(fp))\n ret"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
@@ -260,6 +294,11 @@ BETWEEN = {
         ("ret\n f: movw 12(mp),60(fp)\n beqw 60(fp),$-1,n\n beqw 92(fp),$0,x\n new $5,32(fp)\n"
         " jmp y\n x: movp 12(mp),32(fp)\n y: movp 8(32(fp)),36(fp)\n movw 36(fp),56(fp)\n"
         ' bnew 56(fp),$-1,bad\n n: ret\n bad: raise 16(mp)\n link -1,-1,0,".mp"'),
+    ),
+    "the data of a module, which its handle begins with": (
+        " load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n movp 40(fp),32(48(fp))\n"
+        " mcall 48(fp),$0,40(fp)\n movw 0(40(fp)),56(fp)\n" + BAD,
+        "ret\n f: movw $77,0(32(fp))\n ret",
     ),
     "a third module's result in the name of another": (
         CALL.format(" lea 36(fp),16(48(fp))")

@@ -54,7 +54,7 @@ def visit(table: Word, result: Word, chosen: Word) -> Word:
     while index < count:
         entry = table + ALT_ENTRY * (index + 1)
         channel, address = W[entry], W[entry + 4]
-        if channel == NIL:
+        if channel == NIL or address == NIL:
             return -1
         is_array = W[channel - 12] == ARRAY
         length = W[channel] if is_array else 1

@@ -220,6 +220,8 @@ def written_through(code: Code, start: int) -> int:
     size = 0
     for pc in code.reachable(start):
         instruction = code.instructions[pc]
+        if instruction.op.mnemonic == "movpc":
+            return UNKNOWN
         for role in instruction.op.operands:
             operand = operand_for(instruction, role.place)
             if operand.mode is Mode.FP and operand.value == RESULT:
@@ -300,6 +302,8 @@ class _Scan:
     def _is_usual(self, pc: int) -> bool:
         """Whether an instruction uses the address to write one whole value, if it does at all."""
         instruction = self._code.instructions[pc]
+        if instruction.op.mnemonic == "movpc":
+            return False
         for role in instruction.op.operands:
             operand = operand_for(instruction, role.place)
             if operand.mode is Mode.FP and operand.value <= RESULT < operand.value + 8:

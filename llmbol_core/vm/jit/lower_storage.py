@@ -34,15 +34,10 @@ class Side:
         self._direct: Operand | None = None
         if operand is None:
             return
+        self.address = out.address(operand)
         if operand.mode in (Mode.FP, Mode.MP):
             self._direct = operand
             self.start = operand.value if operand.mode is Mode.FP else -1
-            self.address = out.address(operand)
-            return
-        base = out.base(operand)
-        if not out.region.is_element(out.pc, operand):
-            out.guard(out.value(f"icmp eq i32 {base}, -1"))
-        self.address = out.value(f"add i32 {base}, {operand.value & 0xFFFF}")
 
     def slots(self, size: int) -> list[int]:
         """Return the slots in registers that hold some of the value."""

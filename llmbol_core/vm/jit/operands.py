@@ -119,16 +119,21 @@ class Operands(Emitter):
             if offset:
                 pointer = self.value(f"getelementptr i8, ptr {pointer}, i64 {offset}")
             return Place(pointer, llvm_type(letter))
-        base = self.base(operand)
-        if not self.region.is_element(self.pc, operand):
-            self.guard(self.value(f"icmp eq i32 {base}, -1"))
+        base = self._known_base(operand)
         kind = llvm_type(letter) if self.region.is_object(self.pc, operand) else ""
         return Place(self.at(base, offset), kind)
 
     def address(self, operand: Operand) -> str:
-        """Return the address of an operand that is no immediate."""
-        start = {Mode.FP: "%fp", Mode.MP: "%mp"}.get(operand.mode) or self.base(operand)
+        """Return the address of an operand that is no immediate; one behind nil leaves."""
+        start = {Mode.FP: "%fp", Mode.MP: "%mp"}.get(operand.mode) or self._known_base(operand)
         return self.value(f"add i32 {start}, {operand.value & 0xFFFF}")
+
+    def _known_base(self, operand: Operand) -> str:
+        """Return the pointer that an indirect operand begins with; leave if it is nil."""
+        base = self.base(operand)
+        if not self.region.is_element(self.pc, operand):
+            self.guard(self.value(f"icmp eq i32 {base}, -1"))
+        return base
 
     def base(self, operand: Operand) -> str:
         """Return the pointer that an indirect operand begins with."""

@@ -11,7 +11,6 @@ module data. That nothing writes to those tables is checked here.
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
@@ -198,16 +197,31 @@ class Region:
         """Return the range of the frame that can be reached by the address that is taken."""
         instruction = self.code.instructions[pc]
         start, target = instruction.source.value, instruction.destination
+        calls = set[int]()
         if target.mode is Mode.FP_INDIRECT and target.value == RESULT:
-            slot = Operand(Mode.FP, target.base)
-            for at in self.pcs[bisect.bisect(self.pcs, pc) :]:
-                following = self.code.instructions[at]
-                if following.op.effect is Effect.CALL and following.source == slot:
-                    if at not in self.native or following.op.mnemonic == "mcall":
-                        # Slots in registers go to memory and come back: see results_of.
-                        return start, start
-                    return start, start + written_through(self.code, following.destination.value)
-        return start, self.frame.size
+            calls = self._calls_behind(pc, Operand(Mode.FP, target.base))
+        if not calls:
+            return start, self.frame.size
+        # Of other calls slots in registers go to memory and come back: see results_of.
+        inside = [
+            written_through(self.code, self.code.instructions[at].destination.value)
+            for at in calls & self.native
+            if self.code.instructions[at].op.mnemonic == "call"
+        ]
+        return start, start + max(inside, default=0)
+
+    def _calls_behind(self, pc: int, frame: Operand) -> set[int]:
+        """Return the calls with a frame that lies in a slot at an instruction."""
+        found, seen, work = set[int](), {pc}, [pc]
+        while work:
+            for at in self.code.targets(work.pop()):
+                instruction = self.code.instructions[at]
+                if instruction.op.effect is Effect.CALL and instruction.source == frame:
+                    found.add(at)
+                elif at not in seen:
+                    seen.add(at)
+                    work.append(at)
+        return found
 
     def results_of(self, pc: int) -> list[int]:
         """Return the slots that what is called through a handle may find by its result's address.
