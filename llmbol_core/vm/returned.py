@@ -16,7 +16,7 @@ from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.needs import Shape, shape
 from llmbol_core.vm.origins import Access, Use
-from llmbol_core.vm.results import UNKNOWN
+from llmbol_core.vm.results import UNKNOWN, is_result
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.typeflow import RESULT_PLACE, Step
 
@@ -89,7 +89,7 @@ class Returned:
         for to, pieces in self._pieces.items():
             for step in self._addresses[to]:
                 source = step.operand("s")
-                if source.base == RESULT_PLACE or self._is_address(step):
+                if is_result(source) or self._is_address(step):
                     continue
                 if not self._fits(self._evidence.classes.of_origin(to.origin), pieces):
                     yield step, Guard(base_of(source), Of.RECORD, tuple(sorted(pieces)))

@@ -254,6 +254,10 @@ ALONE = {
         " bnew 56(fp),$78,bad\n addw $1,84(fp)\n bltw 84(fp),$1000,l\n ret\n bad: raise 16(mp)\n"
         " i: ret\n h: new $7,32(fp)\n movw $78,8(32(fp))\n movp 32(fp),0(16(fp))\n ret"
     ),
+    "a result into a string that is kept where results have their address": (
+        "frame $2,48(fp)\n lea 4(16(mp)),16(48(fp))\n call 48(fp),h\n raise 16(mp)\n"
+        " h: movw $77,0(16(fp))\n ret"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
