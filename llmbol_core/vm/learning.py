@@ -37,12 +37,20 @@ def after(step: Step) -> State:
     for role in op.operands:
         if role.writes:
             state = _returned(step, _forget(step, state, role), role)
-            if TYPES[role.type].kind == "pointer" and step.operand(role.place).mode is Mode.FP:
-                state = learn(step, state, role.place, made(step, role.type))
+            if TYPES[role.type].kind == "pointer":
+                state = _learn_made(step, state, role)
     learned = _LEARN.get(op.mnemonic)
     if learned:
         state = learned(step, state)
     return state
+
+
+def _learn_made(step: Step, state: State, role: OperandRole) -> State:
+    """Note a pointer that an instruction stores in the frame, or in one that was made."""
+    operand, value = step.operand(role.place), made(step, role.type)
+    if operand.mode is Mode.FP_INDIRECT and (place := step.place(operand)).frame >= 0:
+        return {**state, argument_key(place.frame, place.offset): value}
+    return learn(step, state, role.place, value)
 
 
 def narrowed(step: Step, state: State, target: int) -> State:

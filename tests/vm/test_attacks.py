@@ -258,6 +258,10 @@ ALONE = {
         "frame $2,48(fp)\n lea 4(16(mp)),16(48(fp))\n call 48(fp),h\n raise 16(mp)\n"
         " h: movw $77,0(16(fp))\n ret"
     ),
+    "an argument that is made in its place": (
+        "new $5,32(fp)\n frame $2,48(fp)\n cvtwc $1234567,32(48(fp))\n call 48(fp),h\n ret\n"
+        " h: beqw 60(fp),$0,x\n new $5,32(fp)\n x: movp 8(32(fp)),36(fp)\n raise 16(mp)"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
