@@ -13,7 +13,6 @@ import functools
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +26,8 @@ from typer.models import CommandInfo, TyperInfo
 
 from llmbol_cli.streams import open_streams, to_stdout
 from llmbol_core import __version__
-from llmbol_core.errors import LlmbolError, SourceError, SpecError
+from llmbol_core.errors import LlmbolError, SourceError, SpecError, visible
 from llmbol_core.native.notices import listen
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _STYLES = {"up": "green", "hung": "red", "starting": "yellow", "cordoned": "yellow"}
 
@@ -161,7 +158,7 @@ def fail(error: LlmbolError) -> NoReturn:
     with suppress(OSError):
         sys.stdout.flush()
     for mistake in (error, *(error.others if isinstance(error, SpecError) else ())):
-        print(f"error: {_visible(str(mistake))}", file=sys.stderr)
+        print(f"error: {visible(str(mistake))}", file=sys.stderr)
         is_shown = isinstance(mistake, SpecError) or sys.stderr.isatty()
         if isinstance(mistake, SourceError) and mistake.excerpt and is_shown:
             print(mistake.excerpt, file=sys.stderr)
@@ -246,7 +243,7 @@ def note(text: str) -> None:
 
 def log(line: object, file: TextIO) -> None:
     """Write a line of a log, control characters as escapes."""
-    print(_visible(str(line)), file=file)
+    print(visible(str(line)), file=file)
 
 
 def ask(prompt: str) -> str | None:
@@ -336,11 +333,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _visible(text: str) -> str:
-    """Return a text as one line that leaves the terminal alone: control characters as escapes."""
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
@@ -352,7 +344,7 @@ def _cell(value: Any) -> str:
         return " ".join(_cell(v) for v in value) or "-"
     if isinstance(value, dict):
         return " ".join(f"{k}={_cell(v)}" for k, v in value.items())
-    return _visible(str(value))
+    return visible(str(value))
 
 
 def _lines(fields: dict[str, Any]) -> str:

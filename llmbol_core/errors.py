@@ -30,6 +30,7 @@ A programming mistake stays ``TypeError``, ``ValueError`` or ``assert``. The com
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -51,6 +52,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     by_lower = {k.lower(): k for k in known}
     match = difflib.get_close_matches(str(word).lower(), by_lower, 1)
     return f" (did you mean {by_lower[match[0]]!r}?)" if match else ""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""Return a text as one line that leaves a terminal alone: control characters as escapes.
+
+    >>> print(visible("\33[1m a line\n"))
+    \x1b[1m a line\n
+    """
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class LlmbolError(Exception):
@@ -79,8 +92,7 @@ class SourceError(LlmbolError):
                   ^
         """
         start = max(0, min(self.column - 1 - _EXCERPT // 2, len(self.text) - _EXCERPT))
-        near = self.text[start : start + _EXCERPT].replace("\t", " ")
-        shown = "".join(c if c.isprintable() else "?" for c in near)
+        shown = _CONTROL.sub("?", self.text[start : start + _EXCERPT].replace("\t", " "))
         return f"    {shown}\n    {' ' * (self.column - 1 - start)}^" if shown else ""
 
 

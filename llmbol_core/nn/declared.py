@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import reprlib
 import types
 import typing
@@ -22,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 import numpy as np
 
-from llmbol_core.errors import UsageError, nearest
+from llmbol_core.errors import UsageError, nearest, visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +50,8 @@ class Range:
 class Printable:
     """The texts that fit into one line of a table."""
 
-    _control = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
     def __contains__(self, text: str) -> bool:
-        return not self._control.search(text)
+        return visible(text) == text
 
     def __str__(self) -> str:
         return "without control characters"
