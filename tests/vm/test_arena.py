@@ -74,6 +74,11 @@ def test_the_host_takes_its_share_of_the_limit():
     assert arena.allocate(2048) is not None
     arena.reserved = 0
     assert arena.allocate(8192) is not None
+    arena = Arena(LIMIT)
+    assert not arena.reserve(LIMIT + 1)
+    assert arena.reserve(LIMIT)
+    assert (arena.used, arena.peak) == (LIMIT, LIMIT)
+    assert not arena.reserve(1)
 
 
 ACCESS = [

@@ -70,6 +70,24 @@ def test_a_string_can_be_joined_with_itself(heap):
     assert heap.string(heap.pointer(place)) == "ab" * 16
 
 
+def test_a_string_that_grows_is_seldom_copied(heap):
+    place, copies, last = heap.new_record(PAIR), 0, NIL
+    for index in range(4000):
+        strings.insert(heap, place, index, 65 + index % 26)
+        copies, last = copies + (heap.pointer(place) != last), heap.pointer(place)
+    assert strings.length(heap, last) == 4000
+    assert copies < 25
+
+
+@pytest.mark.parametrize("code", [0, 127, 128, 255, 256, 0xFFFF, 0x10000])
+def test_a_string_becomes_as_wide_as_its_characters(heap, code):
+    place = heap.new_record(PAIR)
+    heap.give(place, heap.new_string("ab"))
+    for index in (1, 2):
+        strings.insert(heap, place, index, code)
+    assert heap.string(heap.pointer(place)) == "a" + 2 * chr(code)
+
+
 def test_characters_that_are_none_stay_what_they_are(heap):
     place = heap.new_record(PAIR)
     for index, code in enumerate((-1, 0x7FFFFFFF, 0xD800, 65)):
