@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, duration, file_name, words
+from llmbol_cli.options import AsJson, duration, output_option, words
 
 app = render.app("Invite nodes and clients, and join.")
 
@@ -22,12 +22,7 @@ def invite(
     expires: Annotated[
         str, typer.Option(metavar="TIME", help="How long it is good for, such as 1h or 7d.")
     ] = "1h",
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Else ID.json here.", callback=file_name
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("Else ID.json here.")] = None,
 ) -> None:
     """Write an invitation with which a node or a client on another machine gets in.
 

@@ -30,8 +30,8 @@ from llmbol_cli.options import (
     Seed,
     Settings,
     connected,
-    file_name,
     named,
+    output_option,
     size,
     takes,
 )
@@ -45,16 +45,7 @@ Inputs = Annotated[
     list[str],
     typer.Option("--input", "-i", metavar="FILE", help="A file for it, - is stdin; repeatable."),
 ]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write the result there; - is stdout.",
-        callback=named,
-    ),
-]
+Output = Annotated[str | None, output_option("Write the result there; - is stdout.", check=named)]
 Strategy = Annotated[
     str | None, typer.Option(help="round-robin, least-loaded, random or capability-based.")
 ]
@@ -177,14 +168,7 @@ def map_files(
         typer.Option("--inputs", metavar="PATTERN", help="Files such as 'data/*.csv'; repeatable."),
     ] = [],  # noqa: B006 -- typer reads it, nobody changes it
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="A file, or a folder for one each.",
-            callback=named,
-        ),
+        str | None, output_option("A file, or a folder for one each.", "PATH", check=named)
     ] = None,
     max_memory: Memory = "64M",
 ) -> None:
@@ -227,16 +211,7 @@ def train(
     nodes: Annotated[
         int | None, typer.Option(min=1, help="How many share each batch; all if not given.")
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="The checkpoint; else NAME.gguf.",
-            callback=file_name,
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("The checkpoint; else NAME.gguf.")] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Data instead of those of the spec.", callback=named),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llmbol_cli import dis_tools, render
-from llmbol_cli.options import AsJson, Object, file_name, named, takes
+from llmbol_cli.options import AsJson, Object, file_name, named, output_option, takes
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
@@ -25,10 +25,7 @@ Source = Annotated[str, typer.Argument(metavar="SRC", help="Assembly or stack co
 def asm(
     source: Source,
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="OUT", help="The .dis file; - is stdout.", callback=named
-        ),
+        str | None, output_option("The .dis file; - is stdout.", "OUT", check=named)
     ] = None,
 ) -> None:
     """Assemble Dis assembly or stack code; without -o beside the source.
@@ -112,16 +109,7 @@ def keygen(
 def sign(
     file: Object,
     key: Annotated[str, typer.Option(metavar="KEY", help="The private key.")],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="Where to write, if not FILE.",
-            callback=file_name,
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("Where to write, if not FILE.", "OUT")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Sign a program, code and payload, so that any change can be noticed.

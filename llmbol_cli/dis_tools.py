@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO, cast
 import typer
 
 from llmbol_cli import render
-from llmbol_cli.options import AsJson, Object, file_name, named, takes
+from llmbol_cli.options import AsJson, Object, file_name, named, output_option, takes
 from llmbol_cli.program import (
     RUNS_PROGRAM,
     Program,
@@ -33,12 +33,7 @@ def trace(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Log so many instructions at most.")
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="LOG", help="The log, instead of stderr.", callback=file_name
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("The log, instead of stderr.", "LOG")] = None,
 ) -> None:
     """Run a program and log each instruction, with the values that it reads and writes.
 

@@ -14,10 +14,10 @@ from llmbol_cli.options import (
     Output,
     OutputIfAny,
     Threads,
-    file_name,
     finite,
     named,
     numbers,
+    output_option,
     required,
 )
 
@@ -45,12 +45,7 @@ def infer(
         typer.Option(metavar="FILE", help="Labels of the values, one on a line.", callback=named),
     ] = None,
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Write a .npy instead.", callback=file_name
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("Write a .npy instead.")] = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell latency, throughput and memory in the end.")
     ] = False,

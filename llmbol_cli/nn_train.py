@@ -20,6 +20,7 @@ from llmbol_cli.options import (
     Settings,
     Threads,
     file_name,
+    output_option,
 )
 
 app = render.app("Make models.")
@@ -30,10 +31,7 @@ Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec; - is std
 @app.command()
 def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the model.")],
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Else NAME.yaml.", callback=file_name),
-    ] = None,
+    output: Annotated[str | None, output_option("Else NAME.yaml.")] = None,
 ) -> None:
     """Write a commented spec to start from.
 
@@ -129,14 +127,7 @@ def build(
 def train(
     source: ModelOrSpec,
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where to write: else MODEL itself, or NAME.gguf for a spec.",
-            callback=file_name,
-        ),
+        str | None, output_option("Where to write: else MODEL itself, or NAME.gguf for a spec.")
     ] = None,
     data: Data = None,
     epochs: Epochs = None,

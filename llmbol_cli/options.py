@@ -45,15 +45,16 @@ def file_name(value: str | None) -> str | None:
     return named(value)
 
 
-_OUTPUT = typer.Option("--output", "-o", metavar="FILE", help="Where to write.", callback=file_name)
-Output = Annotated[str, _OUTPUT]
-OutputIfAny = Annotated[str | None, _OUTPUT]
-FileOrStdout = Annotated[
-    str | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="Where to write; - is stdout.", callback=named
-    ),
-]
+def output_option(
+    words: str, metavar: str = "FILE", check: Callable[[str | None], str | None] = file_name
+) -> Any:
+    """Return the option that names what is written, with its help."""
+    return typer.Option("--output", "-o", metavar=metavar, help=words, callback=check)
+
+
+Output = Annotated[str, output_option("Where to write.")]
+OutputIfAny = Annotated[str | None, output_option("Where to write.")]
+FileOrStdout = Annotated[str | None, output_option("Where to write; - is stdout.", check=named)]
 Data = Annotated[
     str | None,
     typer.Option(
