@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from llmbol_core.errors import DtypeError, ModelError, ShapeError
-from llmbol_core.ml import ops
+from llmbol_core.ml import engine, ops
 from llmbol_core.ml.dtypes import I32
 from llmbol_core.ml.engine import Engine
 from llmbol_core.ml.folding import fold_batch_norm
@@ -225,6 +225,28 @@ def test_threads_share_an_engine(weights, rng):
     expected = [Engine(network(), weights).run(x).tobytes() for x in inputs]
     with ThreadPoolExecutor(4) as pool:
         assert [y.tobytes() for y in pool.map(engine.run, inputs)] == expected
+
+
+def test_buffers_are_no_larger_than_they_must_be(monkeypatch):
+    monkeypatch.setenv("LLMBOL_KERNELS", "none")
+    graph = Graph()
+    x = graph.input("x", (1000,))
+    for _ in range(3):
+        wide = graph.op("tanh", x)
+        narrow = graph.op("tanh", graph.op("slice", wide, axis=1, start=0, stop=10))
+        again = graph.op("add", graph.op("tanh", narrow), narrow)
+        x = graph.op("mul", wide, graph.op("sum", again, keepdims=True))
+    graph.output(graph.op("softmax", x))
+    engine = Engine(graph, {})
+    # Two of the wide ones at a time, and small ones beside them.
+    assert 2 * 4000 < engine.workspace_bytes(1) <= 2 * 4000 + 200
+    assert engine.workspace_bytes(8) == 8 * engine.workspace_bytes(1)
+
+
+def test_a_result_goes_where_it_fits_best():
+    free, sizes = [0, 1, 2], [10, 100, 40]
+    chosen = [engine._best(free, sizes, size) for size in (12, 20, 30, 5)]
+    assert (chosen, free, sizes) == ([2, 1, 0, 3], [], [30, 100, 40, 5])
 
 
 def test_results_that_are_never_needed_together_share_a_buffer():
