@@ -406,6 +406,33 @@ def test_results_larger_than_memory_are_refused():
         ("pad", {"axis": 0, "before": 10**15, "after": 0}),
         ("repeat", {"axis": 0, "times": 10**15}),
         ("upsample_nearest", {"size": (10**15,)}),
+        # What not even addresses would do for.
+        ("pad", {"axis": 0, "before": 2**63 - 1, "after": 0}),
+        ("repeat", {"axis": 0, "times": 2**62}),
+        ("upsample_linear", {"size": (2**61,)}),
+        ("adaptive_avg_pool", {"size": (2**62,)}),
     ):
         with pytest.raises(ShapeError, match="no memory"):
             OPS[name](x, **attributes)
+    weight = np.ones((3, 3, 1), np.float32)
+    for name, attributes in (
+        ("conv1d", {"padding": 2**63 - 1}),
+        ("conv_transpose1d", {"stride": 2**63 - 1}),
+    ):
+        with pytest.raises(ShapeError, match="no memory"):
+            OPS[name](x, weight, **attributes)
+
+
+def test_numbers_out_of_range_are_refused_or_infinite():
+    x = np.ones((2, 3, 4), np.float32)
+    for name, attributes in (
+        ("rope", {"offset": 2**63}),
+        ("avg_pool1d", {"kernel": 2, "stride": 10**30}),
+        ("upsample_linear", {"size": (2, -(10**30))}),
+    ):
+        with pytest.raises(DtypeError, match=r"must be .*int of 64 bits, not"):
+            OPS[name](x, **attributes)
+    ones = [np.ones(3, np.float32)] * 4
+    assert (OPS["batch_norm"](x, *ones, eps=1e300) == 1).all()
+    assert (OPS["group_norm"](x, eps=1e300) == 0).all()
+    assert not np.isfinite(OPS["attention"](x, x, x, scale=1e300)).any()

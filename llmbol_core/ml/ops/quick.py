@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from marshal import dumps
@@ -203,8 +205,10 @@ def prepare(row: Row, shapes: Sequence[Shape | None], attributes: dict[str, Any]
     try:
         row.check_count(len(shapes))
         numbers = row.conform(attributes)
-        row.shape(*full, **numbers)
+        result = row.shape(*full, **numbers)
     except (LlmbolError, TypeError):
+        return None
+    if 8 * math.prod(result) > sys.maxsize:  # no table could name all places
         return None
     module, _, maker = QUICK[row.name].partition(".")
     family = importlib.import_module(f"llmbol_core.ml.single.{module}")

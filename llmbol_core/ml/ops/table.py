@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,14 +59,27 @@ class Attribute:
         elif _is(self.kind, value):
             return self.kind(value)
         wanted = "a list of int" if self.kind is tuple else self.kind.__name__
+        if any(type(v) is int and abs(v) >= _LONGEST for v in (value, *_items(value))):
+            wanted += " of 64 bits"
         raise DtypeError(operation, f"{self.name} must be {wanted}, not {value!r}")
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+_LONGEST = 1 << 63
+"""Whole numbers are below that."""
+_WIDTH = 4
+"""Bytes of a number of a result."""
 
 
 def _is(kind: type, value: Any) -> bool:
     """Return whether a value can stand for an int, float or bool; a bool is no number."""
     allowed = {bool: bool | np.bool_, int: int | np.integer, float: int | float | np.number}
     truth = isinstance(value, bool | np.bool_)
-    return truth == (kind is bool) and isinstance(value, allowed[kind])
+    fits = kind is not int or not isinstance(value, int) or abs(value) < _LONGEST
+    return fits and truth == (kind is bool) and isinstance(value, allowed[kind])
 
 
 @dataclass(frozen=True)
@@ -157,10 +171,10 @@ class Op:
         values = [self.value(name, value) for name, value in zip(self.inputs, inputs, strict=False)]
         shapes = [None if v is None else tuple(v.shape) for v in values]
         result = self.shape(*shapes, *[None] * (len(self.inputs) - len(shapes)), **full)
-        try:
-            return self.run(*values, **full)
-        except MemoryError:
-            raise ShapeError(self.name, f"no memory for a result of shape {result}") from None
+        with suppress(MemoryError):
+            if _WIDTH * math.prod(result) <= sys.maxsize:
+                return self.run(*values, **full)
+        raise ShapeError(self.name, f"no memory for a result of shape {result}")
 
     def value(self, name: str, value: Any) -> Array | Tensor | None:
         """Return one input in the form that ``run`` wants."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import struct
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -234,6 +233,6 @@ def _word(argument: Any) -> int:
     if argument is None:
         return 0
     if isinstance(argument, float):
-        bits: int = struct.unpack("<i", struct.pack("<f", argument))[0]
-        return bits
+        # What is too great becomes infinite.
+        return ctypes.c_int32.from_buffer(ctypes.c_float(argument)).value
     return int(argument)
