@@ -30,7 +30,8 @@ class MLModule:
 
     def create_tensor(self, data: ArrayLike | Tensor, dtype: str | StorageType = "f32") -> Tensor:
         """Make a tensor of numbers in a storage type; rows lie along the last axis."""
-        return quantize(Tensor.of(data), dtype)
+        kind = storage_type(dtype)
+        return quantize(data if kind.is_whole else Tensor.of(data), kind)
 
     def __getattr__(self, name: str) -> Callable[..., Tensor]:
         """Return the method that runs the operation of this name."""

@@ -36,6 +36,11 @@ class StorageType:
         """Whether several weights share a block."""
         return self.elements > 1
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether elements are whole numbers."""
+        return not self.is_blocked and self.layout.kind in "iu" and self.name != "BF16"
+
     def block_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape in blocks of a tensor with this logical shape, rows along the last axis.
 
@@ -131,6 +136,8 @@ def storage_type(name: str | StorageType) -> StorageType:
     """
     if isinstance(name, StorageType):
         return name
+    if not isinstance(name, str):
+        raise DtypeError("type", f"a storage type has a name such as 'Q8_0', not {name!r}")
     if (found := TYPES.get(name) or TYPES.get(name.upper())) is None:
         hint = nearest(name, TYPES) or ": expected one such as F32, F16, Q8_0 or Q4_0"
         raise DtypeError("type", f"no storage type is named {name!r}{hint}")

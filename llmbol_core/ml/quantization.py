@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +27,42 @@ _SLAB = 1 << 22
 def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
     """Convert numbers to a storage type, rows along the last axis.
 
-    A row that does not divide into blocks is a ShapeError, a value that is not finite or a type
-    that cannot be written a DtypeError. A tensor that has the type already is returned as it is.
+    A row that does not divide into blocks is a ShapeError, a value that the type cannot hold or a
+    type that cannot be written a DtypeError. A tensor that has the type already is returned as it
+    is.
     """
     kind = storage_type(dtype)
-    if isinstance(array, Tensor):
-        if array.dtype is kind:
-            return array
-        x = dequantize(array)
-    else:
-        x = _floats(array)
+    if isinstance(array, Tensor) and array.dtype is kind:
+        return array
+    if kind.is_whole:
+        return Tensor(_whole(array, kind), kind)
+    x = dequantize(array) if isinstance(array, Tensor) else _floats(array)
     return _encoded(x, encodable_type(kind), x.shape, 0)
+
+
+def _whole(array: ArrayLike | Tensor, kind: StorageType) -> NDArray[Any]:
+    """Return whole numbers as integers of a type, or raise DtypeError if one is none or too far."""
+    tensor = array if isinstance(array, Tensor) else Tensor.of(_listed(array))
+    is_exact = tensor.dtype.is_whole or tensor.dtype.name == "F64"
+    x = tensor.data if is_exact else dequantize(tensor)
+    info = np.iinfo(kind.layout)
+    # Beyond 2**53 all float64 are whole; one above the greatest number is exact.
+    good = (x == np.floor(x)) & (x >= info.min) & (x < float(info.max) + 1) & (x <= info.max)
+    if not good.all():
+        place = np.unravel_index(int((~good).argmax()), x.shape)
+        where = ", ".join(str(int(i)) for i in place)
+        why = f"cannot hold {x[place]} (at [{where}]): whole numbers from {info.min} to {info.max}"
+        raise DtypeError(kind.name, why)
+    return np.asarray(x).astype(kind.layout)
+
+
+def _listed(array: ArrayLike) -> ArrayLike:
+    """Return a list of whole numbers as integers, which float32 might not hold."""
+    if isinstance(array, list | tuple | int):
+        with suppress(ValueError, OverflowError):
+            numbers = np.asarray(array)
+            return numbers if numbers.dtype == np.int64 else array
+    return array
 
 
 def convert(

@@ -55,7 +55,7 @@ class Tensor:
         if hasattr(array, "__dlpack__"):
             try:
                 return cls.of(np.from_dlpack(array))  # type: ignore[arg-type]  # NumPy's protocol
-            except (BufferError, RuntimeError) as error:
+            except (BufferError, RuntimeError, TypeError, ValueError) as error:
                 raise DtypeError("dlpack", str(error)) from error
         try:
             numbers = np.asarray(array)
@@ -118,10 +118,12 @@ class Tensor:
             raise DtypeError("transpose", f"rows of {self.dtype.name} blocks cannot become columns")
         return Tensor(self.data.T, self.dtype)
 
-    def __getitem__(self, index: int | slice) -> Tensor:
-        """View some of the rows: the first axis only."""
+    def __getitem__(self, index: int | slice | tuple[int | slice, ...]) -> Tensor:
+        """View some of the rows, or of a plain tensor what NumPy would."""
         if self.ndim < 1 or (self.dtype.is_blocked and self.ndim < 2):
             raise ShapeError("index", f"a tensor of shape {self.shape} has no rows to choose from")
+        if self.dtype.is_blocked and isinstance(index, tuple):
+            raise ShapeError("index", f"of {self.dtype.name} blocks only whole rows can be viewed")
         return Tensor(np.asarray(self.data[index]), self.dtype)
 
     def __len__(self) -> int:

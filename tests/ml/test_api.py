@@ -62,3 +62,39 @@ def test_masks_and_lists_of_rows_are_taken(rng):
     for bad in ([0.5], [[1], [2, 3]], "a", [2**70]):
         with pytest.raises((DtypeError, ShapeError)):
             ml.get_rows(x, bad)
+
+
+def test_whole_numbers_become_integers_if_they_fit(rng):
+    ml = create_ml_module()
+    for given, kind in (
+        ([[1, 127]], "i8"),
+        ([16777217], "i32"),
+        (np.array([2**31 - 1, -(2**31)], np.float64), "i32"),
+        (np.array([2**62 + 1]), "i64"),
+        (ml.create_tensor([1, 2], "bf16"), "u8"),
+        (np.array([-3], np.int8), "i16"),
+    ):
+        made = ml.create_tensor(given, kind)
+        plain = [1, 2] if isinstance(given, Tensor) else given
+        assert made.dtype.name == kind.upper()
+        np.testing.assert_array_equal(made.numpy(), plain)
+    for bad, kind, why in (
+        ([1, 300], "i8", r"I8: cannot hold 300 \(at \[1\]\): whole numbers from -128 to 127"),
+        ([[1.5]], "u8", r"U8: cannot hold 1.5 \(at \[0, 0\]\)"),
+        ([np.nan], "i32", "cannot hold nan"),
+        (np.array([2**31], np.float32), "i32", "cannot hold 2147483648"),
+        (np.array([2**63], np.float64), "i64", "cannot hold 9.22"),
+    ):
+        with pytest.raises(DtypeError, match=why):
+            ml.create_tensor(bad, kind)
+
+
+def test_inputs_larger_than_memory_are_refused():
+    vast = np.broadcast_to(np.float32(0), (1 << 46,))
+    with pytest.raises(ShapeError, match=r"no memory for inputs of shape \(70368744177664,\)"):
+        OPS["argmax"](vast)
+
+
+def test_a_type_has_a_name():
+    with pytest.raises(DtypeError, match="a storage type has a name such as 'Q8_0', not 3"):
+        Quantization.quantize(np.ones(32), type=3)  # type: ignore[arg-type]

@@ -96,6 +96,15 @@ def test_what_other_libraries_refuse_to_share_is_told():
         def __dlpack_device__(self):
             return (1, 0)
 
-    for refusal in (BufferError("needs a gradient"), RuntimeError("needs a gradient")):
+    for kind in (BufferError, RuntimeError, TypeError, ValueError):
+        refusal = kind("needs a gradient")
         with pytest.raises(DtypeError, match="dlpack: needs a gradient"):
             Tensor.of(Foreign(refusal))  # type: ignore[arg-type]
+
+
+def test_of_blocks_whole_rows_are_viewed(rng):
+    blocks = quantize(rng.normal(size=(3, 64)), "q8_0")
+    assert blocks[1:].shape == (2, 64)
+    with pytest.raises(ShapeError, match="of Q8_0 blocks only whole rows can be viewed"):
+        blocks[:, :32]
+    assert Tensor.of(np.ones((3, 4)))[:, 1:].shape == (3, 3)

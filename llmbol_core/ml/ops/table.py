@@ -168,13 +168,21 @@ class Op:
                 return made
         self.check_count(len(inputs))
         full = self.conform(attributes)
-        values = [self.value(name, value) for name, value in zip(self.inputs, inputs, strict=False)]
+        values = self._values(inputs)
         shapes = [None if v is None else tuple(v.shape) for v in values]
         result = self.shape(*shapes, *[None] * (len(self.inputs) - len(shapes)), **full)
         with suppress(MemoryError):
             if _WIDTH * math.prod(result) <= sys.maxsize:
                 return self.run(*values, **full)
         raise ShapeError(self.name, f"no memory for a result of shape {result}")
+
+    def _values(self, inputs: tuple[Any, ...]) -> list[Array | Tensor | None]:
+        """Return all inputs in the form that ``run`` wants."""
+        try:
+            return [self.value(name, x) for name, x in zip(self.inputs, inputs, strict=False)]
+        except MemoryError:
+            shapes = " and ".join(str(getattr(x, "shape", "a list")) for x in inputs)
+            raise ShapeError(self.name, f"no memory for inputs of shape {shapes}") from None
 
     def value(self, name: str, value: Any) -> Array | Tensor | None:
         """Return one input in the form that ``run`` wants."""
