@@ -201,10 +201,10 @@ def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
             continue
         is_pointer = TYPES[role.type].kind == "pointer"
         if operand.mode is Mode.FP:
-            size = TYPES[role.type].size or step.layout.size
+            size = TYPES[role.type].size or UNKNOWN
             if role.is_storage and op.role("m"):
                 size = _extent(step)
-            addresses = _overwritten(addresses, operand.value, size)
+            addresses = _written_to(step, operand.value, size, addresses)
         if is_pointer or (role.is_storage and role.type != "O"):
             addresses = _stored(addresses, operand)
     if op.effect in (Effect.CALL, Effect.WAIT) or op.mnemonic in ("load", "nbalt"):
@@ -212,7 +212,8 @@ def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
     if op.effect is Effect.CALL:
         to = step.state.get(-step.operand("s").value)
         if to is not None and to.kind is Kind.SLOT:
-            addresses = _returned_to(step, to.number, addresses)
+            size = step.written(step.entered[0]) if step.entered else UNKNOWN
+            addresses = _written_to(step, to.number, size, addresses) if size else addresses
     return addresses
 
 
@@ -291,11 +292,10 @@ def _overwritten(addresses: dict[int, Held], start: int, size: int) -> dict[int,
     return found
 
 
-def _returned_to(step: Step, start: int, addresses: dict[int, Held]) -> dict[int, Held]:
-    """Return what lasts when a result comes to the frame; that of another module may be long."""
-    size = step.written(step.entered[0]) if step.entered else UNKNOWN
+def _written_to(step: Step, start: int, size: int, addresses: dict[int, Held]) -> dict[int, Held]:
+    """Return what lasts when something comes to the frame, of a size that may not be known."""
     if size < UNKNOWN:
-        return _overwritten(addresses, start, size) if size else addresses
+        return _overwritten(addresses, start, size)
     found = _overwritten(addresses, start, step.layout.size)
     return {
         slot: held

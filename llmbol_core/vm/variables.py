@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Iterator
 
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
@@ -44,13 +45,25 @@ class Variables:
         code, data = self._found.module.instructions, self._data
         kept = {word for instruction in code for word in _words(instruction)}
         kept |= self.constants.keys() | {start for start, _ in self._found.tables}
-        found = set[int]()
-        for start in {place for instruction in code for place in _places(instruction)}:
+        places = {place for instruction in code for place in _places(instruction)}
+        # A word that is written by itself may be a field of such a value, too.
+        found = set(self._nils[bisect.bisect(self._nils, min(places, default=data.size)) :])
+        found -= self._nil_of_all_types()
+        for start in places:
             for at in range(start + WORD_SIZE, data.size, WORD_SIZE):
                 if at in kept:
                     break
                 found |= {at} & set(self._nils)
         return found
+
+    def _nil_of_all_types(self) -> set[int]:
+        """Return the pointer that the compiler seems to use as nil: the one most often moved."""
+        moved = Counter(
+            instruction.source.value
+            for instruction in self._found.module.instructions
+            if instruction.op.mnemonic == "movp" and instruction.source.mode is Mode.MP
+        )
+        return set(sorted(self._nils, key=lambda nil: moved[nil])[-1:])
 
     def is_nil(self, offset: int) -> bool:
         """Whether a pointer is nil for good: calls that write results end before it."""

@@ -26,6 +26,8 @@ from llmbol_core.vm.needs import Need, Part, Shape
 from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.proofs import Proof
+from llmbol_core.vm.structure import check_structure
+from llmbol_core.vm.variables import Variables
 from llmbol_core.vm.verifier import prove_module
 
 FRAME = """
@@ -182,6 +184,14 @@ HONEST = [
       " mcall 40(fp),$0,4(mp)\n mframe 4(mp),$0,44(fp)\n movp 0(mp),32(44(fp))\n"
       " lea 0(52(fp)),16(44(fp))\n mcall 44(fp),$0,4(mp)\n ret"),
      "f: movp 32(fp),0(16(fp))\n ret"),
+    # So does one behind a value that was received before it.
+    (("load 0(mp),$0,4(mp)\n newa $2,$4,32(fp)\n"
+      " mframe 4(mp),$0,40(fp)\n movp 32(fp),32(40(fp))\n lea 48(fp),16(40(fp))\n"
+      " mcall 40(fp),$0,4(mp)\n indw 48(fp),52(fp),$1\n"
+      " newcw $1,32(fp)\n send 52(fp),32(fp)\n recv 32(fp),36(fp)\n"
+      " mframe 4(mp),$0,44(fp)\n movp 0(mp),32(44(fp))\n"
+      " lea 0(52(fp)),16(44(fp))\n mcall 44(fp),$0,4(mp)\n ret"),
+     "f: movp 32(fp),0(16(fp))\n ret"),
 ]  # fmt: skip
 
 
@@ -194,6 +204,23 @@ def test_honest_programs_run(tmp_path, caller, called):
         b=made(f"ret\n {called}\n g: lenc 32(fp),36(fp)\n ret", "B", links, imports=IMPORTS),
     )
     assert found == ""
+
+
+def test_results_reach_over_fields_that_are_written_one_by_one():
+    # Of the value at 4, the field at 8 is written by itself and that at 12 never; 28 is nil.
+    text = """
+        entry 0,1
+        desc $0,32,(4,8,12,28)
+        desc $1,48,(32)
+        var @mp,32
+        module m
+        movp 28(mp),32(fp)
+        movp 28(mp),8(mp)
+        lea 4(mp),36(fp)
+        ret
+    """
+    variables = Variables(check_structure(parse_assembly(text, "m")))
+    assert (variables.end(4), variables.exposed) == (28, {12})
 
 
 def test_what_a_module_makes_itself_needs_no_guards():
