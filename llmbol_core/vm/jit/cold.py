@@ -266,8 +266,3 @@ def interpreter_text() -> str:
     )
     parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
     return with_helpers(*parts, also=functions, elsewhere=lambda: [BURY])
-
-
-def burial_text() -> str:
-    """Return the function ``bury`` in LLVM's language."""
-    return with_helpers()

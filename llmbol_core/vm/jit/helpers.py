@@ -139,6 +139,12 @@ define internal void @last(ptr %m, ptr %s, i32 %ref) noinline {{
  ret void
 }}
 
+define internal void @keep(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ call void @retain(ptr %m, i32 %r)
+ ret void
+}}
+"""
+ALLOCATING = f"""
 ; A new block of so many bytes with its header, or nil; what it holds is zero if it is cleared.
 define internal i32 @allocate(ptr %m, ptr %s, i32 %total, i32 %kind, i1 %clears) alwaysinline {{
  %head = add i32 %total, {FREE_LISTS}
@@ -201,10 +207,5 @@ small:
 out:
  %r = phi i32 [%found, %host], [%ref, %small]
  ret i32 %r
-}}
-
-define internal void @keep(ptr %m, ptr %s, i32 %r) alwaysinline {{
- call void @retain(ptr %m, i32 %r)
- ret void
 }}
 """

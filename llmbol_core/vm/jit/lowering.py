@@ -237,17 +237,32 @@ def with_helpers(
     ``elsewhere`` names, when all of the runtime is known, what is called through the table of
     ``shared_names`` instead.
     """
-    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, pacing, source
+    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage
     from llmbol_core.vm.jit.burial import BURIAL
-    from llmbol_core.vm.jit.runtime import BURY, METADATA
+    from llmbol_core.vm.jit.runtime import BURY
 
     load_runtime()
     absent = elsewhere()
     buried = library.stub(BURY) if BURY in absent else BURIAL
-    helping = (helpers.HELPERS, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
-    text = "\n".join([*helping, METADATA, pacing.CLOCK, *parts])
+    helping = (helpers.ALLOCATING, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
+    return _with_called([*helping, *parts], also, absent)
+
+
+def burial_text() -> str:
+    """Return the text of ``bury`` alone, with what it calls."""
+    from llmbol_core.vm.jit.burial import BURIAL
+
+    load_runtime()
+    return _with_called([BURIAL])
+
+
+def _with_called(parts: Sequence[str], also: Iterable[str] = (), absent: Sequence[str] = ()) -> str:
+    from llmbol_core.vm.jit import helpers, library, pacing, source
+    from llmbol_core.vm.jit.runtime import METADATA
+
+    text = "\n".join([helpers.HELPERS, METADATA, pacing.CLOCK, *parts])
     called = {n for n in (*_CALL.findall(text), *also) if n in source.FUNCTIONS}
-    return text + library.texts(called, absent)
+    return f"{text}\n{library.texts(called, absent)}"
 
 
 _CALL = re.compile(r"@(\w+)\(")

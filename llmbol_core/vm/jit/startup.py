@@ -108,11 +108,12 @@ def _compiled() -> bytes:
     """
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
-    from llmbol_core.vm.jit.cold import burial_text, handler_names, interpreter_text
+    from llmbol_core.vm.jit.cold import handler_names, interpreter_text
+    from llmbol_core.vm.jit.lowering import burial_text
 
     code = llvm.compile_text(interpreter_text(), 0)
     head = f"{' '.join(handler_names())}\n{len(code)}\n".encode()
-    data = head + code + llvm.compile_text(burial_text(), 2, unrolls=False)
+    data = head + code + llvm.compile_text(burial_text(), 1)
     ObjectCache().put(_key(), data)
     return data
 
