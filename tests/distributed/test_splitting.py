@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmbol_core.distributed import excerpt as excerpts
 from llmbol_core.distributed.excerpt import Excerpt
 from llmbol_core.distributed.splitting import (
     LARGE,
@@ -183,3 +184,10 @@ def test_an_excerpt_of_a_file_that_changed_is_none(tmp_path):
 def test_what_names_no_part_of_a_file_is_refused(fields):
     with pytest.raises(ClusterError):
         Excerpt.from_json(fields)
+
+
+def test_heads_are_not_of_any_size(monkeypatch):
+    monkeypatch.setattr(excerpts, "MOST_HEAD", 8)
+    assert Excerpt.from_json(["/x", 0, 1, "aGVhZA=="]).head == b"head"
+    with pytest.raises(ClusterError, match="no part of a file"):
+        Excerpt.from_json(["/x", 0, 1, "aGVhZGVy" + "AAAA"])

@@ -89,6 +89,9 @@ def test_csv_columns():
     assert arrays["label"].dtype == np.int64
     np.testing.assert_array_equal(arrays["a"], [1, 2.5])
     assert list(read_arrays("x.csv", b"1,2,3\n")) == ["0", "1", "2"]
+    large = read_arrays("x.csv", b"9007199254740991,9007199254740992,1e19\n")
+    assert [column.dtype.kind for column in large.values()] == ["i", "f", "f"]
+    assert large["2"][0] == 1e19
     samples = read_samples(arrays | {"b": np.array([5, 6])}, "x", "label", (2, 1), "x.csv")
     np.testing.assert_array_equal(samples, [[[1], [5]], [[2.5], [6]]])
     with pytest.raises(UsageError, match="1 columns for a sample, the model takes 4 values"):
@@ -181,6 +184,13 @@ def test_splits_that_cannot_be():
         stratified_split(np.zeros(0, np.int64), 0.5, 0)
     with pytest.raises(UsageError, match="cannot be split"):
         random_split(np.zeros(1), 0.2, 0)
+    for test in (0.0, 1.0):
+        with pytest.raises(UsageError, match="10 samples cannot be split"):
+            random_split(np.zeros(10), test, 0)
+    # One of each class is enough on either side.
+    halves = np.array([0, 1] * 5)
+    assert sorted(halves[stratified_split(halves, 0.2, 0)[1]]) == [0, 1]
+    assert sorted(halves[stratified_split(halves, 0.8, 0)[0]]) == [0, 1]
     train, test = random_split(np.zeros(10), 0.25, 1)
     assert sorted([*train, *test]) == list(range(10))
     assert len(test) == 3

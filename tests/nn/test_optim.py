@@ -213,6 +213,23 @@ def test_criterion_values(criterion, x, target, value):
     assert criterion.forward(np.array(x), np.array(target)) == pytest.approx(value, rel=1e-6)
 
 
+# 0.5 / (1e-9 (1 - 1e-9)), which is far from 0; no slope where the margin is just kept.
+SLOPES = [
+    (BCE(), 1e-9, 0.5 + 1e-9, -5e8),
+    (BCE(), 0.0, 1.0, -1e12),
+    (Margin(0.5), 0.5, 1.0, 0.0),
+    (Margin(0.5), 0.25, 1.0, -1.0),
+    (SmoothL1(2.0), 1.0, 0.0, 0.5),
+    (SmoothL1(2.0), 3.0, 0.0, 1.0),
+]
+
+
+@pytest.mark.parametrize(("criterion", "x", "target", "slope"), SLOPES)
+def test_criterion_slopes(criterion, x, target, slope):
+    found = criterion.backward(np.array([[x]]), np.array([[target]]))
+    assert found.item() == pytest.approx(slope)
+
+
 def test_criterions_that_do_not_fit():
     with pytest.raises(UsageError, match="expected losses with alike targets"):
         MultiCriterion([MSE(), CrossEntropy()])

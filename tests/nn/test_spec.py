@@ -10,6 +10,15 @@ from hypothesis import strategies as st
 
 from llmbol_core.errors import SpecError, UsageError
 from llmbol_core.nn.criterions import CrossEntropy
+from llmbol_core.nn.declared import (
+    FieldError,
+    Fraction,
+    NotNegative,
+    Positive,
+    Seed,
+    Size,
+    convert,
+)
 from llmbol_core.nn.optim import Adam
 from llmbol_core.nn.spec import format_json_spec, parse_json_spec, parse_spec, read_spec
 
@@ -290,3 +299,20 @@ def test_all_unknown_variables_are_told():
         f"<spec>:4:46: unknown variable '$width': {why}",
         f"<spec>:5:18: unknown variable '$p': {why}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("hint", "inside", "outside"),
+    [
+        (Fraction, (0.0, 0.999), (-0.1, 1.0)),
+        (Positive, (1e-30, 5.0), (0.0, -1.0)),
+        (NotNegative, (0.0, 1e30), (-1e-30,)),
+        (Size, (1, 10**9), (0, -1)),
+        (Seed, (0, 2**32 - 1), (-1, 2**32)),
+    ],
+)
+def test_bounds_belong_to_a_range_or_do_not(hint, inside, outside):
+    assert [convert(hint, value) for value in inside] == list(inside)
+    for value in outside:
+        with pytest.raises(FieldError, match=f"expected .*, got {value}"):
+            convert(hint, value)

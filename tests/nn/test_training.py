@@ -24,7 +24,7 @@ from llmbol_core.nn.model import Input, Model, Training
 from llmbol_core.nn.optim import SGD
 from llmbol_core.nn.spec import parse_spec
 from llmbol_core.nn.train import Options, run_to_end, train, train_file
-from llmbol_core.nn.trainer import Trainer
+from llmbol_core.nn.trainer import Epoch, Trainer
 
 SPEC = """\
 name: waves
@@ -114,6 +114,17 @@ def test_resume_without_a_file_starts_and_with_another_spec_refuses(spec, tmp_pa
         file.truncate(100)
     with pytest.raises(LlmbolError):
         train_file(spec, target, options=Options(resume=True))
+
+
+def test_a_loss_that_stays_is_not_better(spec):
+    model = parse_spec(SPEC.replace("patience: 6", "patience: 1, min_delta: 0.5"), spec).seeded()
+    trainer = Trainer(model, load_data(model))
+    done = []
+    for number, loss in enumerate((3.0, 2.0, 1.5, 1.5), 1):
+        trainer.history.append(Epoch(number, 0.1, loss, loss, None, {}))
+        trainer._observe(trainer.history[-1])
+        done.append((trainer._best, trainer.done))
+    assert done == [((1, 3.0), False), ((2, 2.0), False), ((2, 2.0), False), ((2, 2.0), True)]
 
 
 def test_early_stopping_restores_the_best_weights(spec):
