@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from types import SimpleNamespace
 
 import pytest
 
+from llmbol_core.distributed import logs
 from llmbol_core.distributed.control import Failure
 from llmbol_core.distributed.logs import LogLine, read_logs
 from llmbol_core.distributed.state import StateDirectory
@@ -30,7 +32,7 @@ def test_the_last_lines_of_all_or_some_processes_are_shown(state):
         list(read_logs(state, ["node1"], 1))
 
 
-def test_what_is_added_is_shown_once_it_is_a_line(state):
+def test_what_is_added_is_shown_once_it_is_a_line(state, monkeypatch):
     lines = read_logs(state, ["broker"], 1, follow=True)
     assert next(lines).text == "three"
     with open(state.log("broker"), "a") as file:
@@ -38,6 +40,12 @@ def test_what_is_added_is_shown_once_it_is_a_line(state):
     assert [line.text for line in itertools.islice(lines, 2)] == ["half a line", "more"]
     state.log("broker").write_text("anew\n")
     assert next(lines).text == "anew"
+    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.001)
+    with open(state.log("broker"), "a", buffering=1) as file:
+        later = threading.Timer(0.05, file.write, ["last\n"])
+        later.start()
+        assert next(lines).text == "last"
+        later.join()
 
 
 def test_a_process_that_starts_again_adds_to_its_log(state):

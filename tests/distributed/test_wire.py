@@ -30,3 +30,9 @@ def test_a_frame_is_read_as_it_was_written():
 def test_a_header_that_is_no_object_is_refused(header):
     with pytest.raises(ClusterError, match="no JSON object"):
         read(struct.pack(">II", len(header), 0) + header)
+
+
+@pytest.mark.parametrize("sizes", [(wire.MAX_HEADER + 1, 0), (2, wire.MAX_BODY + 1)], ids=str)
+def test_a_message_that_would_be_too_large_is_not_waited_for(sizes):
+    with pytest.raises(ClusterError, match=f"{sizes[0]} . {sizes[1]} bytes is too large"):
+        read(struct.pack(">II", *sizes) + b"{}")

@@ -184,9 +184,9 @@ def test_splits_that_cannot_be():
         stratified_split(np.zeros(0, np.int64), 0.5, 0)
     with pytest.raises(UsageError, match="cannot be split"):
         random_split(np.zeros(1), 0.2, 0)
-    for test in (0.0, 1.0):
+    for share in (0.0, 1.0):
         with pytest.raises(UsageError, match="10 samples cannot be split"):
-            random_split(np.zeros(10), test, 0)
+            random_split(np.zeros(10), share, 0)
     # One of each class is enough on either side.
     halves = np.array([0, 1] * 5)
     assert sorted(halves[stratified_split(halves, 0.2, 0)[1]]) == [0, 1]
