@@ -76,7 +76,7 @@ def vectors() -> Iterator[Row]:
     peer, threads = ggml(), thread_count()
     places = (("L2", 768, 2048, 1), ("L3", SIZE, SIZE, 1), ("memory", SIZE, SIZE, COPIES))
     for place, rows, columns, count in places:
-        for name in (*TYPES, *K_TYPES) if count == 1 else TYPES[:2]:
+        for name in (*TYPES, *K_TYPES) if count == 1 else (*TYPES[:2], "Q4_K", "Q6_K"):
             weights = matrices(name, rows, columns, count)
             x = np.random.default_rng(1).normal(size=(1, columns)).astype(np.float32)
             ours = partial(product, weights, x, np.empty((1, rows), np.float32))

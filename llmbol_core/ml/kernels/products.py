@@ -156,12 +156,13 @@ def _fetch(form: Form, panel: Pointer, step: Value) -> None:
         panel.prefetch(step * (count * CELL) + line * CELL, level=2)
 
 
-def _ask(form: Form, unit: Pointer, j: Value | int) -> None:
+def _ask(k: Builder, form: Form, unit: Pointer, j: Value | int) -> None:
     """Ask for what comes later, where cells j are now; it is used once.
 
-    Every second line brings its neighbour, which is enough unless numbers are unpacked meanwhile.
+    Every second line brings its neighbour, which is enough if there is little to do meanwhile.
     """
-    for line in range(0, GROUPS * CELL, GROUPS * CELL if form.cells == "bytes" else CELL):
+    is_quick = form.cells == "bytes" and k.lanes == ROWS
+    for line in range(0, GROUPS * CELL, GROUPS * CELL if is_quick else CELL):
         unit.prefetch(j * (GROUPS * CELL) + (_AHEAD + form.head + line), level=0)
 
 
@@ -232,7 +233,7 @@ def _dots(
     unrolls = has_many or (whole and len(levels) > 1)
     for j in range(count) if unrolls else k.range(count):
         if len(levels) == 1:
-            _ask(form, unit, j)
+            _ask(k, form, unit, j)
         elif unrolls and not is_wide:
             k.in_order()
         weights = [_weights(k, form, unit, place, j) for place in places]

@@ -24,7 +24,7 @@ from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
 from llmbol_core.ml.kernels.kinds import f16, f32, i16, i32, i64, u16, u32
 from llmbol_core.ml.kernels.products import finish, runs
 from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_FORMS, Rows, SuperForm
-from llmbol_core.ml.kernels.superdots import STARTS, SUMS, are_paired, from_apart, from_packed
+from llmbol_core.ml.kernels.superdots import STARTS, SUMS, are_paired, ask, from_apart, from_packed
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -37,8 +37,6 @@ PARAMETERS = (
 """Packed weights; activations: levels [M, K], scales d [M, blocks], sums [M, blocks, 12] and starts
 of the integer sums [M, blocks, 16]; a bias for each row or null; out [M, stride]; super-blocks of a
 row, M, N."""
-
-_AHEAD = 4096
 
 
 class Work(NamedTuple):
@@ -89,7 +87,7 @@ def _rows(
     column: Value,
     count: int,
 ) -> None:
-    """Compute all rows of a panel, two vectors at a time; a run of columns begins at ``first``."""
+    """Compute all rows of a panel; a run of columns begins at ``first``."""
     parts = ROWS // k.lanes
     if parts == 1:
         ahead = (column - first) // count * work.blocks if count == 6 else None
@@ -97,6 +95,10 @@ def _rows(
         places = [(0, 0), (1, 0)]
         for some in [[place] for place in places] if count == 8 else [places]:
             _tile(k, form, work, panel, some, column, count, ahead)
+        return
+    if count == 1:  # what is read comes in its order
+        places = [(group, part) for group in range(GROUPS) for part in range(parts)]
+        _tile(k, form, work, panel, places, column, count)
         return
     for number in k.range(GROUPS * parts // 2):
         group, part = number * 2 // parts, number * 2 % parts
@@ -121,35 +123,35 @@ def _tile(
     for block in k.range(work.blocks):
         unit = stream.at(block * form.unit)
         if count == 1:
-            for line in range(0, form.unit, 64):
-                unit.prefetch(_AHEAD + line, level=0)
+            ask(form, unit.at(form.unit))
         if ahead is not None:
             fetch(form, stream.at(work.blocks * form.unit), ahead + block, count)
         at = [line + block for line in lines]
-        rows = [Rows(unit.at(group * form.group + form.head), part) for group, part in places]
-        sums = from_packed(k, form, work, rows, at)
-        for (group, part), row, dots, total in zip(places, rows, sums, totals, strict=True):
-            scales = unit.of(f16).at(group * ROWS + part * lanes)
-            _add_scaled(k, form, work, scales, row, at, [dot.value for dot in dots], total)
+        for two in range(0, len(places), 2):
+            here = slice(two, two + 2)
+            _add_block(k, form, work, unit, places[here], at, totals[here])
     for (group, part), row_totals in zip(places, totals, strict=True):
         first = panel * (ROWS * GROUPS) + group * ROWS + part * lanes
         values = [total.value for total in row_totals]
         finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
 
 
-def _add_scaled(
+def _add_block(
     k: Builder,
     form: SuperForm,
     work: Work,
-    scales: Pointer,
-    row: Rows,
+    unit: Pointer,
+    places: Sequence[tuple[Value | int, Value | int]],
     at: Sequence[Value],
-    dots: Sequence[Value],
-    totals: Sequence[Variable],
+    totals: Sequence[Sequence[Variable]],
 ) -> None:
-    """Add one super-block's sums of some rows, scaled, less what the minima bring."""
-    pairs = pairs_of(k, form, row) if has_pairs(k, form) else []
-    add_scaled(k, form, work, scales, at, dots, totals, pairs)
+    """Add what one super-block of a panel brings for some vectors of rows."""
+    rows = [Rows(unit.at(group * form.group + form.head), part) for group, part in places]
+    sums = from_packed(k, form, work, rows, at)
+    for (group, part), row, dots, total in zip(places, rows, sums, totals, strict=True):
+        scales = unit.of(f16).at(group * ROWS + part * k.lanes)
+        pairs = pairs_of(k, form, row) if has_pairs(k, form) else []
+        add_scaled(k, form, work, scales, at, [dot.value for dot in dots], total, pairs)
 
 
 def add_scaled(

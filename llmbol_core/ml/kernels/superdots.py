@@ -67,8 +67,29 @@ def from_packed(
     sums = _new(k, len(rows), len(at))
     add = _add_pairs if are_paired(k) else _add_dots
     for block in k.range(BLOCKS):
+        if len(at) == 1:
+            _ask_cells(k, form, rows, block)
         add(k, form, work, rows, at, block, sums)
     return sums
+
+
+def ask(form: SuperForm, unit: Pointer) -> None:
+    """Ask for what is read first of a panel's super-block; it is used once."""
+    lists = form.lists * (2 if form.has_minima else 1)
+    for line in range(0, form.head, CELL):
+        unit.prefetch(line, level=0)
+    for group in range(GROUPS):
+        for line in range(0, lists, CELL):
+            unit.at(group * form.group + form.head).prefetch(line, level=0)
+
+
+def _ask_cells(k: Builder, form: SuperForm, rows: Sequence[Rows], block: Value) -> None:
+    """Ask for a block of 32 columns of the next super-block, where this one is now."""
+    lists = form.lists * (2 if form.has_minima else 1)
+    for row in rows[:: ROWS // k.lanes]:
+        cells = row.group.at(block * form.block + (form.unit + lists))
+        for line in range(0, form.block, CELL):
+            cells.prefetch(line, level=0)
 
 
 def _add_dots(
