@@ -60,8 +60,12 @@ def compare_files(first: str, second: str, path: str, name: str | None = None) -
     return compare(*models, inputs)
 
 
+@np.errstate(all="ignore")
 def compare(first: InferenceModel, second: InferenceModel, inputs: Array) -> Comparison:
-    """Run two models on a batch of inputs and compare outputs and layers."""
+    """Run two models on a batch of inputs and compare outputs and layers.
+
+    Results that are not finite are NaN apart.
+    """
     x, y = (np.concatenate(list(infer_parts(m, inputs))) for m in (first, second))
     if not x.size:
         raise UsageError("there are no samples to compare the models on")

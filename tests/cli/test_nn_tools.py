@@ -196,6 +196,14 @@ def test_closeness_of_known_vectors():
         assert found == pytest.approx((relative, cosine))
 
 
+def test_compare_tells_nothing_of_what_is_not_finite(nn, folder, tmp_path):  # noqa: F811
+    x = np.load(folder / "x.npy")
+    np.save(tmp_path / "x.npy", np.full_like(x, np.inf))
+    net = folder / "net.gguf"
+    found = json.loads(nn("compare", net, net, "--input", tmp_path / "x.npy", "--json").out)
+    assert (found["max_abs"], found["cosine"], found["samples"]) == (None, None, len(x))
+
+
 def test_compare_finds_equal_and_near_models(nn, folder, tmp_path):  # noqa: F811
     net, x = folder / "net.gguf", folder / "x.npy"
     same = json.loads(nn("compare", net, net, "--input", x, "--json").out)
