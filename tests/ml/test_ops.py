@@ -1,5 +1,6 @@
 """The whole operation table: against float64 definitions, numeric gradients, its own rules."""
 
+import itertools
 import re
 
 import numpy as np
@@ -138,6 +139,37 @@ def test_an_empty_batch_gives_an_empty_result(name, rng):
     shapes = [x[:0].shape, *(other.shape for other in others)]
     assert empty.shape == row.shape(*shapes, **row.conform(attributes))
     assert empty.size == 0
+
+
+def without(shapes):
+    """Yield shapes in which all axes of a length, or up to two others, have no length."""
+    for length in sorted({n for shape in shapes for n in shape}):
+        yield tuple(tuple(0 if n == length else n for n in shape) for shape in shapes)
+    places = [(i, axis) for i, shape in enumerate(shapes) for axis in range(len(shape))]
+    for chosen in itertools.combinations_with_replacement(places, 2):
+        changed = [list(shape) for shape in shapes]
+        for i, axis in chosen:
+            changed[i][axis] = 0
+        yield tuple(map(tuple, changed))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_axes_without_length_are_taken_or_refused(name, rng):
+    row = OPS[name]
+    inputs, attributes = row.example(rng)
+    full = row.conform(attributes)
+    for shapes in dict.fromkeys(without([x.shape for x in inputs])):
+        try:
+            wanted = row.shape(*shapes, **full)
+            given = [np.zeros(n, x.dtype) for n, x in zip(shapes, inputs, strict=True)]
+            made = row(*given, **attributes)
+        except ShapeError:
+            continue
+        assert made.shape == wanted
+        if row.gradient is not None:
+            along = row.gradient(np.zeros(wanted), made, *given, **full)
+            for x, gradient in zip(given, along, strict=False):
+                assert gradient is None or gradient.shape == x.shape
 
 
 DIMS = st.lists(st.integers(0, 4), max_size=4).map(tuple)

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.sliding import Axis, Box, shifts
-from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, op, sample
+from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, flat_rows, op, sample
 from llmbol_core.ml.ops.tiles import product_with_columns
 
 _WINDOWS = 1 << 20
@@ -129,10 +129,10 @@ def _conv_gradient(
     for group in range(groups):
         out = slice(group * len(weight) // groups, (group + 1) * len(weight) // groups)
         channels = slice(group * weight.shape[1], (group + 1) * weight.shape[1])
-        matrix = weight[out].reshape(out.stop - out.start, -1)
+        matrix = weight[out].reshape(out.stop - out.start, math.prod(weight.shape[1:]))
         columns = windows_as_rows(last[..., channels], axes, box)
-        rows = np.moveaxis(g[:, out], 1, -1).reshape(-1, matrix.shape[0])
-        products = rows.T @ columns.reshape(-1, matrix.shape[1])
+        rows = flat_rows(np.moveaxis(g[:, out], 1, -1))
+        products = rows.T @ columns.reshape(len(rows), matrix.shape[1])
         along_weight[out] = products.reshape(weight[out].shape)
         spread = (rows @ matrix).reshape(columns.shape)
         for place, windows, sources in shifts(axes, box):

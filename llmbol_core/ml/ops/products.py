@@ -18,6 +18,7 @@ from llmbol_core.ml.ops.table import (
     Short,
     Weights,
     broadcast,
+    flat_rows,
     op,
     sample,
     unbroadcast,
@@ -25,12 +26,6 @@ from llmbol_core.ml.ops.table import (
 from llmbol_core.ml.ops.tiles import product, short_linear, short_matmul
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
-
-
-def _rows(x: Array) -> Array:
-    """View everything but the last axis as one; also where an axis has length 0."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
 
 # ---- linear ----
 
@@ -50,9 +45,9 @@ def _linear_flops(output: Shape, x: Shape, weight: Shape, bias: Shape | None = N
 def _linear_gradient(
     g: Array, y: Array, x: Array, weight: Array, bias: Array | None = None
 ) -> tuple[Array, Array, Array | None]:
-    rows = g.reshape(-1, g.shape[-1])
+    rows = flat_rows(g)
     along_bias = None if bias is None else rows.sum(axis=0)
-    return g @ weight, rows.T @ x.reshape(-1, x.shape[-1]), along_bias
+    return g @ weight, rows.T @ flat_rows(x), along_bias
 
 
 @op(
@@ -66,7 +61,7 @@ def linear(x: Array, weight: Weights, bias: Array | None = None, out: Out = None
 
 def _multiplied(x: Array, weight: Weights, bias: Array | None, out: Out) -> Array:
     """Return rows times the transpose of a matrix, with a bias added."""
-    rows, place = _rows(x), None if out is None else _rows(out)
+    rows, place = flat_rows(x), None if out is None else flat_rows(out)
     if isinstance(weight, Tensor):
         y = quantized_product(rows, weight, place, bias)
     else:
@@ -130,8 +125,8 @@ def _matmul_gradient(g: Array, z: Array, x: Array, y: Array) -> tuple[Array, Arr
 def matmul(x: Array, y: Array, out: Out = None) -> Array:
     """Multiply matrices, [..., M, K] and [..., K, N]; the axes in front broadcast."""
     if y.ndim == 2:
-        place = None if out is None else _rows(out)
-        return product(_rows(x), y, place).reshape(*x.shape[:-1], y.shape[1])
+        place = None if out is None else flat_rows(out)
+        return product(flat_rows(x), y, place).reshape(*x.shape[:-1], y.shape[1])
     z: Array = np.matmul(np.ascontiguousarray(x), np.ascontiguousarray(y), out=out)
     return z
 
@@ -147,7 +142,7 @@ def _get_rows_shape(table: Shape, indices: Shape) -> Shape:
 
 def _get_rows_gradient(g: Array, y: Array, table: Array, indices: Array) -> tuple[Array, None]:
     along_table = np.zeros_like(table)
-    np.add.at(along_table, indices.reshape(-1), g.reshape(-1, table.shape[1]))
+    np.add.at(along_table, indices.reshape(-1), flat_rows(g))
     return along_table, None
 
 

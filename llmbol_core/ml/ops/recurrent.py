@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.errors import ShapeError
-from llmbol_core.ml.ops.table import Array, Shape, op, sample
+from llmbol_core.ml.ops.table import Array, Shape, flat_rows, op, sample
 from llmbol_core.ml.ops.tiles import product
 
 Kept = tuple[Array, ...]
@@ -152,11 +152,11 @@ def _gradient(
         before[:, :-1] = states[:, 1:]
     else:
         before[:, 1:] = states[:, :-1]
-    rows_px, rows_ph = (a.reshape(-1, a.shape[2]) for a in (along_px, along_ph))
+    rows_px, rows_ph = flat_rows(along_px), flat_rows(along_ph)
     return (
         along_px @ weight_ih,
-        rows_px.T @ x.reshape(-1, x.shape[2]),
-        rows_ph.T @ before.reshape(-1, before.shape[2]),
+        rows_px.T @ flat_rows(x),
+        rows_ph.T @ flat_rows(before),
         None if bias_ih is None else rows_px.sum(axis=0),
         None if bias_hh is None else rows_ph.sum(axis=0),
     )

@@ -350,6 +350,11 @@ def unbroadcast(gradient: Array, shape: Shape) -> Array:
     return total.reshape(shape)
 
 
+def flat_rows(x: Array) -> Array:
+    """Return all axes but the last as one, also where there is nothing along them."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def contiguous(x: Array, out: Out = None) -> Array:
     """Return an array in rows, or copied to where it is wanted."""
     if out is None:
@@ -384,6 +389,7 @@ __all__ = [
     "axis_of",
     "broadcast",
     "contiguous",
+    "flat_rows",
     "op",
     "per_input",
     "per_output",

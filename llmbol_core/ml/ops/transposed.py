@@ -14,7 +14,7 @@ import numpy as np
 from llmbol_core.errors import ShapeError
 from llmbol_core.ml.ops.convolution import windows_as_rows
 from llmbol_core.ml.ops.sliding import Axis, shifts
-from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, contiguous, op, sample
+from llmbol_core.ml.ops.table import Array, Ints, Out, Shape, contiguous, flat_rows, op, sample
 from llmbol_core.ml.ops.tiles import product
 
 _NUMBERS = 1 << 22
@@ -105,11 +105,12 @@ def _gradient(
     for group in range(groups):
         source = slice(group * inside, (group + 1) * inside)
         target = slice(group * outside, (group + 1) * outside)
-        matrix = weight[source].reshape(inside, -1)
-        columns = windows_as_rows(last[..., target], axes, box).reshape(-1, matrix.shape[1])
+        matrix = weight[source].reshape(inside, math.prod(weight.shape[1:]))
         rows = np.moveaxis(x[:, source], 1, -1)
+        flat = flat_rows(rows)
+        columns = windows_as_rows(last[..., target], axes, box).reshape(len(flat), matrix.shape[1])
         along_x[:, source] = np.moveaxis((columns @ matrix.T).reshape(rows.shape), -1, 1)
-        products = rows.reshape(-1, inside).T @ columns
+        products = flat.T @ columns
         along_weight[source] = products.reshape(weight[source].shape)
     along_bias = None if bias is None else g.sum(axis=(0, *range(2, g.ndim)))
     return along_x, along_weight, along_bias
