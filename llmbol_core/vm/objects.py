@@ -184,11 +184,13 @@ class Heap(TypedArena):
     def new_object(self, kind: int, size: int, clears: bool = True) -> int:
         """Return a new object of a kind with room for so many bytes, all zero if it clears them."""
         ref = self.allocate(size, kind > STACK, clears)
-        if ref is None:
-            self.make_room()
-            ref = self.allocate(size, kind > STACK, clears)
+        # What other sizes of blocks have left may be enough, and is found sooner than cycles.
+        for more in (self.defragment, self.make_room):
             if ref is None:
-                raise Trap(traps.HEAP_FULL)
+                more()
+                ref = self.allocate(size, kind > STACK, clears)
+        if ref is None:
+            raise Trap(traps.HEAP_FULL)
         self.words[(ref >> 2) - 3] = kind
         return ref
 

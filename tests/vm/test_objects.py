@@ -249,3 +249,18 @@ def test_cycles_make_room_when_memory_is_short(heap):
         heap.release(ref)
     heap.collect()
     assert heap.objects == 0
+
+
+def test_memory_that_other_sizes_have_left_is_found_without_a_collection():
+    heap = Heap(1 << 16)
+    number = heap.type_number(TypeDescriptor(0, 8, b""))
+    made: list[int] = []
+    with pytest.raises(Trap):
+        made.extend(heap.new_record(number) for _ in range(5000))
+    assert len(made) > 1500
+    for ref in made[:-1]:
+        heap.release(ref)
+    heap.collect = lambda: pytest.fail("cycles were looked for")
+    text = heap.new_text("x" * 40_000)
+    assert heap.objects == 2
+    heap.release(text)

@@ -47,7 +47,7 @@ define internal ptr @map_among(ptr %maps, i32 %types, i32 %type) alwaysinline {{
 }}
 
 ; Free the objects of a list that is threaded through their counts, and what only they keep.
-define void @bury(ptr %m, ptr %s, i32 %first) {{
+define internal void @bury(ptr %m, ptr %s, i32 %first) {{
 start:
  %fp = call ptr @machine(ptr %s, i64 {Machine.FUEL:d})
  %fuel = load i64, ptr %fp

@@ -26,9 +26,15 @@ from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarded import GUARDED
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.library import shared_names
-from llmbol_core.vm.jit.lowering import LOWERINGS, load_lowerings, load_runtime, with_helpers
+from llmbol_core.vm.jit.lowering import (
+    LOWERINGS,
+    handlers_text,
+    load_lowerings,
+    load_runtime,
+    with_helpers,
+)
 from llmbol_core.vm.jit.operands import Array, Place, array_at
-from llmbol_core.vm.jit.runtime import BURY, SHARED, State, tag
+from llmbol_core.vm.jit.runtime import SHARED, UPKEEP, State, tag
 from llmbol_core.vm.jit.turns import HEAD, TURNS
 
 
@@ -260,9 +266,5 @@ def interpreter_text() -> str:
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
     names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]
-    stores = "".join(
-        f" %p{n} = getelementptr ptr, ptr %t, i64 {n}\n store ptr @{name}, ptr %p{n}\n"
-        for n, name in enumerate(names)
-    )
-    parts.append(f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n")
-    return with_helpers(*parts, also=functions, elsewhere=lambda: [BURY])
+    parts.append(handlers_text(names))
+    return with_helpers(*parts, also=functions, elsewhere=lambda: UPKEEP)

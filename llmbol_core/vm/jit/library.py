@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Container, Iterable
 
-from llmbol_core.vm.jit.runtime import BURY, State
+from llmbol_core.vm.jit.runtime import UPKEEP, State
 from llmbol_core.vm.jit.source import EXTERNAL, FUNCTIONS
 from llmbol_core.vm.jit.translator import Translator
 
@@ -34,7 +34,7 @@ def texts(names: Iterable[str], elsewhere: Container[str] = ()) -> str:
 
 def shared_names() -> list[str]:
     """Return the names of the functions that are shared, in the order of their table."""
-    return [*sorted(name for name, function in FUNCTIONS.items() if function.is_shared), BURY]
+    return [*sorted(name for name, function in FUNCTIONS.items() if function.is_shared), *UPKEEP]
 
 
 def stub(name: str) -> str:

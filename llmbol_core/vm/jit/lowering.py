@@ -248,12 +248,22 @@ def with_helpers(
     return _with_called([*helping, *parts], also, absent)
 
 
-def burial_text() -> str:
-    """Return the text of ``bury`` alone, with what it calls."""
+def upkeep_text() -> str:
+    """Return the text of the functions of the upkeep, with what they call, and ``handlers``."""
     from llmbol_core.vm.jit.burial import BURIAL
+    from llmbol_core.vm.jit.runtime import UPKEEP
 
     load_runtime()
-    return _with_called([BURIAL])
+    return _with_called([BURIAL, handlers_text(UPKEEP)], UPKEEP)
+
+
+def handlers_text(names: Iterable[str]) -> str:
+    """Return a function that stores the addresses of others in a table."""
+    stores = "".join(
+        f" %p{n} = getelementptr ptr, ptr %t, i64 {n}\n store ptr @{name}, ptr %p{n}\n"
+        for n, name in enumerate(names)
+    )
+    return f"define void @handlers(ptr %t) {{\n{stores} ret void\n}}\n"
 
 
 def _with_called(parts: Sequence[str], also: Iterable[str] = (), absent: Sequence[str] = ()) -> str:

@@ -286,7 +286,8 @@ LEAST_LEFT = -(1 << 30)
 SHARED = "@"
 """How the names begin of functions that regions call, among those of handlers."""
 BURY = "bury"
-"""The function of ``burial.py``, which is compiled better than the native interpreter."""
+UPKEEP = (BURY, "collect", "list_free")
+"""Those that go through many objects: they are compiled better than the native interpreter."""
 
 
 class LinkKind(IntEnum):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmbol_core.native.jobs import Job
 from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.jit.identity import digest
-from llmbol_core.vm.jit.runtime import BURY, SHARED
+from llmbol_core.vm.jit.runtime import SHARED, UPKEEP
 
 if TYPE_CHECKING:
+    from llmbol_core.native.library import Library
     from llmbol_core.vm.module import Module
 
 
@@ -104,16 +105,16 @@ def _cached() -> bytes | None:
 def _compiled() -> bytes:
     """Return the names of the handlers, the size of an object, each with a line end; two objects.
 
-    What takes dead objects apart is compiled well, all else quickly.
+    What goes through many objects is compiled well, all else quickly.
     """
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
     from llmbol_core.vm.jit.cold import handler_names, interpreter_text
-    from llmbol_core.vm.jit.lowering import burial_text
+    from llmbol_core.vm.jit.lowering import upkeep_text
 
     code = llvm.compile_text(interpreter_text(), 0)
     head = f"{' '.join(handler_names())}\n{len(code)}\n".encode()
-    data = head + code + llvm.compile_text(burial_text(), 1)
+    data = head + code + llvm.compile_text(upkeep_text(), 1)
     ObjectCache().put(_key(), data)
     return data
 
@@ -123,16 +124,23 @@ def _load(data: bytes) -> NativeInterpreter:
     from llmbol_core.native.library import function
 
     line, size, code = data.split(b"\n", 2)
-    names = line.decode().split()
+    names, upkeep = line.decode().split(), [SHARED + name for name in UPKEEP]
     library = load_object(code[: int(size)], ["run", "survey", "handlers"])
-    burial = load_object(code[int(size) :], [BURY])
-    table = array("Q", bytes(8 * len(names)))
-    function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
+    better = load_object(code[int(size) :], ["handlers"])
+    handlers = _stored(library, names) | _stored(better, upkeep)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     word = ctypes.c_int32
     signature = library.addresses["run"], number, pointer, pointer, word
     run, share = function(*signature), function(*signature, keeps_lock=False)
     survey = function(library.addresses["survey"], word, pointer, pointer, word)
-    handlers = dict(zip(names, table, strict=True)) | {SHARED + BURY: burial.addresses[BURY]}
     shared = array("Q", [handlers[name] for name in names if name.startswith(SHARED)])
-    return NativeInterpreter(run, share, survey, handlers, shared, (library, burial))
+    return NativeInterpreter(run, share, survey, handlers, shared, (library, better))
+
+
+def _stored(library: Library, names: list[str]) -> dict[str, int]:
+    """Return the addresses of functions that an object's function ``handlers`` stores."""
+    from llmbol_core.native.library import function
+
+    table = array("Q", bytes(8 * len(names)))
+    function(library.addresses["handlers"], None, ctypes.c_void_p)(table.buffer_info()[0])
+    return dict(zip(names, table, strict=True))
