@@ -75,7 +75,7 @@ def infer(
     if inputs == "-":
         stdin = sys.stdin.buffer
         read = getattr(stdin, "read1", stdin.read)  # what there is, without waiting for more
-        parts = infer_stream(model, read, "<stdin>", array)
+        parts = infer_stream(model, read, inputs, array)
     else:
         parts = infer_parts(model, read_inputs(model, inputs, None, array))
     parts = clock.watch(parts)
