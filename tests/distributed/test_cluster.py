@@ -265,6 +265,7 @@ def test_a_machine_runs_its_modules_on_the_cluster(client, cluster, monkeypatch)
     with llmbol_core.create_vm(max_memory=1 << 20, enable_distributed=True) as vm:
         vm.load_module("m", code)
         assert vm.execute_distributed("m", "main", [], priority=1) == vm.execute("m", "main", [])
+        assert asyncio.run(vm.execute_distributed_async("m", "main")) == 5
         with pytest.raises(LinkError, match="no module of this name"):
             vm.execute_distributed("n", "main")
         with pytest.raises(TaskFailed, match="no exported function 'mian'"):
