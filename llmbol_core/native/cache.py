@@ -1,8 +1,8 @@
 """Machine code on disk: objects by key, private, checked before use, bounded in size.
 
 The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory, or without a home
-one among the temporary files. Nobody else may be able to write there, and each file carries the
-hash of its key and of what it holds; otherwise it counts as absent.
+that can be written one among the temporary files. Nobody else may be able to write there, and each
+file carries the hash of its key and of what it holds; otherwise it counts as absent.
 A cache that cannot be read or written costs time and nothing else, so that no error leaves it.
 """
 
@@ -35,7 +35,7 @@ def default_directory() -> str:
     if given:
         return given
     kept = user_folder("XDG_CACHE_HOME", ".cache")
-    if kept is not None:
+    if kept is not None and _can_be(kept):
         return kept
     import tempfile
 
@@ -44,6 +44,14 @@ def default_directory() -> str:
     except FileNotFoundError:  # there is none that can be written
         folder = os.sep
     return os.path.join(folder, f"llmbol-{os.getuid()}")
+
+
+def _can_be(folder: str) -> bool:
+    """Return whether a folder is there already, or can be made."""
+    above = folder
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    return above == folder or os.access(above, os.W_OK | os.X_OK)
 
 
 def key_of(*parts: str) -> str:

@@ -115,22 +115,33 @@ def test_a_cache_that_cannot_be_written_is_silent(tmp_path):
     assert cache.get("a") is None
 
 
-def test_the_directory_follows_the_environment(monkeypatch):
+def test_the_directory_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMBOL_CACHE", "/somewhere")
     assert default_directory() == "/somewhere"
     monkeypatch.delenv("LLMBOL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert default_directory() == "/cache/llmbol"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_directory() == f"{tmp_path}/llmbol"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert default_directory() == "/home/me/.cache/llmbol"
+    monkeypatch.setenv("HOME", f"{tmp_path}/me")
+    assert default_directory() == f"{tmp_path}/me/.cache/llmbol"
+    assert not os.listdir(tmp_path)
 
 
-def test_without_a_home_the_directory_is_a_temporary_one_of_this_user(monkeypatch):
+# ~ is what expanduser leaves where nobody knows better; nothing can be made in a file.
+@pytest.mark.parametrize("home", ["~", "/dev/null/me", __file__])
+def test_without_a_home_the_directory_is_a_temporary_one_of_this_user(monkeypatch, home):
     for name in ("LLMBOL_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "~")  # what expanduser leaves where nobody knows better
+    monkeypatch.setenv("HOME", home)
     assert default_directory() == f"{tempfile.gettempdir()}/llmbol-{os.getuid()}"
+
+
+def test_a_directory_that_can_only_be_read_is_read(monkeypatch, tmp_path):
+    monkeypatch.delenv("LLMBOL_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "llmbol").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert default_directory() == f"{tmp_path}/llmbol"
 
 
 def test_keys_tell_parts_apart():
