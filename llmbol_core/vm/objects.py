@@ -29,9 +29,7 @@ from llmbol_core.vm.module import TypeDescriptor
 FREE, STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(7)
 """Kinds of blocks; a STACK holds frames, whose references the collector takes as roots."""
 
-ARRAY_HEADER = 16
-LIST_HEADER = 8
-CHANNEL_HEADER = 24
+ARRAY_HEADER, LIST_HEADER, CHANNEL_HEADER = 16, 8, 24
 LINKS = 4
 HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""
@@ -43,8 +41,8 @@ class Heap(TypedArena):
     """The arena with objects in it.
 
     A method that makes an object returns a reference that the caller owns: it is passed on with
-    ``give``, or dropped with ``release``. Memory that runs short is looked for among cycles first;
-    then the trap "out of memory: heap" is raised.
+    ``give``, or dropped with ``release``. Memory that runs short is looked for in what other sizes
+    of blocks have left, then among cycles; then the trap "out of memory: heap" is raised.
     """
 
     def __init__(self, limit: int) -> None:
