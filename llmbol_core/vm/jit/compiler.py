@@ -34,6 +34,8 @@ __all__ = ["CompileStats", "Compiler", "Native"]
 _T = TypeVar("_T")
 _AT_ONCE = 0.2
 """Seconds that compiling well may take to be done before it is known for how long the code runs."""
+_WELL = 1.0
+"""Seconds that compiling well may take in all for what is compiled before it runs."""
 _GRACE, _SHARE = 0.2, 0.3
 """Seconds that a program may be kept waiting for code, and more in each second that it runs."""
 _WORTH_COMPILING = 5 << 19
@@ -131,7 +133,7 @@ class Compiler:
         self.watches = False
         """Whether it is worth to tell where the program spends its time."""
         self._at_once, self._until = at_once, until
-        self._began, self._waited = time.perf_counter(), 0.0
+        self._began, self._waited, self._well = time.perf_counter(), 0.0, 0.0
         self._order: Order | None = None
         self._orders: dict[int, Quick] = {}
 
@@ -161,6 +163,11 @@ class Compiler:
             return True
         finally:
             self._waited += time.perf_counter() - began
+
+    @property
+    def seconds_run(self) -> float:
+        """How long the program has run, without what it was kept waiting for code."""
+        return time.perf_counter() - self._began - self._waited
 
     @property
     def is_busy(self) -> bool:
@@ -202,8 +209,11 @@ class Compiler:
         source = self._source(native, pc, frame)
         if source is None:
             return False
-        thread, is_short = self._thread(), source.cost(Tier.BEST) <= _AT_ONCE
-        tier = Tier.BEST if is_short and thread is None else Tier.QUICK
+        cost = source.cost(Tier.BEST)
+        thread, is_short = self._thread(), cost <= _AT_ONCE
+        is_well = is_short and thread is None and self._well + cost <= _WELL
+        tier = Tier.BEST if is_well else Tier.QUICK
+        self._well += cost if is_well else 0.0
         if not self._at_once and not self._can_wait(source.cost(tier)):
             native.decoded.watch_longer(pc, _LATER)
             return True

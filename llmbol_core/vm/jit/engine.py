@@ -157,11 +157,11 @@ class JitEngine(Population):
         self._signals = stretches.SIGNALS if is_alone else 0
         if not self.compiler.watches:
             return self._run_natively(process, total)
-        began = time.perf_counter()
+        began = self.compiler.seconds_run
         found = self._run_natively(process, total)
         if found[1]:
             innermost = itertools.islice(levels(self, self.process), _DEPTH)
-            self.compiler.note(innermost, self._natives, time.perf_counter() - began)
+            self.compiler.note(innermost, self._natives, self.compiler.seconds_run - began)
         return found
 
     def _run_natively(self, process: Process, total: int) -> tuple[int, bool]:

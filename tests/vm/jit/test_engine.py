@@ -16,7 +16,7 @@ from llmbol_core.errors import LimitError, Trap, UsageError
 from llmbol_core.native import llvm
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
-from llmbol_core.vm.jit import background
+from llmbol_core.vm.jit import background, compiler
 from llmbol_core.vm.jit.kept import Tier
 from llmbol_core.vm.jit.units import compile_module
 from llmbol_core.vm.limits import Limits
@@ -138,7 +138,23 @@ def test_another_thread_compiles_while_programs_run(monkeypatch):
 
 
 def _is_well_compiled(engine):
-    return Tier.BEST in {tier for native in engine._natives.values() for tier in native.tiers}
+    return Tier.BEST in _tiers(engine)
+
+
+def _tiers(engine):
+    return {tier for native in engine._natives.values() for tier in native.tiers}
+
+
+@pytest.mark.parametrize(("seconds", "tier"), [(1.0, Tier.BEST), (0.0, Tier.QUICK)])
+def test_what_runs_is_compiled_well_at_once_while_that_is_soon_done(
+    monkeypatch, tmp_path, seconds, tier
+):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "_WELL", seconds)
+    with InfernoVM(HOST_MODULES, engine=engine("jit")) as vm:
+        vm.load_module("test", assemble(LOOP))
+        assert vm.execute("test", "main") == 449985000
+        assert _tiers(vm.engine) == {tier}
 
 
 def test_engines_are_known_by_name():
