@@ -125,32 +125,27 @@ def on_filled(
     Before that addresses of arrays go to ``bases``, that of the last one to the place ``last``.
     What is ``kept`` lives as long as the function.
     """
-    api = ctypes.pythonapi
+    definition, make, _ = _maker()
     record = np.zeros(_Word.SIZE, np.int64).view(_Record)
-    definition = Definition(b"run", _library().addresses["filled"], _FASTCALL, None)
-    record.kept = definition, kept
-    for word, number in (
-        (_Word.BASES, bases),
-        (_Word.LAST, last),
-        (_Word.NONE, id(None)),
-        (_Word.REFER, _address(api.Py_IncRef)),
-        (_Word.LEAVE, _address(api.PyEval_SaveThread)),
-        (_Word.ENTER, _address(api.PyEval_RestoreThread)),
-        *zip(range(_Word.RUN, _Word.RUN_3 + 1), words, strict=True),
-        (_Word.LONG, int(is_long)),
-    ):
-        record[word] = number
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
-        ("PyCFunction_NewEx", api)
+    record.kept = kept
+    record[:] = (
+        *(bases, last, id(None), _address("Py_IncRef")),
+        *(_address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), *words),
+        int(is_long),
     )
     function: Callable[..., Array] = make(ctypes.addressof(definition), record, "llmbol_core")
     return function
 
 
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+@functools.cache
+def _maker() -> tuple[Definition, Any, Any]:
+    """Return what describes functions of this kind to CPython, what makes one, and their code."""
+    code = library("filled", _text(), ["filled"])
+    kinds = ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object
+    make = ctypes.PYFUNCTYPE(*kinds)(("PyCFunction_NewEx", ctypes.pythonapi))
+    return Definition(b"run", code.addresses["filled"], _FASTCALL, None), make, code
 
 
 @functools.cache
-def _library() -> Any:
-    return library("filled", _text(), ["filled"])
+def _address(name: str) -> int:
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0

@@ -6,6 +6,7 @@ queries keys and values are read as they lie.
 
     strides   of samples, heads and positions, in numbers; the numbers of a position are neighbours
     mask      is added to the scores; where that of each head begins, strides of queries and keys
+    extent    how many keys there are, and the strides of heads of keys and values
     scratch   keys [key panels, width, 2 lanes], values [value panels, positions, 2 lanes],
               scores [BLOCK, positions rounded up]
 """
@@ -245,19 +246,20 @@ class _Attention:
 
 @group.kernel(
     "query:f32* key:f32* value:f32* mask:f32* out:f32* scratch:f32* scratch_size:i64 heads:i64"
-    " shared:i64 queries:i64 keys:i64 width:i64 values:i64 q_sample:i64 q_head:i64 q_row:i64"
-    " k_sample:i64 k_head:i64 k_row:i64 v_sample:i64 v_head:i64 v_row:i64 mask_starts:i64*"
-    " mask_row:i64 mask_column:i64 out_sample:i64 out_head:i64 out_row:i64 causal:i64 scale:f32"
+    " shared:i64 queries:i64 extent:i64* width:i64 values:i64 q_sample:i64 q_head:i64 q_row:i64"
+    " k_sample:i64 k_row:i64 v_sample:i64 v_row:i64 mask_starts:i64* mask_row:i64 mask_column:i64"
+    " out_sample:i64 out_head:i64 out_row:i64 causal:i64 scale:f32"
 )
 def attend(
     k: Builder, query: Pointer, key: Pointer, value: Pointer, mask: Pointer, out: Pointer,
     scratch: Pointer, scratch_size: Value, heads: Value, shared: Value, queries: Value,
-    keys: Value, width: Value, values: Value, q_sample: Value, q_head: Value, q_row: Value,
-    k_sample: Value, k_head: Value, k_row: Value, v_sample: Value, v_head: Value, v_row: Value,
-    mask_starts: Pointer, mask_row: Value, mask_column: Value, out_sample: Value, out_head: Value,
-    out_row: Value, causal: Value, scale: Value,
+    extent: Pointer, width: Value, values: Value, q_sample: Value, q_head: Value, q_row: Value,
+    k_sample: Value, k_row: Value, v_sample: Value, v_row: Value, mask_starts: Pointer,
+    mask_row: Value, mask_column: Value, out_sample: Value, out_head: Value, out_row: Value,
+    causal: Value, scale: Value,
 ) -> None:  # fmt: skip
     """Mix values for items that are heads of samples; ``shared`` heads share keys and values."""
+    keys, k_head, v_head = (extent.load(i) for i in range(3))
     sizes = {"queries": queries, "keys": keys, "width": width, "values": values, "causal": causal,
              "scale": scale, "mask_row": mask_row, "mask_column": mask_column}  # fmt: skip
     own = scratch.at(k.thread * scratch_size)

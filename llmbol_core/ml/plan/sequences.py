@@ -122,12 +122,12 @@ def attend(emitter: Emitter, step: Step) -> None:
     scale = step.attributes["scale"] or 1 / math.sqrt(max(width, 1))
     out = emitter.room(math.prod(shape))
     rooms = [At(part.room, numbers[0]) for part, *numbers in parts]
+    extent = emitter.keep(np.array([keys, k[1], v[1]], np.int64))
     emitter.call(
         attention.attend,
-        *(*rooms, None, At(out), At(scratch), size, heads, shared, queries, keys, width, values),
-        *(query.room.size, *q[1:], key.room.size, *k[1:], value.room.size, *v[1:], None, 0, 0),
-        *(out.size, values, heads * values),
-        *(int(step.attributes["causal"]), float(scale)),
+        *(*rooms, None, At(out), At(scratch), size, heads, shared, queries, extent, width, values),
+        *(query.room.size, *q[1:], key.room.size, k[2], value.room.size, v[2], None, 0, 0),
+        *(out.size, values, heads * values, int(step.attributes["causal"]), float(scale)),
         items=heads,
         flops=heads * queries * keys * (width + values),
     )

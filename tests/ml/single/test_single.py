@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import threading
 from typing import Any
@@ -195,6 +196,18 @@ def test_borders_that_take_much_memory_are_left_to_the_definition(rng):
     far = {"padding": (300, 300), "dilation": (250, 251)}
     assert quick.prepare(OPS["conv2d"], [x.shape, weight.shape], far) is None
     check("conv2d", OPS["conv2d"].run(x, weight, **far), (x, weight), far)
+
+
+def test_attention_with_ever_more_keys_is_prepared_once(rng):
+    query = rng.normal(size=(1, 4, 1, 8)).astype(np.float32)
+    keys = rng.normal(size=(1, 2, 200, 8)).astype(np.float32)
+    single = importlib.import_module("llmbol_core.ml.single.attention")
+    made = []
+    for count in range(1, 200):
+        inputs = (query, keys[:, :, :count], keys[:, :, :count])
+        check("attention", OPS["attention"].run(*inputs), inputs, {})
+        made.append(len(single._pools))
+    assert made[-1] - made[0] <= 8
 
 
 def test_several_python_threads_at_a_time(rng):
