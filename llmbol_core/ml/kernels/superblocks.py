@@ -7,15 +7,16 @@ of two groups of 16, and a panel is one stream, super-block after super-block:
     d         float16, 16 for each group; then dmin likewise, if the type has minima
     scales    of the first group: words of 4 bytes, 4 scales of a row, 16 rows; then the next four
     minima    likewise
-    cells     of 8 blocks of 32 columns, as ``forms`` has them: nibbles, then one vector of bytes
-              with bit 4 of the numbers of cells 0 to 7, lowest first; or two, each with bits 4 and
-              5 of four cells
+    cells     of 8 blocks of 32 columns, as ``forms`` has them: nibbles, and for a fifth bit a
+              vector of bytes with that of the numbers of cells 0 to 7, lowest first. Of six bits
+              three vectors hold four cells: three in their lower six bits, the fourth in the upper
+              two, lowest first
     ...       scales, minima and cells of the second group
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -249,15 +250,29 @@ def _store_group(
         cells = target.at(block * form.block + at)
         rows = [numbers.at(block * _RUN + row * COLUMNS) for row in range(ROWS)]
         words = transposed_words([row.of(i32) for row in rows], 8)
-        for j in range(4):
-            first, second = (words[i].bits(u8) for i in (j, j + 4))
-            cells.store((first & 15) | ((second & 15) << 4), 64 * j)
-        each = 8 // max(form.planes, 1)
-        for plane in range(form.planes):
-            upper = k.zeros(u8, 4 * ROWS)
-            for j, word in enumerate(words[plane * each : (plane + 1) * each]):
-                upper = upper | ((word.bits(u8) >> 4) << (j * form.planes))
-            cells.store(upper, 256 + 64 * plane)
+        cells_of = _sixths if form.planes == 2 else _nibbles
+        for i, vector in enumerate(cells_of(k, form, [word.bits(u8) for word in words])):
+            cells.store(vector, CELL * i)
+
+
+def _nibbles(k: Builder, form: SuperForm, cells: Sequence[Value]) -> list[Value]:
+    """Return vectors of nibbles and of fifth bits."""
+    found = [(cells[j] & 15) | ((cells[j + 4] & 15) << 4) for j in range(4)]
+    if form.planes:
+        upper = k.zeros(u8, 4 * ROWS)
+        for j, cell in enumerate(cells):
+            upper = upper | ((cell >> 4) << j)
+        found.append(upper)
+    return found
+
+
+def _sixths(k: Builder, form: SuperForm, cells: Sequence[Value]) -> list[Value]:
+    """Return vectors of numbers of six bits."""
+    return [
+        cells[4 * four + j] | (((cells[4 * four + 3] >> (2 * j)) & 3) << 6)
+        for four in range(2)
+        for j in range(3)
+    ]
 
 
 PACK_GROUP = Group("pack K")
@@ -285,22 +300,31 @@ def weights_of(k: Builder, form: SuperForm, row: Rows, block: Value, j: int) -> 
     """Return the numbers of cell j and of cell j + 4 of a block of 32 columns."""
     lanes = 4 * k.lanes
     lists = form.lists * (2 if form.has_minima else 1)
-    cells = row.group.at(block * form.block + lists)
-    packed = cells.at(row.part * lanes).load(j * 64, lanes)
-    found = [packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15]
+    cells = row.group.at(block * form.block + lists).at(row.part * lanes)
+    if form.planes == 2:
+        return _of_six_bits(cells, j, lanes), _of_six_bits(cells.at(3 * CELL), j, lanes)
+    packed = cells.load(j * CELL, lanes)
+    low, high = packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15
     if form.planes:
-        for half in range(2):
-            found[half] = found[half] | _upper(form, cells, row, j + 4 * half, lanes)
-    return found[0], found[1]
+        upper = cells.load(4 * CELL, lanes).bits(u16)
+        low, high = (cell | _fifth(upper, i) for i, cell in ((j, low), (j + 4, high)))
+    return low, high
 
 
-def _upper(form: SuperForm, cells: Pointer, row: Rows, cell: int, lanes: int) -> Value:
-    """Return the bits above the lower four of a cell's numbers, where they belong."""
-    each = 8 // form.planes
-    packed = cells.at(row.part * lanes).load(256 + cell // each * CELL, lanes).bits(u16)
-    up = 4 - cell % each * form.planes
-    moved = packed << up if up >= 0 else packed >> -up
-    return moved.bits(u8) & (((1 << form.planes) - 1) << 4)
+def _fifth(upper: Value, cell: int) -> Value:
+    """Return the fifth bit of a cell's numbers, where it belongs."""
+    moved = upper << (4 - cell) if cell <= 4 else upper >> (cell - 4)
+    return moved.bits(u8) & 16
+
+
+def _of_six_bits(cells: Pointer, j: int, lanes: int) -> Value:
+    """Return the numbers of one of the four cells that three vectors hold."""
+    if j < 3:
+        return cells.load(j * CELL, lanes) & 63
+    found = cells.load(0, lanes) & 192
+    for i in (1, 2):
+        found = (found.bits(u16) >> 2).bits(u8) | (cells.load(i * CELL, lanes) & 192)
+    return (found.bits(u16) >> 2).bits(u8)
 
 
 def scales_of(k: Builder, form: SuperForm, row: Rows, block: Value) -> list[Value]:

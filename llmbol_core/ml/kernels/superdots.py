@@ -67,8 +67,6 @@ def from_packed(
     sums = _new(k, len(rows), len(at))
     add = _add_pairs if are_paired(k) else _add_dots
     for block in k.range(BLOCKS):
-        if len(at) == 1:
-            _ask_cells(k, form, rows, block)
         add(k, form, work, rows, at, block, sums)
     return sums
 
@@ -83,12 +81,12 @@ def ask(form: SuperForm, unit: Pointer) -> None:
             unit.at(group * form.group + form.head).prefetch(line, level=0)
 
 
-def _ask_cells(k: Builder, form: SuperForm, rows: Sequence[Rows], block: Value) -> None:
-    """Ask for a block of 32 columns of the next super-block, where this one is now."""
+def _ask_cells(k: Builder, form: SuperForm, rows: Sequence[Rows], block: Value, j: int) -> None:
+    """Ask for a quarter of the lines that a block's cells have in the next super-block."""
     lists = form.lists * (2 if form.has_minima else 1)
     for row in rows[:: ROWS // k.lanes]:
         cells = row.group.at(block * form.block + (form.unit + lists))
-        for line in range(0, form.block, CELL):
+        for line in range(j * CELL, form.block, 4 * CELL):
             cells.prefetch(line, level=0)
 
 
@@ -108,6 +106,8 @@ def _add_dots(
     for j in range(4):
         if len(at) > 1:
             k.in_order()
+        else:
+            _ask_cells(k, form, rows, block, j)
         weights = [weights_of(k, form, row, block, j) for row in rows]
         for h, dots in enumerate(halves):
             for c, column in enumerate(at):
@@ -138,6 +138,8 @@ def _add_pairs(
     pairs: dict[tuple[int, int, int], Value] = {}
     for j in range(4):
         k.in_order()
+        if len(at) == 1:
+            _ask_cells(k, form, rows, block, j)
         weights = [weights_of(k, form, row, block, j) for row in rows]
         for h in range(2):
             for c, column in enumerate(at):
