@@ -15,6 +15,7 @@ from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
 from llmbol_core.vm.origins import Use
+from llmbol_core.vm.process import TYPE
 from llmbol_core.vm.rooms import room_at, room_in
 
 if TYPE_CHECKING:
@@ -98,11 +99,15 @@ def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> 
     heap = engine.heap
     if guard.number.mode is not Mode.NONE:
         return _misfit_as_result(engine, guard, _pointer(heap, guard.where, fp, mp))
-    room = _found(engine, _pointer(heap, guard.link, fp, mp), guard.size, fp)
+    ref = _pointer(heap, guard.link, fp, mp)
+    if guard.kind == "K":
+        room: Shape | None = Shape(*heap.types[heap.word(ref + TYPE)]).behind(guard.size)
+    else:
+        room = _found(engine, ref, guard.size, fp)
     if room is None:
         return _NO_ROOM
     there = tuple(Piece(at, WORD_SIZE, Use.POINTER) for at in room.pointers)
-    guard = guard._replace(pieces=there, size=room.size, link=ABSENT)
+    guard = guard._replace(pieces=there, size=room.size, kind="N", link=ABSENT)
     return misfit(heap, guard, fp, mp)
 
 

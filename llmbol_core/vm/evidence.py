@@ -244,9 +244,9 @@ class Evidence:
         """Note that values go between a channel and a place, which then share their pointers."""
         content, classes = self.classes.field(channel, "content"), self.classes
         if place.layout is None and place.origin >= 0:
-            node = classes.of_origin(place.origin)
-            if content == OPEN:
-                classes.unite(node, OPEN)
+            node = OPEN if place.frame >= 0 else classes.of_origin(place.origin)
+            if OPEN in (content, node):
+                classes.unite(content, node)
             else:
                 classes.link(content, node, place.offset)
             return

@@ -42,7 +42,7 @@ def made_just_before(call: Step, known: set[int]) -> bool:
     for pc in range(call.pc - 1, -1, -1):
         instruction = code[pc]
         op = instruction.op
-        if pc + 1 in known or op.effect is not Effect.NEXT:
+        if pc + 1 in known or op.effect is not Effect.NEXT or op.mnemonic == "nbalt":
             return False
         if op.mnemonic == "mframe" and instruction.destination == frame:
             is_same = instruction.middle == call.operand("m")

@@ -60,14 +60,18 @@ class Arguments:
         self.live: dict[int, frozenset[int]] = {}
         """Pointers and addresses in the frame that may yet be read, by instruction."""
         self._slots: dict[int, frozenset[int]] = {}
+        """Slots of which it is known whether they are read: by their names, not by addresses."""
 
     def enter(self, entry: int, pointers: frozenset[int]) -> None:
         """Look at a function, of which the frame has pointers in these slots."""
         pcs, before = self._reached(entry)
-        slots = pointers.union(*(_addresses(self._found.module.instructions[pc]) for pc in pcs))
+        code = [self._found.module.instructions[pc] for pc in pcs]
+        slots = pointers.union(*(_addresses(instruction) for instruction in code))
+        start = min(map(_exposed, code))
+        mortal = frozenset(slot for slot in slots if slot < start)
         for pc, live in self._live(pcs, before, slots, counts_results=False).items():
             self.live[pc] = self.live.get(pc, frozenset()) | live
-            self._slots[pc] = slots
+            self._slots[pc] = self._slots.get(pc, mortal) & mortal
 
     def is_dead(self, pc: int, slot: int) -> bool:
         """Whether what a slot holds at an instruction is not read any more."""
@@ -142,6 +146,15 @@ def _addresses(instruction: Instruction) -> Iterable[int]:
             operand = instruction.operand(role.place)
             if operand.mode is Mode.FP:
                 yield operand.value
+
+
+def _exposed(instruction: Instruction) -> int:
+    """Return from where on an instruction lets slots be read by their addresses."""
+    source, target = instruction.source, instruction.destination
+    if instruction.op.mnemonic != "lea" or source.mode is not Mode.FP:
+        return _FARTHEST
+    is_result = target.mode is Mode.FP_INDIRECT and target.value == _RESULT_PLACE
+    return _FARTHEST if is_result else source.value
 
 
 def _used(instruction: Instruction, slots: _Slots, counts_results: bool) -> tuple[int, int]:

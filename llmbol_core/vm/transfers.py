@@ -63,7 +63,10 @@ class Transfers:
         transfer = _Transfer(channel, node, place, sends)
         known = step.state.get(operand.base) if operand.mode is Mode.FP_INDIRECT else None
         is_address = known is not None and known.kind in (Kind.ELEMENT, Kind.ELSEWHERE)
-        if is_result(operand):
+        if place.frame >= 0 and place.layout is None:
+            guard = transfer.guard(place.offset, link=Operand(Mode.FP, operand.base))
+            yield guard._replace(kind="K")
+        elif is_result(operand):
             yield from self._in_result(transfer, base_of(operand))
         elif place.layout is None and not is_address:
             yield from self._in_record(step, transfer, base_of(operand))

@@ -308,6 +308,20 @@ BETWEEN = {
         " mcall 48(fp),$0,40(fp)\n movw 0(40(fp)),56(fp)\n" + BAD,
         "ret\n f: movw $77,0(32(fp))\n ret",
     ),
+    "a pointer that is read by the address of its slot alone": (
+        "new $7,36(fp)\n movw $77,8(36(fp))\n"
+        + CALL.format("movp 36(fp),32(48(fp))")
+        + " ret",
+        "ret\n f: movw $0,92(fp)\n movw $0,88(fp)\n lea 36(fp),44(fp)\n beqw 92(fp),$0,x\n"
+        " new $5,36(fp)\n jmp y\n x: movp 32(fp),36(fp)\n y: beqw 88(fp),$0,z\n"
+        " new $5,40(fp)\n jmp w\n z: movp 0(44(fp)),40(fp)\n w: movp 8(40(fp)),32(fp)\n"
+        " movw 32(fp),56(fp)\n" + BAD,
+    ),
+    "a value received into a frame for another module": (
+        ("newcw $1,36(fp)\n send $77,36(fp)\n load 0(mp),$0,40(fp)\n movw $14,84(fp)\n"
+        " mframe 40(fp),$0,48(fp)\n recv 36(fp),32(48(fp))\n mcall 48(fp),$0,40(fp)\n ret"),
+        "ret\n f: movw 32(fp),56(fp)\n" + BAD,
+    ),
     "a third module's result in the name of another": (
         CALL.format(" lea 36(fp),16(48(fp))")
         + " movw 36(fp),56(fp)\n beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)",
