@@ -17,8 +17,16 @@ from llmbol_core.vm.host import HostCall, HostModule
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.loader import LoadedModule
-from llmbol_core.vm.module import ABSENT, Export, Instruction, Module, Operand, TypeDescriptor
-from llmbol_core.vm.objects import LINKS, STACK, Heap
+from llmbol_core.vm.module import (
+    ABSENT,
+    DATA_EXPORT,
+    Export,
+    Instruction,
+    Module,
+    Operand,
+    TypeDescriptor,
+)
+from llmbol_core.vm.objects import ARRAY, LINKS, STACK, Heap
 
 binding = Binding(
     "Loader",
@@ -117,7 +125,7 @@ def _address(operand: Operand) -> int:
 def newmod(call: HostCall, name: str, extent: int, links: int, code: int, data: int) -> int:
     """Make a module of instructions and its data."""
     heap = call.heap
-    if NIL in (code, data) or heap.type_of(data) <= STACK:
+    if NIL in (code, data) or heap.type_of(data) <= STACK or not _are_instructions(heap, code):
         _fail(call, "nil parameters")
         return NIL
     if not 0 <= links <= _MOST_LINKS:
@@ -130,7 +138,9 @@ def newmod(call: HostCall, name: str, extent: int, links: int, code: int, data: 
         return NIL
     size, pointers = heap.types[heap.type_of(data)]
     shape = TypeDescriptor(0, size, _map(pointers, size))
-    module = Module(name, instructions, (shape,), size, stack_extent=max(0, extent))
+    # Whoever has the data besides may change all of it.
+    shared = (Export(-1, -1, 0, DATA_EXPORT),)
+    module = Module(name, instructions, (shape,), size, exports=shared, stack_extent=max(0, extent))
     loaded = LoadedModule(module, name, None)
     linked = Linked(loaded, (_NO_CODE,) * links, ())
     return call.machine.engine.new_handle(heap.retain(data), linked)
@@ -197,6 +207,11 @@ def _made(call: HostCall, handle: int) -> LoadedModule | None:
         _fail(call, "need newmod")
         return None
     return linked.module
+
+
+def _are_instructions(heap: Heap, code: int) -> bool:
+    """Whether an object is an array of Inst."""
+    return heap.type_of(code) == ARRAY and heap.types[heap.word(code + 4)] == (_INSTRUCTION, ())
 
 
 def _instructions(heap: Heap, code: int) -> list[Instruction]:
