@@ -14,7 +14,7 @@ returns. What was made at an instruction and not yet called is the same on all w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from llmbol_core.vm.results import UNKNOWN
 from llmbol_core.vm.returned import base_of
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.typeflow import RESULT_PLACE, Step
-from llmbol_core.vm.whole import alt_entries
+from llmbol_core.vm.whole import alt_entries, entry_place
 
 _INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
 _NO_PLACE = (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7)
@@ -195,26 +195,37 @@ class Lifetimes:
 def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
     """Return what lasts of addresses."""
     op = step.instruction.op
+    for start, size in _frame_parts(step):
+        addresses = _written_to(step, start, size, addresses) if size else addresses
     for role in op.operands:
         operand = step.operand(role.place) if role.place in "smd" else None
         if operand is None or operand.mode in _NO_PLACE or not role.writes:
             continue
-        is_pointer = TYPES[role.type].kind == "pointer"
-        if operand.mode is Mode.FP:
-            size = TYPES[role.type].size or UNKNOWN
-            if role.is_storage and op.role("m"):
-                size = _extent(step)
-            addresses = _written_to(step, operand.value, size, addresses)
-        if is_pointer or (role.is_storage and role.type != "O"):
+        if TYPES[role.type].kind == "pointer" or (role.is_storage and role.type != "O"):
             addresses = _stored(addresses, operand)
     if op.effect in (Effect.CALL, Effect.WAIT) or op.mnemonic in ("load", "nbalt"):
         addresses = _unsettled(addresses)
-    if op.effect is Effect.CALL:
-        to = step.state.get(-step.operand("s").value)
-        if to is not None and to.kind is Kind.SLOT:
-            size = step.written(step.entered[0]) if step.entered else UNKNOWN
-            addresses = _written_to(step, to.number, size, addresses) if size else addresses
     return addresses
+
+
+def _frame_parts(step: Step) -> Iterator[tuple[int, int]]:
+    """Yield where in the frame an instruction writes, by whatever name, and how much."""
+    op = step.instruction.op
+    for role in op.operands:
+        operand = step.operand(role.place) if role.place in "smd" else None
+        if operand is None or operand.mode in _NO_PLACE or not role.writes:
+            continue
+        place = step.place(operand)
+        if place.own:
+            is_copy = role.is_storage and op.role("m")
+            yield place.offset, _extent(step) if is_copy else TYPES[role.type].size or UNKNOWN
+    for at in alt_entries(step) if op.mnemonic in _ALTS else ():
+        there = entry_place(step, at)
+        if there is not None and there.own:
+            yield there.offset, UNKNOWN
+    to = step.state.get(-step.operand("s").value) if op.effect is Effect.CALL else None
+    if to is not None and to.kind is Kind.SLOT:
+        yield to.number, step.written(step.entered[0]) if step.entered else UNKNOWN
 
 
 def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:

@@ -262,6 +262,22 @@ ALONE = {
         "new $5,32(fp)\n frame $2,48(fp)\n cvtwc $1234567,32(48(fp))\n call 48(fp),h\n ret\n"
         " h: beqw 60(fp),$0,x\n new $5,32(fp)\n x: movp 8(32(fp)),36(fp)\n raise 16(mp)"
     ),
+    "an array in whose place alt receives another one": (
+        "newcp $1,36(fp)\n send 16(mp),36(fp)\n newa $4,$6,32(fp)\n indx 32(fp),44(fp),$1\n"
+        " movw $0,60(fp)\n movw $1,64(fp)\n movw 36(fp),68(fp)\n lea 32(fp),72(fp)\n"
+        " nbalt 60(fp),76(fp)\n newa $8,$4,40(fp)\n movw $77,0(44(fp))\n"
+        " indx 40(fp),52(fp),$2\n movw 0(52(fp)),56(fp)\n" + BAD
+    ),
+    "an array that is replaced by the address of its slot": (
+        "newa $4,$6,32(fp)\n indx 32(fp),44(fp),$1\n lea 32(fp),72(fp)\n"
+        " movp 16(mp),0(72(fp))\n newa $8,$4,40(fp)\n movw $77,0(44(fp))\n"
+        " indx 40(fp),52(fp),$2\n movw 0(52(fp)),56(fp)\n" + BAD
+    ),
+    "an array that is dropped behind what is received before its element": (
+        "newcw $1,8(mp)\n send $1,8(mp)\n newa $4,$6,4(mp)\n indx 4(mp),72(fp),$1\n"
+        " recv 8(mp),60(fp)\n movp 12(mp),4(mp)\n newa $8,$4,32(fp)\n movw $77,0(72(fp))\n"
+        + LOOK
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
