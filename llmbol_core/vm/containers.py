@@ -14,7 +14,9 @@ from llmbol_core.vm.typeflow import Place, Step
 
 _ALT_CHANNELS = frozenset({Kind.COPY, Kind.WORD, Kind.ORIGIN, Kind.OBJECT})
 _ALT_ENTRY = 8
-_ALT_ADDRESSES = frozenset({Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE, Kind.CONSTANT})
+_ALT_ADDRESSES = frozenset(
+    {Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE, Kind.RESULT, Kind.CONSTANT}
+)
 
 
 # Arrays

@@ -10,7 +10,7 @@ from llmbol_core.vm.keeping import keep_result, keep_value, learn, made, unknown
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import link_number
 from llmbol_core.vm.origins import How, meet
-from llmbol_core.vm.results import UNKNOWN
+from llmbol_core.vm.results import UNKNOWN, is_result
 from llmbol_core.vm.slots import (
     RETURNED,
     STORED,
@@ -147,6 +147,8 @@ def _learn_address(step: Step, state: State) -> State:
         value = Value(Kind.ELSEWHERE, place.offset, place.origin, place.tags)
     if target.mode is Mode.FP_INDIRECT and target.value == RESULT_PLACE:
         return {**state, -target.base: value}
+    if is_result(source):
+        value = value._replace(kind=Kind.RESULT)
     return learn(step, state, "d", value)
 
 

@@ -17,6 +17,8 @@ class Kind(Enum):
     DATA = "the address of module data, at"
     CONSTANT = "the address of a constant"
     ELSEWHERE = "an address"
+    RESULT = "the address of the result, at"
+    """Of the function's own result, where alt may put it; nothing else is done there."""
     ELEMENT = "the address of a value of type"
     CODE = "the code address of pc"
     OBJECT = "an object of type"

@@ -47,6 +47,6 @@ def entry_place(step: Step, at: int) -> Place | None:
             return Place(step.found.data, to.number)
         case Kind.ELEMENT:
             return Place(step.found.layouts[to.number], 0, origin=to.origin)
-        case Kind.ELSEWHERE:
+        case Kind.ELSEWHERE | Kind.RESULT:
             return Place(None, to.number, origin=to.origin, tags=to.tags)
     return None

@@ -121,6 +121,9 @@ FORGERIES = [
     (("frame $2,40(fp)\n new $3,32(fp)\n lea 32(fp),16(40(fp))\n call 40(fp),f\n"
       " movp 4(32(fp)),48(fp)\n ret\n f: movpc $j,36(fp)\n jmp 36(fp)\n"
       " j: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret"), "there is no pointer at 4"),
+    (("frame $2,40(fp)\n lea 32(fp),16(40(fp))\n call 40(fp),f\n ret\n"
+      " f: lea 0(16(fp)),36(fp)\n movp 0(36(fp)),32(fp)\n ret"),
+     "36(fp) holds the address of the result, at 0, no address"),
     # A handler knows one frame, and one place for the result.
     (("frame $2,40(fp)\n call 40(fp),f\n a: raise 0(mp)\n f: raise 0(mp)\n b: ret\n"
       " exception a,b,32,-1,0,0\n exctab *,b"), "is one for several functions"),
