@@ -49,7 +49,8 @@ def check_value(step: Step) -> None:
 
 def _note_value(step: Step, place: Place, value: Layout, role: OperandRole) -> None:
     """Note that a whole value behind a pointer is read or written."""
-    step.access(place, value.size, Use.READ)
+    if place.frame < 0:
+        step.access(place, value.size, Use.READ)
     words = range(0, value.size - WORD_SIZE + 1, WORD_SIZE)
     for at in words if role.writes else value.pointers:
         use = Use.POINTER if at in value.pointers else Use.WRITE

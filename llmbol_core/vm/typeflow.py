@@ -202,8 +202,8 @@ class Step:
         if place.origin < 0 or place.layout is not None:
             return
         if place.frame >= 0:
-            if role.writes and kind.kind != "storage" and place.offset >= _ARGUMENTS:
-                self._note_store(place, kind.size, kind.kind == "pointer")
+            if kind.kind != "storage" and place.offset >= _ARGUMENTS:
+                self._note_part(place, kind.size, kind.kind == "pointer")
             return
         if kind.kind == "pointer":
             self.access(place, kind.size, Use.POINTER)
@@ -212,16 +212,16 @@ class Step:
         if role.type == "W" and role.reads and not place.offset:
             self.usage.look_at_tag(place.origin)
 
-    def _note_store(self, place: Place, size: int, is_pointer: bool) -> None:
-        """Note what is stored in a frame for a function of another module."""
+    def _note_part(self, place: Place, size: int, is_pointer: bool) -> None:
+        """Note what there must be in a frame for a function of another module."""
         number = self.state[place.frame].number
         self.usage.need(place.origin, number).stores.add(Part(place.offset, size, is_pointer))
 
     def access(self, place: Place, size: int, use: Use) -> None:
         """Note what is done with some bytes behind a pointer."""
         if place.frame >= 0:
-            if place.layout is None and place.origin >= 0 and use is not Use.READ:
-                self._note_store(place, size, use is Use.POINTER)
+            if place.layout is None and place.origin >= 0:
+                self._note_part(place, size, use is Use.POINTER)
             return
         if place.origin >= 0 and place.layout is None:
             self.usage.access(place.origin, place.offset, size, use, self.pc, place.tags)

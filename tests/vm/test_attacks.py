@@ -338,6 +338,12 @@ BETWEEN = {
         " mframe 40(fp),$0,48(fp)\n recv 36(fp),32(48(fp))\n mcall 48(fp),$0,40(fp)\n ret"),
         "ret\n f: movw 32(fp),56(fp)\n" + BAD,
     ),
+    "a number read as a pointer in a frame for another module": (
+        ("movw $77,92(fp)\n load 0(mp),$0,40(fp)\n frame $2,48(fp)\n movw $77,44(48(fp))\n"
+        " call 48(fp),h\n mframe 40(fp),$0,48(fp)\n movp 44(48(fp)),32(48(fp))\n"
+        " mcall 48(fp),$0,40(fp)\n ret\n h: ret"),
+        "ret\n f: movw 32(fp),56(fp)\n" + BAD,
+    ),
     "a third module's result in the name of another": (
         CALL.format(" lea 36(fp),16(48(fp))")
         + " movw 36(fp),56(fp)\n beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)",
