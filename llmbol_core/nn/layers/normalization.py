@@ -53,8 +53,7 @@ class BatchNorm(Module):
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
         """Return weight 1 and bias 0."""
-        size = self.features
-        return {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
+        return _start_values(self)
 
     def initial_buffers(self) -> dict[str, Array]:
         """Return running mean 0 and variance 1."""
@@ -66,9 +65,7 @@ class BatchNorm(Module):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape if it has the features on its first axis."""
-        if not shape or shape[0] != self.features:
-            raise self.shape_error(f"{self.features} features first", shape)
-        return shape
+        return _with_features_first(self, self.features, shape)
 
     def natural_input(self) -> Shape:
         """Return one value per feature."""
@@ -161,6 +158,19 @@ class BatchNorm(Module):
         return graph.op("batch_norm", x, *map(graph.weight, weights), eps=self.eps)
 
 
+def _start_values(layer: Module) -> dict[str, Array]:
+    """Return weight 1 and bias 0."""
+    fill = {"weight": np.ones, "bias": np.zeros}
+    return {n: fill[n](shape, np.float32) for n, shape in layer.parameter_shapes().items()}
+
+
+def _with_features_first(layer: Module, features: int, shape: Shape) -> Shape:
+    """Return a shape; raises ShapeError unless its first axis has so many features."""
+    if shape[:1] != (features,):
+        raise layer.shape_error(f"{features} features first", shape)
+    return shape
+
+
 def _mean(x: Array, axes: tuple[int, ...], count: int) -> Array:
     """Return the means over the whole batch, which has so many values for each feature."""
     share = current_share()
@@ -226,8 +236,7 @@ class GroupNorm(Operation):
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
         """Return weight 1 and bias 0."""
-        size = self.features
-        return {"weight": np.ones(size, np.float32), "bias": np.zeros(size, np.float32)}
+        return _start_values(self)
 
     def attributes(self) -> dict[str, Any]:
         """Return groups and eps."""
@@ -235,9 +244,7 @@ class GroupNorm(Operation):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape if it has the features on its first axis."""
-        if not shape or shape[0] != self.features:
-            raise self.shape_error(f"{self.features} features first", shape)
-        return shape
+        return _with_features_first(self, self.features, shape)
 
     def macs(self, shape: Shape) -> int:
         """Return one multiplication with addition for each value."""
@@ -275,9 +282,8 @@ class Normalize(Composite):
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the input's shape if it has the features on its first axis."""
-        if len(self.mean) > 1 and shape[:1] != (len(self.mean),):
-            raise self.shape_error(f"{len(self.mean)} features first", shape)
-        return shape
+        count = len(self.mean)
+        return _with_features_first(self, count, shape) if count > 1 else shape
 
     def macs(self, shape: Shape) -> int:
         """Return one multiplication with addition for each value."""
@@ -309,8 +315,7 @@ class RowNorm(Operation, abstract=True):
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
         """Return weight 1 and bias 0."""
-        fill = {"weight": np.ones, "bias": np.zeros}
-        return {n: fill[n](shape, np.float32) for n, shape in self.parameter_shapes().items()}
+        return _start_values(self)
 
     def attributes(self) -> dict[str, Any]:
         """Return eps."""
