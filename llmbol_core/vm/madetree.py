@@ -63,8 +63,12 @@ class MadeTree:
         return 0
 
     def create(self, text: str, path: Path, access: int, permission: int) -> OpenFile:
-        """Create a file."""
-        raise FileFault("mounted directory forbids creation")
+        """Create a file, or open one that is there."""
+        if path and path[-1] not in self.names(path[:-1]):
+            raise FileFault("mounted directory forbids creation")
+        if self.is_directory(path):
+            raise FileFault(EPERM)
+        return self.open_file(text, path, access)
 
     def remove(self, path: Path) -> None:
         """Remove a file."""
@@ -132,10 +136,6 @@ class MadeFile(MadeTree):
     def open_file(self, text: str, path: Path, access: int) -> OpenFile:
         """Open the file."""
         return self._server(text, access)
-
-    def create(self, text: str, path: Path, access: int, permission: int) -> OpenFile:
-        """Open the file: it is there already."""
-        return self.open_file(text, path, access)
 
     def remove(self, path: Path) -> None:
         """Take the file away."""

@@ -116,6 +116,8 @@ class Namespace(Names):
         with self._faults(name):
             if made := self._answered(place):
                 made[0].check_directory(made[1][:-1])
+                if mode & OEXCL and self._is_there(place):
+                    raise FileFault(EEXIST)
                 return made[0].create(text_of(place), made[1], access, permission)
             self._check_writable(True)
             if self._exists(self._shown(place)[0]):

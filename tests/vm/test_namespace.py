@@ -241,6 +241,12 @@ def test_nothing_is_created_in_a_directory_that_cannot_be_written(space):
     assert fault(space.create, "/tmp/fixed/new", OWRITE, 0o644) == "permission denied"
 
 
+def test_made_files_that_are_there_are_opened_when_they_are_created(space):
+    Environment.first(space)
+    assert space.create("/dev/null", OWRITE, 0o644).write(b"gone") == 4
+    assert fault(space.create, "/dev/null", OWRITE | OEXCL, 0o644) == "file already exists"
+
+
 def test_what_cannot_be_removed(space):
     Environment.first(space)
     assert fault(space.remove, "/") == "permission denied"

@@ -14,7 +14,7 @@ from llmbol_core.errors import Deadlock
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile
+from llmbol_core.vm.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile, PipeEnd
 
 DATA = Path(__file__).parent / "data"
 
@@ -86,6 +86,17 @@ REFUSED = [
 def test_contents(machine, name, text):
     found = machine.environment.namespace.open(name, OREAD).read(1000).decode()
     assert found.startswith(text)
+
+
+def test_descriptors_are_opened_when_they_are_created(machine):
+    space, environment = machine.environment.namespace, machine.engine.process.environment
+    one, other = PipeEnd.pair()
+    number = environment.descriptors.add(one)
+    space.create(f"/fd/{number}", OWRITE, 0o666).write(b"through")
+    assert other.read(9) == b"through"
+    for name, why in (("/fd/77", "mounted directory forbids creation"), ("/fd", "permission")):
+        with pytest.raises(FileFault, match=why):
+            space.create(name, OREAD, 0o666)
 
 
 @pytest.mark.parametrize(("name", "mode", "why"), REFUSED)
