@@ -28,8 +28,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.native.cfunction import (
+    KEYWORDS,
+    SEVERAL,
+    Definition,
+    Record,
+    address_of,
+    cfunction,
+    new_record,
+)
 from llmbol_core.native.code import library
-from llmbol_core.native.entry import DATA, NEW, Definition, interface, is_possible
+from llmbol_core.native.entry import DATA, NEW, interface, is_possible
 from llmbol_core.native.team import team
 
 Array = NDArray[Any]
@@ -60,8 +69,6 @@ class Word(IntEnum):
 
 _NEW_LIKE = 277
 """The number of PyArray_NewLikeArray in NumPy's C interface."""
-_FASTCALL = 0x80 | 0x2
-"""CPython's METH_FASTCALL and METH_KEYWORDS: arguments as a C array, their number, keywords."""
 
 _TEXT = f"""
 define ptr @arrays(ptr %self, ptr %given, i64 %count, ptr %names) {{
@@ -101,12 +108,6 @@ other:
 """
 
 
-class _Record(np.ndarray[Any, Any]):
-    """The words of a record; what they refer to lives as long as it does."""
-
-    kept: Any
-
-
 def on_arrays(
     kernel: int, share: int, words: Sequence[int], other: Callable[..., Any]
 ) -> Callable[..., Any]:
@@ -116,11 +117,8 @@ def on_arrays(
     """
     if not is_possible():
         return other
-    api = ctypes.pythonapi
     table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
-    record = np.zeros(Word.SIZE, np.int64).view(_Record)
-    definition = Definition(b"arrays", _library().addresses["arrays"], _FASTCALL, other.__doc__)
-    record.kept = (definition, other)
+    record = new_record(Word.SIZE)
     workers = team()
     for word, number in (
         (Word.TYPE, id(np.ndarray)),
@@ -128,31 +126,25 @@ def on_arrays(
         (Word.FLOAT_TYPE, id(float)),
         (Word.NEW, table[NEW] or 0),
         (Word.NEW_LIKE, table[_NEW_LIKE] or 0),
-        (Word.LEAVE, _address(api.PyEval_SaveThread)),
-        (Word.ENTER, _address(api.PyEval_RestoreThread)),
+        (Word.LEAVE, address_of("PyEval_SaveThread")),
+        (Word.ENTER, address_of("PyEval_RestoreThread")),
         (Word.RUN, workers.entry),
         (Word.TEAM, workers.address),
         (Word.THREADS, workers.threads),
         (Word.KERNEL, kernel),
         (Word.OTHER, id(other)),
         (Word.SHARE, share),
-        (Word.CALL, _address(api.PyObject_Vectorcall)),
+        (Word.CALL, address_of("PyObject_Vectorcall")),
     ):
         record[word] = number
     record[Word.FREE : Word.FREE + len(words)] = words
     _records.append(weakref.ref(record))
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
-        ("PyCFunction_NewEx", api)
-    )
-    function: Callable[..., Any] = make(ctypes.addressof(definition), record, "llmbol_core")
-    return function
+    flags = SEVERAL | KEYWORDS
+    definition = Definition(b"arrays", _library().addresses["arrays"], flags, other.__doc__)
+    return cfunction(definition, record, other)
 
 
-_records: list[weakref.ref[_Record]] = []
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+_records: list[weakref.ref[Record]] = []
 
 
 @functools.cache

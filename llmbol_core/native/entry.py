@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.native.cfunction import ONE, Definition, address_of, cfunction, loads, new_record
 from llmbol_core.native.code import library
 
 Array = NDArray[Any]
@@ -149,20 +150,9 @@ else:
 
 
 def _text() -> str:
-    """Return the code with a line for each word of a record."""
-    words = "\n".join(
-        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
-        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
-        for word in _Word
-        if word not in (_Word.SIZE, _Word.BUSY)
-    )
-    return _BODY.replace("WORDS", words)
-
-
-class _Record(np.ndarray[Any, Any]):
-    """The words of a record; what they refer to lives as long as it does."""
-
-    owner: Entry
+    """Return the code with what reads the words of a record."""
+    words = (word for word in _Word if word not in (_Word.SIZE, _Word.BUSY))
+    return _BODY.replace("WORDS", loads(words))
 
 
 class Entry:
@@ -172,9 +162,7 @@ class Entry:
         """Make the function; until it is told what to ``run``, the other one gets all calls."""
         code = _library()
         assert code is not None
-        api = ctypes.pythonapi
-        self._record = np.zeros(_Word.SIZE, np.int64).view(_Record)
-        self._record.owner = self  # the function refers to nothing else
+        self._record = new_record(_Word.SIZE)
         self._other, self._kept = other, list[Any]()
         table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
         self._set(_Word.TYPE, id(np.ndarray))
@@ -187,14 +175,9 @@ class Entry:
             (_Word.LEAVE, "PyEval_SaveThread"),
             (_Word.ENTER, "PyEval_RestoreThread"),
         ):
-            self._set(word, ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0)
-        self._definition = Definition(b"run", code.addresses["entry"], 8, other.__doc__)  # METH_O
-        make = ctypes.PYFUNCTYPE(
-            ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object
-        )(("PyCFunction_NewEx", api))
-        self.function: Callable[[Any], Array] = make(
-            ctypes.addressof(self._definition), self._record, "llmbol_core"
-        )
+            self._set(word, address_of(name))
+        definition = Definition(b"run", code.addresses["entry"], ONE, other.__doc__)
+        self.function: Callable[[Any], Array] = cfunction(definition, self._record, self)
 
     def run(
         self, shape: Sequence[int], result: Sequence[int], bases: int, words: Sequence[int],
@@ -224,20 +207,6 @@ class Entry:
 
     def _set(self, word: int, number: int) -> None:
         self._record[word] = number
-
-
-class Definition(ctypes.Structure):
-    """CPython's PyMethodDef."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-    def __init__(self, name: bytes, function: int, flags: int, doc: str | None) -> None:
-        super().__init__(name, function, flags, (doc or "").encode())
 
 
 @functools.cache

@@ -13,17 +13,23 @@ This relies on how NumPy lays out an array in memory (``entry``).
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.native.cfunction import (
+    SEVERAL,
+    Definition,
+    address_of,
+    cfunction,
+    loads,
+    new_record,
+)
 from llmbol_core.native.code import library
-from llmbol_core.native.entry import DATA, Definition
+from llmbol_core.native.entry import DATA
 
 Array = NDArray[Any]
 
@@ -45,9 +51,6 @@ class _Word(IntEnum):
     LONG = 11
     SIZE = 12
 
-
-_FASTCALL = 0x80
-"""CPython's METH_FASTCALL: arguments as a C array, and their number."""
 
 _BODY = f"""
 define ptr @filled(ptr %self, ptr %given, i64 %count) {{
@@ -100,23 +103,6 @@ apart:
 """The function in LLVM's assembly language; where it says WORDS it reads the record."""
 
 
-def _text() -> str:
-    """Return the code with a line for each word of a record."""
-    words = "\n".join(
-        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
-        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
-        for word in _Word
-        if word is not _Word.SIZE
-    )
-    return _BODY.replace("WORDS", words)
-
-
-class _Record(np.ndarray[Any, Any]):
-    """The words of a record; what they refer to lives as long as it does."""
-
-    kept: Any
-
-
 def on_filled(
     bases: int, last: int, words: Sequence[int], is_long: bool, kept: Any
 ) -> Callable[..., Array]:
@@ -125,27 +111,19 @@ def on_filled(
     Before that addresses of arrays go to ``bases``, that of the last one to the place ``last``.
     What is ``kept`` lives as long as the function.
     """
-    definition, make, _ = _maker()
-    record = np.zeros(_Word.SIZE, np.int64).view(_Record)
-    record.kept = kept
+    definition, _ = _code()
+    record = new_record(_Word.SIZE)
     record[:] = (
-        *(bases, last, id(None), _address("Py_IncRef")),
-        *(_address("PyEval_SaveThread"), _address("PyEval_RestoreThread"), *words),
+        *(bases, last, id(None), address_of("Py_IncRef")),
+        *(address_of("PyEval_SaveThread"), address_of("PyEval_RestoreThread"), *words),
         int(is_long),
     )
-    function: Callable[..., Array] = make(ctypes.addressof(definition), record, "llmbol_core")
-    return function
+    return cfunction(definition, record, kept)
 
 
 @functools.cache
-def _maker() -> tuple[Definition, Any, Any]:
-    """Return what describes functions of this kind to CPython, what makes one, and their code."""
-    code = library("filled", _text(), ["filled"])
-    kinds = ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object
-    make = ctypes.PYFUNCTYPE(*kinds)(("PyCFunction_NewEx", ctypes.pythonapi))
-    return Definition(b"run", code.addresses["filled"], _FASTCALL, None), make, code
-
-
-@functools.cache
-def _address(name: str) -> int:
-    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+def _code() -> tuple[Definition, Any]:
+    """Return what describes functions of this kind to CPython, and their code."""
+    words = loads(word for word in _Word if word is not _Word.SIZE)
+    code = library("filled", _BODY.replace("WORDS", words), ["filled"])
+    return Definition(b"run", code.addresses["filled"], SEVERAL, None), code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from llmbol_core.native.cfunction import loads
 from llmbol_core.native.entry import DATA, DESCR, FLAGS, FLOAT, NDIM, SHAPE, STRIDES
 
 
@@ -285,12 +286,8 @@ _LOADS = f"""
 
 def text() -> str:
     """Return the code with what is in capitals filled in."""
-    words = "\n".join(
-        f" %at.{word.name.lower()} = getelementptr i64, ptr %record, i64 {word.value}\n"
-        f" %{word.name.lower()} = load ptr, ptr %at.{word.name.lower()}"
-        for word in Word
-        if word is not Word.SIZE
-    ).replace("%count =", "%count_one =")
+    words = loads(word for word in Word if word is not Word.SIZE)
+    words = words.replace("%count =", "%count_one =")
     lines = []
     for line in _BODY.replace("WORDS", words).splitlines():
         kind, *names = line.split()[:3] or [""]

@@ -29,8 +29,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llmbol_core.native.cfunction import (
+    SEVERAL,
+    Definition,
+    Record,
+    address_of,
+    cfunction,
+    new_record,
+)
 from llmbol_core.native.code import library
-from llmbol_core.native.entry import NEW, Definition, interface
+from llmbol_core.native.entry import NEW, interface
 from llmbol_core.native.paircode import Word, text
 from llmbol_core.native.team import team
 
@@ -47,12 +55,6 @@ class Limits(NamedTuple):
     """Of numbers of y, from which on it takes long to read them."""
 
 
-class _Record(np.ndarray[Any, Any]):
-    """The words of a record; what they refer to lives as long as it does."""
-
-    kept: Any
-
-
 def pair(
     kernels: tuple[int, int], widths: tuple[int, int], room: NDArray[Any], limits: Limits,
     is_turned: bool,
@@ -62,18 +64,15 @@ def pair(
     The kernels' arguments are x, y, output, room (the first alone), rows, depth, columns, and how
     many numbers rows of the three are apart. The room is for all threads of the team.
     """
-    api = ctypes.pythonapi
     table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
-    record = np.zeros(Word.SIZE, np.int64).view(_Record)
-    definition = Definition(b"pair", _library().addresses["pair"], _FASTCALL, __doc__)
-    record.kept = (definition, room)
+    record = new_record(Word.SIZE)
     workers = team()
     words = {
         Word.TYPE: id(np.ndarray),
         Word.DESCRIPTOR: id(np.dtype(np.float32)),
         Word.NONE: id(None),
         Word.NEW: table[NEW] or 0,
-        Word.COUNT: ctypes.cast(api.Py_IncRef, ctypes.c_void_p).value or 0,
+        Word.COUNT: address_of("Py_IncRef"),
         Word.IS_TURNED: int(is_turned),
         Word.MOST: limits.most,
         Word.KERNEL: kernels[0],
@@ -92,14 +91,11 @@ def pair(
     for word, number in words.items():
         record[word] = number
     _records.append(record)
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
-        ("PyCFunction_NewEx", api)
-    )
-    function: Pair = make(ctypes.addressof(definition), record, "llmbol_core")
-    return function
+    definition = Definition(b"pair", _library().addresses["pair"], SEVERAL, __doc__)
+    return cfunction(definition, record, room)
 
 
-_records: list[_Record] = []
+_records: list[Record] = []
 
 
 def _forget_teams() -> None:
@@ -110,9 +106,6 @@ def _forget_teams() -> None:
 if hasattr(os, "register_at_fork"):
     # A forked process has none of its parent's threads: its short products are made by one.
     os.register_at_fork(after_in_child=_forget_teams)
-
-_FASTCALL = 0x80
-"""CPython's METH_FASTCALL: arguments as a C array and their number."""
 
 
 @functools.cache
