@@ -22,26 +22,30 @@ if TYPE_CHECKING:
 
 
 class Of(IntEnum):
-    """What of an object a guard looks at."""
+    """What of an object a guard looks at, and which fields of a ``Guard`` say more about that."""
 
     RECORD = 0
-    """The object itself, which is a record."""
+    """The object itself, which is a record: the pieces lie in it."""
     KIND = 1
-    """Only whether the object is of a kind."""
+    """Only whether the object is of a kind, whose letter ``kind`` is."""
     ELEMENT = 2
-    """An element of an array."""
+    """An element of an array: it has ``size`` bytes, if that is not 0, and the pieces lie in it."""
     HEAD = 3
-    """The first value of a list."""
+    """The first value of a list: the pieces lie in it."""
     SENT = 4
-    """The value that a channel carries, which is read from a place."""
+    """The value that a channel carries, which is read from a place; see ``Guard.link``."""
     RECEIVED = 5
-    """The value that a channel carries, which is written to a place."""
+    """The value that a channel carries, which is written to a place; see ``Guard.link``."""
     LINK = 6
-    """The function that a link of a module handle leads to."""
-    RESULT = 8
-    """A record or element into which the result of a function goes, by a link of a handle."""
+    """The function that link ``link`` of a handle leads to: it is called as ``need`` says."""
     MARKED = 7
     """An object into which an address is taken that may outlast it: it is marked."""
+    RESULT = 8
+    """A record or element into which the result of a function goes, ``size`` bytes from its start.
+
+    The function is the one that link ``number`` of the handle at ``link`` leads to; without a
+    handle, the module's own with the entry ``number``.
+    """
 
 
 class Piece(NamedTuple):
@@ -55,12 +59,15 @@ class Piece(NamedTuple):
 class Guard(NamedTuple):
     """One check: where the pointer is, and what its object must be.
 
-    ``pieces`` must lie in the value and be pointers or numbers as they are used. ``size`` is that
-    of an element; of a channel's value it is the room in the place, whose pointers are the pieces.
-    If that is not known the place is in the object at ``link``, so far as ``size`` says, or if that
-    is negative, at the address there. ``kind`` is the letter of the object's kind. Of a function,
-    whose link number is at ``link``, ``need`` tells how it is called. Of one whose result goes to
-    an object ``link`` is the handle, and ``number`` the link number.
+    ``pieces`` must lie in the value and be pointers or numbers as they are used. ``kind`` is the
+    letter of the object's kind; none is that of a record.
+
+    Of what a channel carries (SENT and RECEIVED), ``size`` is the room in the place, whose pointers
+    are the pieces, if those are known. If they are not, ``link`` is what they are looked for in
+    when the instruction runs: in the object there, so far from its start as ``size`` says; if that
+    is negative, at the address there; if ``kind`` is K, so far from the start of the frame there.
+    If ``number`` is given it is the entry of the function whose result the place is, and ``size``
+    how far into the result.
     """
 
     where: Operand

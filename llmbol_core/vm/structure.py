@@ -89,6 +89,8 @@ def check_structure(module: Module) -> Structure:
         if descriptor.id != number:
             raise found.fail(-1, f"type {number} has the number {descriptor.id}")
         found.layouts[descriptor.id] = _layout(found, descriptor)
+    if module.data_size and (not module.types or module.types[0].size != module.data_size):
+        raise found.fail(-1, f"type 0 does not describe the {module.data_size} bytes of the data")
     _check_data(found)
     _check_links(found)
     _check_handlers(found)

@@ -184,6 +184,12 @@ MODULES = [
 ]
 
 
+def test_the_first_type_is_that_of_the_data() -> None:
+    good = program("ret")
+    with pytest.raises(VerifyError, match="type 0 does not describe the 9999 bytes"):
+        verify_module(replace(good, data_size=9999))
+
+
 def test_types_have_the_numbers_of_their_places() -> None:
     good = program("ret")
     with pytest.raises(VerifyError, match="type 0 has the number"):
