@@ -54,6 +54,7 @@ _TABLE: tuple[tuple[str, tuple[Shape, ...], dict[str, Any], str], ...] = (
     ("conv2d",            _conv((1, 32, 56, 56), 32, 3, 32),     {"padding": (1, 1), "groups": 32},  "F.conv2d(x, y, z, padding=1, groups=32)"),
     ("conv1d",            _conv((64, 32, 128), 64, 3),           {"padding": 1},                     "F.conv1d(x, y, z, padding=1)"),
     ("conv1d",            _conv((64, 32, 128), 32, 3, 32),       {"padding": 1, "groups": 32},       "F.conv1d(x, y, z, padding=1, groups=32)"),
+    ("conv_transpose2d",  ((8, 16, 16, 16), (16, 8, 4, 4), (8,)), {"padding": (1, 1), "stride": (2, 2)}, "F.conv_transpose2d(x, y, z, padding=1, stride=2)"),
     ("lstm",              _recur(4, (64, 32, 128), 128),         {},                                 "LSTM"),
     ("lstm",              _recur(4, (1, 32, 128), 128),          {},                                 "LSTM"),
     ("gru",               _recur(3, (64, 32, 128), 128),         {},                                 "GRU"),

@@ -209,6 +209,32 @@ def lay_out(
                         _copy_some(k, given, made, width, step)
 
 
+@group.kernel("x:f32* out:f32* table:i64*")
+def gather(k: Builder, x: Pointer, out: Pointer, table: Pointer) -> None:
+    """Write the numbers that a table names; they are the items."""
+    for item in k.items():
+        out.store(x.load(table.load(item)), item)
+
+
+@group.kernel(
+    "x:f32* out:f32* x_sample:i64 out_sample:i64 planes:i64 out_plane:i64 lines:i64 width:i64"
+    " start:i64 pitch:i64 step:i64"
+)
+def weave(
+    k: Builder, x: Pointer, out: Pointer, x_sample: Value, out_sample: Value, planes: Value,
+    out_plane: Value, lines: Value, width: Value, start: Value, pitch: Value, step: Value,
+) -> None:  # fmt: skip
+    """Put planes, which are the items, between others: every ``step`` numbers of some lines."""
+    for item in k.items():
+        sample, plane = item // planes, item % planes
+        source = x.at(sample * x_sample + plane * (lines * width))
+        target = out.at(sample * out_sample + plane * out_plane + start)
+        for line in k.range(lines):
+            given, made = source.at(line * width), target.at(line * pitch)
+            for i in k.range(width):
+                made.store(given.load(i), i * step)
+
+
 @group.kernel("x:f32* out:f32* rows:i64 columns:i64 x_row:i64 out_row:i64")
 def turn(
     k: Builder, x: Pointer, out: Pointer, rows: Value, columns: Value, x_row: Value, out_row: Value

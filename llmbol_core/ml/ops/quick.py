@@ -36,6 +36,8 @@ QUICK = {
     # operation          what prepares it, within llmbol_core.ml.single
     "conv1d":            "convolution.convolve",
     "conv2d":            "convolution.convolve",
+    "conv_transpose1d":  "transposed.convolve",
+    "conv_transpose2d":  "transposed.convolve",
     "attention":         "attention.attend",
     "lstm":              "recurrent.recur",
     "gru":               "recurrent.recur",

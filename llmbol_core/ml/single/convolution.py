@@ -154,31 +154,58 @@ class _Work:
     def convolve(self, given: At, out: At) -> None:
         """Emit the convolution of planes that are laid out."""
         draft, unit = self.draft, self.unit
-        height, width = self.rows.axis.outputs, self.columns.axis.outputs * unit
-        pitch = self.columns.length * unit
-        total, lines = (height - 1) * pitch + width, 1
-        if self.is_dense:  # lines do not matter: blocks are as long as they should be
-            total = self.outputs * unit
-            pitch = width = min(planes.MOST, -(-total // draft.lanes) * draft.lanes)
-            height = -(-total // pitch)
-        elif unit == 1:
-            lines = max(1, planes.MOST // pitch)
-            lines = -(-height // -(-height // lines))
-        blocks = -(-height // lines)
-        size = planes.scratch_size(draft.lanes, 0 if lines == 1 else lines * pitch)
-        channels = self.weight[0] // self.groups
-        parts = 1 if thread_count() == 1 else max(1, channels // _PART)
+        side = self.rows.axis.outputs, self.columns.axis.outputs * unit
+        lines = cut(draft.lanes, *side, self.columns.length * unit, unit == 1)
         depth = math.prod(self.weight[1:])
         zeros = draft.emitter.keep(np.zeros(self.weight[0], np.float32))
-        draft.call(
-            planes.convolve,
-            *(given, draft.inputs[1], draft.inputs[2] or zeros, out, draft.scratch(size), size),
-            *(given.room.size, self.weight[1] * self.size, out.room.size, channels, depth),
-            *(draft.emitter.keep(self.offsets()), self.groups, blocks, parts, lines, height, width),
-            *(pitch, total, self.outputs * unit),
-            items=self.groups * blocks * parts,
-            flops=total * self.weight[0] * depth,
-        )
+        matrix = draft.inputs[1], draft.inputs[2] or zeros
+        sizes = self.weight[1] * self.size, self.weight[0] // self.groups, depth, self.groups
+        emit(draft, given, matrix, out, sizes, draft.emitter.keep(self.offsets()), lines)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Windows as lines: how many, how long, how far apart, how many of them an item has."""
+
+    height: int
+    width: int
+    pitch: int
+    total: int
+    """Positions from the first window to the last."""
+    lines: int
+    plane: int
+    """Numbers of a channel of the result."""
+
+
+def cut(lanes: int, height: int, width: int, pitch: int, several: bool = True) -> Lines:
+    """Return lines as items take them: ``several`` at a time, or one."""
+    total, plane, lines = (height - 1) * pitch + width, height * width, 1
+    if height == 1 or width == pitch:  # lines do not matter: they are as long as they should be
+        pitch = width = min(planes.MOST, -(-total // lanes) * lanes)
+        height = -(-total // pitch)
+    elif several:
+        lines = max(1, planes.MOST // pitch)
+        lines = -(-height // -(-height // lines))
+    return Lines(height, width, pitch, total, lines, plane)
+
+
+def emit(
+    draft: Draft, given: At, matrix: tuple[Any, Any], out: At, sizes: tuple[int, int, int, int],
+    offsets: Array, lines: Lines,
+) -> None:  # fmt: skip
+    """Emit a convolution; the sizes are those of an input group, channels, depth, and groups."""
+    of_group, channels, depth, groups = sizes
+    blocks = -(-lines.height // lines.lines)
+    size = planes.scratch_size(draft.lanes, 0 if lines.lines == 1 else lines.lines * lines.pitch)
+    parts = 1 if thread_count() == 1 else max(1, channels // _PART)
+    draft.call(
+        planes.convolve,
+        *(given, *matrix, out, draft.scratch(size), size, given.room.size, of_group),
+        *(out.room.size, channels, depth, offsets, groups, blocks, parts, lines.lines),
+        *(lines.height, lines.width, lines.pitch, lines.total, lines.plane),
+        items=groups * blocks * parts,
+        flops=lines.total * channels * groups * depth,
+    )
 
 
 def convolve(name: str, shapes: Shapes, attributes: dict[str, Any], lanes: int) -> Single | None:

@@ -46,6 +46,25 @@ def convolution(rng, rank) -> Case:
     return (x, weight, None if rng.random() < 0.3 else weight[:1]), {**numbers, "groups": groups}
 
 
+def transposed(rng, rank) -> Case:
+    groups, inside, outside = some(rng, 1, 4)[0], some(rng, 1, 4)[0], some(rng, 1, 11)[0]
+    kernel, stride, dilation = some(rng, 1, 5, rank), some(rng, 1, 4, rank), some(rng, 1, 3, rank)
+    numbers: dict[str, Any] = {
+        "stride": stride,
+        "padding": some(rng, 0, 3, rank),
+        "dilation": dilation,
+        "output_padding": tuple(
+            some(rng, 0, max(pair))[0] for pair in zip(stride, dilation, strict=True)
+        ),
+    }
+    if rank == 1:
+        numbers = {key: value[0] for key, value in numbers.items()}
+    x = (*some(rng, 1, 4), groups * inside, *some(rng, 5, 20, rank))
+    weight = (groups * inside, outside, *kernel)
+    bias = None if rng.random() < 0.3 else (groups * outside,)
+    return (x, weight, bias), {**numbers, "groups": groups}
+
+
 def recurrent(rng, gates) -> Case:
     count, steps, inside, size = some(rng, 1, 40, 4)
     rows = gates * size
@@ -86,6 +105,8 @@ def normalized(rng, name) -> Case:
 CASES: dict[str, Any] = {
     "conv1d": lambda rng: convolution(rng, 1),
     "conv2d": lambda rng: convolution(rng, 2),
+    "conv_transpose1d": lambda rng: transposed(rng, 1),
+    "conv_transpose2d": lambda rng: transposed(rng, 2),
     "attention": attention,
     "lstm": lambda rng: recurrent(rng, 4),
     "gru": lambda rng: recurrent(rng, 3),
