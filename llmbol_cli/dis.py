@@ -76,6 +76,7 @@ def verify(
     Example: dis verify hello.dis
     """
     from llmbol_core.native.files import read_bytes
+    from llmbol_core.vm.dependencies import check_payload
     from llmbol_core.vm.objectfile import read_module
     from llmbol_core.vm.verifier import verify_module
 
@@ -84,7 +85,9 @@ def verify(
         from llmbol_core.deploy.security import requirement
 
         requirement(key)(memoryview(data), file)
-    render.show(verify_module(read_module(data, file)), as_json)
+    module = read_module(data, file)
+    check_payload(module, memoryview(data), file)
+    render.show(verify_module(module), as_json)
 
 
 @app.command()

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
-from llmbol_core.errors import LlmbolError
+from llmbol_core.errors import DisFormatError, LlmbolError
 from llmbol_core.vm.isa import OPCODES, Mode
 from llmbol_core.vm.module import DataKind, Module
 from llmbol_core.vm.objectfile import read_module
+from llmbol_core.vm.payload import find
 
 _LOAD = OPCODES["load"]
 
@@ -55,6 +56,15 @@ def loads(module: Module) -> list[Load]:
             number = middle.value if middle.mode is Mode.IMMEDIATE else -1
             found.append(Load(pc, path, number))
     return found
+
+
+def check_payload(module: Module, file: memoryview, path: str) -> None:
+    """Raise DisFormatError if a file lacks the payload that its module asks ``$Ml`` for."""
+    lists = [load.imports for load in loads(module) if load.path == "$Ml"]
+    wanted = (i.name for n in lists if 0 <= n < len(module.imports) for i in module.imports[n])
+    if find(file, path) is None and "payload" in wanted:
+        why = "the program asks for its payload, but the file carries none or has lost its end"
+        raise DisFormatError(path, len(file), why)
 
 
 def dependencies(

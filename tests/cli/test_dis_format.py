@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.objectfile import read_module
+from llmbol_core.vm.objectwriter import write_module
+from llmbol_core.vm.payload import attach
 
 SPECS = Path(__file__).parents[2] / "specs" / "programs"
 
@@ -85,6 +88,31 @@ def test_asm_says_when_the_disk_is_full(hello: Path) -> None:
     status, _, errors = dis("asm", "hello.s", "-o", "/dev/full", where=hello.parent)
     assert status == 1
     assert "no space left on device" in errors
+
+
+MODEL = """
+    load 0(mp),$0,32(fp)
+    ret
+    module Model
+    entry 0,1
+    desc $0,8,(0)
+    desc $1,64,(32)
+    var @mp,8
+    link 1,0,0x4244b354,"init"
+    string @mp+0,"$Ml"
+    ldts @ldt,1
+    word @ldt+0,1
+    ext @ldt+4,0x75c35dcf,"payload"
+"""
+
+
+def test_verify_refuses_a_model_that_has_lost_its_weights(tmp_path: Path) -> None:
+    whole = b"".join(attach(write_module(parse_assembly(MODEL, "model")), bytes(9000)))
+    for size, status in ((len(whole), 0), (len(whole) - 1, 1), (5000, 1)):
+        (tmp_path / "model.dis").write_bytes(whole[:size])
+        found, _, errors = dis("verify", "model.dis", where=tmp_path)
+        assert found == status
+        assert ("the file carries none or has lost its end" in errors) == bool(status)
 
 
 def test_verify_says_where_a_program_is_wrong(tmp_path: Path) -> None:
