@@ -133,6 +133,8 @@ def test_frames_locals_and_frames_not_yet_called_are_released():
     new $2,36(68(fp))
     frame $1,72(fp)
     call 72(fp),two
+    call 68(fp),two
+    call 64(fp),two
     ret
     two: newa $10,$5,32(fp)
     indw 32(fp),64(fp),$0
