@@ -103,13 +103,13 @@ class _Attention:
 
     def multiply(
         self, x: Pointer, pitch: Value, rows: Value, packed: Pointer, depth: Value,
-        columns: Value, out: Pointer, out_pitch: Value,
+        columns: Value, out: Pointer, out_pitch: Value, whole: bool,
     ) -> None:  # fmt: skip
-        """Write the code of rows times panels; what does not exist of the last is not stored."""
+        """Write the code of rows times panels; unless all are whole the last one may be cut."""
         k, lanes = self.k, self.k.lanes
         zero = [k.zeros(f32, lanes)] * 2
 
-        def tile(row: Value, count: int, start: Value, whole: bool) -> None:
+        def tile(row: Value, count: int, start: Value) -> None:
             lines = [x.at((row + r) * pitch) for r in range(count)]
             panel = packed.at(start * depth)
             sums = accumulate(k, lines, [panel], 2, [zero] * count, depth, ahead=False)
@@ -122,10 +122,8 @@ class _Attention:
                         place.store_some(value, columns - start - lanes * j, lanes * j)
 
         first = k.value(0, i64)
-        for start in k.range(0, columns // self.panel * self.panel, self.panel):
-            rows_in_turn(k, first, rows, most_rows(k), lambda row, n: tile(row, n, start, True))
-        for start in k.range(columns // self.panel * self.panel, columns, self.panel):
-            rows_in_turn(k, first, rows, most_rows(k), lambda row, n: tile(row, n, start, False))
+        for start in k.range(0, columns, self.panel):
+            rows_in_turn(k, first, rows, most_rows(k), lambda row, n: tile(row, n, start))
 
     def queries(self, query: Pointer, pitch: Value, out: Pointer, out_pitch: Value) -> None:
         """Write the code for all queries, a block at a time."""
@@ -134,11 +132,11 @@ class _Attention:
         for start in k.range(0, count, BLOCK):
             rows = lesser_number(k, count - start, k.value(BLOCK, i64))
             self.multiply(query.at(start * pitch), pitch, rows, self.packed_keys, self.width,
-                          self.columns, self.scores, self.columns)  # fmt: skip
+                          self.columns, self.scores, self.columns, True)  # fmt: skip
             for r in k.range(rows):
                 self.softmax(self.scores.at(r * self.columns), start + r)
             self.multiply(self.scores, self.columns, rows, self.packed_values, self.keys,
-                          self.values, out.at(start * out_pitch), out_pitch)  # fmt: skip
+                          self.values, out.at(start * out_pitch), out_pitch, False)  # fmt: skip
 
     def softmax(self, line: Pointer, number: Value) -> None:
         """Write the code that makes shares of the scores of a query; what it may not see gets none.
