@@ -255,7 +255,8 @@ def _kind(row: Op, tensors: Sequence[Tensor | None], attributes: dict[str, Any])
         for tensor, needed in zip(tensors, converts, strict=True)
         if tensor is not None and needed
     )
-    room = size * width + scratch_bytes(row, output, shapes, attributes) + 2 * expanded
+    scratch = scratch_bytes(row, output, shapes, attributes) + row.buffers(shapes, attributes)
+    room = size * width + scratch + 2 * expanded
     run = partial(row.bare, **attributes) if attributes else row.bare
     result = kind_of(output, row.dtype)
     numbers = (len(output), size, size * width, room, operations)

@@ -155,6 +155,16 @@ class Quick:
         except MemoryError:
             return None
 
+    def buffers(self, shapes: Sequence[Shape | None], attributes: dict[str, Any]) -> int:
+        """Return how many bytes buffers for inputs of these shapes take; they are kept for them."""
+        key = dumps((self.name, list(shapes), attributes), _FORMAT)
+        kept = _prepared.get(key, _UNKNOWN)
+        if kept is not _UNKNOWN:
+            return 0 if kept is None else kept.bytes
+        single = prepare(self.row, shapes, attributes)
+        _prepared.keep(key, single)
+        return 0 if single is None else single.bytes
+
     def _made(
         self, inputs: tuple[Any, ...], attributes: dict[str, Any], out: Array | None
     ) -> Array | None:

@@ -199,6 +199,10 @@ class Op:
             return tensor
         return np.asarray(dequantize(tensor), order="C")
 
+    def buffers(self, inputs: Sequence[Shape | None], attributes: dict[str, Any]) -> int:
+        """Return how many bytes kernels keep for float32 inputs of these shapes."""
+        return self.run.buffers(inputs, attributes) if isinstance(self.run, Quick) else 0
+
     def cost(self, inputs: Sequence[Shape | None], **attributes: Any) -> tuple[int, int]:
         """Return (flops, bytes moved) for float32 inputs of these shapes."""
         output = self.shape(*inputs, **attributes)

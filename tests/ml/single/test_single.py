@@ -211,6 +211,15 @@ def test_the_result_does_not_depend_on_threads_nor_on_where_it_goes(name, rng, m
             assert out.tobytes() == made.tobytes()
 
 
+def test_what_buffers_take_is_known_before_the_first_call(rng):
+    for name, case in CASES.items():
+        shapes, attributes = case(rng)
+        full = OPS[name].conform(attributes)
+        single = quick.prepare(OPS[name], shapes, full)
+        assert OPS[name].buffers(shapes, full) == (0 if single is None else single.bytes)
+    assert OPS["relu"].buffers(((3, 4),), {}) == 0
+
+
 def test_borders_that_take_much_memory_are_left_to_the_definition(rng):
     x, weight = rng.normal(size=(1, 2, 9, 9)).astype("f"), rng.normal(size=(3, 2, 3, 3)).astype("f")
     assert quick.prepare(OPS["conv2d"], [x.shape, weight.shape], {"padding": (3000, 3000)}) is None
