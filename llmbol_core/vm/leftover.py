@@ -1,7 +1,18 @@
 """Which accesses are proved by a module's evidence, and which are left to guards.
 
 An access behind a pointer is proved if the module makes all objects that the pointer can lead to
-(``pointees.py``), and it fits every one of them.
+(``pointees.py``), and it fits every one of them. That is told in two rounds:
+
+- Each instruction is looked at by itself. What it does behind a pointer is proved, or guarded right
+  there. What it does behind an address that an earlier one took (of an element, of a field) is but
+  noted, with the address's origin and how far from where that leads; and so is what it does with a
+  frame for a function of another module.
+- Then the instructions that take addresses and make frames answer for all that was noted: ``indx``
+  and its like for the elements of their arrays, ``lea`` for its record, ``mframe`` and calls for
+  the function that their link leads to. Addresses are followed to where ways meet, and to those
+  that are taken behind them.
+
+Of results ``returned.py`` tells, of what channels carry ``transfers.py``.
 """
 
 from __future__ import annotations
@@ -40,11 +51,11 @@ class Leftover:
         self.unsure: dict[int, list[tuple[int, Guard]]] = defaultdict(list)
         """Guards that still lack the object that an address leads into, and the address's slot."""
         self._uses: dict[int, set[Piece]] = defaultdict(set)
-        """What is done behind addresses, by their origin: from where that leads."""
+        """What is done behind addresses, by their origin: offsets are from where that leads."""
         self._at: dict[tuple[int, int], set[Piece]] = defaultdict(set)
-        """The same by origin and distance."""
+        """The same by the origin and by how far from there the address is, as ``lea`` takes it."""
         self._further: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
-        """Addresses that are taken behind addresses."""
+        """Addresses that ``lea`` takes behind addresses, both by origin and distance."""
         self._addresses: list[Step] = []
         self._indices: list[Step] = []
         self._words: list[tuple[Step, int, Operand]] = []
