@@ -10,6 +10,7 @@ from llmbol_core.vm.guards import Guard, Of, Piece, value_pieces
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.origins import Access, Use
+from llmbol_core.vm.pointees import RECORD
 from llmbol_core.vm.results import is_result
 from llmbol_core.vm.returned import base_of
 from llmbol_core.vm.slots import Kind
@@ -131,7 +132,8 @@ class Transfers:
     def _known(self, step: Step, transfer: _Transfer, target: int) -> list[Guard] | None:
         """Return the guards of a place in objects of one known layout, None if it is in others."""
         layouts = self._classes.layouts(target)
-        if self._classes.is_open(target) or len(layouts) != 1:
+        are_values = self._classes.kinds(target) <= {RECORD, ""}
+        if self._classes.is_open(target) or len(layouts) != 1 or not are_values:
             return None
         place = transfer.place._replace(layout=next(iter(layouts)))
         return list(self._compared(step, transfer._replace(place=place)))

@@ -278,6 +278,13 @@ ALONE = {
         " recv 8(mp),60(fp)\n movp 12(mp),4(mp)\n newa $8,$4,32(fp)\n movw $77,0(72(fp))\n"
         + LOOK
     ),
+    "the length of an array, sent as a pointer": (
+        "newa $77,$4,36(fp)\n indx 36(fp),44(fp),$0\n newcp $1,32(fp)\n new $7,40(fp)\n"
+        " send 0(36(fp)),32(fp)\n movp 32(fp),0(44(fp))\n recv 32(fp),40(fp)\n"
+        " movw 40(fp),56(fp)\n beqw 56(fp),$77,bad\n new $5,32(fp)\n movw $1,60(fp)\n"
+        " movw $0,64(fp)\n movw 36(fp),68(fp)\n lea 28(fp),72(fp)\n nbalt 60(fp),76(fp)\n"
+        " ret\n bad: raise 16(mp)"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
