@@ -15,6 +15,7 @@ from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
 from llmbol_core.vm.origins import Use
+from llmbol_core.vm.pointees import RECORD
 from llmbol_core.vm.process import TYPE
 from llmbol_core.vm.rooms import room_at, room_in
 
@@ -104,7 +105,7 @@ def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> 
         room: Shape | None = Shape(*heap.types[heap.word(ref + TYPE)]).behind(guard.size)
     else:
         room = _found(engine, ref, guard.size, fp)
-    if room is None:
+    if room is None or (guard.kind == RECORD and ref != NIL and heap.type_of(ref) <= STACK):
         return _NO_ROOM
     there = tuple(Piece(at, WORD_SIZE, Use.POINTER) for at in room.pointers)
     guard = guard._replace(pieces=there, size=room.size, kind="N", link=ABSENT)

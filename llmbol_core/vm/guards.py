@@ -64,8 +64,9 @@ class Guard(NamedTuple):
 
     Of what a channel carries (SENT and RECEIVED), ``size`` is the room in the place, whose pointers
     are the pieces, if those are known. If they are not, ``link`` is what they are looked for in
-    when the instruction runs: in the object there, so far from its start as ``size`` says; if that
-    is negative, at the address there; if ``kind`` is K, so far from the start of the frame there.
+    when the instruction runs: in the object there, so far from its start as ``size`` says, which is
+    a record if ``kind`` is R, or the value in it that an address leads to; if ``size`` is negative,
+    at the address there; if ``kind`` is K, so far from the start of the frame there.
     If ``number`` is given it is the entry of the function whose result the place is, and ``size``
     how far into the result.
     """

@@ -98,9 +98,8 @@ class Transfers:
         target, carried = self._evidence.load(step, step.place(where)), self._carried(transfer)
         if not carried:
             known = self._known(step, transfer, target)
-            yield from (
-                known if known is not None else [transfer.guard(transfer.place.offset, link=where)]
-            )
+            guard = transfer.guard(transfer.place.offset, link=where)._replace(kind=RECORD)
+            yield from known if known is not None else [guard]
         elif not self._fits(target, carried):
             yield Guard(where, Of.RECORD, tuple(sorted(carried)))
 
