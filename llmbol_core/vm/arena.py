@@ -4,7 +4,7 @@ All that a program can see lies here and is addressed by 32 bits, so that no ref
 wrong, leads anywhere else::
 
     0         reserved; CHUNK: what is left of the chunk; FREE_LISTS: heads of the free lists
-    HEAP      blocks, side by side, up to the memory limit
+    HEAP      blocks, side by side, up to the memory limit; the first one, LAST, is kept back
     HEAP + limit   end of what can be accessed; nil, 16rFFFFFFFF, lies far behind it
 
 Where the platform allows it the whole 4 GiB are mapped, without memory behind them until they are
@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import bisect
 import ctypes
-import mmap
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import Any
+
+from llmbol_core.vm.mapping import UNDERRUN, reserve_space
 
 NIL = 0xFFFFFFFF
 SPAN = (1 << 32) - (1 << 16)
@@ -48,31 +48,15 @@ FREE = 0
 _GRAIN = 16
 SMALL = 1024
 """The largest block, with its header, that has a free list."""
+LAST, LAST_SIZE = HEAP + HEADER, SMALL + _GRAIN
+"""The block for the text of an exception for which nothing else is left."""
 ROUNDED = 1 << 16
 """Blocks above small ones and up to this size have one of few sizes, so that they are reused."""
 MANY = 200
 """Objects that die together from which on something may be quicker than one by one."""
 LARGE = 1 << 17
 """Bytes of a block that takes a while to fill, or to look through."""
-_OVERRUN = 1 << 17
-"""Bytes behind the 4 GiB that compiled code can reach from the highest address."""
-_UNDERRUN = 1 << 16
-"""Bytes before the arena, where the header of an object at a low address would be."""
 _CHUNK = 1 << 16
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
-
-
-def _map(limit: int) -> mmap.mmap:
-    """Reserve the address space, or as much memory as is allowed where that cannot be had."""
-    try:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-        made = mmap.mmap(-1, _UNDERRUN + (1 << 32) + _OVERRUN, flags=flags)
-    except (AttributeError, OSError, OverflowError, ValueError):
-        return mmap.mmap(-1, _UNDERRUN + min(HEAP + limit, SPAN))
-    # Large arrays are walked a third faster where the system has large pages.
-    with suppress(AttributeError, OSError):
-        made.madvise(mmap.MADV_HUGEPAGE)
-    return made
 
 
 def _up(size: int, grain: int) -> int:
@@ -100,9 +84,9 @@ class Arena:
     """
 
     def __init__(self, limit: int) -> None:
-        self._map = _map(limit)
+        self._map = reserve_space(min(HEAP + limit, SPAN))
         self.limit = min(limit, SPAN - HEAP) // _GRAIN * _GRAIN
-        self.bytes = memoryview(self._map)[_UNDERRUN : _UNDERRUN + HEAP + self.limit]
+        self.bytes = memoryview(self._map)[UNDERRUN : UNDERRUN + HEAP + self.limit]
         self.words = self.bytes.cast("i")
         self.pointers = self.bytes.cast("I")
         self.bigs = self.bytes.cast("q")
@@ -113,9 +97,7 @@ class Arena:
         """The most bytes that were ever taken from the limit."""
         self.reserved = 0
         """Bytes that host objects take from the limit."""
-        self._holes: list[int] = []
-        self._hole_sizes: dict[int, int] = {}
-        self._hole_bytes = 0
+        self._start = HEAP + (LAST_SIZE if self.limit >= _CHUNK else 0)
         self.pointers[CHUNK >> 2] = self.pointers[CHUNK_END >> 2] = HEAP
         self.settle: Callable[[], None] = lambda: None
         """What takes back free blocks that others keep, before the heap is walked."""
@@ -133,16 +115,17 @@ class Arena:
         """What releases what frames refer to, if that is quicker: see ``process.Stack``."""
         self.list_free: Callable[[], Iterable[tuple[int, int]] | None] = lambda: None
         """What finds start and size of everything that is free, if that is quicker."""
-        self._forget_free_blocks()
+        self._forget_free()
         if self.limit:
-            self.give_hole(HEAP, self.limit)
+            self.pointers[(LAST + SIZE) >> 2] = LAST_SIZE
+            self.give_hole(self._start, HEAP + self.limit - self._start)
 
     @property
     def base(self) -> int | None:
         """The host's address of the arena, if all 32-bit addresses and a bit more are mapped."""
         if len(self._map) < 1 << 32:
             return None
-        return ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + _UNDERRUN
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + UNDERRUN
 
     # Typed access; addresses are in bytes and need not be aligned
 
@@ -259,6 +242,9 @@ class Arena:
         """Give a block back."""
         at = ref >> 2
         size = self.pointers[at - 2]
+        if ref == LAST and size == LAST_SIZE:
+            self.words[at - 3] = FREE
+            return
         if size > SMALL:
             if not self.keep(ref):
                 self.give_back(ref)
@@ -298,16 +284,30 @@ class Arena:
         free = self.list_free()
         if free is None:
             free = [(at, size) for at, size, is_free in self._walk() if is_free]
-        self._forget_free_blocks()
-        self._holes, self._hole_sizes, self._hole_bytes = [], {}, 0
+        self._forget_free()
         for number, (at, size) in enumerate(free):
             if not number % MANY:
                 self.pause()
-            self.give_hole(at, size)
+            if (start := max(at, self._start)) < at + size:
+                self.give_hole(start, at + size - start)
 
-    def _forget_free_blocks(self) -> None:
+    def _forget_free(self) -> None:
         for size in range(0, SMALL + 1, 4):
             self.pointers[(FREE_LISTS + size) >> 2] = NIL
+        self._holes: list[int] = []
+        self._hole_sizes: dict[int, int] = {}
+        self._hole_bytes = self._start - HEAP
+
+    def take_last(self, size: int) -> int:
+        """Return the block for the text of an exception, nil if there is none or it is too small.
+
+        Its kind is ``FREE`` if it was not in use; else it may be shared.
+        """
+        if self._start == HEAP or size > LAST_SIZE - HEADER:
+            return NIL
+        if self.words[(LAST + KIND) >> 2] == FREE:
+            self._begin(LAST, LAST_SIZE)
+        return LAST
 
     def prepare_walk(self) -> None:
         """Make the heap blocks and holes only, from one end to the other."""

@@ -16,6 +16,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.module import Handler
 from llmbol_core.vm.process import CALLER, LEAST_FRAME, MODULE, RETURN_PC, Process, Raised
+from llmbol_core.vm.strings import for_exception
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter
@@ -61,7 +62,7 @@ def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool
         heap.release_value(frame, caught.level.module.types[handler.type])
     if not caught.is_object:
         heap.release(value)
-        value = heap.new_text(error.name)
+        value = for_exception(heap, error.name)
     heap.give(frame + handler.offset, value)
     process.pc = caught.pc
     return True

@@ -8,11 +8,31 @@ from __future__ import annotations
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import COUNT, NIL
-from llmbol_core.vm.objects import STRING, Heap
+from llmbol_core.vm.arena import COUNT, KIND, NIL
+from llmbol_core.vm.objects import FREE, STRING, Heap
 
 _DATA = 4
 _REPLACEMENT = "\ufffd"
+
+
+def for_exception(heap: Heap, text: str) -> int:
+    """Return a string for an exception; there is a block for one where memory is used up.
+
+    Raises Trap if that, too, is in use, for another text.
+    """
+    if not text.isascii():
+        return heap.new_text(text)
+    ref = heap.allocate(_DATA + len(text))
+    if ref is None:
+        ref = heap.take_last(_DATA + len(text))
+        if ref != NIL and heap.type_of(ref) == STRING and heap.string(ref) == text:
+            return heap.retain(ref)
+        if ref == NIL or heap.type_of(ref) != FREE:
+            return heap.new_text(text)
+    heap.set_word(ref + KIND, STRING)
+    heap.set_word(ref, len(text))
+    heap.view(ref + _DATA, len(text))[:] = text.encode()
+    return ref
 
 
 def length(heap: Heap, ref: int) -> int:

@@ -166,3 +166,28 @@ def test_the_stack_can_be_used_again_after_unwinding_over_its_extents():
     """
     more = table("abc", ("*", 5)).replace("exception 0, 1", "exception 3, 4")
     assert run(code, 'desc $8,40,""\n' + more, limits=Limits(1 << 19)) == 5
+
+
+def test_that_memory_is_short_is_handled_again_and_again_with_nothing_left():
+    code = """
+    consw 60(fp),32(fp)
+    jmp $0
+    movp 28(mp),32(fp)
+    consw 60(fp),32(fp)
+    jmp $3
+    movp 28(mp),32(fp)
+    lenc 36(fp),64(fp)
+    lenc 40(fp),68(fp)
+    addw 64(fp),68(fp),0(16(fp))
+    ret
+    """
+    more = f"""
+    exceptions 2
+    exception 0, 2, 36, -1, 1, 0
+    exctab "{traps.HEAP_FULL}", 2
+    exctab *, -1
+    exception 3, 5, 40, -1, 1, 0
+    exctab "{traps.HEAP_FULL}", 5
+    exctab *, -1
+    """
+    assert run(code, more, limits=Limits(1 << 17)) == 2 * len(traps.HEAP_FULL)

@@ -59,13 +59,10 @@ class Attribute:
         elif _is(self.kind, value):
             return self.kind(value)
         wanted = "a list of int" if self.kind is tuple else self.kind.__name__
-        if any(type(v) is int and abs(v) >= _LONGEST for v in (value, *_items(value))):
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(type(v) is int and abs(v) >= _LONGEST for v in numbers):
             wanted += " of 64 bits"
         raise DtypeError(operation, f"{self.name} must be {wanted}, not {value!r}")
-
-
-def _items(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
 
 
 _LONGEST = 1 << 63

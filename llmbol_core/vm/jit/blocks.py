@@ -16,6 +16,7 @@ from llmbol_core.vm.arena import (
     FREE_LISTS,
     HEADER,
     KIND,
+    LAST,
     NIL,
     ROUNDED,
     SIZE,
@@ -49,6 +50,8 @@ def bin_of(size: Word) -> Word:
 def free_large(ref: Word) -> None:
     """Keep a block for one that is not larger."""
     W[ref + KIND] = FREE
+    if ref == LAST:
+        return
     if not below(W[ref + SIZE], HUGE):
         keep_huge(ref)
         return

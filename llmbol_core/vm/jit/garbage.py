@@ -1,7 +1,8 @@
 """The cycle collector in native code: what ``collector.py`` does, for heaps of any size.
 
-What counts say of references from outside of objects lies in a table with a word for each 16 bytes
-of the arena, which the engine lends; so does the stack of objects that are still to be looked at.
+How many references to each object lie in others is counted in a table with a word for each 16 bytes
+of the arena, empty at first, which the engine lends; what has more references than these lives. The
+engine lends the stack of objects that are still to be looked at, too.
 Until it is sure of all objects nothing is changed, so that a damaged heap can be left to Python.
 Whenever the program is to be stopped meanwhile it gives up: then too all counts are right.
 """
@@ -35,7 +36,7 @@ from llmbol_core.vm.objects import (
     STACK,
 )
 
-_SUBTRACT, _MARK, _CLEAR = 0, 1, 2
+_COUNT, _MARK, _CLEAR = 0, 1, 2
 """What is done with each child of an object; nothing refers to it any more when it is cleared."""
 _MANY = 1 << 12
 """Objects, or values of an array, between two looks at whether the program is to be stopped."""
@@ -43,14 +44,14 @@ _LIVES = 1 << 30
 
 
 @inlined
-def outside(ref: Word) -> Word:
-    """Return how many references from elsewhere an object has, or that it lives."""
+def inside(ref: Word) -> Word:
+    """Return how many references to an object lie in others, or that it lives."""
     return host_word[machine[Machine.TABLE] + wide(ref >> 4) * 4]
 
 
 @inlined
 def note(ref: Word, value: Word) -> None:
-    """Store what ``outside`` returns."""
+    """Store what ``inside`` returns."""
     host_word[machine[Machine.TABLE] + wide(ref >> 4) * 4] = value
 
 
@@ -71,10 +72,10 @@ def touch(slot: Word, action: Word) -> Word:
         return 1
     if below(child, HEAP + HEADER) or not is_inside(child, 4):
         return 0
-    if action == _SUBTRACT:
-        note(child, outside(child) - 1)
+    if action == _COUNT:
+        note(child, inside(child) + 1)
     elif action == _MARK:
-        if outside(child) != _LIVES:
+        if inside(child) != _LIVES:
             push(child)
     else:
         W[slot] = NIL
@@ -157,66 +158,67 @@ def following(ref: Word) -> Word:
 
 
 @native
-def count_outside() -> Word:
-    """Note of every object how often it is referred to from elsewhere; false if damaged."""
+def count_inside() -> Word:
+    """Count the references to every object that lie in others; return how many objects there are.
+
+    -1 if the heap is damaged, or the program is to be stopped.
+    """
     end = machine[Machine.END]
-    ref, left = HEAP + HEADER, _MANY
+    ref, found, left = HEAP + HEADER, 0, _MANY
     while wide(ref) < end:
         if W[ref + KIND] != FREE:
-            note(ref, W[ref + COUNT])
+            found += 1
+            if not touch_children(ref, _COUNT):
+                return -1
         ref, left = following(ref), left - 1
         if ref == 0:
-            return 0
+            return -1
         if left == 0:
             left = _MANY
             if not goes_on():
-                return 0
-    ref = HEAP + HEADER
-    while wide(ref) < end:
-        if W[ref + KIND] != FREE and not touch_children(ref, _SUBTRACT):
-            return 0
-        ref, left = following(ref), left - 1
-        if left <= 0:
-            left = _MANY
-            if not goes_on():
-                return 0
-    return 1
+                return -1
+    return found
 
 
 @native
 def mark_living() -> Word:
-    """Mark what is referred to from elsewhere, and all that it leads to; false if damaged."""
+    """Mark what is referred to from elsewhere, and all that it leads to; return how many live.
+
+    -1 if the heap is damaged, or the program is to be stopped.
+    """
     end = machine[Machine.END]
-    ref, left = HEAP + HEADER, _MANY
+    ref, found, left = HEAP + HEADER, 0, _MANY
     machine[Machine.DEPTH] = 0
     while wide(ref) < end:
-        if W[ref + KIND] != FREE and outside(ref) > 0 and outside(ref) != _LIVES:
+        if W[ref + KIND] != FREE and W[ref + COUNT] > inside(ref):
             push(ref)
-            if not mark_pushed():
-                return 0
+            marked = mark_pushed()
+            if marked < 0:
+                return -1
+            found += marked
         ref, left = following(ref), left - 1
         if left == 0:
             left = _MANY
             if not goes_on():
-                return 0
-    return 1
+                return -1
+    return found
 
 
 @native
 def mark_pushed() -> Word:
-    """Mark what the objects on the stack lead to; false if damaged."""
-    left = _MANY
+    """Mark what the objects on the stack lead to; return how many were on it, or -1 as above."""
+    found, left = 0, _MANY
     while machine[Machine.DEPTH] > 0:
         depth = machine[Machine.DEPTH] - 1
         machine[Machine.DEPTH] = depth
         if not touch_children(host_word[machine[Machine.STACK] + depth * 4], _MARK):
-            return 0
-        left -= 1
+            return -1
+        found, left = found + 1, left - 1
         if left == 0:
             left = _MANY
             if not goes_on():
-                return 0
-    return 1
+                return -1
+    return found
 
 
 @inlined
@@ -248,7 +250,7 @@ def clear_dead() -> Word:
     end = machine[Machine.END]
     ref, left = HEAP + HEADER, _MANY
     while wide(ref) < end:
-        is_dead = 1 if W[ref + KIND] != FREE and outside(ref) != _LIVES else 0
+        is_dead = 1 if W[ref + KIND] != FREE and inside(ref) != _LIVES else 0
         if is_dead and not touch_children(ref, _CLEAR):
             return 0
         ref, left = following(ref), left - 1
@@ -266,7 +268,7 @@ def discard_dead() -> Word:
     ref, found, left = HEAP + HEADER, 0, _MANY
     while wide(ref) < end:
         behind = following(ref)
-        if W[ref + KIND] != FREE and outside(ref) != _LIVES:
+        if W[ref + KIND] != FREE and inside(ref) != _LIVES:
             discard(ref)
             found += 1
         ref, left = behind, left - 1
@@ -283,9 +285,13 @@ def collect() -> Word:
 
     -1 if the heap is damaged, or the program is to be stopped.
     """
-    if not count_outside() or not mark_living() or not clear_dead():
+    there = count_inside()
+    living = mark_living() if there >= 0 else -1
+    if living < 0:
         return -1
-    return discard_dead()
+    if living == there:
+        return 0
+    return discard_dead() if clear_dead() else -1
 
 
 @native

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
 from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
@@ -175,6 +175,8 @@ class Upkeep:
         self._heap.prepare_walk()
         size = len(self._heap.bytes) // 4
         table, stack = mmap.mmap(-1, size), mmap.mmap(-1, size)
+        with suppress(AttributeError, OSError):
+            table.madvise(mmap.MADV_HUGEPAGE)
         lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
         self._words[Machine.TABLE], self._words[Machine.STACK] = map(ctypes.addressof, lent)
         try:
