@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import resource
 import sys
 import time
@@ -68,8 +69,13 @@ def try_file(data: bytes, engine: str = "interpreter") -> tuple[str, str]:
             # Where a limit strikes, and who waits then, is the engine's own affair.
             return f"ran: {type(error).__name__}", ""
         except LlmbolError as error:
-            return f"ran: {type(error).__name__}", f"{error} {out.getvalue()!r}"
-    return "ran to its end", repr(out.getvalue())
+            return f"ran: {type(error).__name__}", f"{error} {_timeless(out)}"
+    return "ran to its end", _timeless(out)
+
+
+def _timeless(out: io.BytesIO) -> str:
+    """Return what a program wrote, without the times that it has measured."""
+    return re.sub(r"\d+ ms", "ms", repr(out.getvalue()))
 
 
 def try_seeds(
