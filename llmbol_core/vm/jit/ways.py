@@ -54,7 +54,7 @@ class Ways(Operands):
         parameters = "ptr noalias %m, ptr noalias %s, i32 %fp, i64 %q0"
         if not self.by_values:
             return f"define i64 @o{region.start}({parameters}, i32 %entry)"
-        given = "".join(f", {region.slots[at]} %p{at}" for at in region.parameters)
+        given = "".join(f", {region.slots[at]} %given{at}" for at in region.parameters)
         how = " alwaysinline" if self.depth else ""
         name = copy_name(region.start, self.depth)
         return f"define internal fastcc {returned(region)} @{name}({parameters}{given}){how}"
@@ -117,7 +117,7 @@ class Ways(Operands):
         for offset, type_ in region.slots.items():
             value = nothing(type_)
             if offset in region.parameters:
-                value = f"%p{offset}"
+                value = f"%given{offset}"
             elif offset in region.frame.pointers:
                 value = "-1"
             self.set_slot(offset, value)

@@ -244,6 +244,29 @@ def test_limits_are_exact_in_counted_loops(name):
         run(assemble(COUNTED), name, limits=Limits(instructions=123_457))
 
 
+COUNTED_AT = """
+    frame $6,80(fp)
+    movw $1000,32(80(fp))
+    lea 64(fp),16(80(fp))
+    call 80(fp),sum
+    movw 64(fp),0(16(fp))
+    ret
+sum: movw $0,24(fp)
+    {0}
+loop: bgew 24(fp),32(fp),done
+    addw $1,24(fp)
+    jmp loop
+done: movw 24(fp),0(16(fp))
+    ret
+"""
+
+
+@pytest.mark.parametrize("place", range(29, 35))
+def test_counted_loops_begin_where_parameters_lie(place):
+    code = COUNTED_AT.format("addw $0,24(fp)\n" * (place - 7))
+    assert run(assemble(code))[0] == 1000
+
+
 @pytest.mark.skipif(not VECTORS.exists(), reason="the vectors are not at hand")
 @pytest.mark.parametrize("name", SIZES)
 def test_programs_print_the_same_on_both_engines(name):
