@@ -107,7 +107,8 @@ class Offers:
         return row
 
     def free(self, row: int) -> None:
-        """Give a row back."""
+        """Give a row back, which leads nowhere then."""
+        self.put(row, Field.ADDRESS, 0)
         self.put(row, Field.NEXT, self.words[FREE])
         self.words[FREE] = row
 

@@ -147,8 +147,15 @@ class Heap(TypedArena):
         return [value + offset for value in values for offset in pointers]
 
     def give(self, address: int, ref: int) -> None:
-        """Store a reference that the caller owns, and release the one that was there."""
-        old = self.pointer(address)
+        """Store a reference that the caller owns, and release the one that was there.
+
+        It is released itself where nothing can be stored.
+        """
+        try:
+            old = self.pointer(address)
+        except ASTRAY:
+            self.release(ref)
+            raise
         self.set_pointer(address, ref)
         self.release(old)
 

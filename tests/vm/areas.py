@@ -38,7 +38,16 @@ class Blocks:
                 bisect.insort(self.refs, ref)
             return ref
 
+        take_last = heap.take_last
+
+        def noted_last(size: int) -> int:
+            ref = take_last(size)
+            if ref != NIL and not self.lives(ref):
+                bisect.insort(self.refs, ref)
+            return ref
+
         heap.allocate = noted  # type: ignore[method-assign]
+        heap.take_last = noted_last  # type: ignore[method-assign]
         heap.free = self._free  # type: ignore[method-assign]
         heap.defragment = lambda: None  # type: ignore[method-assign]
 

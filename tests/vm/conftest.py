@@ -12,8 +12,8 @@ from llmbol_core.vm.jit.engine import JitEngine
 from llmbol_core.vm.machine import InfernoVM
 
 ON_ALL = (
-    "test_exceptions", "test_guards", "test_interpreter", "test_machine", "test_process",
-    "test_programs", "test_stops", "test_vectors",
+    "test_exceptions", "test_guards", "test_interpreter", "test_leaks", "test_machine",
+    "test_process", "test_programs", "test_stops", "test_vectors",
 )  # fmt: skip
 """Modules whose tests hold for any engine."""
 

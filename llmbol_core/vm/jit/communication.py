@@ -100,6 +100,7 @@ def remove_offer(row: Word) -> None:
         if W[head] == row:
             W[head] = behind
     free = machine[Machine.OFFERS] + _WORD * FREE
+    host[at + _WORD * Field.ADDRESS] = 0
     host[at + _WORD * Field.NEXT] = host[free]
     host[free] = wide(row)
 

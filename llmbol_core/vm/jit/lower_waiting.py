@@ -61,5 +61,5 @@ def nbalt(out: ColdLowerer) -> None:
 @cold("newcm", "newcmp")
 def new_channel(out: ColdLowerer) -> None:
     """Make a channel of values of a type."""
-    ref = out.must(out.call("new_channel", out.read("s"), out.read("m")))
-    out.give(out.target("d"), ref)
+    place = out.target("d")
+    out.give(place, out.must(out.call("new_channel", out.read("s"), out.read("m"))))

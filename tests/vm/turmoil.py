@@ -1,0 +1,282 @@
+"""Random programs of many processes while memory is searched, runs out and turns end at any moment.
+
+    python -m tests.vm.turmoil [--count N] [--seed S] [--workers N] [--ways NAME ...]
+
+Each of ``crowds.py`` runs on the engines in several ways: cycles are looked for at each so many
+allocations, an allocation fails, turns are cut short. After turns, and when all is over, each
+count of references must be right (``ledger.py``), and nothing may be left when the machine is
+closed. Where only the search for cycles disturbs, what a program tells is the same on all engines.
+The same seed makes the same program and the same disturbance, but for what depends on time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import random
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+from llmbol_core.errors import LlmbolError, Trap
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.host import RESULT, HostCall, HostModule, HostResult, Sleep, Turn
+from llmbol_core.vm.interpreter import Interpreter
+from llmbol_core.vm.jit import stretches
+from llmbol_core.vm.jit.engine import JitEngine
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.module import Module
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.objectwriter import write_module
+from llmbol_core.vm.openfile import FileFault
+from llmbol_core.vm.processfiles import ProcessFiles
+from tests.vm import ledger
+from tests.vm.areas import Forgery, check_heap
+from tests.vm.claims import Claims
+from tests.vm.crowds import FUNCTIONS, crowd
+from tests.vm.oracle import Checking
+from tests.vm.programs import host_module
+
+_FEW, _MANY = 4000, 18_000
+"""Instructions that the oracle and others may run; machine code is for those that may run many."""
+_BATCH = 50
+_UNSURE = ("LimitError", "Deadlock")
+"""Where a limit strikes, and who waits then, is an engine's own affair."""
+
+
+def _checking(*given: Any) -> Checking:
+    made = Checking(*given)
+    made.claims = Claims()
+    return made
+
+
+ENGINES: dict[str, Callable[..., Interpreter]] = {
+    "interpreter": Interpreter,
+    "oracle": _checking,
+    "auto": functools.partial(JitEngine, threshold=1 << 30, at_once=True),
+    "jit": functools.partial(JitEngine, threshold=0, at_once=True),
+}
+
+
+class Way(NamedTuple):
+    """How a program is run: on which engine, and what disturbs it."""
+
+    engine: str
+    searches: bool = False
+    """Whether cycles are looked for at allocations."""
+    fails: bool = False
+    """Whether allocations fail."""
+    hurries: bool = False
+    """Whether turns end early; the program may be wild then."""
+
+
+WAYS = {
+    "plain": Way("interpreter"),
+    "oracle": Way("oracle", searches=True),
+    "failing-oracle": Way("oracle", fails=True),
+    "hurried-oracle": Way("oracle", searches=True, fails=True, hurries=True),
+    "auto": Way("auto", searches=True),
+    "hurried-auto": Way("auto", searches=True, fails=True, hurries=True),
+    "jit": Way("jit", searches=True),
+    "hurried-jit": Way("jit", searches=True, fails=True, hurries=True),
+}
+
+
+class Disturber:
+    """Disturbs one machine, by chance."""
+
+    def __init__(self, machine: InfernoVM, way: Way, chance: random.Random) -> None:
+        self._machine, self._way, self._chance = machine, way, chance
+        self._every = chance.choice((1, 1, 2, 3, 10))
+        self._count = 0
+        self._failures = sorted(chance.randrange(400) for _ in range(chance.choice((1, 2, 8))))
+        self._left = 0
+        """How many allocations from now on fail."""
+        heap, engine = machine.heap, machine.engine
+        self._allocate = heap.allocate
+        heap.allocate = self._allocated  # type: ignore[method-assign]
+        self._run = engine.run
+        engine.run = self._ran  # type: ignore[method-assign]
+        if isinstance(engine, JitEngine) and (way.searches or way.fails):
+            self._provide = engine._upkeep.provide
+            engine._upkeep.provide = self._provided  # type: ignore[method-assign]
+
+    def _search(self) -> None:
+        if self._way.searches and self._count % self._every == 0:
+            self._machine.heap.make_room()
+
+    def _allocated(self, size: int, is_record: bool = False, clears: bool = True) -> int | None:
+        self._count += 1
+        if self._way.fails and self._failures and self._count >= self._failures[0]:
+            del self._failures[0]
+            self._left = self._chance.choice((3, 3, 3, 4, 6, 12))
+        if self._left:
+            self._left -= 1
+            return None
+        self._search()
+        ref = self._allocate(size, is_record, clears)
+        if self._way.engine in ("auto", "jit"):
+            self._machine.heap._close_chunk()  # so that machine code has to ask for the next one
+        return ref
+
+    def _provided(self) -> bool:
+        """Let Python make the object, mostly."""
+        if self._chance.random() < 0.8:
+            self._machine.engine._words[Machine.WANTED] = 0  # type: ignore[attr-defined]
+            return False
+        self._search()
+        return self._provide()
+
+    def _ran(self, process: Any, budget: int, one_stretch: bool = False) -> tuple[int, bool]:
+        if self._way.hurries:
+            budget = min(budget, self._chance.choice((1, 1, 2, 5, 40)))
+        found = self._run(process, budget, one_stretch)
+        if self._chance.random() < (0.3 if self._way.hurries else 1.0):
+            ledger.check(self._machine)
+        return found
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let native code run for as long, or as short, as the way says."""
+        allowed = stretches.allowed
+
+        def shorter(left: int | None) -> tuple[int, bool]:
+            total, is_exact = allowed(left)
+            return (min(total, self._chance.choice((1, 2, 7, 50))), is_exact)
+
+        with mock.patch.object(stretches, "SECONDS", 60.0):
+            if not self._way.hurries:
+                yield
+                return
+            with mock.patch.object(stretches, "allowed", shorter):
+                yield
+
+
+def _host(told: list[str]) -> dict[str, HostModule]:
+    """Return the module that crowds ask."""
+
+    def number(call: HostCall) -> int:
+        return call.heap.word(call.frame + 32)
+
+    def tell(call: HostCall) -> None:
+        told.append(f"{call.process.pid} tells {number(call)}")
+        call.heap.set_word(call.heap.pointer(call.frame + RESULT), len(told))
+
+    def control(call: HostCall, what: str) -> None:
+        processes = sorted(call.machine.scheduler.processes)
+        chosen = processes[number(call) % len(processes)]
+        told.append(f"{call.process.pid} asks {chosen}: {what}")
+        try:
+            ProcessFiles(call.machine)._control(chosen, what)
+        except FileFault as fault:
+            told.append(str(fault))
+
+    def group(call: HostCall) -> None:
+        call.process.group = call.process.pid
+
+    def share(call: HostCall) -> None:
+        mode = ("propagate", "notifyleader")[number(call) & 1]
+        control(call, f"exceptions {mode}")
+
+    def sleep(call: HostCall) -> HostResult:
+        return (Sleep(0.0), Turn(None), Sleep(0.0005))[number(call) % 3]
+
+    made: dict[str, Callable[[HostCall], HostResult]]
+    made = {"tell": tell, "group": group, "share": share, "sleep": sleep}
+    for what in ("kill", "killgrp"):
+        made[what] = functools.partial(control, what=what)
+    assert set(made) == set(FUNCTIONS)
+    module: dict[str, HostModule] = host_module(**made)
+    return module
+
+
+def outcome(modules: dict[str, Module], way: Way, folder: Path, seed: int = 0) -> str:
+    """Run a program; return all that it has told, and how it ended. Raises Forgery."""
+    for letter, module in modules.items():
+        (folder / f"{letter}.dis").write_bytes(write_module(module))
+    out, told = io.BytesIO(), list[str]()
+    streams, namespace = Streams(stdout=out, stderr=out), Namespace(folder)
+    engine, most = ENGINES[way.engine], _FEW if way.engine == "oracle" else _MANY
+    limits = Limits(memory=1 << 20, threads=30, instructions=most, seconds=60.0)
+    with InfernoVM(_host(told), namespace, limits, streams, engine=engine) as machine:
+        disturber = Disturber(machine, way, random.Random(seed))
+        with disturber.at_work():
+            try:
+                machine.load_module("a", folder / "a.dis")
+                machine.spawn("a", "init", [])
+                machine.wait()
+                how = "ended"
+            except Trap as error:
+                how = str(error)
+            except LlmbolError as error:
+                how = type(error).__name__
+            machine._settle()
+            ledger.check(machine)
+            if isinstance(machine.engine, Checking):
+                check_heap(machine.heap)
+    machine.heap.make_room()
+    if machine.heap.objects or machine.heap.reserved:
+        raise Forgery(f"{machine.heap.objects} objects are left")
+    return "\n".join([*told, out.getvalue().decode(), how])
+
+
+def try_seeds(seeds: range, ways: tuple[str, ...] = tuple(WAYS)) -> tuple[Counter[str], list[str]]:
+    """Run the program of each seed in some ways; return how they ended, and what was wrong."""
+    found: Counter[str] = Counter()
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in seeds:
+            wanted = ""
+            for name in ways:
+                way = WAYS[name]
+                try:
+                    how = outcome(crowd(seed, way.hurries), way, Path(folder), seed)
+                    found[f"{name} {how.splitlines()[-1].partition(':')[0]}"] += 1
+                    if way.fails or how.endswith(_UNSURE):
+                        continue
+                    wanted = wanted or how
+                    if how != wanted:
+                        raise Forgery(f"{name} gives\n{how}\nbut another way\n{wanted}")
+                except Exception:  # noqa: BLE001 -- Forgery, and whatever else should not be
+                    wrong.append(f"seed {seed}, {name}: {traceback.format_exc(limit=-6)}")
+    return found, wrong
+
+
+def main() -> None:
+    """Try as many as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    options = parser.parse_args()
+    seeds = range(options.seed, options.seed + options.count)
+    batches = [seeds[at : at + _BATCH] for at in range(0, len(seeds), _BATCH)]
+    found: Counter[str] = Counter()
+    wrong = 0
+    with ProcessPoolExecutor(options.workers) as pool:
+        for counts, bad in pool.map(
+            functools.partial(try_seeds, ways=tuple(options.ways)), batches
+        ):
+            found += counts
+            wrong += len(bad)
+            for what in bad:
+                print(what, flush=True)
+    for what, number in found.most_common():
+        print(f"{number:9} {what}")
+    print(f"{sum(found.values())} runs, {wrong} of them wrong")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
