@@ -18,6 +18,7 @@ from llmbol_core.ml.kernels.vectors import (
     Pointer,
     Value,
     Variable,
+    constant,
     scalar_type,
     suffix,
     type_of,
@@ -145,8 +146,7 @@ class Builder:
         if isinstance(x, Value):
             return x if x.lanes == lanes else x.splat(lanes)
         number = float(x) if kind.is_float else int(x)
-        one = type_of(kind, lanes)
-        return Value(self, ir.Constant(one, [number] * lanes if lanes > 1 else number), kind, lanes)
+        return Value(self, constant(kind, lanes, number), kind, lanes)
 
     def vector(self, kind: Kind, numbers: Sequence[Number]) -> Value:
         """Return a constant vector."""

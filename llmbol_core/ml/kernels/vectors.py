@@ -8,6 +8,7 @@ loops unroll; ``for i in k.range(n)`` writes a loop (``builder``).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,40 @@ def scalar_type(kind: Kind) -> Any:
 def type_of(kind: Kind, lanes: int) -> Any:
     """Return LLVM's type for so many numbers."""
     return scalar_type(kind) if lanes == 1 else ir.VectorType(scalar_type(kind), lanes)
+
+
+class _Written(ir.Constant):  # type: ignore[misc]
+    """A constant in LLVM's words, where they are shorter than llvmlite's."""
+
+    def __init__(self, kind: Any, text: str) -> None:
+        self.type, self.constant = kind, text
+
+    def _get_reference(self) -> str:
+        return str(self.constant)
+
+
+class _Lanes(ir.Constant):  # type: ignore[misc]
+    """Lanes by their numbers."""
+
+    def _get_reference(self) -> str:
+        is_first = not any(number.constant for number in self.constant)
+        return "zeroinitializer" if is_first else str(super()._get_reference())
+
+
+def constant(kind: Kind, lanes: int, number: Number) -> Any:
+    """Return LLVM's constant of equal numbers."""
+    one = ir.Constant(scalar_type(kind), number)
+    return one if lanes == 1 else _Written(type_of(kind, lanes), f"splat ({one})")
+
+
+@functools.cache
+def _undefined(kind: Kind, lanes: int) -> Any:
+    return _Written(type_of(kind, lanes), "undef")
+
+
+@functools.cache
+def _lanes(numbers: tuple[int, ...]) -> Any:
+    return _Lanes(ir.VectorType(ir.IntType(32), len(numbers)), list(numbers))
 
 
 def suffix(value: Value) -> str:
@@ -166,19 +201,18 @@ class Value:
         """Repeat a scalar."""
         if lanes == 1:
             return self
-        empty = ir.Constant(type_of(self.kind, lanes), ir.Undefined)
-        first = self.k.ir.insert_element(empty, self.ir, ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        return Value(self.k, self.k.ir.shuffle_vector(first, empty, zeros), self.kind, lanes)
+        empty = _undefined(self.kind, lanes)
+        first = self.k.ir.insert_element(empty, self.ir, constant(i32, 1, 0))
+        made = self.k.ir.shuffle_vector(first, empty, _lanes((0,) * lanes))
+        return Value(self.k, made, self.kind, lanes)
 
     def shuffle(self, order: Sequence[int], other: Value | None = None) -> Value:
         """Choose lanes of this vector, and of another one behind it, by number."""
         if len(order) == 1:
             number = order[0] - self.lanes
             return self.lane(order[0]) if number < 0 or other is None else other.lane(number)
-        second = ir.Constant(self.ir.type, ir.Undefined) if other is None else other.ir
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), list(order))
-        made = self.k.ir.shuffle_vector(self.ir, second, mask)
+        second = _undefined(self.kind, self.lanes) if other is None else other.ir
+        made = self.k.ir.shuffle_vector(self.ir, second, _lanes(tuple(order)))
         return Value(self.k, made, self.kind, len(order))
 
     def lane(self, number: int | Value) -> Value:
