@@ -15,7 +15,7 @@ from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.kernels.target import Target
 from llmbol_core.ml.mapped import large_room
 from llmbol_core.native.entry import is_possible
-from llmbol_core.native.pairs import Limits, Pair, pair
+from llmbol_core.native.pairs import Limits, Pair, pair, tell
 from llmbol_core.native.team import team
 
 Array = NDArray[Any]
@@ -35,21 +35,28 @@ class _Kernels:
     """What products with one instruction set need."""
 
     def __init__(self, chosen: Target) -> None:
-        first, second = address_of(matmul.multiply), address_of(rowdots.dots)
-        self.addresses = (first, second)
         self.widths = (2 * chosen.lanes, rowdots.COLUMNS)
         self.scratch = matmul.scratch_size(chosen.lanes)
-        self.short: Pair = never
-        self.short_linear: Pair = never
+        self.shorts: tuple[Pair, Pair] = (never, never)
+        self._addresses = [0, 0]
         if is_possible():
             room = large_room(4 * self.scratch * team().threads)
             limits = Limits(_LONG, _SHARED, _LARGE)
-            self.short, self.short_linear = (
-                pair(self.addresses, self.widths, room, limits, is_turned)
-                for is_turned in (False, True)
-            )
+            without, turned = (pair(self.widths, room, limits, is_turned) for is_turned in _FORMS)
+            self.shorts = without, turned
+
+    def address(self, is_turned: bool) -> int:
+        """Return where one of the kernels is: whoever needs one does not wait for the other."""
+        if not self._addresses[is_turned]:
+            found = address_of(rowdots.dots if is_turned else matmul.multiply)
+            self._addresses[is_turned] = found
+            for function in self.shorts if is_possible() else ():
+                tell(function, found, is_turned)
+        return self._addresses[is_turned]
 
 
+_FORMS = (False, True)
+"""Whether y is [N, K]."""
 _kernels_of = functools.cache(_Kernels)
 
 
@@ -60,10 +67,10 @@ def never(*arrays: Any) -> None:
 def short_products(chosen: Target) -> tuple[Pair, Pair]:
     """Return what multiplies small matrices at once: [M, K] with [K, N], and with [N, K].
 
-    Both give None for all that is not theirs; see ``native.pairs``.
+    Both give None for all that is not theirs (see ``native.pairs``), and for what ``multiply`` has
+    not done before them.
     """
-    made = _kernels_of(chosen)
-    return made.short, made.short_linear
+    return _kernels_of(chosen).shorts
 
 
 def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
@@ -77,7 +84,7 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
         return output
     made = _kernels_of(chosen)
     # A call that reads the arrays itself costs less than one that is told about them.
-    if made.short(x, y, None, output) is not None:
+    if made.shorts[0](x, y, None, output) is not None:
         return output
     x = x if _in_rows(x) else np.ascontiguousarray(x)
     y = y if _in_rows(y.T) or _in_rows(y) else np.ascontiguousarray(y)
@@ -91,7 +98,7 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
     if items > 1 and team().threads > 1 and _is_shared(rows, depth, columns):
         # Of few rows y is read as it lies, which goes best in long runs.
         shares = team().threads * (1 if rows <= few.FEW and not turned else 2)
-    _run(made.addresses[turned], items, (_at(x), _at(y), _at(output), *rooms, *sizes), shares)
+    _run(made.address(turned), items, (_at(x), _at(y), _at(output), *rooms, *sizes), shares)
     return output
 
 

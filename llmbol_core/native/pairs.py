@@ -6,7 +6,8 @@
 
 A call costs a tenth of a microsecond beside what it computes, which a team of threads does where
 that is worth it. It gives None for all that it does not do: anything but float32 arrays whose rows
-or columns have no gaps, shapes that do not fit, and products that take long.
+or columns have no gaps, shapes that do not fit, products that take long, and all whose kernel it
+has not been told yet.
 
     record   NumPy's array type and descriptor, Python's None; what makes an array and what counts
              a reference; whether y is [N, K]; the most multiply-adds; the kernel for rows of
@@ -55,14 +56,12 @@ class Limits(NamedTuple):
     """Of numbers of y, from which on it takes long to read them."""
 
 
-def pair(
-    kernels: tuple[int, int], widths: tuple[int, int], room: NDArray[Any], limits: Limits,
-    is_turned: bool,
-) -> Pair:  # fmt: skip
+def pair(widths: tuple[int, int], room: NDArray[Any], limits: Limits, is_turned: bool) -> Pair:
     """Return a function that multiplies matrices, whose items are so many columns wide.
 
-    The kernels' arguments are x, y, output, room (the first alone), rows, depth, columns, and how
-    many numbers rows of the three are apart. The room is for all threads of the team.
+    It has no kernels yet (see ``tell``). Their arguments are x, y, output, room (the first alone),
+    rows, depth, columns, and how many numbers rows of the three are apart. The room is for all
+    threads of the team.
     """
     table = ctypes.cast(interface() or 0, ctypes.POINTER(ctypes.c_void_p))
     record = new_record(Word.SIZE)
@@ -75,10 +74,8 @@ def pair(
         Word.COUNT: address_of("Py_IncRef"),
         Word.IS_TURNED: int(is_turned),
         Word.MOST: limits.most,
-        Word.KERNEL: kernels[0],
         Word.WIDTH: widths[0],
         Word.ROOM: room.ctypes.data,
-        Word.TURNED_KERNEL: kernels[1],
         Word.TURNED_WIDTH: widths[1],
         # The fewer shares of columns, the longer are the runs of numbers in which y is read.
         Word.SHARES: workers.threads,
@@ -93,6 +90,12 @@ def pair(
     _records.append(record)
     definition = Definition(b"pair", _library().addresses["pair"], SEVERAL, __doc__)
     return cfunction(definition, record, room)
+
+
+def tell(function: Pair, kernel: int, is_turned: bool) -> None:
+    """Let a function know a kernel: for rows of numbers along the columns, or along the depth."""
+    record: Record = function.__self__  # type: ignore[attr-defined]
+    record[Word.TURNED_KERNEL if is_turned else Word.KERNEL] = kernel
 
 
 _records: list[Record] = []

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from llmbol_core.errors import ShapeError
+from llmbol_core.ml import matrices
 from llmbol_core.ml.api import create_ml_module
+from llmbol_core.ml.kernels.library import address_of
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.matrices import multiply, never, short_products
 from llmbol_core.ml.ops import OPS
@@ -84,6 +86,8 @@ def test_every_instruction_set_gives_the_same(chosen, monkeypatch, rng):
 
 @pytest.fixture(scope="module")
 def shorts():
+    for right in (np.ones((2, 3), np.float32), np.ones((3, 2), np.float32).T):
+        multiply(np.ones((2, 2), np.float32), right, np.empty((2, 3), np.float32), CHOSEN)
     found = short_products(CHOSEN)
     if found[0] is never:
         pytest.skip("there are no short products in machine code here")
@@ -110,6 +114,26 @@ def test_short_products_have_the_bits_of_long_ones(size, shorts, rng):
     wide = np.zeros((2 * m, k + 3), np.float32)[::2, 1:-2]
     wide[...] = x
     assert shorts[0](wide, y).tobytes() == shorts[0](x, y).tobytes()
+
+
+def test_short_products_are_those_of_kernels_that_are_there(monkeypatch):
+    loaded = []
+
+    def found(kernel):
+        loaded.append(kernel.name)
+        return address_of(kernel)
+
+    monkeypatch.setattr(matrices, "address_of", found)
+    made = matrices._Kernels(CHOSEN)
+    x, y = np.ones((2, 3), np.float32), np.ones((3, 4), np.float32)
+    turned = np.asfortranarray(y)
+    assert made.shorts[0](x, y) is made.shorts[0](x, turned) is None
+    made.address(True)
+    assert loaded == ["dots"]
+    assert made.shorts[0](x, y) is None
+    if made.shorts[0] is not never:
+        np.testing.assert_array_equal(made.shorts[0](x, turned), 3)
+        np.testing.assert_array_equal(made.shorts[1](x, turned.T), 3)
 
 
 class Subclass(np.ndarray[Any, Any]):

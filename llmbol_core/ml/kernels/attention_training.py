@@ -32,6 +32,29 @@ def room_for(lanes: int, steps: int, width: int) -> int:
     return max(across, along) + 2 * steps * steps + 4 * panel
 
 
+@group.kernel("x:f32* pitch:i64 rows:i64 depth:i64 columns:i64 packed:f32* out:f32* out_pitch:i64")
+def multiply_packed(
+    k: Builder, x: Pointer, pitch: Value, rows: Value, depth: Value, columns: Value,
+    packed: Pointer, out: Pointer, out_pitch: Value,
+) -> None:  # fmt: skip
+    """Multiply rows by panels of two vectors of columns, which are the items."""
+    lanes, panel = k.lanes, 2 * k.lanes
+    zero = [k.zeros(f32, lanes)] * 2
+
+    def tile(row: Value, count: int, start: Value) -> None:
+        lines = [x.at((row + r) * pitch) for r in range(count)]
+        sums = accumulate(k, lines, [packed.at(start * depth)], 2, [zero] * count, depth,
+                          ahead=False)  # fmt: skip
+        for r, line in enumerate(sums):
+            place = out.at((row + r) * out_pitch + start)
+            for value, j in zip(line, (0, lanes), strict=True):
+                place.store_some(value, columns - start - j, j)
+
+    for item in k.items():
+        start = item * panel
+        rows_in_turn(k, k.value(0, i64), rows, most_rows(k), lambda row, n: tile(row, n, start))
+
+
 class _Head:
     """The code for one head: packed operands and squares of steps in a thread's room."""
 
@@ -66,21 +89,10 @@ class _Head:
         out_pitch: Value,
     ) -> None:  # fmt: skip
         """Write the code of rows times what is packed."""
-        k, lanes = self.k, self.k.lanes
-        zero = [k.zeros(f32, lanes)] * 2
-
-        def tile(row: Value, count: int, start: Value) -> None:
-            lines = [x.at((row + r) * pitch) for r in range(count)]
-            packed = self.packed.at(start * depth)
-            sums = accumulate(k, lines, [packed], 2, [zero] * count, depth, ahead=False)
-            for r, line in enumerate(sums):
-                place = out.at((row + r) * out_pitch + start)
-                for value, j in zip(line, (0, lanes), strict=True):
-                    place.store_some(value, columns - start - j, j)
-
-        for start in k.range(0, columns, self.panel):
-            first = k.value(0, i64)
-            rows_in_turn(k, first, rows, most_rows(k), lambda row, n: tile(row, n, start))
+        k = self.k
+        panels = (columns + (self.panel - 1)) // self.panel
+        given = (x, pitch, rows, depth, columns, self.packed, out, out_pitch)
+        k.call_kernel(multiply_packed, k.value(0, i64), panels, *given)
 
     def masked(self, x: Pointer, mask: Pointer, out: Pointer) -> None:
         """Write the code that multiplies squares."""

@@ -113,6 +113,19 @@ class Builder:
         with self.ir.if_else(condition.ir) as branches:
             yield branches
 
+    def cases(self, value: Value, numbers: Sequence[int]) -> Iterator[int]:
+        """Write a branch for each number: ``for n in k.cases(x, (1, 2))`` is run where x is n."""
+        function = self.ir.function
+        after = function.append_basic_block("after")
+        choice = self.ir.switch(value.ir, after)
+        for number in numbers:
+            block = function.append_basic_block("case")
+            choice.add_case(WORD(number), block)
+            self.ir.position_at_end(block)
+            yield number
+            self.ir.branch(after)
+        self.ir.position_at_end(after)
+
     def in_order(self) -> None:
         """Keep loads that follow behind what comes before, which saves registers."""
         self.ir.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
@@ -284,6 +297,17 @@ class Builder:
             signature = ir.FunctionType(result, [a.type for a in arguments])
             function = ir.Function(self._module, signature, name)
         return self.ir.call(function, arguments)
+
+    def call_kernel(
+        self, kernel: Kernel, begin: Value, end: Value, *values: Value | Pointer
+    ) -> None:
+        """Compute some items of a kernel that stands before this one in its group.
+
+        So code that several kernels need is there once.
+        """
+        body = self._module.get_global(f"{kernel.name}.body")
+        bounds = (begin, end, self.thread)
+        self.ir.call(body, [value.ir for value in (*values, *bounds)])
 
     def pointer(self, address: Value, kind: Kind) -> Pointer:
         """Return the place that a number is the address of."""

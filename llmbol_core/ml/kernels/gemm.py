@@ -170,12 +170,6 @@ def panel_count(columns: int, lanes: int) -> int:
     return columns // (2 * lanes) + -(-rest // lanes)
 
 
-def _by_rows(k: Builder, *given: Any) -> None:
-    """Multiply rows, which are the items."""
-    made = _Product(k, *given)
-    made.write(k.begin, k.end, k.value(0, i64), made.panels())
-
-
 def _by_panels(k: Builder, rows: Value, *given: Any) -> None:
     """Multiply so many rows; the items are panels."""
     _Product(k, *given).write(k.value(0, i64), rows, k.begin, k.end)
@@ -184,14 +178,21 @@ def _by_panels(k: Builder, rows: Value, *given: Any) -> None:
 def _kernels(group: Group, kind: Kind) -> tuple[Kernel, Kernel]:
     """Return the products with weights of one kind: by rows and by panels."""
     parameters = _PARAMETERS.replace("w:f32*", f"w:{kind}*")
-    by_rows = group.kernel(parameters, f"product_{kind}")(_by_rows)
-    return by_rows, group.kernel(f"rows:i64 {parameters}", f"product_by_panels_{kind}")(_by_panels)
+    by_panels = group.kernel(f"rows:i64 {parameters}", f"product_by_panels_{kind}")(_by_panels)
+
+    def by_rows(k: Builder, *given: Any) -> None:
+        """Multiply rows, which are the items."""
+        made = _Product(k, *given)
+        x, out = made.x.at(k.begin * made.stride), made.out.at(k.begin * made.pitch)
+        rows = (k.end - k.begin, x, made.w, made.bias, out, *given[4:])
+        k.call_kernel(by_panels, k.value(0, i64), made.panels(), *rows)
+
+    return group.kernel(parameters, f"product_{kind}")(by_rows), by_panels
 
 
-_halves = Group("gemm_halves", __file__)
 PRODUCTS = {
     (4, "f"): _kernels(group, f32),
-    (2, "f"): _kernels(_halves, f16),
-    (2, "u"): _kernels(_halves, u16),
+    (2, "f"): _kernels(Group("gemm_f16"), f16),
+    (2, "u"): _kernels(Group("gemm_u16"), u16),
 }
 """By size and kind of the weights' numbers; unsigned integers are the bits of bfloat16."""

@@ -267,8 +267,8 @@ def multiply_each(
     panels = (columns + (2 * k.lanes - 1)) // (2 * k.lanes)
     for item in k.items():
         sample, i = item // count, item % count
-        _Multiply(
-            k, x.at(sample * x_sample + x_starts.load(i)),
+        k.call_kernel(
+            multiply, k.value(0, i64), panels, x.at(sample * x_sample + x_starts.load(i)),
             y.at(sample * y_sample + y_starts.load(i)), out.at(item * rows * columns), scratch,
             rows, depth, columns, depth, columns, columns,
-        ).write(k.value(0, i64), panels)  # fmt: skip
+        )  # fmt: skip

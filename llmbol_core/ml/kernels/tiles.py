@@ -88,19 +88,15 @@ def rows_in_turn(
 ) -> None:
     """Write a loop over rows: ``tile(row, count)`` for counts that are as even as they can be."""
     row = k.variable(first)
-    full = k.variable(last - first)
+    full = last - first
     # As long as two more full tiles are needed take full ones; cut the rest in two even parts.
-    whole = (full.value - (most + 1)) // most
-    whole = k.select(full.value > 2 * most, whole, k.value(0, i64))
-    for _ in k.range(whole):
-        tile(row.value, most)
-        row.value = row.value + most
-    for _ in k.range(2):
+    whole = k.select(full > 2 * most, (full - (most + 1)) // most, k.value(0, i64))
+    for turn in k.range(whole + 2):
         left = last - row.value
-        count = k.select(left > most, (left + 1) // 2, left)
-        for size in range(1, most + 1):
-            with k.when(count.equals(size)):
-                tile(row.value, size)
+        even = k.select(left > most, (left + 1) // 2, left)
+        count = k.select(turn < whole, k.value(most, i64), even)
+        for size in k.cases(count, range(1, most + 1)):
+            tile(row.value, size)
         row.value = row.value + count
 
 
