@@ -357,7 +357,7 @@ class Channels:
                 wake = self._withdrawn(row)
                 if pid:
                     process = self._find(pid)
-                    process.fault = Trap(traps.ALT_HANGUP if is_alt else traps.CHANNEL_HANGUP)
+                    process.fail(Trap(traps.ALT_HANGUP if is_alt else traps.CHANNEL_HANGUP))
                     self._ready(process)
                 else:
                     wake()

@@ -37,7 +37,7 @@ def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
         machine.end(process)
         return
     machine.engine.channels.withdraw(process)
-    process.fault = Trap(error)
+    process.fail(Trap(error))
     machine.scheduler.rouse(process)
 
 

@@ -106,10 +106,9 @@ class Interpreter:
         """Take note that every process waits for another one; the program ends now."""
 
     def _take_fault(self, process: Process) -> bool:
-        """Raise what happened while a process waited, in the instruction that it waited in."""
+        """Raise what happened while a process did not run."""
         fault, process.fault = process.fault, None
         assert fault is not None
-        process.pc -= 1
         return self._deliver(process, fault)
 
     def _deliver(self, process: Process, error: Trap | Raised) -> bool:

@@ -221,8 +221,8 @@ class Process:
         """The first of its offers while it waits at channels: see ``channels.py``."""
         self.waits_for = ""
         """What it waits for, in words; empty while it is ready or runs."""
-        self.fault: Raised | Trap | None = None
-        """An exception to raise when it next runs."""
+        self.fault: Trap | None = None
+        """An exception to raise when it next runs, at its pc."""
         self.is_killed = False
         self.is_kept = False
         """Whether somebody waits for its end who is no process."""
@@ -230,6 +230,15 @@ class Process:
         """What its group hears of an exception that ends a member: see ``groups.py``."""
         self.last_exception = ""
         """Where the last exception was raised, and what it was."""
+
+    def fail(self, error: Trap) -> None:
+        """Raise an exception as soon as it runs again.
+
+        That is in the instruction that it waits in or, if it does not wait, before the next one.
+        """
+        if self.waits_for:
+            self.pc -= 1
+        self.fault = error
 
     def notice(self) -> None:
         """Take note of what the host may have changed in the process's environment."""

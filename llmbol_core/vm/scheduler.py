@@ -158,19 +158,21 @@ class Scheduler:
 
     def _go_on(self, process: Process, then: _Then, finish: Finish, is_first: bool = False) -> None:
         """Let a process go on whose waiting is over, or wait for what comes then."""
-        process.waits_for = ""
-        after = None
+        fault, after = process.fault, None
         try:
             after = then()
         except (Trap, *ASTRAY) as error:
-            process.fault = _trap(error)
+            fault = _trap(error)
         if after is not None:
             self.wait(process, after, finish)
             return
         try:
             finish()
         except (Trap, *ASTRAY) as error:
-            process.fault = _trap(error)
+            fault = _trap(error)
+        if fault is not None:
+            process.fail(fault)
+        process.waits_for = ""
         (self._ready.appendleft if is_first else self._ready.append)(process)
 
     def run(self, most: int | None, until: float | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from llmbol_core.vm.arena import FREE, NIL
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objects import STACK
-from llmbol_core.vm.process import MODULE, TYPE, Process, Raised, frame_size
+from llmbol_core.vm.process import MODULE, TYPE, Process, frame_size
 from tests.vm.areas import Forgery
 
 
@@ -43,8 +43,6 @@ def roots(machine: InfernoVM) -> Iterator[int]:
     yield from engine.remains._refs
     for process in (*machine.scheduler.processes.values(), *machine._stopped._processes):
         yield process.handle
-        if isinstance(process.fault, Raised):
-            yield process.fault.value
         process.last_exception  # noqa: B018 -- takes over what native code has raised
         for frame in frames(machine, process):
             yield machine.heap.pointer(frame + MODULE) or NIL

@@ -5,17 +5,27 @@ from __future__ import annotations
 import pytest
 
 from llmbol_core.errors import Deadlock, Trap
+from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.processfiles import ProcessFiles
 from tests.vm import ledger
-from tests.vm.programs import assemble
+from tests.vm.programs import assemble, host_module
 
 NIL_DEREFERENCE = "dereference of nil"
 
 
-def run(code, more="", limits=None):
-    """Return what ends a program, or what it returns; all that there is has been counted."""
-    with InfernoVM(limits=limits or Limits(1 << 20), verify=True) as vm:
+def run(code, more="", limits=None, **functions):
+    """Return what ends a program, or what it returns; all that there is has been counted.
+
+    It finds functions of the host in the handle at 4(mp), by their names.
+    """
+    if functions:
+        more += f'string @mp+0,"$Host"\nldts @ldt,1\nword @ldt+0,{len(functions)}\n'
+        more += "".join(f'ext @ldt+0,"fn(n: int): int","{name}"\n' for name in functions)
+        code = f"load 0(mp),$0,4(mp)\n{code}"
+    host = host_module(**functions)
+    with InfernoVM(host, limits=limits or Limits(1 << 20)) as vm:
         vm.load_module("test", assemble(code, more))
         try:
             how = vm.execute("test", "main")
@@ -51,3 +61,33 @@ def test_where_somebody_waited_for_a_value_is_no_place_that_is_kept_for_it():
         "lea 8(4(mp)),76(fp)\nalt 64(fp),80(fp)\nret"
     )
     assert run(code, "desc $8,96,(32,72)\n") == "deadlock"
+
+
+def asked(number, slot="$0"):
+    """Return the code of a call of a function of the host."""
+    return (
+        f"mframe 4(mp),${number},60(fp)\nmovw {slot},32(60(fp))\nlea 64(fp),16(60(fp))\n"
+        f"mcall 60(fp),${number},4(mp)\n"
+    )
+
+
+def control(what):
+    """Return a function of the host that writes to the control file of a process."""
+
+    def write(call):
+        number = call.heap.word(call.frame + ARGUMENTS) or call.process.pid
+        ProcessFiles(call.machine)._control(number, what)
+
+    return write
+
+
+def test_what_a_group_hears_is_raised_where_a_process_is_and_not_in_the_function_before():
+    code = (
+        f"{asked(0)}frame $6,64(fp)\nspawn 64(fp),fail\nframe $6,64(fp)\n"
+        f"movw $70000,32(64(fp))\nspawn 64(fp),number\nnewcw 12(mp)\nrecv 12(mp),64(fp)\nret\n"
+        "fail: raise 8(mp)\nret\nbefore: movp 8(mp),32(fp)\nret\nnumber: movw $1,36(fp)\nret\n"
+    )
+    at = code[: code.index("before:")].count("\n") + 1
+    table = f"exceptions 1\nexception {at},{at + 2},32,-1,0,0\nexctab *,{at}\n"
+    more = f'string @mp+8,"boo"\nlink 1,{at},"fn()","before"\n{table}'
+    assert run(code, more, share=control("exceptions propagate")) == "boo"

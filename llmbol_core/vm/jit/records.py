@@ -175,7 +175,7 @@ class NativeProcess(Process):
     def _prepare(self, engine: Population, address: int) -> None:
         self._engine = engine
         self.address, self.record = address, engine.records.view(address)
-        self._fault: Raised | Trap | None = None
+        self._fault: Trap | None = None
         self._waits_for = self._last_exception = ""
         self._module: LoadedModule
 
@@ -245,12 +245,12 @@ class NativeProcess(Process):
         self.record[State.OUTPUTS] = self.environment.descriptors.outputs
 
     @property
-    def fault(self) -> Raised | Trap | None:
+    def fault(self) -> Trap | None:
         """An exception to raise when it next runs; machine code knows whether there is one."""
         return self._fault
 
     @fault.setter
-    def fault(self, error: Raised | Trap | None) -> None:
+    def fault(self, error: Trap | None) -> None:
         self._fault = error
         self.record[State.FAULT] = error is not None
 
