@@ -27,6 +27,17 @@ def members(machine: InfernoVM, process: Process) -> list[Process]:
     return [p for p in machine.scheduler.processes.values() if p.group == process.group]
 
 
+def kill(machine: InfernoVM, process: Process) -> None:
+    """End a process, if it has not ended yet; the one that runs ends instead of running on."""
+    if process.pid not in machine.scheduler.processes:
+        return
+    if machine.scheduler.is_running(process):
+        process.is_killed = True
+        process.fail(Trap(""))
+    else:
+        machine.kill(process.pid)
+
+
 def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
     """Raise an exception in a process as soon as it runs again, whatever it waits for.
 
@@ -54,8 +65,8 @@ def share(machine: InfernoVM, process: Process, status: str) -> None:
             continue
         if mode == PROPAGATE:
             interrupt(machine, member, status)
-        elif member.pid in machine.scheduler.processes:
+        else:
             member.sharing = ""
-            machine.kill(member.pid)
+            kill(machine, member)
     if leader is not process:
         interrupt(machine, leader, status)

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmbol_core.errors import Trap
 from llmbol_core.vm.errortext import cut
-from llmbol_core.vm.groups import SHARING, members
+from llmbol_core.vm.groups import SHARING, kill, members
 from llmbol_core.vm.hosttree import Path
 from llmbol_core.vm.madetree import MadeTree, ShownFiles, missing, no_directory
 from llmbol_core.vm.openfile import EPERM, OREAD, OWNER, OWRITE, FileFault, OpenFile
@@ -125,17 +124,24 @@ class ProcessFiles(MadeTree):
             raise FileFault(EXITED) from None
 
     def _control(self, number: int, request: str) -> None:
-        """Do what is asked of a process."""
+        """Do what is asked of a process; what that means for the one that asks comes at once."""
         process, words = self._process(number), request.split()
+        self._do(process, words)
+        asking, scheduler = self._machine.engine.process, self._machine.scheduler
+        if (fault := asking.fault) is not None and scheduler.is_running(asking):
+            asking.fault = None
+            raise fault
+
+    def _do(self, process: Process, words: list[str]) -> None:
         match words:
             case ["kill"]:
-                self._kill(process)
+                kill(self._machine, process)
             case ["killgrp"]:
                 for member in members(self._machine, process):
                     if member is not self._machine.engine.process:
-                        self._kill(member)
+                        kill(self._machine, member)
             case ["exceptions", mode]:
-                if process.group != number:
+                if process.group != process.pid:
                     raise FileFault(EPERM)
                 if mode not in SHARING:
                     raise FileFault("bad process or channel control request")
@@ -146,12 +152,6 @@ class ProcessFiles(MadeTree):
             case _:
                 known = f'unknown control message "{" ".join(words)}"'
                 raise FileFault(known if words else "empty control message")
-
-    def _kill(self, process: Process) -> None:
-        if process is self._machine.engine.process:
-            process.is_killed = True
-            raise Trap("")
-        self._machine.kill(process.pid)
 
     def _status(self, process: Process) -> str:
         module = process.module.module

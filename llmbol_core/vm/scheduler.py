@@ -107,9 +107,14 @@ class Scheduler:
         self._waiting = [entry for entry in self._waiting if entry[0] is not process]
         self._works.pop(process.pid, None)
 
+    def is_running(self, process: Process) -> bool:
+        """Whether a process is the one that runs now."""
+        lives = self.processes.get(process.pid) is process
+        return lives and not process.waits_for and process not in self._ready
+
     def rouse(self, process: Process) -> None:
         """Let a process go on, whatever it waits for; the one that runs goes on anyway."""
-        is_running = process not in self._ready and not process.waits_for
+        is_running = self.is_running(process)
         self.withdraw(process)
         if not is_running:
             self.make_ready(process)
@@ -163,6 +168,8 @@ class Scheduler:
             after = then()
         except (Trap, *ASTRAY) as error:
             fault = _trap(error)
+        if process.pid not in self.processes:
+            return  # what it waited for was its own end
         if after is not None:
             self.wait(process, after, finish)
             return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llmbol_core.errors import Deadlock, Trap
-from llmbol_core.vm.host import ARGUMENTS
+from llmbol_core.vm.groups import SHARING
+from llmbol_core.vm.host import ARGUMENTS, Until
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.processfiles import ProcessFiles
@@ -91,3 +92,32 @@ def test_what_a_group_hears_is_raised_where_a_process_is_and_not_in_the_function
     table = f"exceptions 1\nexception {at},{at + 2},32,-1,0,0\nexctab *,{at}\n"
     more = f'string @mp+8,"boo"\nlink 1,{at},"fn()","before"\n{table}'
     assert run(code, more, share=control("exceptions propagate")) == "boo"
+
+
+KILLERS = {
+    "itself": (asked(1), "killed"),
+    "itself while it waits": (asked(2), "killed"),
+    "another": (asked(1, "$2"), "killed"),
+    "its group": (asked(3), 0),
+    "the leader": (asked(1, "$1"), 0),
+}
+"""What a member does, and what the leader ends with."""
+
+
+@pytest.mark.parametrize("killer", KILLERS)
+@pytest.mark.parametrize("mode", SHARING)
+def test_who_kills_others_may_be_killed_by_that(killer, mode):
+    code, end = KILLERS[killer]
+    spawn = "frame $8,64(fp)\nspawn 64(fp),"
+    program = (
+        f"{asked(0)}newcw 12(mp)\n{spawn}w\n{spawn}w\n{spawn}k\nrecv 12(mp),64(fp)\nret\n"
+        f"w: recv 12(mp),64(fp)\nret\nk: {code}movp 8(mp),32(fp)\naddc 32(fp),32(fp)\nret\n"
+    )
+    more = 'desc $8,128,(32)\nstring @mp+8,"boo"\n'
+    functions = {
+        "a": control(f"exceptions {mode}"),
+        "b": control("kill"),
+        "c": lambda call: Until(lambda: True, lambda: control("kill")(call)),
+        "d": control("killgrp"),
+    }
+    assert run(program, more, **functions) == end

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.jit.runtime import EXTENT_ROWS, RECORD_WORDS, Machine, State, Wait
-from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS, Extent, Process, Raised, Stack
+from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS, Extent, Process, Stack
 
 if TYPE_CHECKING:
     from llmbol_core.vm.environment import Environment
