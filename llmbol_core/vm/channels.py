@@ -196,7 +196,10 @@ class Channels:
         if offer.sends:
             self._send(offer.channel, offer.address)
         else:
+            # What is received may take the place of the last reference to the channel.
+            self._heap.retain(offer.channel)
             self._receive(offer.channel, self._destination(offer.address, offer.position))
+            self._heap.release(offer.channel)
         return True
 
     def _send(self, channel: int, address: int) -> None:

@@ -121,3 +121,17 @@ def test_who_kills_others_may_be_killed_by_that(killer, mode):
         "d": control("killgrp"),
     }
     assert run(program, more, **functions) == end
+
+
+@pytest.mark.parametrize("room", [1, 2, 5])
+def test_a_channel_can_be_received_over_by_what_it_holds(room):
+    code = (
+        f"newcp ${room},32(fp)\nnewcp $2,36(fp)\nsend 36(fp),32(fp)\nrecv 32(fp),32(fp)\n"
+        "movw $9,0(16(fp))\nret"
+    )
+    assert run(code) == 9
+    code = (
+        f"new $2,32(fp)\nnewcp ${room},0(32(fp))\nnew $2,36(fp)\nmovw $5,4(36(fp))\n"
+        "send 36(fp),0(32(fp))\nrecv 0(32(fp)),32(fp)\nmovw 4(32(fp)),0(16(fp))\nret"
+    )
+    assert run(code) == 5
