@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmbol_core.errors import UsageError
+from llmbol_core.errors import LinkError, UsageError
 from llmbol_core.vm import heaptypes
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.layout import (
@@ -91,6 +91,13 @@ def needed(kind: Function) -> Need:
     }
     result = _storage(kind.result, 8)
     return Need(stores, results={Shape(result.size, result.pointers)})
+
+
+def main_type(name: str, export: Export) -> Function:
+    """Return the type of stack code's main; raises LinkError if it is none."""
+    if export.signature not in STACK_CODE_RESULTS:
+        raise LinkError(name, "exports neither init nor a main that returns a number")
+    return Function((), STACK_CODE_RESULTS[export.signature])
 
 
 def prepare(

@@ -281,8 +281,8 @@ class Interpreter:
         """Start a process whose bottom frame is what the running one has made."""
         heap, parent = self.heap, self.process
         number = heap.word(frame + 12)
-        child = self.machine.new_process(parent, heap.retain(handle))
-        child.pc, child.fp = pc, child.stack.push(number)
+        child = self.machine.new_process(parent, heap.retain(handle), number)
+        child.pc = pc
         size = heap.types[number].size - 16
         if size > 0:
             heap.view(child.fp + 16, size)[:] = bytes(heap.view(frame + 16, size))

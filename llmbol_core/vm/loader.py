@@ -8,7 +8,6 @@ leaves nil, and the reason in the process's error string.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,20 +17,18 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import DisFormatError, LinkError, LlmbolError, Trap, nearest
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.links import Link, Linked
-from llmbol_core.vm.module import HASLDT, DataKind, Datum, Export, Import, Module
+from llmbol_core.vm.module import HASLDT, Export, Import, Module
+from llmbol_core.vm.moduledata import copied, initial
 from llmbol_core.vm.needs import Need
 from llmbol_core.vm.objectfile import read_object
-from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
-from llmbol_core.vm.offers import data_type, misfit, offered_by
+from llmbol_core.vm.offers import misfit, offered_by
 from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.pauses import pauses
 from llmbol_core.vm.proofs import NOTHING, Proof
 from llmbol_core.vm.returns import Returns
-from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
     from llmbol_core.vm.namespace import Namespace
@@ -157,7 +154,15 @@ class Loader:
     ) -> int:
         """Return a handle of a module with fresh module data, perhaps for one that loads it."""
         linked = self._link(loaded, imports, needs, caller)
-        return self._engine.new_handle(self._copy(loaded.data), linked)
+        return self._engine.new_handle(copied(self._heap, loaded.data), linked)
+
+    def first_instance(self, loaded: LoadedModule) -> int:
+        """Return a handle of a module that was just read; it is forgotten if there is no memory."""
+        try:
+            return self.instance(loaded)
+        except BaseException:
+            self.forget(loaded)
+            raise
 
     def find(self, namespace: Namespace, path: str) -> LoadedModule:
         """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
@@ -238,7 +243,7 @@ class Loader:
         loaded.exports = tuple(
             Link(e.pc, loaded.types[e.type] if e.type >= 0 else 0) for e in module.exports
         )
-        loaded.data = self._initial_data(loaded)
+        loaded.data = initial(self._heap, loaded)
         loaded.steps = self._engine.steps(loaded)
         self.modules.append(loaded)
         return loaded
@@ -290,111 +295,3 @@ class Loader:
                 raise FileFault(text)
             chosen.append(link)
         return Linked(target, tuple(chosen), offered)
-
-    # Module data
-
-    def _copy(self, data: int) -> int:
-        """Return fresh module data: arrays are copied, everything else is shared."""
-        heap = self._heap
-        if data == NIL:
-            return NIL
-        number = heap.type_of(data)
-        ref = heap.new_record(number)
-        size, pointers = heap.types[number]
-        heap.view(ref, size)[:] = heap.view(data, size)
-        heap.clear_value(ref, number)
-        for offset in pointers:
-            heap.set_pointer(ref + offset, self._copy_pointer(heap.pointer(data + offset)))
-        return ref
-
-    def _copy_pointer(self, ref: int) -> int:
-        heap = self._heap
-        if ref == NIL or heap.type_of(ref) != ARRAY:
-            return heap.retain(ref)
-        length, number = heap.array_length(ref), heap.word(ref + 4)
-        copy = heap.new_array(number, length)
-        source, target = heap.array_data(ref), copy + ARRAY_HEADER
-        size, pointers = heap.types[number]
-        if number == POINTER or (size == 4 and pointers):
-            for at in range(0, 4 * length, 4):
-                heap.set_pointer(target + at, self._copy_pointer(heap.pointer(source + at)))
-        else:
-            for i in range(length if pointers else 0):
-                heap.copy_value(source + i * size, target + i * size, number)
-            if not pointers:
-                heap.view(target, length * size)[:] = heap.view(source, length * size)
-        return copy
-
-    def _initial_data(self, loaded: LoadedModule) -> int:
-        """Return the module data that the data items describe, or nil if there is none."""
-        module, heap = loaded.module, self._heap
-        if not module.data_size:
-            return NIL
-        data = heap.new_record(data_type(heap, loaded))
-        try:
-            _Initializer(heap, loaded, data, module.data_size).run()
-        except BaseException:
-            heap.release(data)
-            raise
-        return data
-
-
-class _Initializer:
-    """Carries out the data items of a module."""
-
-    def __init__(self, heap: Heap, loaded: LoadedModule, base: int, size: int) -> None:
-        self._heap, self._loaded = heap, loaded
-        self._bases = [(base, size)]
-
-    def run(self) -> None:
-        """Fill the module data."""
-        for item in self._loaded.module.data:
-            if item.kind is DataKind.DAPOP:
-                if len(self._bases) < 2:
-                    raise self._wrong("pop range")
-                self._bases.pop()
-            else:
-                self._fill(item)
-
-    def _fill(self, item: Datum) -> None:
-        heap = self._heap
-        if item.kind is DataKind.DEFS:
-            heap.give(self._at(item.offset, 4), heap.new_text(decode(item.payload)))
-        elif item.kind is DataKind.DEFA:
-            number, length = (int(v) for v in item.values)
-            if not 0 <= number < len(self._loaded.types):
-                raise self._wrong("bad array type")
-            array = heap.new_array(self._loaded.types[number], length)
-            heap.give(self._at(item.offset, 4), array)
-        elif item.kind is DataKind.DIND:
-            self._enter(heap.pointer(self._at(item.offset, 4)), int(item.values[0]))
-        else:
-            self._store(item)
-
-    def _store(self, item: Datum) -> None:
-        """Store numbers, which the file holds in big-endian order."""
-        letter = {DataKind.DEFB: "B", DataKind.DEFW: "i", DataKind.DEFF: "d", DataKind.DEFL: "q"}
-        native = struct.pack(f"={len(item.values)}{letter[item.kind]}", *item.values)
-        at = self._at(item.offset, len(native))
-        self._heap.view(at, len(native))[:] = native
-
-    def _enter(self, array: int, index: int) -> None:
-        """Go on with an element of an array and those behind it."""
-        heap = self._heap
-        if array == NIL or heap.type_of(array) != ARRAY:
-            raise self._wrong("ind not array")
-        length = heap.array_length(array)
-        if not 0 <= index <= length:
-            raise self._wrong("array init range")
-        size = heap.types[heap.word(array + 4)].size
-        self._bases.append((heap.array_data(array) + index * size, (length - index) * size))
-
-    def _at(self, offset: int, size: int) -> int:
-        """Return the address of an offset from the current base."""
-        base, room = self._bases[-1]
-        if not 0 <= offset <= room - size:
-            raise self._wrong("bad data item")
-        return base + offset
-
-    def _wrong(self, why: str) -> DisFormatError:
-        return DisFormatError(self._loaded.path, 0, why)

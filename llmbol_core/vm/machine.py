@@ -44,6 +44,7 @@ from llmbol_core.vm.process import FIRST_EXTENT, Process
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 from llmbol_core.vm.stopped import Stopped
+from llmbol_core.vm.strings import new_strings
 
 if TYPE_CHECKING:
     from llmbol_core.vm.guessing import Kind
@@ -113,7 +114,7 @@ class InfernoVM:
             from llmbol_core.native.files import map_file
 
             loaded = self.loader.read(map_file(module), os.fspath(module))
-        handle = self.loader.instance(loaded)
+        handle = self.loader.first_instance(loaded)
         if name in self._handles:
             self.unload_module(name)
         self._handles[name] = handle
@@ -241,25 +242,28 @@ class InfernoVM:
 
     # Processes
 
-    def new_process(self, parent: Process | None, handle: int) -> Process:
-        """Return a process that is about to run code of a module, whose handle it takes over."""
+    def new_process(self, parent: Process | None, handle: int, frame: int) -> Process:
+        """Return a process with a frame of a type, in a module whose handle it takes over."""
         if len(self.scheduler.processes) >= self.limits.threads:
             self.heap.release(handle)
             raise LimitError("process", f"the program has {self.limits.threads} of them")
         environment = (parent.environment if parent else self.environment).inherit()
         extent = self.engine.module_of(handle).module.stack_extent
         extent = extent if parent else max(extent, FIRST_EXTENT)
-        self.engine.started += 1
-        pid = self.engine.started
-        group = parent.group if parent else pid
+        self.engine.started = pid = self.engine.started + 1
+        group, process = parent.group if parent else pid, None
         try:
             process = self.engine.new_process(pid, group, environment, extent)
+            process.sharing = parent.sharing if parent else ""
+            self.engine.enter_module(process, handle)
+            process.fp = process.stack.push(frame)
         except BaseException:
+            if process is not None:
+                process.stack.free()
+                self.engine.forget_process(process)
             self.heap.release(handle)
             environment.close()
             raise
-        process.sharing = parent.sharing if parent else ""
-        self.engine.enter_module(process, handle)
         return process
 
     def end(self, process: Process, error: Trap | None = None) -> None:
@@ -321,19 +325,15 @@ class InfernoVM:
         def fill(frame: int) -> None:
             loaded, at = self.engine.module_of(handle), ARGUMENTS + 4
             if takes_pointer(self.heap, loaded, export, at):
-                self.heap.give(frame + at, self.heap.new_strings(argv))
+                self.heap.give(frame + at, new_strings(self.heap, argv))
 
         self._run(handle, export, fill)
 
     def _run_main(self, handle: int, export: Export) -> Outcome:
-        from llmbol_core.vm.calling import STACK_CODE_RESULTS
-        from llmbol_core.vm.layout import Function
+        from llmbol_core.vm.calling import main_type
 
-        name = self.engine.module_of(handle).module.name
-        if export.signature not in STACK_CODE_RESULTS:
-            raise LinkError(name, "exports neither init nor a main that returns a number")
-        result = Function((), STACK_CODE_RESULTS[export.signature])
-        return Outcome(0, self._call(handle, export, result, []))
+        kind = main_type(self.engine.module_of(handle).module.name, export)
+        return Outcome(0, self._call(handle, export, kind, []))
 
     def _call(self, handle: int, export: Export, kind: Function, values: Sequence[Any]) -> Any:
         """Call a function of a known type."""
@@ -365,9 +365,9 @@ class InfernoVM:
 
     def _start(self, handle: int, export: Export, fill: Callable[[int], None]) -> Process:
         """Return a process that is about to run a function, whose frame has been filled."""
-        process = self.new_process(None, self.heap.retain(handle))
+        frame = self.engine.module_of(handle).types[export.type]
+        process = self.new_process(None, self.heap.retain(handle), frame)
         process.pc = export.pc
-        process.fp = process.stack.push(self.engine.module_of(handle).types[export.type])
         self.scheduler.add(process)
         try:
             fill(process.fp)

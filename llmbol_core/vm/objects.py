@@ -16,14 +16,14 @@ released with its last reference; ``collector.py`` finds what only cycles keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import ASTRAY, LARGE, MANY, NIL
-from llmbol_core.vm.heaptypes import BYTE, POINTER, TypedArena
+from llmbol_core.vm.heaptypes import BYTE, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
 FREE, STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(7)
@@ -147,10 +147,7 @@ class Heap(TypedArena):
         return [value + offset for value in values for offset in pointers]
 
     def give(self, address: int, ref: int) -> None:
-        """Store a reference that the caller owns, and release the one that was there.
-
-        It is released itself where nothing can be stored.
-        """
+        """Store a reference taken from the caller; what was there, or cannot be, is released."""
         try:
             old = self.pointer(address)
         except ASTRAY:
@@ -333,14 +330,6 @@ class Heap(TypedArena):
         """Return the rest of a list, not counted; nil traps."""
         return self.pointer(self.head(ref) - LIST_HEADER)
 
-    def new_strings(self, texts: Sequence[str]) -> int:
-        """Return a list of string."""
-        ref = NIL
-        for text in reversed(texts):
-            ref = self.new_list(POINTER, ref)
-            self.set_pointer(ref + LIST_HEADER, self.new_string(text))
-        return ref
-
     def list_nodes(self, ref: int) -> Iterable[int]:
         """Yield the references of a list's nodes; ValueError if damage has made it endless."""
         for _ in range(self.limit // LIST_HEADER):
@@ -349,10 +338,6 @@ class Heap(TypedArena):
             yield ref
             ref = self.pointer(ref)
         raise ValueError("a list without an end")
-
-    def strings(self, ref: int) -> list[str]:
-        """Return the texts of a list of string."""
-        return [self.string(self.pointer(node + LIST_HEADER)) for node in self.list_nodes(ref)]
 
     # Channels
 
@@ -387,8 +372,15 @@ class Heap(TypedArena):
         return self.hosted.get(ref, (None, 0))[0]
 
     def new_module(self, data: int, links: int) -> int:
-        """Return a module handle for module data it takes over and the number of its links."""
-        ref = self.new_object(MODULE, 8)
+        """Return a module handle for module data it takes over and the number of its links.
+
+        If there is no memory the module data is released.
+        """
+        try:
+            ref = self.new_object(MODULE, 8)
+        except BaseException:
+            self.release(data)
+            raise
         self.pointers[ref >> 2] = data
         self.words[(ref >> 2) + 1] = links
         return ref

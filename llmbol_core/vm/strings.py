@@ -6,9 +6,12 @@ copied first. One that grows at its end gets room for more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import COUNT, KIND, NIL
+from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.objects import FREE, STRING, Heap
 
 _DATA = 4
@@ -109,6 +112,19 @@ def encode(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return "".join(_REPLACEMENT if "\ud800" <= c <= "\udfff" else c for c in text).encode()
+
+
+def new_strings(heap: Heap, texts: Sequence[str]) -> int:
+    """Return a list of string."""
+    ref = NIL
+    try:
+        for text in reversed(texts):
+            ref = heap.new_list(POINTER, ref)
+            heap.set_pointer(heap.head(ref), heap.new_string(text))
+    except BaseException:
+        heap.release(ref)
+        raise
+    return ref
 
 
 def decode(data: bytes) -> str:

@@ -84,6 +84,8 @@ class Crowd:
                 self._emit(f"movw ${self._chance.randrange(4)},{slot}(fp)")
             if number < 0:
                 self._begin()
+                if self._chance.random() < 0.3:
+                    self._ask(FUNCTIONS.index("share"))
             self._fill()
             self._body(self._chance.randrange(3, 7) if number < 0 else 0)
             self._emit("ret")
@@ -277,10 +279,11 @@ class Crowd:
         name = self._chance.choice(("mcall", "mspawn"))
         self._emit(f"{name} {NEW}(fp),$0,{handle}")
 
-    def _ask(self) -> None:
-        """Call a function of the host."""
-        weights = (6, 3, 1, 1, 2, 2 if self._is_wild else 0)
-        number = self._chance.choices(range(len(FUNCTIONS)), weights)[0]
+    def _ask(self, number: int = -1) -> None:
+        """Call a function of the host, one or another."""
+        weights = (6, 5, 2, 1, 2, 3 if self._is_wild else 0)
+        if number < 0:
+            number = self._chance.choices(range(len(FUNCTIONS)), weights)[0]
         self._emit(
             f"mframe {HOST}(mp),${number},{NEW}(fp)",
             f"movw {self._word()},32({NEW}(fp))",

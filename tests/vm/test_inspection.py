@@ -14,6 +14,7 @@ from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.observation import Observer
+from llmbol_core.vm.strings import new_strings
 from llmbol_core.vm.values import Values
 from tests.vm.observed import PICKS, watched
 from tests.vm.programs import assemble
@@ -140,7 +141,7 @@ def test_references_tell_what_they_lead_to(vm, place):
     )
     assert place(array(heap, WORD, [-1, 2], heap.set_word)) == "array[2] {-1, 2}"
     assert place(array(heap, REAL, [0.5], heap.set_real)) == "array[1] {0.5}"
-    assert place(heap.new_strings(["a", ""])) == 'list {"a", nil}'
+    assert place(new_strings(heap, ["a", ""])) == 'list {"a", nil}'
     assert place(heap.new_channel(WORD, 0)) == "chan"
     assert place(heap.new_channel(WORD, 3)) == "chan, 0 of 3 buffered"
     record = heap.new_record(TypeDescriptor(-1, 8, b"\x80"))
@@ -170,7 +171,7 @@ def test_types_tell_more(vm, place):
     assert place(array(heap, BIG, [1 << 40], heap.set_big), "array of big") == (
         "array[1] {1099511627776}"
     )
-    assert place(heap.new_strings(["a", ""]), "list of string") == 'list {"a", ""}'
+    assert place(new_strings(heap, ["a", ""]), "list of string") == 'list {"a", ""}'
     assert place(heap.new_string("no list"), "list of int") == '"no list"'
 
 

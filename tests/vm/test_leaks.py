@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from llmbol_core.errors import Deadlock, Trap
@@ -9,6 +11,8 @@ from llmbol_core.vm.groups import SHARING
 from llmbol_core.vm.host import ARGUMENTS, Until
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.namespace import Namespace
+from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.processfiles import ProcessFiles
 from tests.vm import ledger
 from tests.vm.programs import assemble, host_module
@@ -16,19 +20,21 @@ from tests.vm.programs import assemble, host_module
 NIL_DEREFERENCE = "dereference of nil"
 
 
-def run(code, more="", limits=None, **functions):
+def run(code, more="", limits=None, folder=None, fails=None, **functions):
     """Return what ends a program, or what it returns; all that there is has been counted.
 
-    It finds functions of the host in the handle at 4(mp), by their names.
+    It finds functions of the host in the handle at 4(mp), by their names. One allocation may fail.
     """
     if functions:
         more += f'string @mp+0,"$Host"\nldts @ldt,1\nword @ldt+0,{len(functions)}\n'
         more += "".join(f'ext @ldt+0,"fn(n: int): int","{name}"\n' for name in functions)
         code = f"load 0(mp),$0,4(mp)\n{code}"
     host = host_module(**functions)
-    with InfernoVM(host, limits=limits or Limits(1 << 20)) as vm:
-        vm.load_module("test", assemble(code, more))
+    with InfernoVM(host, Namespace(folder), limits or Limits(1 << 20)) as vm:
+        if fails is not None:
+            fail(vm.heap, fails)
         try:
+            vm.load_module("test", assemble(code, more))
             how = vm.execute("test", "main")
         except Trap as trap:
             how = trap.name
@@ -62,6 +68,17 @@ def test_where_somebody_waited_for_a_value_is_no_place_that_is_kept_for_it():
         "lea 8(4(mp)),76(fp)\nalt 64(fp),80(fp)\nret"
     )
     assert run(code, "desc $8,96,(32,72)\n") == "deadlock"
+
+
+def fail(heap, number):
+    """Let an allocation fail, however often it is tried."""
+    allocate, count = heap.allocate, itertools.count()
+
+    def allocated(size, is_record=False, clears=True):
+        fails = number <= next(count) < number + 3
+        return None if fails else allocate(size, is_record, clears)
+
+    heap.allocate = allocated
 
 
 def asked(number, slot="$0"):
@@ -135,3 +152,36 @@ def test_a_channel_can_be_received_over_by_what_it_holds(room):
         "send 36(fp),0(32(fp))\nrecv 0(32(fp)),32(fp)\nmovw 4(32(fp)),0(16(fp))\nret"
     )
     assert run(code) == 5
+
+
+NESTED = "array @mp+12,$5,2\nindir @mp+12,0\narray @mp+0,$5,3\narray @mp+4,$3,2\napop\n"
+ALLOCATING = {
+    "a load": f"load 8(mp),$0,32(fp)\n{asked(0)}ret",
+    "a spawn": "frame $8,64(fp)\nspawn 64(fp),go\nret\ngo: new $2,36(fp)\nret",
+    "calls": "frame $8,64(fp)\ncall 64(fp),go\nret\ngo: frame $8,64(fp)\ncall 64(fp),more\nret\n"
+             "more: frame $8,64(fp)\ncall 64(fp),most\nret\nmost: raise 20(mp)",
+    "text": "cvtwc $77,32(fp)\naddc 20(mp),32(fp),36(fp)\ncvtca 36(fp),40(fp)\n"
+            "insc $9731,$0,36(fp)\ncvtac 40(fp),32(fp)\nslicec $1,$2,32(fp)\nret",
+    "objects": "newa $4,$5,32(fp)\nslicea $1,$3,32(fp)\nconsp 20(mp),36(fp)\nnewcmp $7,$2,40(fp)\n"
+               "newz $7,44(fp)\nraise 20(mp)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ALLOCATING)
+def test_every_allocation_may_fail(code, tmp_path):
+    more = f'desc $8,1500,(32,36)\nstring @mp+8,"/test.dis"\nstring @mp+20,"abc"\n{NESTED}'
+    (tmp_path / "test.dis").write_bytes(write_module(assemble("ret", more)))
+    ends = set()
+    for number in range(40):
+        how = run(ALLOCATING[code], more, Limits(1 << 20), tmp_path, number, ask=lambda call: None)
+        ends.add(how)
+    assert {"out of memory: heap", "out of memory: main"} & ends
+    assert ends - {"out of memory: heap", "out of memory: main"}
+
+
+def test_arrays_in_module_data_may_be_nested_as_deep_as_a_file_can_say():
+    depth = 3000
+    data = "array @mp+8,$5,1\nindir @mp+8,0\narray @mp+0,$5,1\n" + (
+        "indir @mp+0,0\narray @mp+0,$5,1\n" * (depth - 1) + "apop\n" * depth
+    )
+    assert run("movw $1,0(16(fp))\nret", data) == 1

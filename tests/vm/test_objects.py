@@ -13,6 +13,7 @@ from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.strings import new_strings
 
 PAIR = TypeDescriptor(0, 12, b"\xa0")  # pointer, word, pointer
 
@@ -139,8 +140,9 @@ def test_slices_share_elements_and_keep_the_whole_array(heap):
 
 
 def test_lists_of_strings(heap):
-    ref = heap.new_strings(["one", "", "drei"])
-    assert heap.strings(ref) == ["one", "", "drei"]
+    ref = new_strings(heap, ["one", "", "drei"])
+    texts = [heap.string(heap.pointer(heap.head(node))) for node in heap.list_nodes(ref)]
+    assert texts == ["one", "", "drei"]
     with pytest.raises(Trap, match=traps.NIL_DEREFERENCE):
         heap.head(NIL)
     heap.release(ref)
@@ -149,7 +151,7 @@ def test_lists_of_strings(heap):
 
 def test_a_long_list_is_released_without_recursion():
     heap = Heap(1 << 24)
-    ref = heap.new_strings(["x"] * 100_000)
+    ref = new_strings(heap, ["x"] * 100_000)
     heap.release(ref)
     assert heap.objects == 0
 

@@ -31,9 +31,9 @@ class Seen:
         self.started = self.ended = 0
         new, end = InfernoVM.new_process, InfernoVM.end
 
-        def new_process(vm, parent, handle):
+        def new_process(vm, parent, handle, frame):
             self.started += 1
-            return new(vm, parent, handle)
+            return new(vm, parent, handle, frame)
 
         def end_process(vm, process, error=None):
             self.ended += 1
