@@ -227,10 +227,10 @@ class Namespace(Names):
         self._made[clean(name)] = tree if isinstance(tree, MadeTree) else MadeFile(tree)
 
     def shown_in(self, place: Path) -> dict[str, MadeTree]:
-        """Return the made-up files that are shown in a directory, by name."""
+        """Return the made-up files that are shown in a directory, by name, the newest first."""
         return {
             at[-1]: made
-            for at, made in self._made.items()
+            for at, made in reversed(self._made.items())
             if at[:-1] == place and not at[-1].startswith(DEVICE)
         }
 

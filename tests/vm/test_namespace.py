@@ -417,8 +417,10 @@ def test_served_files(space):
     assert fault(space.serve, "/tmp", "made", lambda path, mode: ends[0]) == "file already exists"
     other = fault(space.serve, "/a/one", "made", lambda path, mode: ends[0])
     assert other == "directory not a srv device"
+    space.serve("/tmp", "later", lambda path, mode: ends[1])
+    assert names(space, "/tmp") == ["later", "made"]
     withdraw()
-    assert names(space, "/tmp") == []
+    assert names(space, "/tmp") == ["later"]
 
 
 def test_pipes_keep_writes_apart_and_hang_up():
