@@ -145,7 +145,7 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
         return ""
     kind = heap.type_of(ref)
     if guard.of is Of.RECEIVED and kind == ARRAY:
-        return _misfit_of_channels(heap, guard, ref)
+        return misfit_of_channels(heap, guard, ref)
     if guard.of is Of.RECORD:
         if kind <= STACK and kind != MODULE:
             return "the object is no record"
@@ -157,7 +157,7 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
     return guard.misfit(*heap.types[heap.word(ref + ELEMENT_TYPE[guard.of])])
 
 
-def _misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
+def misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
     """Say why values of the channels of an array do not fit behind their number, or nothing."""
     if any(piece.offset < WORD_SIZE for piece in guard.pieces):
         return "the number of the channel in its array would be written over a pointer"

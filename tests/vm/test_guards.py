@@ -165,6 +165,36 @@ def test_what_passes_between_modules(tmp_path, caller, called, why):
     assert why in found
 
 
+STORE = "newa $3,$4,32(fp)\n indw 32(fp),52(fp),$1\n movp {},0(52(fp))"
+ARRAYS = [
+    ("newcw $1,4(mp)\n send $5,4(mp)\n " + STORE.format("4(mp)"), ""),
+    ("newcp $1,4(mp)\n " + STORE.format("4(mp)"), "disagree about the pointer at 0"),
+    ("newcmp $8,$1,4(mp)\n " + STORE.format("4(mp)"), "has 24 bytes, where there is room for 20"),
+    (STORE.format("0(mp)"), "the object is no channel"),
+    ("newa $3,$6,32(fp)", "the array has no channels"),
+]
+
+
+@pytest.mark.parametrize(("given", "why"), ARRAYS)
+def test_channels_of_an_array_carry_what_there_is_room_for(tmp_path, given, why):
+    caller = CALL.format(f"{given}\n movp 32(fp),32(40(fp))", "")
+    receive = (
+        "f: frame $8,36(fp)\n movp 32(fp),32(36(fp))\n call 36(fp),h\n ret\n"
+        " h: movw $0,40(fp)\n movw $1,44(fp)\n movw 32(fp),48(fp)\n lea 60(fp),52(fp)\n"
+        " nbalt 40(fp),56(fp)\n ret\n g: ret"
+    )
+    found = outcome(
+        tmp_path,
+        a=made(caller, "A", 'desc $8,24,"00"', text="/b.dis", imports=IMPORTS),
+        b=made(
+            f"ret\n {receive}", "B", 'desc $8,84,(32)\nlink 2,f,1,"f"\nlink 2,g,2,"g"',
+            imports=IMPORTS,
+        ),
+    )  # fmt: skip
+    assert ("type check" in found) == bool(why)
+    assert why in found
+
+
 # A word is sent from 8 of an object of type 3, and received there.
 HONEST = [
     (CALL.format(PASSED, ""),

@@ -17,8 +17,9 @@ from llmbol_core.vm.checks import ELEMENT_TYPE, KINDS
 from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.heaptypes import TypedArena
 from llmbol_core.vm.isa import WORD_SIZE, Mode
+from llmbol_core.vm.jit.pacing import charge, goes_on
 from llmbol_core.vm.jit.source import Big, W, Word, external, host, host_word, native, wide
-from llmbol_core.vm.objects import MODULE
+from llmbol_core.vm.objects import ARRAY, CHANNEL, MODULE
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.remains import MARKED
 
@@ -31,7 +32,11 @@ _MOST = (1 << 31) - 1
 _ROW = 6
 _CELLS = 3
 """Where in a row the last links are that have passed."""
-_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME, _MARKED = 1, 4, 8, 16, 32, 64
+_FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME, _MARKED, _OF_SEVERAL = 1, 4, 8, 16, 32, 64, 128
+_SOME = 1 << 12
+"""Channels between two looks at whether the program is to be stopped."""
+_CHANNEL = 64
+"""Bytes that could be copied while a channel is looked at."""
 
 
 class Wanted(NamedTuple):
@@ -176,6 +181,7 @@ def _row(guard: Guard) -> list[int] | None:
     asked = wanted(guard)
     if asked is None:
         return None
+    how |= (guard.of is Of.RECEIVED) * _OF_SEVERAL
     kind_and_type = asked.kind << 32 | (asked.at & NIL)
     signed = [m - (1 << 64) if m >> 63 else m for m in (asked.pointers, asked.numbers)]
     return [how, value | base << 32, kind_and_type, asked.least | asked.most << 32, *signed]
@@ -229,6 +235,8 @@ def row_passes(row: Big, ref: Word, fp: Word, mp: Word) -> Word:
         return link_passes(row, ref, fp, mp)
     if host_word[row] & _MARKED:
         return W[ref + WORK] & MARKED
+    if host_word[row] & _OF_SEVERAL and W[ref - 12] == ARRAY:
+        return channels_pass(row, ref)
     kind, at = host_word[row + 20], host_word[row + 16]
     if kind != 0 and W[ref - 12] != kind:
         return 0
@@ -236,6 +244,32 @@ def row_passes(row: Big, ref: Word, fp: Word, mp: Word) -> Word:
         return 1
     least, most = host_word[row + 24], host_word[row + 28]
     return 0 if misfits(W[ref + at], least, most, host[row + 32], host[row + 40]) else 1
+
+
+@native
+def channels_pass(row: Big, array: Word) -> Word:
+    """Whether values of an array's channels fit behind their number: ``misfit_of_channels``."""
+    pointers, known, position = host[row + 32], -1, 0
+    if pointers & 1 or misfits(W[array + 4], 4, 4, 1, host[row + 40]):
+        return 0
+    length, data = W[array], W[array + 12]
+    while position < length:
+        channel = W[data + 4 * position]
+        if channel != NIL:
+            if W[channel - 12] != CHANNEL:
+                return 0
+            number = W[channel]
+            if number != known:
+                if misfits(number, 0, host_word[row + 28] - 4, pointers >> 1, host[row + 40]):
+                    return 0
+                known = number
+        position += 1
+        if (position & _SOME - 1) == 0:
+            charge(_SOME * _CHANNEL)
+            if not goes_on():
+                return 0
+    charge(_CHANNEL * (position & _SOME - 1))
+    return 1
 
 
 MISFITS = f"""

@@ -8,7 +8,7 @@ import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock, LimitError, Trap
-from llmbol_core.vm import strings
+from llmbol_core.vm import checks, strings
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -281,3 +281,42 @@ def test_no_sleep_lets_others_run(engine, monkeypatch):
     more = HELLO.format(kind="fn(period: int): int", name="sleep")
     assert run(TURNS, engine, more=more)[0] == 2500
     assert seen.ended <= 2 or engine == "reference"
+
+
+OF_MANY = """
+    newa ${count},$5,36(fp)
+fill: indw 36(fp),92(fp),72(fp)
+    {made},40(fp)
+    movp 40(fp),0(92(fp))
+    addw $1,72(fp)
+    bltw 72(fp),${count},fill
+    movw $0,60(fp)
+    movw $1,64(fp)
+    movw 36(fp),68(fp)
+    lea 80(fp),72(fp)
+next: modw ${count},88(fp),100(fp)
+    indw 36(fp),92(fp),100(fp)
+    send {sent},0(92(fp))
+    alt 60(fp),76(fp)
+    addw 84(fp),104(fp)
+    addw $1,88(fp)
+    bltw 88(fp),$1000,next
+    movw 104(fp),0(16(fp))
+    ret
+"""
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_python_does_not_look_at_each_array_of_channels(count, monkeypatch):
+    looks, look = [], checks.misfit_of_channels
+
+    def counted(*given):
+        looks.append(given)
+        return look(*given)
+
+    monkeypatch.setattr(checks, "misfit_of_channels", counted)
+    code = OF_MANY.format(count=count, made="newcw $1", sent="88(fp)")
+    for engine in ENGINES:
+        looks.clear()
+        assert run(code, engine)[0] == sum(range(1000))
+        assert (len(looks) >= 1000) == (engine == "reference")
