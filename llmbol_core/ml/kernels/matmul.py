@@ -7,6 +7,7 @@ is one chain of sums over the depth.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
@@ -129,12 +130,8 @@ class _Multiply:
         k, most = self.k, self.tallest
         head = k.select(self.rows > 2 * most, k.value(most, i64), (self.rows + 1) // 2)
         for panel in k.range(first, last):
-            for size in range((FEW + 2) // 2, most + 1):
-                is_whole = (panel + 1) * self.width <= self.columns
-                with k.when(head.equals(size)), k.either(is_whole) as branches:
-                    for branch, packs in zip(branches, ("whole", "some"), strict=True):
-                        with branch:
-                            self._tile(k.value(0, i64), size, first, panel, start, length, packs)
+            for size in k.cases(head, range((FEW + 2) // 2, most + 1)):
+                self._tile(k.value(0, i64), size, first, panel, start, length, packs=True)
 
         def tile(row: Value, count: int) -> None:
             for panel in k.range(first, last):
@@ -162,35 +159,43 @@ class _Multiply:
 
     def _tile(
         self, row: Value, count: int, first: Value, panel: Value, start: Value, length: Value,
-        packs: str = "",
+        packs: bool = False,
     ) -> None:  # fmt: skip
         """Write the code for so many rows and a panel."""
         k, lanes, column = self.k, self.k.lanes, panel * self.width
         rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
-        left = [self.columns - column - lanes * j for j in range(2)]
+        there = lesser_number(k, self.columns - column, k.value(self.width, i64))
+        left = [there - lanes * j for j in range(2)]
         targets = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in targets]
-        is_whole = left[1] >= lanes
-        with k.when(start.differs(0)), k.either(is_whole) as branches:
-            for branch, limits in zip(branches, ((None, None), left), strict=True):
-                with branch:
-                    for target, totals in zip(targets, sums, strict=True):
-                        for j, total in enumerate(totals):
-                            total.value = read(k, target, k.value(lanes * j, i64), limits[j])
+        with k.when(start.differs(0)):
+            for limits in self._limits(left):
+                for target, totals in zip(targets, sums, strict=True):
+                    for j, total in enumerate(totals):
+                        total.value = read(k, target, k.value(lanes * j, i64), limits[j])
         for target in targets:
             for j in range(2):  # where the rows below will go
                 target.prefetch(self.out_pitch * count + lanes * j, level=2)
         if packs:
-            take = self._packing(first, panel, start, length, packs == "whole")
+            take = self._packing(first, panel, start, length)
             accumulate(k, rows, k.value(0, i64), length, sums, take)
         else:
             self._multiply_packed(row, rows, targets, panel - first, start, length, sums)
-        with k.either(is_whole) as branches:
+        for limits in self._limits(left):
+            for target, totals in zip(targets, sums, strict=True):
+                for j, total in enumerate(totals):
+                    write(k, target, total.value, k.value(lanes * j, i64), limits[j])
+
+    def _limits(self, left: list[Value]) -> Iterator[Sequence[Value | None]]:
+        """Write a branch for a whole panel and one for what is left, where it takes longer."""
+        k = self.k
+        if k.lanes == 16:
+            yield left
+            return
+        with k.either(left[1] >= k.lanes) as branches:
             for branch, limits in zip(branches, ((None, None), left), strict=True):
                 with branch:
-                    for target, totals in zip(targets, sums, strict=True):
-                        for j, total in enumerate(totals):
-                            write(k, target, total.value, k.value(lanes * j, i64), limits[j])
+                    yield limits
 
     def _multiply_packed(
         self, row: Value, rows: list[Pointer], targets: list[Pointer], place: Value, start: Value,
@@ -221,13 +226,12 @@ class _Multiply:
                 target.prefetch(j, writes=True)
         accumulate(k, rows, early, length, sums, take)
 
-    def _packing(
-        self, first: Value, panel: Value, start: Value, length: Value, is_whole: bool
-    ) -> Take:
+    def _packing(self, first: Value, panel: Value, start: Value, length: Value) -> Take:
         """Return what reads a panel of y and packs it; parts of the next block are asked for."""
         k, lanes, width = self.k, self.k.lanes, self.width
         place, column = panel - first, panel * width
         packed = self.scratch.at(place * (width * DEPTH))
+        there = lesser_number(k, self.columns - column, k.value(width, i64))
 
         def take(i: Value) -> list[Value]:
             turn = place * length + i
@@ -237,8 +241,7 @@ class _Multiply:
             found = []
             for j in range(2):
                 self.y.prefetch((start + row) * self.y_pitch + near + lanes * j)
-                left = None if is_whole else self.columns - column - lanes * j
-                found.append(read(k, given, k.value(lanes * j, i64), left))
+                found.append(read(k, given, k.value(lanes * j, i64), there - lanes * j))
                 packed.store(found[j], i * width + lanes * j)
             return found
 
