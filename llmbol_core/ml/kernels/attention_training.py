@@ -103,12 +103,6 @@ class _Head:
 
         spread(k, self.steps * self.steps, step)
 
-    def chosen(self, condition: Value, yes: Pointer, no: Pointer) -> Pointer:
-        """Return one of two places."""
-        from llmbol_core.ml.kernels.vectors import Pointer
-
-        return Pointer(self.k, self.k.ir.select(condition.ir, yes.ir, no.ir), f32)
-
 
 def _clear(k: Builder, x: Pointer, count: Value) -> None:
     """Write zeros."""
@@ -149,7 +143,7 @@ def attend(
         with k.when(drops.differs(0)):
             made.masked(weights, mask.at(item * square), made.first)
         made.pack(query.at(features * 2), pitch)
-        given = made.chosen(drops.differs(0), made.first, weights)
+        given = k.place(drops.differs(0), made.first, weights)
         to = out.at(sample * steps * features + head * width)
         made.multiply(given, steps, steps, steps, width, to, features)
 
@@ -173,7 +167,7 @@ def attend_gradient(
         slopes, turned = made.first, made.second
         with k.when(drops.differs(0)):
             made.masked(weights, drawn, slopes)
-        shown = made.chosen(drops.differs(0), slopes, weights)
+        shown = k.place(drops.differs(0), slopes, weights)
         transpose_rows(k, shown, steps, turned, steps, steps, steps)
         made.pack(given, features)
         made.multiply(turned, steps, steps, steps, width, to.at(features * 2), pitch)

@@ -40,7 +40,8 @@ class Builder:
         signature = ir.FunctionType(ir.VoidType(), [*types, WORD, WORD, WORD])
         body = ir.Function(module, signature, f"{kernel.name}.body")
         body.linkage = "internal"
-        body.attributes.add("noinline")
+        for attribute in ("noinline", "noduplicate"):  # the latter allows no copies for constants
+            body.attributes.add(attribute)
         self._enter(kernel, body, types)
         for argument, parameter in zip(body.args, kernel.parameters, strict=False):
             if parameter.is_pointer:
@@ -190,6 +191,10 @@ class Builder:
         chosen = [self.value(x, first.kind, lanes) for x in (first, second)]
         made = self.ir.select(condition.ir, chosen[0].ir, chosen[1].ir)
         return Value(self, made, first.kind, lanes)
+
+    def place(self, condition: Value, yes: Pointer, no: Pointer) -> Pointer:
+        """Return one place where a scalar condition holds and another one elsewhere."""
+        return Pointer(self, self.ir.select(condition.ir, yes.ir, no.ir), yes.kind)
 
     # ---- arithmetic that has no sign in Python ----
 

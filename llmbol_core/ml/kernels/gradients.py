@@ -49,18 +49,19 @@ class _RowsProduct:
         self.g: dict[str, Any] = dict(zip(names, given, strict=True))
         self.panel: Pointer = self.g["scratch"].at(k.thread * self.g["room"])
         self.whole: Value = self.g["pieces"] * self.g["depth"]
-        self.adds = False
 
-    def write(self, masked: bool, added: bool) -> None:
+    def write(self) -> None:
         """Write the code for all items, which are panels."""
         k, g = self.k, self.g
+        room = self.panel
+        self.adds, self.hides = (g[name].differs(0) for name in ("adds", "hides"))
         for item in k.items():
             column = item * self.width
             left = lesser_number(k, g["columns"] - column, k.value(self.width, i64))
-            if added:
-                self.panel = g["b"].at(column * self.whole)
-            else:
+            self.panel = room
+            with k.when(g["adds"].equals(0)):
                 self.pack(column, left)
+            self.panel = k.place(self.adds, g["b"].at(column * self.whole), room)
             for sample in k.range(g["samples"]):
                 for line in k.range(g["lines"]):
                     a = g["a"].at(sample * g["a_sample"] + line * g["a_line"])
@@ -68,8 +69,7 @@ class _RowsProduct:
                     c, mask = g["c"].at(offset), g["mask"].at(offset)
                     rows_in_turn(
                         k, k.value(0, i64), g["rows"], most_rows(k),
-                        lambda row, n: self._tile(a, c, mask if masked else None, row, n,
-                                                  column, left),
+                        lambda row, n: self._tile(a, c, mask, row, n, column, left),
                     )  # fmt: skip
 
     def pack(self, column: Value, left: Value) -> None:
@@ -104,19 +104,13 @@ class _RowsProduct:
                     self.panel.store(row, (full + d) * self.width + shift)
 
     def _tile(
-        self, a: Pointer, c: Pointer, mask: Pointer | None, row: Value, count: int, column: Value,
+        self, a: Pointer, c: Pointer, mask: Pointer, row: Value, count: int, column: Value,
         left: Value,
     ) -> None:  # fmt: skip
         """Write the code of some rows and one panel."""
         k, g, lanes = self.k, self.g, self.k.lanes
         lines = [a.at((row + r) * g["a_row"]) for r in range(count)]
-        bias = [g["bias"].load(column + j, lanes) for j in (0, lanes)]
-        start = [bias] * count
-        if self.adds:
-            start = [
-                [c.load_some(left - j, lanes, (row + r) * g["c_row"] + j) for j in (0, lanes)]
-                for r in range(count)
-            ]
+        start = self._start(c, row, count, column, left)
 
         def pieces() -> Iterator[Value]:
             for piece in k.range(g["pieces"]):
@@ -124,14 +118,42 @@ class _RowsProduct:
 
         sums = accumulate(k, lines, [self.panel], 2, start, g["depth"], pieces, ahead=False)
         low = g["low"].splat(lanes)
-        for r, line in enumerate(sums):
-            place = (row + r) * g["c_row"]
+        kept = [[k.select(value < low, low, value) for value in line] for line in sums]
+        with k.either(self.hides) as branches:
+            for branch, hides in zip(branches, (True, False), strict=True):
+                with branch:
+                    self._store(kept, c, mask if hides else None, row, left)
+
+    def _start(
+        self, c: Pointer, row: Value, count: int, column: Value, left: Value
+    ) -> list[list[Value]]:
+        """Write what the sums of a tile begin with: the bias, or what is there."""
+        k, g, lanes = self.k, self.g, self.k.lanes
+        start = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in range(count)]
+        with k.either(self.adds) as (adds, begins):
+            with adds:
+                for r, line in enumerate(start):
+                    for total, j in zip(line, (0, lanes), strict=True):
+                        total.value = c.load_some(left - j, lanes, (row + r) * g["c_row"] + j)
+            with begins:
+                bias = [g["bias"].load(column + j, lanes) for j in (0, lanes)]
+                for line in start:
+                    for total, value in zip(line, bias, strict=True):
+                        total.value = value
+        return [[total.value for total in line] for line in start]
+
+    def _store(
+        self, kept: list[list[Value]], c: Pointer, mask: Pointer | None, row: Value, left: Value
+    ) -> None:
+        """Write the code that stores a tile, 0 where a mask is not above 0."""
+        k, lanes = self.k, self.k.lanes
+        for r, line in enumerate(kept):
             for value, j in zip(line, (0, lanes), strict=True):
-                kept = k.select(value < low, low, value)
+                place = (row + r) * self.g["c_row"] + j
                 if mask is not None:
-                    shown = mask.load_some(left - j, lanes, place + j)
-                    kept = k.select(shown > 0.0, kept, k.zeros(f32, lanes))
-                c.store_some(kept, left - j, place + j)
+                    shown = mask.load_some(left - j, lanes, place) > 0.0
+                    value = k.select(shown, value, k.zeros(f32, lanes))
+                c.store_some(value, left - j, place)
 
 
 _ROWS = (
@@ -145,23 +167,27 @@ def _names(parameters: str) -> list[str]:
     return [entry.split(":")[0] for entry in parameters.split()]
 
 
-def _rows_product(masked: bool) -> Kernel:
+@group.kernel(f"{_ROWS} hides:i64 adds:i64")
+def any_rows_product(k: Builder, *given: Any) -> None:
+    """Do what all products of rows do: the code is there once."""
+    _RowsProduct(k, _names(f"{_ROWS} hides:i64 adds:i64"), given).write()
+
+
+def _rows_product(name: str, hides: bool, adds: bool) -> Kernel:
     def author(k: Builder, *given: Any) -> None:
-        _RowsProduct(k, _names(_ROWS), given).write(masked, False)
+        flags = (k.value(int(flag), i64) for flag in (hides, adds))
+        k.call_kernel(any_rows_product, k.begin, k.end, *given, *flags)
 
-    return group.kernel(_ROWS, "rows_product_masked" if masked else "rows_product")(author)
+    return group.kernel(_ROWS, name)(author)
 
 
-ROWS_PRODUCT = {masked: _rows_product(masked) for masked in (False, True)}
+ROWS_PRODUCT = {
+    False: _rows_product("rows_product", False, False),
+    True: _rows_product("rows_product_masked", True, False),
+}
 """By whether results are 0 where ``mask`` is not above 0. B is packed to room of each thread."""
-
-
-@group.kernel(_ROWS)
-def rows_product_added(k: Builder, *given: Any) -> None:
-    """Add to what C holds; B is packed already."""
-    made = _RowsProduct(k, _names(_ROWS), given)
-    made.adds = True
-    made.write(False, True)
+rows_product_added = _rows_product("rows_product_added", False, True)
+"""Adds to what C holds; B is packed already."""
 
 
 @group.kernel("b:f32* b_row:i64 b_col:i64 depth:i64 columns:i64 out:f32*")
