@@ -45,8 +45,7 @@ class LoadedModule:
     ``types`` are the heap's numbers for its types, ``data`` is its module data as loaded, which
     every instance copies, and ``payload`` what the file carries behind the object, if anything.
     ``content`` is the object as the file holds it, empty if it is not from one.
-    ``handles`` counts the module handles that lead to it; ``is_found`` is true of one that the
-    program found in its tree, whose file is known by ``path``.
+    ``handles`` counts the module handles that lead to it.
     """
 
     def __init__(self, module: Module, path: str, carried: memoryview | None) -> None:
@@ -56,7 +55,6 @@ class LoadedModule:
         self.data = NIL
         self.is_verified = False
         self.proof = NOTHING
-        self.is_found = False
         self.handles = 0
         self.steps: list[Step] = []
         self.exports: tuple[Link, ...] = ()
@@ -175,7 +173,6 @@ class Loader:
             loaded = self.read(file.contents(), path)
         finally:
             file.close()
-        loaded.is_found = True
         self._files[path] = (stamp, loaded)
         if known is not None and known[1] in self._resting:
             self.forget(known[1])
@@ -199,14 +196,18 @@ class Loader:
 
     def rest(self, loaded: LoadedModule) -> None:
         """Take note that a module is out of use; the last few files are kept for their next use."""
-        if not loaded.is_found or loaded not in self.modules:
+        if not self._is_known(loaded):
+            self.forget(loaded)
+            self._engine.unload(loaded)
             return
         self.modules.remove(loaded)
         self._resting[loaded] = None
-        if self._files[loaded.path][1] is not loaded:
-            self.forget(loaded)
-        elif len(self._resting) > _MOST_RESTING:
+        if len(self._resting) > _MOST_RESTING:
             self.forget(next(iter(self._resting)))
+
+    def _is_known(self, loaded: LoadedModule) -> bool:
+        """Whether a module is what was last found in its file."""
+        return loaded.path in self._files and self._files[loaded.path][1] is loaded
 
     def tidy(self) -> None:
         """Forget the modules that are out of use."""
@@ -253,9 +254,9 @@ class Loader:
         if loaded in self._resting:
             del self._resting[loaded]
             self._engine.unload(loaded)
-        else:
+        elif loaded in self.modules:
             self.modules.remove(loaded)
-        if loaded.is_found and self._files[loaded.path][1] is loaded:
+        if self._is_known(loaded):
             del self._files[loaded.path]
         self._heap.release(loaded.data)
         loaded.data = NIL

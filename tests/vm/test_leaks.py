@@ -26,8 +26,9 @@ def run(code, more="", limits=None, folder=None, fails=None, **functions):
     It finds functions of the host in the handle at 4(mp), by their names. One allocation may fail.
     """
     if functions:
-        more += f'string @mp+0,"$Host"\nldts @ldt,1\nword @ldt+0,{len(functions)}\n'
+        more += f'string @mp+0,"$Host"\nldts @ldt,2\nword @ldt+0,{len(functions)}\n'
         more += "".join(f'ext @ldt+0,"fn(n: int): int","{name}"\n' for name in functions)
+        more += "word @ldt+0,0\n"
         code = f"load 0(mp),$0,4(mp)\n{code}"
     host = host_module(**functions)
     with InfernoVM(host, Namespace(folder), limits or Limits(1 << 20)) as vm:
@@ -185,3 +186,32 @@ def test_arrays_in_module_data_may_be_nested_as_deep_as_a_file_can_say():
         "indir @mp+0,0\narray @mp+0,$5,1\n" * (depth - 1) + "apop\n" * depth
     )
     assert run("movw $1,0(16(fp))\nret", data) == 1
+
+
+def test_a_module_may_outlast_the_one_that_took_its_place(tmp_path):
+    file = tmp_path / "b.dis"
+    file.write_bytes(write_module(assemble("ret", name="B")))
+
+    def change(call):
+        file.write_bytes(write_module(assemble("runt\nret", name="Other")))
+
+    code = (
+        f"load 8(mp),$1,32(fp)\n{asked(0)}load 8(mp),$1,36(fp)\nmovp 28(mp),36(fp)\n"
+        f"{asked(1)}movp 28(mp),32(fp)\nmovw $1,0(16(fp))\nret"
+    )
+    more = 'string @mp+8,"/b.dis"\n'
+    room = {"change": change, "room": lambda call: call.heap.make_room()}
+    assert run(code, more, folder=tmp_path, **room) == 1
+
+
+def test_nothing_is_kept_of_modules_that_were_unloaded(tmp_path):
+    with InfernoVM(limits=Limits(1 << 20)) as vm:
+        for _ in range(3):
+            vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+            assert vm.execute("test", "main") == 1
+        assert len(vm.loader.modules) == 1
+        vm.unload_module("test")
+        assert vm.loader.modules == []
+        vm.load_module("test", assemble("ret"))
+        vm.execute("test", "main")
+        assert len(getattr(vm.engine, "_natives", [])) <= 1
