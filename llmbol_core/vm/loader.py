@@ -8,6 +8,7 @@ leaves nil, and the reason in the process's error string.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,11 +21,11 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.links import Link, Linked
-from llmbol_core.vm.module import HASLDT, Export, Import, Module
+from llmbol_core.vm.module import HASLDT, Export, Import, Module, TypeDescriptor
 from llmbol_core.vm.moduledata import copied, initial
 from llmbol_core.vm.needs import Need
 from llmbol_core.vm.objectfile import read_object
-from llmbol_core.vm.offers import misfit, offered_by
+from llmbol_core.vm.offers import misfit, offered_by, own_type
 from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.pauses import pauses
 from llmbol_core.vm.proofs import NOTHING, Proof
@@ -99,6 +100,9 @@ class Loader:
         self._host_modules, self._verify, self._report = host_modules, verify, report
         self._files: dict[str, tuple[Dir, LoadedModule]] = {}
         self._resting: dict[LoadedModule, None] = {}
+        self._types: dict[bytes, tuple[TypeDescriptor, ...]] = {}
+        """Types by the digests of files, that of their data last; what is read again has the same.
+        """
         self.modules: list[LoadedModule] = []
         """Those that are in use."""
         self.search: tuple[str, ...] = ()
@@ -219,13 +223,16 @@ class Loader:
         self.check(data, path)
         module, size = read_object(data, path)
         proof = self._prove(module, data[:size])
-        loaded = self._ready(module, path, payload.find(data, path), proof)
+        types = (*module.types, own_type(module))
+        types = self._types.setdefault(hashlib.sha256(data[:size]).digest(), types)
+        module = replace(module, types=types[:-1])
+        loaded = self._ready(module, path, payload.find(data, path), proof, types[-1])
         loaded.content = data[:size]
         return loaded
 
     def take(self, module: Module, path: str) -> LoadedModule:
         """Verify a module and get it ready to run; raises VerifyError."""
-        return self._ready(module, path, None, self._prove(module, None))
+        return self._ready(module, path, None, self._prove(module, None), own_type(module))
 
     def _prove(self, module: Module, content: memoryview | None) -> Proof:
         if not self._verify:
@@ -235,7 +242,12 @@ class Loader:
         return prove(module, content)
 
     def _ready(
-        self, module: Module, path: str, carried: memoryview | None, proof: Proof
+        self,
+        module: Module,
+        path: str,
+        carried: memoryview | None,
+        proof: Proof,
+        data_type: TypeDescriptor,
     ) -> LoadedModule:
         loaded = LoadedModule(module, path, carried)
         loaded.proof = proof
@@ -244,7 +256,7 @@ class Loader:
         loaded.exports = tuple(
             Link(e.pc, loaded.types[e.type] if e.type >= 0 else 0) for e in module.exports
         )
-        loaded.data = initial(self._heap, loaded)
+        loaded.data = initial(self._heap, loaded, data_type)
         loaded.steps = self._engine.steps(loaded)
         self.modules.append(loaded)
         return loaded

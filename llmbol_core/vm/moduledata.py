@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import DisFormatError
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import POINTER
-from llmbol_core.vm.module import DataKind, Datum
+from llmbol_core.vm.module import DataKind, Datum, TypeDescriptor
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, Heap
-from llmbol_core.vm.offers import data_type
+from llmbol_core.vm.offers import hide_data
 from llmbol_core.vm.strings import decode
 
 if TYPE_CHECKING:
@@ -61,12 +61,13 @@ def _copy(heap: Heap, source: int, target: int) -> Iterator[tuple[int, int]]:
         heap.view(end, length * size)[:] = heap.view(start, length * size)
 
 
-def initial(heap: Heap, loaded: LoadedModule) -> int:
-    """Return the module data that the data items describe, or nil if there is none."""
+def initial(heap: Heap, loaded: LoadedModule, kind: TypeDescriptor) -> int:
+    """Return the module data that the data items describe, of a type; nil if there is none."""
     module = loaded.module
     if not module.data_size:
         return NIL
-    data = heap.new_record(data_type(heap, loaded))
+    data = heap.new_record(kind)
+    hide_data(heap, loaded, kind)
     try:
         _Initializer(heap, loaded, data, module.data_size).run()
     except BaseException:

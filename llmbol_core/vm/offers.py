@@ -10,7 +10,7 @@ from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.isa import WORD_SIZE
 from llmbol_core.vm.links import Link
-from llmbol_core.vm.module import DATA_EXPORT, Export, TypeDescriptor
+from llmbol_core.vm.module import DATA_EXPORT, Export, Module, TypeDescriptor
 from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.returns import Returns
@@ -111,21 +111,23 @@ def takes_pointer(heap: Heap, loaded: LoadedModule, export: Export, at: int) -> 
     return at in heap.types[loaded.types[export.type]].pointers and not is_private
 
 
-def data_type(heap: Heap, loaded: LoadedModule) -> int:
-    """Return the number of a type of its own for module data: others see only what it exports.
+def own_type(module: Module) -> TypeDescriptor:
+    """Return a type for module data, which nothing else is of."""
+    if not module.types:
+        return TypeDescriptor(0, module.data_size)
+    return TypeDescriptor(0, module.types[0].size, module.types[0].pointer_map)
+
+
+def hide_data(heap: Heap, loaded: LoadedModule, whole: TypeDescriptor) -> None:
+    """Let others see only what a module exports of its data, which is of this type.
 
     They must not change the tables that the module jumps through.
     """
     module = loaded.module
-    if not loaded.types:
-        return heap.plain_type(module.data_size)
-    whole = module.types[0]
-    number = heap.type_number(TypeDescriptor(0, whole.size, whole.pointer_map))
     offered, locked = HeapType(0, ()), frozenset(range(0, whole.size, WORD_SIZE))
     if any(export.name == DATA_EXPORT for export in module.exports):
         tables = loaded.proof.tables
         inside = frozenset(at for start, end in tables for at in range(start & -4, end, 4))
         pointers = tuple(at for at in whole.pointers if at not in inside)
         offered, locked = HeapType(whole.size, pointers), inside.union(whole.pointers)
-    heap.hide(number, offered, locked)
-    return number
+    heap.hide(heap.type_number(whole), offered, locked)

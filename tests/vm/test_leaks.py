@@ -215,3 +215,24 @@ def test_nothing_is_kept_of_modules_that_were_unloaded(tmp_path):
         vm.load_module("test", assemble("ret"))
         vm.execute("test", "main")
         assert len(getattr(vm.engine, "_natives", [])) <= 1
+
+
+def test_modules_that_are_read_again_have_the_types_that_they_had(tmp_path):
+    for number in range(34):  # more than are kept out of use
+        file = write_module(assemble("ret", name=f"M{number}"))
+        (tmp_path / f"{number}.dis").write_bytes(file)
+    code = (
+        "again: movw $0,68(fp)\nnext: cvtwc 68(fp),32(fp)\naddc 32(fp),0(mp),32(fp)\n"
+        "addc 4(mp),32(fp),32(fp)\nload 32(fp),$0,36(fp)\naddw $1,68(fp)\n"
+        "bltw 68(fp),$34,next\naddw $1,64(fp)\nbltw 64(fp),40(mp),again\nret"
+    )
+    more = 'string @mp+0,"/"\nstring @mp+4,".dis"\nldts @ldt,1\nword @ldt+0,0\nword @mp+40,{}\n'
+    found = set()
+    for rounds in (1, 2, 3):
+        module = assemble(f"movw $0,64(fp)\n{code}", more.format(rounds))
+        with InfernoVM(namespace=Namespace(tmp_path), limits=Limits(1 << 20)) as vm:
+            vm.load_module("test", module)
+            vm.execute("test", "main")
+            assert len(vm.loader._resting) == 32
+            found.add(len(vm.heap.types))
+    assert len(found) == 1
