@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode
+from llmbol_core.vm.effects import is_result
+from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Mode
 from llmbol_core.vm.keeping import keep, keep_result, keep_value, learn, made
 from llmbol_core.vm.origins import Use
-from llmbol_core.vm.results import is_result
 from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, overwritten
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
-
-_ALT_CHANNELS = frozenset({Kind.COPY, Kind.WORD, Kind.ORIGIN, Kind.OBJECT})
-_ALT_ENTRY = 8
-_ALT_ADDRESSES = frozenset(
-    {Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE, Kind.RESULT, Kind.CONSTANT}
-)
-
+from llmbol_core.vm.whole import CONSTANT, address_place, alt_entries, value_layout
 
 # Arrays
 
@@ -29,8 +23,8 @@ def _learn_element(step: Step, state: State) -> State:
     if origin < 0:
         return learn(step, state, "m", Value(Kind.ELSEWHERE))
     element = usage.behind(origin, "element")
-    if step.instruction.op.mnemonic != "indx":
-        usage.access(element, 0, ELEMENT_SIZES[step.instruction.op.mnemonic], Use.WHOLE, step.pc)
+    if step.op.mnemonic != "indx":
+        usage.access(element, 0, ELEMENT_SIZES[step.op.mnemonic], Use.WHOLE, step.pc)
     type_ = usage.elements.get(origin)
     if type_ is not None:
         return learn(step, state, "m", Value(Kind.ELEMENT, type_, element))
@@ -81,24 +75,14 @@ def _learn_list(step: Step, state: State) -> State:
     if old and old.origin >= 0:
         usage.flow(value.origin, old.origin)
     head = usage.behind(value.origin, "head")
-    usage.bring(head, _head_layout(step), None, "a head", step.pc)
-    if step.instruction.op.mnemonic in ("consp", "consmp"):
+    usage.bring(head, value_layout(step), None, "a head", step.pc)
+    if step.op.mnemonic in ("consp", "consmp"):
         place = Place(None, 0, origin=head)
-        if step.instruction.op.mnemonic == "consmp":
+        if step.op.mnemonic == "consmp":
             state = keep_value(step, state, step.place(source), place)
         else:
             state = keep(step, state, place, step.pointer(source))
     return keep_result(step, state, value)
-
-
-def _head_layout(step: Step) -> Layout:
-    """Return the layout of the values in the list that an instruction makes or reads."""
-    role = step.instruction.op.role("d" if step.instruction.op.mnemonic[0] == "h" else "s")
-    assert role is not None
-    if role.type == "Y":
-        return step.found.layouts[step.operand("m").value]
-    size = step.operand("m").value if role.type == "X" else TYPES[role.type].size
-    return Layout(size, frozenset({0} if role.type == "P" else ()))
 
 
 def _learn_head(step: Step, state: State) -> State:
@@ -106,11 +90,11 @@ def _learn_head(step: Step, state: State) -> State:
     origin = step.origin(step.operand("s"))
     if origin < 0:
         return state
-    usage, layout = step.usage, _head_layout(step)
+    usage, layout = step.usage, value_layout(step)
     place = Place(None, 0, origin=usage.behind(origin, "head"))
     usage.access(place.origin, 0, layout.size, Use.READ, step.pc)
     usage.value(place.origin, 0, layout, step.pc)
-    if step.instruction.op.mnemonic == "headmp":
+    if step.op.mnemonic == "headmp":
         return keep_value(step, state, place, step.place(step.operand("d")))
     return keep_result(step, state, step.held(place)) if layout.pointers else state
 
@@ -120,34 +104,21 @@ def _learn_head(step: Step, state: State) -> State:
 
 def _learn_channel(step: Step, state: State) -> State:
     """Note a channel and what it carries."""
-    value, op = made(step, "N"), step.instruction.op
-    if op.mnemonic == "newcmp":
-        layout = step.found.layouts[step.operand("s").value]
-    elif op.mnemonic == "newcm":
-        size = step.operand("s")
-        if size.mode is not Mode.IMMEDIATE or size.value < 0:
-            raise step.fail("the number of bytes should be immediate")
-        layout = Layout(size.value, frozenset())
-    else:
-        letter = op.mnemonic[-1].upper()
-        layout = Layout(TYPES[letter].size, frozenset({0} if letter == "P" else ()))
+    value = made(step, "N")
     content = step.usage.behind(value.origin, "content")
-    step.usage.bring(content, layout, None, "a value", step.pc)
+    step.usage.bring(content, value_layout(step), None, "a value", step.pc)
     return keep_result(step, state, value)
 
 
 def _learn_transfer(step: Step, state: State) -> State:
     """Note where a channel's values go to or come from."""
-    sends = step.instruction.op.mnemonic == "send"
+    sends = step.op.mnemonic == "send"
     channel = step.origin(step.operand("d" if sends else "s"))
     operand = step.operand("s" if sends else "d")
     if channel < 0:
         return state
     content = step.usage.behind(channel, "content")
-    if operand.mode is Mode.IMMEDIATE:
-        place = Place(Layout(WORD_SIZE, frozenset()), 0)
-    else:
-        place = step.place(operand)
+    place = CONSTANT if operand.mode is Mode.IMMEDIATE else step.place(operand)
     if is_result(operand) and not sends:
         step.usage.receive_result(content, place.origin, place.offset, step.pc)
     return _transferred(step, state, content, place, sends)
@@ -172,25 +143,13 @@ def _transferred(step: Step, state: State, content: int, place: Place, sends: bo
 
 
 def _learn_table(step: Step, state: State) -> State:
-    """Note what an alt table may transfer, and forget what other processes may have written."""
-    table = step.operand("s")
-    if table.mode is not Mode.FP:
-        raise step.fail("the alt table should lie in the frame")
-    counts = [step.state.get(table.value + at) for at in (0, WORD_SIZE)]
-    known = [c.number for c in counts if c and c.kind is Kind.NUMBER]
-    if len(known) < 2 or min(known) < 0:
-        raise step.fail("the table is not known to begin with two counts")
-    first = table.value + _ALT_ENTRY
-    entries = range(first, first + _ALT_ENTRY * sum(known), _ALT_ENTRY)
-    slots = [
-        to.number
-        for at in entries[known[0] :]
-        if (to := state.get(at + WORD_SIZE)) and to.kind is Kind.SLOT
-    ]
-    for slot in slots:
-        state = overwritten(state, slot)
-    for index, at in enumerate(entries):
-        state = _learn_entry(step, state, at, index < known[0])
+    """Note what an alt table may transfer."""
+    sends, slots = step.state[step.operand("s").value].number, []
+    for index, at in enumerate(alt_entries(step)):
+        to = step.state[at + WORD_SIZE]
+        if index >= sends and to.kind is Kind.SLOT:
+            slots.append(to.number)
+        state = _learn_entry(step, state, at, index < sends)
     # Of a slot for values of several channels the index tells what it holds.
     for slot in set(slots):
         if slots.count(slot) > 1:
@@ -200,28 +159,16 @@ def _learn_table(step: Step, state: State) -> State:
 
 def _learn_entry(step: Step, state: State, at: int, sends: bool) -> State:
     """Note what an entry of an alt table may transfer."""
-    channel, to = (step.state.get(place) for place in (at, at + WORD_SIZE))
-    if channel is None and at in step.layout.pointers:
-        channel = Value(Kind.ORIGIN)
-    if channel is None or channel.kind not in _ALT_CHANNELS:
-        raise step.fail(f"{at}(fp) is not known to hold a channel")
-    if to is None or to.kind not in _ALT_ADDRESSES or (to.kind is Kind.CONSTANT and not sends):
-        raise step.fail(f"{at + WORD_SIZE}(fp) is not known to hold an address")
+    channel, to = step.state.get(at, UNKNOWN_POINTER), step.state[at + WORD_SIZE]
     origin = channel.origin
     if channel.kind is Kind.WORD and origin >= 0:
         step.usage.access(origin, channel.number, WORD_SIZE, Use.POINTER, step.pc, channel.tags)
         origin = step.usage.behind(origin, "at", channel.number, channel.tags)
     if origin < 0:
         return state
-    match to.kind:
-        case Kind.SLOT:
-            place = Place(step.layout, to.number, own=True)
-        case Kind.DATA:
-            place = Place(step.found.data, to.number)
-        case Kind.CONSTANT:
-            place = Place(Layout(WORD_SIZE, frozenset()), 0)
-        case _:
-            return state
+    if to.kind not in (Kind.SLOT, Kind.DATA, Kind.CONSTANT):
+        return state
+    place = address_place(step, to) or CONSTANT
     if step.usage.is_array(origin):
         element = step.usage.behind(origin, "element")
         origin = step.usage.behind(element, "at")

@@ -1,4 +1,4 @@
-"""Checks of instructions that copy bytes or whole values: both places must have room for them."""
+"""Checks of instructions that copy bytes or whole values, or take them from alt tables."""
 
 from __future__ import annotations
 
@@ -6,45 +6,51 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.isa import WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.origins import Use
+from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.structure import Layout
 
 if TYPE_CHECKING:
+    from llmbol_core.vm.effects import Touch
     from llmbol_core.vm.typeflow import Place, Step
+
+ALT_ENTRY = 8
+_ALT_CHANNELS = frozenset({Kind.COPY, Kind.WORD, Kind.ORIGIN, Kind.OBJECT})
+_ALT_ADDRESSES = (Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE)
 
 
 def check_bytes(step: Step) -> None:
     """Refuse to copy bytes from beyond an object, or onto pointers."""
-    size = _size(step)
-    for role in step.instruction.op.operands:
-        if role.type == "X":
-            place = step.place(step.operand(role.place))
-            _check_extent(step, place, size)
-            if role.writes:
-                step.check_tables(place, size)
-            if size:
-                step.access(place, size, Use.WRITE if role.writes else Use.READ)
-            if place.layout and role.writes and place.layout.overlaps(place.offset, size):
-                raise step.fail(f"{size} bytes would be written over a pointer")
-
-
-def _size(step: Step) -> int:
     operand = step.operand("m")
     if operand.mode is not Mode.IMMEDIATE or operand.value < 0:
         raise step.fail("the number of bytes should be immediate")
-    return operand.value
+    for touch in step.effects.touches:
+        if touch.role.type == "X":
+            place, size = _checked(step, touch), touch.size
+            if size:
+                step.access(place, size, Use.WRITE if touch.role.writes else Use.READ)
+            if place.layout and touch.role.writes and place.layout.overlaps(place.offset, size):
+                raise step.fail(f"{size} bytes would be written over a pointer")
 
 
 def check_value(step: Step) -> None:
     """Refuse a value whose pointers are not where the places it is copied between have them."""
     value = step.found.layouts[step.operand("m").value]
-    for role in step.instruction.op.operands:
-        if role.type == "Y":
-            place = step.place(step.operand(role.place))
-            _check_extent(step, place, value.size)
-            _check_pointers(step, place, value, role)
-            if role.writes:
-                step.check_tables(place, value.size)
-            _note_value(step, place, value, role)
+    for touch in step.effects.touches:
+        if touch.role.type == "Y":
+            place = _checked(step, touch)
+            _check_pointers(step, place, value, touch.role)
+            _note_value(step, place, value, touch.role)
+
+
+def _checked(step: Step, touch: Touch) -> Place:
+    """Return where an operand lies, which must have room, and be no table if it is written."""
+    place, size = step.place(touch.operand), touch.size
+    if place.layout and not 0 <= place.offset <= place.layout.size - size:
+        why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
+        raise step.fail(why)
+    if touch.role.writes:
+        step.check_tables(place, size)
+    return place
 
 
 def _note_value(step: Step, place: Place, value: Layout, role: OperandRole) -> None:
@@ -73,7 +79,31 @@ def _check_pointers(step: Step, place: Place, value: Layout, role: OperandRole) 
         raise step.fail(f"{what} at {min(missing)} behind {place.offset}")
 
 
-def _check_extent(step: Step, place: Place, size: int) -> None:
-    if place.layout and not 0 <= place.offset <= place.layout.size - size:
-        why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
-        raise step.fail(why)
+def check_table(step: Step) -> None:
+    """Refuse an alt table that does not begin with two counts, or has no channels and addresses."""
+    table = step.operand("s")
+    if table.mode is not Mode.FP:
+        raise step.fail("the alt table should lie in the frame")
+    counts = [step.state.get(table.value + at) for at in (0, WORD_SIZE)]
+    known = [c.number for c in counts if c and c.kind is Kind.NUMBER]
+    if len(known) < 2 or min(known) < 0:
+        raise step.fail("the table is not known to begin with two counts")
+    for index in range(sum(known)):
+        _check_entry(step, table.value + ALT_ENTRY * (index + 1), index < known[0])
+
+
+def _check_entry(step: Step, at: int, sends: bool) -> None:
+    channel, to = (step.state.get(place) for place in (at, at + WORD_SIZE))
+    is_channel = channel.kind in _ALT_CHANNELS if channel else at in step.layout.pointers
+    if not is_channel:
+        raise step.fail(f"{at}(fp) is not known to hold a channel")
+    other = Kind.CONSTANT if sends else Kind.RESULT
+    if to is None or to.kind not in (*_ALT_ADDRESSES, other):
+        raise step.fail(f"{at + WORD_SIZE}(fp) is not known to hold an address")
+
+
+def check_size(step: Step) -> None:
+    """Refuse a channel of values whose size is not known."""
+    size = step.operand("s")
+    if size.mode is not Mode.IMMEDIATE or size.value < 0:
+        raise step.fail("the number of bytes should be immediate")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from llmbol_core.vm.effects import NO_PLACE
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import DATA_EXPORT, DataKind
@@ -24,8 +25,6 @@ from llmbol_core.vm.whole import alt_entries, entry_place, value_layout
 
 if TYPE_CHECKING:
     from llmbol_core.vm.module import Operand
-
-_ABSENT = (Mode.NONE, Mode.NONE6, Mode.NONE7, Mode.IMMEDIATE)
 
 
 class Evidence:
@@ -161,17 +160,16 @@ class Evidence:
         self.classes.unite(self.result(entry), OPEN)
 
     def _look(self, step: Step) -> None:
-        op = step.instruction.op
-        for role in op.operands:
+        for operand, role, _ in step.effects.touches:
             if role.writes and TYPES[role.type].kind == "pointer":
-                self._make(step, role)
-        special = _SPECIAL.get(op.mnemonic)
+                self._make(step, operand, role)
+        special = _SPECIAL.get(step.op.mnemonic)
         if special:
             special(self, step)
 
-    def _make(self, step: Step, role: OperandRole) -> None:
+    def _make(self, step: Step, operand: Operand, role: OperandRole) -> None:
         """Note the pointer that an instruction writes."""
-        made, mnemonic = self.made(step.pc), step.instruction.op.mnemonic
+        made, mnemonic = self.made(step.pc), step.op.mnemonic
         source = step.operand("s")
         if mnemonic in ("movp", "tail"):
             self.classes.unite(made, self.pointer(step, source))
@@ -186,13 +184,13 @@ class Evidence:
             self.classes.bring(made, role.type)
             if mnemonic == "load":
                 self._loads.append((made, step.operand("m").value))
-        self.store(step, step.place(step.operand(role.place)), made)
+        self.store(step, step.place(operand), made)
 
     # Arrays, lists, channels
 
     def _array(self, step: Step) -> None:
         layout = Layout(1, frozenset())
-        if step.instruction.op.mnemonic != "cvtca":
+        if step.op.mnemonic != "cvtca":
             layout = step.found.layouts[step.operand("m").value]
         self.classes.bring(self.classes.field(self.made(step.pc), "element"), "", layout)
 
@@ -234,10 +232,10 @@ class Evidence:
         self.classes.bring(content, "", value_layout(step))
 
     def _transfer(self, step: Step) -> None:
-        sends = step.instruction.op.mnemonic == "send"
+        sends = step.op.mnemonic == "send"
         channel = self.pointer(step, step.operand("d" if sends else "s"))
         operand = step.operand("s" if sends else "d")
-        if operand.mode not in _ABSENT:
+        if operand.mode not in NO_PLACE:
             self.transfer(step, channel, step.place(operand), not sends)
 
     def transfer(self, step: Step, channel: int, place: Place, receives: bool) -> None:

@@ -196,6 +196,16 @@ class Op:
         return {role.place: role for role in self.operands}
 
     @cached_property
+    def operands_without_middle(self) -> tuple[OperandRole, ...]:
+        """The operands where no middle one is given: the destination stands in for one like it."""
+        optional = {role.type for role in self.operands if role.optional}
+        return tuple(
+            role._replace(reads=role.reads or role.type in optional) if role.place == "d" else role
+            for role in self.operands
+            if not role.optional
+        )
+
+    @cached_property
     def has_label(self) -> bool:
         """Whether an immediate destination is an instruction number."""
         return any(role.place == "d" and role.type == "Q" and role.reads for role in self.operands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbol_core.vm.isa import Mode
-from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, argument_key, overwritten
+from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, argument_key
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import KINDS
 
@@ -60,8 +60,7 @@ def keep_value(step: Step, state: State, source: Place, target: Place) -> State:
 
 
 def unknown(step: Step, state: State, at: int) -> State:
-    """Note that something unknown may have come to the frame from an offset on."""
-    state = overwritten(state, at)
+    """Note that something unknown may have come to the pointers from an offset on."""
     for slot in step.layout.pointers:
         if slot >= at:
             origin = step.usage.origin("unknown", step.pc, slot)

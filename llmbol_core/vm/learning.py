@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llmbol_core.vm.changes import changes
 from llmbol_core.vm.containers import ON_CONTAINERS
+from llmbol_core.vm.effects import FRAME, MADE, RESULT_PLACE, UNKNOWN, Change, is_result
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.keeping import keep_result, keep_value, learn, made, unknown
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import link_number
 from llmbol_core.vm.origins import How, meet
-from llmbol_core.vm.results import UNKNOWN, is_result
 from llmbol_core.vm.slots import (
     RETURNED,
     STORED,
@@ -24,30 +25,34 @@ from llmbol_core.vm.slots import (
     without_frame,
 )
 from llmbol_core.vm.tables import table_ranges
-from llmbol_core.vm.typeflow import RESULT_PLACE, Step
+from llmbol_core.vm.typeflow import Step
 
 
 def after(step: Step) -> State:
     """Return what is known of the frame's slots behind the instruction."""
     state = step.state
-    op = step.instruction.op
+    op = step.op
     if STORED in state and not step.clears_slot():
         state = dict(state)
         del state[STORED]
-    for role in op.operands:
+    for change in changes(step):
+        state = _forget(state, change)
+    for operand, role, _ in step.effects.touches:
         if role.writes:
-            state = _returned(step, _forget(step, state, role), role)
+            state = _returned(step, state, operand, role)
             if TYPES[role.type].kind == "pointer":
-                state = _learn_made(step, state, role)
+                state = _learn_made(step, state, operand, role)
     learned = _LEARN.get(op.mnemonic)
     if learned:
         state = learned(step, state)
+    if STORED in state and step.pc + 1 in step.found.pauses:
+        state = {at: known for at, known in state.items() if at != STORED}
     return state
 
 
-def _learn_made(step: Step, state: State, role: OperandRole) -> State:
+def _learn_made(step: Step, state: State, operand: Operand, role: OperandRole) -> State:
     """Note a pointer that an instruction stores in the frame, or in one that was made."""
-    operand, value = step.operand(role.place), made(step, role.type)
+    value = made(step, role.type)
     if operand.mode is Mode.FP_INDIRECT and (place := step.place(operand)).frame >= 0:
         return {**state, argument_key(place.frame, place.offset): value}
     return learn(step, state, role.place, value)
@@ -70,7 +75,7 @@ def narrowed(step: Step, state: State, target: int) -> State:
 
 def _tested(step: Step, target: int) -> tuple[Operand, Tags, bool]:
     """Return which word a branch tests, and that it has, or has not, some values at a target."""
-    op, instruction = step.instruction.op.mnemonic, step.instruction
+    op, instruction = step.op.mnemonic, step.instruction
     tested = instruction.source
     if op == "case":
         return tested, table_ranges(step.found, step.pc).get(target), True
@@ -84,24 +89,20 @@ def _tested(step: Step, target: int) -> tuple[Operand, Tags, bool]:
     return tested, tags, (op == "beqw") == (target == label)
 
 
-def _forget(step: Step, state: State, role: OperandRole) -> State:
-    """Drop what was known of slots that an operand overwrites."""
-    if not state:
+def _forget(state: State, change: Change) -> State:
+    """Drop what was known of slots that are written."""
+    region, start = change.spot
+    if region == MADE and change.size >= UNKNOWN:
+        return without_frame(state, start)
+    if region != FRAME or not state:
         return state
-    place = step.place(step.operand(role.place))
-    if not place.own:
-        return state
-    size = TYPES[role.type].size
-    if role.is_storage:
-        if step.instruction.op.role("m") is None:
-            return overwritten(state, place.offset)
-        size = _copied(step)
-    return without(state, place.offset, size)
+    if change.size >= UNKNOWN:
+        return overwritten(state, start)
+    return without(state, start, change.size)
 
 
-def _returned(step: Step, state: State, role: OperandRole) -> State:
+def _returned(step: Step, state: State, operand: Operand, role: OperandRole) -> State:
     """Note which pointers of the function's own result have been written."""
-    operand = step.operand(role.place)
     if operand.mode is not Mode.FP_INDIRECT or operand.base != RESULT_PLACE:
         return state
     if TYPES[role.type].kind == "pointer":
@@ -110,14 +111,6 @@ def _returned(step: Step, state: State, role: OperandRole) -> State:
         pointers = step.found.layouts[step.operand("m").value].pointers
         return state | {RETURNED + operand.value + at: Value(Kind.ORIGIN) for at in pointers}
     return state
-
-
-def _copied(step: Step) -> int:
-    """Return how many bytes the instruction copies; for a channel a word is assumed."""
-    middle, role = step.operand("m"), step.instruction.op.role("m")
-    if role is None or middle.mode is not Mode.IMMEDIATE:
-        return WORD_SIZE
-    return middle.value if role.type == "W" else step.found.layouts[middle.value].size
 
 
 def _learn_frame(step: Step, state: State) -> State:
@@ -168,7 +161,7 @@ def _learn_object(step: Step, state: State) -> State:
 def _learn_handle(step: Step, state: State) -> State:
     """Note a module handle."""
     origin = made(step, "Z").origin
-    if step.instruction.op.mnemonic == "load":
+    if step.op.mnemonic == "load":
         step.usage.load(origin, step.operand("m").value)
     return keep_result(step, state, Value(Kind.HANDLE, origin=origin))
 
@@ -227,10 +220,10 @@ def _learn_word(step: Step, state: State) -> State:
 
 
 def _learn_call(step: Step, state: State) -> State:
-    """Forget the frame, which is gone, and what the function may have written."""
+    """Forget the frame, which is gone, and note what the function may have written."""
     frame = step.operand("s").value
-    result = state.get(-frame)
-    state = without_frame(without(state, frame, 4), frame)
+    result = step.state.get(-frame)
+    state = without(state, frame, WORD_SIZE)
     if not result or result.kind is not Kind.SLOT:
         return state
     if not step.entered:
@@ -247,7 +240,6 @@ def _learn_result(step: Step, state: State, at: int) -> State:
     result = usage.origin("result", entry)
     if size >= UNKNOWN:
         return unknown(step, state, at)
-    state = without(state, at, size) if size else state
     for slot in step.layout.pointers:
         if not at <= slot < at + size:
             continue

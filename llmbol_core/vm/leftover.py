@@ -20,24 +20,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from llmbol_core.vm.effects import INDIRECT, RESULT_PLACE, UNKNOWN, Touch, base_of
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.guards import Guard, Of, Piece, fits_all, value_pieces
 from llmbol_core.vm.handled import landings, made_just_before, targets
-from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode, OperandRole
+from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import Need, Part, Shape, link_number, shape
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.pointees import RECORD
-from llmbol_core.vm.returned import Returned, base_of
+from llmbol_core.vm.returned import Returned
 from llmbol_core.vm.slots import POINTERS, Kind
 from llmbol_core.vm.transfers import Transfers
-from llmbol_core.vm.typeflow import RESULT_PLACE, Place, Step
+from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import KINDS
 from llmbol_core.vm.whole import value_layout
 
-_INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
 _LETTERS = ("b", "w", "l", "f", "p", "m", "mp")
-_NO_PLACE = (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7)
 
 
 class Leftover:
@@ -71,7 +70,8 @@ class Leftover:
 
     def run(self, steps: Iterable[Step]) -> None:
         """Find the guards."""
-        for step in steps:
+        by_pc = {step.pc: step for step in steps}
+        for step in by_pc.values():
             self._targets.update(targets(step))
             self._look(step)
         for origin, piece in self._returned.elements():
@@ -91,7 +91,7 @@ class Leftover:
             need = self._needs[*made, link_number(step.operand("m"))]
             self._guard_link(step, step.operand("s"), need)
         for step, need in self._calls:
-            if not made_just_before(step, self._targets):
+            if not made_just_before(step, by_pc, self._targets):
                 self._guard_link(step, step.operand("d"), need)
         self._guard_handles()
 
@@ -100,15 +100,13 @@ class Leftover:
             self.guards[step.pc].append(guard)
 
     def _look(self, step: Step) -> None:
-        for role in step.instruction.op.operands:
-            operand = step.operand(role.place) if role.place in "smd" else Operand(Mode.NONE)
-            if operand.mode in _NO_PLACE:
-                continue
-            if operand.mode in _INDIRECT:
-                self._look_behind(step, operand, self._pieces(step, role, operand))
+        for touch in step.effects.touches:
+            operand, role, _ = touch
+            if operand.mode in INDIRECT:
+                self._look_behind(step, operand, self._pieces(step, touch))
             if role.type in KINDS and role.reads:
                 self._look_at_kind(step, operand, role.type)
-        special = _SPECIAL.get(step.instruction.op.mnemonic)
+        special = _SPECIAL.get(step.op.mnemonic)
         if special:
             special(self, step)
 
@@ -121,8 +119,8 @@ class Leftover:
     def _look_at_address(self, step: Step) -> None:
         self._returned.look(step)
         source = step.operand("s")
-        is_call = step.instruction.op.mnemonic == "call"
-        if is_call or source.mode not in _INDIRECT or step.operand("d").mode is not Mode.FP:
+        is_call = step.op.mnemonic == "call"
+        if is_call or source.mode not in INDIRECT or step.operand("d").mode is not Mode.FP:
             return
         known = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
         if known and known.kind is Kind.ELSEWHERE:
@@ -139,20 +137,15 @@ class Leftover:
 
     # Records
 
-    def _pieces(self, step: Step, role: OperandRole, operand: Operand) -> tuple[Piece, ...]:
+    def _pieces(self, step: Step, touch: Touch) -> tuple[Piece, ...]:
         """Return what an instruction does behind a pointer."""
-        at, type_ = operand.value, TYPES[role.type]
-        use = Use.WRITE if role.writes else Use.READ
-        if type_.kind == "pointer":
-            return (Piece(at, WORD_SIZE, Use.POINTER),)
-        if not role.is_storage:
-            return (Piece(at, type_.size, use),)
-        if role.type == "X" and step.instruction.op.role("m"):
-            size = step.operand("m").value
-            return (Piece(at, size, use),) if size else ()
+        operand, role, size = touch
+        at, use = operand.value, Use.WRITE if role.writes else Use.READ
+        if TYPES[role.type].kind == "pointer":
+            return (Piece(at, size, Use.POINTER),)
         if role.type == "Y":
             return value_pieces(step.found.layouts[step.operand("m").value], at, use)
-        return ()
+        return (Piece(at, size, use),) if 0 < size < UNKNOWN else ()
 
     def _look_behind(self, step: Step, operand: Operand, pieces: tuple[Piece, ...]) -> None:
         """Guard an access behind a pointer if it is not proved."""
@@ -175,7 +168,7 @@ class Leftover:
             self._handles.add(known.origin)
             self._guard(step, Guard(where, Of.RECORD, pieces))
             return
-        if step.instruction.op.mnemonic == "movw" and pieces == (Piece(0, WORD_SIZE, Use.READ),):
+        if step.op.mnemonic == "movw" and pieces == (Piece(0, WORD_SIZE, Use.READ),):
             self._words.append((step, place.origin, where))
         node = self._evidence.load(step, step.place(where))
         if not self._fits(node, pieces):
@@ -257,7 +250,7 @@ class Leftover:
         """Guard an index if what is done with the element is not proved."""
         origin = step.origin(step.operand("s"))
         pieces = self._uses_of(step.usage.behind(origin, "element")) if origin >= 0 else ANY
-        size = ELEMENT_SIZES.get(step.instruction.op.mnemonic, 0)
+        size = ELEMENT_SIZES.get(step.op.mnemonic, 0)
         self._guard_element(step, step.operand("s"), pieces, size)
 
     def _guard_address(self, step: Step) -> None:

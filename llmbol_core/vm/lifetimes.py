@@ -14,26 +14,36 @@ returns. What was made at an instruction and not yet called is the same on all w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
+from llmbol_core.vm.changes import (
+    ALTS,
+    CALLS,
+    changes,
+    spot_of,
+)
+from llmbol_core.vm.effects import (
+    BY_OTHERS,
+    DATA,
+    FRAME,
+    INDIRECT,
+    RESULT_PLACE,
+    UNKNOWN,
+    Change,
+    Spot,
+    base_of,
+)
 from llmbol_core.vm.guards import Guard, Of
-from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Effect, Mode
+from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import ABSENT, Operand
-from llmbol_core.vm.pauses import pauses
-from llmbol_core.vm.results import UNKNOWN
-from llmbol_core.vm.returned import base_of
 from llmbol_core.vm.slots import Kind
-from llmbol_core.vm.typeflow import RESULT_PLACE, Step
-from llmbol_core.vm.whole import alt_entries, entry_place
+from llmbol_core.vm.typeflow import Step
+from llmbol_core.vm.whole import alt_entries
 
-_INDIRECT = (Mode.FP_INDIRECT, Mode.MP_INDIRECT)
-_NO_PLACE = (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7)
-_CALLS = ("call", "mcall", "spawn", "mspawn")
-_ALTS = ("alt", "nbalt")
 _INDICES = ("indx", *ELEMENT_SIZES)
-_BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *_CALLS})
+_BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *CALLS})
 """Instructions that change what lasts even where no address does."""
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD)
 _NOWHERE = -1
@@ -53,11 +63,13 @@ class Age(IntEnum):
 class Held(NamedTuple):
     """An address, who holds what it points into, and by which instructions it was taken.
 
-    The holder is absent if it is one of several.
+    The holder is absent if it is one of several. The path is all that has to stay as it is for the
+    object to stay: the holder, the pointer to the record that it lies in, and so on.
     """
 
     holder: Operand
     taken: frozenset[int]
+    path: frozenset[Spot]
     age: Age = Age.FRESH
 
 
@@ -84,7 +96,7 @@ class Lifetimes:
         unsure: Mapping[int, Iterable[tuple[int, Guard]]],
     ) -> None:
         self._steps, self._follow, self._unsure = steps, follow, unsure
-        self._pauses = frozenset[int]()
+        self._changes: dict[int, tuple[Change, ...]] = {}
         self._before: dict[int, Lasting] = {}
         self.guards: dict[int, list[Guard]] = {}
 
@@ -92,7 +104,6 @@ class Lifetimes:
         """Find the guards; raises VerifyError for what is gone for sure."""
         for entry in entries:
             self._before[entry] = Lasting()
-            self._pauses = self._pauses or pauses(self._steps[entry].found.module)
         work = deque(self._before)
         while work:
             pc = work.popleft()
@@ -101,7 +112,7 @@ class Lifetimes:
                 known, coming = self._before.get(target), after
                 if known is after:
                     continue
-                if target in self._pauses and after.addresses:
+                if after.addresses and target in self._steps[pc].found.pauses:
                     coming = after._replace(addresses=_unsettled(after.addresses))
                 if known and known.frames != coming.frames:
                     raise self._steps[target].fail("the frames made differ with the ways here")
@@ -115,25 +126,24 @@ class Lifetimes:
     # Uses
 
     def _check(self, step: Step, lasting: Lasting) -> None:
-        op = step.instruction.op
-        for role in op.operands:
-            operand = step.operand(role.place) if role.place in "smd" else None
-            waits = op.mnemonic == "alt" or (role.is_storage and op.mnemonic in ("send", "recv"))
-            if operand is not None and operand.mode is Mode.FP_INDIRECT:
+        op = step.op
+        for operand, role, _ in step.effects.touches:
+            waits = op.effect is Effect.WAIT and (role.is_storage or role.writes)
+            if operand.mode is Mode.FP_INDIRECT:
                 self._check_frame(step, operand.base, lasting)
                 self._check_address(step, operand.base, lasting, waits)
-            elif operand is not None and operand.mode is Mode.MP_INDIRECT and waits:
+            elif operand.mode is Mode.MP_INDIRECT and waits:
                 self._mark(step.pc, Operand(Mode.MP, operand.base))
         for slot, guard in self._unsure.get(step.pc, ()):
             self._guard(step.pc, _completed(guard, slot, lasting))
         if op.effect is Effect.RETURN and lasting.frames:
             raise step.fail(f"the frame at {lasting.frames[-1]}(fp) was made and not called")
-        if op.mnemonic in _CALLS:
+        if op.mnemonic in CALLS:
             frame = step.operand("s").value
             if lasting.frames[-1:] != (frame,):
                 raise step.fail(f"the frame at {frame}(fp) is not the last one made")
             self._check_address(step, -frame, lasting, True)
-        if op.mnemonic in _ALTS:
+        if op.mnemonic in ALTS:
             for at in alt_entries(step):
                 self._check_channel(step, at, lasting)
                 self._check_address(step, at + WORD_SIZE, lasting, True)
@@ -169,7 +179,7 @@ class Lifetimes:
         """Return where the pointer is that an instruction takes an address behind."""
         source = self._steps[pc].operand("s")
         is_element = self._steps[pc].instruction.op.mnemonic.startswith("ind")
-        return source if is_element or source.mode not in _INDIRECT else base_of(source)
+        return source if is_element or source.mode not in INDIRECT else base_of(source)
 
     def _mark(self, pc: int, where: Operand) -> None:
         self._guard(pc, Guard(where, Of.MARKED))
@@ -182,50 +192,57 @@ class Lifetimes:
     # Effects
 
     def _after(self, step: Step, before: Lasting) -> Lasting:
-        if not before.addresses and step.instruction.op.mnemonic not in _BEGINNING:
+        if not before.addresses and step.op.mnemonic not in _BEGINNING:
             return before
         addresses: Mapping[int, Held] = before.addresses
         if addresses:
-            addresses = _kept(step, dict(addresses))
-        addresses, frames = _made(step, addresses), _frames(step, before.frames)
+            for change in self._changes_of(step):
+                addresses = _changed(addresses, change)
+        addresses, frames = _made(step, before.addresses, addresses), _frames(step, before.frames)
         is_same = addresses is before.addresses and frames is before.frames
         return before if is_same else Lasting(addresses, frames)
 
+    def _changes_of(self, step: Step) -> tuple[Change, ...]:
+        found = self._changes.get(step.pc)
+        if found is None:
+            found = self._changes[step.pc] = changes(step)
+        return found
 
-def _kept(step: Step, addresses: dict[int, Held]) -> dict[int, Held]:
-    """Return what lasts of addresses."""
-    op = step.instruction.op
-    for start, size in _frame_parts(step):
-        addresses = _written_to(step, start, size, addresses) if size else addresses
-    for role in op.operands:
-        operand = step.operand(role.place) if role.place in "smd" else None
-        if operand is None or operand.mode in _NO_PLACE or not role.writes:
-            continue
-        if TYPES[role.type].kind == "pointer" or (role.is_storage and role.type != "O"):
-            addresses = _stored(addresses, operand)
-    if op.effect in (Effect.CALL, Effect.WAIT) or op.mnemonic in ("load", "nbalt"):
-        addresses = _unsettled(addresses)
+
+def _changed(addresses: Mapping[int, Held], change: Change) -> Mapping[int, Held]:
+    """Return what lasts of addresses when something is written."""
+    (region, start), size = change.spot, change.size
+    is_known = size < UNKNOWN
+    if region != FRAME:
+        if not change.has_pointers:
+            return addresses
+        age = Age.GONE if region == DATA and is_known else Age.DOUBTFUL
+        return {slot: _reached(held, change, age) for slot, held in addresses.items()}
+    if is_known:
+        return {
+            slot: _reached(held, change, Age.GONE)
+            for slot, held in addresses.items()
+            if not start - WORD_SIZE < slot < start + size
+        }
+    return {
+        slot: held._replace(age=max(held.age, Age.DOUBTFUL))
+        if slot > start - WORD_SIZE
+        else _reached(held, change, Age.DOUBTFUL)
+        for slot, held in addresses.items()
+    }
+
+
+def _unsettled(addresses: Mapping[int, Held]) -> Mapping[int, Held]:
+    """Return what lasts when others run."""
+    for change in BY_OTHERS:
+        addresses = _changed(addresses, change)
     return addresses
 
 
-def _frame_parts(step: Step) -> Iterator[tuple[int, int]]:
-    """Yield where in the frame an instruction writes, by whatever name, and how much."""
-    op = step.instruction.op
-    for role in op.operands:
-        operand = step.operand(role.place) if role.place in "smd" else None
-        if operand is None or operand.mode in _NO_PLACE or not role.writes:
-            continue
-        place = step.place(operand)
-        if place.own:
-            is_copy = role.is_storage and op.role("m")
-            yield place.offset, _extent(step) if is_copy else TYPES[role.type].size or UNKNOWN
-    for at in alt_entries(step) if op.mnemonic in _ALTS else ():
-        there = entry_place(step, at)
-        if there is not None and there.own:
-            yield there.offset, UNKNOWN
-    to = step.state.get(-step.operand("s").value) if op.effect is Effect.CALL else None
-    if to is not None and to.kind is Kind.SLOT:
-        yield to.number, step.written(step.entered[0]) if step.entered else UNKNOWN
+def _reached(held: Held, change: Change, age: Age) -> Held:
+    """Return an address when something is written that may be what holds its object."""
+    is_reached = held.age < age and any(change.may_reach(spot) for spot in held.path)
+    return held._replace(age=age) if is_reached else held
 
 
 def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:
@@ -242,24 +259,19 @@ def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:
     return guard._replace(where=where) if guard.of is Of.RESULT else guard._replace(link=where)
 
 
-def _extent(step: Step) -> int:
-    """Return how many bytes an instruction copies that says so itself."""
-    number = step.operand("m").value
-    op = step.instruction.op
-    role = op.role("m")
-    is_type = role is not None and role.type == "D"
-    return step.found.layouts[number].size if is_type else number
-
-
-def _made(step: Step, addresses: Mapping[int, Held]) -> Mapping[int, Held]:
+def _made(
+    step: Step, before: Mapping[int, Held], addresses: Mapping[int, Held]
+) -> Mapping[int, Held]:
     """Return addresses with the one that an instruction takes."""
-    mnemonic, source, target = step.instruction.op.mnemonic, step.operand("s"), step.operand("d")
-    held: Held | None = Held(source, frozenset({step.pc}))
+    mnemonic, source, target = step.op.mnemonic, step.operand("s"), step.operand("d")
     if mnemonic in _INDICES:
+        held: Held | None = _held(step, source, before)
         target = step.operand("m")
     elif mnemonic == "lea":
-        held = _behind(step, addresses)
-    elif mnemonic != "movw" or not _is_copy(step):
+        held = _behind(step, before)
+    elif mnemonic == "movw" and _is_copy(step):
+        held = _held(step, source, before)
+    else:
         return addresses
     if target.mode is Mode.FP:
         slot = target.value
@@ -271,13 +283,26 @@ def _made(step: Step, addresses: Mapping[int, Held]) -> Mapping[int, Held]:
     return others if held is None else {**others, slot: held}
 
 
+def _held(step: Step, holder: Operand, addresses: Mapping[int, Held]) -> Held:
+    """Return an address that an instruction takes in the object that a place holds."""
+    path, age = {spot_of(step.found, step.place(holder))}, Age.FRESH
+    if holder.mode in INDIRECT:
+        base = base_of(holder)
+        path.add(spot_of(step.found, step.place(base)))
+        above = addresses.get(base.value) if base.mode is Mode.FP else None
+        if above is not None:
+            path |= above.path
+            age = min(above.age, Age.DOUBTFUL)
+    return Held(holder, frozenset({step.pc}), frozenset(path), age)
+
+
 def _behind(step: Step, addresses: Mapping[int, Held]) -> Held | None:
     """Return what holds the object that ``lea`` takes an address in, if it is one."""
     source = step.operand("s")
-    if source.mode not in _INDIRECT:
+    if source.mode not in INDIRECT:
         return None
     above = addresses.get(source.base) if source.mode is Mode.FP_INDIRECT else None
-    return above or Held(base_of(source), frozenset({step.pc}))
+    return above or _held(step, base_of(source), addresses)
 
 
 def _is_copy(step: Step) -> bool:
@@ -286,68 +311,16 @@ def _is_copy(step: Step) -> bool:
     if target.mode is not Mode.FP or source.mode is Mode.IMMEDIATE:
         return False
     place = step.place(source)
-    return source.mode in _INDIRECT or bool(place.layout and place.offset in place.layout.pointers)
-
-
-def _overwritten(addresses: dict[int, Held], start: int, size: int) -> dict[int, Held]:
-    """Return what lasts when a part of the frame is written."""
-    found = {}
-    for slot, held in addresses.items():
-        if start - WORD_SIZE < slot < start + size:
-            continue
-        holder = held.holder
-        at = holder.base if holder.mode is Mode.FP_INDIRECT else holder.value
-        is_own = holder.mode in (Mode.FP, Mode.FP_INDIRECT)
-        is_gone = is_own and start - WORD_SIZE < at < start + size
-        found[slot] = held._replace(age=Age.GONE) if is_gone else held
-    return found
-
-
-def _written_to(step: Step, start: int, size: int, addresses: dict[int, Held]) -> dict[int, Held]:
-    """Return what lasts when something comes to the frame, of a size that may not be known."""
-    if size < UNKNOWN:
-        return _overwritten(addresses, start, size)
-    found = _overwritten(addresses, start, step.layout.size)
-    return {
-        slot: held
-        if slot in found and found[slot].age is held.age
-        else held._replace(age=max(Age.DOUBTFUL, held.age))
-        for slot, held in addresses.items()
-    }
-
-
-def _stored(addresses: dict[int, Held], target: Operand) -> dict[int, Held]:
-    """Return what lasts when a pointer is stored."""
-    found = {}
-    for slot, held in addresses.items():
-        holder = held.holder
-        age = held.age
-        if target.mode is Mode.MP and holder.mode in (Mode.MP, Mode.MP_INDIRECT):
-            is_same = target.value in (holder.value, holder.base)
-            age = Age.GONE if is_same and holder.mode is Mode.MP else age
-            age = max(age, Age.DOUBTFUL) if is_same else age
-        elif target.mode in _INDIRECT and holder.mode is not Mode.FP:
-            age = max(age, Age.DOUBTFUL)
-        found[slot] = held._replace(age=age)
-    return found
-
-
-def _unsettled(addresses: Mapping[int, Held]) -> dict[int, Held]:
-    """Return what lasts when others run."""
-    found = {}
-    for slot, held in addresses.items():
-        is_own = held.holder.mode is Mode.FP
-        found[slot] = held if is_own else held._replace(age=max(held.age, Age.DOUBTFUL))
-    return found
+    return source.mode in INDIRECT or bool(place.layout and place.offset in place.layout.pointers)
 
 
 def _frames(step: Step, frames: tuple[int, ...]) -> tuple[int, ...]:
     """Return the frames that wait behind an instruction."""
-    mnemonic = step.instruction.op.mnemonic
+    mnemonic = step.op.mnemonic
     if mnemonic in ("frame", "mframe"):
         target = step.operand("d")
         return (*frames, target.value if target.mode is Mode.FP else _NOWHERE)
-    return frames[:-1] if mnemonic in _CALLS else frames
+    return frames[:-1] if mnemonic in CALLS else frames
 
 
 def _joined(one: Lasting, other: Lasting) -> Lasting:
@@ -355,8 +328,9 @@ def _joined(one: Lasting, other: Lasting) -> Lasting:
     addresses = {}
     for slot in one.addresses.keys() & other.addresses.keys():
         first, second = one.addresses[slot], other.addresses[slot]
-        holder, age = first.holder, max(first.age, second.age)
-        if holder != second.holder:
-            holder, age = ABSENT, max(age, Age.DOUBTFUL)
-        addresses[slot] = Held(holder, first.taken | second.taken, age)
+        taken, age = first.taken | second.taken, max(first.age, second.age)
+        if (first.holder, first.path) == (second.holder, second.path):
+            addresses[slot] = first._replace(taken=taken, age=age)
+        else:
+            addresses[slot] = Held(ABSENT, taken, frozenset(), max(age, Age.DOUBTFUL))
     return Lasting(addresses, one.frames)

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Effect, Mode
+from llmbol_core.vm.effects import RESULT_PLACE, UNKNOWN, Touch, effects
+from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.structure import Structure
 
-_RESULT_PLACE = 16
-_FARTHEST = 1 << 32
-"""Beyond all frames."""
+_TAKING = frozenset({"lea", "indx", *ELEMENT_SIZES})
+"""Instructions that take addresses."""
 
 
 class Live(NamedTuple):
@@ -65,9 +65,12 @@ class Arguments:
     def enter(self, entry: int, pointers: frozenset[int]) -> None:
         """Look at a function, of which the frame has pointers in these slots."""
         pcs, before = self._reached(entry)
-        code = [self._found.module.instructions[pc] for pc in pcs]
-        slots = pointers.union(*(_addresses(instruction) for instruction in code))
-        start = min(map(_exposed, code))
+        slots, start = set(pointers), UNKNOWN
+        for pc in pcs:
+            instruction = self._found.module.instructions[pc]
+            if instruction.op.mnemonic in _TAKING:
+                slots.update(_taken(effects(self._found, pc).touches))
+                start = min(start, _exposed(instruction))
         mortal = frozenset(slot for slot in slots if slot < start)
         for pc, live in self._live(pcs, before, slots, counts_results=False).items():
             self.live[pc] = self.live.get(pc, frozenset()) | live
@@ -94,11 +97,14 @@ class Arguments:
         self,
         pcs: list[int],
         before: dict[int, list[int]],
-        slots: frozenset[int],
+        slots: Iterable[int],
         counts_results: bool,
     ) -> dict[int, frozenset[int]]:
-        code, names = self._found.module.instructions, _Slots(slots)
-        used = {pc: _used(code[pc], names, counts_results) for pc in pcs}
+        found, names = self._found, _Slots(slots)
+        code = found.module.instructions
+        used = {
+            pc: _used(code[pc], effects(found, pc).touches, names, counts_results) for pc in pcs
+        }
         out, ins = dict.fromkeys(pcs, 0), dict[int, int]()
         work = list(pcs)
         while work:
@@ -139,46 +145,40 @@ class Arguments:
         return order, before
 
 
-def _addresses(instruction: Instruction) -> Iterable[int]:
+def _taken(touches: Iterable[Touch]) -> Iterable[int]:
     """Yield the slots to which an instruction writes addresses."""
-    for role in instruction.op.operands:
-        if role.type == "E" and role.writes:
-            operand = instruction.operand(role.place)
-            if operand.mode is Mode.FP:
-                yield operand.value
+    for operand, role, _ in touches:
+        if role.type == "E" and role.writes and operand.mode is Mode.FP:
+            yield operand.value
 
 
 def _exposed(instruction: Instruction) -> int:
     """Return from where on an instruction lets slots be read by their addresses."""
-    source, target = instruction.source, instruction.destination
-    if instruction.op.mnemonic != "lea" or source.mode is not Mode.FP:
-        return _FARTHEST
-    is_result = target.mode is Mode.FP_INDIRECT and target.value == _RESULT_PLACE
-    return _FARTHEST if is_result else source.value
+    source = instruction.source
+    is_exposing = instruction.op.mnemonic == "lea" and source.mode is Mode.FP
+    return source.value if is_exposing and not _is_for_result(instruction) else UNKNOWN
 
 
-def _used(instruction: Instruction, slots: _Slots, counts_results: bool) -> tuple[int, int]:
+def _is_for_result(instruction: Instruction) -> bool:
+    """Whether an instruction stores the address that a result goes to."""
+    target = instruction.destination
+    is_address = instruction.op.mnemonic == "lea" and target.mode is Mode.FP_INDIRECT
+    return is_address and target.value == RESULT_PLACE
+
+
+def _used(
+    instruction: Instruction, touches: Iterable[Touch], slots: _Slots, counts_results: bool
+) -> tuple[int, int]:
     """Return what an instruction reads of the pointers, and what it surely writes."""
     read = written = 0
-    target, op = instruction.destination, instruction.op
-    is_result = (
-        op.mnemonic == "lea" and target.mode is Mode.FP_INDIRECT and target.value == _RESULT_PLACE
-    )
-    for role in op.operands:
-        if role.place not in "smd":
-            continue
-        operand = instruction.operand(role.place)
-        if operand.mode is Mode.FP_INDIRECT:
-            read |= slots.within(operand.base, operand.base + 1)
+    for operand, role, size in touches:
         if operand.mode is not Mode.FP:
             continue
-        at, size = operand.value, TYPES[role.type].size
-        if is_result:
+        at = operand.value
+        if role.type == "O" and _is_for_result(instruction):
             written |= slots.within(at, at + 1) if counts_results else 0
-        elif role.is_storage:
-            read |= 0 if role.writes else slots.within(at - WORD_SIZE + 1, _FARTHEST)
         elif role.reads:
             read |= slots.within(at - WORD_SIZE + 1, at + size)
-        else:
+        elif size < UNKNOWN:
             written |= slots.within(at, at + size - WORD_SIZE + 1)
-    return read, 0 if op.effect is Effect.END else written
+    return read, written

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
-from llmbol_core.vm.slots import POINTERS
-from llmbol_core.vm.typeflow import RESULT_PLACE, Step
-from llmbol_core.vm.whole import ALT_ENTRY, alt_entries
-
-_CALLS = ("call", "mcall", "spawn", "mspawn")
+from llmbol_core.vm.changes import changes, needed
+from llmbol_core.vm.effects import FRAME
+from llmbol_core.vm.isa import WORD_SIZE
+from llmbol_core.vm.typeflow import Step
 
 
 class Reach:
@@ -39,13 +37,13 @@ class Reach:
         for pc in self._steps:
             for target in self._follow(pc):
                 before[target].append(pc)
-        needed = {pc: _bits(_used(step)) for pc, step in self._steps.items()}
+        used = {pc: _bits(needed(step)) for pc, step in self._steps.items()}
         kept = {pc: ~_bits(_written(step)) for pc, step in self._steps.items()}
         self._behind = dict.fromkeys(self._steps, 0)
-        work = [pc for pc, bits in needed.items() if bits]
+        work = [pc for pc, bits in used.items() if bits]
         while work:
             pc = work.pop()
-            bits = needed[pc] | self._behind[pc] & kept[pc]
+            bits = used[pc] | self._behind[pc] & kept[pc]
             for origin in before[pc]:
                 if bits & ~self._behind[origin]:
                     self._behind[origin] |= bits
@@ -59,27 +57,9 @@ def _bits(slots: Iterable[int]) -> int:
     return found
 
 
-def _used(step: Step) -> Iterator[int]:
-    """Yield the words of the frame that an instruction takes for more than numbers."""
-    op = step.instruction.op
-    for role in op.operands:
-        operand = step.operand(role.place) if role.place in "smd" else None
-        if operand is not None and operand.mode is Mode.FP_INDIRECT:
-            known = step.state.get(operand.base)
-            if operand.base != RESULT_PLACE and known and known.kind not in POINTERS:
-                yield operand.base
-    if op.mnemonic in _CALLS:
-        yield step.operand("s").value
-    if op.has_label and step.operand("d").mode is Mode.FP:
-        yield step.operand("d").value
-    if op.mnemonic in ("alt", "nbalt"):
-        table = step.operand("s").value
-        yield from range(table, table + ALT_ENTRY * (len(alt_entries(step)) + 1), WORD_SIZE)
-
-
 def _written(step: Step) -> Iterator[int]:
     """Yield the words of the frame that an instruction surely writes."""
-    for role in step.instruction.op.operands:
-        operand = step.operand(role.place) if role.place in "smd" else None
-        if operand is not None and operand.mode is Mode.FP and role.writes:
-            yield from range(operand.value, operand.value + TYPES[role.type].size, WORD_SIZE)
+    for change in changes(step):
+        region, start = change.spot
+        if region == FRAME and change.is_sure:
+            yield from range(start & -WORD_SIZE, start + change.size, WORD_SIZE)

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
-from llmbol_core.vm.module import Instruction, Operand
+from llmbol_core.vm.effects import UNKNOWN, effects, is_result
+from llmbol_core.vm.isa import Effect, Mode
+from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.structure import Structure
 from llmbol_core.vm.tables import table_targets
-
-RESULT_PLACE = 16
-"""Offset in a frame of the address for the result."""
-UNKNOWN = 1 << 16
-
-
-def is_result(operand: Operand) -> bool:
-    """Whether an operand lies where the function's own result goes."""
-    return operand.mode is Mode.FP_INDIRECT and operand.base == RESULT_PLACE
 
 
 def result_size(found: Structure, entry: int) -> int:
@@ -28,7 +20,7 @@ def result_size(found: Structure, entry: int) -> int:
         while pc not in seen and pc < len(code):
             seen.add(pc)
             instruction = code[pc]
-            size = max(size, _written(found, instruction))
+            size = max(size, _written(found, pc))
             work.extend(_targets(found, pc, instruction))
             if instruction.op.effect in (Effect.JUMP, Effect.RETURN, Effect.END):
                 break
@@ -42,26 +34,14 @@ def result_size(found: Structure, entry: int) -> int:
     return size
 
 
-def _written(found: Structure, instruction: Instruction) -> int:
+def _written(found: Structure, pc: int) -> int:
     """Return where in the result an instruction's writing ends."""
-    size = 0
-    for role in instruction.op.operands:
-        if role.place in "smd" and (role.writes or role.type == "O"):
-            operand = instruction.operand(role.place)
-            if is_result(operand):
-                size = max(size, operand.value + _size(found, instruction, role))
-    return size
-
-
-def _size(found: Structure, instruction: Instruction, role: OperandRole) -> int:
-    middle = instruction.operand("m")
-    if not role.is_storage:
-        return TYPES[role.type].size
-    if role.type == "X" and instruction.op.role("m") and middle.mode is Mode.IMMEDIATE:
-        return middle.value
-    if role.type == "Y" and middle.value in found.layouts:
-        return found.layouts[middle.value].size
-    return UNKNOWN
+    ends = [
+        touch.operand.value + touch.size
+        for touch in effects(found, pc).touches
+        if (touch.role.writes or touch.role.type == "O") and is_result(touch.operand)
+    ]
+    return min(max(ends, default=0), UNKNOWN)
 
 
 def _targets(found: Structure, pc: int, instruction: Instruction) -> Iterable[int]:

@@ -10,17 +10,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, cast
 
+from llmbol_core.vm.effects import INDIRECT, RESULT_PLACE, UNKNOWN, base_of, is_result
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.needs import Shape, shape
 from llmbol_core.vm.origins import Access, Use
-from llmbol_core.vm.results import UNKNOWN, is_result
 from llmbol_core.vm.slots import Kind
-from llmbol_core.vm.typeflow import RESULT_PLACE, Step
+from llmbol_core.vm.typeflow import Step
 
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE)
+_FARTHEST = 1 << 16
+"""How far into results addresses are followed from one to the next."""
 
 
 class _To(NamedTuple):
@@ -45,11 +47,11 @@ class Returned:
 
     def look(self, step: Step) -> None:
         """Note an address, a frame or a call."""
-        mnemonic, target = step.instruction.op.mnemonic, step.operand("d")
+        mnemonic, target = step.op.mnemonic, step.operand("d")
         if mnemonic == "lea":
             is_result = target.mode is Mode.FP_INDIRECT and target.value == RESULT_PLACE
             source = step.operand("s")
-            if is_result and source.mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT):
+            if is_result and source.mode in INDIRECT:
                 place = step.place(source)
                 self._addresses[_To(target.base, place.origin, place.offset)].append(step)
         else:
@@ -59,11 +61,11 @@ class Returned:
         frame = step.operand("s").value
         to = step.state.get(-frame)
         if to is None or to.kind not in _ADDRESSES:
-            if to is not None and step.instruction.op.mnemonic == "call":
+            if to is not None and step.op.mnemonic == "call":
                 self._placed.append(step)
             return
         known = _To(frame, to.origin, to.number if to.kind is Kind.ELSEWHERE else 0)
-        if step.instruction.op.mnemonic != "call":
+        if step.op.mnemonic != "call":
             self._foreign.append((step, known))
             return
         self._own.append((step, known))
@@ -112,7 +114,7 @@ class Returned:
             if what == "result":
                 found.add((cast(int, rest[0]), offset))
             flows = origins.all[origin].flows if what in ("result", "join") else ()
-            more = {(flow.source, offset + flow.shift) for flow in flows if offset < UNKNOWN}
+            more = {(flow.source, offset + flow.shift) for flow in flows if offset < _FARTHEST}
             work += more - set(work)
         return found
 
@@ -196,9 +198,3 @@ class Returned:
         source = step.operand("s")
         known = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
         return known is not None and known.kind in _ADDRESSES
-
-
-def base_of(operand: Operand) -> Operand:
-    """Return the slot of the pointer that an indirect operand begins with."""
-    is_frame = operand.mode is Mode.FP_INDIRECT
-    return Operand(Mode.FP if is_frame else Mode.MP, operand.base)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
@@ -24,7 +25,11 @@ from llmbol_core.vm.module import (
     TypeDescriptor,
 )
 from llmbol_core.vm.notation import PLACES, format_instruction
+from llmbol_core.vm.pauses import pauses
 from llmbol_core.vm.tables import find_tables
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.effects import Effects
 
 IMMEDIATES = frozenset("WDMJQ")
 """Operand types that an immediate operand can give; ``send`` and ``lea`` also take a word so."""
@@ -64,12 +69,19 @@ class Structure:
     """Initial words of the module data, by offset, as far as they are given."""
     tables: list[tuple[int, int]] = field(default_factory=list)
     """Begin and end of the tables in the module data that instructions jump through."""
+    effects: dict[int, Effects] = field(default_factory=dict)
+    """What instructions read and write, as far as that is known (``effects.py``)."""
 
     @cached_property
     def data(self) -> Layout:
         """The layout of the module data, an object of its own; others can be of type 0 too."""
         size = self.module.data_size
         return Layout(size, self.layouts[0].pointers if size else frozenset())
+
+    @cached_property
+    def pauses(self) -> frozenset[int]:
+        """The instructions before which others may have their turn."""
+        return pauses(self.module)
 
     def writes_table(self, offset: int, size: int) -> bool:
         """Whether bytes of the module data touch a table that instructions jump through."""

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from llmbol_core.vm.effects import NO_PLACE, base_of, is_result
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.guards import Guard, Of, Piece, value_pieces
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.origins import Access, Use
 from llmbol_core.vm.pointees import RECORD
-from llmbol_core.vm.results import is_result
-from llmbol_core.vm.returned import base_of
 from llmbol_core.vm.slots import Kind
-from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
-from llmbol_core.vm.whole import alt_entries, entry_place
-
-_CONSTANT = Place(Layout(WORD_SIZE, frozenset()), 0)
+from llmbol_core.vm.whole import CONSTANT, alt_entries, entry_place
 
 
 class _Transfer(NamedTuple):
@@ -56,10 +52,10 @@ class Transfers:
 
     def of_transfer(self, step: Step) -> Iterator[Guard]:
         """Yield the guards of send and recv."""
-        sends = step.instruction.op.mnemonic == "send"
+        sends = step.op.mnemonic == "send"
         channel, operand = (step.operand(place) for place in ("ds" if sends else "sd"))
-        node, place = self._evidence.pointer(step, channel), _CONSTANT
-        if operand.mode not in (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7):
+        node, place = self._evidence.pointer(step, channel), CONSTANT
+        if operand.mode not in NO_PLACE:
             place = step.place(operand)
         transfer = _Transfer(channel, node, place, sends)
         known = step.state.get(operand.base) if operand.mode is Mode.FP_INDIRECT else None
@@ -79,7 +75,7 @@ class Transfers:
         sends = step.state[step.operand("s").value].number
         for index, at in enumerate(alt_entries(step)):
             node, place = self._evidence.entry_channel(step, at), entry_place(step, at)
-            transfer = _Transfer(Operand(Mode.FP, at), node, place or _CONSTANT, index < sends)
+            transfer = _Transfer(Operand(Mode.FP, at), node, place or CONSTANT, index < sends)
             yield from self._at_place(step, transfer, at + WORD_SIZE)
 
     def _in_result(self, transfer: _Transfer, where: Operand) -> Iterator[Guard]:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.copying import check_bytes, check_value
+from llmbol_core.vm.copying import check_bytes, check_size, check_table, check_value
+from llmbol_core.vm.effects import RESULT_PLACE, UNKNOWN, Touch, effects, is_result
 from llmbol_core.vm.isa import TYPES, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.needs import Part, link_number, shape
@@ -31,8 +32,6 @@ from llmbol_core.vm.slots import (
 from llmbol_core.vm.structure import Layout, Structure, check_frame, place_fault
 from llmbol_core.vm.usage import KINDS, Usage
 
-RESULT_PLACE = 16
-"""Offset in a frame of the address for the result."""
 _ARGUMENTS = 32
 _FRAME_ADDRESS = "lea stores the address for a result in a frame made, and does nothing else there"
 _UNSURE = "it is not sure where the result goes"
@@ -65,8 +64,9 @@ class Step:
         self.pc = pc
         self.state = state
         self.instruction: Instruction = found.module.instructions[pc]
-        self.operand = self.instruction.operand
+        self.op, self.operand = self.instruction.op, self.instruction.operand
         self.layout = found.layouts[frame]
+        self.effects = effects(found, pc)
         self.entered: tuple[int, int] | None = None
 
     def fail(self, why: str) -> VerifyError:
@@ -137,16 +137,15 @@ class Step:
 
     def check(self) -> None:
         """Check the operands by their roles, then what concerns several of them."""
-        for role in self.instruction.op.operands:
-            if role.place in "smd":
-                operand = self.operand(role.place)
-                if operand.mode not in (Mode.IMMEDIATE, Mode.NONE, Mode.NONE6, Mode.NONE7):
-                    self._check_role(operand, role)
-        special = _CHECKS.get(self.instruction.op.mnemonic)
+        for touch in self.effects.touches:
+            if touch.role.place:
+                self._check_touch(touch)
+        special = _CHECKS.get(self.op.mnemonic)
         if special:
             special(self)
 
-    def _check_role(self, operand: Operand, role: OperandRole) -> None:
+    def _check_touch(self, touch: Touch) -> None:
+        operand, role, _ = touch
         if role.type == "D":
             raise self.fail("a type number should be immediate")
         place = self.place(operand)
@@ -161,8 +160,8 @@ class Step:
             why = _FRAME_ADDRESS
         if why:
             raise self.fail(why)
-        if role.reads and (operand.mode, operand.base) == (Mode.FP_INDIRECT, RESULT_PLACE):
-            self._check_returned(operand.value, role)
+        if role.reads and is_result(operand):
+            self._check_returned(touch)
         if role.writes and place.layout is self.found.data:
             self._check_variable(place, role)
         self._note_access(place, role)
@@ -173,15 +172,17 @@ class Step:
 
     def _is_for_frame(self, place: Place, role: OperandRole) -> bool:
         """Whether an operand is one for a frame made: an argument, or the place for the result."""
-        if self.instruction.op.mnemonic == "lea":
+        if self.op.mnemonic == "lea":
             return role.writes and place.offset == RESULT_PLACE
         return place.offset >= _ARGUMENTS
 
-    def _check_returned(self, at: int, role: OperandRole) -> None:
+    def _check_returned(self, touch: Touch) -> None:
         """Refuse to read pointers where the result goes before they were written there."""
-        is_value = role.type == "Y"
+        at, is_value = touch.operand.value, touch.role.type == "Y"
         inside = self.found.layouts[self.operand("m").value].pointers if is_value else {0}
-        if is_value or TYPES[role.type].kind == "pointer":
+        if touch.role.type == "X" and touch.size >= UNKNOWN:
+            raise self.fail("what is sent lies where the result goes")
+        if touch.role.type != "O" and touch.has_pointers:
             for place in sorted(at + p for p in inside if RETURNED + at + p not in self.state):
                 raise self.fail(f"the result has no pointer at {place} yet")
 
@@ -259,7 +260,7 @@ class Step:
         The compiler does so between storing a pointer and reading it again.
         """
         source, target = self.instruction.source, self.instruction.destination
-        is_clearing = self.instruction.op.mnemonic == "movp" and source.mode is Mode.MP
+        is_clearing = self.op.mnemonic == "movp" and source.mode is Mode.MP
         before = self.found.module.instructions[self.pc - 1].destination
         return is_clearing and target.mode is Mode.FP and target.value != before.base
 
@@ -308,7 +309,7 @@ class Step:
 
     def _check_result(self, result: int, to: Value) -> None:
         """Note where the result of a function is wanted."""
-        if self.instruction.op.mnemonic == "spawn":
+        if self.op.mnemonic == "spawn":
             raise self.fail(_NOBODY)
         match to.kind:
             case Kind.SLOT:
@@ -340,7 +341,7 @@ class Step:
         result = self.state.get(-self.operand("s").value)
         if result is None:
             return
-        if self.instruction.op.mnemonic == "mspawn":
+        if self.op.mnemonic == "mspawn":
             raise self.fail(_NOBODY)
         if result.kind is Kind.NUMBER:
             raise self.fail(_UNSURE)
@@ -364,4 +365,6 @@ _CHECKS: dict[str, Callable[[Step], None]] = {
     "frame": Step.check_frame_made,
     **dict.fromkeys(("movm", "consm", "headm"), check_bytes),
     **dict.fromkeys(("movmp", "consmp", "headmp"), check_value),
+    **dict.fromkeys(("alt", "nbalt"), check_table),
+    "newcm": check_size,
 }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator
 
-from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
-from llmbol_core.vm.module import ABSENT, DataKind, Instruction
+from llmbol_core.vm.effects import UNKNOWN, Touch, effects
+from llmbol_core.vm.isa import WORD_SIZE, Mode
+from llmbol_core.vm.module import DataKind
 from llmbol_core.vm.structure import Structure
 
 
@@ -31,9 +31,16 @@ class Variables:
     def __init__(self, found: Structure, received: frozenset[int] = frozenset()) -> None:
         self.constants = _constants(found)
         self._found, self._data = found, found.data
+        self._words, self._places = set[int](), set[int]()
+        """Words that instructions write by themselves, and where something of no known size goes.
+
+        A word that is written by itself may be a field of such a value, too.
+        """
         written = set(received)
-        for instruction in found.module.instructions:
-            written |= _written(found, instruction)
+        for pc in range(len(found.module.instructions)):
+            for touch in effects(found, pc).touches:
+                if touch.operand.mode is Mode.MP and (touch.role.writes or touch.role.type == "O"):
+                    written |= self._written(pc, touch)
         self._nils = sorted(found.data.pointers - written - self.constants.keys())
         self.exposed = self._exposed()
         """Pointers that nobody writes unless they are parts of what comes to a place before them.
@@ -41,16 +48,25 @@ class Variables:
         Of what others return, and of what channels bring, no text tells how long it is.
         """
 
+    def _written(self, pc: int, touch: Touch) -> set[int]:
+        """Note what is written, or may be by its address; return the pointers that are for sure."""
+        at, size = touch.operand.value, touch.size
+        target = self._found.module.instructions[pc].destination
+        if size >= UNKNOWN:
+            self._places.add(at)
+            if touch.role.type == "O" and target.mode is not Mode.FP_INDIRECT:
+                return set()
+            size = WORD_SIZE
+        elif not touch.role.is_storage:
+            self._words.update(range(at & -WORD_SIZE, at + size, WORD_SIZE))
+        return {p for p in self._data.pointers if at <= p < at + size}
+
     def _exposed(self) -> set[int]:
-        code, data = self._found.module.instructions, self._data
-        kept = {word for instruction in code for word in _words(instruction)}
-        kept |= self.constants.keys() | {start for start, _ in self._found.tables}
-        places = {place for instruction in code for place in _places(instruction)}
-        # A word that is written by itself may be a field of such a value, too.
-        found = set(self._nils[bisect.bisect(self._nils, min(places, default=data.size)) :])
-        found -= self._nil_of_all_types()
-        for start in places:
-            for at in range(start + WORD_SIZE, data.size, WORD_SIZE):
+        kept = self._words | self.constants.keys() | {start for start, _ in self._found.tables}
+        first = min(self._places, default=self._data.size)
+        found = set(self._nils[bisect.bisect(self._nils, first) :]) - self._nil_of_all_types()
+        for start in self._places:
+            for at in range(start + WORD_SIZE, self._data.size, WORD_SIZE):
                 if at in kept:
                     break
                 found |= {at} & set(self._nils)
@@ -81,39 +97,6 @@ class Variables:
         nils = [nil for nil in self._nils[at:] if nil not in self.exposed][:1]
         tables = [max(start, offset) for start, last in self._found.tables if offset < last]
         return min([self._data.size, *nils, *tables])
-
-
-def _written(found: Structure, instruction: Instruction) -> set[int]:
-    """Return the offsets of pointers in the module data that an instruction may write."""
-    written: set[int] = set()
-    for role in instruction.op.operands:
-        operand = instruction.operand(role.place) if role.place in "smd" else ABSENT
-        target = instruction.destination
-        is_result = role.type == "O" and target.mode is Mode.FP_INDIRECT
-        if operand.mode is not Mode.MP or not (role.writes or is_result):
-            continue
-        at, size = operand.value, TYPES[role.type].size
-        if role.type == "Y":
-            size = found.layouts[instruction.middle.value].size
-        written |= {p for p in found.data.pointers if at <= p < at + max(size, WORD_SIZE)}
-    return written
-
-
-def _words(instruction: Instruction) -> Iterator[int]:
-    """Yield the words of the module data that an instruction writes by itself."""
-    for role in instruction.op.operands:
-        operand = instruction.operand(role.place) if role.place in "smd" else ABSENT
-        if operand.mode is Mode.MP and role.writes and not role.is_storage:
-            yield from range(operand.value & -WORD_SIZE, operand.value + TYPES[role.type].size, 4)
-
-
-def _places(instruction: Instruction) -> Iterator[int]:
-    """Yield the places in the module data to which something of unknown size may come."""
-    op, source, target = instruction.op, instruction.source, instruction.destination
-    if op.mnemonic == "lea" and source.mode is Mode.MP:
-        yield source.value
-    elif op.mnemonic == "recv" and target.mode is Mode.MP:
-        yield target.value
 
 
 def _constants(found: Structure) -> dict[int, str]:

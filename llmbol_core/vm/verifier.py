@@ -357,7 +357,7 @@ class _Flow:
         number = self.frames[pc]
         step = Step(self.found, self.usage, pc, number, self.states[pc])
         step.check()
-        state, op = after(step), step.instruction.op
+        state, op = after(step), step.op
         if step.entered:
             self._enter(*step.entered, pc)
         if op.effect not in (Effect.JUMP, Effect.RETURN, Effect.END):
@@ -367,7 +367,7 @@ class _Flow:
 
     def _targets(self, step: Step) -> Iterable[int]:
         """Return where in the same function an instruction leads besides the next."""
-        op = step.instruction.op
+        op = step.op
         if op.effect is Effect.BRANCH or op.mnemonic == "jmp":
             return (step.label(),)
         return table_targets(self.found, step.pc) if op.effect is Effect.JUMP else ()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from llmbol_core.vm.copying import ALT_ENTRY
 from llmbol_core.vm.isa import TYPES, WORD_SIZE
-from llmbol_core.vm.slots import Kind
+from llmbol_core.vm.slots import Kind, Value
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
 
 
 def value_layout(step: Step) -> Layout:
     """Return the layout of the values in the list or channel that an instruction makes or reads."""
-    op = step.instruction.op
+    op = step.op
     if op.mnemonic.startswith("newc"):
         if op.mnemonic == "newcmp":
             return step.found.layouts[step.operand("s").value]
@@ -26,7 +27,8 @@ def value_layout(step: Step) -> Layout:
     return Layout(size, frozenset({0} if role.type == "P" else ()))
 
 
-ALT_ENTRY = 8
+CONSTANT = Place(Layout(WORD_SIZE, frozenset()), 0)
+"""Where a constant lies that is sent."""
 
 
 def alt_entries(step: Step) -> list[int]:
@@ -39,7 +41,11 @@ def alt_entries(step: Step) -> list[int]:
 
 def entry_place(step: Step, at: int) -> Place | None:
     """Return where the value of an entry of an alt table lies; None for a constant."""
-    to = step.state[at + WORD_SIZE]
+    return address_place(step, step.state[at + WORD_SIZE])
+
+
+def address_place(step: Step, to: Value) -> Place | None:
+    """Return where an address leads; None for that of a constant."""
     match to.kind:
         case Kind.SLOT:
             return Place(step.layout, to.number, own=True)

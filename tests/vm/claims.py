@@ -9,10 +9,10 @@ done with it: so a wrong claim is found wherever it is made.
 from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.changes import needed
 from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.loader import LoadedModule
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, LIST_HEADER, MODULE, STACK, STRING
-from llmbol_core.vm.reach import _used
 from llmbol_core.vm.slots import FRAMES, POINTERS, RESULT, Kind, Value
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Step
@@ -61,7 +61,7 @@ class _Claims:
             raise Forgery("the frame is of another type")
         if pc not in self._used:
             step = Step(self._flow.found, self._flow.usage, pc, number, state)
-            self._used[pc] = set(_used(step))
+            self._used[pc] = set(needed(step))
         starts = [v.number for at, v in state.items() if at >= 0 and v.kind is Kind.SLOT]
         start = min(starts, default=RESULT)
         for slot, value in state.items():

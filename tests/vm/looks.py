@@ -174,6 +174,8 @@ class Look:
             self._carried(channel, area, not sends)
 
     def _carried(self, channel: int, area: Area, receives: bool) -> None:
+        if channel in self.engine.remains._refs:
+            return  # it traps
         if self.heap.type_of(channel) != CHANNEL:
             raise Forgery("the channel is none")
         size, pointers = self.heap.types[self.heap.word(channel)]

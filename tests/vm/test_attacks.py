@@ -285,6 +285,51 @@ ALONE = {
         " movw $0,64(fp)\n movw 36(fp),68(fp)\n lea 28(fp),72(fp)\n nbalt 60(fp),76(fp)\n"
         " ret\n bad: raise 16(mp)"
     ),
+    "an array whose variable a value written before it reaches": (
+        "newa $4,$6,8(mp)\n indx 8(mp),44(fp),$1\n movmp 32(fp),$8,4(mp)\n newa $8,$4,40(fp)\n"
+        " movw $77,0(44(fp))\n indx 40(fp),52(fp),$2\n movw 0(52(fp)),56(fp)\n"
+        f"{BAD}\n desc $8,8,(0,4)"
+    ),
+    "an array in an array over which elements are copied": (
+        "newa $1,$4,36(fp)\n newa $1,$4,32(fp)\n indx 36(fp),44(fp),$0\n"
+        " newa $4,$6,0(44(fp))\n indx 0(44(fp)),60(fp),$1\n slicela 32(fp),$0,36(fp)\n"
+        " newa $8,$4,40(fp)\n movw $77,0(60(fp))\n indx 40(fp),52(fp),$2\n"
+        f" movw 0(52(fp)),56(fp)\n{BAD}"
+    ),
+    "an array in an array that is dropped": (
+        "newa $1,$4,36(fp)\n indx 36(fp),44(fp),$0\n newa $4,$6,0(44(fp))\n"
+        " indx 0(44(fp)),60(fp),$1\n movp 12(mp),36(fp)\n newa $8,$4,40(fp)\n"
+        " movw $77,0(60(fp))\n indx 40(fp),52(fp),$2\n movw 0(52(fp)),56(fp)\n" + BAD
+    ),
+    "an array in a record that is dropped": (
+        "new $3,36(fp)\n lea 4(36(fp)),44(fp)\n newa $4,$6,0(44(fp))\n"
+        " indx 0(44(fp)),60(fp),$1\n movp 12(mp),36(fp)\n newa $8,$4,40(fp)\n"
+        " movw $77,0(60(fp))\n indx 40(fp),52(fp),$2\n movw 0(52(fp)),56(fp)\n" + BAD
+    ),
+    "a field that others write between its storing and its reading": (
+        "newcw 8(mp)\n new $3,4(mp)\n frame $2,48(fp)\n spawn 48(fp),h\n new $7,36(fp)\n"
+        " movp 4(mp),32(fp)\n l: addw $1,92(fp),92(fp)\n movp 36(fp),4(32(fp))\n"
+        " x: movp 4(32(fp)),40(fp)\n movw $77,8(40(fp))\n bltw 92(fp),$20000,l\n exit\n"
+        " jmp x\n h: new $5,36(fp)\n movp 4(mp),32(fp)\n m: movp 36(fp),4(32(fp))\n"
+        " movp 8(36(fp)),40(fp)\n movw 40(fp),56(fp)\n bnew 56(fp),$-1,bad\n"
+        " addw $1,92(fp),92(fp)\n bltw 92(fp),$20000,m\n exit\n bad: raise 16(mp)"
+    ),
+    "a record that a string is put behind": (
+        "new $7,36(fp)\n movw $5000,0(36(fp))\n frame $2,48(fp)\n movp 36(fp),32(48(fp))\n"
+        " call 48(fp),h\n ret\n h: addc 16(mp),32(fp)\n lenc 32(fp),60(fp)\n"
+        " bgtw 60(fp),$1000,bad\n ret\n bad: raise 16(mp)"
+    ),
+    "what was where a result goes, sent from there": (
+        "newcp $2,4(mp)\n new $5,36(fp)\n frame $2,48(fp)\n lea 36(fp),16(48(fp))\n"
+        " call 48(fp),h\n recv 4(mp),32(fp)\n movw $77,8(32(fp))\n raise 16(mp)\n"
+        " h: send 0(16(fp)),4(mp)\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n ret"
+    ),
+    "what was where a result goes, sent from there by alt": (
+        "newcp $2,4(mp)\n new $5,36(fp)\n frame $2,48(fp)\n lea 36(fp),16(48(fp))\n"
+        " call 48(fp),h\n recv 4(mp),32(fp)\n movw $77,8(32(fp))\n raise 16(mp)\n"
+        " h: movw $1,60(fp)\n movw $0,64(fp)\n movw 4(mp),68(fp)\n lea 0(16(fp)),72(fp)\n"
+        " nbalt 60(fp),76(fp)\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n ret"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
@@ -428,6 +473,15 @@ BETWEEN = {
         ("ret\n f: movw $0,60(fp)\n movw $1,64(fp)\n movw 32(fp),68(fp)\n"
         " lea 36(fp),72(fp)\n alt 60(fp),76(fp)\n movw 36(fp),56(fp)\n"
         " beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)\n"),
+    ),
+    "a frame of the caller's own in place of the function's": (
+        (
+            CALL.format(" lea 36(fp),16(48(fp))")
+            + " mframe 36(fp),$-1,48(fp)\n frame $2,48(fp)\n lea 32(fp),16(48(fp))\n"
+            " mcall 48(fp),$-1,36(fp)\n movw 32(fp),56(fp)\n bnew 56(fp),$77,x\n"
+            " raise 16(mp)\n x: exit"
+        ),
+        "movw $77,0(16(fp))\n ret\n f: self 32(fp)\n movp 32(fp),0(16(fp))\n ret",
     ),
     "a result over an address": (
         (
