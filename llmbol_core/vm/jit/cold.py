@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 
-from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Op, OperandRole
+from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
@@ -163,6 +163,16 @@ class ColdLowerer(Emitter):
     def address(self, name: str) -> str:
         """Return the address of the operand at a place."""
         return self.address_of(self._pointer(name))
+
+    def address_of_value(self, name: str) -> str:
+        """Return the address of the operand at a place, which it is itself for a constant."""
+        at = "smd".index(name)
+        mode = self.value(f"getelementptr i8, ptr %ip, i64 {decoded.MODES + at}")
+        mode = self.value(f"load i8, ptr {mode}")
+        is_constant = self.value(f"icmp eq i8 {mode}, {Mode.IMMEDIATE:d}")
+        own = self.value(f"getelementptr i8, ptr %ip, i64 {decoded.OPERANDS + 8 * at}")
+        constant = self.value(f"load i32, ptr {own}")
+        return self.value(f"select i1 {is_constant}, i32 {constant}, i32 {self.address(name)}")
 
     def address_of(self, pointer: str) -> str:
         """Return the address in the arena that a pointer leads to."""

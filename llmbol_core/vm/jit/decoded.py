@@ -13,8 +13,9 @@
 
 The 64 bytes before the first one begin with the number of instructions and what is at
 ``STACK_BYTES``, ``HANDLED`` and ``GUARDS``. Immediate labels are addresses of instructions,
-immediate types numbers of the heap, and so are sizes of what is put into lists; what is sent is
-the address of a constant. Of modules that are not verified Python runs every instruction.
+immediate types numbers of the heap, and so are sizes of what is put into lists; what is sent or
+has its address taken is the address of a constant. Of modules that are not verified Python runs
+every instruction.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _WORDS = SIZE // 8
 _MODES, _OPERANDS = struct.Struct("=BBB"), struct.Struct("=QQQ")
 _PLAIN = (("consm", "m"), ("newcm", "s"))
 """Operands that are sizes of values without pointers."""
+_OF_CONSTANTS = ("send", "lea")
+"""Opcodes that want the place of their source, even if that is an immediate."""
 _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
 _UNUSUAL = -1
 """What stands for an operand that the native interpreter's handlers do not expect."""
@@ -289,8 +292,8 @@ def _is_usual(instruction: Instruction) -> bool:
         if mode in _NO_MODE and not role.optional:
             return False
         is_immediate = mode is Mode.IMMEDIATE
-        is_sent = role.is_storage and op.mnemonic == "send"
-        if is_immediate and (role.writes or (role.is_storage and not is_sent)):
+        has_place = not role.is_storage or op.mnemonic in _OF_CONSTANTS
+        if is_immediate and (role.writes or not has_place):
             return False
         if role.type in "DQ" and role.reads and not is_immediate:
             return False

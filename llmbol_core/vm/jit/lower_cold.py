@@ -23,7 +23,7 @@ _NIL = NIL - (1 << 32)
 @cold("lea")
 def lea(out: ColdLowerer) -> None:
     """Store an address."""
-    out.store(out.target("d"), "E", out.address("s"))
+    out.store(out.target("d"), "E", out.address_of_value("s"))
 
 
 @cold("new", "newz")

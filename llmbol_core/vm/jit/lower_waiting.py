@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
 from llmbol_core.vm.jit.communication import DONE, MUST_WAIT, PYTHON
@@ -23,19 +22,10 @@ def _became(out: ColdLowerer, result: str) -> None:
     out.begin(labels[DONE])
 
 
-def _sent(out: ColdLowerer) -> str:
-    """Return the address of what is sent, which the operand itself is for a constant."""
-    mode = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.MODES}")
-    is_constant = out.value(f"icmp eq i8 {out.value(f'load i8, ptr {mode}')}, {Mode.IMMEDIATE:d}")
-    own = out.value(f"getelementptr i8, ptr %ip, i64 {decoded.OPERANDS}")
-    constant = out.value(f"load i32, ptr {own}")
-    return out.value(f"select i1 {is_constant}, i32 {constant}, i32 {out.address('s')}")
-
-
 @cold("send")
 def send(out: ColdLowerer) -> None:
     """Send a value over a channel."""
-    address, channel = _sent(out), out.read("d")
+    address, channel = out.address_of_value("s"), out.read("d")
     _became(out, out.call("send_or_wait", channel, address))
 
 

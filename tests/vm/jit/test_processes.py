@@ -10,6 +10,7 @@ from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm import checks, strings
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.process import Stack
@@ -320,3 +321,32 @@ def test_python_does_not_look_at_each_array_of_channels(count, monkeypatch):
         looks.clear()
         assert run(code, engine)[0] == sum(range(1000))
         assert (len(looks) >= 1000) == (engine == "reference")
+
+
+CONSTANT = """
+    newcw $1,40(fp)
+    movw $1,60(fp)
+    movw $0,64(fp)
+    movw 40(fp),68(fp)
+next: lea $7,72(fp)
+    alt 60(fp),76(fp)
+    recv 40(fp),84(fp)
+    addw 84(fp),104(fp)
+    addw $1,88(fp)
+    bltw 88(fp),$1000,next
+    movw 104(fp),0(16(fp))
+    ret
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_constant_is_offered_without_python(engine, monkeypatch):
+    stretches, run_on = [], Interpreter.run
+
+    def counted(interpreter, *given):
+        stretches.append(given)
+        return run_on(interpreter, *given)
+
+    monkeypatch.setattr(Interpreter, "run", counted)
+    assert run(CONSTANT, engine)[0] == 7000
+    assert len(stretches) < 100
