@@ -323,7 +323,7 @@ class Evidence:
         frame = step.operand("s").value
         first = argument_key(frame, 0)
         for at, value in step.state.items():
-            if first <= at < first + (1 << 16):
+            if first <= at < first + FRAMES:
                 self.classes.unite(self.node_of(value), OPEN)
         to = step.state.get(-frame)
         if to is not None:

@@ -67,7 +67,7 @@ result is written to.
 
 RESULT = 1 << 31
 FRAMES = 1 << 32
-"""From which key on there is what was stored in frames that were made."""
+"""From which key on there is what was stored in frames that were made; so many keys has each."""
 STORED = (1 << 31) + 1
 """The key of the pointer that the instruction before this one stored outside of the frame."""
 
@@ -78,15 +78,15 @@ RETURNED = (1 << 31) + 16
 
 def argument_key(frame: int, offset: int) -> int:
     """Return the key of a State for a pointer in the frame made that is kept at an offset."""
-    return FRAMES + (frame << 16) + offset
+    return FRAMES + frame * FRAMES + offset
 
 
 def without_frame(state: State, frame: int) -> State:
     """Return a state that knows nothing of what is in a frame that was made."""
     first = argument_key(frame, 0)
-    if -frame in state or any(first <= at < first + (1 << 16) for at in state):
+    if -frame in state or any(first <= at < first + FRAMES for at in state):
         return {
-            at: v for at, v in state.items() if at != -frame and not first <= at < first + (1 << 16)
+            at: v for at, v in state.items() if at != -frame and not first <= at < first + FRAMES
         }
     return state
 

@@ -71,8 +71,8 @@ class _Claims:
                 is_live = self._is_live(pc, slot, start)
                 self._check(engine, slot, value, fp + slot, fp, mp, is_live)
             elif slot >= FRAMES:
-                frame = engine.heap.pointer(fp + (slot - FRAMES >> 16))
-                self._check(engine, slot, value, frame + (slot & 0xFFFF), fp, mp)
+                frame = engine.heap.pointer(fp + slot // FRAMES - 1)
+                self._check(engine, slot, value, frame + slot % FRAMES, fp, mp)
         if engine.count % _SELDOM == 0 and mp != NIL:
             self._check_data(engine, mp)
 
