@@ -36,6 +36,8 @@ from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import KINDS
 from llmbol_core.vm.whole import value_layout
 
+_HOLDING = (*POINTERS, Kind.WORD)
+"""What holds the object that an address is taken in."""
 _LETTERS = ("b", "w", "l", "f", "p", "m", "mp")
 
 
@@ -74,8 +76,9 @@ class Leftover:
         for step in by_pc.values():
             self._targets.update(targets(step))
             self._look(step)
-        for origin, piece in self._returned.elements():
+        for origin, distance, piece in self._returned.at_addresses():
             self._uses[origin].add(piece)
+            self._at[origin, distance].add(piece)
         for step in self._indices:
             self._guard_elements(step)
         for step in self._addresses:
@@ -119,14 +122,13 @@ class Leftover:
     def _look_at_address(self, step: Step) -> None:
         self._returned.look(step)
         source = step.operand("s")
-        is_call = step.op.mnemonic == "call"
-        if is_call or source.mode not in INDIRECT or step.operand("d").mode is not Mode.FP:
+        if step.op.mnemonic == "call" or source.mode not in INDIRECT:
             return
         known = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
         if known and known.kind is Kind.ELSEWHERE:
             place = step.place(source)
             self._further[known.origin, known.number].add((place.origin, place.offset))
-        elif not known or known.kind in (*POINTERS, Kind.WORD):
+        elif step.operand("d").mode is Mode.FP and (not known or known.kind in _HOLDING):
             self._addresses.append(step)
             if known and known.kind is Kind.WORD:
                 self._handles.add(known.origin)

@@ -76,12 +76,12 @@ class Returned:
                 piece = Piece(what.offset + known.offset, what.size, what.use)
                 self._pieces[known].add(piece)
 
-    def elements(self) -> Iterator[tuple[int, Piece]]:
-        """Yield what is done with elements, by the origin of their address."""
+    def at_addresses(self) -> Iterator[tuple[int, int, Piece]]:
+        """Yield what is done behind addresses, by their origin and how far from there they are."""
         for to, pieces in self._pieces.items():
             for step in self._addresses[to]:
                 if self._is_address(step):
-                    yield from ((to.origin, piece) for piece in pieces)
+                    yield from ((to.origin, to.offset, piece) for piece in pieces)
 
     def guards(self) -> Iterator[tuple[Step, Guard]]:
         """Yield guards of the instructions that take the addresses; raises VerifyError."""

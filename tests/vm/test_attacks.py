@@ -440,6 +440,12 @@ BETWEEN = {
         ("ret\n f: lea 4(32(fp)),52(fp)\n movw $77,0(52(fp))\n movw 4(32(fp)),56(fp)\n"
         " beqw 56(fp),$77,bad\n ret\n bad: raise 16(mp)"),
     ),
+    "a result into a field of another module's record, by its address": (
+        "new $3,36(fp)\n" + CALL.format(" movp 36(fp),32(48(fp))") + " ret",
+        ("ret\n f: lea 0(32(fp)),52(fp)\n frame $2,48(fp)\n lea 4(52(fp)),16(48(fp))\n"
+        " call 48(fp),h\n movw 4(32(fp)),56(fp)\n beqw 56(fp),$77,bad\n ret\n"
+        " bad: raise 16(mp)\n h: movw $77,0(16(fp))\n ret"),
+    ),
     "the address of an argument for another module": (
         (" load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n lea 32(48(fp)),52(fp)\n"
         " movw $77,0(52(fp))\n mcall 48(fp),$0,40(fp)\n ret"),
