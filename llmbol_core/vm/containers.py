@@ -128,8 +128,6 @@ def _transferred(step: Step, state: State, content: int, place: Place, sends: bo
     """Note that a place is where values of a channel come from or go to."""
     if place.layout is None:
         return state
-    if place.layout is step.found.data and not sends:
-        step.usage.variables.write(place.offset)
     step.usage.want(content, place.layout, place.offset, not sends, step.pc)
     if place.frame >= 0 and not sends:
         for at in place.layout.pointers:

@@ -32,8 +32,6 @@ def keep(step: Step, state: State, place: Place, value: Value | None) -> State:
             return {**state, at: value}
         return {key: known for key, known in state.items() if key != at}
     usage = step.usage
-    if place.layout is step.found.data:
-        usage.variables.write(place.offset)
     if value is None or value.origin < 0:
         return state
     if place.layout is step.found.data:

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from llmbol_core.vm.changes import changes
 from llmbol_core.vm.containers import ON_CONTAINERS
-from llmbol_core.vm.effects import FRAME, MADE, RESULT_PLACE, UNKNOWN, Change, is_result
+from llmbol_core.vm.effects import (
+    BY_OTHERS,
+    DATA,
+    FRAME,
+    MADE,
+    RESULT_PLACE,
+    UNKNOWN,
+    Change,
+    is_result,
+)
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.keeping import keep_result, keep_value, learn, made, unknown
 from llmbol_core.vm.module import Operand
@@ -36,7 +45,7 @@ def after(step: Step) -> State:
         state = dict(state)
         del state[STORED]
     for change in changes(step):
-        state = _forget(state, change)
+        state = _forget(step, state, change)
     for operand, role, _ in step.effects.touches:
         if role.writes:
             state = _returned(step, state, operand, role)
@@ -89,9 +98,11 @@ def _tested(step: Step, target: int) -> tuple[Operand, Tags, bool]:
     return tested, tags, (op == "beqw") == (target == label)
 
 
-def _forget(state: State, change: Change) -> State:
-    """Drop what was known of slots that are written."""
+def _forget(step: Step, state: State, change: Change) -> State:
+    """Drop what was known of slots that are written; note variables of the module data."""
     region, start = change.spot
+    if region == DATA and change.has_pointers and change not in BY_OTHERS:
+        step.usage.variables.write(start, change.size)
     if region == MADE and change.size >= UNKNOWN:
         return without_frame(state, start)
     if region != FRAME or not state:

@@ -163,7 +163,7 @@ class Step:
         if role.reads and is_result(operand):
             self._check_returned(touch)
         if role.writes and place.layout is self.found.data:
-            self._check_variable(place, role)
+            self.check_tables(place, TYPES[role.type].size)
         self._note_access(place, role)
         if role.type in KINDS and (role.reads or not (place.own or place.frame >= 0)):
             held = self.held(place)
@@ -185,12 +185,6 @@ class Step:
         if touch.role.type != "O" and touch.has_pointers:
             for place in sorted(at + p for p in inside if RETURNED + at + p not in self.state):
                 raise self.fail(f"the result has no pointer at {place} yet")
-
-    def _check_variable(self, place: Place, role: OperandRole) -> None:
-        """Refuse to write over a table; note a pointer that is a variable."""
-        self.check_tables(place, TYPES[role.type].size)
-        if TYPES[role.type].kind == "pointer":
-            self.usage.variables.write(place.offset)
 
     def check_tables(self, place: Place, size: int) -> None:
         """Refuse to write over a table that instructions jump through."""

@@ -86,10 +86,12 @@ class Variables:
         at = bisect.bisect_left(self._nils, offset)
         return at < len(self._nils) and self._nils[at] == offset
 
-    def write(self, offset: int) -> None:
-        """Note that a pointer is written by its address; raises Written if it was not known."""
-        if self.is_nil(offset):
-            raise Written(offset)
+    def write(self, start: int, size: int) -> None:
+        """Note that pointers are written, at least the first; raises Written for one not known."""
+        at = bisect.bisect_left(self._nils, start)
+        end = start + (size if size < UNKNOWN else WORD_SIZE)
+        if at < len(self._nils) and self._nils[at] < end:
+            raise Written(self._nils[at])
 
     def end(self, offset: int) -> int:
         """Return how far a result or a value of a channel may reach that begins at an offset."""

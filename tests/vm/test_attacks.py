@@ -314,6 +314,13 @@ ALONE = {
         " movp 8(36(fp)),40(fp)\n movw 40(fp),56(fp)\n bnew 56(fp),$-1,bad\n"
         " addw $1,92(fp),92(fp)\n bltw 92(fp),$20000,m\n exit\n bad: raise 16(mp)"
     ),
+    "a result into a variable that its address alone tells from nil": (
+        "lea 8(mp),44(fp)\n frame $2,48(fp)\n lea 0(44(fp)),16(48(fp))\n call 48(fp),h\n"
+        " beqw 92(fp),$0,x\n new $7,32(fp)\n jmp y\n x: movp 8(mp),32(fp)\n"
+        " y: movw $77,8(32(fp))\n movp 4(mp),36(fp)\n movp 8(36(fp)),40(fp)\n"
+        f" movw 40(fp),56(fp)\n{BAD} h: new $5,32(fp)\n movp 32(fp),4(mp)\n"
+        " movp 32(fp),0(16(fp))\n ret"
+    ),
     "a record that a string is put behind": (
         "new $7,36(fp)\n movw $5000,0(36(fp))\n frame $2,48(fp)\n movp 36(fp),32(48(fp))\n"
         " call 48(fp),h\n ret\n h: addc 16(mp),32(fp)\n lenc 32(fp),60(fp)\n"
