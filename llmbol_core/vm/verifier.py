@@ -37,6 +37,9 @@ until nobody has the address any more (``lifetimes.py``, ``remains.py``). Other 
 turn only at certain instructions (``pauses.py``). What functions return in the name of others, to
 whom their result's address was passed on, is compared once both are known (``returns.py``).
 
+What an instruction reads and writes, by whatever name, when, and how much, is listed once
+(``effects.py``, ``changes.py``); whatever follows from that is told from those lists.
+
 So a program can write no number where a pointer is kept. It can read pointers as numbers.
 """
 
