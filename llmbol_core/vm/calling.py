@@ -145,13 +145,18 @@ def store(heap: Heap, address: int, kind: Type, value: Any) -> None:
     elif not isinstance(kind, Reference):
         raise _misfit(value, kind)
     elif kind.kind in ("ref", "chan"):
+        if value is not None and (type(value) is not int or heap.lent.get(value) != kind):
+            raise _misfit(value, kind)
         heap.assign(address, NIL if value is None else value)
     else:
         heap.give(address, _new(heap, kind, value))
 
 
 def _misfit(value: Any, kind: Type) -> UsageError:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # too long a number, lists in lists
+        text = f"this {type(value).__name__}"
     return UsageError(f"{text if len(text) < 50 else f'{text[:46]}...'} is no {kind}")
 
 
@@ -199,7 +204,9 @@ def _new_array(heap: Heap, element: Type, values: Sequence[Any]) -> int:
 def _packed(kind: Type, values: Sequence[Any]) -> bytes | memoryview:
     """Return numbers as they lie in an array."""
     if isinstance(values, bytes | bytearray | memoryview):
-        return memoryview(values).cast("B")
+        if kind is BYTE:
+            return memoryview(values).cast("B")
+        values = list(values)
     try:
         return array(_NUMBERS[kind].item, values).tobytes()
     except (TypeError, OverflowError):
@@ -244,12 +251,21 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
     if not isinstance(kind, Reference):
         raise UsageError(f"no Python value for a {kind}")
     if kind.kind in ("ref", "chan"):
-        return heap.retain(ref)
+        return _lend(heap, ref, kind)
     if kind == _BYTES:
         return bytes(heap.array_bytes(ref))
     if kind.kind == "list":
         return [fetch(heap, heap.head(node), kind.element) for node in heap.list_nodes(ref)]
     return _items(heap, ref, kind.element)
+
+
+def _lend(heap: Heap, ref: int, kind: Type) -> int | None:
+    """Return what stands for an object in Python, for which it lives as long as the machine."""
+    if ref == NIL:
+        return None
+    if ref not in heap.lent:
+        heap.lent[heap.retain(ref)] = kind
+    return ref
 
 
 def _items(heap: Heap, ref: int, element: Type) -> list[Any]:

@@ -47,6 +47,8 @@ class TypedArena(Arena):
         self.types: list[HeapType] = [HeapType(0, ())] * BYTE
         self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
         self._plain: dict[int, int] = {}
+        self.lent: dict[int, object] = {}
+        """Objects that Python has references to, and what it takes them for."""
         self._hidden: dict[int, tuple[HeapType, frozenset[int]]] = {
             _MODULE: (HeapType(4, ()), frozenset({0}))
         }

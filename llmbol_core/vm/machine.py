@@ -234,11 +234,11 @@ class InfernoVM:
         """Release what no process holds."""
         # Of a heap that a program has damaged only what the host keeps can be let go.
         with suppress(*ASTRAY):
-            for handle in self._handles.values():
-                self.heap.release(handle)
+            for ref in (*self._handles.values(), *self.heap.lent):
+                self.heap.release(ref)
             self.loader.release()
             self.engine.release_constants()
-        self._handles = {}
+        self._handles, self.heap.lent = {}, {}
 
     # Processes
 

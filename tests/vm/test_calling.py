@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from contextlib import suppress
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from llmbol_core.errors import LinkError, LlmbolError, SourceError, Trap, UsageError
+from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.machine import InfernoVM
+from tests.vm import ledger
 from tests.vm.objects import DATA_DIRECTORY
 
 CALLS = (DATA_DIRECTORY / "limbo/calls.dis").read_bytes()
@@ -215,3 +218,56 @@ def test_machines_run_in_threads_of_their_own():
     for thread in threads:
         thread.join()
     assert found == {number: 780 - 40 * number for number in range(4)}
+
+
+ODD = """
+        movw $7,0(16(fp))
+        ret
+        made: newcw $2,0(16(fp))
+        ret
+        desc $0,8,""
+        desc $1,40,(32)
+        desc $2,40,""
+        module Odd
+        link {frame},0,"fn(x: {kind}): int","f"
+        link 2,made,"fn(): chan of int","made"
+        ldts @ldt,0
+"""
+DEEP = functools.reduce(lambda inner, _: [inner], range(5000), list[object]())
+STRANGE = [
+    ("int", 10**5000, "this int is no int"),
+    ("int", DEEP, "this list is no int"),
+    ("array of array of int", [b"abc", DEEP], "this list is no int"),
+    ("chan of int", 70000, "70000 is no chan of int"),
+    ("chan of int", "x", "'x' is no chan of int"),
+    ("chan of int", math.nan, "nan is no chan of int"),
+    ("array of int", b"ab", None),
+    ("array of real", bytearray(b"ab"), None),
+]
+
+
+@pytest.mark.parametrize("number", range(len(STRANGE)))
+def test_strange_values_are_refused(number):
+    kind, value, why = STRANGE[number]
+    module = parse_assembly(ODD.format(kind=kind, frame=2 if kind == "int" else 1))
+    with InfernoVM() as vm:
+        vm.load_module("odd", module)
+        if why:
+            with pytest.raises(UsageError, match=why):
+                vm.execute("odd", "f", [value], f"fn(x: {kind}): int")
+        else:
+            assert vm.execute("odd", "f", [value], f"fn(x: {kind}): int") == 7
+        ledger.check(vm)
+
+
+def test_what_a_program_lends_can_be_given_back_as_what_it_is():
+    with InfernoVM() as vm:
+        vm.load_module("odd", parse_assembly(ODD.format(kind="chan of int", frame=1)))
+        lent = [vm.execute("odd", "made", [], "fn(): chan of int") for _ in range(2)]
+        assert vm.execute("odd", "f", lent[:1], "fn(x: chan of int): int") == 7
+        vm.load_module("other", parse_assembly(ODD.format(kind="chan of real", frame=1)))
+        with pytest.raises(UsageError, match="is no chan of real"):
+            vm.execute("other", "f", lent[:1], "fn(x: chan of real): int")
+        ledger.check(vm)
+    vm.heap.make_room()
+    assert vm.heap.objects == 0
