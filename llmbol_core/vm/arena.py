@@ -48,6 +48,8 @@ FREE = 0
 _GRAIN = 16
 SMALL = 1024
 """The largest block, with its header, that has a free list."""
+_HEADS = slice(FREE_LISTS >> 2, (FREE_LISTS + SMALL >> 2) + 1)
+"""Where the heads of the free lists are, among the words."""
 LAST, LAST_SIZE = HEAP + HEADER, SMALL + _GRAIN
 """The block for the text of an exception for which nothing else is left."""
 ROUNDED = 1 << 16
@@ -279,8 +281,18 @@ class Arena:
         """Bytes taken from the limit, by blocks in use or kept for small ones, and by the host."""
         return self.limit - self._hole_bytes + self.reserved
 
+    @property
+    def behind_used(self) -> int:
+        """The address behind all blocks: of the hole at the end, if there is one."""
+        last = self._holes[-1] if self._holes else self._start
+        end = HEAP + self.limit
+        return last if last + self._hole_sizes.get(last, 0) == end else end
+
     def defragment(self) -> None:
         """Turn all free small blocks into holes again."""
+        self.prepare_walk()
+        if not self._has_free():
+            return
         free = self.list_free()
         if free is None:
             free = [(at, size) for at, size, is_free in self._walk() if is_free]
@@ -291,9 +303,13 @@ class Arena:
             if (start := max(at, self._start)) < at + size:
                 self.give_hole(start, at + size - start)
 
+    def _has_free(self) -> bool:
+        """Return whether a small block is free."""
+        return any(head != NIL for head in self.pointers[_HEADS])
+
     def _forget_free(self) -> None:
-        for size in range(0, SMALL + 1, 4):
-            self.pointers[(FREE_LISTS + size) >> 2] = NIL
+        for at in range(_HEADS.start, _HEADS.stop):
+            self.pointers[at] = NIL
         self._holes: list[int] = []
         self._hole_sizes: dict[int, int] = {}
         self._hole_bytes = self._start - HEAP

@@ -139,21 +139,26 @@ def cut_reserve(total: Word) -> Word:
 
 @native
 def open_chunk(total: Word) -> Word:
-    """Return a small block from a new chunk; what is left of the old one becomes a free block."""
-    start = W[CHUNK]
-    left = W[CHUNK_END] - start
-    chunk = cut_reserve(_CHUNK)
+    """Return a small block from a new chunk; what is left of the old one becomes a free block.
+
+    Unless they touch: then it is part of the new one.
+    """
+    start, end = W[CHUNK], W[CHUNK_END]
+    left, chunk = end - start, cut_reserve(_CHUNK)
     if chunk == NIL:
         return NIL
     charge(_CHUNK)
-    if left > 0 and not below(SMALL, left):
-        ref = start + HEADER
+    ref = start + HEADER
+    if chunk == end + HEADER and left >= 0:
+        chunk = ref
+    elif left > 0 and not below(SMALL, left):
         W[ref + KIND], W[ref + SIZE] = FREE, left
         if left > HEADER:
             W[ref] = W[FREE_LISTS + left]
-            W[FREE_LISTS + left] = ref
+        # A header alone is in a list, too, so that it is known that there is one.
+        W[FREE_LISTS + left] = ref
     W[CHUNK] = chunk - HEADER + total
-    W[CHUNK_END] = chunk - HEADER + _CHUNK
+    W[CHUNK_END] = narrow(machine[Machine.RESERVE])
     return chunk
 
 

@@ -19,6 +19,7 @@ declare i64 @llvm.smax.i64(i64, i64)
 declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 
 define internal ptr @at(ptr %m, i32 %r) alwaysinline {{

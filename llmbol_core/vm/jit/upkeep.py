@@ -10,14 +10,17 @@ import ctypes
 import mmap
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
 from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
+from llmbol_core.vm.mapping import lend_space
 from llmbol_core.vm.objects import Heap
 
 _MANY_FRAMES = 1 << 12
 """Bytes of frames that are released sooner by native code."""
+_KEPT = 1 << 26
+"""A quarter of the heap, up to which memory to look through it is kept."""
 _LEAST_RESERVE = 1 << 16
 _MOST_RESERVE = 1 << 22
 _SHARE = 16
@@ -31,12 +34,13 @@ class Upkeep:
         self._heap, self._words, self._survey = heap, words, survey
         heap.settle, heap.list_free, heap.bury = self._take_back, self._list_free, self._bury
         heap.keep, heap.release_frames = self._keep, self._release_frames
+        self._memory: mmap.mmap | None = None
         self.keeps = False
         """Whether there is native code that large blocks are kept for."""
 
     def collect(self) -> int:
         """Free all objects that only cycles keep; return how many, or -1 if that cannot be done."""
-        with self._lent():
+        with self._lent(is_cleared=True):
             found = self._survey(Survey.CYCLES)
         self._heap.pause()
         for ref in self._taken(Machine.DISCARDED, COUNT):
@@ -170,18 +174,24 @@ class Upkeep:
             self._heap.give_hole(start, end - start)
 
     @contextmanager
-    def _lent(self) -> Iterator[None]:
-        """Lend native code memory to look through the heap, which is made ready for that."""
+    def _lent(self, is_cleared: bool = False) -> Iterator[None]:
+        """Lend native code memory to look through the heap, which is made ready for that.
+
+        Unless that is much it is kept for the next time: new memory takes its time.
+        """
         self._heap.prepare_walk()
-        size = len(self._heap.bytes) // 4
-        table, stack = mmap.mmap(-1, size), mmap.mmap(-1, size)
-        with suppress(AttributeError, OSError):
-            table.madvise(mmap.MADV_HUGEPAGE)
-        lent = [ctypes.c_char.from_buffer(memory) for memory in (table, stack)]
-        self._words[Machine.TABLE], self._words[Machine.STACK] = map(ctypes.addressof, lent)
+        size, memory = len(self._heap.bytes) // 4, self._memory
+        if memory is None:
+            memory, is_cleared = lend_space(2 * size), False
+        lent = ctypes.c_char.from_buffer(memory)
+        table = ctypes.addressof(lent)
+        if is_cleared:
+            ctypes.memset(table, 0, self._heap.behind_used // 8 + 8)
+        self._words[Machine.TABLE], self._words[Machine.STACK] = table, table + size
         try:
             yield
         finally:
-            lent.clear()
-            table.close()
-            stack.close()
+            del lent
+            self._memory = memory if size <= _KEPT else None
+            if self._memory is None:
+                memory.close()

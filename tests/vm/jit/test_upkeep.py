@@ -11,7 +11,7 @@ from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import TypeDescriptor
-from llmbol_core.vm.objects import ARRAY, CHANNEL_HEADER
+from llmbol_core.vm.objects import ARRAY, CHANNEL_HEADER, LIST
 from tests.vm.conftest import ENGINES
 from tests.vm.programs import assemble
 
@@ -45,14 +45,18 @@ def make(heap, rng, other):
 
 
 def fill(heap, rng):
-    """Make objects that refer to each other at random; return those that somebody holds."""
+    """Make objects that refer to each other at random; return those that somebody holds.
+
+    As in programs a list holds only what is older than it.
+    """
     made: list[int] = []
     for _ in range(rng.randrange(5, 120)):
         made.append(make(heap, rng, rng.choice(made) if made else NIL))
     for ref in made:
         for slot in heap.slots(ref):
             if heap.pointer(slot) == NIL and rng.random() < 0.7:
-                heap.assign(slot, rng.choice(made))
+                older = made[: made.index(ref)] if heap.type_of(ref) == LIST else made
+                heap.assign(slot, rng.choice(older or [NIL]))
     held = [ref for ref in made if rng.random() < 0.15]
     for ref in made:
         if ref not in held:
