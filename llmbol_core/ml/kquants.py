@@ -56,13 +56,13 @@ class Parts(NamedTuple):
 def _crumbs(qs: Integers) -> Integers:
     """Unpack two-bit fields: each run of 32 bytes holds four runs of 32 weights, low bits first."""
     shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    return (qs.reshape(len(qs), -1, 1, 32) >> shifts) & 3
+    return (qs.reshape(len(qs), qs.shape[1] // 32, 1, 32) >> shifts) & 3
 
 
 def _pack_crumbs(q: Integers) -> Integers:
-    runs = q.reshape(len(q), -1, 4, 32)
+    runs = q.reshape(len(q), q.shape[1] // 128, 4, 32)
     packed = runs[:, :, 0] | runs[:, :, 1] << 2 | runs[:, :, 2] << 4 | runs[:, :, 3] << 6
-    return np.asarray(packed.reshape(len(q), -1))
+    return np.asarray(packed.reshape(len(q), q.shape[1] // 4))
 
 
 def _paired_nibbles(qs: Integers) -> Integers:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml import ops
 from llmbol_core.ml.cache import KeyValueCache
+from llmbol_core.ml.codecs import UNPACKABLE
 from llmbol_core.ml.dtypes import TYPES
 from llmbol_core.ml.kquants import K_TYPES, encode_activations
 from llmbol_core.ml.ops import OPS, convolution
@@ -240,6 +241,16 @@ def test_linear_rows_are_independent(size, rng):
         assert ops.linear(x[i : i + 1], w).tobytes() == whole[i].tobytes()
 
 
+@pytest.mark.parametrize("kernels", ["", "none"])
+def test_products_of_nothing(kernels, monkeypatch):
+    monkeypatch.setenv("LLMBOL_KERNELS", kernels)
+    for m, n, k in ((9, 3, 0), (0, 3, 2), (9, 0, 2), (0, 0, 0)):
+        x, y = np.ones((m, k)), np.ones((k, n), np.float32)
+        for made in (OPS["matmul"](x, y), OPS["linear"](x, y.T), OPS["mul_mat"](y.T, x)):
+            assert made.shape == (m, n)
+            assert not made.any()
+
+
 @pytest.mark.parametrize("name", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q6_K"])
 def test_quantized_products_equal_ggml(name):
     kind = name.upper()
@@ -279,6 +290,17 @@ def test_all_k_types_multiply(name, rng):
     np.testing.assert_allclose(
         ops.mul_mat(weight, x), exact, rtol=0, atol=1e-5 * np.abs(exact).max()
     )
+
+
+@pytest.mark.parametrize("name", sorted({*UNPACKABLE, *K_TYPES}))
+@pytest.mark.parametrize("kernels", ["", "none"])
+def test_quantized_products_of_nothing(name, kernels, monkeypatch):
+    monkeypatch.setenv("LLMBOL_KERNELS", kernels)
+    for m, n, k in ((0, 3, 512), (2, 0, 512), (2, 3, 0), (0, 0, 0)):
+        weight = Tensor(np.zeros(TYPES[name].block_shape((n, k)), TYPES[name].layout), name)
+        made = OPS["mul_mat"](weight, np.ones((m, k), np.float32))
+        assert made.shape == (m, n)
+        assert not made.any()
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "Q8_0"])
@@ -376,12 +398,28 @@ def test_nothing_warns_and_ieee_rules_hold():
     assert OPS["div"](x, np.zeros(6))[1] == -np.inf
 
 
+@pytest.mark.parametrize("name", ["l2_norm", "rms_norm", "layer_norm", "softmax", "log_softmax"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_with_what_is_no_number_becomes_what_its_definition_says(name, value, rng):
+    x = rng.normal(size=(3, 37)).astype(np.float32)
+    x[1, 5] = value
+    wanted = OPS[name].run.slow(x)
+    assert np.isnan(wanted[1]).any()
+    np.testing.assert_allclose(OPS[name](x), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_gelu_is_accurate_far_out():
     x = np.linspace(-12, 12, 2001, dtype=np.float32)
     exact = ORACLES["gelu"](x.astype(np.float64))
     near = np.abs(x) < 5
     np.testing.assert_allclose(OPS["gelu"](x)[near], exact[near], rtol=1e-5, atol=1e-9)
     assert np.abs(OPS["gelu"](x) - exact).max() < 2e-6
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh"])
+def test_definitions_of_gelu_are_accurate_far_out(name):
+    x = np.linspace(-6, 3, 1000, dtype=np.float32)
+    np.testing.assert_allclose(OPS[name].definition(x), OPS[name](x), rtol=1e-5)
 
 
 def test_names_that_do_not_exist():

@@ -128,7 +128,7 @@ def normalize(
         squares = reduced(k, given, size, 0.0, plus, distance)
         root = k.sqrt(squares / length + eps)
         span = k.sqrt(squares)
-        longest = k.select(span > eps, span, eps)
+        longest = k.select(span < eps, eps, span)  # NaN stays
         rate = (1.0 / k.select(rooted.differs(0), root, longest)).splat(k.lanes)
 
         _scale(k, given, made, (weight, bias), size, (mean, rate))

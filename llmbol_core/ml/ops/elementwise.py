@@ -72,7 +72,8 @@ def _erf(x: Array) -> Array:
 
 
 def _gelu_tanh(x: Array) -> Array:
-    y: Array = 0.5 * x * (1 + np.tanh(_SQRT_2_PI * (x + 0.044715 * x * x * x)))
+    y = _sigmoid(2 * _SQRT_2_PI * (x + 0.044715 * x * x * x))  # half of 1 + tanh, exact far out
+    y *= x
     return y
 
 

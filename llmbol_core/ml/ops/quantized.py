@@ -59,7 +59,8 @@ def product_by_definition(x: Array, weight: Tensor, output: Array, bias: Array |
         multiply = _by_blocks
     elif weight.dtype.name in kquants.K_TYPES:
         multiply = _by_super_blocks
-    for start in range(0, weight.shape[0], step):
+    output[...] = 0
+    for start in range(0, weight.shape[0], step) if x.size else ():
         output[:, start : start + step] = multiply(x, weight[start : start + step])
     if bias is not None:
         output += bias

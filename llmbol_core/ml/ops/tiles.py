@@ -58,6 +58,9 @@ def product_with_columns(x: Array, y: Array) -> Array:
 
 def product_by_definition(x: Array, y: Array, output: Array) -> Array:
     """Compute a product with NumPy: what kernels are held to."""
+    if not (x.size and y.size):
+        output[...] = 0
+        return output
     rows, full = len(x), len(x) // _TILE * _TILE
     if full:
         tiles = np.ascontiguousarray(x[:full]).reshape(-1, _TILE, x.shape[1])
