@@ -403,7 +403,8 @@ def test_nothing_warns_and_ieee_rules_hold():
 def test_a_row_with_what_is_no_number_becomes_what_its_definition_says(name, value, rng):
     x = rng.normal(size=(3, 37)).astype(np.float32)
     x[1, 5] = value
-    wanted = OPS[name].run.slow(x)
+    with np.errstate(all="ignore"):
+        wanted = OPS[name].definition(x)
     assert np.isnan(wanted[1]).any()
     np.testing.assert_allclose(OPS[name](x), wanted, rtol=1e-5, atol=1e-6)
 

@@ -13,7 +13,7 @@ from llmbol_core.ml.ops.sliding import Axis, shifts
 from llmbol_core.ml.ops.table import OPS, Array, Ints, Shape, op, sample
 
 
-def _axes(x: Shape, kernel: Ints, stride: Ints, padding: Ints, ceil: bool) -> list[Axis]:
+def pooled_axes(x: Shape, kernel: Ints, stride: Ints, padding: Ints, ceil: bool) -> list[Axis]:
     """Return the axes that windows slide along, or raise ShapeError if none fits."""
     if len(x) != 2 + len(kernel) or not len(kernel) == len(stride) == len(padding):
         numbers = f"kernel {kernel}, stride {stride}, padding {padding}"
@@ -31,17 +31,17 @@ def _axes(x: Shape, kernel: Ints, stride: Ints, padding: Ints, ceil: bool) -> li
 def _pool_shape(
     x: Shape, kernel: Ints, stride: Ints, padding: Ints, ceil: bool, **attributes: Any
 ) -> Shape:
-    axes = _axes(x, kernel, stride, padding, ceil)
+    axes = pooled_axes(x, kernel, stride, padding, ceil)
     if not all(axis.length for axis in axes):
         raise ShapeError("pool", f"there is nothing to pool in {x}")
     return (*x[:2], *(axis.outputs for axis in axes))
 
 
 def _pool1d_shape(x: Shape, **attributes: Any) -> Shape:
-    return _pool_shape(x, **_widened(attributes))
+    return _pool_shape(x, **widened(attributes))
 
 
-def _widened(attributes: dict[str, Any]) -> dict[str, Any]:
+def widened(attributes: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes of one axis as those of several."""
     return {n: (v,) if n in ("kernel", "stride", "padding") else v for n, v in attributes.items()}
 
@@ -60,7 +60,7 @@ _maximum, _add, _scale = (OPS[name].run for name in ("maximum", "add", "scale"))
 
 
 def _greatest(x: Array, **attributes: Any) -> Array:
-    axes = _axes(x.shape, **attributes)
+    axes = pooled_axes(x.shape, **attributes)
     parts = _parts(axes)
     if not any(axis.is_cut for axis in axes):
         return functools.reduce(_maximum, [x[sources] for _, sources in parts])
@@ -73,7 +73,7 @@ def _greatest(x: Array, **attributes: Any) -> Array:
 def _greatest_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple[Array]:
     """Give each gradient to the first element of its window that is the greatest."""
     along, waiting = np.zeros_like(x), np.ones(y.shape, bool)
-    for windows, sources in _parts(_axes(x.shape, **attributes)):
+    for windows, sources in _parts(pooled_axes(x.shape, **attributes)):
         chosen = x[sources] == y[windows]
         chosen &= waiting[windows]
         along[sources] += g[windows] * chosen
@@ -81,7 +81,7 @@ def _greatest_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple
     return (along,)
 
 
-def _divisors(axes: list[Axis], count_padding: bool, dtype: Any) -> Array:
+def divisors(axes: list[Axis], count_padding: bool, dtype: Any) -> Array:
     """Return how many places of the input, and of the borders if they count, each window covers."""
     total = np.ones((1,) * len(axes), dtype)
     for number, axis in enumerate(axes):
@@ -95,7 +95,7 @@ def _divisors(axes: list[Axis], count_padding: bool, dtype: Any) -> Array:
 
 
 def _mean(x: Array, count_padding: bool, **attributes: Any) -> Array:
-    axes = _axes(x.shape, **attributes)
+    axes = pooled_axes(x.shape, **attributes)
     parts = _parts(axes)
     if not any(axis.is_cut for axis in axes):
         total = functools.reduce(_add, [x[sources] for _, sources in parts])
@@ -103,26 +103,26 @@ def _mean(x: Array, count_padding: bool, **attributes: Any) -> Array:
     y = np.zeros(_pool_shape(x.shape, **attributes), x.dtype)
     for windows, sources in parts:
         y[windows] += x[sources]
-    y /= _divisors(axes, count_padding, x.dtype)
+    y /= divisors(axes, count_padding, x.dtype)
     return y
 
 
 def _mean_gradient(
     g: Array, y: Array, x: Array, count_padding: bool, **attributes: Any
 ) -> tuple[Array]:
-    along, axes = np.zeros_like(x), _axes(x.shape, **attributes)
-    shares = g / _divisors(axes, count_padding, x.dtype)
+    along, axes = np.zeros_like(x), pooled_axes(x.shape, **attributes)
+    shares = g / divisors(axes, count_padding, x.dtype)
     for windows, sources in _parts(axes):
         along[sources] += shares[windows]
     return (along,)
 
 
 def _greatest1d_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple[Array]:
-    return _greatest_gradient(g, y, x, **_widened(attributes))
+    return _greatest_gradient(g, y, x, **widened(attributes))
 
 
 def _mean1d_gradient(g: Array, y: Array, x: Array, **attributes: Any) -> tuple[Array]:
-    return _mean_gradient(g, y, x, **_widened(attributes))
+    return _mean_gradient(g, y, x, **widened(attributes))
 
 
 _MAX1D = sample((2, 3, 9), kernel=3, stride=2, padding=1)

@@ -46,6 +46,10 @@ QUICK = {
     "top_k":             "order.top_k",
     "batch_norm":        "normalization.batch_norm",
     "group_norm":        "normalization.group_norm",
+    "max_pool1d":        "pooling.pool",
+    "max_pool2d":        "pooling.pool",
+    "avg_pool1d":        "pooling.pool",
+    "avg_pool2d":        "pooling.pool",
     "upsample_nearest":  "resampling.nearest",
     "upsample_linear":   "resampling.linear",
 }

@@ -93,6 +93,17 @@ def resampled(rng, **attributes) -> Case:
     return (shape,), {"size": some(rng, 1, 40, rank), **attributes}
 
 
+def pooled(rng, rank, **attributes) -> Case:
+    kernel, stride = some(rng, 1, 7, rank), some(rng, 0, 6, rank)
+    padding = tuple(some(rng, 0, size // 2 + 1)[0] for size in kernel)
+    sides = tuple(size + some(rng, 0, 40)[0] for size in kernel)
+    numbers: dict[str, Any] = {"kernel": kernel, "stride": stride, "padding": padding}
+    if rank == 1:
+        numbers = {key: value[0] for key, value in numbers.items()}
+    x = (*some(rng, 1, 4, 2), *sides)
+    return (x,), {**numbers, "ceil": bool(rng.random() < 0.5), **attributes}
+
+
 def normalized(rng, name) -> Case:
     groups, share = some(rng, 1, 9, 2)
     channels = (groups * share,)
@@ -117,6 +128,10 @@ CASES: dict[str, Any] = {
     "upsample_nearest": resampled,
     "upsample_linear": lambda rng: resampled(rng, corners=bool(rng.random() < 0.5)),
     "top_k": lambda rng: ranked(rng),
+    "max_pool1d": lambda rng: pooled(rng, 1),
+    "max_pool2d": lambda rng: pooled(rng, 2),
+    "avg_pool1d": lambda rng: pooled(rng, 1, count_padding=bool(rng.random() < 0.5)),
+    "avg_pool2d": lambda rng: pooled(rng, 2, count_padding=bool(rng.random() < 0.5)),
 }
 
 
