@@ -26,9 +26,9 @@ from llmbol_core.vm.changes import (
 )
 from llmbol_core.vm.effects import (
     BY_OTHERS,
-    DATA,
     FRAME,
     INDIRECT,
+    MADE,
     RESULT_PLACE,
     UNKNOWN,
     Change,
@@ -46,6 +46,7 @@ _INDICES = ("indx", *ELEMENT_SIZES)
 _BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *CALLS})
 """Instructions that change what lasts even where no address does."""
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD)
+_NO_WORD = Spot(MADE, -1)
 _NOWHERE = -1
 """The slot of a frame that was made where it cannot be called."""
 
@@ -57,7 +58,7 @@ class Age(IntEnum):
     DOUBTFUL = 1
     """It may be gone."""
     GONE = 2
-    """Who held it holds something else."""
+    """The word of the frame that held it holds something else."""
 
 
 class Held(NamedTuple):
@@ -71,6 +72,13 @@ class Held(NamedTuple):
     taken: frozenset[int]
     path: frozenset[Spot]
     age: Age = Age.FRESH
+
+    @property
+    def first(self) -> Spot:
+        """The word of the frame that the holder is, or begins with; else one that none reaches."""
+        mode, value, base = self.holder
+        is_own = mode in (Mode.FP, Mode.FP_INDIRECT)
+        return Spot(FRAME, base if mode is Mode.FP_INDIRECT else value) if is_own else _NO_WORD
 
 
 class Lasting(NamedTuple):
@@ -212,24 +220,15 @@ class Lifetimes:
 def _changed(addresses: Mapping[int, Held], change: Change) -> Mapping[int, Held]:
     """Return what lasts of addresses when something is written."""
     (region, start), size = change.spot, change.size
-    is_known = size < UNKNOWN
-    if region != FRAME:
-        if not change.has_pointers:
-            return addresses
-        age = Age.GONE if region == DATA and is_known else Age.DOUBTFUL
-        return {slot: _reached(held, change, age) for slot, held in addresses.items()}
-    if is_known:
-        return {
-            slot: _reached(held, change, Age.GONE)
-            for slot, held in addresses.items()
-            if not start - WORD_SIZE < slot < start + size
-        }
-    return {
-        slot: held._replace(age=max(held.age, Age.DOUBTFUL))
-        if slot > start - WORD_SIZE
-        else _reached(held, change, Age.DOUBTFUL)
-        for slot, held in addresses.items()
-    }
+    if region != FRAME and not change.has_pointers:
+        return addresses
+    found = {}
+    for slot, held in addresses.items():
+        if region != FRAME or not start - WORD_SIZE < slot < start + size:
+            found[slot] = _reached(held, change)
+        elif size >= UNKNOWN:
+            found[slot] = held._replace(age=max(held.age, Age.DOUBTFUL))
+    return found
 
 
 def _unsettled(addresses: Mapping[int, Held]) -> Mapping[int, Held]:
@@ -239,10 +238,12 @@ def _unsettled(addresses: Mapping[int, Held]) -> Mapping[int, Held]:
     return addresses
 
 
-def _reached(held: Held, change: Change, age: Age) -> Held:
+def _reached(held: Held, change: Change) -> Held:
     """Return an address when something is written that may be what holds its object."""
-    is_reached = held.age < age and any(change.may_reach(spot) for spot in held.path)
-    return held._replace(age=age) if is_reached else held
+    if not any(change.may_reach(spot) for spot in held.path):
+        return held
+    is_gone = change.size < UNKNOWN and change.may_reach(held.first)
+    return held._replace(age=max(held.age, Age.GONE if is_gone else Age.DOUBTFUL))
 
 
 def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:

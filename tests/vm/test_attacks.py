@@ -23,11 +23,13 @@ from llmbol_core.errors import LlmbolError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.guards import Of
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import Module
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectwriter import write_module
+from llmbol_core.vm.verifier import prove_module
 
 FRAME = """
     module {name}
@@ -348,6 +350,12 @@ ALONE = {
 def test_one_module(tmp_path, what, name):
     found = run(tmp_path, name, {"a": ALONE[what]})
     assert "forged" not in found
+
+
+def test_what_others_hold_is_marked_and_not_refused():
+    code = ALONE["an array in an array that is dropped"]
+    found = prove_module(assembled("a", code, {"a": code}))
+    assert [guard.of for guard in found.guards[3]] == [Of.MARKED]
 
 
 CALL = " load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n{}\n mcall 48(fp),$0,40(fp)\n"
