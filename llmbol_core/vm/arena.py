@@ -48,8 +48,8 @@ FREE = 0
 _GRAIN = 16
 SMALL = 1024
 """The largest block, with its header, that has a free list."""
-_HEADS = slice(FREE_LISTS >> 2, (FREE_LISTS + SMALL >> 2) + 1)
-"""Where the heads of the free lists are, among the words."""
+_HEADS = range(FREE_LISTS >> 2, (FREE_LISTS + SMALL >> 2) + 1)
+"""The words that are heads of free lists."""
 LAST, LAST_SIZE = HEAP + HEADER, SMALL + _GRAIN
 """The block for the text of an exception for which nothing else is left."""
 ROUNDED = 1 << 16
@@ -281,17 +281,10 @@ class Arena:
         """Bytes taken from the limit, by blocks in use or kept for small ones, and by the host."""
         return self.limit - self._hole_bytes + self.reserved
 
-    @property
-    def behind_used(self) -> int:
-        """The address behind all blocks: of the hole at the end, if there is one."""
-        last = self._holes[-1] if self._holes else self._start
-        end = HEAP + self.limit
-        return last if last + self._hole_sizes.get(last, 0) == end else end
-
     def defragment(self) -> None:
         """Turn all free small blocks into holes again."""
         self.prepare_walk()
-        if not self._has_free():
+        if all(self.pointers[at] == NIL for at in _HEADS):
             return
         free = self.list_free()
         if free is None:
@@ -303,12 +296,8 @@ class Arena:
             if (start := max(at, self._start)) < at + size:
                 self.give_hole(start, at + size - start)
 
-    def _has_free(self) -> bool:
-        """Return whether a small block is free."""
-        return any(head != NIL for head in self.pointers[_HEADS])
-
     def _forget_free(self) -> None:
-        for at in range(_HEADS.start, _HEADS.stop):
+        for at in _HEADS:
             self.pointers[at] = NIL
         self._holes: list[int] = []
         self._hole_sizes: dict[int, int] = {}
@@ -325,10 +314,12 @@ class Arena:
             self._begin(LAST, LAST_SIZE)
         return LAST
 
-    def prepare_walk(self) -> None:
-        """Make the heap blocks and holes only, from one end to the other."""
+    def prepare_walk(self) -> int:
+        """Make the heap blocks and holes only; return the address behind the last block."""
         self.settle()
         self._close_chunk()
+        last, end = self._holes[-1] if self._holes else HEAP, HEAP + self.limit
+        return last if last + self._hole_sizes.get(last, 0) == end else end
 
     def _walk(self) -> Iterator[tuple[int, int, bool]]:
         """Yield address and size of every block and hole, and whether it is free.
@@ -406,6 +397,4 @@ class Arena:
         else:
             self._holes.insert(number, start)
         self._hole_sizes[start] = size
-        index = start >> 2
-        self.words[index + 1] = FREE
-        self.pointers[index + 2] = size
+        self.words[(start >> 2) + 1], self.pointers[(start >> 2) + 2] = FREE, size

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import COUNT, FREE, FREE_LISTS, HEADER, HEAP, KIND, NIL, SIZE, SMALL, WORK
 from llmbol_core.vm.jit.blocks import free_large
+from llmbol_core.vm.jit.holes import following
 from llmbol_core.vm.jit.pacing import goes_on
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
@@ -21,13 +22,13 @@ from llmbol_core.vm.jit.source import (
     W,
     Word,
     below,
+    external,
     host,
     host_word,
     inlined,
     machine,
     narrow,
     native,
-    prefetch,
     wide,
 )
 from llmbol_core.vm.jit.values import is_inside, pointer_count, type_map, type_size
@@ -57,6 +58,12 @@ _IN_RING = 32
 """How many objects from the stack are fetched before the first of them is looked at."""
 _SPACE = HEAP + HEADER + 4
 """How much smaller than where memory ends the range is in which references lie."""
+
+
+@external
+def prefetch(ref: Word) -> None:
+    """Have an object at hand soon."""
+    raise NotImplementedError
 
 
 @inlined
@@ -203,13 +210,6 @@ def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, sp
 
 
 @inlined
-def following(ref: Word) -> Word:
-    """Return the block behind one, or 0 if its header is damaged."""
-    size = (W[ref + SIZE] + 15) & -16
-    return 0 if below(size, HEADER) or not is_inside(ref - HEADER, size) else ref + size
-
-
-@inlined
 def nature_of(ref: Word, kind: Word, map: Big) -> Word:
     """Return whether an object is a leaf or a knot; ``map`` is that of a record."""
     nature = 0
@@ -310,7 +310,7 @@ def fetched(table: Big, head: Word, tail: Word) -> Word:
     while tail - head < _IN_RING and top != first:
         top = top - 4
         ref = host_word[top]
-        prefetch(ref + KIND)
+        prefetch(ref)
         host_word[place_in_ring(table, tail)] = ref
         tail += 1
     host[table + _TOP] = top
@@ -356,15 +356,13 @@ def is_dead(table: Big, ref: Word) -> Word:
 def clear_dead() -> Word:
     """Let no object refer to others that does not live; false if that was not done to the end."""
     table, end = machine[Machine.TABLE], machine[Machine.END]
-    ref, left = HEAP + HEADER, _MANY
+    ref, seen = HEAP + HEADER, 0
     while wide(ref) < end:
         if is_dead(table, ref) and not clear_children(ref):
             return 0
-        ref, left = following(ref), left - 1
-        if left <= 0:
-            left = _MANY
-            if not goes_on():
-                return 0
+        ref, seen = following(ref), seen + 1
+        if (seen & _MANY - 1) == 0 and not goes_on():
+            return 0
     return 1
 
 
@@ -372,17 +370,15 @@ def clear_dead() -> Word:
 def discard_dead() -> Word:
     """Free the objects that do not live and refer to nothing; return how many there were."""
     table, end = machine[Machine.TABLE], machine[Machine.END]
-    ref, found, left = HEAP + HEADER, 0, _MANY
+    ref, found, seen = HEAP + HEADER, 0, 0
     while wide(ref) < end:
         behind = following(ref)
         if is_dead(table, ref):
             discard(ref)
             found += 1
-        ref, left = behind, left - 1
-        if left <= 0:
-            left = _MANY
-            if not goes_on():
-                return found
+        ref, seen = behind, seen + 1
+        if (seen & _MANY - 1) == 0 and not goes_on():
+            return found
     return found
 
 
@@ -399,39 +395,3 @@ def collect() -> Word:
     if living == -2 or living == there:
         return 0
     return discard_dead() if clear_dead() else -1
-
-
-@native
-def list_free() -> Word:
-    """List where free blocks lie side by side, by start and size in the table; return how many.
-
-    -1 if the heap is damaged, or the program is to be stopped.
-    """
-    end = machine[Machine.END]
-    ref, found, start, left = HEAP + HEADER, 0, 0, _MANY
-    while wide(ref) < end + HEADER:
-        is_free = 1 if W[ref + KIND] == FREE else 0
-        if is_free and start == 0:
-            start = ref - HEADER
-        if start != 0 and not is_free:
-            list_run(found, start, ref - HEADER)
-            found, start = found + 1, 0
-        ref, left = following(ref), left - 1
-        if ref == 0:
-            return -1
-        if left == 0:
-            left = _MANY
-            if not goes_on():
-                return -1
-    if start != 0:
-        list_run(found, start, ref - HEADER)
-        found += 1
-    return found
-
-
-@inlined
-def list_run(number: Word, start: Word, end: Word) -> None:
-    """Write a row of the list."""
-    at = machine[Machine.TABLE] + wide(number) * 8
-    host_word[at] = start
-    host_word[at + 4] = end - start

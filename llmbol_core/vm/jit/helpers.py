@@ -6,7 +6,7 @@ what ``burial.py`` holds.
 
 from __future__ import annotations
 
-from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE_LISTS, HEADER, SMALL
+from llmbol_core.vm.arena import CHUNK, CHUNK_END, FREE_LISTS, HEADER, KIND, SMALL
 from llmbol_core.vm.jit.runtime import Machine, State, tag
 
 _COUNT = tag("count")
@@ -26,6 +26,14 @@ define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
  %z = zext i32 %r to i64
  %p = getelementptr i8, ptr %m, i64 %z
  ret ptr %p
+}}
+
+; Have an object's header at hand soon.
+define internal void @prefetch(ptr %m, ptr %s, i32 %r) alwaysinline {{
+ %p = call ptr @at(ptr %m, i32 %r)
+ %q = getelementptr i8, ptr %p, i64 {KIND}
+ call void @llvm.prefetch.p0(ptr %q, i32 0, i32 3, i32 1)
+ ret void
 }}
 
 define internal i32 @word(ptr %m, i32 %r, i64 %off) alwaysinline {{

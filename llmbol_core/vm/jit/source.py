@@ -10,8 +10,8 @@ A function marked ``@native`` is never called; its text is translated. What it c
     and or not, if, while       as ever; any number is true unless it is 0; x in (A, B) of constants
     wide(x) extended(x) narrow(x)    to 64 bits, without and with the sign, and back to 32
     real(x) whole(x) bits(x)    a big as a real, a real as a big without its fraction, or its bits
-    move(to, from, size) fill(to, byte, size)    bytes in the arena; prefetch(a) has some at hand
-    values joined by commas     are assigned one after the other
+    move(to, from, size) fill(to, byte, size)    bytes in the arena; values joined by commas are
+                                assigned one after the other
     other functions marked native, those of ``helpers.py`` declared with ``external``, those of the
     C library declared with ``c_function``, constants; invoke(p, x) calls one at an address
 
@@ -53,7 +53,7 @@ def _intrinsic(*arguments: float) -> int:
     raise NotImplementedError
 
 
-wide = extended = narrow = below = move = fill = prefetch = whole = bits = invoke = _intrinsic
+wide = extended = narrow = below = move = fill = whole = bits = invoke = _intrinsic
 real: Callable[[int], float] = _intrinsic
 
 

@@ -295,7 +295,9 @@ class Translator(Emitter):
         if name in _MEMORIES:
             return _MEMORIES[name], self._pointer(index)
         if name in _HOST_MEMORIES:
-            return _HOST_MEMORIES[name], self._outside(index)
+            return _HOST_MEMORIES[name], self.value(
+                f"inttoptr i64 {self._typed(index, 'i64')} to ptr"
+            )
         base = "%s"
         if name == "machine":
             word = self.value(f"getelementptr i64, ptr %s, i64 {State.MACHINE:d}")
@@ -304,9 +306,6 @@ class Translator(Emitter):
 
     def _pointer(self, address: _Value) -> str:
         return self.value(f"call ptr @at(ptr %m, i32 {self._typed(address, 'i32')})")
-
-    def _outside(self, address: _Value) -> str:
-        return self.value(f"inttoptr i64 {self._typed(address, 'i64')} to ptr")
 
     def _call(self, name: str, nodes: list[ast.expr]) -> _Value:
         arguments = [self._expression(node) for node in nodes]
@@ -353,7 +352,7 @@ class Translator(Emitter):
         return self._cast("bitcast", "double", "i64", value)
 
     def _invoke(self, address: _Value, argument: _Value) -> _Value:
-        pointer = self._outside(address)
+        pointer = self.value(f"inttoptr i64 {self._typed(address, 'i64')} to ptr")
         passed = f"ptr %m, ptr %s, i32 {self._typed(argument, 'i32')}"
         return _Value(self.value(f"call i32 {pointer}({passed})"), "i32")
 
@@ -374,10 +373,6 @@ class Translator(Emitter):
         self.emit(f"call void @llvm.memset.p0.i64({what}, i64 {self._wide(size)}, i1 false)")
         return _Value("")
 
-    def _prefetch(self, address: _Value) -> _Value:
-        self.emit(f"call void @llvm.prefetch.p0(ptr {self._pointer(address)}, i32 0, i32 3, i32 1)")
-        return _Value("")
-
 
 _INTRINSICS: dict[str, Callable[..., _Value]] = {
     "wide": Translator._wide,
@@ -390,7 +385,6 @@ _INTRINSICS: dict[str, Callable[..., _Value]] = {
     "below": Translator._below,
     "move": Translator._move,
     "fill": Translator._fill,
-    "prefetch": Translator._prefetch,
 }
 
 

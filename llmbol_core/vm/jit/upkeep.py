@@ -179,14 +179,14 @@ class Upkeep:
 
         Unless that is much it is kept for the next time: new memory takes its time.
         """
-        self._heap.prepare_walk()
+        end = self._heap.prepare_walk()
         size, memory = len(self._heap.bytes) // 4, self._memory
         if memory is None:
             memory, is_cleared = lend_space(2 * size), False
         lent = ctypes.c_char.from_buffer(memory)
         table = ctypes.addressof(lent)
         if is_cleared:
-            ctypes.memset(table, 0, self._heap.behind_used // 8 + 8)
+            ctypes.memset(table, 0, end // 8 + 8)
         self._words[Machine.TABLE], self._words[Machine.STACK] = table, table + size
         try:
             yield

@@ -1,0 +1,55 @@
+"""What is free in the heap, in native code: what ``arena.py`` finds when it walks the blocks."""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import FREE, HEADER, HEAP, KIND, SIZE
+from llmbol_core.vm.jit.pacing import goes_on
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.source import W, Word, below, host_word, inlined, machine, native, wide
+from llmbol_core.vm.jit.values import is_inside
+
+_MANY = 1 << 12
+"""Blocks between two looks at whether the program is to be stopped."""
+
+
+@inlined
+def following(ref: Word) -> Word:
+    """Return the block behind one, or 0 if its header is damaged."""
+    size = (W[ref + SIZE] + 15) & -16
+    return 0 if below(size, HEADER) or not is_inside(ref - HEADER, size) else ref + size
+
+
+@native
+def list_free() -> Word:
+    """List where free blocks lie side by side, by start and size in the table; return how many.
+
+    -1 if the heap is damaged, or the program is to be stopped.
+    """
+    end = machine[Machine.END]
+    ref, found, start, left = HEAP + HEADER, 0, 0, _MANY
+    while wide(ref) < end + HEADER:
+        is_free = 1 if W[ref + KIND] == FREE else 0
+        if is_free and start == 0:
+            start = ref - HEADER
+        if start != 0 and not is_free:
+            list_run(found, start, ref - HEADER)
+            found, start = found + 1, 0
+        ref, left = following(ref), left - 1
+        if ref == 0:
+            return -1
+        if left == 0:
+            left = _MANY
+            if not goes_on():
+                return -1
+    if start != 0:
+        list_run(found, start, ref - HEADER)
+        found += 1
+    return found
+
+
+@inlined
+def list_run(number: Word, start: Word, end: Word) -> None:
+    """Write a row of the list."""
+    at = machine[Machine.TABLE] + wide(number) * 8
+    host_word[at] = start
+    host_word[at + 4] = end - start
