@@ -49,6 +49,8 @@ from tests.vm.programs import host_module
 
 _FEW, _MANY = 4000, 18_000
 """Instructions that the oracle and others may run; machine code is for those that may run many."""
+_MOST = 500
+"""Allocations and turns up to which each is disturbed and looked at; later ones are seldom."""
 _BATCH = 50
 _UNSURE = ("LimitError", "Deadlock")
 """Where a limit strikes, and who waits then, is an engine's own affair."""
@@ -98,7 +100,7 @@ class Disturber:
     def __init__(self, machine: InfernoVM, way: Way, chance: random.Random) -> None:
         self._machine, self._way, self._chance = machine, way, chance
         self._every = chance.choice((1, 1, 2, 3, 10))
-        self._count = 0
+        self._count = self._turns = 0
         self._failures = sorted(chance.randrange(400) for _ in range(chance.choice((1, 2, 8))))
         self._left = 0
         """How many allocations from now on fail."""
@@ -112,7 +114,7 @@ class Disturber:
             engine._upkeep.provide = self._provided  # type: ignore[method-assign]
 
     def _search(self) -> None:
-        if self._way.searches and self._count % self._every == 0:
+        if self._way.searches and self._count < _MOST and self._count % self._every == 0:
             self._machine.heap.make_room()
 
     def _allocated(self, size: int, is_record: bool = False, clears: bool = True) -> int | None:
@@ -141,7 +143,8 @@ class Disturber:
         if self._way.hurries:
             budget = min(budget, self._chance.choice((1, 1, 2, 5, 40)))
         found = self._run(process, budget, one_stretch)
-        if self._chance.random() < (0.3 if self._way.hurries else 1.0):
+        self._turns += 1
+        if self._turns < _MOST or self._chance.random() < 0.02:
             ledger.check(self._machine)
         return found
 
