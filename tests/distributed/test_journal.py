@@ -111,3 +111,22 @@ def test_a_large_result_without_room_fails_alone(ledger, tmp_path):
     assert (ledger.entry("one").state, ledger.data("one")) == ("failed", b"")
     assert "no such file or directory" in ledger.entry("one").error
     assert (ledger.entry("other").state, ledger.data("other")) == ("done", b"small")
+
+
+def test_what_was_written_of_a_task_is_told_although_its_result_finds_no_room(ledger, monkeypatch):
+    told: list[State] = []
+    monkeypatch.setattr(ledger, "commit", lambda new, changes: [c for c in changes if c.data])
+
+    async def story() -> None:
+        journal = Journal(ledger, lambda changes: told.extend(c.state for c in changes))
+        one = record(ledger, "one")
+        one.apply(Event.LAUNCH, 101.0)
+        one.apply(Event.INTERRUPT, 102.0)
+        journal.note(one.change())
+        one.apply(Event.LAUNCH, 103.0)
+        one.apply(Event.FINISH, 104.0)
+        journal.note(one.change(b"large"))
+        await journal.flush()
+
+    asyncio.run(story())
+    assert told == [State.QUEUED]

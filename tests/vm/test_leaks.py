@@ -236,3 +236,14 @@ def test_modules_that_are_read_again_have_the_types_that_they_had(tmp_path):
             assert len(vm.loader._resting) == 32
             found.add(len(vm.heap.types))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("name", ["alt", "nbalt"])
+@pytest.mark.parametrize("counts", [(-1, 0), (0, -1), (-1, 2), (2, -1), (1 << 16 | 1, 0)])
+def test_a_table_for_alt_has_no_fewer_entries_than_none(name, counts):
+    with InfernoVM(limits=Limits(1 << 20), verify=False) as vm:
+        lines = [f"movw ${count},{72 + 4 * at}(fp)" for at, count in enumerate(counts)]
+        lines += ["newcw $1,32(fp)", "movw 32(fp),80(fp)", f"{name} 72(fp),64(fp)", "ret"]
+        vm.load_module("test", assemble("\n".join(lines)))
+        with pytest.raises(Trap, match="array bounds error"):
+            vm.execute("test", "main")
