@@ -14,6 +14,24 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import COUNT, FREE, FREE_LISTS, HEADER, HEAP, KIND, NIL, SIZE, SMALL, WORK
 from llmbol_core.vm.jit.blocks import free_large
+from llmbol_core.vm.jit.children import (
+    COUNTED,
+    KNOT,
+    KNOTS,
+    LEAF,
+    LIVING,
+    MANY,
+    MARKED,
+    ODD,
+    REFERENCE,
+    SPACE,
+    TOP,
+    clear_children,
+    number_of,
+    reach,
+    touch_children,
+    word_of,
+)
 from llmbol_core.vm.jit.holes import following
 from llmbol_core.vm.jit.pacing import goes_on
 from llmbol_core.vm.jit.runtime import Machine
@@ -31,33 +49,13 @@ from llmbol_core.vm.jit.source import (
     native,
     wide,
 )
-from llmbol_core.vm.jit.values import is_inside, pointer_count, type_map, type_size
-from llmbol_core.vm.objects import (
-    ARRAY,
-    CHANNEL,
-    CHANNEL_HEADER,
-    HOSTED,
-    LIST,
-    LIST_HEADER,
-    MODULE,
-    STACK,
-    STRING,
-)
+from llmbol_core.vm.jit.values import pointer_count, type_map
+from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, MODULE, STACK, STRING
 
-_COUNT, _MARK, _CLEAR = 0, 1, 2
-"""What is done with each child of an object; nothing refers to it any more when it is cleared."""
-_MANY = 1 << 12
-"""Objects, or values of an array, between two looks at whether the program is to be stopped."""
-_ODD, _LEAF, _KNOT, _REFERENCE = 1, 2, 4, 8
-"""What an object's word in the table says: whether it begins in the second half of its 32 bytes;
-whether it has no children; whether it is a knot; then comes the number of references."""
-_TOP, _LIVING, _KNOTS, _RING = 0, 8, 16, 64
-"""What the table begins with, where it is of no object: where the stack ends; how many objects are
-known to live; how many knots are not; the ring."""
+_RING = 64
+"""Where the ring is, behind what the table begins with."""
 _IN_RING = 32
 """How many objects from the stack are fetched before the first of them is looked at."""
-_SPACE = HEAP + HEADER + 4
-"""How much smaller than where memory ends the range is in which references lie."""
 
 
 @external
@@ -67,160 +65,17 @@ def prefetch(ref: Word) -> None:
 
 
 @inlined
-def word_of(table: Big, ref: Word) -> Big:
-    """Return where the word of an object is."""
-    return table + (wide(ref >> 3) & -4)
-
-
-@inlined
-def touch(slot: Word, action: Word, table: Big, space: Word) -> Word:
-    """Do something with the child in a slot; false if it lies outside of the heap."""
-    child = W[slot]
-    if not below(child - (HEAP + HEADER), space):
-        return 1 if child == NIL else 0
-    if action == _CLEAR:
-        W[slot] = NIL
-        if W[child + COUNT] != 0:
-            W[child + COUNT] = W[child + COUNT] - 1
-        return 1
-    at = word_of(table, child)
-    said = host_word[at]
-    if action == _COUNT:
-        host_word[at] = said - _REFERENCE
-    elif below(said, _REFERENCE):
-        host_word[at] = said | _REFERENCE
-        reach(table, child, said)
-    return 1
-
-
-@inlined
-def reach(table: Big, ref: Word, said: Word) -> None:
-    """Note that an object lives, of which the table said this, and have its children looked at."""
-    host[table + _LIVING] = host[table + _LIVING] + 1
-    if said & _KNOT:
-        host[table + _KNOTS] = host[table + _KNOTS] - 1
-    if (said & _LEAF) == 0:
-        top = host[table + _TOP]
-        host_word[top] = ref
-        host[table + _TOP] = top + 4
-
-
-@inlined
-def touch_fields(where: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
-    """Do something with the children in a value; false if the heap is damaged."""
-    left = host_word[map + 4]
-    while left > 0:
-        if not touch(where + host_word[map + 4 + wide(left) * 4], action, table, space):
-            return 0
-        left -= 1
-    return 1
-
-
-@native
-def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
-    """Do something with the children in a row of values; false if the heap is damaged.
-
-    False, too, if the program is to be stopped.
-    """
-    map, size, table = type_map(number), type_size(number), machine[Machine.TABLE]
-    space = narrow(machine[Machine.END] - _SPACE)
-    if pointer_count(number) == 0 or length == 0:
-        return 1
-    if length < 0 or wide(length) * wide(size) > machine[Machine.END]:
-        return 0
-    if not is_inside(where, length * size):
-        return 0
-    while length > 0:
-        if not touch_fields(where, map, action, table, space):
-            return 0
-        where, length = where + size, length - 1
-        if (length & _MANY - 1) == 0 and length and not goes_on():
-            return 0
-    return 1
-
-
-@native
-def touch_buffered(channel: Word, action: Word) -> Word:
-    """Do something with the children in the values that wait in a channel."""
-    number, capacity = W[channel], W[channel + 4]
-    count, first = W[channel + 8], W[channel + 12]
-    if pointer_count(number) == 0 or count == 0:
-        return 1
-    if count < 0 or count > capacity or below(capacity - 1, first):
-        return 0
-    while count > 0:
-        slot = channel + CHANNEL_HEADER + first * type_size(number)
-        if not touch_values(slot, number, 1, action):
-            return 0
-        first, count = first + 1, count - 1
-        if first == capacity:
-            first = 0
-    return 1
-
-
-@native
-def touch_rows(ref: Word, action: Word) -> Word:
-    """Do something with the children of an object that is neither a record nor a list."""
-    kind, table = W[ref + KIND], machine[Machine.TABLE]
-    space = narrow(machine[Machine.END] - _SPACE)
-    if kind == ARRAY:
-        if W[ref + 8] != NIL:
-            W[ref] = 0 if action == _CLEAR else W[ref]
-            return touch(ref + 8, action, table, space)
-        return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
-    if kind == CHANNEL:
-        return touch_buffered(ref, action)
-    if kind == MODULE:
-        return touch(ref, action, table, space)
-    return 1
-
-
-@native
-def clear_children(ref: Word) -> Word:
-    """Let an object refer to no others; false if the heap is damaged."""
-    kind = W[ref + KIND]
-    if kind > STACK:
-        return touch_values(ref, kind, 1, _CLEAR)
-    if kind == LIST:
-        if not touch(ref, _CLEAR, machine[Machine.TABLE], narrow(machine[Machine.END] - _SPACE)):
-            return 0
-        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, _CLEAR)
-    return touch_rows(ref, _CLEAR)
-
-
-@inlined
-def number_of(ref: Word, kind: Word) -> Word:
-    """Return the type of a record or of the value in a list."""
-    return W[ref + 4] if kind == LIST else kind
-
-
-@inlined
-def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
-    """Do something with the children of an object; false if the heap is damaged.
-
-    ``map`` tells of the type that ``number_of`` returns.
-    """
-    if kind == LIST:
-        if not touch(ref, action, table, space):
-            return 0
-        return touch_fields(ref + LIST_HEADER, map, action, table, space)
-    if kind > STACK:
-        return touch_fields(ref, map, action, table, space)
-    return touch_rows(ref, action)
-
-
-@inlined
 def nature_of(ref: Word, kind: Word, map: Big) -> Word:
     """Return whether an object is a leaf or a knot; ``map`` is that of a record."""
     nature = 0
     if kind > STACK:
-        nature = _KNOT if host_word[map + 4] else _LEAF
+        nature = KNOT if host_word[map + 4] else LEAF
     elif kind == CHANNEL or (kind == ARRAY and W[ref + 8] == NIL):
-        nature = _KNOT if pointer_count(W[ref + 4] if kind == ARRAY else W[ref]) else _LEAF
+        nature = KNOT if pointer_count(W[ref + 4] if kind == ARRAY else W[ref]) else LEAF
     elif kind in (STRING, STACK):
-        nature = _LEAF
+        nature = LEAF
     # What nothing refers to has been left by those that were stopped while they freed it.
-    return nature | (0 if W[ref + COUNT] else _KNOT)
+    return nature | (0 if W[ref + COUNT] else KNOT)
 
 
 @native
@@ -230,7 +85,7 @@ def count_inside() -> Word:
     -1 if the heap is damaged, or the program is to be stopped.
     """
     table, end, knots = machine[Machine.TABLE], machine[Machine.END], 0
-    space, known, map = narrow(end - _SPACE), FREE, type_map(FREE)
+    space, known, map = narrow(end - SPACE), FREE, type_map(FREE)
     ref, found, seen = HEAP + HEADER, 0, 0
     while wide(ref) < end:
         kind, seen = W[ref + KIND], seen + 1
@@ -239,18 +94,18 @@ def count_inside() -> Word:
             if number != known:
                 known, map = number, type_map(number)
             nature, at = nature_of(ref, kind, map), word_of(table, ref)
-            if not nature & _LEAF and not touch_children(ref, kind, map, _COUNT, table, space):
+            if not nature & LEAF and not touch_children(ref, kind, map, COUNTED, table, space):
                 return -1
             knots += nature >> 2
-            host_word[at] = host_word[at] + (W[ref + COUNT] * _REFERENCE | nature | ref >> 4 & 1)
+            host_word[at] = host_word[at] + (W[ref + COUNT] * REFERENCE | nature | ref >> 4 & 1)
         ref = following(ref)
-        if ref == 0 or ((seen & _MANY - 1) == 0 and not goes_on()):
+        if ref == 0 or ((seen & MANY - 1) == 0 and not goes_on()):
             return -1
-    host[table + _KNOTS] = wide(knots)
+    host[table + KNOTS] = wide(knots)
     return found
 
 
-assert (_ODD, _LEAF, _KNOT) == (1, 1 << 1, 1 << 2)
+assert (ODD, LEAF, KNOT) == (1, 1 << 1, 1 << 2)
 
 
 @native
@@ -258,14 +113,14 @@ def reach_held() -> Word:
     """Reach what is referred to from elsewhere; false if the program is to be stopped."""
     table, first = machine[Machine.TABLE], HEAP >> 5
     last = narrow(machine[Machine.END] >> 5) + 1
-    host[table + _TOP], host[table + _LIVING] = machine[Machine.STACK], 0
+    host[table + TOP], host[table + LIVING] = machine[Machine.STACK], 0
     while below(first, last):
         two = host[table + wide(first) * 4]
-        if two & ((1 << 64) - _REFERENCE - (_REFERENCE - 1 << 32)):
+        if two & ((1 << 64) - REFERENCE - (REFERENCE - 1 << 32)):
             reach_if_held(table, first)
             reach_if_held(table, first + 1)
         first += 2
-        if (first & (_MANY << 4) - 1) == 0 and not goes_on():
+        if (first & (MANY << 4) - 1) == 0 and not goes_on():
             return 0
     return 1
 
@@ -274,8 +129,8 @@ def reach_held() -> Word:
 def reach_if_held(table: Big, place: Word) -> None:
     """Reach the object that begins at one of the places in the table, if there is one."""
     said = host_word[table + wide(place) * 4]
-    if not below(said, _REFERENCE):
-        reach(table, place << 5 | (said & _ODD) << 4, said)
+    if not below(said, REFERENCE):
+        reach(table, place << 5 | (said & ODD) << 4, said)
 
 
 @native
@@ -286,19 +141,19 @@ def mark_living() -> Word:
     """
     if not reach_held():
         return -1
-    table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - _SPACE)
+    table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
     known, map, head, tail = FREE, type_map(FREE), 0, 0
-    while host[table + _KNOTS]:
+    while host[table + KNOTS]:
         tail = fetched(table, head, tail)
         if head == tail:
-            return narrow(host[table + _LIVING])
+            return narrow(host[table + LIVING])
         ref, head = host_word[place_in_ring(table, head)], head + 1
         kind, number = W[ref + KIND], number_of(ref, W[ref + KIND])
         if number != known:
             known, map = number, type_map(number)
-        if not touch_children(ref, kind, map, _MARK, table, space):
+        if not touch_children(ref, kind, map, MARKED, table, space):
             return -1
-        if (head & _MANY - 1) == 0 and not goes_on():
+        if (head & MANY - 1) == 0 and not goes_on():
             return -1
     return -2
 
@@ -306,14 +161,14 @@ def mark_living() -> Word:
 @inlined
 def fetched(table: Big, head: Word, tail: Word) -> Word:
     """Move objects from the stack to the ring while there is room; return where that then ends."""
-    top, first = host[table + _TOP], machine[Machine.STACK]
+    top, first = host[table + TOP], machine[Machine.STACK]
     while tail - head < _IN_RING and top != first:
         top = top - 4
         ref = host_word[top]
         prefetch(ref)
         host_word[place_in_ring(table, tail)] = ref
         tail += 1
-    host[table + _TOP] = top
+    host[table + TOP] = top
     return tail
 
 
@@ -349,7 +204,7 @@ def discard(ref: Word) -> None:
 @inlined
 def is_dead(table: Big, ref: Word) -> Word:
     """Whether there is an object in a block that is not known to live."""
-    return 1 if W[ref + KIND] != FREE and below(host_word[word_of(table, ref)], _REFERENCE) else 0
+    return 1 if W[ref + KIND] != FREE and below(host_word[word_of(table, ref)], REFERENCE) else 0
 
 
 @native
@@ -361,7 +216,7 @@ def clear_dead() -> Word:
         if is_dead(table, ref) and not clear_children(ref):
             return 0
         ref, seen = following(ref), seen + 1
-        if (seen & _MANY - 1) == 0 and not goes_on():
+        if (seen & MANY - 1) == 0 and not goes_on():
             return 0
     return 1
 
@@ -377,7 +232,7 @@ def discard_dead() -> Word:
             discard(ref)
             found += 1
         ref, seen = behind, seen + 1
-        if (seen & _MANY - 1) == 0 and not goes_on():
+        if (seen & MANY - 1) == 0 and not goes_on():
             return found
     return found
 

@@ -40,8 +40,9 @@ _LOWERED_IN = tuple(
 """Where instructions are lowered that are not scalar."""
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
-    for what in ("alternatives", "blocks", "communication", "garbage", "guarding", "hostcode",
-                 "pacing", "raising", "readings", "reals", "spawning", "stacks", "texts", "values")
+    for what in ("alternatives", "blocks", "children", "communication", "garbage", "guarding",
+                 "holes", "hostcode", "pacing", "raising", "readings", "reals", "spawning",
+                 "stacks", "texts", "values")
 )  # fmt: skip
 """Where functions of the runtime are written in Python."""
 

@@ -128,3 +128,46 @@ def test_what_is_made_like_a_tree_that_was_freed_lies_in_memory_as_that_did():
         assert again == made[::-1]
         for ref in again:
             heap.release(ref)
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_what_nothing_refers_to_is_freed_though_no_object_can_be_in_a_cycle(engine):
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap, before = vm.heap, vm.heap.objects
+        kept, left = heap.new_strings(["a", "b", "c"]), heap.new_strings(["d", "e"])
+        # As whoever frees a list leaves it when the program is stopped meanwhile.
+        heap.words[(left + COUNT) >> 2] = 0
+        heap.collect()
+        assert heap.strings(kept) == ["a", "b", "c"]
+        assert heap.objects == before + 6
+        heap.release(kept)
+
+
+@pytest.mark.parametrize("length", [2, 3, 400, 6001])
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_a_ring_is_freed_with_all_that_hangs_on_it(engine, length):
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap, before = vm.heap, vm.heap.objects
+        number, shared = heap.type_number(PAIR), heap.new_text("shared")
+        ring = [heap.new_record(number) for _ in range(length)]
+        for ref, following in zip(ring, ring[1:] + ring[:1], strict=True):
+            heap.assign(ref, following)
+            array = heap.new_array(POINTER, length % 5)
+            if length % 5:
+                heap.assign(heap.array_data(array) + 4 * (length % 5 - 1), shared)
+            heap.give(ref + 8, array)
+        outside = heap.new_list(POINTER, NIL)
+        heap.assign(heap.head(outside), ring[-1])
+        for ref in ring:
+            heap.release(ref)
+        heap.collect()
+        assert heap.objects == before + 2 * length + 2
+        heap.release(outside)
+        heap.collect()
+        assert heap.objects == before + 1
+        assert heap.words[(shared + COUNT) >> 2] == 1
+        heap.release(shared)

@@ -1,0 +1,206 @@
+"""What the cycle collector does with the children of objects, in native code: see ``garbage.py``.
+
+What that is, is a constant where it matters, so that each has code of its own.
+"""
+
+from __future__ import annotations
+
+from llmbol_core.vm.arena import COUNT, HEADER, HEAP, KIND, NIL
+from llmbol_core.vm.jit.pacing import goes_on
+from llmbol_core.vm.jit.runtime import Machine
+from llmbol_core.vm.jit.source import (
+    Big,
+    L,
+    W,
+    Word,
+    below,
+    host,
+    host_word,
+    inlined,
+    machine,
+    narrow,
+    native,
+    wide,
+)
+from llmbol_core.vm.jit.values import is_inside, pointer_count, type_map, type_size
+from llmbol_core.vm.objects import ARRAY, CHANNEL, CHANNEL_HEADER, LIST, LIST_HEADER, MODULE, STACK
+
+COUNTED, MARKED, CLEARED = 0, 1, 2
+"""What is done with each child of an object; nothing refers to it any more when it is cleared."""
+MANY = 1 << 12
+"""Objects, or values of an array, between two looks at whether the program is to be stopped."""
+ODD, LEAF, KNOT, REFERENCE = 1, 2, 4, 8
+"""What an object's word in the table says: whether it begins in the second half of its 32 bytes;
+whether it has no children; whether it is a knot; then comes the number of references."""
+TOP, LIVING, KNOTS = 0, 8, 16
+"""What the table begins with, where it is of no object: where the stack ends; how many objects are
+known to live; how many knots are not."""
+SPACE = HEAP + HEADER + 4
+"""How much smaller than where memory ends the range is in which references lie."""
+_TWO_NILS = -1
+
+
+@inlined
+def word_of(table: Big, ref: Word) -> Big:
+    """Return where the word of an object is."""
+    return table + (wide(ref >> 3) & -4)
+
+
+@inlined
+def touch(slot: Word, action: Word, table: Big, space: Word) -> Word:
+    """Do something with the child in a slot; false if it lies outside of the heap."""
+    child = W[slot]
+    if not below(child - (HEAP + HEADER), space):
+        return 1 if child == NIL else 0
+    if action == CLEARED:
+        W[slot] = NIL
+        if W[child + COUNT] != 0:
+            W[child + COUNT] = W[child + COUNT] - 1
+        return 1
+    at = word_of(table, child)
+    said = host_word[at]
+    if action == COUNTED:
+        host_word[at] = said - REFERENCE
+    elif below(said, REFERENCE):
+        host_word[at] = said | REFERENCE
+        reach(table, child, said)
+    return 1
+
+
+@inlined
+def reach(table: Big, ref: Word, said: Word) -> None:
+    """Note that an object lives, of which the table said this, and have its children looked at."""
+    host[table + LIVING] = host[table + LIVING] + 1
+    if said & KNOT:
+        host[table + KNOTS] = host[table + KNOTS] - 1
+    if (said & LEAF) == 0:
+        top = host[table + TOP]
+        host_word[top] = ref
+        host[table + TOP] = top + 4
+
+
+@inlined
+def touch_fields(where: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
+    """Do something with the children in a value; false if the heap is damaged."""
+    left = host_word[map + 4]
+    while left > 0:
+        if not touch(where + host_word[map + 4 + wide(left) * 4], action, table, space):
+            return 0
+        left -= 1
+    return 1
+
+
+@native
+def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
+    """Do something with the children in a row of values; false if the heap is damaged.
+
+    False, too, if the program is to be stopped.
+    """
+    map, size, table = type_map(number), type_size(number), machine[Machine.TABLE]
+    space = narrow(machine[Machine.END] - SPACE)
+    if pointer_count(number) == 0 or length == 0:
+        return 1
+    if length < 0 or wide(length) * wide(size) > machine[Machine.END]:
+        return 0
+    if not is_inside(where, length * size):
+        return 0
+    if size == 4:
+        return touch_references(where, length, action)
+    while length > 0:
+        if not touch_fields(where, map, action, table, space):
+            return 0
+        where, length = where + size, length - 1
+        if (length & MANY - 1) == 0 and length and not goes_on():
+            return 0
+    return 1
+
+
+@inlined
+def touch_two(slot: Word, action: Word, table: Big, space: Word) -> Word:
+    """Do something with the children in two slots; false if one lies outside of the heap."""
+    if not touch(slot, action, table, space):
+        return 0
+    return touch(slot + 4, action, table, space)
+
+
+@native
+def touch_references(where: Word, length: Word, action: Word) -> Word:
+    """Do for references, two at a time, what ``touch_values`` does."""
+    table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
+    while length > 1:
+        if L[where] != _TWO_NILS and not touch_two(where, action, table, space):
+            return 0
+        where, length = where + 8, length - 2
+        if (length & MANY - 2) == 0 and length > 1 and not goes_on():
+            return 0
+    return touch(where, action, table, space) if length else 1
+
+
+@native
+def touch_buffered(channel: Word, action: Word) -> Word:
+    """Do something with the children in the values that wait in a channel."""
+    number, capacity = W[channel], W[channel + 4]
+    count, first = W[channel + 8], W[channel + 12]
+    if pointer_count(number) == 0 or count == 0:
+        return 1
+    if count < 0 or count > capacity or below(capacity - 1, first):
+        return 0
+    while count > 0:
+        slot = channel + CHANNEL_HEADER + first * type_size(number)
+        if not touch_values(slot, number, 1, action):
+            return 0
+        first, count = first + 1, count - 1
+        if first == capacity:
+            first = 0
+    return 1
+
+
+@native
+def touch_rows(ref: Word, action: Word) -> Word:
+    """Do something with the children of an object that is neither a record nor a list."""
+    kind, table = W[ref + KIND], machine[Machine.TABLE]
+    space = narrow(machine[Machine.END] - SPACE)
+    if kind == ARRAY:
+        if W[ref + 8] != NIL:
+            W[ref] = 0 if action == CLEARED else W[ref]
+            return touch(ref + 8, action, table, space)
+        return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
+    if kind == CHANNEL:
+        return touch_buffered(ref, action)
+    if kind == MODULE:
+        return touch(ref, action, table, space)
+    return 1
+
+
+@native
+def clear_children(ref: Word) -> Word:
+    """Let an object refer to no others; false if the heap is damaged."""
+    kind = W[ref + KIND]
+    if kind > STACK:
+        return touch_values(ref, kind, 1, CLEARED)
+    if kind == LIST:
+        if not touch(ref, CLEARED, machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)):
+            return 0
+        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, CLEARED)
+    return touch_rows(ref, CLEARED)
+
+
+@inlined
+def number_of(ref: Word, kind: Word) -> Word:
+    """Return the type of a record or of the value in a list."""
+    return W[ref + 4] if kind == LIST else kind
+
+
+@inlined
+def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
+    """Do something with the children of an object; false if the heap is damaged.
+
+    ``map`` tells of the type that ``number_of`` returns.
+    """
+    if kind == LIST:
+        if not touch(ref, action, table, space):
+            return 0
+        return touch_fields(ref + LIST_HEADER, map, action, table, space)
+    if kind > STACK:
+        return touch_fields(ref, map, action, table, space)
+    return touch_rows(ref, action)
