@@ -9,6 +9,7 @@ leaves nil, and the reason in the process's error string.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
 
 _NO_NEEDS: Mapping[int, Need] = {}
 _MOST_RESTING = 32
+_MOMENT = 2.0
+"""Seconds after a file was changed in which it may be again without telling."""
+
+
+def _head(data: memoryview, path: str) -> bytes:
+    """Return a copy of what a file holds before its payload; others may write to it meanwhile."""
+    carried = payload.find(data, path)
+    return bytes(data if carried is None else data[: -payload.TRAILER_SIZE - len(carried)])
 
 
 class LoadedModule:
@@ -45,13 +54,14 @@ class LoadedModule:
 
     ``types`` are the heap's numbers for its types, ``data`` is its module data as loaded, which
     every instance copies, and ``payload`` what the file carries behind the object, if anything.
-    ``content`` is the object as the file holds it, empty if it is not from one.
+    ``content`` is what the file holds before its payload, empty if it is not from one, and
+    ``is_settled`` is true if the file had not changed just before.
     ``handles`` counts the module handles that lead to it.
     """
 
     def __init__(self, module: Module, path: str, carried: memoryview | None) -> None:
         self.module, self.path, self.payload = module, path, carried
-        self.content: memoryview | bytes = b""
+        self.content, self.is_settled = b"", False
         self.types: list[int] = []
         self.data = NIL
         self.is_verified = False
@@ -172,11 +182,16 @@ class Loader:
         try:
             stamp = replace(file.stat(), atime=0)  # reading it is no change
             known = self._files.get(path)
-            if known is not None and known[0] == stamp:
+            if known is not None and known[0] == stamp and known[1].is_settled:
                 return self._wake(known[1])
-            loaded = self.read(file.contents(), path)
+            data = file.contents()
+            if known is not None and known[0] == stamp and known[1].content == _head(data, path):
+                return self._wake(known[1])
+            loaded = self.read(data, path)
         finally:
             file.close()
+        # Files say when they changed to the second, and made-up ones do not at all.
+        loaded.is_settled = 0 < stamp.mtime < time.time() - _MOMENT
         self._files[path] = (stamp, loaded)
         if known is not None and known[1] in self._resting:
             self.forget(known[1])
@@ -221,13 +236,14 @@ class Loader:
     def read(self, data: memoryview, path: str) -> LoadedModule:
         """Return the module that a whole file holds, and what the file carries behind it."""
         self.check(data, path)
-        module, size = read_object(data, path)
-        proof = self._prove(module, data[:size])
+        head = _head(data, path)
+        module, size = read_object(memoryview(head), path)
+        proof = self._prove(module, memoryview(head)[:size])
         types = (*module.types, own_type(module))
-        types = self._types.setdefault(hashlib.sha256(data[:size]).digest(), types)
+        types = self._types.setdefault(hashlib.sha256(head).digest(), types)
         module = replace(module, types=types[:-1])
         loaded = self._ready(module, path, payload.find(data, path), proof, types[-1])
-        loaded.content = data[:size]
+        loaded.content = head
         return loaded
 
     def take(self, module: Module, path: str) -> LoadedModule:

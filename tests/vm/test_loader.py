@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from dataclasses import replace
 
 import pytest
 
 from llmbol_core.errors import DisFormatError, LlmbolError, Trap, VerifyError
-from llmbol_core.vm import payload
+from llmbol_core.vm import loader, payload
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
@@ -17,7 +18,7 @@ from llmbol_core.vm.host import RESULT
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.objectfile import write_module
+from llmbol_core.vm.objectfile import read_object, write_module
 from tests.vm.programs import assemble, host_module
 
 LIBRARY = """
@@ -218,6 +219,34 @@ def test_a_file_that_has_changed_is_read_again(tree):
         assert vm.loader.find(vm.environment.namespace, "/lib.dis") is first
         os.utime(tree / "lib.dis", (1, 1))
         assert vm.loader.find(vm.environment.namespace, "/lib.dis") is not first
+
+
+def test_a_file_that_has_changed_in_the_same_second_is_read_again(tree):
+    file = tree / "lib.dis"
+    with InfernoVM(namespace=Namespace(tree)) as vm:
+        found = []
+        for name in (b"Lib", b"Lib", b"Bil"):
+            file.write_bytes(file.read_bytes().replace(b"Lib", name))
+            os.utime(file, (time.time(), int(time.time())))
+            found.append(vm.loader.find(vm.environment.namespace, "/lib.dis"))
+        assert found[0] is found[1]
+        assert [loaded.module.name for loaded in found] == ["Library", "Library", "Bilrary"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_what_it_was(tree, monkeypatch):
+    file = tree / "lib.dis"
+    before = file.read_bytes()
+
+    def reading(data, path):
+        with open(file, "r+b") as other:
+            other.write(b"\xff" * len(before))
+        return read_object(data, path)
+
+    monkeypatch.setattr(loader, "read_object", reading)
+    with InfernoVM(namespace=Namespace(tree)) as vm:
+        loaded = vm.loader.find(vm.environment.namespace, "/lib.dis")
+        assert loaded.content == before
+        assert loaded.module == read_object(memoryview(before), "lib.dis")[0]
 
 
 def test_the_payload_behind_an_object_is_seen_by_host_functions(tree):
