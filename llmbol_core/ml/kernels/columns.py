@@ -120,7 +120,7 @@ def _take_apart(k: Builder, form: SuperForm, unit: Pointer, room: Pointer) -> No
         room.store(unit.load(line, width), line)
     for g in range(GROUPS):
         for part in k.range(ROWS // k.lanes):
-            row = Rows(unit.at(g * form.group + form.head), part)
+            row = Rows(unit, g, part)
             here = room.at(g * CELL + part * width)
             _take_rows_apart(k, form, layout, row, here)
 

@@ -29,7 +29,7 @@ sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of 
 
 TILES = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
-_AHEAD = 4096
+_AHEAD = 6144
 """How many bytes ahead of use weights are asked for."""
 MANY = 66
 """Columns whose activations stay in the cache while all rows pass by; at most."""
@@ -156,14 +156,15 @@ def _fetch(form: Form, panel: Pointer, step: Value) -> None:
         panel.prefetch(step * (count * CELL) + line * CELL, level=2)
 
 
-def _ask(k: Builder, form: Form, unit: Pointer, j: Value | int) -> None:
-    """Ask for what comes later, where cells j are now; it is used once.
+def ask(here: Pointer, size: int, share: int, shares: int, step: int = 1) -> None:
+    """Ask for a share of so many bytes, as far ahead as pays; they are used once.
 
-    Every second line brings its neighbour, which is enough if there is little to do meanwhile.
+    Processors forget what many are asked for at once: lines are asked for in their order, a few at
+    a time, as evenly as they are used.
     """
-    is_quick = form.cells == "bytes" and k.lanes == ROWS
-    for line in range(0, GROUPS * CELL, GROUPS * CELL if is_quick else CELL):
-        unit.prefetch(j * (GROUPS * CELL) + (_AHEAD + form.head + line), level=0)
+    lines = -(-size // CELL)
+    for line in range(lines * share // shares, lines * (share + 1) // shares, step):
+        here.prefetch(line * CELL + _AHEAD, level=0)
 
 
 def _add_scaled(
@@ -230,12 +231,11 @@ def _dots(
     # Unrolled code would be rearranged until 16 registers no longer suffice, if it were not told.
     has_many = k.lanes == ROWS
     is_wide = has_many and len(levels) == TILES[0] and k.target.dot == "vnni"
-    unrolls = has_many or (whole and len(levels) > 1)
-    for j in range(count) if unrolls else k.range(count):
-        if len(levels) == 1:
-            _ask(k, form, unit, j)
-        elif unrolls and not is_wide:
+    for j in range(count):
+        if not is_wide:
             k.in_order()
+        if len(levels) == 1:  # every second line brings its neighbour if there is little to do
+            ask(unit, form.unit, j, count, 2 if whole else 1)
         weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):
             for c, level in enumerate(levels):

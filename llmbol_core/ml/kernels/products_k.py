@@ -24,7 +24,7 @@ from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
 from llmbol_core.ml.kernels.kinds import f16, f32, i16, i32, i64, u16, u32
 from llmbol_core.ml.kernels.products import finish, runs
 from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_FORMS, Rows, SuperForm
-from llmbol_core.ml.kernels.superdots import STARTS, SUMS, are_paired, ask, from_apart, from_packed
+from llmbol_core.ml.kernels.superdots import STARTS, SUMS, are_paired, from_apart, from_packed
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -122,14 +122,10 @@ def _tile(
     stream = work.packed.at(panel * work.blocks * form.unit)
     for block in k.range(work.blocks):
         unit = stream.at(block * form.unit)
-        if count == 1:
-            ask(form, unit.at(form.unit))
         if ahead is not None:
             fetch(form, stream.at(work.blocks * form.unit), ahead + block, count)
         at = [line + block for line in lines]
-        for two in range(0, len(places), 2):
-            here = slice(two, two + 2)
-            _add_block(k, form, work, unit, places[here], at, totals[here])
+        _add_block(k, form, work, unit, places, at, totals)
     for (group, part), row_totals in zip(places, totals, strict=True):
         first = panel * (ROWS * GROUPS) + group * ROWS + part * lanes
         values = [total.value for total in row_totals]
@@ -146,7 +142,7 @@ def _add_block(
     totals: Sequence[Sequence[Variable]],
 ) -> None:
     """Add what one super-block of a panel brings for some vectors of rows."""
-    rows = [Rows(unit.at(group * form.group + form.head), part) for group, part in places]
+    rows = [Rows(unit, group, part) for group, part in places]
     sums = from_packed(k, form, work, rows, at)
     for (group, part), row, dots, total in zip(places, rows, sums, totals, strict=True):
         scales = unit.of(f16).at(group * ROWS + part * k.lanes)

@@ -5,13 +5,16 @@ many minima: weight = d * scale * (number - zero) - dmin * minimum. Packed, rows
 of two groups of 16, and a panel is one stream, super-block after super-block:
 
     d         float16, 16 for each group; then dmin likewise, if the type has minima
-    scales    of the first group: words of 4 bytes, 4 scales of a row, 16 rows; then the next four
+    lines     of 64 bytes, the first one of each group, then the second ones and so on
+
+The lines of a group, in their order, are
+
+    scales    words of 4 bytes, 4 scales of a row, 16 rows; then the next four
     minima    likewise
     cells     of 8 blocks of 32 columns, as ``forms`` has them: nibbles, and for a fifth bit a
               vector of bytes with that of the numbers of cells 0 to 7, lowest first. Of six bits
               three vectors hold four cells: three in their lower six bits, the fourth in the upper
               two, lowest first
-    ...       scales, minima and cells of the second group
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ COLUMNS = 256
 """Columns of a super-block."""
 BLOCKS = 8
 """Blocks of 32 columns in it."""
+LINES = GROUPS * CELL
+"""Bytes of a line of each group."""
 _RUN = 32
 _NIBBLES, _CRUMBS, _SIX = 0x0F0F0F0F, 0x03030303, 0x3F3F3F3F
 
@@ -68,23 +73,23 @@ class SuperForm:
 
     @property
     def lists(self) -> int:
-        """How many bytes the scales of a group take; minima take as many."""
-        return ROWS * self.parts
+        """How many lines the scales and minima of a group take."""
+        return self.parts // 4 * (2 if self.has_minima else 1)
 
     @property
     def block(self) -> int:
-        """How many bytes the cells of a group's block of 32 columns take."""
-        return 256 + 64 * self.planes
+        """How many lines the cells of a group's block of 32 columns take."""
+        return 4 + self.planes
 
     @property
-    def group(self) -> int:
-        """How many bytes a group takes."""
-        return self.lists * (2 if self.has_minima else 1) + BLOCKS * self.block
+    def cells(self) -> int:
+        """Where the cells of a panel's super-block begin."""
+        return self.head + self.lists * LINES
 
     @property
     def unit(self) -> int:
         """How many bytes a panel's super-block takes."""
-        return self.head + GROUPS * self.group
+        return self.cells + BLOCKS * self.block * LINES
 
 
 # fmt: off
@@ -230,29 +235,30 @@ def _packer(form: SuperForm) -> Author:
                         for i in range(2 if form.has_minima else 1):
                             value = block.at(form.d).of(u16).load(i)
                             unit.of(u16).store(value, i * ROWS * GROUPS + group * ROWS + row)
-                    target = unit.at(group * form.group + form.head)
-                    _store_group(k, form, numbers, scales, low, target)
+                    lines = unit.at(group * CELL + form.head)
+                    _store_lines(k, form, numbers, scales, low, lines)
 
     return write
 
 
-def _store_group(
-    k: Builder, form: SuperForm, numbers: Pointer, scales: Pointer, low: Pointer, target: Pointer
+def _store_lines(
+    k: Builder, form: SuperForm, numbers: Pointer, scales: Pointer, low: Pointer, lines: Pointer
 ) -> None:
     """Store scales, minima and cells of 16 rows that were taken apart."""
-    at = 0
+    number = 0
     for source in (scales, low) if form.has_minima else (scales,):
         for four in range(form.parts // 4):
+            line = lines.at(number * LINES).of(u32)
             for row in range(ROWS):
-                target.of(u32).store(source.of(u32).load(4 * row + four), at // 4 + row)
-            at += 4 * ROWS
+                line.store(source.of(u32).load(4 * row + four), row)
+            number += 1
     for block in k.range(BLOCKS):
-        cells = target.at(block * form.block + at)
+        cells = lines.at((block * form.block + number) * LINES)
         rows = [numbers.at(block * _RUN + row * COLUMNS) for row in range(ROWS)]
         words = transposed_words([row.of(i32) for row in rows], 8)
         cells_of = _sixths if form.planes == 2 else _nibbles
         for i, vector in enumerate(cells_of(k, form, [word.bits(u8) for word in words])):
-            cells.store(vector, CELL * i)
+            cells.store(vector, i * LINES)
 
 
 def _nibbles(k: Builder, form: SuperForm, cells: Sequence[Value]) -> list[Value]:
@@ -290,23 +296,28 @@ SUPER_PACKERS: dict[str, Kernel] = {
 
 
 class Rows(NamedTuple):
-    """A vector of rows: where its group begins in a super-block, and its place in the group."""
+    """A vector of rows of a panel's super-block: of which group, and which of its vectors."""
 
-    group: Pointer
+    unit: Pointer
+    group: Value | int
     part: Value | int
+
+    def line(self, k: Builder, form: SuperForm, number: Value | int) -> Pointer:
+        """Return where their part of a line is."""
+        here = self.unit.at(self.group * CELL + form.head).at(self.part * (4 * k.lanes))
+        return here.at(number * LINES)
 
 
 def weights_of(k: Builder, form: SuperForm, row: Rows, block: Value, j: int) -> tuple[Value, Value]:
     """Return the numbers of cell j and of cell j + 4 of a block of 32 columns."""
     lanes = 4 * k.lanes
-    lists = form.lists * (2 if form.has_minima else 1)
-    cells = row.group.at(block * form.block + lists).at(row.part * lanes)
+    cells = row.line(k, form, block * form.block + form.lists)
     if form.planes == 2:
-        return _of_six_bits(cells, j, lanes), _of_six_bits(cells.at(3 * CELL), j, lanes)
-    packed = cells.load(j * CELL, lanes)
+        return _of_six_bits(cells, j, lanes), _of_six_bits(cells.at(3 * LINES), j, lanes)
+    packed = cells.load(j * LINES, lanes)
     low, high = packed & 15, (packed.bits(u16) >> 4).bits(u8) & 15
     if form.planes:
-        upper = cells.load(4 * CELL, lanes).bits(u16)
+        upper = cells.load(4 * LINES, lanes).bits(u16)
         low, high = (cell | _fifth(upper, i) for i, cell in ((j, low), (j + 4, high)))
     return low, high
 
@@ -320,10 +331,10 @@ def _fifth(upper: Value, cell: int) -> Value:
 def _of_six_bits(cells: Pointer, j: int, lanes: int) -> Value:
     """Return the numbers of one of the four cells that three vectors hold."""
     if j < 3:
-        return cells.load(j * CELL, lanes) & 63
+        return cells.load(j * LINES, lanes) & 63
     found = cells.load(0, lanes) & 192
     for i in (1, 2):
-        found = (found.bits(u16) >> 2).bits(u8) | (cells.load(i * CELL, lanes) & 192)
+        found = (found.bits(u16) >> 2).bits(u8) | (cells.load(i * LINES, lanes) & 192)
     return (found.bits(u16) >> 2).bits(u8)
 
 
@@ -331,7 +342,7 @@ def scales_of(k: Builder, form: SuperForm, row: Rows, block: Value) -> list[Valu
     """Return the scales of a block's parts: one, or two of 16 columns each."""
     count = form.parts // BLOCKS
     first = block * count
-    words = row.group.of(i32).at(first // 4 * ROWS + row.part * k.lanes).load(0, k.lanes)
+    words = row.line(k, form, first // 4).of(i32).load(0, k.lanes)
     found = []
     for i in range(count):
         shift = ((first + i) % 4) * 8
@@ -341,14 +352,13 @@ def scales_of(k: Builder, form: SuperForm, row: Rows, block: Value) -> list[Valu
 
 def minima_of(k: Builder, form: SuperForm, row: Rows) -> list[Value]:
     """Return the parts' minima in int16, two by two as the sums of activations are."""
-    return paired(k, form, Rows(row.group.at(form.lists), row.part))
+    return paired(k, form, row, form.parts // 4)
 
 
-def paired(k: Builder, form: SuperForm, row: Rows) -> list[Value]:
+def paired(k: Builder, form: SuperForm, row: Rows, first: int = 0) -> list[Value]:
     """Return a list of the parts, of scales unless it is another one, as ``minima_of`` does."""
-    words = row.group.of(i16).at(row.part * k.lanes * 2)
     found = []
     for four in range(form.parts // 4):
-        pairs = words.load(four * 2 * ROWS, 2 * k.lanes)
+        pairs = row.line(k, form, first + four).of(i16).load(0, 2 * k.lanes)
         found += [(pairs << 8) >> 8, pairs >> 8]
     return found

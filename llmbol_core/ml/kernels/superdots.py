@@ -8,14 +8,17 @@ from zero there, and what ``form.zero`` brings is subtracted once for a super-bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
+from llmbol_core.ml.kernels.forms import CELL, ROWS
 from llmbol_core.ml.kernels.kinds import i8, i16, i32
+from llmbol_core.ml.kernels.products import ask
 from llmbol_core.ml.kernels.superblocks import (
     BLOCKS,
     COLUMNS,
+    LINES,
     Rows,
     SuperForm,
     scales_of,
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 SUMS = 12
 """Words of sums of a super-block's activations. Each holds two sums in 16 bits: of the parts 0 and
 2, 1 and 3, 4 and 6 and so on; first 4 words for parts of 32 numbers, then 8 for parts of 16."""
+FEW = 4
+"""For how many columns at a time it pays to ask for what is read next."""
 STARTS = 16
 """Words of what the integer sums of parts of 16 numbers start with, as zero is no number of 0."""
 
@@ -57,105 +62,75 @@ def _new(k: Builder, rows: int, columns: int) -> Sums:
     return [[k.variable(k.zeros(i32, k.lanes)) for _ in range(columns)] for _ in range(rows)]
 
 
-# ---- from packed numbers ----
+class _Cells(NamedTuple):
+    """Numbers of four columns, for some vectors of rows."""
+
+    part: int
+    """To which of the parts at hand they belong."""
+    word: Value
+    """Which four levels of a super-block of activations they meet."""
+    numbers: list[Value]
 
 
-def from_packed(
-    k: Builder, form: SuperForm, work: Work, rows: Sequence[Rows], at: Sequence[Value]
-) -> Sums:
-    """Return the sums for some rows of a panel's super-block and some super-blocks of columns."""
-    sums = _new(k, len(rows), len(at))
-    add = _add_pairs if are_paired(k) else _add_dots
-    for block in k.range(BLOCKS):
-        add(k, form, work, rows, at, block, sums)
-    return sums
+class _Parts(NamedTuple):
+    """Parts of a super-block that are at hand."""
+
+    first: Value
+    size: int
+    steps: Iterator[list[_Cells]]
+    """Some cells at a time: whoever takes them writes the code that reads them."""
+    scale: Callable[[int, int], Value]
+    """The scales of a part, by its number among these, for a vector of rows."""
 
 
-def ask(form: SuperForm, unit: Pointer) -> None:
-    """Ask for what is read first of a panel's super-block; it is used once."""
-    lists = form.lists * (2 if form.has_minima else 1)
-    for line in range(0, form.head, CELL):
-        unit.prefetch(line, level=0)
-    for group in range(GROUPS):
-        for line in range(0, lists, CELL):
-            unit.at(group * form.group + form.head).prefetch(line, level=0)
-
-
-def _ask_cells(k: Builder, form: SuperForm, rows: Sequence[Rows], block: Value, j: int) -> None:
-    """Ask for a quarter of the lines that a block's cells have in the next super-block."""
-    lists = form.lists * (2 if form.has_minima else 1)
-    for row in rows[:: ROWS // k.lanes]:
-        cells = row.group.at(block * form.block + (form.unit + lists))
-        for line in range(j * CELL, form.block, 4 * CELL):
-            cells.prefetch(line, level=0)
+def _add(
+    k: Builder, form: SuperForm, work: Work, parts: _Parts, at: Sequence[Value], sums: Sums
+) -> None:
+    """Add what some parts bring."""
+    (_add_pairs if are_paired(k) else _add_dots)(k, form, work, parts, at, sums)
 
 
 def _add_dots(
-    k: Builder,
-    form: SuperForm,
-    work: Work,
-    rows: Sequence[Rows],
-    at: Sequence[Value],
-    block: Value,
-    sums: Sums,
+    k: Builder, form: SuperForm, work: Work, parts: _Parts, at: Sequence[Value], sums: Sums
 ) -> None:
-    """Add what a block of 32 columns brings."""
-    low, high = ([_starts(k, form, work, at, 2 * block + i) for _ in rows] for i in range(2))
-    halves = [low, high if form.parts == 16 else low]
+    """Add dot products of whole parts, times their scales."""
+    dots = [[_starts(k, form, work, at, parts.first + i) for _ in sums] for i in range(parts.size)]
     settles = len(at) > 1 and k.lanes == ROWS
-    for j in range(4):
-        if len(at) > 1:
-            k.in_order()
-        else:
-            _ask_cells(k, form, rows, block, j)
-        weights = [weights_of(k, form, row, block, j) for row in rows]
-        for h, dots in enumerate(halves):
+    for step in parts.steps:
+        for part, word, numbers in step:
             for c, column in enumerate(at):
-                x = _levels(k, work, column, block * 8 + (j + 4 * h))
-                for r, pair in enumerate(weights):
-                    dots[r][c] = k.dot(dots[r][c], pair[h], x)
-                for r in range(len(rows) if settles else 0):
-                    (dots[r][c],) = k.settle(dots[r][c])
-    for r, row in enumerate(rows):
-        for scale, dots in zip(scales_of(k, form, row, block), halves, strict=False):
-            for c, total in enumerate(sums[r]):
-                total.value += dots[r][c] * scale
+                x = _levels(k, work, column, word)
+                for r, number in enumerate(numbers):
+                    dots[part][r][c] = k.dot(dots[part][r][c], number, x)
+                for r in range(len(numbers) if settles else 0):
+                    (dots[part][r][c],) = k.settle(dots[part][r][c])
+    for r, row in enumerate(sums):
+        for part in range(parts.size):
+            scale = parts.scale(part, r)
+            for total, dot in zip(row, dots[part][r], strict=True):
+                total.value += dot * scale
 
 
 def _add_pairs(
-    k: Builder,
-    form: SuperForm,
-    work: Work,
-    rows: Sequence[Rows],
-    at: Sequence[Value],
-    block: Value,
-    sums: Sums,
+    k: Builder, form: SuperForm, work: Work, parts: _Parts, at: Sequence[Value], sums: Sums
 ) -> None:
-    """Add what a block of 32 columns brings, as ``_add_dots`` does."""
-    scales = [[twice(scale) for scale in scales_of(k, form, row, block)] for row in rows]
-    fits, parts = _fitting(form), form.parts // BLOCKS
-    apart = 1 if fits == BLOCKS and parts == 1 else 2
-    pairs: dict[tuple[int, int, int], Value] = {}
-    for j in range(4):
-        k.in_order()
-        if len(at) == 1:
-            _ask_cells(k, form, rows, block, j)
-        weights = [weights_of(k, form, row, block, j) for row in rows]
-        for h in range(2):
-            for c, column in enumerate(at):
-                x = _levels(k, work, column, block * 8 + (j + 4 * h))
-                for r, pair in enumerate(weights):
-                    key = h % apart, r, c
-                    found = k.pairs(pair[h], x)
-                    pairs[key] = pairs[key] + found if key in pairs else found
-        if j == 3 or (j + 1) % fits == 0:
-            for (h, r, c), found in pairs.items():
-                total = sums[r][c]
-                total.value = k.add_products(total.value, found, scales[r][h % parts])
-            pairs.clear()
+    """Add sums of two products, as many as fit into 16 bits, times their scales."""
+    fits = min(_fitting(form), COLUMNS // 4 // form.parts)
+    held: dict[tuple[int, int, int], list[Value]] = {}
+    for step in parts.steps:
+        for c, column in enumerate(at):
+            levels = [_levels(k, work, column, cells.word) for cells in step]
+            for r, row in enumerate(sums):
+                for (part, _, numbers), x in zip(step, levels, strict=True):
+                    pairs = held.setdefault((part, r, c), [])
+                    pairs.append(k.pairs(numbers[r], x) + (pairs[-1] if pairs else 0))
+                    if len(pairs) == fits:
+                        scale = parts.scale(part, r).bits(i16)
+                        row[c].value = k.add_products(row[c].value, pairs[-1], scale)
+                        pairs.clear()
 
 
-def _levels(k: Builder, work: Work, column: Value, word: Value | int) -> Value:
+def _levels(k: Builder, work: Work, column: Value, word: Value) -> Value:
     """Return four levels of a super-block of activations, in all lanes."""
     return work.levels.at(column * COLUMNS).of(i32).splat(word, k.lanes).bits(i8)
 
@@ -167,6 +142,48 @@ def _starts(
     if not form.zero:
         return [k.zeros(i32, k.lanes) for _ in at]
     return [work.starts.splat(line * STARTS + part, k.lanes) for line in at]
+
+
+# ---- from packed numbers ----
+
+
+def from_packed(
+    k: Builder, form: SuperForm, work: Work, rows: Sequence[Rows], at: Sequence[Value]
+) -> Sums:
+    """Return the sums for some rows of a panel's super-block and some super-blocks of columns."""
+    sums = _new(k, len(rows), len(at))
+    for block in k.range(BLOCKS):
+        for first in range(0, len(rows), 2):
+            two = slice(first, first + 2)
+            shares = range(2 * first, 2 * len(rows)) if len(at) <= FEW else None
+            _add(k, form, work, _packed(k, form, rows[two], block, shares), at, sums[two])
+    return sums
+
+
+def _packed(
+    k: Builder, form: SuperForm, rows: Sequence[Rows], block: Value, shares: range | None
+) -> _Parts:
+    """Return a block of 32 columns; of what comes later it asks for the first four of shares."""
+    here = rows[0].unit.at(block * (form.unit // BLOCKS))
+
+    def steps() -> Iterator[list[_Cells]]:
+        for j in range(4):
+            k.in_order()
+            if shares:
+                ask(here, form.unit // BLOCKS, shares[j], shares.stop)
+            numbers = [weights_of(k, form, row, block, j) for row in rows]
+            yield [
+                _Cells(h * count // 2, block * 8 + (j + 4 * h), [pair[h] for pair in numbers])
+                for h in range(2)
+            ]
+
+    @cache
+    def scales(r: int) -> list[Value]:
+        found = scales_of(k, form, rows[r], block)
+        return [twice(scale) for scale in found] if are_paired(k) else found
+
+    count = form.parts // BLOCKS
+    return _Parts(block * count, count, steps(), lambda part, r: scales(r)[part])
 
 
 # ---- from numbers that were taken apart ----
@@ -183,69 +200,27 @@ def from_apart(
 ) -> Sums:
     """Return the sums for some vectors of rows and some super-blocks of columns."""
     sums = _new(k, len(places), len(at))
-    add = _add_pairs_apart if are_paired(k) else _add_dots_apart
     rows = [near.at(g * CELL + part * 4 * k.lanes) for g, part in places]
     for part in k.range(form.parts):
-        scales = [row.at(part * (GROUPS * CELL) + layout.scales).of(i32) for row in rows]
-        cells = [row.at(layout.cells) for row in rows]
-        add(k, form, work, cells, scales, at, part, sums)
+        _add(k, form, work, _apart(k, form, layout, rows, part), at, sums)
     return sums
 
 
-def _add_dots_apart(
-    k: Builder,
-    form: SuperForm,
-    work: Work,
-    cells: Sequence[Pointer],
-    scales: Sequence[Pointer],
-    at: Sequence[Value],
-    part: Value,
-    sums: Sums,
-) -> None:
-    """Add what a part brings."""
-    count = COLUMNS // 4 // form.parts
-    dots = [_starts(k, form, work, at, part) for _ in cells]
-    for j in range(count):
-        number = part * count + j
-        weights = [cell.load(number * (GROUPS * CELL), 4 * k.lanes) for cell in cells]
-        for c, column in enumerate(at):
-            x = _levels(k, work, column, number)
-            for r, weight in enumerate(weights):
-                dots[r][c] = k.dot(dots[r][c], weight, x)
-            for r in range(len(weights)):
-                (dots[r][c],) = k.settle(dots[r][c])
-    for r, scale in enumerate(scales):
-        for c, total in enumerate(sums[r]):
-            total.value += dots[r][c] * scale.load(0, k.lanes)
+def _apart(
+    k: Builder, form: SuperForm, layout: Layout, rows: Sequence[Pointer], part: Value
+) -> _Parts:
+    """Return a part."""
+    count, together = COLUMNS // 4 // form.parts, 2 if are_paired(k) else 1
+    cells = [row.at(layout.cells) for row in rows]
+    scales = [row.at(part * LINES + layout.scales).of(i32) for row in rows]
 
+    def steps() -> Iterator[list[_Cells]]:
+        for first in range(0, count, together):
+            k.in_order()
+            words = [part * count + (first + i) for i in range(together)]
+            yield [
+                _Cells(0, word, [cell.load(word * LINES, 4 * k.lanes) for cell in cells])
+                for word in words
+            ]
 
-def _add_pairs_apart(
-    k: Builder,
-    form: SuperForm,
-    work: Work,
-    cells: Sequence[Pointer],
-    scales: Sequence[Pointer],
-    at: Sequence[Value],
-    part: Value,
-    sums: Sums,
-) -> None:
-    """Add what a part brings, as ``_add_dots_apart`` does."""
-    count = COLUMNS // 4 // form.parts
-    fits = min(_fitting(form), count)
-    pairs: dict[tuple[int, int], Value] = {}
-    for first in range(0, count, 2):
-        k.in_order()
-        numbers = [part * count + (first + i) for i in range(2)]
-        weights = [[cell.load(n * (GROUPS * CELL), 4 * k.lanes) for n in numbers] for cell in cells]
-        for c, column in enumerate(at):
-            x, y = (_levels(k, work, column, number) for number in numbers)
-            for r, (low, high) in enumerate(weights):
-                found = k.pairs(low, x) + k.pairs(high, y)
-                found = pairs[r, c] + found if (r, c) in pairs else found
-                if (first + 2) % fits == 0:
-                    scale = scales[r].load(0, k.lanes).bits(i16)
-                    sums[r][c].value = k.add_products(sums[r][c].value, found, scale)
-                else:
-                    pairs[r, c] = found
-        if (first + 2) % fits == 0:
-            pairs.clear()
+    return _Parts(part, 1, steps(), lambda _, r: scales[r].load(0, k.lanes))
