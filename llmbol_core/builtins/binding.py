@@ -232,7 +232,7 @@ class Binding:
         if isinstance(kind, Record):
             return self._record_decoder(kind.fields)
         if not isinstance(kind, Reference):
-            return Heap.pointer
+            return given.module
         element = kind.element
         if kind.kind == "ref" and isinstance(element, Adt) and element.name in self._handled:
             decode = self._handled[element.name].decode
@@ -285,8 +285,12 @@ class Binding:
         def make(heap: Heap, values: Sequence[Any]) -> int:
             ref = heap.new_array(number, len(values))
             start = heap.array_data(ref)
-            for i, value in enumerate(values):
-                store(heap, start + i * element.size, value)
+            try:
+                for i, value in enumerate(values):
+                    store(heap, start + i * element.size, value)
+            except BaseException:
+                heap.release(ref)
+                raise
             return ref
 
         return make

@@ -8,7 +8,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.layout import Type
-from llmbol_core.vm.objects import ARRAY, LIST, STRING, Heap
+from llmbol_core.vm.objects import ARRAY, LIST, MODULE, STRING, Heap
 from llmbol_core.vm.process import TYPE
 
 
@@ -27,6 +27,24 @@ def numbers(heap: Heap, ref: int, size: int) -> memoryview:
     if len(data) % size:
         raise Trap(traps.TYPE_CHECK)
     return data
+
+
+def module(heap: Heap, at: int) -> int:
+    """Return the module handle at an address; traps if it is another object."""
+    ref = heap.pointer(at)
+    if ref != NIL and heap.type_of(ref) != MODULE:
+        raise Trap(traps.TYPE_CHECK)
+    return ref
+
+
+def references(heap: Heap, ref: int) -> range:
+    """Return where the elements of an array of references are; traps if it is another object."""
+    if ref == NIL:
+        raise Trap(traps.NIL_DEREFERENCE)
+    if heap.type_of(ref) != ARRAY or heap.types[heap.word(ref + 4)] != (4, (0,)):
+        raise Trap(traps.TYPE_CHECK)
+    start = heap.array_data(ref)
+    return range(start, start + 4 * heap.array_length(ref), 4)
 
 
 def nodes(heap: Heap, ref: int, element: Type) -> Iterator[int]:

@@ -81,7 +81,11 @@ def new_descriptor(heap: Heap, held: HeldDescriptor | None) -> int:
     """Return a new ``ref FD``, or nil for None."""
     if held is None:
         return NIL
-    ref = heap.new_handle(held, 0, _FD)
+    try:
+        ref = heap.new_handle(held, 0, _FD)
+    except BaseException:
+        held.close()
+        raise
     heap.set_word(ref, held.number)
     return ref
 

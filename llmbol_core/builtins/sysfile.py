@@ -12,6 +12,7 @@ from functools import partial, wraps
 from typing import Any, cast
 
 from llmbol_core.builtins.binding import Implementation, Pending
+from llmbol_core.builtins.given import references
 from llmbol_core.builtins.served import ServedFile, Server
 from llmbol_core.builtins.sysbinding import (
     HeldDescriptor,
@@ -23,9 +24,6 @@ from llmbol_core.builtins.sysbinding import (
     hold,
     new_descriptor,
 )
-from llmbol_core.errors import Trap
-from llmbol_core.vm import traps
-from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import Exchange, HostCall, Until
 from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile, PipeEnd
 
@@ -94,14 +92,11 @@ def dup(call: HostCall, old: int, new: int) -> int:
 @turning("pipe: fn(fds: array of ref FD): int", failure=-1)
 def pipe(call: HostCall, array: int) -> int:
     """Put both ends of a new pipe into an array."""
-    heap = call.heap
-    if array == NIL:
-        raise Trap(traps.NIL_DEREFERENCE)
-    if heap.array_length(array) < 2:
+    places = references(call.heap, array)
+    if len(places) < 2:
         return -1
-    start = heap.array_data(array)
-    for i, end in enumerate(PipeEnd.pair()):
-        heap.give(start + 4 * i, new_descriptor(heap, hold(call, end)))
+    for place, end in zip(places, PipeEnd.pair(), strict=False):
+        call.heap.give(place, new_descriptor(call.heap, hold(call, end)))
     return 0
 
 

@@ -16,6 +16,7 @@ from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.machine import InfernoVM
+from tests.builtins.calling import Borrowed, Caller
 
 EXPECTED = """\
 2 links
@@ -143,3 +144,10 @@ def test_the_data_of_a_made_module_can_be_changed_by_who_made_it(name):
         vm.load_module("maker", parse_assembly(text, "maker"))
         with pytest.raises(Trap, match="type check: there is no pointer at 8"):
             vm.execute("maker", "init", [])
+
+
+@pytest.mark.parametrize("name", ["link", "ifetch", "tdesc"])
+def test_what_is_no_module_is_none(name):
+    call = Caller("$Loader")
+    with pytest.raises(Trap, match="type check"):
+        call(name, Borrowed(call.heap.new_text("text")))

@@ -5,11 +5,13 @@ import io
 import pytest
 
 from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment, Streams
-from llmbol_core.vm.heaptypes import BYTE, POINTER
+from llmbol_core.vm.heaptypes import BYTE, POINTER, WORD
 from llmbol_core.vm.host import Sleep
 from llmbol_core.vm.layout import BIG, INT, REAL, STRING
+from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.openfile import DMDIR
 from tests.builtins.calling import Borrowed, Caller
@@ -163,6 +165,29 @@ def test_pipe(call):
     assert call("pipe", Borrowed(call.heap.new_array(POINTER, 1))) == -1
     with pytest.raises(Trap, match="dereference of nil"):
         call("pipe", Borrowed(NIL))
+
+
+def test_the_ends_of_a_pipe_go_into_nothing_but_an_array_of_references(call):
+    heap = call.heap
+    words = heap.new_array(WORD, 2)
+    record = heap.new_record(TypeDescriptor(-1, 16))
+    for at, value in ((words + 16, 70_000), (record, 2), (record + 12, words)):
+        heap.set_word(at, value)
+    for wrong in (words, record, heap.new_text("two and more")):
+        with pytest.raises(Trap, match="type check"):
+            call("pipe", Borrowed(wrong))
+    assert heap.word(words + 16) == 70_000
+
+
+def test_a_descriptor_without_memory_for_it_is_closed(call, monkeypatch):
+    def full(*given):
+        raise Trap(traps.HEAP_FULL)
+
+    monkeypatch.setattr(call.heap, "new_handle", full)
+    before = call.process.environment.descriptors.numbers
+    with pytest.raises(Trap, match="out of memory"):
+        call("open", "/tmp", OREAD)
+    assert call.process.environment.descriptors.numbers == before
 
 
 def test_stream(call, out):
