@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llmbol_core.builtins.binding import Binding
-from llmbol_core.errors import VerifyError
+from llmbol_core.errors import Trap, VerifyError
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import HostCall, HostModule
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
@@ -54,6 +55,8 @@ _HALF = 0xFFFF
 _INDIRECT = (Mode.MP_INDIRECT, Mode.FP_INDIRECT)
 _NO_CODE = Link(-1, 0)
 _MOST_LINKS = 1 << 16
+_TYPE = 1 << 10
+"""Bytes of the host that a type, and what comes with it, surely does not exceed."""
 _INSTRUCTION = 16
 """Bytes of an Inst."""
 
@@ -151,7 +154,7 @@ def dnew(call: HostCall, size: int, pointers: memoryview | None) -> int:
     """Make an object for the data of a module: nil where the map has pointers, else zero."""
     if pointers is None or size < 0:
         return NIL
-    return call.heap.new_record(TypeDescriptor(-1, size, bytes(pointers)))
+    return call.heap.new_record(_shape(call.heap, -1, size, bytes(pointers)))
 
 
 @binding.function("tnew: fn(mp: Nilmod, size: int, map: array of byte): int")
@@ -161,7 +164,7 @@ def tnew(call: HostCall, handle: int, size: int, pointers: memoryview | None) ->
     if made is None or size < 0:
         return -1
     types = made.module.types
-    shape = TypeDescriptor(len(types), size, bytes(pointers or b""))
+    shape = _shape(call.heap, len(types), size, bytes(pointers or b""))
     made.module = replace(made.module, types=(*types, shape))
     return shape.id
 
@@ -179,6 +182,7 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
         if not 0 <= place < count.get(what, len(links)):
             _fail(call, f"bad {what}")
             return -1
+    _charge(call.heap)
     exports = (*made.module.exports, Export(pc, number, 0, str(index)))
     try:
         loaded = call.machine.loader.take(replace(made.module, exports=exports), made.path)
@@ -186,6 +190,7 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
         _fail(call, str(error))
         return -1
     call.machine.loader.forget(loaded)  # the handle has data of its own, and nobody finds it
+    made.handles, loaded.handles = made.handles - 1, loaded.handles + 1
     links[index] = loaded.exports[-1]
     engine.linked[call.heap.word(handle + LINKS)] = Linked(loaded, tuple(links), ())
     return 0
@@ -195,6 +200,21 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
 def compile_(call: HostCall, handle: int, flag: int) -> int:
     """Do nothing: what runs often is compiled in any case."""
     return -1 if handle == NIL else 0
+
+
+def _shape(heap: Heap, number: int, size: int, pointer_map: bytes) -> TypeDescriptor:
+    """Return a type, the same for the same shape."""
+    key = number, size, pointer_map
+    if key not in heap.shapes:
+        _charge(heap)
+        heap.shapes[key] = TypeDescriptor(*key)
+    return heap.shapes[key]
+
+
+def _charge(heap: Heap) -> None:
+    """Count one more type against the memory limit, since types stay."""
+    if not heap.reserve(_TYPE):
+        raise Trap(traps.HEAP_FULL)
 
 
 def _made(call: HostCall, handle: int) -> LoadedModule | None:

@@ -47,6 +47,8 @@ class TypedArena(Arena):
         self.types: list[HeapType] = [HeapType(0, ())] * BYTE
         self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
         self._plain: dict[int, int] = {}
+        self.shapes: dict[tuple[int, int, bytes], TypeDescriptor] = {}
+        """Types that programs have made as they ran."""
         self.lent: dict[int, object] = {}
         """Objects that Python has references to, and what it takes them for."""
         self._hidden: dict[int, tuple[HeapType, frozenset[int]]] = {

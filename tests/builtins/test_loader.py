@@ -15,6 +15,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.heaptypes import BYTE
 from llmbol_core.vm.machine import InfernoVM
 from tests.builtins.calling import Borrowed, Caller
 
@@ -151,3 +152,16 @@ def test_what_is_no_module_is_none(name):
     call = Caller("$Loader")
     with pytest.raises(Trap, match="type check"):
         call(name, Borrowed(call.heap.new_text("text")))
+
+
+def test_types_that_programs_make_count_against_their_memory():
+    call = Caller("$Loader", limit=1 << 20)
+
+    def make(size):
+        call.heap.release(call("dnew", size, call.array(BYTE, b"\x80")))
+        return len(call.heap.shapes)
+
+    assert [make(8), make(8), make(12)] == [1, 1, 2]
+    with pytest.raises(Trap, match="out of memory"):
+        sum(map(make, range(16, 3000)))
+    assert 100 < len(call.heap.shapes) < 1024
