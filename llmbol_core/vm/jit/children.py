@@ -156,19 +156,24 @@ def touch_buffered(channel: Word, action: Word) -> Word:
 
 
 @native
+def touch_one(slot: Word, action: Word) -> Word:
+    """Do something with the child in a slot, where that is rare."""
+    return touch(slot, action, machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE))
+
+
+@native
 def touch_rows(ref: Word, action: Word) -> Word:
     """Do something with the children of an object that is neither a record nor a list."""
-    kind, table = W[ref + KIND], machine[Machine.TABLE]
-    space = narrow(machine[Machine.END] - SPACE)
+    kind = W[ref + KIND]
     if kind == ARRAY:
         if W[ref + 8] != NIL:
             W[ref] = 0 if action == CLEARED else W[ref]
-            return touch(ref + 8, action, table, space)
+            return touch_one(ref + 8, action)
         return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
     if kind == CHANNEL:
         return touch_buffered(ref, action)
     if kind == MODULE:
-        return touch(ref, action, table, space)
+        return touch_one(ref, action)
     return 1
 
 
@@ -179,7 +184,7 @@ def clear_children(ref: Word) -> Word:
     if kind > STACK:
         return touch_values(ref, kind, 1, CLEARED)
     if kind == LIST:
-        if not touch(ref, CLEARED, machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)):
+        if not touch_one(ref, CLEARED):
             return 0
         return touch_values(ref + LIST_HEADER, W[ref + 4], 1, CLEARED)
     return touch_rows(ref, CLEARED)
@@ -200,7 +205,7 @@ def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, sp
     if kind == LIST:
         if not touch(ref, action, table, space):
             return 0
-        return touch_fields(ref + LIST_HEADER, map, action, table, space)
-    if kind > STACK:
-        return touch_fields(ref, map, action, table, space)
-    return touch_rows(ref, action)
+        ref = ref + LIST_HEADER
+    elif kind <= STACK:
+        return touch_rows(ref, action)
+    return touch_fields(ref, map, action, table, space)

@@ -89,19 +89,24 @@ class Native:
         return types, functions, self.decoded.address
 
     def install(self, part: Part, addresses: Mapping[str, int], tier: Tier) -> bool:
-        """Let machine code run a function, given where its functions are, if there is no better."""
+        """Let machine code run a function, given where its functions are, if there is no better.
+
+        Where better code cannot be entered this is.
+        """
         known = self._tiers.get(part.start, tier)
-        if known > tier:
-            return False
-        self._tiers[part.start] = tier
         function = addresses[f"f{part.start}"]
-        self._functions[part.start] = function
+        if known <= tier:
+            self._tiers[part.start] = tier
+            self._functions[part.start] = function
         entry = addresses[f"o{part.start}"] if part.has_entries else function
         entries = part.entries if part.has_entries else part.entries[:1]
+        is_entered = known <= tier
         for number, pc in enumerate(entries):
-            if not self.decoded.is_entry(pc) or len(entries) > 1 or known < tier:
+            is_better = known < tier or (known == tier and len(entries) > 1)
+            if is_better or not self.decoded.is_entry(pc):
                 self.decoded.enter(pc, entry, number, 0 if number else part.frame)
-        return True
+                is_entered = True
+        return is_entered
 
 
 @dataclass(eq=False)
@@ -213,10 +218,12 @@ class Compiler:
         thread, is_short = self._thread(), cost <= _AT_ONCE
         is_well = is_short and thread is None and self._well + cost <= _WELL
         tier = Tier.BEST if is_well else Tier.QUICK
-        self._well += cost if is_well else 0.0
         if not self._at_once and not self._can_wait(source.cost(tier)):
-            native.decoded.watch_longer(pc, _LATER)
-            return True
+            tier = Tier.QUICK
+            if not self._can_wait(source.cost(tier)):
+                native.decoded.watch_longer(pc, _LATER)
+                return True
+        self._well += cost if tier is Tier.BEST else 0.0
         quick = Quick(native, pc, frame, source)
         if thread is not None:
             thread.wait(source.cost(tier) * _SLOWER)

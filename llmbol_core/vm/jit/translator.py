@@ -11,27 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from llmbol_core.vm.jit.emitter import Emitter, constant
+from llmbol_core.vm.jit.operators import (
+    COMPARISONS,
+    CONSTANT_OPERATORS,
+    HOST_MEMORIES,
+    MEMORIES,
+    OPERATORS,
+    REAL_COMPARISONS,
+    REAL_OPERATORS,
+)
 from llmbol_core.vm.jit.runtime import State
 from llmbol_core.vm.jit.source import EXTERNAL, FUNCTIONS, Function
 from llmbol_core.vm.parsing import parse_module
-
-# fmt: off
-_OPERATORS: dict[type[ast.AST], str] = {
-    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
-    ast.BitXor: "xor", ast.LShift: "shl", ast.RShift: "lshr", ast.FloorDiv: "udiv", ast.Mod: "urem",
-}
-_REAL_OPERATORS: dict[type[ast.AST], str] = {
-    ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv",
-}
-_COMPARISONS: dict[type[ast.AST], str] = {
-    ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge",
-}
-_REAL_COMPARISONS: dict[type[ast.AST], str] = {
-    ast.Eq: "oeq", ast.NotEq: "une", ast.Lt: "olt", ast.LtE: "ole", ast.Gt: "ogt", ast.GtE: "oge",
-}
-_MEMORIES = {"W": "i32", "B": "i8", "L": "i64", "F": "double"}
-_HOST_MEMORIES = {"host": "i64", "host_word": "i32", "host_byte": "i8"}
-# fmt: on
 
 
 class _Value(str):
@@ -188,7 +179,7 @@ class Translator(Emitter):
                 return _Value(self.value(f"load {kind}, ptr %x.{name}"), kind)
             case ast.BinOp(left=left, op=op, right=right):
                 x, y, kind = self._same(left, right)
-                operators = _REAL_OPERATORS if kind == "double" else _OPERATORS
+                operators = REAL_OPERATORS if kind == "double" else OPERATORS
                 return _Value(self.value(f"{operators[type(op)]} {kind} {x}, {y}"), kind)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 value = self._expression(operand)
@@ -207,9 +198,9 @@ class Translator(Emitter):
                 return self._membership(self._expression(left), parts)
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 x, y, kind = self._same(left, right)
-                claim = f"icmp {_COMPARISONS[type(op)]}"
+                claim = f"icmp {COMPARISONS[type(op)]}"
                 if kind == "double":
-                    claim = f"fcmp {_REAL_COMPARISONS[type(op)]}"
+                    claim = f"fcmp {REAL_COMPARISONS[type(op)]}"
                 return _Value(self.value(f"{claim} {kind} {x}, {y}"), "i1")
             case ast.IfExp(test=test, body=body, orelse=other):
                 return self._choice(test, body, other)
@@ -240,15 +231,16 @@ class Translator(Emitter):
                 return known if isinstance(known, float) else int(known)
             case ast.Name(id=name):
                 return None if name in self._locals else self._number(self._globals[name])
-            case ast.Call() | ast.Subscript() | ast.Compare() | ast.BoolOp():
-                return None
-        for part in ast.walk(node):
-            if isinstance(part, ast.Call | ast.Subscript | ast.IfExp | ast.Compare | ast.BoolOp):
-                return None
-            if isinstance(part, ast.Name) and part.id in self._locals:
-                return None
-        expression = ast.fix_missing_locations(ast.Expression(node))
-        return self._number(eval(compile(expression, "<constant>", "eval"), self._globals))
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                return self._number(getattr(self._globals[name], attribute))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                x = self._constant(operand)
+                return None if x is None else -x
+            case ast.BinOp(left=left, op=op, right=right):
+                x = self._constant(left)
+                y = None if x is None else self._constant(right)
+                return None if x is None or y is None else CONSTANT_OPERATORS[type(op)](x, y)
+        return None
 
     @staticmethod
     def _number(value: Any) -> int | float:
@@ -292,10 +284,10 @@ class Translator(Emitter):
         """Return the type and the pointer that a subscript stands for."""
         assert isinstance(node.value, ast.Name)
         name, index = node.value.id, self._expression(node.slice)
-        if name in _MEMORIES:
-            return _MEMORIES[name], self._pointer(index)
-        if name in _HOST_MEMORIES:
-            return _HOST_MEMORIES[name], self.value(
+        if name in MEMORIES:
+            return MEMORIES[name], self._pointer(index)
+        if name in HOST_MEMORIES:
+            return HOST_MEMORIES[name], self.value(
                 f"inttoptr i64 {self._typed(index, 'i64')} to ptr"
             )
         base = "%s"

@@ -17,7 +17,9 @@ from llmbol_core.native import llvm
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.jit import background, compiler
+from llmbol_core.vm.jit.engine import JitEngine
 from llmbol_core.vm.jit.kept import Tier
+from llmbol_core.vm.jit.modulecode import heap_type
 from llmbol_core.vm.jit.units import compile_module
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -155,6 +157,40 @@ def test_what_runs_is_compiled_well_at_once_while_that_is_soon_done(
         vm.load_module("test", assemble(LOOP))
         assert vm.execute("test", "main") == 449985000
         assert _tiers(vm.engine) == {tier}
+
+
+def in_callee(vm):
+    """Run a program whose function with a loop is compiled with its caller; return what has it."""
+    vm.load_module("test", assemble(COUNTED_AT.format("")))
+    assert vm.execute("test", "main") == 1000
+    native = next(iter(vm.engine._natives.values()))
+    assert native.code.function(7) == 6
+    return native, 7, heap_type(native.code.module.types[6])
+
+
+def test_code_of_a_lower_tier_is_entered_where_better_code_cannot_be(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    with InfernoVM(HOST_MODULES, engine=engine("jit")) as vm:
+        native, loop, frame = in_callee(vm)
+        assert not native.decoded.is_entry(loop)
+        monkeypatch.setattr(compiler, "_WELL", 0.0)
+        assert isinstance(vm.engine, JitEngine)
+        assert vm.engine.compiler.hot(native, loop, frame, 1 << 30)
+        assert native.decoded.is_entry(loop)
+        assert native.tiers == {Tier.BEST}
+        assert list(native.quick) == [native.code.function(loop)]
+
+
+def test_what_is_not_waited_for_takes_no_time_from_what_is_compiled_well(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    monkeypatch.setattr(background, "background", lambda: None)
+    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: False)
+    made = compiler.Compiler()
+    with InfernoVM(HOST_MODULES, engine=engine("jit")) as vm:
+        native, loop, frame = in_callee(vm)
+        assert made.hot(native, loop, frame, 1 << 30)
+    assert made._well == 0.0
+    assert not native.decoded.is_entry(loop)
 
 
 def test_engines_are_known_by_name():
