@@ -28,9 +28,9 @@ from llmbol_core.vm.jit import exponentials
 _NATIVE = (
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "bits64real", "cbrt", "ceil",
     "copysign", "cos", "cosh", "dot", "exp", "expm1", "fabs", "fdim", "finite", "floor", "fmax",
-    "fmin", "fmod", "hypot", "iamax", "ilogb", "isnan", "log", "log10", "log1p", "modf",
+    "fmin", "fmod", "gemm", "hypot", "iamax", "ilogb", "isnan", "log", "log10", "log1p", "modf",
     "norm1", "norm2", "pow", "pow10", "realbits64", "remainder", "rint", "scalbn",
-    "sin", "sinh", "sqrt", "tan", "tanh",
+    "sin", "sinh", "sort", "sqrt", "tan", "tanh",
 )  # fmt: skip
 
 binding = Binding(

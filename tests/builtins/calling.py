@@ -29,6 +29,7 @@ class Caller:
         own = environment or Environment.first()
         self.process: Any = SimpleNamespace(environment=own, pid=7, group=1)
         self._binding = built_in(module)
+        self._types: dict[TypeDescriptor, int] = {}
         self._functions = {f.name: f for f in HOST_MODULES[module].functions}
 
     @property
@@ -55,7 +56,9 @@ class Caller:
         parts = (*layout.arguments, *others)
         pointers = [part.offset + at for part in parts for at in part.type.pointers()]
         made = TypeDescriptor(-1, size, pointer_map(size, pointers))
-        heap.set_word(base + TYPE, heap.type_number(made))
+        if made not in self._types:
+            self._types[made] = heap.type_number(made)
+        heap.set_word(base + TYPE, self._types[made])
         result = self.run(function, base)
         while isinstance(result, Work | Until):
             result = result.finish(result.run()) if isinstance(result, Work) else result.then()

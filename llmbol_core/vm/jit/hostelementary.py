@@ -170,8 +170,10 @@ def math_hypot(frame: Word) -> Word:
 
 @native
 def power_of(frame: Word, x: Real, y: Real) -> Word:
-    """Store x to the y, if x is a positive number other than 1 and y one other than 0."""
-    if not x > 0.0 or x == 1.0 or y == 0.0 or not is_finite(x) or not is_finite(y):
+    """Store x to the y, if x is a positive number or y is 0."""
+    if y == 0.0 or (x == 1.0 and is_finite(y)):
+        return give_real(frame, 1.0)
+    if not x > 0.0 or not is_finite(x) or not is_finite(y):
         return 0
     return give_real(frame, power(x, y))
 

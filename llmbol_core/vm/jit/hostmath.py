@@ -8,8 +8,6 @@ from __future__ import annotations
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, hosted, result_at
-from llmbol_core.vm.jit.pacing import goes_on, spend
-from llmbol_core.vm.jit.realbits import sqrt
 from llmbol_core.vm.jit.reals import as_real
 from llmbol_core.vm.jit.source import (
     F,
@@ -24,9 +22,7 @@ from llmbol_core.vm.jit.source import (
     native,
     real,
     whole,
-    wide,
 )
-from llmbol_core.vm.jit.values import is_inside, type_size
 
 _OF_C = ("ceil", "fabs", "floor", "rint", "sqrt")
 """Functions fn(x: real): real by their names in C."""
@@ -35,10 +31,7 @@ _OF_TWO = ("copysign", "fmod", "remainder")
 _REAL = 8
 _INFINITE = 0x7FF
 _FRACTION = 52
-_MOST, _LEAST = (1 << 31) - 1, -(1 << 31)
 _WHOLE = 2147483647.0
-_MANY = 1 << 16
-"""Items between two looks at whether the program is to be stopped."""
 
 
 def _text(name: str, count: int) -> str:
@@ -184,92 +177,3 @@ def math_realbits64(frame: Word) -> Word:
 def math_bits64real(frame: Word) -> Word:
     """Return the real that has these bits."""
     return give_real(frame, as_real(L[frame + ARGUMENTS]))
-
-
-# Arrays of reals
-
-
-@inlined
-def reals(ref: Word) -> Word:
-    """Return how many items an array of real has; -1 if Python has to look at it."""
-    if ref == NIL or type_size(W[ref + 4]) != _REAL or not spend(16 * W[ref]):
-        return -1
-    if wide(W[ref]) * _REAL > wide(_MOST) or not is_inside(W[ref + 12], W[ref] * _REAL):
-        return -1
-    return W[ref]
-
-
-@inlined
-def goes_on_at(i: Word) -> Word:
-    """Whether the program is not to be stopped, which is asked at some indices."""
-    return 1 if (i & _MANY - 1) != _MANY - 1 or goes_on() else 0
-
-
-@hosted("Math.dot")
-def math_dot(frame: Word) -> Word:
-    """Return the scalar product."""
-    x, y = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4]
-    count = reals(x)
-    if count < 0 or reals(y) != count:
-        return 0
-    i, total = 0, 0.0
-    x, y = W[x + 12], W[y + 12]
-    while i < count:
-        total = total + F[x + _REAL * i] * F[y + _REAL * i]
-        i = i + 1 if goes_on_at(i) else count
-    return give_real(frame, total)
-
-
-@native
-def sum_of_squares(x: Word, count: Word) -> Real:
-    """Return the scalar product of an array with itself."""
-    i, total = 0, 0.0
-    while i < count:
-        total = total + F[x + _REAL * i] * F[x + _REAL * i]
-        i = i + 1 if goes_on_at(i) else count
-    return total
-
-
-@hosted("Math.norm1")
-def math_norm1(frame: Word) -> Word:
-    """Return the sum of the absolute values."""
-    x = W[frame + ARGUMENTS]
-    count = reals(x)
-    if count < 0:
-        return 0
-    i, total = 0, 0.0
-    x = W[x + 12]
-    while i < count:
-        item = F[x + _REAL * i]
-        total = total + (-item if item < 0.0 else item)
-        i = i + 1 if goes_on_at(i) else count
-    return give_real(frame, total)
-
-
-@hosted("Math.norm2")
-def math_norm2(frame: Word) -> Word:
-    """Return the length of a vector."""
-    x = W[frame + ARGUMENTS]
-    count = reals(x)
-    if count < 0:
-        return 0
-    return give_real(frame, sqrt(sum_of_squares(W[x + 12], count)))
-
-
-@hosted("Math.iamax")
-def math_iamax(frame: Word) -> Word:
-    """Return the index of the item that is largest in absolute value, the first of several."""
-    x = W[frame + ARGUMENTS]
-    count = reals(x)
-    if count < 1:
-        return 0
-    x = W[x + 12]
-    i, best, largest = 1, 0, F[x]
-    largest = -largest if largest < 0.0 else largest
-    while i < count:
-        item = F[x + _REAL * i]
-        item = -item if item < 0.0 else item
-        if item > largest:
-            best, largest = i, item
-        i = i + 1 if goes_on_at(i) else count
-    return give_number(frame, best)

@@ -252,10 +252,13 @@ def with_helpers(
 def upkeep_text() -> str:
     """Return the text of the functions of the upkeep, with what they call, and ``handlers``."""
     from llmbol_core.vm.jit.burial import BURIAL
+    from llmbol_core.vm.jit.guarding import MISFITS
+    from llmbol_core.vm.jit.hostcode import load_hosted
     from llmbol_core.vm.jit.runtime import UPKEEP
 
     load_runtime()
-    return _with_called([BURIAL, handlers_text(UPKEEP)], UPKEEP)
+    load_hosted()
+    return _with_called([BURIAL, MISFITS, handlers_text(UPKEEP)], UPKEEP)
 
 
 def handlers_text(names: Iterable[str]) -> str:

@@ -113,6 +113,19 @@ def spend(size: Word) -> Word:
 
 
 @native
+def works(size: Word) -> Word:
+    """Count bytes that are about to be worked on; false if the program is to be stopped."""
+    left = machine[Machine.FUEL] - wide(size)
+    machine[Machine.FUEL] = left
+    if left > 0:
+        return 1
+    if not goes_on():
+        return 0
+    machine[Machine.FUEL] = QUANTUM
+    return 1
+
+
+@native
 def switches() -> Word:
     """Whether the stretch goes on with another process; if not none runs any more."""
     left = machine[Machine.LEFT]

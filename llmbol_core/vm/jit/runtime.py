@@ -286,8 +286,11 @@ LEAST_LEFT = -(1 << 30)
 SHARED = "@"
 """How the names begin of functions that regions call, among those of handlers."""
 BURY = "bury"
-UPKEEP = (BURY, "collect", "list_free")
-"""Those that go through many objects: they are compiled better than the native interpreter."""
+UPKEEP = (
+    BURY, "collect", "list_free",
+    "math_dot", "math_gemm", "math_iamax", "math_norm1", "math_sort", "sum_of_squares",
+)  # fmt: skip
+"""Those that go through much memory: they are compiled better than the native interpreter."""
 
 
 class LinkKind(IntEnum):

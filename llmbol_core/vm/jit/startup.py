@@ -105,7 +105,7 @@ def _cached() -> bytes | None:
 def _compiled() -> bytes:
     """Return the names of the handlers, the size of an object, each with a line end; two objects.
 
-    What goes through many objects is compiled well, all else quickly.
+    What goes through much memory is compiled well, all else quickly.
     """
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
