@@ -30,6 +30,8 @@ class Row:
     """The least rate of ours."""
     most: float | None = None
     """The most that an amount without work may be."""
+    limit: Work | None = None
+    """What the machine alone takes for the same amount: nobody is faster."""
 
     @classmethod
     def of(
@@ -48,12 +50,15 @@ class Row:
         if self.ours is None:
             wanted = _verdict(self.amount, self.least, self.most)
             return f"{self.name:28} {self.amount:10.4g} {'-':>10} {self.unit:6} {'-':>6}  {wanted}"
-        ours, peer = best(self.ours, self.peer)
+        ours, peer, limit = best(self.ours, self.peer, self.limit)
+        assert ours is not None
         rate = f"{self.name:28} {self.amount / ours:10.4g}"
         wanted = _verdict(self.amount / ours, self.least)
         if peer is None:
             return f"{rate} {'-':>10} {self.unit:6} {'-':>6}  {wanted}".rstrip()
         ratio, wanted = peer / ours, wanted or _verdict(peer / ours, self.goal)
+        if limit is not None:
+            wanted += f"; the machine allows {peer / limit:.2f}"
         theirs = f"{self.amount / peer:10.4g} {self.unit:6} {ratio:6.2f}"
         return f"{rate} {theirs}  {self.peer_name:10} {wanted}".rstrip()
 
@@ -67,18 +72,18 @@ def _verdict(found: float, least: float | None = None, most: float | None = None
     return ""
 
 
-def best(ours: Work, peer: Work | None) -> tuple[float, float | None]:
+def best(*sides: Work | None) -> list[float | None]:
     """Return the shortest time of each side; they take turns, for some milliseconds each.
 
     For as long threads that wait for work may still be busy with waiting.
     """
-    sides = [ours] if peer is None else [ours, peer]
     times: list[list[float]] = [[] for _ in sides]
-    for side in sides:
+    taking = [(side, taken) for side, taken in zip(sides, times, strict=True) if side is not None]
+    for side, _ in taking:
         side()
-    end = time.perf_counter() + SECONDS * len(sides)
-    while len(times[0]) < 3 or time.perf_counter() < end:
-        for side, taken in zip(sides, times, strict=True):
+    end = time.perf_counter() + SECONDS * len(taking)
+    while len(taking[0][1]) < 3 or time.perf_counter() < end:
+        for side, taken in taking:
             start, stop = time.perf_counter(), 0.0
             until = start + TURN
             while stop < until:
@@ -86,4 +91,4 @@ def best(ours: Work, peer: Work | None) -> tuple[float, float | None]:
                 stop = time.perf_counter()
                 taken.append(stop - start)
                 start = stop
-    return min(times[0]), min(times[1]) if peer is not None else None
+    return [min(taken) if taken else None for taken in times]
