@@ -44,6 +44,7 @@ QUICK = {
     "rnn_tanh":          "recurrent.recur",
     "rnn_relu":          "recurrent.recur",
     "top_k":             "order.top_k",
+    "argsort":           "order.argsort",
     "batch_norm":        "normalization.batch_norm",
     "group_norm":        "normalization.group_norm",
     "max_pool1d":        "pooling.pool",

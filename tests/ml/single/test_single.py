@@ -128,6 +128,7 @@ CASES: dict[str, Any] = {
     "upsample_nearest": resampled,
     "upsample_linear": lambda rng: resampled(rng, corners=bool(rng.random() < 0.5)),
     "top_k": lambda rng: ranked(rng),
+    "argsort": lambda rng: sorted_rows(rng),
     "max_pool1d": lambda rng: pooled(rng, 1),
     "max_pool2d": lambda rng: pooled(rng, 2),
     "avg_pool1d": lambda rng: pooled(rng, 1, count_padding=bool(rng.random() < 0.5)),
@@ -139,6 +140,12 @@ def ranked(rng) -> Case:
     length = int(rng.choice([1, 2, 5, 15, 16, 17, 33, 100, 1000]))
     front = some(rng, 1, 6, some(rng, 0, 3)[0])
     return ((*front, length),), {"k": some(rng, 1, min(length, 40) + 1)[0]}
+
+
+def sorted_rows(rng) -> Case:
+    length = int(rng.choice([1, 2, 5, 16, 17, 33, 127, 128, 129, 300, 5000]))
+    front = some(rng, 1, 6, some(rng, 0, 3)[0])
+    return ((*front, length),), {"descending": bool(rng.random() < 0.5)}
 
 
 def drawn(rng, name, shapes):
@@ -155,7 +162,7 @@ def drawn(rng, name, shapes):
             x = np.abs(x) + np.float32(0.1)
         if name == "attention" and number == 3:
             x = np.where(rng.random(shape) < 0.3, np.float32(-np.inf), x)
-        if name == "top_k":
+        if name in ("top_k", "argsort"):
             x = np.round(x) if rng.random() < 0.3 else x
             for value in (np.nan, np.inf, -np.inf, 0.0, -0.0):
                 x = np.where(rng.random(shape) < 0.1, np.float32(value), x)
@@ -174,7 +181,7 @@ def check(name, made, inputs, attributes):
     wanted = expected(name, inputs, attributes)
     assert made.shape == wanted.shape
     assert made.dtype == OPS[name].dtype.layout
-    if name == "top_k":
+    if made.dtype == np.int32:
         np.testing.assert_array_equal(made, wanted)
     else:
         np.testing.assert_allclose(made, wanted, rtol=2e-5, atol=2e-5)
