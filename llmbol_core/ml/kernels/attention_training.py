@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import fill_all, read, spread, write
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.rows import plus, reduced, softmax_row
 from llmbol_core.ml.kernels.tiles import accumulate, lesser_number, most_rows, rows_in_turn
@@ -104,15 +104,6 @@ class _Head:
         spread(k, self.steps * self.steps, step)
 
 
-def _clear(k: Builder, x: Pointer, count: Value) -> None:
-    """Write zeros."""
-
-    def step(i: Value, left: Value | None) -> None:
-        write(k, x, k.zeros(f32, k.lanes), i, left)
-
-    spread(k, count, step)
-
-
 _SIZES = "scratch:f32* room:i64 heads:i64 steps:i64 width:i64 drops:i64 scale:f32"
 
 
@@ -139,7 +130,7 @@ def attend(
             line = weights.at(row * steps)
             length = k.select(causal.differs(0), row + 1, steps)
             softmax_row(k, line, line, length, scale.splat(k.lanes))
-            _clear(k, line.at(length), steps - length)
+            fill_all(k, line.at(length), 0.0, steps - length)
         with k.when(drops.differs(0)):
             made.masked(weights, mask.at(item * square), made.first)
         made.pack(query.at(features * 2), pitch)

@@ -176,6 +176,17 @@ def write(k: Builder, out: Pointer, value: Value, index: Value, left: Value | No
         out.store_some(value, left, index)
 
 
+def copy_all(k: Builder, x: Pointer, out: Pointer, count: Value) -> None:
+    """Write the code that copies so many numbers."""
+    spread(k, count, lambda i, left: write(k, out, read(k, x, i, left), i, left))
+
+
+def fill_all(k: Builder, out: Pointer, number: float, count: Value) -> None:
+    """Write the code that stores one number so many times."""
+    value = k.value(number, f32, k.lanes)
+    spread(k, count, lambda i, left: write(k, out, value, i, left))
+
+
 def _unary(name: str, function: Unary) -> Kernel:
     def author(k: Builder, x: Pointer, out: Pointer, size: Value, a: Value, b: Value) -> None:
         first = k.begin * size

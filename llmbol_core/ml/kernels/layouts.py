@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import copy_all
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -19,11 +19,7 @@ def copy(k: Builder, x: Pointer, out: Pointer, size: Value) -> None:
     """Copy samples of ``size`` numbers, which are the items."""
     first = k.begin * size
     x, out = x.at(first), out.at(first)
-
-    def step(i: Value, left: Value | None) -> None:
-        write(k, out, read(k, x, i, left), i, left)
-
-    spread(k, (k.end - k.begin) * size, step)
+    copy_all(k, x, out, (k.end - k.begin) * size)
 
 
 @group.kernel(
@@ -38,11 +34,7 @@ def move(
         source, target = x.at(sample * x_sample), out.at(sample * out_sample)
         for i in k.range(runs):
             given, made = source.at(starts.load(i)), target.at(places.load(i))
-
-            def step(j: Value, left: Value | None) -> None:
-                write(k, made, read(k, given, j, left), j, left)
-
-            spread(k, length, step)
+            copy_all(k, given, made, length)
 
 
 @group.kernel("x:f32* out:f32* x_sample:i64 out_sample:i64 count:i64 starts:i64* places:i64*")

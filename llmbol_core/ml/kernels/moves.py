@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import copy_all, read, spread, write
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -33,7 +33,7 @@ def where(
 def copy(k: Builder, x: Pointer, out: Pointer, size: Value) -> None:
     """Copy numbers."""
     first = k.begin * size
-    _copy(k, x.at(first), out.at(first), (k.end - k.begin) * size)
+    copy_all(k, x.at(first), out.at(first), (k.end - k.begin) * size)
 
 
 @group.kernel(
@@ -84,11 +84,7 @@ def move(
         made = out.at(matrix * height * width)
         end = k.select(row + k.lanes < height, row + k.lanes, height)
         for i in k.range(row, end):
-            _copy(k, given.at(i * step), made.at(i * width), width)
-
-
-def _copy(k: Builder, x: Pointer, out: Pointer, count: Value) -> None:
-    spread(k, count, lambda i, left: write(k, out, read(k, x, i, left), i, left))
+            copy_all(k, given.at(i * step), made.at(i * width), width)
 
 
 def _turned(rows: list[Value]) -> list[Value]:

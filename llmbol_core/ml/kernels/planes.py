@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import copy_all
 from llmbol_core.ml.kernels.gradients import transposed
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import lesser_number
@@ -126,7 +126,7 @@ class _Convolution:
                 for row in k.range(lines):
                     source = self.scratch.at(pitch * number + row * self.pitch)
                     place = number * self.plane + row * self.width
-                    _copy(k, source, to.at(place), self.width)
+                    copy_all(k, source, to.at(place), self.width)
 
     def _turns(self, vectors: Value, count: int) -> Iterator[tuple[int, Value]]:
         """Yield how many vectors a tile has and where it begins, as evenly as can be."""
@@ -204,7 +204,7 @@ def lay_out(
                 given, made = source.at(start + line * x_pitch), target.at(to + line * out_pitch)
                 with k.either(step.equals(1)) as (near, apart):
                     with near:
-                        _copy(k, given, made, width)
+                        copy_all(k, given, made, width)
                     with apart:
                         _copy_some(k, given, made, width, step)
 
@@ -253,10 +253,6 @@ def turn(
             for c, vector in enumerate(transposed(k, square)):
                 with k.when(across > c):
                     out.store_some(vector, down, (column + c) * out_row + row)
-
-
-def _copy(k: Builder, x: Pointer, out: Pointer, count: Value) -> None:
-    spread(k, count, lambda i, left: write(k, out, read(k, x, i, left), i, left))
 
 
 def _copy_some(k: Builder, x: Pointer, out: Pointer, count: Value, step: Value) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import fill_all, read, spread, write
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import greater
 
@@ -50,11 +50,7 @@ class _Pool:
         k = self.k
         behind = border + self.x_width
         for place, count in ((self.line, border), (self.line.at(behind), room - behind)):
-
-            def step(i: Value, left: Value | None, place: Pointer = place) -> None:
-                write(k, place, k.value(self.least, f32, k.lanes), i, left)
-
-            spread(k, count, step)
+            fill_all(k, place, self.least, count)
 
     def down(self, plane: Pointer, first: Value, last: Value, border: Value) -> None:
         """Write the code that joins lines of a plane."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group, Kernel
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import copy_all, read, spread, write
 from llmbol_core.ml.kernels.functions import sigmoid, tanh
 from llmbol_core.ml.kernels.kinds import f32
 
@@ -193,8 +193,4 @@ def copy_rows(
         for row in k.range(rows):
             source = x.at(sample * x_sample + row * x_row)
             to = out.at(sample * out_sample + row * out_row)
-
-            def step(j: Value, left: Value | None) -> None:
-                write(k, to, read(k, source, j, left), j, left)
-
-            spread(k, columns, step)
+            copy_all(k, source, to, columns)

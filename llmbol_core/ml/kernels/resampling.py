@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbol_core.ml.kernels.declaration import Group
-from llmbol_core.ml.kernels.elementwise import read, spread, write
+from llmbol_core.ml.kernels.elementwise import copy_all, read, spread, write
 from llmbol_core.ml.kernels.kinds import i64
 
 if TYPE_CHECKING:
@@ -38,16 +38,12 @@ def nearest(
             line, to = lines.load(y), target.at(y * width)
             with k.either(line.equals(last.value)) as (again, new):
                 with again:
-                    _copy(k, to.at(-width), to, width)
+                    copy_all(k, to.at(-width), to, width)
                 with new:
                     given = source.at(line * x_width)
                     for i in k.range(width):
                         to.store(given.load(columns.load(i)), i)
             last.value = line
-
-
-def _copy(k: Builder, x: Pointer, out: Pointer, count: Value) -> None:
-    spread(k, count, lambda i, left: write(k, out, read(k, x, i, left), i, left))
 
 
 class _Lines:
@@ -98,7 +94,7 @@ def linear(
             share, to = line_shares.load(y), target.at(y * width)
             with k.either(flat.differs(0)) as (yes, no):
                 with yes:
-                    _copy(k, above, to, width)
+                    copy_all(k, above, to, width)
                 with no:
                     _mix(k, above, below, share, to, width)
 
