@@ -24,6 +24,8 @@ _COST = 32
 """Bytes that could be copied while an index is compared, or a product added."""
 _FEW, _NINE = 7, 40
 """Indices that are sorted by insertion, and from how many on the pivot is a median of nine."""
+_MOST_SORTED = 1 << 20
+"""Indices that are split in two so quickly that nobody asks meanwhile whether to stop."""
 _LONGEST = 1 << 18
 """Products of which NumPy has the sum sooner."""
 _PLAIN, _CONJUGATE, _TRANSPOSED = ord("N"), ord("C"), ord("T")
@@ -242,7 +244,7 @@ def order_indices(p: Word, x: Word, start: Word, count: Word) -> Word:
 def math_sort(frame: Word) -> Word:
     """Order a permutation by the values that it leads to."""
     x, p = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4]
-    if items_of(x, _REAL) < 0 or items_of(p, _WORD) < 0:
+    if items_of(x, _REAL) < 0 or items_of(p, _WORD) < 0 or W[p] > _MOST_SORTED:
         return 0
     end, count = W[x], W[p]
     x, p = W[x + 12], W[p + 12]

@@ -226,6 +226,9 @@ def test_permutations_are_ordered_as_by_the_function_of_the_host():
     assert done == 184
     assert not compare_arrays("sort", "i", (REALS, [1.0]), (WORD, [0, 1]))
     assert not compare_arrays("sort", "i", (REALS, [1.0]), (WORD, [-1]))
+    native = callers("$Math")[1]
+    with pytest.raises(Declined):
+        native("sort", native.array(REALS, [1.0]), native.array(WORD, [0] * ((1 << 20) + 1)))
 
 
 def some_product(chance, most):
