@@ -51,7 +51,7 @@ _FEW, _MANY = 4000, 18_000
 """Instructions that the oracle and others may run; machine code is for those that may run many."""
 _MOST = 500
 """Allocations and turns up to which each is disturbed and looked at; later ones are seldom."""
-_BATCH = 50
+_BATCH = 10
 _UNSURE = ("LimitError", "Deadlock")
 """Where a limit strikes, and who waits then, is an engine's own affair."""
 
