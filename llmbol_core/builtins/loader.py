@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from llmbol_core.builtins.binding import Binding
-from llmbol_core.errors import Trap, VerifyError
-from llmbol_core.vm import traps
+from llmbol_core.errors import VerifyError
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.handles import charge
 from llmbol_core.vm.host import HostCall, HostModule
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
 from llmbol_core.vm.links import Link, Linked
@@ -182,7 +182,7 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
         if not 0 <= place < count.get(what, len(links)):
             _fail(call, f"bad {what}")
             return -1
-    _charge(call.heap)
+    charge(call.heap, _TYPE)
     exports = (*made.module.exports, Export(pc, number, 0, str(index)))
     try:
         loaded = call.machine.loader.take(replace(made.module, exports=exports), made.path)
@@ -206,15 +206,9 @@ def _shape(heap: Heap, number: int, size: int, pointer_map: bytes) -> TypeDescri
     """Return a type, the same for the same shape."""
     key = number, size, pointer_map
     if key not in heap.shapes:
-        _charge(heap)
+        charge(heap, _TYPE)  # types stay
         heap.shapes[key] = TypeDescriptor(*key)
     return heap.shapes[key]
-
-
-def _charge(heap: Heap) -> None:
-    """Count one more type against the memory limit, since types stay."""
-    if not heap.reserve(_TYPE):
-        raise Trap(traps.HEAP_FULL)
 
 
 def _made(call: HostCall, handle: int) -> LoadedModule | None:

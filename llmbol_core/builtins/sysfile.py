@@ -24,8 +24,10 @@ from llmbol_core.builtins.sysbinding import (
     hold,
     new_descriptor,
 )
+from llmbol_core.vm.handles import charge
 from llmbol_core.vm.host import Exchange, HostCall, Until
-from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile, PipeEnd
+from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile
+from llmbol_core.vm.pipes import PipeEnd
 
 Buffer = memoryview
 Transfer = int | Pending | Until | Exchange
@@ -95,7 +97,7 @@ def pipe(call: HostCall, array: int) -> int:
     places = references(call.heap, array)
     if len(places) < 2:
         return -1
-    for place, end in zip(places, PipeEnd.pair(), strict=False):
+    for place, end in zip(places, PipeEnd.pair(partial(charge, call.heap)), strict=False):
         call.heap.give(place, new_descriptor(call.heap, hold(call, end)))
     return 0
 

@@ -6,6 +6,8 @@ from the free list without the general allocator where it can.
 
 from __future__ import annotations
 
+from llmbol_core.errors import Trap
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import FREE_LISTS, HEADER, NIL
 from llmbol_core.vm.heaptypes import HANDLE
 from llmbol_core.vm.objects import HOSTED, Heap
@@ -32,6 +34,16 @@ def new_handle(heap: Heap, value: object, charge: int, first: int, second: int) 
     words = heap.words
     words[at], words[at + 1] = first, second
     return ref
+
+
+def charge(heap: Heap, size: int) -> None:
+    """Take bytes of the limit for what the host keeps, or give some back; traps if it is full."""
+    if size <= 0:
+        heap.reserved += size
+    elif not heap.reserve(size):
+        heap.make_room()
+        if not heap.reserve(size):
+            raise Trap(traps.HEAP_FULL)
 
 
 def replace(heap: Heap, address: int, ref: int) -> None:

@@ -1,4 +1,4 @@
-"""Open files as a Dis program sees them: host files, directories, pipes, standard streams.
+"""Open files as a Dis program sees them: host files, directories, standard streams.
 
 What goes wrong is a ``FileFault`` whose text is Inferno's own; $Sys turns it into -1 and the
 process's error string. A file is shared by all descriptors that were duplicated from one another,
@@ -10,14 +10,11 @@ from __future__ import annotations
 import os
 import stat as modes
 import struct
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from llmbol_core.errors import Trap
 from llmbol_core.native.files import map_descriptor
-from llmbol_core.vm.traps import PIPE_CLOSED
 
 OREAD, OWRITE, ORDWR, OEXEC, OTRUNC, OCEXEC, ORCLOSE, OEXCL = 0, 1, 2, 3, 16, 32, 64, 0x1000
 DMDIR, DMAPPEND = 1 << 31, 1 << 30
@@ -39,7 +36,6 @@ ENEGOFF = "negative i/o offset"
 ESTREAM = "seek on a stream"
 
 OWNER = "inferno"
-_PIPE_LIMIT = 32 * 1024
 _CONTENTS_PART = 1 << 16
 _SHORT, _LONG = 0xFFFF, 0xFFFFFFFFFFFFFFFF
 _DIR = struct.Struct("<HIBIQIIIQ")
@@ -323,66 +319,6 @@ class Stream(OpenFile):
         except OSError as error:
             self.failure = self.failure or error
             raise FileFault.of(error) from error
-        return len(data)
-
-
-class _Channel:
-    """One direction of a pipe: blocks of bytes, as they were written."""
-
-    def __init__(self) -> None:
-        self.blocks: deque[bytes] = deque()
-        self.size = 0
-        self.is_open = True
-
-
-class PipeEnd(OpenFile):
-    """One end of a pipe: what is written to it is read at the other end.
-
-    A read returns bytes of one write only, perhaps none. When an end closes, the other reads what
-    is left and then nothing; its writes trap. Whoever reads or writes sees that the end is ready.
-    """
-
-    is_stream = True
-    permission, device = 0o660, "|"
-    waits_for_processes = True
-
-    def __init__(self, path: str, incoming: _Channel, outgoing: _Channel) -> None:
-        super().__init__(path, ORDWR)
-        self._in, self._out = incoming, outgoing
-
-    @classmethod
-    def pair(cls) -> tuple[PipeEnd, PipeEnd]:
-        """Make both ends of a new pipe."""
-        one, other = _Channel(), _Channel()
-        return cls("#|/data", one, other), cls("#|/data1", other, one)
-
-    def is_ready(self) -> bool:
-        """Say whether bytes wait here, or none will come any more."""
-        return bool(self._in.blocks) or not self._in.is_open
-
-    def can_write(self) -> bool:
-        """Say whether a write would come back at once."""
-        return self._out.size < _PIPE_LIMIT or not self._out.is_open
-
-    def close(self) -> None:
-        """Hang up: both directions end."""
-        self._in.is_open = self._out.is_open = False
-
-    def _read(self, count: int, offset: int) -> bytes:
-        if not self._in.blocks:
-            return b""
-        block = self._in.blocks.popleft()
-        data, rest = block[:count], block[count:]
-        if rest:
-            self._in.blocks.appendleft(rest)
-        self._in.size -= len(data) if rest else max(len(data), 1)
-        return data
-
-    def _write(self, data: bytes, offset: int) -> int:
-        if not self._out.is_open:
-            raise Trap(PIPE_CLOSED)
-        self._out.blocks.append(bytes(data))
-        self._out.size += max(len(data), 1)
         return len(data)
 
 

@@ -179,6 +179,26 @@ def test_the_ends_of_a_pipe_go_into_nothing_but_an_array_of_references(call):
     assert heap.word(words + 16) == 70_000
 
 
+def test_what_waits_in_pipes_counts_against_the_memory(call):
+    heap = call.heap
+    fds = heap.new_array(POINTER, 2)
+    assert call("pipe", Borrowed(fds)) == 0
+    one, other = (Borrowed(heap.pointer(heap.array_data(fds) + 4 * i)) for i in range(2))
+    assert call("write", one, bytes(100), 100) == 100
+    assert call("write", other, bytes(7), 7) == 7
+    assert heap.reserved == 107
+    assert call("read", other, call.array(BYTE, bytes(40)), 40) == 40
+    assert heap.reserved == 67
+    heap.give(heap.array_data(fds), NIL)
+    assert heap.reserved == 60
+    heap.give(heap.array_data(fds) + 4, NIL)
+    assert heap.reserved == 0
+    assert call("pipe", Borrowed(fds)) == 0
+    one = Borrowed(heap.pointer(heap.array_data(fds)))
+    with pytest.raises(Trap, match="out of memory"):
+        call("write", one, bytes(heap.limit // 2), heap.limit // 2)
+
+
 def test_a_descriptor_without_memory_for_it_is_closed(call, monkeypatch):
     def full(*given):
         raise Trap(traps.HEAP_FULL)

@@ -27,8 +27,8 @@ from llmbol_core.vm.openfile import (
     Dir,
     FileFault,
     OpenFile,
-    PipeEnd,
 )
+from llmbol_core.vm.pipes import PipeEnd
 
 NULL = Dir("", mode=WORD, atime=WORD, mtime=WORD, length=-1)
 

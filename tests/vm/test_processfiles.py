@@ -14,7 +14,8 @@ from llmbol_core.errors import Deadlock
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile, PipeEnd
+from llmbol_core.vm.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile
+from llmbol_core.vm.pipes import PipeEnd
 
 DATA = Path(__file__).parent / "data"
 
