@@ -185,10 +185,8 @@ def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
         mine.namespace = mine.namespace.fork()
     if flags & NODEVS:
         mine.namespace.is_without_devices = True
-    if flags & NEWENV:
-        mine.variables = {}
-    elif flags & FORKENV:
-        mine.variables = dict(mine.variables)
+    if flags & (NEWENV | FORKENV):
+        mine.variables = mine.variables.fork(is_empty=bool(flags & NEWENV))
     if flags & NEWPGRP and process.group != process.pid:
         process.group, process.sharing = process.pid, ""
     return process.pid

@@ -8,7 +8,7 @@ descriptors until one of them asks for its own, but has an error string to itsel
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
@@ -21,6 +21,8 @@ from llmbol_core.vm.openfile import EBADFD, ENOTEXIST, OREAD, OWRITE, FileFault,
 
 MOST_DESCRIPTORS = 4000
 _MORE_ROOM = 20
+_VARIABLE = 200
+"""Bytes that a variable takes besides its name and value."""
 OUTPUTS = 64
 """For so many descriptors it is noted which streams of the host they write to."""
 _IN_ROOT = frozenset({"chan", "dev", "env", "fd", "n", "net", "nvfs", "prog", "root"})
@@ -104,13 +106,60 @@ class Descriptors:
                 self.close(number)
 
 
+class Variables:
+    """The environment variables of a group of processes.
+
+    ``charge`` is told of the bytes that more of them take; it raises Trap if those are too many.
+    """
+
+    def __init__(self, charge: Callable[[int], None] = lambda size: None) -> None:
+        self._charge, self._values = charge, dict[str, bytes]()
+        self._size = 0
+
+    def __del__(self) -> None:
+        self._charge(-self._size)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def get(self, name: str) -> bytes:
+        """Return a value, empty if there is none."""
+        return self._values.get(name, b"")
+
+    def set(self, name: str, value: bytes) -> None:
+        """Give a variable a value."""
+        more = len(value) - len(self.get(name))
+        more += 0 if name in self else len(name) + _VARIABLE
+        self._charge(more)
+        self._size += more
+        self._values[name] = value
+
+    def remove(self, name: str) -> None:
+        """Forget a variable."""
+        less = len(self._values.pop(name)) + len(name) + _VARIABLE
+        self._charge(-less)
+        self._size -= less
+
+    def fork(self, is_empty: bool) -> Variables:
+        """Return the variables of another group, which begins with these or with none."""
+        group = Variables(self._charge)
+        for name in () if is_empty else self:
+            group.set(name, self.get(name))
+        return group
+
+
 class Environment:
     """The names, descriptors, variables and error string of one process."""
 
-    def __init__(self, namespace: Namespace, descriptors: Descriptors) -> None:
+    def __init__(
+        self, namespace: Namespace, descriptors: Descriptors, variables: Variables
+    ) -> None:
         self.namespace, self.descriptors = namespace, descriptors
         self._error = ENOTEXIST
-        self.variables: dict[str, bytes] = {}
+        self.variables = variables
         """The environment variables, shared by a group of processes."""
         self.on_end: Callable[[str], None] | None = None
         """Whom to tell of the end of this process and of those that it spawns."""
@@ -138,7 +187,7 @@ class Environment:
                 names.provide(f"/dev/{name}", made)
         for number in (1, 2):
             files[number].output = number if isinstance(files[number], Stream) else 0
-        environment = cls(names, Descriptors(files))
+        environment = cls(names, Descriptors(files), Variables())
         environment.standard = files
         return environment
 
@@ -166,8 +215,8 @@ class Environment:
     def inherit(self) -> Environment:
         """Return the environment of a process that this one's process spawns."""
         self.descriptors.users += 1
-        child = Environment(self.namespace, self.descriptors)
-        child.error, child.variables = self.error, self.variables
+        child = Environment(self.namespace, self.descriptors, self.variables)
+        child.error = self.error
         child._on_end_of_parent = self.on_end
         return child
 

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llmbol_core.vm.environment import Variables
 from llmbol_core.vm.errortext import cut
 from llmbol_core.vm.groups import SHARING, kill, members
+from llmbol_core.vm.handles import charge
 from llmbol_core.vm.hosttree import Path
 from llmbol_core.vm.madetree import MadeTree, ShownFiles, missing, no_directory
 from llmbol_core.vm.openfile import EPERM, OREAD, OWNER, OWRITE, FileFault, OpenFile
@@ -51,6 +53,7 @@ def provide_system_files(machine: InfernoVM) -> None:
         return machine.engine.process.environment
 
     names = machine.environment.namespace
+    machine.environment.variables = Variables(partial(charge, machine.heap))
     trees: tuple[tuple[str, str, MadeTree], ...] = (
         ("#e", "/env", VariableFiles(asking)),
         ("#d", "/fd", DescriptorFiles(asking)),

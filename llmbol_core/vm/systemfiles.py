@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from llmbol_core.vm.devices import Device
-from llmbol_core.vm.environment import Environment
+from llmbol_core.vm.environment import Environment, Variables
 from llmbol_core.vm.hosttree import Path
 from llmbol_core.vm.madetree import MadeTree, missing, no_directory
 from llmbol_core.vm.openfile import (
@@ -69,7 +69,7 @@ class VariableFiles(MadeTree):
 
     def length(self, path: Path) -> int:
         """Return the length of a value in bytes."""
-        return len(self._asking().variables[path[0]])
+        return len(self._asking().variables.get(path[0]))
 
     def open_file(self, text: str, path: Path, access: int) -> OpenFile:
         """Open a variable."""
@@ -79,36 +79,37 @@ class VariableFiles(MadeTree):
         """Make a variable, or empty it."""
         if len(path) != 1:
             raise FileFault(EPERM)
-        self._asking().variables[path[0]] = b""
+        self._asking().variables.set(path[0], b"")
         return self.open_file(text, path, access)
 
     def remove(self, path: Path) -> None:
         """Forget a variable."""
         if not path:
             raise FileFault(EPERM)
-        if self._asking().variables.pop(path[0], None) is None:
+        if path[0] not in self._asking().variables:
             raise missing()
+        self._asking().variables.remove(path[0])
 
 
 class _Variable(OpenFile):
     """One variable, open."""
 
-    def __init__(self, path: str, mode: int, variables: dict[str, bytes], name: str) -> None:
+    def __init__(self, path: str, mode: int, variables: Variables, name: str) -> None:
         super().__init__(path, mode)
         self._variables, self._name = variables, name
 
     def stat(self) -> Dir:
         """Describe the variable."""
-        return replace(super().stat(), length=len(self._variables.get(self._name, b"")))
+        return replace(super().stat(), length=len(self._variables.get(self._name)))
 
     def _read(self, count: int, offset: int) -> bytes:
-        return self._variables.get(self._name, b"")[offset : offset + count]
+        return self._variables.get(self._name)[offset : offset + count]
 
     def _write(self, data: bytes, offset: int) -> int:
         if offset + len(data) > _MOST_IN_VARIABLE:
             raise FileFault("read or write too large")
-        old = self._variables.get(self._name, b"").ljust(offset, b"\0")
-        self._variables[self._name] = old[:offset] + data + old[offset + len(data) :]
+        old = self._variables.get(self._name).ljust(offset, b"\0")
+        self._variables.set(self._name, old[:offset] + data + old[offset + len(data) :])
         return len(data)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
-from llmbol_core.errors import Deadlock
+from llmbol_core.errors import Deadlock, Trap
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
@@ -165,3 +165,26 @@ def test_a_device_can_be_bound_elsewhere(machine):
 def test_stack(machine):
     text = machine.environment.namespace.open("/prog/1/stack", OREAD).read(100).decode()
     assert text.split()[1::4] == ["00000000", str(DATA / "waits.dis")]
+
+
+def test_variables_count_against_the_memory(machine):
+    space, heap = machine.environment.namespace, machine.heap
+    own = machine.engine.process.environment
+    before = heap.reserved
+    space.create("/env/name", OWRITE, 0o666).write(b"x" * 1000)
+    taken = heap.reserved - before
+    assert 1000 < taken < 2000
+    assert own.variables is machine.environment.variables
+    other = own.variables.fork(is_empty=False)
+    assert (other.get("name"), heap.reserved - before) == (b"x" * 1000, 2 * taken)
+    other.set("name", b"")
+    assert heap.reserved - before == 2 * taken - 1000
+    del other
+    space.remove("/env/name")
+    assert heap.reserved == before
+
+    def make(number):
+        return space.create(f"/env/{number}", OWRITE, 0o666).write(b"x" * 16_000)
+
+    with pytest.raises(Trap, match="out of memory"):
+        sum(map(make, range(heap.limit // 10_000)))
