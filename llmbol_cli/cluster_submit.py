@@ -31,6 +31,7 @@ from llmbol_cli.options import (
     Settings,
     connected,
     named,
+    of_size,
     output_option,
     size,
     takes,
@@ -49,7 +50,9 @@ Output = Annotated[str | None, output_option("Write the result there; - is stdou
 Strategy = Annotated[
     str | None, typer.Option(help="round-robin, least-loaded, random or capability-based.")
 ]
-Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that the program may use.")]
+Memory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Memory that the program may use.", callback=of_size)
+]
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,25 @@ def sign(
     render.show(sign_file(file, output or file, key), as_json)
 
 
+def _engine(name: str) -> str:
+    """Refuse a name that no engine has."""
+    from llmbol_core.errors import UsageError
+    from llmbol_core.vm import engines
+
+    try:
+        engines.engine(name)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
+    return name
+
+
 @app.command(context_settings=RUNS_PROGRAM)
 @takes(Program)
 def run(
     program: Program,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="auto, interpreter or jit.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, interpreter or jit.", callback=_engine)
+    ] = "auto",
     stats: Annotated[bool, typer.Option(help="Tell on stderr what was compiled.")] = False,
 ) -> None:
     """Run a program; without --root it can read exactly the files named as its arguments.

@@ -17,6 +17,7 @@ from llmbol_cli.options import (
     ModelOrSpec,
     Threads,
     file_name,
+    of_size,
     required,
     size,
 )
@@ -54,7 +55,10 @@ def quantize(
         typer.Option(metavar="PATTERN=TYPE", help="Another type for tensors of such names."),
     ] = None,
     max_shard: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Split into files of at most this, as 2G.")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Split into files of at most this, as 2G.", callback=of_size
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
     threads: Threads = None,

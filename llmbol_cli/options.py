@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmbol_core.errors import UsageError, nearest
 from llmbol_core.native.threads import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -71,6 +70,13 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no number of seconds")
     return value
+
+
+def limit_of_time(value: float | None) -> float | None:
+    """Refuse a time that is over before it begins, or never."""
+    if value is not None and not value > 0:
+        raise typer.BadParameter(f"{value} seconds: expected more than 0")
+    return finite(value)
 
 
 Timeout = Annotated[
@@ -160,8 +166,20 @@ def size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d{1,20}(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
-        raise UsageError(f"{text!r} is no size: expected a number with K, M or G, such as 64M")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+        raise typer.BadParameter(
+            f"{text!r} is no size: expected a number with K, M or G, such as 64M"
+        )
+    found = int(float(match[1]) * _UNITS[match[2].upper()])
+    if not found:
+        raise typer.BadParameter(f"{text!r} is too small: expected at least one byte")
+    return found
+
+
+def of_size(text: str | None) -> str | None:
+    """Refuse what means no size."""
+    if text is not None:
+        size(text)
+    return text
 
 
 def words(text: str) -> list[str]:
@@ -189,7 +207,7 @@ def numbers(text: str, option: str) -> list[int]:
     """
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
-        raise UsageError(f"{option}: expected whole numbers such as 1,16,256, got {text!r}")
+        raise typer.BadParameter(f"{option}: expected whole numbers such as 1,16,256, got {text!r}")
     return [int(word) for word in words]
 
 
@@ -201,16 +219,10 @@ def duration(text: str) -> float:
     """
     match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if not match:
-        raise UsageError(f"{text!r} is no time: expected a number with s, m, h or d, such as 7d")
+        raise typer.BadParameter(
+            f"{text!r} is no time: expected a number with s, m, h or d, such as 7d"
+        )
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def choice(word: str, known: list[str], what: str) -> str:
-    """Return the word if it is one of those known, else say which are."""
-    if word not in known:
-        hint = nearest(word, known) or f": expected one of {', '.join(known)}"
-        raise UsageError(f"unknown {what} {word!r}{hint}")
-    return word
 
 
 def required(value: str | None, option: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from llmbol_cli.options import named, size
+from llmbol_cli.options import limit_of_time, named, of_size, size
 
 if TYPE_CHECKING:
     from llmbol_core.errors import LlmbolError
@@ -47,12 +47,19 @@ class Program:
         ),
     ] = None
     write: Annotated[bool, typer.Option(help="Let the program change its tree.")] = False
-    max_memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory it may use.")] = "64M"
+    max_memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory it may use.", callback=of_size)
+    ] = "64M"
     max_instructions: Annotated[
-        int | None, typer.Option(metavar="N", help="Instructions it may run.")
+        int | None, typer.Option(metavar="N", min=1, help="Instructions it may run.")
     ] = None
-    max_threads: Annotated[int, typer.Option(metavar="N", help="Processes it may have.")] = 10_000
-    timeout: Annotated[float | None, typer.Option(metavar="S", help="Seconds it may take.")] = None
+    max_threads: Annotated[int, typer.Option(metavar="N", min=1, help="Processes it may have.")] = (
+        10_000
+    )
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds it may take.", callback=limit_of_time),
+    ] = None
     require_signature: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Run only what was signed with this key.", callback=named),

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from llmbol_cli.dis import app
 from llmbol_core.builtins import signature_of
-from llmbol_core.errors import UsageError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.objectfile import write_module
 from llmbol_core.vm.stackcode import parse_source
@@ -157,8 +156,21 @@ def test_limits(tmp_path, options, code, why):
 @pytest.mark.parametrize("size", ["", "0", "-1", "nan", "1e9", "M", "9" * 400])
 def test_what_is_no_size_is_refused(tmp_path, size):
     result = invoke("--max-memory", size, program(tmp_path, ""))
-    assert result.exit_code == 1
-    assert isinstance(result.exception, UsageError)
+    assert result.exit_code == 2
+    assert "Invalid value for '--max-memory'" in result.stderr
+
+
+MISUSES = [
+    ("--max-threads", "0"), ("--max-instructions", "-1"), ("--timeout", "-1"), ("--timeout", "nan"),
+    ("--engine", "foo"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "value"), MISUSES)
+def test_values_that_options_cannot_have_are_misuse(tmp_path, option, value):
+    result = invoke(option, value, program(tmp_path, ""))
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing", b"\xc0\x0c\x80\x30\x40"])
