@@ -75,6 +75,10 @@ _TABLE: tuple[tuple[str, tuple[Shape, ...], dict[str, Any], str], ...] = (
     ("group_norm",        _norm(8, 32, 32, 32)[:3],              {"groups": 8},                      "F.group_norm(x, 8, y, z)"),
     ("log_softmax",       ((8, 16, 32, 32),),                    {},                                 "F.log_softmax(x, -1)"),
     ("max_pool2d",        ((1, 64, 56, 56),),                    {"kernel": (2, 2)},                 "F.max_pool2d(x, 2)"),
+    ("avg_pool2d",        ((1, 64, 56, 56),),                    {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1)}, "F.avg_pool2d(x, 3, 2, 1)"),
+    ("avg_pool2d",        ((8, 16, 32, 32),),                    {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1)}, "F.avg_pool2d(x, 3, 1, 1)"),
+    ("argsort",           ((64, 1000),),                         {},                                 "torch.argsort(x, stable=True)"),
+    ("argsort",           ((4096, 32),),                         {"descending": True},               "torch.argsort(x, descending=True, stable=True)"),
 )
 # fmt: on
 
