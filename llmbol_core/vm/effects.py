@@ -70,7 +70,7 @@ class Change(NamedTuple):
         """Whether a word may be among the bytes."""
         (region, start), (other, at) = self.spot, word
         if region != other or region == BEHIND:
-            return {region, other} <= {DATA, BEHIND}
+            return region >= DATA <= other
         return start == at if region == MADE else start - WORD_SIZE < at < start + self.size
 
 

@@ -240,7 +240,10 @@ def _unsettled(addresses: Mapping[int, Held]) -> Mapping[int, Held]:
 
 def _reached(held: Held, change: Change) -> Held:
     """Return an address when something is written that may be what holds its object."""
-    if not any(change.may_reach(spot) for spot in held.path):
+    for spot in held.path:
+        if change.may_reach(spot):
+            break
+    else:
         return held
     is_gone = change.size < UNKNOWN and change.may_reach(held.first)
     return held._replace(age=max(held.age, Age.GONE if is_gone else Age.DOUBTFUL))
