@@ -170,6 +170,11 @@ class Trap(LlmbolError):
         self.name, self.module, self.pc = name, module, pc
         super().__init__(f'[{module}] Broken: "{name}"' if module else name)
 
+    def brief(self) -> Trap:
+        """Return the exception to keep: with the first 4096 characters of its name."""
+        most = 4096
+        return self if len(self.name) <= most else Trap(self.name[:most], self.module, self.pc)
+
 
 class LimitError(LlmbolError):
     """A program was stopped because it reached a limit: memory, processes, instructions, time."""

@@ -49,7 +49,7 @@ def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool
     """
     heap = engine.heap
     if error.name:
-        process.last_exception = f"{process.pc} {process.module.module.name} {error.name}"
+        process.note_exception(process.pc, process.module, error.name)
     value = error.value if isinstance(error, Raised) else NIL
     caught = find_handler(engine, process, error.name, value != NIL) if error.name else None
     if caught is None:

@@ -269,7 +269,7 @@ class InfernoVM:
     def end(self, process: Process, error: Trap | None = None) -> None:
         """End a process, because it is done or because of an exception that nobody handles."""
         if error is not None and error.name:
-            self._failures[process.pid] = error
+            self._failures[process.pid] = error.brief()
             if not error.name.startswith(QUIET):
                 self._report(str(Trap(shortened(error.name), error.module, error.pc)))
         status = "killed" if process.is_killed else error.name if error is not None else ""

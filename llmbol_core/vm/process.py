@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.errortext import cut
 from llmbol_core.vm.objects import STACK, Heap
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ SENDS, RECEIVES, IN_ALT = "sends", "receives", "waits in alt"
 """What a process that waits at channels waits for."""
 
 _LEAST_EXTENT = 1024
+_MOST_TOLD = 200
+"""Characters of the name of an exception."""
 FIRST_EXTENT = 1 << 13
 """What the stack of a process should have at least that no other one has spawned."""
 MOST_EXTENT = 1 << 24
@@ -230,6 +233,10 @@ class Process:
         """What its group hears of an exception that ends a member: see ``groups.py``."""
         self.last_exception = ""
         """Where the last exception was raised, and what it was."""
+
+    def note_exception(self, pc: int, module: LoadedModule, name: str) -> None:
+        """Take note of the last exception, as far as anybody is told of it."""
+        self.last_exception = cut(f"{pc} {module.module.name} {name[:_MOST_TOLD]}")
 
     def fail(self, error: Trap) -> None:
         """Raise an exception as soon as it runs again.

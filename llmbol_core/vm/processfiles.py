@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.environment import Variables
-from llmbol_core.vm.errortext import cut
 from llmbol_core.vm.groups import SHARING, kill, members
 from llmbol_core.vm.handles import charge
 from llmbol_core.vm.hosttree import Path
@@ -79,7 +78,7 @@ class ProcessFiles(MadeTree):
     def __init__(self, machine: InfernoVM) -> None:
         self._machine = machine
         self._texts: dict[str, Callable[[Process], str]] = {
-            "exception": lambda process: cut(process.last_exception),
+            "exception": lambda process: process.last_exception,
             "fd": _descriptors,
             "ns": lambda process: f"cd {_directory(process)}\n",
             "nsgrp": lambda process: f"{id(process.environment.namespace) & 0xFFFFFF:11} ",

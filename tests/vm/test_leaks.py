@@ -247,3 +247,16 @@ def test_a_table_for_alt_has_no_fewer_entries_than_none(name, counts):
         vm.load_module("test", assemble("\n".join(lines)))
         with pytest.raises(Trap, match="array bounds error"):
             vm.execute("test", "main")
+
+
+def test_no_more_is_kept_of_an_exception_than_is_told():
+    kept: list[str] = []
+    code = (
+        "movp 8(mp),32(fp)\nmovw $0,64(fp)\nmore: addc 32(fp),32(fp)\naddw $1,64(fp)\n"
+        "bltw 64(fp),$15,more\nraise 32(fp)\n"
+        f"{asked(0)}raise 36(fp)"
+    )
+    more = 'string @mp+8,"x"\nexceptions 1\nexception 6,7,36,-1,0,0\nexctab *,7\n'
+    how = run(code, more, look=lambda call: kept.append(call.process.last_exception))
+    assert kept == [f"6 Test {'x' * 120}"]
+    assert how == "x" * 4096

@@ -217,7 +217,7 @@ class NativeProcess(Process):
             self._environment.error = name
             loaded = self._engine.modules.get(self.record[State.RAISED_CODE])
             if loaded is not None:
-                self._last_exception = f"{pc} {loaded.module.name} {name}"
+                self.note_exception(pc, loaded, name)
 
     @property
     def environment(self) -> Environment:
