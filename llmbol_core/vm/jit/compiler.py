@@ -223,6 +223,7 @@ class Compiler:
             if not self._can_wait(source.cost(tier)):
                 native.decoded.watch_longer(pc, _LATER)
                 return True
+        tier = self._in_time(source, tier)
         self._well += cost if tier is Tier.BEST else 0.0
         quick = Quick(native, pc, frame, source)
         if thread is not None:
@@ -262,6 +263,20 @@ class Compiler:
         longest = _GRACE + _SHARE * (time.perf_counter() - self._began)
         return self._waited + seconds <= longest
 
+    def _in_time(self, source: Source, tier: Tier) -> Tier:
+        """Return how well a unit can be compiled before the program's time is up, as that waits.
+
+        Raises _Late if not even quickly.
+        """
+        until = self._until()
+        if until is None:
+            return tier
+        self._apart(lambda: source.text)
+        for possible in (tier, Tier.QUICK):
+            if time.monotonic() + source.longest(possible) <= until:
+                return possible
+        raise _Late
+
     def _submit(self, thread: Background, quick: Quick) -> None:
         from llmbol_core.vm.jit.background import Order
 
@@ -293,6 +308,8 @@ class Compiler:
                 quick.source = self._source(quick.native, quick.pc, quick.frame)
             thread, source = self._thread(), quick.source
             quick.is_ordered = source is None or self._is_worth(source, quick.seconds)
+            if quick.is_ordered and source and self._in_time(source, Tier.BEST) is not Tier.BEST:
+                raise _Late
             if quick.is_ordered and source is not None and thread is not None:
                 self._submit(thread, quick)
             elif quick.is_ordered and source is not None:

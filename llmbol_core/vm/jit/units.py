@@ -24,6 +24,8 @@ _MOST_IN_REGION = 6000
 _MOST_AT_BEST = 1500
 _COSTS = (0.00015, 0.0006, 0.0011)
 """Seconds that an instruction takes at LLVM's levels."""
+_LONGEST, _LONGEST_LINES = 0.04, (0.000013, 0.000115, 0.00014)
+"""Seconds that hardly any unit exceeds: those of the shortest ones, and of each line of text."""
 
 
 class Regions:
@@ -98,6 +100,10 @@ class Source:
     def cost(self, tier: Tier) -> float:
         """Return about how many seconds it takes to compile."""
         return 0.01 + _COSTS[self.level(tier)] * self.instructions
+
+    def longest(self, tier: Tier) -> float:
+        """Return about how many seconds it takes to compile at most, given its ``text``."""
+        return _LONGEST + _LONGEST_LINES[self.level(tier)] * self.text.count("\n")
 
     def compile(self, tier: Tier) -> Made:
         """Return the unit's parts and its object, made now or kept from before; keep them.
