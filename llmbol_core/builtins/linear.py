@@ -85,25 +85,34 @@ def iamax(x: Row) -> int:
 
 def sort(x: Row, permutation: Sequence[int]) -> array[int]:
     """Return the indices in ascending order of what they index; equals as Inferno leaves them."""
-    if len(permutation) > _MANY and (found := _sorted_distinct(x, permutation)) is not None:
-        return found
-    if any(not 0 <= i < len(x) for i in permutation):
+    if len(permutation) > _MANY:
+        found = _sorted_soon(x, permutation)
+        if found is not None:
+            return found
+    elif any(not 0 <= i < len(x) for i in permutation):
         raise Mismatch
-    if len({x[i] for i in permutation}) == len(permutation) and not any(map(math.isnan, x)):
+    elif len({x[i] for i in permutation}) == len(permutation) and not any(map(math.isnan, x)):
         return array("i", sorted(permutation, key=lambda i: x[i]))
     ordered = list(permutation)
     quicksort.order(ordered, x)
     return array("i", ordered)
 
 
-def _sorted_distinct(x: Any, permutation: Any) -> array[int] | None:
-    """Return many indices in order of what they index, None if some of that is equal."""
+def _sorted_soon(x: Any, permutation: Any) -> array[int] | None:
+    """Return many indices in order of what they index, None if some but not all of that is equal.
+
+    Where all is equal the pivot, which is the last index then, comes first.
+    """
     import numpy as np
 
     keys, indices = np.frombuffer(x, np.float64), np.frombuffer(permutation, np.int32)
     if indices.min() < 0 or indices.max() >= len(keys):
         raise Mismatch
     keys = keys[indices]
+    if (keys == keys[0]).all():
+        indices = indices.copy()
+        indices[[0, -1]] = indices[[-1, 0]]
+        return array("i", indices.tobytes())
     places = np.argsort(keys)
     keys = keys[places]
     if np.isnan(keys[-1]) or (keys[1:] == keys[:-1]).any():
