@@ -31,6 +31,7 @@ def kill(machine: InfernoVM, process: Process) -> None:
     """End a process, if it has not ended yet; the one that runs ends instead of running on."""
     if process.pid not in machine.scheduler.processes:
         return
+    machine.heap.pause()  # there may be thousands to kill
     if machine.scheduler.is_running(process):
         process.is_killed = True
         process.fail(Trap(""))

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from llmbol_core.errors import Deadlock, Trap
+from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm.groups import SHARING
 from llmbol_core.vm.host import ARGUMENTS, Until
 from llmbol_core.vm.limits import Limits
@@ -260,3 +260,14 @@ def test_no_more_is_kept_of_an_exception_than_is_told():
     how = run(code, more, look=lambda call: kept.append(call.process.last_exception))
     assert kept == [f"6 Test {'x' * 120}"]
     assert how == "x" * 4096
+
+
+def test_killing_a_group_ends_when_time_is_up():
+    def late(call):
+        call.machine.scheduler.until = 0.0
+        control("killgrp")(call)
+
+    spawn = "frame $8,64(fp)\nspawn 64(fp),w\n"
+    code = f"newcw 12(mp)\n{spawn * 3}{asked(0)}ret\nw: recv 12(mp),64(fp)\nret\n"
+    with pytest.raises(LimitError, match="time limit"):
+        run(code, 'desc $8,128,""\n', late=late)
