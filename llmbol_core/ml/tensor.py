@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llmbol_core.errors import DtypeError, ShapeError
+from llmbol_core.ml.dlpack import as_bfloat16, bfloat16_words
 from llmbol_core.ml.dtypes import BF16, F32, StorageType, storage_type, storage_type_of
 
 Shape = tuple[int, ...]
@@ -54,6 +55,9 @@ class Tensor:
             return cls(given if given.dtype.isnative else given.astype(given.dtype.newbyteorder()))
         if hasattr(array, "__dlpack__"):
             try:
+                words = bfloat16_words(array)
+                if words is not None:
+                    return cls(words, BF16)
                 return cls.of(np.from_dlpack(array))  # type: ignore[arg-type]  # NumPy's protocol
             except (BufferError, RuntimeError, TypeError, ValueError) as error:
                 raise DtypeError("dlpack", str(error)) from error
@@ -145,6 +149,8 @@ class Tensor:
 
     def __dlpack__(self, **options: Any) -> Any:
         """Let other array libraries share a plain tensor."""
+        if self.dtype is BF16:
+            return as_bfloat16(self.data.__dlpack__(**options))
         return self.numpy().__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

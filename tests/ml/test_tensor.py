@@ -5,7 +5,7 @@ import pytest
 
 from llmbol_core.errors import DtypeError, ShapeError
 from llmbol_core.ml.dtypes import TYPES
-from llmbol_core.ml.quantization import quantize
+from llmbol_core.ml.quantization import dequantize, quantize
 from llmbol_core.ml.tensor import Tensor, zeros
 
 
@@ -108,3 +108,29 @@ def test_of_blocks_whole_rows_are_viewed(rng):
     with pytest.raises(ShapeError, match="of Q8_0 blocks only whole rows can be viewed"):
         blocks[:, :32]
     assert Tensor.of(np.ones((3, 4)))[:, 1:].shape == (3, 3)
+
+
+class Owner:
+    """Numbers of another library: it has no other way to hand them out."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __dlpack__(self, **options):
+        return self.tensor.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+
+def test_bfloat16_is_shared_with_other_libraries(rng):
+    stored = quantize(rng.normal(size=(3, 4, 5)).astype(np.float32), "BF16")
+    for given in (stored, stored[1:], stored[:, ::2], stored.transpose(), stored[:0]):
+        found = Tensor.of(Owner(given))  # type: ignore[arg-type]
+        assert (found.dtype.name, found.shape) == ("BF16", given.shape)
+        assert np.array_equal(found.data, given.data)
+        assert not given.size or np.shares_memory(found.data, stored.data)
+    del stored, given
+    assert np.isfinite(dequantize(found)).all()
+    with pytest.raises((BufferError, RuntimeError)):  # it has no such type
+        np.from_dlpack(quantize(np.ones(3, np.float32), "BF16"))
