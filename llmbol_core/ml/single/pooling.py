@@ -18,10 +18,10 @@ _LINE = Axis(1, 1, 1, 0, 1)
 
 
 def pool(name: str, shapes: Shapes, attributes: dict[str, Any], lanes: int) -> Single | None:
-    """Prepare the greatest numbers or the means of windows."""
+    """Prepare the greatest numbers or the means of windows; None for what is no plane."""
     x = shapes[0]
     assert x is not None
-    if not math.prod(x):
+    if len(x) not in (3, 4) or not math.prod(x):
         return None
     numbers = widened(attributes) if name.endswith("1d") else dict(attributes)
     counts = numbers.pop("count_padding", True)

@@ -309,3 +309,11 @@ def test_what_is_prepared_takes_little_memory(rng, monkeypatch):
     monkeypatch.setattr(quick, "_LIMIT", 1)
     check("conv1d", OPS["conv1d"].run(x[..., 1:], weight), (x[..., 1:], weight), {})
     assert len(quick._prepared._found) == 5
+
+
+def test_windows_along_other_axes_are_left_to_the_definition(rng):
+    for axes in (0, 3):
+        x = rng.normal(size=(2, 3, *(4, 5, 6)[:axes])).astype(np.float32)
+        for name in ("max_pool2d", "avg_pool2d"):
+            sides = {key: (n,) * axes for key, n in (("kernel", 2), ("stride", 1), ("padding", 1))}
+            check(name, OPS[name](x, **sides), [x], OPS[name].conform(sides))
