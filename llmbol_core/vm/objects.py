@@ -22,12 +22,12 @@ from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import ASTRAY, LARGE, MANY, NIL
+from llmbol_core.vm.arena import ASTRAY, FREE, LARGE, MANY, NIL
 from llmbol_core.vm.heaptypes import BYTE, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
-FREE, STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(7)
-"""Kinds of blocks; a STACK holds frames, whose references the collector takes as roots."""
+STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(FREE + 1, FREE + 7)
+"""Kinds of blocks in use; a STACK holds frames, whose references the collector takes as roots."""
 
 ARRAY_HEADER, LIST_HEADER, CHANNEL_HEADER = 16, 8, 24
 LINKS = 4

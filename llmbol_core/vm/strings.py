@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import COUNT, KIND, NIL
+from llmbol_core.vm.arena import COUNT, FREE, KIND, NIL
 from llmbol_core.vm.heaptypes import POINTER
-from llmbol_core.vm.objects import FREE, STRING, Heap
+from llmbol_core.vm.objects import STRING, Heap
 
 _DATA = 4
 _REPLACEMENT = "\ufffd"
