@@ -72,7 +72,7 @@ class Returned:
         origin = self._evidence.usage.origin("result", step.label())
         for noted in self._evidence.usage.origins.all[origin].noted:
             what = noted.what
-            if isinstance(what, Access) and what.use is not Use.READ:
+            if isinstance(what, Access):
                 piece = Piece(what.offset + known.offset, what.size, what.use)
                 self._pieces[known].add(piece)
 

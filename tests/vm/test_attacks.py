@@ -339,6 +339,10 @@ ALONE = {
         " h: movw $1,60(fp)\n movw $0,64(fp)\n movw 4(mp),68(fp)\n lea 0(16(fp)),72(fp)\n"
         " nbalt 60(fp),76(fp)\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n ret"
     ),
+    "numbers read far behind a record that a result goes to": (
+        "new $7,4(mp)\n frame $2,48(fp)\n lea 8(4(mp)),16(48(fp))\n call 48(fp),h\n"
+        " raise 16(mp)\n h: movw 60000(16(fp)),60(fp)\n ret"
+    ),
     "no place for the result": (
         "frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret"
     ),
