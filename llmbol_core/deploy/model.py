@@ -22,6 +22,8 @@ from llmbol_core.deploy.interface import FORWARD
 from llmbol_core.errors import LinkError, ModelError
 from llmbol_core.nn.data import conform
 from llmbol_core.vm import engines
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.calling import lend, take_back
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 
@@ -72,15 +74,16 @@ class CompiledModel:
         from llmbol_core.ml.tensor import Tensor
 
         batch, heap = conform(x, self.input_shape, self.name), self._machine.heap
-        given = keep(heap, Tensor(batch))
+        (argument,) = FORWARD.arguments
+        given = lend(heap, keep(heap, Tensor(batch)), argument.type)
         try:
             made = self._machine.execute("model", "forward", [given], FORWARD)
         finally:
-            heap.release(given)
+            take_back(heap, given, argument.type)
         try:
-            return np.array(tensor_of(heap, made).numpy())
+            return np.array(tensor_of(heap, made or NIL).numpy())
         finally:
-            heap.release(made)
+            take_back(heap, made, FORWARD.result)
 
     __call__ = run
 

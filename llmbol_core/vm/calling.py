@@ -145,7 +145,7 @@ def store(heap: Heap, address: int, kind: Type, value: Any) -> None:
     elif not isinstance(kind, Reference):
         raise _misfit(value, kind)
     elif kind.kind in ("ref", "chan"):
-        if value is not None and (type(value) is not int or heap.lent.get(value) != kind):
+        if value is not None and (type(value) is not int or not heap.lent[value, kind]):
             raise _misfit(value, kind)
         heap.assign(address, NIL if value is None else value)
     else:
@@ -251,7 +251,7 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
     if not isinstance(kind, Reference):
         raise UsageError(f"no Python value for a {kind}")
     if kind.kind in ("ref", "chan"):
-        return _lend(heap, ref, kind)
+        return lend(heap, heap.retain(ref), kind)
     if kind == _BYTES:
         return bytes(heap.array_bytes(ref))
     if kind.kind == "list":
@@ -259,13 +259,27 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
     return _items(heap, ref, kind.element)
 
 
-def _lend(heap: Heap, ref: int, kind: Type) -> int | None:
-    """Return what stands for an object in Python, for which it lives as long as the machine."""
+def lend(heap: Heap, ref: int, kind: Type) -> int | None:
+    """Return what stands in Python for an object of a type, to which it takes the reference over.
+
+    The object lives until that is taken back, or the machine is closed.
+    """
     if ref == NIL:
         return None
-    if ref not in heap.lent:
-        heap.lent[heap.retain(ref)] = kind
+    heap.lent[ref, kind] += 1
     return ref
+
+
+def take_back(heap: Heap, lent: int | None, kind: Type) -> None:
+    """Release what was lent as an object of a type. Raises UsageError if nothing was."""
+    if lent is None:
+        return
+    times = heap.lent.pop((lent, kind), 0)
+    if not times:
+        raise _misfit(lent, kind)
+    if times > 1:
+        heap.lent[lent, kind] = times - 1
+    heap.release(lent)
 
 
 def _items(heap: Heap, ref: int, element: Type) -> list[Any]:

@@ -5,6 +5,7 @@ And what takes long in it, done with pauses, in which LimitError is raised if ti
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -49,8 +50,8 @@ class TypedArena(Arena):
         self._plain: dict[int, int] = {}
         self.shapes: dict[tuple[int, int, bytes], TypeDescriptor] = {}
         """Types that programs have made as they ran."""
-        self.lent: dict[int, object] = {}
-        """Objects that Python has references to, and what it takes them for."""
+        self.lent = Counter[tuple[int, object]]()
+        """How many references Python has to an object that it takes for one of a type."""
         self._hidden: dict[int, tuple[HeapType, frozenset[int]]] = {
             _MODULE: (HeapType(4, ()), frozenset({0}))
         }
@@ -86,6 +87,12 @@ class TypedArena(Arena):
         if size not in self._plain:
             self._plain[size] = self.type_number(TypeDescriptor(-1, size))
         return self._plain[size]
+
+    def end_lending(self) -> list[int]:
+        """Return all references that Python has, which it has no more."""
+        lent = [ref for ref, _ in self.lent.elements()]
+        self.lent.clear()
+        return lent
 
     # What takes long
 

@@ -234,11 +234,11 @@ class InfernoVM:
         """Release what no process holds."""
         # Of a heap that a program has damaged only what the host keeps can be let go.
         with suppress(*ASTRAY):
-            for ref in (*self._handles.values(), *self.heap.lent):
+            for ref in (*self._handles.values(), *self.heap.end_lending()):
                 self.heap.release(ref)
             self.loader.release()
             self.engine.release_constants()
-        self._handles, self.heap.lent = {}, {}
+        self._handles = {}
 
     # Processes
 

@@ -39,7 +39,7 @@ def roots(machine: InfernoVM) -> Iterator[int]:
     loader, engine = machine.loader, machine.engine
     yield from machine._handles.values()
     yield from machine._results.values()
-    yield from machine.heap.lent
+    yield from (ref for ref, _ in machine.heap.lent.elements())
     yield from (loaded.data for loaded in (*loader.modules, *loader._resting))
     yield from engine.remains._refs
     for process in (*machine.scheduler.processes.values(), *machine._stopped._processes):

@@ -12,6 +12,7 @@ import pytest
 
 from llmbol_core.errors import LinkError, LlmbolError, SourceError, Trap, UsageError
 from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.calling import take_back
 from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.machine import InfernoVM
 from tests.vm import ledger
@@ -268,6 +269,15 @@ def test_what_a_program_lends_can_be_given_back_as_what_it_is():
         vm.load_module("other", parse_assembly(ODD.format(kind="chan of real", frame=1)))
         with pytest.raises(UsageError, match="is no chan of real"):
             vm.execute("other", "f", lent[:1], "fn(x: chan of real): int")
+        ledger.check(vm)
+        before, kind = vm.heap.objects, parse_type("chan of int")
+        take_back(vm.heap, lent[0], kind)
+        assert vm.heap.objects == before - 1
+        for gone in (lent[0], 70000):
+            with pytest.raises(UsageError, match=f"{gone} is no chan of int"):
+                take_back(vm.heap, gone, kind)
+        with pytest.raises(UsageError, match="is no chan of int"):
+            vm.execute("odd", "f", lent[:1], "fn(x: chan of int): int")
         ledger.check(vm)
     vm.heap.make_room()
     assert vm.heap.objects == 0
