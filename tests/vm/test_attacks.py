@@ -217,6 +217,13 @@ ALONE = {
         " movw $1,64(fp)\n lea 80(fp),72(fp)\n nbalt 60(fp),76(fp)\n bnew 80(fp),$0,bad\n"
         " ret\n bad: raise 16(mp)\n desc $8,8,(0,4)"
     ),
+    "a byte of a pointer": (
+        "newcmp $8,$1,4(mp)\n newcb $1,40(fp)\n send 16(mp),40(fp)\n send 36(fp),4(mp)\n"
+        " movp 12(mp),40(fp)\n recv 4(mp),32(fp)\n movw 36(fp),68(fp)\n jmp y\n"
+        " x: newcw $1,36(fp)\n movw 36(fp),68(fp)\n y: movw $0,60(fp)\n movw $1,64(fp)\n"
+        " beqw 92(fp),$77,x\n lea 80(fp),72(fp)\n nbalt 60(fp),76(fp)\n bnew 80(fp),$0,bad\n"
+        " ret\n bad: raise 16(mp)\n desc $8,8,(0,4)"
+    ),
     "an array of channels where one is to be sent to": (
         "newa $1,$4,36(fp)\n indx 36(fp),44(fp),$0\n newcp $1,32(fp)\n new $7,40(fp)\n"
         " movw $77,8(40(fp))\n send 40(fp),32(fp)\n movp 32(fp),0(44(fp))\n new $5,32(fp)\n"

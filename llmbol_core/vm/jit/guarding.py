@@ -291,7 +291,8 @@ define internal i1 @misfits(
  %hit = and i64 %locked, %numbers
  %over = icmp ne i64 %hit, 0
  %wrong = or i1 %lacking, %over
- %words = lshr i32 %size, 2
+ %up = add i32 %size, 3
+ %words = lshr i32 %up, 2
  %wz = zext i32 %words to i64
  %past = icmp ugt i64 %wz, 63
  %reach = shl i64 1, %wz
