@@ -19,7 +19,6 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -39,6 +38,7 @@ from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.verifier import prove_module
 from tests.vm import test_attacks as attacks
 from tests.vm.areas import Forgery, check_heap
+from tests.vm.batches import try_all
 from tests.vm.claims import Claims
 from tests.vm.oracle import Checking
 
@@ -331,18 +331,9 @@ def main() -> None:
     parser.add_argument("--engine", default="", help="run them on this one, too, and compare")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.count)
-    batches = [seeds[at : at + _BATCH] for at in range(0, len(seeds), _BATCH)]
-    found: Counter[str] = Counter()
-    wrong: list[str] = []
-    with ProcessPoolExecutor(options.workers) as pool:
-        for counts, bad in pool.map(partial(try_seeds, engine=options.engine), batches):
-            found += counts
-            wrong += bad
-            for what in bad:
-                print(what, flush=True)
-    for what, number in found.most_common():
-        print(f"{number:9} {what}")
-    print(f"{found['accepted']} programs were accepted, {len(wrong)} forged something")
+    attempt = partial(try_seeds, engine=options.engine)
+    found, wrong = try_all(attempt, seeds, _BATCH, options.workers)
+    print(f"{found['accepted']} programs were accepted, {wrong} forged something")
     sys.exit(bool(wrong))
 
 

@@ -20,7 +20,6 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +41,7 @@ from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.processfiles import ProcessFiles
 from tests.vm import ledger
 from tests.vm.areas import Forgery, check_heap
+from tests.vm.batches import try_all
 from tests.vm.claims import Claims
 from tests.vm.crowds import FUNCTIONS, crowd
 from tests.vm.oracle import Checking
@@ -264,19 +264,8 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.count)
-    batches = [seeds[at : at + _BATCH] for at in range(0, len(seeds), _BATCH)]
-    found: Counter[str] = Counter()
-    wrong = 0
-    with ProcessPoolExecutor(options.workers) as pool:
-        for counts, bad in pool.map(
-            functools.partial(try_seeds, ways=tuple(options.ways)), batches
-        ):
-            found += counts
-            wrong += len(bad)
-            for what in bad:
-                print(what, flush=True)
-    for what, number in found.most_common():
-        print(f"{number:9} {what}")
+    attempt = functools.partial(try_seeds, ways=tuple(options.ways))
+    found, wrong = try_all(attempt, seeds, _BATCH, options.workers)
     print(f"{sum(found.values())} runs, {wrong} of them wrong")
     sys.exit(bool(wrong))
 
