@@ -1,6 +1,7 @@
 """The house rules that no other tool checks: sizes of files and functions, documents in place."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,15 @@ def test_top_level_holds_nothing_unexpected():
     known |= {"README.md", "LICENSE", "PKG-INFO", "build", "dist"}
     names = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
     assert names <= known
+
+
+@pytest.mark.parametrize("package", ["distributed", "ml", "native", "nn", "vm", "vm/jit"])
+def test_the_map_of_a_large_package_names_all_that_is_in_it(package):
+    folder = ROOT / "llmbol_core" / package
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    rows = [row for row in re.sub(r"\(.*?\)", "", text).splitlines() if "  " in row]
+    names = [re.sub(r"^ *(\S+( \S+)*  +)?", "", row) for row in rows]
+    named = re.findall(r"\w+", " ".join(names))
+    there = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert sorted(named) == sorted(there)

@@ -2,6 +2,17 @@
 
 The package is also a function: ``nn()`` returns an empty ``Sequential`` to add layers to, and
 ``nn.Linear`` or ``nn.linear`` is a layer. Layers are imported when the first one is asked for.
+
+    modules       module (the protocol, THE layer registry), layers, containers, tables, joins
+    registries    declared, criterions, metrics, optim, schedules, randomness
+    models        model, builder, summary, diagram, drawing, catalog
+    specs         spec, nodes, expansion, schema, starter, check
+    files         checkpoint, container, inspect, exchange, matching, safetensors, pytorch, onnx
+    data          data, table, parquet, streams
+    training      train, trainer, resume, curves, sharing, shared_trainer, lockstep
+    training in machine code  planner, stepper, stages, parted_stages, row_stages, table_stages,
+                  encoder_stage, recurrent_stage, flows, paths
+    inference     lowering, infer, evaluate, compare, bench, quantize
 """
 
 from __future__ import annotations

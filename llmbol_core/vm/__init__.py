@@ -1,1 +1,31 @@
-"""Inferno's Dis virtual machine: object files, assembler, verifier, interpreter."""
+"""Inferno's Dis virtual machine: object files, assembler, verifier, two engines.
+
+``machine.py`` holds ``InfernoVM``, the door for everyone else. Where the rest stands, from what
+depends on nothing to what depends on all:
+
+    instructions  isa (THE table), meaning, module, traps, magic, notation
+    Limbo types   layout, limbo, signature
+    object files  objectfile (bytes to Module), objectwriter, payload, symbols, contents,
+                  dependencies
+    assembly      assembly (text to Module), directives, tokens, parsing, disassembly
+    stack code    stackcode, stackops, stackflow, stacklift
+    memory        mapping, arena, heaptypes, objects, strings, handles, collector, remains
+
+    verification  verifier (begins with an overview)
+      structure     structure, tables
+      effects       effects, changes, pauses
+      one step      typeflow, slots, learning, keeping, containers, copying, whole
+      pointers      usage, origins, variables, evidence, pointees, fitting, rooms
+      functions     livein, reach, results, returned, transfers, handled
+      conclusions   leftover, lifetimes, guards, needs, proofs, proven, keptguards
+
+    running       interpreter (the definition), steps, handlers_control, handlers_heap,
+                  handlers_text, handlers_channel, checks, exceptions, conversion
+    processes     process, scheduler, channels, groups, stopped, limits
+    fast engine   jit, engines (the choice of one)
+    modules       loader, moduledata, links, offers, returns
+    host          host, environment, namespace, names, hosttree, madetree, openfile, pipes, devices,
+                  systemfiles, processfiles, errortext
+    from Python   machine, calling, guessing
+    tools         debugger, observation, trace, profiler, inspection, places, values, codemap
+"""

@@ -1,1 +1,24 @@
-"""The fast engine: hot functions of verified modules as machine code, through LLVM."""
+"""The fast engine: hot functions of verified modules as machine code, through LLVM.
+
+Cold code runs in a native interpreter, compiled once per machine; functions that turn out to be hot
+are compiled with those they call, quickly at first and well if they run on.
+
+    engine        engine (the door), upkeep, lent, records, population, stretches
+    when, what    compiler, background, units, unit, kept, identity, modulecode, region
+    lowering      lowering, ways, operands, expressions, calls, liveness, emitter, lower_call,
+                  lower_channel, lower_control, lower_heap, lower_link, lower_list, lower_loop,
+                  lower_storage, lower_text
+    loops         loops, looptext, latency, recurrences, views
+    interpreter   cold, decoded, dispatch, turns, guarded, guarding, lower_cold, lower_waiting,
+                  startup
+
+The runtime that both call is written in a small part of Python (``source``), which ``translator``
+turns into LLVM's language, and in that language itself:
+
+    ground        source, translator, operators, library, runtime, helpers, linkage, pacing
+    memory        values, blocks, burial, holes, garbage, children, stacks
+    text          texts, utf8, readings, reals
+    processes     communication, alternatives, spawning, raising
+    built-ins     hostcode, hostgiven, hosttext, hostformat, hostprint, hostmath, hostarrays,
+                  hostelementary, realbits, exponentials, angles, hyperbolic
+"""
