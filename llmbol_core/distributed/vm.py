@@ -61,9 +61,9 @@ class DistributedVM:
     ) -> Any:
         """Call an exported function of a loaded module on a node of the cluster; return its result.
 
-        The cluster is the one that ``cluster start`` started; the same limits hold there. The
-        time-out is in seconds. Raises NoCluster if none runs, TaskFailed if the function left no
-        result.
+        The cluster is the one that ``cluster start`` started; the same limits hold there. A higher
+        priority goes first; the time-out is in seconds. Raises LinkError for a module that is not
+        loaded, NoCluster if no cluster runs, TaskFailed if the function left no result.
         """
         if module not in self._sources:
             known = nearest(module, self._sources)
@@ -107,9 +107,17 @@ def create_vm(
     max_threads: int = deploy.Limits.threads,
     enable_distributed: bool = False,
 ) -> InfernoVM | DistributedVM:
-    """Return a virtual machine that may hold so many bytes and live processes.
+    """Return a virtual machine with the built-in modules and no access to files.
 
-    With ``enable_distributed`` it has ``execute_distributed`` too.
+    ``max_memory`` is in bytes, 64 MiB unless given; ``max_threads`` counts Dis processes that live
+    at the same time. With ``enable_distributed`` it also has ``execute_distributed``. For other
+    limits, files and streams see ``deploy.create_vm``. Raises UsageError for what is no limit.
+
+    >>> from llmbol_core import BytecodeLoader
+    >>> with create_vm(max_memory=1 << 20) as vm:
+    ...     _ = vm.load_module("five", BytecodeLoader.create_module([0x01, 0x05, 0xFF]))
+    ...     vm.execute("five", "main")
+    5
     """
     vm = deploy.create_vm(max_memory=max_memory, max_threads=max_threads)
     return DistributedVM(vm) if enable_distributed else vm

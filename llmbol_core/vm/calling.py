@@ -1,9 +1,18 @@
-"""Calling a function of a module from Python: its arguments go in, its result comes out.
+"""Calling a function of a module from Python: how its arguments go in and its result comes out.
 
-A result comes back as int, float, str, bytes, list or tuple; a function without one gives None.
-What an array of byte is comes back as bytes. None goes in as nil, and nil comes out empty.
-References to ADTs and channels pass as the numbers they are, where the function's type is given:
-borrowed as arguments, owned by the caller as results.
+    Limbo                        in                                out
+    byte, int, big               an integer in range               int
+    real                         a real number                     float
+    string                       str, or None for nil              str, "" for nil
+    array of byte                bytes, a list, or None for nil    bytes, empty for nil
+    other arrays, lists          a sequence, or None for nil       list, empty for nil
+    tuple                        a sequence of its length          tuple
+    ref to an ADT, channel       a number that came out, or None   a number, None for nil
+    no result                                                      None
+
+Numbers of NumPy count as numbers. An ADT or a channel passes only where the function's type is
+given. One that comes out is lent to the caller: it lives until ``take_back`` or until the machine
+is closed. One that goes in stays the caller's.
 """
 
 from __future__ import annotations
@@ -43,17 +52,17 @@ if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
 
 INIT_SIGNATURE = 0x4244B354
-"""Of ``init: fn(nil: ref Draw->Context, argv: list of string)``, where Inferno programs begin."""
+"""That of ``init: fn(nil: ref Draw->Context, argv: list of string)``, where programs begin."""
 STACK_CODE_RESULTS = {type_signature(Function((), kind)): kind for kind in (INT, BIG, REAL)}
-"""What stack code's ``main: fn(): T`` returns, by its signature."""
+"""The result of stack code's ``main: fn(): T``, by its signature."""
 
 _BYTES = Reference("array", BYTE)
 INIT = Function((Field("nil", STRING), Field("argv", Reference("list", STRING))))
-"""As good as init's type: its first argument, nil here, is a reference of another kind."""
+"""Laid out like init's type, whose first argument is a reference of another kind, nil here."""
 
 
 class _Number(NamedTuple):
-    """How numbers of a type pass: one, and many as the items of a Python array."""
+    """How numbers of a type pass: one at a time, or many as the items of a Python array."""
 
     get: Callable[[Heap, int], Any]
     put: Callable[[Heap, int, Any], None]
@@ -77,13 +86,13 @@ _ELEMENTS: dict[Type, int] = {
 
 @functools.cache
 def _storage(kind: Type, least: int = 0) -> TypeDescriptor:
-    """Return the descriptor of storage for one value, always the same."""
+    """Return the descriptor of storage for one value; the same object each time."""
     size = max(kind.size, least)
     return TypeDescriptor(-1, size, pointer_map(size, kind.pointers() if kind.size else ()))
 
 
 def needed(kind: Function) -> Need:
-    """Return what is done with a function of a type: what is stored, and what its result is."""
+    """Return what a call needs of a function of a type: the arguments stored, and the result."""
     stores = {
         Part(place.offset + part.offset, part.size, part.is_pointer)
         for place in frame(kind).arguments
@@ -94,7 +103,7 @@ def needed(kind: Function) -> Need:
 
 
 def main_type(name: str, export: Export) -> Function:
-    """Return the type of stack code's main; raises LinkError if it is none."""
+    """Return the type of stack code's main; raises LinkError if it does not return a number."""
     if export.signature not in STACK_CODE_RESULTS:
         raise LinkError(name, "exports neither init nor a main that returns a number")
     return Function((), STACK_CODE_RESULTS[export.signature])
@@ -103,10 +112,10 @@ def main_type(name: str, export: Export) -> Function:
 def prepare(
     heap: Heap, loaded: LoadedModule, export: Export, kind: Function, values: Sequence[Any]
 ) -> tuple[int, Callable[[int], None]]:
-    """Return a place for the result of a call, which the caller owns, and what fills its frame.
+    """Return a record for the result of a call, owned by the caller, and what fills its frame.
 
-    Raises LinkError if the function is not what its type says, and UsageError for values that are
-    not of its types; so does what is returned.
+    Raises LinkError if the function is not what its type says, UsageError for a wrong number of
+    values. The function that fills the frame raises UsageError for values of other types.
     """
     name = export.name
     check_call(heap, loaded, export, needed(kind))
@@ -130,7 +139,7 @@ def prepare(
 
 
 def store(heap: Heap, address: int, kind: Type, value: Any) -> None:
-    """Store a Python value as one of a type; what was there is released. Raises UsageError."""
+    """Store a Python value of a Limbo type, releasing what was there. Raises UsageError."""
     if kind in _NUMBERS:
         _NUMBERS[kind].put(heap, address, _number(kind, value))
     elif kind is STRING:
@@ -202,7 +211,7 @@ def _new_array(heap: Heap, element: Type, values: Sequence[Any]) -> int:
 
 
 def _packed(kind: Type, values: Sequence[Any]) -> bytes | memoryview:
-    """Return numbers as they lie in an array."""
+    """Return numbers as the bytes of an array."""
     if isinstance(values, bytes | bytearray | memoryview):
         if kind is BYTE:
             return memoryview(values).cast("B")
@@ -210,7 +219,7 @@ def _packed(kind: Type, values: Sequence[Any]) -> bytes | memoryview:
     try:
         return array(_NUMBERS[kind].item, values).tobytes()
     except (TypeError, OverflowError):
-        # What is wrong, or not a number of Python's own, is looked at one by one.
+        # Some number is wrong, or not one of Python's own: look at them one by one.
         return array(_NUMBERS[kind].item, [_number(kind, value) for value in values]).tobytes()
 
 
@@ -234,11 +243,11 @@ def _element(heap: Heap, kind: Type) -> int:
     return heaptypes.POINTER if is_pointer else heap.type_number(_storage(kind))
 
 
-# Out of it
+# Out of the heap
 
 
 def fetch(heap: Heap, address: int, kind: Type) -> Any:
-    """Return the value of a type at an address as a Python value."""
+    """Return the value of a Limbo type at an address as a Python value."""
     if kind is NONE:
         return None
     if kind in _NUMBERS:
@@ -260,9 +269,10 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
 
 
 def lend(heap: Heap, ref: int, kind: Type) -> int | None:
-    """Return what stands in Python for an object of a type, to which it takes the reference over.
+    """Return the number that stands for an object in Python, or None for nil.
 
-    The object lives until that is taken back, or the machine is closed.
+    It takes over a reference to the object, which lives until ``take_back`` or until the machine
+    is closed. An object that is lent several times is to be taken back as often.
     """
     if ref == NIL:
         return None
@@ -271,7 +281,7 @@ def lend(heap: Heap, ref: int, kind: Type) -> int | None:
 
 
 def take_back(heap: Heap, lent: int | None, kind: Type) -> None:
-    """Release what was lent as an object of a type. Raises UsageError if nothing was."""
+    """Release what ``lend`` lent as an object of a type. Raises UsageError if nothing was."""
     if lent is None:
         return
     times = heap.lent.pop((lent, kind), 0)

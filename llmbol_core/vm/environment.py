@@ -1,8 +1,8 @@
-"""What belongs to a process beside its code: names, open files, error string.
+"""What belongs to a process besides its code: names, open files, variables, error string.
 
-A spawned process ``inherit``s its parent's environment: it shares the namespace and the group of
-descriptors until one of them asks for its own, but has an error string to itself. The machine calls
-``close`` when a process ends, so that files close when nobody can reach them any more.
+A spawned process ``inherit``s its parent's environment: it shares the namespace, the variables and
+the group of descriptors until one of the two asks for its own, but its error string is its own. The
+machine calls ``close`` when a process ends, so that files close once nobody can reach them.
 """
 
 from __future__ import annotations
@@ -22,20 +22,27 @@ from llmbol_core.vm.openfile import EBADFD, ENOTEXIST, OREAD, OWRITE, FileFault,
 MOST_DESCRIPTORS = 4000
 _MORE_ROOM = 20
 _VARIABLE = 200
-"""Bytes that a variable takes besides its name and value."""
+"""Bytes charged for a variable besides its name and value."""
 OUTPUTS = 64
-"""For so many descriptors it is noted which streams of the host they write to."""
+"""How many of the first descriptors native code knows the host's streams of."""
 _IN_ROOT = frozenset({"chan", "dev", "env", "fd", "n", "net", "nvfs", "prog", "root"})
-"""Directories that Inferno's root has by itself."""
-"""The error string of the first process: Inferno's start leaves this one behind."""
+"""Directories that Inferno's own root device provides."""
 
 
 class Streams(NamedTuple):
-    """The host's standard streams, as binary files; None has nothing in it, or swallows."""
+    """The host's standard streams, as binary files; None reads as empty and discards output."""
 
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     stderr: BinaryIO | None = None
+
+    def report(self, text: str) -> None:
+        """Write a line to standard error, after what has been printed so far."""
+        if self.stdout is not None:
+            self.stdout.flush()
+        if self.stderr is not None:
+            self.stderr.write(f"{text}\n".encode("utf-8", "replace"))
+            self.stderr.flush()
 
 
 class Descriptors:
@@ -44,11 +51,11 @@ class Descriptors:
     def __init__(self, files: Iterable[OpenFile] = ()) -> None:
         self._files: dict[int, OpenFile] = {}
         self._room = _MORE_ROOM
-        """How many numbers there can be before there is to be more room."""
+        """How many numbers fit before the table grows, as Inferno's does."""
         self.users = 1
         self._outputs = array("q", bytes(8 * OUTPUTS))
         self.outputs = self._outputs.buffer_info()[0]
-        """Where the table is that has ``OpenFile.output`` for the first descriptors."""
+        """Address of a table of ``OpenFile.output`` for the first descriptors, for native code."""
         for file in files:
             self.add(file)
 
@@ -60,7 +67,7 @@ class Descriptors:
             raise FileFault(EBADFD) from None
 
     def add(self, file: OpenFile, number: int = -1) -> int:
-        """Let a number, the first free one unless given, stand for a file. Raises FileFault."""
+        """Open a file under a number, the first free one unless given. Raises FileFault."""
         if number == -1:
             number = next(n for n in range(len(self._files) + 1) if n not in self._files)
         if not 0 <= number < min(self._room + _MORE_ROOM, MOST_DESCRIPTORS):
@@ -75,7 +82,7 @@ class Descriptors:
         return number
 
     def close(self, number: int) -> None:
-        """Let a number go, and its file if that was the last; nothing if it stands for none."""
+        """Free a number, and close its file if no other stands for it; nothing if it is free."""
         file = self._files.pop(number, None)
         if file is not None:
             if number < OUTPUTS:
@@ -85,7 +92,7 @@ class Descriptors:
                 file.close()
 
     def fork(self, numbers: Iterable[int] | None = None) -> Descriptors:
-        """Return a group that has the same files, or those of some numbers only."""
+        """Return a new group with the same files, or only those under the given numbers."""
         other = Descriptors()
         other._room = self._room
         for number in list(self._files) if numbers is None else numbers:
@@ -95,11 +102,11 @@ class Descriptors:
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers that stand for open files, in order."""
+        """The numbers in use, in ascending order."""
         return sorted(self._files)
 
     def release(self) -> None:
-        """Give up one user's share; the last one's closes everything."""
+        """Note that one user fewer shares the group; the last one closes everything."""
         self.users -= 1
         if not self.users:
             for number in list(self._files):
@@ -109,7 +116,7 @@ class Descriptors:
 class Variables:
     """The environment variables of a group of processes.
 
-    ``charge`` is told of the bytes that more of them take; it raises Trap if those are too many.
+    ``charge`` is told by how many bytes they grow or shrink; it raises Trap if that is too many.
     """
 
     def __init__(self, charge: Callable[[int], None] = lambda size: None) -> None:
@@ -144,7 +151,7 @@ class Variables:
         self._size -= less
 
     def fork(self, is_empty: bool) -> Variables:
-        """Return the variables of another group, which begins with these or with none."""
+        """Return a new group that starts with a copy of these, or empty."""
         group = Variables(self._charge)
         for name in () if is_empty else self:
             group.set(name, self.get(name))
@@ -162,7 +169,7 @@ class Environment:
         self.variables = variables
         """The environment variables, shared by a group of processes."""
         self.on_end: Callable[[str], None] | None = None
-        """Whom to tell of the end of this process and of those that it spawns."""
+        """Told of the end of this process and of those that it spawns."""
         self._on_end_of_parent: Callable[[str], None] | None = None
         self.standard: Sequence[OpenFile] = ()
         """The standard files, if this is the first process's."""
@@ -193,7 +200,7 @@ class Environment:
 
     @property
     def error(self) -> str:
-        """The error string, which has its bounds."""
+        """The error string, shortened to Inferno's limit."""
         return self._error
 
     @error.setter
@@ -201,10 +208,10 @@ class Environment:
         self._error = shortened(text)
 
     def looked_up(self, name: str) -> None:
-        """Note that a name led somewhere.
+        """Note that a name was found.
 
-        Inferno looks for what is below its root among its devices first, and what it says when it
-        does not find it there stays the error string.
+        Inferno looks for what is below its root among its devices first, and the complaint that it
+        is not there remains the error string even if the name is found afterwards.
         """
         here = self.namespace.directory
         is_from_root = name.startswith(("/", "..")) or (not here and not name.startswith("#"))
@@ -226,7 +233,7 @@ class Environment:
         old.release()
 
     def close(self, message: str = "") -> None:
-        """Let go of everything, the process having ended; who waits for that gets the message."""
+        """Let go of everything once the process has ended; tell those who wait for that."""
         for tell in (self.on_end, self._on_end_of_parent):
             if tell is not None:
                 tell(message)

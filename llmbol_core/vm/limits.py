@@ -1,4 +1,4 @@
-"""What a program may use of the machine that it runs on, what it has used, and how it ended."""
+"""Limits of a program, what it has used of them, and how it ended."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ _UNITS = {"memory": "bytes", "threads": "processes", "instructions": "instructio
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use; None is without limit. Memory in bytes, time in seconds."""
+    """What a program may use; None means no limit. Raises UsageError for what is no limit."""
 
     memory: int = 64 << 20
+    """Bytes of the heap, and of what the host keeps for the program."""
     threads: int = 10_000
+    """Dis processes that live at the same time."""
     instructions: int | None = None
+    """Dis instructions in all."""
     seconds: float | None = None
+    """Wall-clock time of one call."""
 
     def __post_init__(self) -> None:
         for name in ("memory", "threads", "instructions"):
@@ -34,7 +38,7 @@ class Limits:
 
 
 class Outcome(NamedTuple):
-    """How a program ended: exit status, and the value that stack code left, if it is some."""
+    """How a program ended: exit status, and the value that it left if it was stack code."""
 
     status: int
     value: float | None = None
@@ -42,13 +46,17 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class VMStats:
-    """What a machine holds and has done."""
+    """What a machine holds and has done; memory is in bytes."""
 
     modules: int
+    """Modules in use."""
     processes: int
+    """Dis processes alive now."""
     processes_started: int
     instructions: int
+    """Dis instructions run so far, by all processes."""
     objects: int
+    """Objects in the heap."""
     memory_used: int
     memory_peak: int
     memory_limit: int

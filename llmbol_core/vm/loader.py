@@ -1,14 +1,15 @@
 """Loading: finding modules, making their data, linking imports to exports by name and signature.
 
-A file is read and verified once, and again if it changed. Modules out of use are unloaded, but for
-the last few, which are kept for their next use. Each load makes module data of its own;
-``$self`` shares what the running code uses. A name with ``$`` is a built-in module. What fails
-leaves nil, and the reason in the process's error string.
+A file is read and verified once, and again if it has changed. Modules that are no longer in use are
+unloaded, except for the last few, which are kept in case they are loaded again. Each load gets
+module data of its own; ``$self`` shares that of the running code. A name that begins with ``$`` is
+a built-in module. A load that fails gives nil and leaves the reason in the process's error string.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 _NO_NEEDS: Mapping[int, Need] = {}
 _MOST_RESTING = 32
 _MOMENT = 2.0
-"""Seconds after a file was changed in which it may be again without telling."""
+"""Seconds after a change within which a second one may leave the time of change as it is."""
 
 
 def _head(data: memoryview, path: str) -> bytes:
-    """Return a copy of what a file holds before its payload; others may write to it meanwhile."""
+    """Return a copy of what a file holds before its payload: the file may change while we read."""
     carried = payload.find(data, path)
     return bytes(data if carried is None else data[: -payload.TRAILER_SIZE - len(carried)])
 
@@ -52,11 +53,11 @@ def _head(data: memoryview, path: str) -> bytes:
 class LoadedModule:
     """A module as one machine runs it.
 
-    ``types`` are the heap's numbers for its types, ``data`` is its module data as loaded, which
-    every instance copies, and ``payload`` what the file carries behind the object, if anything.
-    ``content`` is what the file holds before its payload, empty if it is not from one, and
-    ``is_settled`` is true if the file had not changed just before.
-    ``handles`` counts the module handles that lead to it.
+    ``types`` are the heap's numbers for its types, ``data`` is its initial module data, which every
+    instance copies, and ``payload`` is what the file carries after the object, if anything.
+    ``content`` is what the file holds before its payload, empty for a module that is not from a
+    file, and ``is_settled`` tells that the file had not been changed just before it was read.
+    ``handles`` counts the module handles that refer to it.
     """
 
     def __init__(self, module: Module, path: str, carried: memoryview | None) -> None:
@@ -73,18 +74,18 @@ class LoadedModule:
 
     @cached_property
     def pauses(self) -> frozenset[int]:
-        """Instructions before which its processes may have to wait for others."""
+        """Instructions before which its processes may have to let others run."""
         return pauses(self.module)
 
     def returns_of(self, entry: int) -> Returns:
-        """Return what is known of what a function returns."""
+        """Return what is known of a function's results."""
         if entry not in self._returns:
             known = self.proof.results.get(entry, ()), self.proof.wanted.get(entry, ())
             self._returns[entry] = Returns(*known)
         return self._returns[entry]
 
     def needs_of(self, imports: int) -> dict[int, Need]:
-        """Return what the module needs of the functions in one of its lists, by index."""
+        """Return what the module needs of the functions in one of its import lists, by index."""
         return {i: need for (list_, i), need in self.proof.needs.items() if list_ == imports}
 
     def exported(self, name: str) -> Export:
@@ -111,17 +112,17 @@ class Loader:
         self._files: dict[str, tuple[Dir, LoadedModule]] = {}
         self._resting: dict[LoadedModule, None] = {}
         self._types: dict[bytes, tuple[TypeDescriptor, ...]] = {}
-        """Types by the digests of files, that of their data last; what is read again has the same.
-        """
+        """Type descriptors by the digest of the file, that of the module data last: a file that is
+        read again has the same ones."""
         self.modules: list[LoadedModule] = []
-        """Those that are in use."""
+        """The modules in use."""
         self.search: tuple[str, ...] = ()
-        """Directories where modules are looked for that are not where their name leads."""
+        """Directories to search for modules that are not found under their own path."""
         self.check: Callable[[memoryview, str], None] = lambda data, path: None
-        """What a file must pass before it is read; raises what it says of one that does not."""
+        """Called with a file's bytes and path before it is parsed; raises to refuse the file."""
 
     def load(self, process: Process, path: str, number: int) -> int:
-        """Return a handle of the module at a path, linked by one of the running one's lists."""
+        """Return a handle of the module at a path, linked by an import list of the running one."""
         module = process.module.module
         if not module.flags & HASLDT:
             raise Trap(traps.OBSOLETE)
@@ -138,7 +139,7 @@ class Loader:
         except FileFault as error:
             process.environment.error = str(error)
         except DisFormatError as error:
-            # Inferno's words, before those about this file.
+            # Inferno's own words come first; what follows the colon is about this file.
             process.environment.error = error.why.partition(":")[0]
         except LlmbolError as error:
             if isinstance(error, Trap):
@@ -164,12 +165,12 @@ class Loader:
         needs: Mapping[int, Need] = _NO_NEEDS,
         caller: LoadedModule | None = None,
     ) -> int:
-        """Return a handle of a module with fresh module data, perhaps for one that loads it."""
+        """Return a handle of a module with fresh data; raises FileFault if an import misfits."""
         linked = self._link(loaded, imports, needs, caller)
         return self._engine.new_handle(copied(self._heap, loaded.data), linked)
 
     def first_instance(self, loaded: LoadedModule) -> int:
-        """Return a handle of a module that was just read; it is forgotten if there is no memory."""
+        """Return a handle of a module just read; forget the module if there is no memory for it."""
         try:
             return self.instance(loaded)
         except BaseException:
@@ -180,7 +181,7 @@ class Loader:
         """Return the module in a file of the program's tree; raises FileFault and LlmbolError."""
         path, file = self._open(namespace, path)
         try:
-            stamp = replace(file.stat(), atime=0)  # reading it is no change
+            stamp = replace(file.stat(), atime=0)  # reading a file does not change it
             known = self._files.get(path)
             if known is not None and known[0] == stamp and known[1].is_settled:
                 return self._wake(known[1])
@@ -190,7 +191,7 @@ class Loader:
             loaded = self.read(data, path)
         finally:
             file.close()
-        # Files say when they changed to the second, and made-up ones do not at all.
+        # Times of change count in seconds; synthetic files have none at all.
         loaded.is_settled = 0 < stamp.mtime < time.time() - _MOMENT
         self._files[path] = (stamp, loaded)
         if known is not None and known[1] in self._resting:
@@ -198,7 +199,7 @@ class Loader:
         return loaded
 
     def _open(self, namespace: Namespace, path: str) -> tuple[str, OpenFile]:
-        """Open a module's file where its name leads or, if that is relative, on the search path."""
+        """Open a module's file under its path or, if that is relative, on the search path."""
         try:
             return path, namespace.open(path, OREAD)
         except FileFault:
@@ -214,7 +215,7 @@ class Loader:
         return loaded
 
     def rest(self, loaded: LoadedModule) -> None:
-        """Take note that a module is out of use; the last few files are kept for their next use."""
+        """Note that a module is no longer in use; the last few from files are kept for later."""
         if not self._is_known(loaded):
             self.forget(loaded)
             self._engine.unload(loaded)
@@ -225,16 +226,25 @@ class Loader:
             self.forget(next(iter(self._resting)))
 
     def _is_known(self, loaded: LoadedModule) -> bool:
-        """Whether a module is what was last found in its file."""
+        """Whether a module is the one that was last read from its file."""
         return loaded.path in self._files and self._files[loaded.path][1] is loaded
 
     def tidy(self) -> None:
-        """Forget the modules that are out of use."""
+        """Forget the modules that are kept for later."""
         for loaded in list(self._resting):
             self.forget(loaded)
 
+    def read_file(self, path: str | os.PathLike[str]) -> LoadedModule:
+        """Return the module in a file of the host. Raises FileError, and as ``read`` does."""
+        from llmbol_core.native.files import map_file
+
+        return self.read(map_file(path), os.fspath(path))
+
     def read(self, data: memoryview, path: str) -> LoadedModule:
-        """Return the module that a whole file holds, and what the file carries behind it."""
+        """Return the module in an object file's bytes, with its payload.
+
+        Raises DisFormatError, VerifyError, LimitError and what ``check`` raises.
+        """
         self.check(data, path)
         head = _head(data, path)
         module, size = read_object(memoryview(head), path)
@@ -278,7 +288,7 @@ class Loader:
         return loaded
 
     def forget(self, loaded: LoadedModule) -> None:
-        """Forget a module of which no more instances are made; those there are stay."""
+        """Forget a module: no more instances of it are made; existing ones stay."""
         if loaded in self._resting:
             del self._resting[loaded]
             self._engine.unload(loaded)
@@ -308,7 +318,7 @@ class Loader:
         needs: Mapping[int, Need],
         caller: LoadedModule | None,
     ) -> Linked:
-        """Resolve imports; raises FileFault with the text that the console shows too."""
+        """Resolve imports; raises FileFault with the text that is also reported to the console."""
         offered = offered_by(target, self._heap)
         chosen = []
         for index, wanted in enumerate(imports):

@@ -49,10 +49,10 @@ from llmbol_core.vm.strings import new_strings
 if TYPE_CHECKING:
     from llmbol_core.vm.guessing import Kind
     from llmbol_core.vm.inspection import ProcessInfo
-    from llmbol_core.vm.layout import Function
+    from llmbol_core.vm.layout import Function, Type
 
 QUIET = "fail:"
-"""How exceptions begin that end a process without a message."""
+"""What an exception begins with that ends a process without a message."""
 
 
 class InfernoVM:
@@ -80,7 +80,7 @@ class InfernoVM:
         self.engine = engine(self, channels)
         self.scheduler = self.engine.scheduler = Scheduler(self.engine)
         self.heap.pause = self.scheduler.check_time
-        self.loader = Loader(self.engine, host_modules or {}, verify, self._report)
+        self.loader = Loader(self.engine, host_modules or {}, verify, self.streams.report)
         self._handles: dict[str, int] = {}
         self._failures: dict[int, Trap] = {}
         self._results: dict[int, int] = {}
@@ -99,9 +99,10 @@ class InfernoVM:
     def load_module(
         self, name: str, module: Module | bytes | memoryview | str | os.PathLike[str]
     ) -> LoadedModule:
-        """Load a module, given as such, as an object file's bytes or by its path on the host.
+        """Load a module: a ``Module``, the bytes of an object file, or its path on the host.
 
-        Its module data lives until the machine is closed or the name is given to another one.
+        Its data lives until the machine is closed or another module is loaded under the name.
+        Raises FileError, DisFormatError, VerifyError and LimitError.
         """
         as_name(name)
         if self._is_closed:
@@ -111,9 +112,7 @@ class InfernoVM:
         elif isinstance(module, bytes | bytearray | memoryview):
             loaded = self.loader.read(memoryview(module), name)
         else:
-            from llmbol_core.native.files import map_file
-
-            loaded = self.loader.read(map_file(module), os.fspath(module))
+            loaded = self.loader.read_file(module)
         handle = self.loader.first_instance(loaded)
         if name in self._handles:
             self.unload_module(name)
@@ -121,7 +120,7 @@ class InfernoVM:
         return loaded
 
     def unload_module(self, name: str) -> None:
-        """Forget a loaded module and its data. Raises LinkError if there is none of this name."""
+        """Forget a loaded module and its data. Raises LinkError if no module has this name."""
         loaded = self.engine.module_of(self._handle(name))
         self.heap.release(self._handles.pop(name))
         self.loader.forget(loaded)
@@ -129,20 +128,27 @@ class InfernoVM:
     def execute(
         self, name: str, entry: str, arguments: Sequence[Any] = (), kind: Kind = None
     ) -> Any:
-        """Call an exported function of a loaded module and return its result.
+        """Call an exported function of a loaded module and return its result as a Python value.
 
-        ``init`` of an Inferno program takes the arguments as its argv. The function's type is found
-        by its signature unless it is given, in Limbo or parsed. Raises LinkError, UsageError for
-        values out of range, the Trap that the function does not handle, LimitError and Deadlock.
+        ``calling.py`` says what becomes of values on their way in and out. The function's type is
+        found by its signature unless ``kind`` gives it: ``"fn(x: int): string"``, or parsed. The
+        ``init`` of an Inferno program takes the arguments as its argv. Raises LinkError, UsageError
+        for values that do not fit, the Trap that nobody handled, LimitError and Deadlock.
         """
         handle, export, kind, values = self._callable(name, entry, arguments, kind)
         return self._call(handle, export, kind, values)
 
+    def take_back(self, lent: int | None, kind: Type | str) -> None:
+        """Release an ADT or a channel, which ``execute`` returned; UsageError if it is none."""
+        from llmbol_core.vm import calling, limbo
+
+        kind = limbo.parse_type(kind) if isinstance(kind, str) else kind
+        calling.take_back(self.heap, lent, kind)
+
     def spawn(self, name: str, entry: str, arguments: Sequence[Any] = ()) -> int:
         """Start a function of a loaded module in a process of its own; return the process's number.
 
-        It runs while the machine does: in ``wait``, or beside what ``execute`` calls. What it
-        returns is dropped. Raises as ``execute`` does for what cannot be called.
+        It runs during ``wait`` and ``execute``; its result is dropped. Raises as ``execute`` does.
         """
         from llmbol_core.vm.calling import prepare
 
@@ -158,7 +164,7 @@ class InfernoVM:
         return process.pid
 
     def wait(self) -> None:
-        """Run until all processes have ended; raises what ended one that was spawned from here."""
+        """Run until all processes have ended; raises what ended one that ``spawn`` started."""
         self._failures, spawned = {}, list(self._results)
         try:
             self._run_processes()
@@ -169,13 +175,13 @@ class InfernoVM:
                 raise self._failures[pid]
 
     def processes(self) -> list[ProcessInfo]:
-        """Return what each process that lives is doing, by number."""
+        """Return what each live process is doing, ordered by number."""
         from llmbol_core.vm.inspection import Inspector
 
         return Inspector(self).processes()
 
     def kill(self, pid: int) -> None:
-        """End a process that does not run at this moment. Raises UsageError if there is none."""
+        """End a process that is not running at this moment. Raises UsageError if there is none."""
         processes = self.scheduler.processes
         if pid not in processes:
             known = ", ".join(map(str, sorted(processes))) or "none"
@@ -185,10 +191,11 @@ class InfernoVM:
         self.end(processes[pid])
 
     def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
-        """Run a program from the file tree it was granted, or from a path of the host.
+        """Run a program from the file tree it was granted, or from a path on the host.
 
         Its ``init`` gets path and arguments; stack code runs its ``main``. An exception that ends
-        a process is reported and makes the status 1; only processes that it starts fail quietly.
+        a process is reported and makes the status 1. One that begins with "fail:" is not reported,
+        and counts only if it ends the first process.
         """
         loaded = self._program(path, host)
         offered = {export.name: export for export in loaded.module.exports}
@@ -200,14 +207,14 @@ class InfernoVM:
             self._run_init(handle, export, [path, *arguments])
         except Trap as error:
             if error not in self._failures.values():  # nothing of the program has run yet
-                self._report(str(Trap(error.name, loaded.module.name)))
+                self.streams.report(str(Trap(error.name, loaded.module.name)))
             return Outcome(1)
         finally:
             self.heap.release(handle)
         return Outcome(int(any(not e.name.startswith(QUIET) for e in self._failures.values())))
 
     def get_stats(self) -> VMStats:
-        """Return what the machine holds, which is nothing when it is closed, and has done."""
+        """Return what the machine holds (nothing once it is closed) and what it has done."""
         self._settle()
         if self._is_closed:
             with suppress(*ASTRAY):
@@ -271,7 +278,7 @@ class InfernoVM:
         if error is not None and error.name:
             self._failures[process.pid] = error.brief()
             if not error.name.startswith(QUIET):
-                self._report(str(Trap(shortened(error.name), error.module, error.pc)))
+                self.streams.report(str(Trap(shortened(error.name), error.module, error.pc)))
         status = "killed" if process.is_killed else error.name if error is not None else ""
         share(self, process, status := shortened(status))
         message = f'{process.pid} "{place_of(process)}":{status}'
@@ -301,21 +308,11 @@ class InfernoVM:
         self.engine.collect()
         self.scheduler.free_remains()
 
-    def _report(self, text: str) -> None:
-        """Tell something on the program's standard error."""
-        if self.streams.stdout is not None:
-            self.streams.stdout.flush()
-        if self.streams.stderr is not None:
-            self.streams.stderr.write(f"{text}\n".encode("utf-8", "replace"))
-            self.streams.stderr.flush()
-
     # Running programs
 
     def _program(self, path: str, host: bool) -> LoadedModule:
         if host:
-            from llmbol_core.native.files import map_file
-
-            return self.loader.read(map_file(path), path)
+            return self.loader.read_file(path)
         try:
             return self.loader.find(self.environment.namespace, path)
         except FileFault as error:

@@ -12,7 +12,6 @@ import pytest
 
 from llmbol_core.errors import LinkError, LlmbolError, SourceError, Trap, UsageError
 from llmbol_core.vm.assembly import parse_assembly
-from llmbol_core.vm.calling import take_back
 from llmbol_core.vm.limbo import parse_declarations, parse_type
 from llmbol_core.vm.machine import InfernoVM
 from tests.vm import ledger
@@ -270,12 +269,12 @@ def test_what_a_program_lends_can_be_given_back_as_what_it_is():
         with pytest.raises(UsageError, match="is no chan of real"):
             vm.execute("other", "f", lent[:1], "fn(x: chan of real): int")
         ledger.check(vm)
-        before, kind = vm.heap.objects, parse_type("chan of int")
-        take_back(vm.heap, lent[0], kind)
+        before = vm.heap.objects
+        vm.take_back(lent[0], parse_type("chan of int"))
         assert vm.heap.objects == before - 1
         for gone in (lent[0], 70000):
             with pytest.raises(UsageError, match=f"{gone} is no chan of int"):
-                take_back(vm.heap, gone, kind)
+                vm.take_back(gone, "chan of int")
         with pytest.raises(UsageError, match="is no chan of int"):
             vm.execute("odd", "f", lent[:1], "fn(x: chan of int): int")
         ledger.check(vm)
