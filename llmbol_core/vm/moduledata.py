@@ -1,4 +1,4 @@
-"""Module data: made as an object file's data items say, copied for each instance of a module."""
+"""Module data: made from an object file's data items, copied for each instance of a module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def copied(heap: Heap, data: int) -> int:
-    """Return fresh module data like what there is: arrays are copied, everything else is shared."""
+    """Return a copy of module data: its arrays are copied, everything else is shared."""
     if data == NIL:
         return NIL
     number = heap.type_of(data)
@@ -42,7 +42,7 @@ def copied(heap: Heap, data: int) -> int:
 
 
 def _copy(heap: Heap, source: int, target: int) -> Iterator[tuple[int, int]]:
-    """Copy what one slot has to another; yield the slots in it that are still to be copied."""
+    """Copy the pointer in a slot to another slot; yield the pairs of slots still to be copied."""
     ref = heap.pointer(source)
     if ref == NIL or heap.type_of(ref) != ARRAY:
         heap.set_pointer(target, heap.retain(ref))
@@ -62,7 +62,10 @@ def _copy(heap: Heap, source: int, target: int) -> Iterator[tuple[int, int]]:
 
 
 def initial(heap: Heap, loaded: LoadedModule, kind: TypeDescriptor) -> int:
-    """Return the module data that the data items describe, of a type; nil if there is none."""
+    """Return the module data that the data items describe, of a given type; nil if there is none.
+
+    Raises DisFormatError for an item that does not fit.
+    """
     module = loaded.module
     if not module.data_size:
         return NIL
@@ -116,7 +119,7 @@ class _Initializer:
         self._heap.view(at, len(native))[:] = native
 
     def _enter(self, array: int, index: int) -> None:
-        """Go on with an element of an array and those behind it."""
+        """Make an element of an array, and those after it, what offsets refer to until DAPOP."""
         heap = self._heap
         if array == NIL or heap.type_of(array) != ARRAY:
             raise self._wrong("ind not array")

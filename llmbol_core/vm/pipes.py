@@ -1,4 +1,4 @@
-"""Pipes, whose ends are open files."""
+"""Pipes between processes of a program, each end an open file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from llmbol_core.vm.openfile import ORDWR, OpenFile
 from llmbol_core.vm.traps import PIPE_CLOSED
 
 _ENOUGH = 32 * 1024
-"""Bytes in a pipe from which on writers wait."""
+"""Bytes in a pipe at which writers begin to wait."""
 
 
 class _Channel:
     """One direction of a pipe: blocks of bytes, as they were written.
 
-    ``charge`` is told how many bytes more there are, or fewer.
+    ``charge`` is told by how many bytes it grows or shrinks.
     """
 
     def __init__(self, charge: Callable[[int], None]) -> None:
@@ -26,12 +26,12 @@ class _Channel:
         self._charge = charge
 
     def grow(self, size: int) -> None:
-        """Take note of so many bytes more; traps if they are too many."""
+        """Charge for more bytes, or for fewer if negative; traps if there is no memory for them."""
         self._charge(size)
         self.size += size
 
     def close(self) -> None:
-        """Drop what nobody will read."""
+        """Drop what is left: nobody will read it."""
         self.grow(-self.size)
         self.blocks.clear()
 
@@ -39,8 +39,9 @@ class _Channel:
 class PipeEnd(OpenFile):
     """One end of a pipe: what is written to it is read at the other end.
 
-    A read returns bytes of one write only, perhaps none. When an end closes, the other reads what
-    is left and then nothing; its writes trap. Whoever reads or writes sees that the end is ready.
+    A read returns bytes of a single write, perhaps none. When one end closes, the other can still
+    read what is left, then end of file; its writes trap. Callers see to it that the end is ready
+    before they read or write.
     """
 
     is_stream = True
@@ -53,16 +54,16 @@ class PipeEnd(OpenFile):
 
     @classmethod
     def pair(cls, charge: Callable[[int], None] = lambda size: None) -> tuple[PipeEnd, PipeEnd]:
-        """Make both ends of a new pipe, which says how many bytes are in it."""
+        """Make both ends of a new pipe; ``charge`` is told by how many bytes they grow."""
         one, other = _Channel(charge), _Channel(charge)
         return cls("#|/data", one, other), cls("#|/data1", other, one)
 
     def is_ready(self) -> bool:
-        """Say whether bytes wait here, or none will come any more."""
+        """Whether a read would return at once: there are bytes, or there will be no more."""
         return bool(self._in.blocks) or not self._in.is_open
 
     def can_write(self) -> bool:
-        """Say whether a write would come back at once."""
+        """Whether a write would return at once."""
         return self._out.size < _ENOUGH or not self._out.is_open
 
     def close(self) -> None:
