@@ -1,9 +1,9 @@
 """Machine code on disk: objects by key, private, checked before use, bounded in size.
 
-The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory, or without a home
-that can be written one among the temporary files. Nobody else may be able to write there, and each
-file carries the hash of its key and of what it holds; otherwise it counts as absent.
-A cache that cannot be read or written costs time and nothing else, so that no error leaves it.
+The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory or, where there is
+no home to write to, in that for temporary files. An object counts as absent if anyone else could
+have written it, or if its file does not carry the hash of its key and content.
+A cache that cannot be read or written costs time and nothing else: no error leaves it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from llmbol_core.native.cpu import compiler_version, processor_identity
 from llmbol_core.native.files import atomic_write, is_temporary, user_folder
 
 LIMIT = 256 << 20
-"""Bytes that the objects of a cache take at most."""
+"""Bytes that the objects of a cache take, give or take a sixteenth."""
 
+_LOOKS = 16
+"""How often all files are looked at, on average, while as much is written as the limit allows."""
 _SUFFIX = ".object"
 _MAGIC = b"llmbol2\n"
 
@@ -86,7 +88,7 @@ def open_private(path: str) -> BinaryIO:
 
 
 def _head(key: str, content: bytes) -> bytes:
-    """Return what a file begins with: it tells what is whole and in its place."""
+    """Return what a file begins with, which proves that it is complete and under its own key."""
     return _MAGIC + hashlib.sha256(key.encode() + b"\0" + content).digest()
 
 
@@ -117,17 +119,23 @@ class ObjectCache:
         return content
 
     def put(self, key: str, content: bytes) -> None:
-        """Keep an object under a key; drop those not used for longest if there are too many."""
+        """Keep an object under a key; drop the least recently used ones if there are too many.
+
+        To find those means to look at every file, so that is done now and then, decided by the
+        hash: the more likely, the larger the object is.
+        """
         try:
             os.makedirs(self.directory, 0o700, exist_ok=True)
             if not is_private(self.directory):
                 return
             if os.path.islink(self._path(key)):  # which would be followed
                 os.unlink(self._path(key))
-            with atomic_write(self._path(key)) as file:
+            head = _head(key, content)
+            with atomic_write(self._path(key), is_durable=False) as file:
                 os.fchmod(file.fileno(), 0o600)
-                file.write(_head(key, content) + content)
-            self._evict()
+                file.write(head + content)
+            if self._is_time_to_look(head, len(head) + len(content)):
+                self._evict()
         except (OSError, FileError):
             return
 
@@ -140,10 +148,14 @@ class ObjectCache:
     def _path(self, key: str) -> str:
         return os.path.join(self.directory, key + _SUFFIX)
 
-    def _entries(self) -> list[tuple[float, int, str]]:
-        """Return time of last use, size and path of every object, the oldest first.
+    def _is_time_to_look(self, head: bytes, size: int) -> bool:
+        """Whether to look for excess now: by chance, in proportion to what has been written."""
+        return int.from_bytes(head[-4:], "big") * self.limit < _LOOKS * size << 32
 
-        So are those that a process did not write to their end.
+    def _entries(self) -> list[tuple[float, int, str]]:
+        """Return time of last use, size and path of every file, the least recently used first.
+
+        Files that a process was stopped from writing to their end are among them.
         """
         found = []
         with suppress(OSError), os.scandir(self.directory) as files:

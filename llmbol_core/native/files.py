@@ -50,14 +50,15 @@ class MappedFile(mmap.mmap):
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, is_durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the place of ``path``, on disk, when the block ends well.
 
     Until then, and for good if the block raises, the old file stays as it was. A new file gets the
     mode that the umask allows, a replaced one keeps its mode, a symbolic link stays a link. What is
-    no regular file (a terminal, a pipe, ``/dev/null``) is written to directly. Where the system has
-    files without names, a process that is killed leaves nothing behind, or if that happens in the
-    last moment something that goes when the file is written again.
+    no regular file (a terminal, a pipe, ``/dev/null``) is written to directly. A process that is
+    killed leaves nothing behind if the system has files without names, except in the last moment:
+    then what is left goes when the file is written again. Without ``is_durable`` nobody waits for
+    the disk: for files that are checked when they are read, and can be made again.
     """
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), _TEMPORARY % os.urandom(8).hex())
@@ -71,11 +72,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with _create(temporary, mode) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
             temporary = _named(file.fileno(), temporary, target)
         os.replace(temporary, target)
         is_left = False
-        _sync_directory(os.path.dirname(target))
+        if is_durable:
+            _sync_directory(os.path.dirname(target))
     except OSError as error:
         # The block may stumble over other files too; those errors name theirs.
         ours = error.filename in (None, target, temporary) or error.filename2 is not None

@@ -85,7 +85,7 @@ def test_what_was_not_written_to_its_end_makes_room(cache):
     with open(left, "wb") as file:
         file.write(bytes(2000))
     os.utime(left, (0, 0))
-    cache.put("b", bytes(10))
+    cache.put("b", bytes(100))
     assert not os.path.exists(left)
     assert cache.get("a") is not None
 
@@ -106,6 +106,22 @@ def test_the_least_recently_used_is_dropped(cache):
     cache.put("3", bytes(280))
     assert cache.get("1") is None
     assert cache.get("0") is not None
+
+
+def test_many_small_objects_stay_near_the_limit_and_are_seldom_looked_at(tmp_path, monkeypatch):
+    looks, evict = [], ObjectCache._evict
+
+    def noted(cache):
+        looks.append(cache)
+        evict(cache)
+
+    monkeypatch.setattr(ObjectCache, "_evict", noted)
+    cache = ObjectCache(str(tmp_path / "cache"), limit=10_000)
+    for number in range(400):
+        cache.put(str(number), bytes(60))
+        assert sum(size for _, size, _ in cache._entries()) < 13_000
+    assert 20 < len(looks) < 150
+    assert sum(size for _, size, _ in cache._entries()) > 9000
 
 
 def test_a_cache_that_cannot_be_written_is_silent(tmp_path):
