@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from llmbol_core.distributed.client import Client
@@ -46,7 +46,7 @@ def start(
         guardian.terminate()
         guardian.wait()
         raise
-    # It is no child to wait for any more: it outlives us, and init takes it over.
+    # We do not wait for this child: it outlives us, and init adopts it.
     guardian.returncode = 0
     return status
 
@@ -120,17 +120,28 @@ class OwnCluster:
 
 
 class Failure:
-    """Finds out why a cluster that is being started does not: older log lines tell of others."""
+    """Finds out why a cluster does not start, from what it has logged since this was made."""
 
-    def __init__(self, state: StateDirectory) -> None:
+    def __init__(self, state: StateDirectory, nodes: Iterable[str] = ()) -> None:
         self._state = state
-        self._starts = {name: state.log_size(name) for name in ("broker", "guardian")}
+        self._starts = {name: state.log_size(name) for name in ("broker", "guardian", *nodes)}
 
     def error(self) -> ClusterError:
-        """Return the error that says it."""
-        tails = (self._state.log_tail(name, start) for name, start in self._starts.items())
-        why = next(filter(None, tails), None) or self._why_nothing_was_logged()
+        """Return the error of a cluster whose guardian has ended."""
+        why = self._tail("broker") or self._tail("guardian") or self._why_nothing_was_logged()
         return ClusterError(f"the cluster did not start: {why}")
+
+    def late(self, names: Iterable[str]) -> ClusterError:
+        """Return the error of a cluster of which these processes were not up in time.
+
+        It quotes their logs, which are gone with the cluster if that is a program's own.
+        """
+        said = {name: self._tail(name) for name in names}
+        listed = ", ".join(f"{name} ({tail})" if tail else name for name, tail in said.items())
+        return ClusterError(f"not up after {START_SECONDS:g} s: {listed}")
+
+    def _tail(self, name: str) -> str:
+        return self._state.log_tail(name, self._starts[name])
 
     def _why_nothing_was_logged(self) -> str:
         space = os.statvfs(self._state.root)
@@ -142,7 +153,7 @@ class Failure:
 def _prepare(state: StateDirectory, config: Config) -> int:
     """Take the lock, check what can be checked beforehand, leave the broker its configuration.
 
-    Returns the lock's descriptor: who has none must not touch what is in the directory.
+    Returns the lock's descriptor: only who holds it may touch what is in the directory.
     """
     state.prepare()
     if (remote := state.remote()) is not None:
@@ -167,7 +178,7 @@ def _launch(
 ) -> tuple[subprocess.Popen[bytes], Failure]:
     """Start a guardian, which inherits the lock."""
     lock = _prepare(state, config)
-    failure = Failure(state)
+    failure = Failure(state, [node.name for node in config.nodes])
     module = "llmbol_core.distributed.guardian"
     try:
         with open(state.open_log("guardian"), "ab", 0) as log:
@@ -189,8 +200,8 @@ def _await_nodes(
     progress: Progress,
 ) -> ClusterStatus:
     """Return the cluster's status when all its nodes are up."""
-    deadline = time.monotonic() + START_SECONDS
-    total = len(config.nodes)
+    deadline, total = time.monotonic() + START_SECONDS, len(config.nodes)
+    status: ClusterStatus | None = None
     with Client(state) as client:
         while time.monotonic() < deadline:
             if guardian.poll() == 0:
@@ -203,8 +214,7 @@ def _await_nodes(
                 if status.nodes_up == total:
                     return status
             time.sleep(_LOOK)
-    names = ", ".join(n.name for n in status.nodes if n.state != "up") if status else "the broker"
-    raise ClusterError(f"not up after {START_SECONDS:g} s: {names}; see the logs in {state.root}")
+    raise failure.late([n.name for n in status.nodes if n.state != "up"] if status else ["broker"])
 
 
 def _status(client: Client) -> ClusterStatus | None:

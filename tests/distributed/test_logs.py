@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmbol_core.distributed import logs
-from llmbol_core.distributed.control import Failure
+from llmbol_core.distributed import control, logs
+from llmbol_core.distributed.control import Failure, OwnCluster
 from llmbol_core.distributed.logs import LogLine, read_logs
+from llmbol_core.distributed.node import local_nodes
+from llmbol_core.distributed.report import Config
 from llmbol_core.distributed.state import StateDirectory
-from llmbol_core.errors import UsageError
+from llmbol_core.errors import ClusterError, UsageError
 
 
 @pytest.fixture
@@ -69,3 +71,18 @@ def test_the_log_says_why_no_cluster_started(state, monkeypatch):
     with open(state.log("broker"), "a") as log:
         log.write("ne\nno port is free\n\n")
     assert str(failure.error()) == "the cluster did not start: no port is free"
+
+
+def test_processes_that_are_late_are_told_with_what_they_logged_last(state):
+    failure = Failure(state, ["node-1", "node-2"])
+    with open(state.log("node-1"), "a") as log:
+        log.write("no room\n")
+    late = "node-1 (no room), node-2"
+    assert str(failure.late(["node-1", "node-2"])) == f"not up after 180 s: {late}"
+
+
+def test_a_cluster_of_a_program_that_is_late_names_no_file(monkeypatch):
+    monkeypatch.setattr(control, "START_SECONDS", 0.0)
+    with pytest.raises(ClusterError, match=r"^not up after 0 s: broker") as caught:
+        OwnCluster(Config(tuple(local_nodes(1, ["inference"]))))
+    assert "llmbol-" not in str(caught.value)
