@@ -143,6 +143,7 @@ class JitEngine(Population):
         """
         if self._native is None and not self._start(process):
             return super().run(process, min(budget, WORTH_LOADING), one_stretch)
+        STARTUP.improve()
         total = self._stretch(budget)
         if "compiler" in self.__dict__:
             return self._run_and_compile(process, total)
@@ -332,10 +333,8 @@ class JitEngine(Population):
             from llmbol_core.vm.jit.compiler import Native
 
             assert self._native is not None
-            handlers, plain_type = self._native.handlers, self.heap.plain_type
-            native = Native(
-                loaded, handlers, self.threshold, plain_type, self.constant, self.guarded
-            )
+            given = self._native.handlers, self.threshold, self.heap.plain_type
+            native = Native(loaded, *given, self.constant, self.guarded)
             self._natives[loaded] = native
             self.modules[native.decoded.address] = loaded
         return native

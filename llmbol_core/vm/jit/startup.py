@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmbol_core.native.jobs import Job
+from llmbol_core.native.jobs import Job, wait_at_end
 from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.jit.identity import digest
 from llmbol_core.vm.jit.runtime import SHARED, UPKEEP
@@ -29,12 +30,25 @@ class NativeInterpreter(NamedTuple):
     survey: Callable[[int | None, int, int], int]
     handlers: dict[str, int]
     shared: array[int]
-    library: Any
+    libraries: list[Any]
+
+    def load_upkeep(self, data: bytes) -> None:
+        """Let the functions of ``UPKEEP`` be those of an object from now on."""
+        from llmbol_core.native.image import load_object
+
+        library = load_object(data, ["handlers"])
+        self.libraries.append(library)
+        better = _stored(library, [SHARED + name for name in UPKEEP])
+        self.handlers.update(better)
+        for place, name in enumerate(better, len(self.shared) - len(better)):
+            self.shared[place] = better[name]
 
 
+_INTERPRETER, _UPKEEP = "interpreter", "upkeep"
 WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
 """Instructions that a program runs before the interpreter is looked for, and made if need be."""
-
+_WORTH_IMPROVING = 1.0
+"""Seconds that a program runs before what goes through much memory is compiled well meanwhile."""
 
 _GOING_ELSEWHERE = (Effect.JUMP, Effect.BRANCH, Effect.CALL)
 
@@ -58,20 +72,24 @@ class _Startup:
         self._found: NativeInterpreter | None = None
         self._is_missing = False
         self._job: Job[bytes] | None = None
+        self._improves_at = 0.0
+        self._is_rough = False
+        """Whether what goes through much memory is not compiled well yet."""
 
     def get(self, ran: int, until: float | None) -> NativeInterpreter | None:
         """Return the interpreter, if that is worth it for a program that ran so many instructions.
 
-        Making it takes a fifth of a second, which is waited for up to a moment of
+        Making it takes a fourth of a second, which is waited for up to a moment of
         ``time.monotonic``: if the program went on meanwhile it would take far longer.
         """
         if self._found is None and ran >= WORTH_LOADING:
-            data = None if self._is_missing else _cached()
+            data = None if self._is_missing else _cached(_INTERPRETER)
             self._is_missing = data is None
             if data is None and ran >= WORTH_COMPILING:
                 data = self._made(until)
             if data is not None:
                 self._found = _load(data)
+                self._load_upkeep(_cached(_UPKEEP))
         return self._found
 
     def _made(self, until: float | None) -> bytes | None:
@@ -79,6 +97,31 @@ class _Startup:
         is_over = job.wait(until)
         self._job = None if is_over else job
         return job.result() if is_over else None
+
+    def improve(self) -> None:
+        """Compile well what goes through much memory if the program has run for long enough."""
+        if self._is_rough and (now := time.monotonic()) >= self._improves_at:
+            self._improve(now)
+
+    def _improve(self, until: float | None) -> None:
+        """Wait for that up to a moment, whether it was begun or not."""
+        self._job = self._job or Job(_compiled_upkeep)
+        if self._job.wait(until):
+            job, self._job = self._job, None
+            self._load_upkeep(job.result())
+
+    def _finish(self, seconds: float | None) -> None:
+        """Compile at the end what was not before, so that other processes find it."""
+        if self._is_rough and seconds != 0.0:
+            self._improve(None if seconds is None else time.monotonic() + seconds)
+
+    def _load_upkeep(self, data: bytes | None) -> None:
+        self._is_rough = data is None
+        if data is not None and self._found is not None:
+            self._found.load_upkeep(data)
+        elif data is None:
+            self._improves_at = time.monotonic() + _WORTH_IMPROVING
+            wait_at_end(self, self._finish)
 
     def forget_job(self) -> None:
         """Do not wait for a thread that is not there any more."""
@@ -90,22 +133,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=STARTUP.forget_job)
 
 
-def _key() -> str:
+def _key(what: str) -> str:
     from llmbol_core.native.cache import key_of
 
-    return key_of("interpreter", digest())
+    return key_of(what, digest())
 
 
-def _cached() -> bytes | None:
+def _cached(what: str) -> bytes | None:
     from llmbol_core.native.cache import ObjectCache
 
-    return ObjectCache().get(_key())
+    return ObjectCache().get(_key(what))
 
 
 def _compiled() -> bytes:
     """Return the names of the handlers, the size of an object, each with a line end; two objects.
 
-    What goes through much memory is compiled well, all else quickly.
+    All is compiled quickly; the second object is what ``_compiled_upkeep`` makes better.
     """
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
@@ -114,8 +157,19 @@ def _compiled() -> bytes:
 
     code = llvm.compile_text(interpreter_text(), 0)
     head = f"{' '.join(handler_names())}\n{len(code)}\n".encode()
-    data = head + code + llvm.compile_text(upkeep_text(), 1)
-    ObjectCache().put(_key(), data)
+    data = head + code + llvm.compile_text(upkeep_text(), 0)
+    ObjectCache().put(_key(_INTERPRETER), data)
+    return data
+
+
+def _compiled_upkeep() -> bytes:
+    """Return an object of what goes through much memory, compiled well."""
+    from llmbol_core.native import llvm
+    from llmbol_core.native.cache import ObjectCache
+    from llmbol_core.vm.jit.lowering import upkeep_text
+
+    data = llvm.compile_text(upkeep_text(), 1)
+    ObjectCache().put(_key(_UPKEEP), data)
     return data
 
 
@@ -124,17 +178,18 @@ def _load(data: bytes) -> NativeInterpreter:
     from llmbol_core.native.library import function
 
     line, size, code = data.split(b"\n", 2)
-    names, upkeep = line.decode().split(), [SHARED + name for name in UPKEEP]
+    names = line.decode().split()
     library = load_object(code[: int(size)], ["run", "survey", "handlers"])
-    better = load_object(code[int(size) :], ["handlers"])
-    handlers = _stored(library, names) | _stored(better, upkeep)
+    handlers = _stored(library, names)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     word = ctypes.c_int32
     signature = library.addresses["run"], number, pointer, pointer, word
     run, share = function(*signature), function(*signature, keeps_lock=False)
     survey = function(library.addresses["survey"], word, pointer, pointer, word)
     shared = array("Q", [handlers[name] for name in names if name.startswith(SHARED)])
-    return NativeInterpreter(run, share, survey, handlers, shared, (library, better))
+    made = NativeInterpreter(run, share, survey, handlers, shared, [library])
+    made.load_upkeep(code[int(size) :])
+    return made
 
 
 def _stored(library: Library, names: list[str]) -> dict[str, int]:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from llmbol_core.vm.jit import startup
+from llmbol_core.vm.jit.runtime import UPKEEP
 from llmbol_core.vm.jit.startup import may_run_long
 from tests.vm.programs import assemble
 
@@ -38,3 +40,30 @@ def test_a_process_that_compiles_before_it_runs_anything_knows_the_whole_runtime
     command = [sys.executable, "-c", COMPILING]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stdout == "3\n", done.stderr
+
+
+def _got():
+    """Return what gets the interpreter, after that, and where its last functions are."""
+    made = startup._Startup()
+    found = made.get(startup.WORTH_COMPILING, None)
+    assert found is not None
+    return made, lambda: list(found.shared[-len(UPKEEP) :])
+
+
+def test_what_goes_through_much_memory_is_compiled_well_while_the_program_runs_or_at_its_end(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(startup, "wait_at_end", lambda key, wait: None)
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    made, addresses = _got()
+    quick = addresses()
+    made.improve()
+    made._finish(0.0)
+    assert addresses() == quick
+    made._improves_at = 0.0
+    made.improve()
+    assert made._job is not None
+    made._finish(None)
+    assert not set(addresses()) & set(quick)
+    again, _ = _got()
+    assert not again._is_rough
