@@ -8,6 +8,8 @@ done with it: so a wrong claim is found wherever it is made.
 
 from __future__ import annotations
 
+from typing import Any
+
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.changes import needed
 from llmbol_core.vm.evidence import Evidence
@@ -38,6 +40,14 @@ class Claims:
         if loaded not in self._known:
             self._known[loaded] = _Claims(loaded)
         self._known[loaded].check(pc, engine, fp, mp)
+
+
+class Claiming(Checking):
+    """The engine of ``oracle.py``, which also holds the verifier to its claims."""
+
+    def __init__(self, machine: Any, channels: Any) -> None:
+        super().__init__(machine, channels)
+        self.claims = Claims()
 
 
 class _Claims:

@@ -1,10 +1,10 @@
-"""Random programs of many processes, which share all that can be shared.
+"""Random programs of many processes, which share everything that can be shared.
 
-Each function gets some of what its caller has, makes, links, sends, receives and spawns at random,
-in its own module or in another one; many fail, and some handle that. They tell the host what they
-see, and ask it to kill others, their group, or to let the group hear of exceptions. What a process
-does before it lets others run is short, so that one order is right for all engines; programs that
-are ``wild`` also sleep, and have no such order.
+Each function is given some of what its caller has; it makes, links, sends, receives and spawns at
+random, in its own module or in the other one. Many fail, and some handle that. They report to the
+host, and ask it to kill other processes or groups, or to let a group hear of exceptions. A process
+does little before it lets others run, so that all engines run them in the same order; only ``wild``
+programs also sleep, and have no such order.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.module import Module
 
 FRAME, RECORD, PAIR, REF, WORD, TEXT = range(1, 7)
-"""Types: frames; records and pairs of a string and a word; the elements of arrays."""
+"""Numbers of types: frames; records; pairs of a string and a word; the elements of arrays."""
 S, R, AR, LR, CR, AS, CW, Z, LS, E, CP, AC = range(32, 80, 4)
-"""Where a frame keeps a string, a record; arrays, lists and channels of them; a channel of words, a
-module, strings, an exception, a channel of pairs, an array of channels."""
+"""Frame offsets of a string; a record; an array, a list and a channel of records; an array of
+strings; a channel of words; a module; a list of strings; an exception; a channel of pairs; an array
+of channels."""
 POINTERS = (S, R, AR, LR, CR, AS, CW, Z, LS, E, CP, AC)
 W = (80, 84, 88, 92)
 AT, NEW, COUNT, RESULT, P, ALT = 96, 100, 104, 108, 112, 120
-"""An address, a new frame, a counter, the result of alt, a pair, and a table for alt."""
+"""Frame offsets of an address, a new frame, a counter, the result of alt, a pair, an alt table."""
 SIZE = 160
 GIVEN = (S, R, AR, CR, CW, CP, AC)
-"""What callers give: all but lists."""
+"""What callers pass as arguments: all but lists."""
 DATA = {S: 4, R: 8, AR: 12, CR: 16, CW: 20, CP: 24, LR: 28, AC: 32, Z: 36}
-"""Where the module data keeps the same."""
+"""Offsets of the same things in the module data."""
 IN_RECORD = {S: 0, R: 4, AR: 8, CR: 12, LR: 16}
-"""Where a record does."""
+"""Offsets of the same things in a record."""
 HOST, WORDS = 40, (48, 52)
 FUNCTIONS = ("tell", "kill", "killgrp", "group", "share", "sleep")
 
@@ -77,7 +78,7 @@ class Crowd:
         ]  # fmt: skip
 
     def module(self) -> Module:
-        """Return the module: a function that begins, and those that it lets run."""
+        """Return the module: ``init``, and the functions that it calls and spawns."""
         for number in range(-1, self._functions):
             self._emit("runt" if number < 0 else f"f{number}: runt")
             for slot in (COUNT, *W):
@@ -104,7 +105,7 @@ class Crowd:
         self._lines += "\n".join(texts).splitlines()
 
     def _handle(self, start: int) -> None:
-        """Let what fails in a statement lead behind it, or elsewhere in the function."""
+        """Let an exception in a statement lead to the next one, or elsewhere in the function."""
         some, end = self._chance.random(), len(self._lines)
         to = self._chance.choice(self._starts) if some < 0.05 else end
         if some < 0.8:
@@ -117,7 +118,7 @@ class Crowd:
     # Operands
 
     def _place(self, slot: int) -> str:
-        """Return an operand that is a pointer of the kind that a slot of the frame has."""
+        """Return an operand for a pointer of the kind that is at an offset of the frame."""
         where = self._chance.random()
         if slot in IN_RECORD and where < 0.25:
             base = self._chance.choice((f"{R}(fp)", f"{R}(fp)", f"{DATA[R]}(mp)"))
@@ -134,7 +135,7 @@ class Crowd:
         return f"{choice(WORDS)}(mp)" if kind == 1 else f"{choice(W)}(fp)"
 
     def _value(self) -> tuple[str, str]:
-        """Return a channel, and what can be sent over it or received from it."""
+        """Return operands for a channel, and for what can be sent over it or received from it."""
         channel = self._chance.choice((CR, CR, CW, CP))
         if channel == CR:
             return self._place(CR), self._place(R)
@@ -158,7 +159,7 @@ class Crowd:
                 self._new(slot, f"{slot}(fp)")
 
     def _body(self, starts: int) -> None:
-        """Do this and that, first start so many others."""
+        """Write statements at random, after some that call or spawn."""
         count, label = self._chance.choice((1, 1, 2, 4)), self._label()
         self._emit(f"movw $0,{COUNT}(fp)", f"{label}: runt")
         self._starts = []
@@ -200,7 +201,7 @@ class Crowd:
         self._new(slot, self._place(slot))
 
     def _new(self, slot: int, place: str) -> None:
-        """Make an object such as a slot of the frame has."""
+        """Make an object of the kind that is at an offset of the frame."""
         room = self._chance.choice(("$0", "$1", "$2", "$3"))
         code = {R: f"new ${RECORD}", CR: f"newcp {room}", CW: f"newcw {room}",
                 CP: f"newcmp ${PAIR},{room}"}.get(slot, f"newa $3,${REF}")  # fmt: skip
@@ -280,7 +281,7 @@ class Crowd:
         self._emit(f"{name} {NEW}(fp),$0,{handle}")
 
     def _ask(self, number: int = -1) -> None:
-        """Call a function of the host, one or another."""
+        """Call a function of the host, a random one unless given."""
         weights = (6, 5, 2, 1, 2, 3 if self._is_wild else 0)
         if number < 0:
             number = self._chance.choices(range(len(FUNCTIONS)), weights)[0]

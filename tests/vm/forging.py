@@ -1,17 +1,16 @@
 """Random programs that try to forge pointers: what the verifier accepts must run without a forgery.
 
-    python -m tests.vm.forging [--count N] [--seed S] [--workers N]
+    python -m tests.vm.forging [--count N] [--seed S] [--workers N] [--engine NAME]
 
-Each is one of the attacks that the tests know, or what other random choices left of it, with
-instructions changed, put in, taken out and exchanged with others (``Forger``). Those that verify
-run in the interpreter of ``oracle.py``, which looks at everything itself, ``claims.py`` included.
-The same seed makes the same program; the run prints how many were accepted and exits with 1 if one
-forged something.
+Each starts as one of the attacks that the tests know; then instructions are changed, inserted,
+removed and moved at random, again and again for as long as the verifier accepts the program
+(``Forger``). What it accepts runs in an interpreter that checks every access by itself
+(``oracle.py``) and the verifier's claims as well (``claims.py``). The same seed makes the same
+program; the run prints how many were accepted and exits with 1 if one forged something.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
 import sys
@@ -22,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LlmbolError
@@ -38,16 +36,14 @@ from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.verifier import prove_module
 from tests.vm import test_attacks as attacks
 from tests.vm.areas import Forgery, check_heap
-from tests.vm.batches import try_all
-from tests.vm.claims import Claims
+from tests.vm.batches import UNSURE, command_line, try_all
+from tests.vm.claims import Claiming
 from tests.vm.oracle import Checking
 
 _LIMITS = Limits(memory=32 << 20, threads=20, instructions=600, seconds=20.0)
 _POINTERS, _WORDS = (32, 36, 40), (28, *range(44, 96, 4))
 _DATA = (0, 4, 8, 12, 16)
 _BATCH = 100
-_UNSURE = ("LimitError", "Deadlock")
-"""Where a limit strikes, and who waits then, is an engine's own affair."""
 
 Modules = dict[str, Module]
 
@@ -66,7 +62,7 @@ def known() -> list[Modules]:
 
 
 class Forger:
-    """Makes programs by chance."""
+    """Makes the random programs of one seed."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -263,14 +259,14 @@ def verifies(modules: Modules) -> bool:
 
 
 def outcome(modules: Modules, folder: Path, engine: str = "") -> str:
-    """Run a program that verifies, in the oracle or on an engine; return how it ends.
+    """Run a program that verifies, in the oracle or on a named engine; return how it ends.
 
     Raises Forgery.
     """
     for letter, module in modules.items():
         (folder / f"{letter}.dis").write_bytes(write_module(module))
     out = io.BytesIO()
-    streams, made = Streams(stdout=out, stderr=out), engine_of(engine) if engine else _checking
+    streams, made = Streams(stdout=out, stderr=out), engine_of(engine) if engine else Claiming
     with InfernoVM(HOST_MODULES, Namespace(folder), _LIMITS, streams, engine=made) as machine:
         try:
             machine.run("/a.dis")
@@ -283,14 +279,8 @@ def outcome(modules: Modules, folder: Path, engine: str = "") -> str:
     return f"broken: {out.getvalue()!r}" if out.getvalue() else how
 
 
-def _checking(*given: Any) -> Checking:
-    made = Checking(*given)
-    made.claims = Claims()
-    return made
-
-
 def try_seeds(seeds: range, engine: str = "") -> tuple[Counter[str], list[str]]:
-    """Try a program for each seed, and what can be made of it while it is accepted."""
+    """Try a program for each seed, changed further for as long as it is accepted."""
     found: Counter[str] = Counter()
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
@@ -305,10 +295,10 @@ def try_seeds(seeds: range, engine: str = "") -> tuple[Counter[str], list[str]]:
                     found["accepted"] += 1
                     how = outcome(modules, Path(folder))
                     found[how.partition(":")[0]] += 1
-                    if engine and how not in _UNSURE:
+                    if engine and how not in UNSURE:
                         native = outcome(modules, Path(folder), engine)
                         found[engine] += 1
-                        if native != how and native not in _UNSURE:
+                        if native != how and native not in UNSURE:
                             raise Forgery(f"{engine} gives {native}, not {how}")
                 except Exception:  # noqa: BLE001 -- Forgery, and whatever else should not be
                     wrong.append(f"seed {seed}: {traceback.format_exc(limit=-2)}\n{text(modules)}")
@@ -324,10 +314,7 @@ def text(modules: Modules) -> str:
 
 def main() -> None:
     """Try as many as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser = command_line(__doc__, 2000)
     parser.add_argument("--engine", default="", help="run them on this one, too, and compare")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.count)

@@ -10,7 +10,6 @@ exits with 1 if one misbehaved. The same seed makes the same file.
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 import resource
@@ -29,6 +28,7 @@ from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
+from tests.vm.batches import command_line
 from tests.vm.mutations import mutated
 
 HERE = Path(__file__).parent
@@ -130,10 +130,7 @@ def fuzz(
 
 def main() -> None:
     """Fuzz as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser = command_line(__doc__, 10_000)
     parser.add_argument("--engines", nargs="+", default=["interpreter"], help="compared if several")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[HERE / "data"])
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""An account of all references of a machine, between two turns of its processes.
+"""An account of all references in a machine, between two turns of its processes.
 
-Whatever refers to an object is looked for: other objects, frames of processes, made ones too, the
-exceptions on their way and the machine itself. The count of each object must be just the number of
-these: less, and it is freed too early; more, and it never is.
+It finds everything that refers to an object: other objects, the frames of processes, including
+those not yet called, exceptions on their way, and the machine itself. The reference count of an
+object must be exactly that number: if it is less, the object is freed too early; if more, never.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.vm.areas import Forgery
 
 
 def check(machine: InfernoVM) -> None:
-    """Raise Forgery unless all counts of a machine are right."""
+    """Raise Forgery unless every reference count in a machine is right."""
     heap = machine.heap
     living = {ref for ref in heap.blocks() if heap.type_of(ref) not in (STACK, FREE)}
     found = Counter(roots(machine))
@@ -53,7 +53,7 @@ def roots(machine: InfernoVM) -> Iterator[int]:
 
 
 def frames(machine: InfernoVM, process: Process) -> Iterator[int]:
-    """Yield the frames of a process, those too that it has made and not yet called."""
+    """Yield the frames of a process, including those that it has made and not yet called."""
     heap, stack = machine.heap, process.stack
     extents = [stack._extents[number] for number in range(stack.pieces)]
     ends = [*(extent.previous_top for extent in extents[1:]), stack.top]

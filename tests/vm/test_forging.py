@@ -18,7 +18,7 @@ from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
 from tests.vm import forging
 from tests.vm.areas import Forgery, check_heap
-from tests.vm.claims import Claims
+from tests.vm.claims import Claiming
 from tests.vm.objects import DATA_DIRECTORY
 from tests.vm.oracle import Checking
 from tests.vm.programs import assemble
@@ -29,11 +29,10 @@ LIMITS = Limits(32 << 20, instructions=4000)
 
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_programs_keep_what_the_verifier_says(name: str) -> None:
-    engines: list[Checking] = []
+    engines: list[Claiming] = []
 
-    def engine(*given: object) -> Checking:
-        engines.append(Checking(*given))
-        engines[0].claims = Claims()
+    def engine(*given: object) -> Claiming:
+        engines.append(Claiming(*given))
         return engines[0]
 
     namespace = Namespace(Path(DATA_DIRECTORY) / "limbo")

@@ -1,4 +1,4 @@
-"""Many processes while memory is searched, runs out and turns end at any moment: all is counted.
+"""Many processes under disturbance: all references stay counted.
 
 ``python -m tests.vm.turmoil`` tries many more.
 """

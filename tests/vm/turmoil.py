@@ -1,17 +1,16 @@
-"""Random programs of many processes while memory is searched, runs out and turns end at any moment.
+"""Random programs of many processes, disturbed by collections, failed allocations, short turns.
 
     python -m tests.vm.turmoil [--count N] [--seed S] [--workers N] [--ways NAME ...]
 
-Each of ``crowds.py`` runs on the engines in several ways: cycles are looked for at each so many
-allocations, an allocation fails, turns are cut short. After turns, and when all is over, each
-count of references must be right (``ledger.py``), and nothing may be left when the machine is
-closed. Where only the search for cycles disturbs, what a program tells is the same on all engines.
-The same seed makes the same program and the same disturbance, but for what depends on time.
+Each program of ``crowds.py`` runs on the engines in several ways: cycles are collected every few
+allocations, some allocations fail, turns are cut short. After turns and at the end every reference
+count must be right (``ledger.py``), and nothing may be left once the machine is closed. Where
+nothing but cycle collections disturbs, a program tells the same on all engines. The same seed makes
+the same program and the same disturbance, apart from what depends on time.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import random
@@ -41,30 +40,21 @@ from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.processfiles import ProcessFiles
 from tests.vm import ledger
 from tests.vm.areas import Forgery, check_heap
-from tests.vm.batches import try_all
-from tests.vm.claims import Claims
+from tests.vm.batches import UNSURE, command_line, try_all
+from tests.vm.claims import Claiming
 from tests.vm.crowds import FUNCTIONS, crowd
 from tests.vm.oracle import Checking
 from tests.vm.programs import host_module
 
 _FEW, _MANY = 4000, 18_000
-"""Instructions that the oracle and others may run; machine code is for those that may run many."""
+"""Instructions that the oracle, and the other engines, may run: machine code is hot code."""
 _MOST = 500
-"""Allocations and turns up to which each is disturbed and looked at; later ones are seldom."""
+"""How many allocations and turns are all disturbed and checked; of later ones only some are."""
 _BATCH = 10
-_UNSURE = ("LimitError", "Deadlock")
-"""Where a limit strikes, and who waits then, is an engine's own affair."""
-
-
-def _checking(*given: Any) -> Checking:
-    made = Checking(*given)
-    made.claims = Claims()
-    return made
-
 
 ENGINES: dict[str, Callable[..., Interpreter]] = {
     "interpreter": Interpreter,
-    "oracle": _checking,
+    "oracle": Claiming,
     "auto": functools.partial(JitEngine, threshold=1 << 30, at_once=True),
     "jit": functools.partial(JitEngine, threshold=0, at_once=True),
 }
@@ -75,11 +65,11 @@ class Way(NamedTuple):
 
     engine: str
     searches: bool = False
-    """Whether cycles are looked for at allocations."""
+    """Whether cycles are collected at allocations."""
     fails: bool = False
     """Whether allocations fail."""
     hurries: bool = False
-    """Whether turns end early; the program may be wild then."""
+    """Whether turns end early; the program is a wild one then."""
 
 
 WAYS = {
@@ -95,7 +85,7 @@ WAYS = {
 
 
 class Disturber:
-    """Disturbs one machine, by chance."""
+    """Disturbs one machine at random."""
 
     def __init__(self, machine: InfernoVM, way: Way, chance: random.Random) -> None:
         self._machine, self._way, self._chance = machine, way, chance
@@ -103,7 +93,7 @@ class Disturber:
         self._count = self._turns = 0
         self._failures = sorted(chance.randrange(400) for _ in range(chance.choice((1, 2, 8))))
         self._left = 0
-        """How many allocations from now on fail."""
+        """How many of the next allocations fail."""
         heap, engine = machine.heap, machine.engine
         self._allocate = heap.allocate
         heap.allocate = self._allocated  # type: ignore[method-assign]
@@ -132,7 +122,7 @@ class Disturber:
         return ref
 
     def _provided(self) -> bool:
-        """Let Python make the object, mostly."""
+        """Refuse native code its memory most of the time, so that Python makes the object."""
         if self._chance.random() < 0.8:
             self._machine.engine._words[Machine.WANTED] = 0  # type: ignore[attr-defined]
             return False
@@ -150,7 +140,7 @@ class Disturber:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Let native code run for as long, or as short, as the way says."""
+        """Let native code run for short stretches if the way hurries."""
         allowed = stretches.allowed
 
         def shorter(left: int | None) -> tuple[int, bool]:
@@ -166,7 +156,7 @@ class Disturber:
 
 
 def _host(told: list[str]) -> dict[str, HostModule]:
-    """Return the module that crowds ask."""
+    """Return the built-in module that crowds call; it notes what it is told."""
 
     def number(call: HostCall) -> int:
         return call.heap.word(call.frame + 32)
@@ -204,7 +194,7 @@ def _host(told: list[str]) -> dict[str, HostModule]:
 
 
 def outcome(modules: dict[str, Module], way: Way, folder: Path, seed: int = 0) -> str:
-    """Run a program; return all that it has told, and how it ended. Raises Forgery."""
+    """Run a program; return all that it told, and how it ended. Raises Forgery."""
     for letter, module in modules.items():
         (folder / f"{letter}.dis").write_bytes(write_module(module))
     out, told = io.BytesIO(), list[str]()
@@ -234,7 +224,7 @@ def outcome(modules: dict[str, Module], way: Way, folder: Path, seed: int = 0) -
 
 
 def try_seeds(seeds: range, ways: tuple[str, ...] = tuple(WAYS)) -> tuple[Counter[str], list[str]]:
-    """Run the program of each seed in some ways; return how they ended, and what was wrong."""
+    """Run each seed's program in some ways; return how often each ended how, and what was wrong."""
     found: Counter[str] = Counter()
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +235,7 @@ def try_seeds(seeds: range, ways: tuple[str, ...] = tuple(WAYS)) -> tuple[Counte
                 try:
                     how = outcome(crowd(seed, way.hurries), way, Path(folder), seed)
                     found[f"{name} {how.splitlines()[-1].partition(':')[0]}"] += 1
-                    if way.fails or how.endswith(_UNSURE):
+                    if way.fails or how.endswith(UNSURE):
                         continue
                     wanted = wanted or how
                     if how != wanted:
@@ -257,10 +247,7 @@ def try_seeds(seeds: range, ways: tuple[str, ...] = tuple(WAYS)) -> tuple[Counte
 
 def main() -> None:
     """Try as many as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser = command_line(__doc__, 1000)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 
 import pytest
 
@@ -64,12 +65,18 @@ def fill(heap, rng):
     return held
 
 
-def looked_after(engine, seed):
-    """Return what lives after a collection, with its counts, and what is free then."""
+@contextmanager
+def heap_of(engine):
+    """Yield the heap of a machine whose engine has run, so that its native code is there."""
     with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
         vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
         vm.execute("test", "main")
-        heap = vm.heap
+        yield vm.heap
+
+
+def looked_after(engine, seed):
+    """Return what lives after a collection, with its counts, and what is free then."""
+    with heap_of(engine) as heap:
         held = fill(heap, random.Random(seed))
         heap.collect()
         living = [(ref, heap.type_of(ref), heap.words[(ref >> 2) - 4]) for ref in heap.blocks()]
@@ -101,19 +108,14 @@ def texts(heap, count):
 
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_a_long_list_can_be_let_go(engine):
-    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
-        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
-        vm.execute("test", "main")
-        before = vm.heap.objects
-        vm.heap.release(texts(vm.heap, 5000))
-        assert vm.heap.objects == before
+    with heap_of(engine) as heap:
+        before = heap.objects
+        heap.release(texts(heap, 5000))
+        assert heap.objects == before
 
 
 def test_what_is_made_like_a_tree_that_was_freed_lies_in_memory_as_that_did():
-    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES["native"]) as vm:
-        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
-        vm.execute("test", "main")
-        heap = vm.heap
+    with heap_of("native") as heap:
         number = heap.type_number(TypeDescriptor(0, 8, b"\xc0"))
         made: list[int] = []
 
@@ -137,10 +139,8 @@ def test_what_is_made_like_a_tree_that_was_freed_lies_in_memory_as_that_did():
 
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_what_nothing_refers_to_is_freed_though_no_object_can_be_in_a_cycle(engine):
-    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
-        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
-        vm.execute("test", "main")
-        heap, before = vm.heap, vm.heap.objects
+    with heap_of(engine) as heap:
+        before = heap.objects
         kept, left = texts(heap, 3), texts(heap, 2)
         # As whoever frees a list leaves it when the program is stopped meanwhile.
         heap.words[(left + COUNT) >> 2] = 0
@@ -152,10 +152,8 @@ def test_what_nothing_refers_to_is_freed_though_no_object_can_be_in_a_cycle(engi
 @pytest.mark.parametrize("length", [2, 3, 400, 6001])
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_a_ring_is_freed_with_all_that_hangs_on_it(engine, length):
-    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
-        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
-        vm.execute("test", "main")
-        heap, before = vm.heap, vm.heap.objects
+    with heap_of(engine) as heap:
+        before = heap.objects
         number, shared = heap.type_number(PAIR), heap.new_text("shared")
         ring = [heap.new_record(number) for _ in range(length)]
         for ref, following in zip(ring, ring[1:] + ring[:1], strict=True):
