@@ -17,7 +17,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbol_core.native.jobs import Job
-from llmbol_core.vm.jit.decoded import DecodedCode
 from llmbol_core.vm.jit.kept import CompileStats, Made, Part, Tier, kept_unit, key_of_unit
 from llmbol_core.vm.jit.modulecode import code_of
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.exceptions import Level
     from llmbol_core.vm.heaptypes import HeapType
     from llmbol_core.vm.jit.background import Background, Order
-    from llmbol_core.vm.jit.guarding import KnownLinks
+    from llmbol_core.vm.jit.decoded import DecodedCode
     from llmbol_core.vm.jit.units import Regions, Source
     from llmbol_core.vm.loader import LoadedModule
 
@@ -52,15 +51,9 @@ class Native:
     """What one machine has of a module in native form: decoded instructions, compiled regions."""
 
     def __init__(
-        self,
-        loaded: LoadedModule,
-        handlers: Mapping[str, int],
-        threshold: int,
-        plain_type: Callable[[int], int],
-        constant: Callable[[int], int],
-        links: KnownLinks,
+        self, loaded: LoadedModule, decoded: DecodedCode, plain_type: Callable[[int], int]
     ) -> None:
-        self.decoded = DecodedCode(loaded, handlers, threshold, plain_type, constant, links)
+        self.decoded = decoded
         self.code = code_of(loaded.module, loaded.content, loaded.proof.guards)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}

@@ -77,11 +77,7 @@ class JitEngine(Population):
     """Runs processes of one machine in native code."""
 
     def __init__(
-        self,
-        machine: InfernoVM,
-        channels: Channels,
-        threshold: int = HOT,
-        at_once: bool = False,
+        self, machine: InfernoVM, channels: Channels, threshold: int = HOT, at_once: bool = False
     ) -> None:
         super().__init__(machine, channels)
         self.threshold, self.at_once = threshold, at_once
@@ -331,10 +327,12 @@ class JitEngine(Population):
         native = self._natives.get(loaded)
         if native is None:
             from llmbol_core.vm.jit.compiler import Native
+            from llmbol_core.vm.jit.decoded import DecodedCode
 
             assert self._native is not None
-            given = self._native.handlers, self.threshold, self.heap.plain_type
-            native = Native(loaded, *given, self.constant, self.guarded)
+            handlers, plain_type = self._native.handlers, self.heap.plain_type
+            given = handlers, self.threshold, plain_type, self.constant, self.guarded
+            native = Native(loaded, DecodedCode(loaded, *given), plain_type)
             self._natives[loaded] = native
             self.modules[native.decoded.address] = loaded
         return native
