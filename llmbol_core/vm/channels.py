@@ -1,13 +1,13 @@
 """Channels: sending, receiving, and waiting for one of several.
 
 A process that cannot go on makes *offers*: one for send and recv, one for each channel of an alt.
-The first partner to come takes the oldest offer and completes it: it copies the value, stores the
+The first partner to arrive takes the oldest offer and completes it: it copies the value, stores the
 offer's index for alt, withdraws the other offers and makes the process ready.
 
 Values that wait in a channel's buffer lie in the arena. Offers lie in a table outside of it, which
-machine code shares; its rows are ``Field`` words. Those at one channel in one direction are a ring
-whose oldest row the channel names, 0 if there is none; those of one process are a list. Row 0 is
-none: it has the list of free rows, and the number that alternatives are chosen by.
+machine code shares; its rows are ``Field`` words. The offers at one channel in one direction form a
+ring, whose oldest row the channel names, 0 if there is none; those of one process form a list. Row
+0 is no offer: it holds the list of free rows, and the state of the random choice for alternatives.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Field(IntEnum):
     """Words of a row in the table of offers, 8 bytes each."""
 
     NEXT = 0
-    """The next younger offer at the channel; behind the youngest, the oldest."""
+    """The next younger offer at the channel; after the youngest, the oldest."""
     PREVIOUS = 1
     SIBLING = 2
     """The next offer of the same process, or 0."""
@@ -47,7 +47,7 @@ class Field(IntEnum):
     PID = 9
     """The process, or 0 for what is posted."""
     RECORD = 10
-    """Where machine code finds the process; 0 if only Python can let it go on."""
+    """Address of the process's record for machine code; 0 if only Python can resume it."""
 
 
 FREE, RANDOM = Field.NEXT, Field.PREVIOUS
@@ -58,10 +58,10 @@ _ROW = len(Field)
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A value at an address to be sent, or an address for one to be received.
+    """The address of a value to be sent, or of room for one to be received.
 
-    ``index`` numbers it in its alt table. A channel that stands in an array there has a
-    ``position`` in it, which goes to the address while the value goes behind it.
+    ``index`` is its number in the alt table. A channel that stands in an array there has a
+    ``position`` in it, which is stored at the address, with the value after it.
     """
 
     channel: int
@@ -72,7 +72,7 @@ class Offer:
 
 
 class Offers:
-    """The table of offers; ``words`` holds its rows one behind the other."""
+    """The table of offers; ``words`` holds its rows one after the other."""
 
     def __init__(self) -> None:
         self.words = array("q", bytes(8 * _ROW))
@@ -107,7 +107,7 @@ class Offers:
         return row
 
     def free(self, row: int) -> None:
-        """Give a row back, which leads nowhere then."""
+        """Free a row, and clear its address."""
         self.put(row, Field.ADDRESS, 0)
         self.put(row, Field.NEXT, self.words[FREE])
         self.words[FREE] = row
@@ -121,7 +121,7 @@ class Offers:
         self.words[FREE] = count
 
     def random(self) -> int:
-        """Return the next number to choose by."""
+        """Return the next pseudo-random number."""
         self.words[RANDOM] = number = (self.words[RANDOM] * 1103515245 + 12345) & 0xFFFFFFFF
         return number >> 8
 
@@ -129,7 +129,7 @@ class Offers:
 class Channels:
     """The communication of one machine.
 
-    ``find`` returns a process by its number; ``ready`` is called with each that may go on.
+    ``find`` returns a process by its number; ``ready`` is called with each that may run again.
     """
 
     def __init__(
@@ -138,17 +138,17 @@ class Channels:
         self._heap, self._find, self._ready = heap, find, ready
         self.offers = Offers()
         self._resume: dict[int, Callable[[], None]] = {}
-        """What lets go on who made an offer, where that is not just a process to make ready."""
+        """What resumes the maker of an offer, where that is more than making a process ready."""
         heap.finalizers[CHANNEL] = self._hang_up
 
     def communicate(
         self, process: Process, offer: Offer, resume: Callable[[], None] | None = None
     ) -> bool:
-        """Do what is offered now and return true, or let the process wait; it goes on by resume."""
+        """Communicate now and return true, or let the process wait until ``resume`` is called."""
         return self._complete(offer) or self._wait(process, [offer], resume=resume)
 
     def post(self, channel: int, address: int, done: Callable[[], None]) -> None:
-        """Send a value as soon as somebody receives; then, or if nobody ever can, call ``done``."""
+        """Send a value once somebody receives; call ``done`` then, or if nobody ever can."""
         offer = Offer(channel, True, address)
         if self._complete(offer):
             done()
@@ -173,7 +173,7 @@ class Channels:
         return True
 
     def withdraw(self, process: Process) -> None:
-        """Take back all that a process offers."""
+        """Withdraw all offers of a process."""
         first, process.offer = process.offer, 0
         for row in self._siblings(first):
             self._remove(row)
@@ -188,7 +188,7 @@ class Channels:
         return count < capacity if offer.sends else count > 0
 
     def _complete(self, offer: Offer) -> bool:
-        """Do what is offered if that can be done now."""
+        """Complete an offer if that is possible now."""
         if offer.channel == NIL:
             raise Trap(traps.NIL_DEREFERENCE)
         if not self._is_ready(offer):
@@ -196,7 +196,7 @@ class Channels:
         if offer.sends:
             self._send(offer.channel, offer.address)
         else:
-            # What is received may take the place of the last reference to the channel.
+            # What is received may replace the last reference to the channel.
             self._heap.retain(offer.channel)
             self._receive(offer.channel, self._destination(offer.address, offer.position))
             self._heap.release(offer.channel)
@@ -229,7 +229,7 @@ class Channels:
         wake()
 
     def _take(self, row: int) -> Callable[[], None]:
-        """Take an offer, tell an alt which it was, and return what lets its maker go on."""
+        """Take an offer, store its index for an alt, and return what resumes its maker."""
         get = self.offers.get
         result, index = get(row, Field.RESULT), get(row, Field.INDEX)
         wake = self._withdrawn(row)
@@ -238,7 +238,7 @@ class Channels:
         return wake
 
     def _withdrawn(self, row: int) -> Callable[[], None]:
-        """Withdraw an offer and those that belong to it; return what lets their maker go on."""
+        """Withdraw an offer and those made with it; return what resumes their maker."""
         pid, resume = self.offers.get(row, Field.PID), self._resume.get(row)
         if not pid:
             self._remove(row)
@@ -321,12 +321,12 @@ class Channels:
         return row
 
     def _head(self, row: int) -> int:
-        """Return where the oldest of an offer's ring is named."""
+        """Return the address where the channel names the oldest offer of this one's ring."""
         channel, sends = self.offers.get(row, Field.CHANNEL), self.offers.get(row, Field.SENDS)
         return channel + (SENDERS if sends else RECEIVERS)
 
     def _append(self, row: int) -> None:
-        """Put an offer behind the others at its channel."""
+        """Add an offer after the others at its channel."""
         offers, head = self.offers, self._head(row)
         first = self._heap.word(head)
         if not first:
@@ -352,7 +352,7 @@ class Channels:
         offers.free(row)
 
     def _hang_up(self, channel: int) -> None:
-        """Raise an exception in whoever waits at a channel that is released."""
+        """Raise an exception in all processes that wait at a channel that is released."""
         for sends in (True, False):
             while row := self._oldest(channel, sends):
                 is_alt = self.offers.get(row, Field.RESULT) != 0

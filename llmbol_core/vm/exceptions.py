@@ -3,8 +3,8 @@
 An exception is a string, or an object whose first word is the string of its name. Handlers are
 searched frame by frame from where it was raised, each module's in the order of its table. Typed
 labels match objects, by exact name; patterns match strings, exactly or up to a trailing ``*``; a
-default takes both. An object reaches the frame that raised it and that frame's caller; then its
-name goes on alone, as a string.
+default takes both. An object is seen by the frame that raised it and by that frame's caller; beyond
+them only its name is passed on, as a string.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Level(NamedTuple):
-    """One frame on the way out: whose code runs in it, and at which instruction."""
+    """One frame of the call stack: the module whose code runs in it, and at which instruction."""
 
     frame: int
     module: LoadedModule
@@ -42,10 +42,10 @@ class Caught(NamedTuple):
 
 
 def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool:
-    """Let the process go on in its handler for an exception; false if it has none.
+    """Continue the process in its handler for an exception; false if it has none.
 
-    The process's pc is that of the instruction that raised. An exception without a name passes all
-    handlers. The exception's object is taken over.
+    The process's pc is that of the instruction that raised. An exception without a name skips all
+    handlers. Takes over the reference to the exception's object.
     """
     heap = engine.heap
     if error.name:
@@ -110,7 +110,7 @@ def caller_of(engine: Interpreter, level: Level) -> Level | None:
 
 
 def _match(level: Level, name: str, is_object: bool) -> tuple[Handler, int] | None:
-    """Return the first handler of a frame that takes an exception, and where it begins."""
+    """Return the first handler of a frame that takes an exception, and the pc where it begins."""
     for handler in level.module.module.handlers:
         if not handler.pc1 <= level.pc < handler.pc2:
             continue
@@ -128,7 +128,7 @@ def _fits(pattern: str, name: str) -> bool:
 
 
 def _unwind(engine: Interpreter, process: Process, target: int) -> None:
-    """Drop all frames above one, called or not, and go back to its module."""
+    """Drop all frames above one, called or not, and return to its module."""
     word = engine.heap.pointer
     frame = engine.foreign_frame(process.fp, target)
     while frame != target:

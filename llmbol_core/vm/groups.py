@@ -1,4 +1,4 @@
-"""What a group of processes hears of an exception that ends one of them.
+"""What a group of processes is told of an exception that ends one of them.
 
 Nothing, unless the leader, whose number is the group's, has asked for it by its ``ctl`` file and
 the process that ends was spawned after that. With ``propagate`` the exception is raised in all
@@ -28,7 +28,7 @@ def members(machine: InfernoVM, process: Process) -> list[Process]:
 
 
 def kill(machine: InfernoVM, process: Process) -> None:
-    """End a process, if it has not ended yet; the one that runs ends instead of running on."""
+    """End a process unless it has ended; the one that is running ends instead of continuing."""
     if process.pid not in machine.scheduler.processes:
         return
     machine.heap.pause()  # there may be thousands to kill
@@ -40,9 +40,9 @@ def kill(machine: InfernoVM, process: Process) -> None:
 
 
 def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
-    """Raise an exception in a process as soon as it runs again, whatever it waits for.
+    """Raise an exception in a process as soon as it runs again, whatever it is waiting for.
 
-    One that sleeps ends without a word instead.
+    One that sleeps ends silently instead.
     """
     if process.waits_for == SLEEPS:
         machine.scheduler.withdraw(process)
@@ -54,7 +54,7 @@ def interrupt(machine: InfernoVM, process: Process, error: str) -> None:
 
 
 def share(machine: InfernoVM, process: Process, status: str) -> None:
-    """Tell a process's group how it ends; an empty status is no news."""
+    """Tell a process's group how it ends; an empty status is not passed on."""
     if not (process.sharing and status):
         return
     leader = machine.scheduler.processes.get(process.group, process)

@@ -1,4 +1,4 @@
-"""Handles made and released many times a second, such as those of tensors.
+"""Handles that are made and released many times a second, such as those of tensors.
 
 ``new_handle`` does what ``Heap.new_handle`` does for a record of two words, whose block it takes
 from the free list without the general allocator where it can.
@@ -37,7 +37,7 @@ def new_handle(heap: Heap, value: object, charge: int, first: int, second: int) 
 
 
 def charge(heap: Heap, size: int) -> None:
-    """Take bytes of the limit for what the host keeps, or give some back; traps if it is full."""
+    """Charge the limit for bytes that the host keeps, or credit them; traps if it is reached."""
     if size <= 0:
         heap.reserved += size
     elif not heap.reserve(size):
@@ -47,7 +47,7 @@ def charge(heap: Heap, size: int) -> None:
 
 
 def replace(heap: Heap, address: int, ref: int) -> None:
-    """Store a reference that the caller owns, and release the one that was there, mostly the last.
+    """Store a reference that the caller owns, and release the old one, which usually is the last.
 
     The same as ``Heap.give`` for a place that holds a handle.
     """

@@ -1,6 +1,6 @@
 """Types as the heap knows them: by number, since descriptors stay outside of the arena.
 
-And what takes long in it, done with pauses, in which LimitError is raised if time is up.
+Work on large parts of the arena is done with pauses, in which LimitError is raised if time is up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 BYTE, WORD, BIG, REAL, POINTER, HANDLE = range(8, 14)
 """Numbers of the types that every machine has; smaller ones are kinds of objects.
 
-A HANDLE is a record of two words, for which the host keeps a value.
+A HANDLE is a record of two words for which the host keeps a value.
 """
 
 _MODULE = 5
@@ -49,9 +49,9 @@ class TypedArena(Arena):
         self._numbers: dict[int, tuple[int, TypeDescriptor]] = {}
         self._plain: dict[int, int] = {}
         self.shapes: dict[tuple[int, int, bytes], TypeDescriptor] = {}
-        """Types that programs have made as they ran."""
+        """Types that programs have made while they ran."""
         self.lent = Counter[tuple[int, object]]()
-        """How many references Python has to an object that it takes for one of a type."""
+        """How many references Python holds, by object and Limbo type: see ``calling.lend``."""
         self._hidden: dict[int, tuple[HeapType, frozenset[int]]] = {
             _MODULE: (HeapType(4, ()), frozenset({0}))
         }
@@ -59,25 +59,25 @@ class TypedArena(Arena):
             assert self.type_number(TypeDescriptor(number, size, pointer_map)) == number
 
     def type_number(self, descriptor: TypeDescriptor) -> int:
-        """Return the number of this very descriptor; equal ones are different types."""
+        """Return the number of a descriptor; equal descriptors that are not the same differ."""
         known = self._numbers.get(id(descriptor))
         if known is None:
-            # The descriptor is kept, so that its id stays its own.
+            # The descriptor is kept alive, so that no other one gets its id.
             known = (len(self.types), descriptor)
             self._numbers[id(descriptor)] = known
             self.types.append(HeapType(descriptor.size, descriptor.pointers))
         return known[0]
 
     def offered(self, number: int) -> HeapType:
-        """Return what of a type's objects can be accessed by who does not know them."""
+        """Return the part of a type's objects that other modules may access."""
         return self._hidden[number][0] if number in self._hidden else self.types[number]
 
     def locked(self, number: int) -> Iterable[int]:
-        """Return the words of a type's objects over which those may write no numbers."""
+        """Return the words of a type's objects that other modules may write no numbers over."""
         return self._hidden[number][1] if number in self._hidden else self.types[number].pointers
 
     def hide(self, number: int, offered: HeapType, locked: frozenset[int]) -> None:
-        """State what can be accessed so of the objects of a type."""
+        """State which part of a type's objects other modules may access."""
         self._hidden[number] = offered, locked
 
     def plain_type(self, size: int) -> int:
@@ -89,7 +89,7 @@ class TypedArena(Arena):
         return self._plain[size]
 
     def end_lending(self) -> list[int]:
-        """Return all references that Python has, which it has no more."""
+        """Return all references that Python holds, and forget them."""
         lent = [ref for ref, _ in self.lent.elements()]
         self.lent.clear()
         return lent
@@ -97,14 +97,14 @@ class TypedArena(Arena):
     # What takes long
 
     def with_pauses(self, things: Iterable[_T]) -> Iterator[_T]:
-        """Yield what there is, with pauses."""
+        """Yield the items of an iterable, with pauses in between."""
         for number, thing in enumerate(things):
             if not number % MANY:
                 self.pause()
             yield thing
 
     def move(self, source: int, target: int, size: int) -> None:
-        """Copy memory to where it may overlap, with pauses."""
+        """Copy memory, which may overlap, with pauses in between."""
         starts = range(0, size, LARGE)
         for start in starts if target <= source else reversed(starts):
             end = min(start + LARGE, size)
@@ -114,9 +114,9 @@ class TypedArena(Arena):
                 self.pause()
 
     def leaves(self, dying: list[int]) -> bool:
-        """Return whether nothing has to be done about many objects whose counts are 0.
+        """Return whether many objects whose counts are 0 need no attention now.
 
-        They are freed in another way or left to the collector, as they are after LimitError.
+        They are freed in some other way, or left to the collector as they are after LimitError.
         """
         if self.bury(dying) or self.hurries:
             return True

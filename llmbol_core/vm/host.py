@@ -29,26 +29,26 @@ _A_WHILE = 0.01
 ARGUMENTS = 32
 """Offset in a frame of the first argument."""
 RESULT = 16
-"""Offset in a frame of the address where the result goes."""
+"""Offset in a frame of the address for the result."""
 
 STARTED = time.monotonic_ns()
-"""The nanosecond from which programs count time."""
+"""The moment from which programs count time, in nanoseconds."""
 
 
 class Sleep(NamedTuple):
-    """The process waits this long; others run meanwhile."""
+    """The process waits for so many seconds; others run meanwhile."""
 
     seconds: float
 
 
 class Turn(NamedTuple):
-    """The function is done, and gives this value; the others that are ready run first."""
+    """The function is done and returns this value, but other ready processes run first."""
 
     value: Any
 
 
 class Work(NamedTuple):
-    """The process waits for something that takes its time; others run meanwhile.
+    """The process waits for work that takes time; others run meanwhile.
 
     ``run`` is called in another thread and must not touch the machine. What it returns is passed
     to ``finish``, which may write the result and raise Trap as the function itself may, or return
@@ -60,9 +60,9 @@ class Work(NamedTuple):
 
 
 class Until(NamedTuple):
-    """The process waits for something that other processes do, and ``ready`` says whether it is so.
+    """The process waits for something that other processes do, until ``ready`` returns true.
 
-    Then ``then`` is called and may return the next thing to wait for.
+    After that ``then`` is called, which may return the next thing to wait for.
     """
 
     ready: Callable[[], bool]
@@ -72,7 +72,7 @@ class Until(NamedTuple):
 class Exchange(NamedTuple):
     """The process sends the value at an address over a channel, or receives one there.
 
-    When that is done ``then`` is called and may return the next thing to wait for.
+    After that ``then`` is called, which may return the next thing to wait for.
     """
 
     channel: int
@@ -82,7 +82,7 @@ class Exchange(NamedTuple):
 
 
 class Session(ExitStack):
-    """What built-in modules hold while processes run, and let go when those have stopped.
+    """What built-in modules hold while processes run, and let go of when they have stopped.
 
     ``holders`` are the modules that have entered something.
     """
@@ -107,11 +107,11 @@ class HostCall:
     caller: LoadedModule | None
 
     def pause(self) -> None:
-        """Raise LimitError if the program's time is up: for long work, every few milliseconds."""
+        """Raise LimitError if the program's time is up; long work calls it every few ms."""
         self.heap.pause()
 
     def apart(self, function: Callable[[], _T]) -> _T:
-        """Return what a function returns that takes long without letting Python run.
+        """Return the result of a function that takes long without letting other threads run Python.
 
         It runs in another thread and must not touch the machine. Raises LimitError.
         """
@@ -126,11 +126,11 @@ class HostCall:
 
 
 class HostFunction(NamedTuple):
-    """One function: its link signature, the frame of its callers, what it does and returns.
+    """One function: its link signature, its frame, what it does and returns.
 
     The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
-    a Dis exception in the caller. ``native`` is what machine code knows the function by, if that
-    may do the same in its place.
+    a Dis exception in the caller. ``native`` is the name by which machine code knows the function,
+    if it has code that may do the same in its place.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """The reference engine: runs each instruction as its row in the table, or its handler, says.
 
-It is the definition of what programs do; whatever is faster is held to it. A module is decoded step
-by step (``steps.py``) when the program first gets there. A process that runs keeps its state in its
-``Process`` except for the program counter, which goes from step to step; steps that change the
-frame or the module return ``SWITCH``, those after which the process must stop return ``STOP``.
+It defines what programs do; everything faster is tested against it. Instructions are decoded
+(``steps.py``) when they first run. A running process keeps its state in its ``Process`` except for
+the program counter, which each step passes to the next one; steps that change the frame or the
+module return ``SWITCH``, those after which the process must stop return ``STOP``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 _PATIENCE = 32
-"""Instructions that run before it is looked whether time is up: each of them can be long."""
+"""Instructions between two checks whether time is up: any of them can take long."""
 
 
 class Interpreter:
@@ -55,11 +55,11 @@ class Interpreter:
         self.machine, self.heap, self.channels = machine, machine.heap, channels
         self.scheduler: Scheduler
         self.process: Process
-        """The process that runs."""
+        """The process that is running."""
         self.keeps_turn = False
-        """Whether the process that ran last was kept from using its slice up, and goes on first."""
+        """Whether the process that ran last has not used up its slice, and continues first."""
         self.started = 0
-        """How many processes have been started; the last one's number."""
+        """How many processes have been started, which is the number of the last one."""
         self.linked: dict[int, Linked] = {}
         self._next_links = 1
         self._spare_links: list[int] = []
@@ -70,7 +70,7 @@ class Interpreter:
     # Running
 
     def run(self, process: Process, budget: int, one_stretch: bool = False) -> tuple[int, bool]:
-        """Run a process for a number of instructions; return how many, and whether it goes on.
+        """Run a process for so many instructions; return how many it ran, and whether it continues.
 
         One stretch ends where the frame or the module changes.
         """
@@ -103,10 +103,10 @@ class Interpreter:
         return budget - left, goes_on
 
     def stuck(self) -> None:
-        """Take note that every process waits for another one; the program ends now."""
+        """Take note that all processes wait for each other; the program ends now."""
 
     def _take_fault(self, process: Process) -> bool:
-        """Raise what happened while a process did not run."""
+        """Raise the exception that arose while the process was not running."""
         fault, process.fault = process.fault, None
         assert fault is not None
         return self._deliver(process, fault)
@@ -136,11 +136,11 @@ class Interpreter:
         return steps
 
     def install(self, module: LoadedModule, steps: list[Step], pc: int, step: Step) -> None:
-        """Put the step of an instruction in its place."""
+        """Store the step of an instruction."""
         steps[pc] = step
 
     def passed(self, guard: Guard, handle: int, number: int) -> None:
-        """Take note that a guard let a function be called by a link of a handle."""
+        """Take note that a guard has let a link of a handle pass."""
 
     def constant(self, value: int) -> int:
         """Return the address of a word with this value, which lives as long as the engine."""
@@ -155,18 +155,18 @@ class Interpreter:
     def handled_levels(self, process: Process) -> Iterator[Level]:
         """Yield the two innermost frames of a process, and at least those that may have handlers.
 
-        The second one tells objects from their names: see ``find_handler``.
+        The second one decides whether an object or its name is passed on: see ``find_handler``.
         """
         return levels(self, process)
 
     def foreign_frame(self, frame: int, target: int) -> int:
-        """Return a frame, up to another one, that has all before it that left a module."""
+        """Return the first frame, from one up to another, that another module may have called."""
         return frame
 
     # Processes
 
     def new_process(self, pid: int, group: int, environment: Environment, extent: int) -> Process:
-        """Return a process that has a stack of so many bytes and is nowhere yet."""
+        """Return a process with a stack of so many bytes, at no instruction yet."""
         return Process(pid, group, environment, Stack(self.heap, extent))
 
     def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
@@ -177,12 +177,12 @@ class Interpreter:
         """Give up what was made for a process that has ended."""
 
     def observe(self) -> None:
-        """From now on somebody hears of each process that ends."""
+        """Take note that the end of each process is to be reported from now on."""
 
     # Memory
 
     def collect(self) -> int:
-        """Release all objects that nothing outside of their cycles refers to; return how many."""
+        """Release all objects that only cycles keep; return how many."""
         return collect_cycles(self.heap)
 
     # Modules
@@ -229,21 +229,21 @@ class Interpreter:
             raise Trap(traps.TYPE_CHECK)
 
     def type_number(self, number: int) -> int:
-        """Return the heap's number for a type of the module that runs."""
+        """Return the heap's number for a type of the running module."""
         types = self.process.module.types
         if not 0 <= number < len(types):
             raise Trap(traps.ILLEGAL)
         return types[number]
 
     def enter_module(self, process: Process, handle: int) -> None:
-        """Let a process run code of a module; the handle's reference becomes the process's."""
+        """Make a process run code of a module; it takes over the reference to the handle."""
         module = self.module_of(handle)
         process.handle = handle
         process.mp = self.heap.pointer(handle)
         process.module, process.steps = module, module.steps
 
     def leave_module(self, process: Process, handle: int) -> None:
-        """Let a process run code of another module again, whose reference a frame kept."""
+        """Make a process run code of the caller's module again, whose handle the frame kept."""
         gone = process.handle
         self.enter_module(process, handle)
         self.heap.release(gone)
@@ -258,12 +258,12 @@ class Interpreter:
                 self.machine.loader.rest(module)
 
     def unload(self, module: LoadedModule) -> None:
-        """Drop what is kept of a module that no handle leads to and that nobody finds again."""
+        """Drop what is kept for a module that no handle refers to and nobody can find again."""
 
     # Calls
 
     def call_host(self, function: HostFunction, frame: int, next_pc: int) -> int:
-        """Call a host function; if it must wait, the process stops until that is over."""
+        """Call a host function; if it has to wait, the process waits."""
         process = self.process
         call = HostCall(self.machine, process, self.heap, frame, process.module)
         wish = function.run(call)
@@ -278,7 +278,7 @@ class Interpreter:
         return STOP
 
     def spawn(self, handle: int, frame: int, pc: int) -> None:
-        """Start a process whose bottom frame is what the running one has made."""
+        """Start a process whose bottom frame is one that the running process has made."""
         heap, parent = self.heap, self.process
         number = heap.word(frame + 12)
         child = self.machine.new_process(parent, heap.retain(handle), number)

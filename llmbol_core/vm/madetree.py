@@ -1,8 +1,8 @@
-"""Files that the machine makes up: single ones that somebody answers for, and trees of them.
+"""Synthetic files: single ones that a server opens, and trees of them.
 
-Nothing of the host is behind these. Paths are seen from where the tree is shown, so that the empty
-path is the tree itself; ``text`` is the name as the program knows it. What is not there raises the
-host's OSError, as ``hosttree`` does.
+Nothing on the host stands for these. Paths are relative to where the tree is shown, so that the
+empty path is the tree itself; ``text`` is the name as the program knows it. What is missing raises
+the host's OSError, as in ``hosttree``.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Server = Callable[[str, int], OpenFile]
 
 
 def missing() -> FileNotFoundError:
-    """Return what to raise where there is no file."""
+    """Return the error for a file that does not exist."""
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def no_directory() -> NotADirectoryError:
-    """Return what to raise for a name behind a file's."""
+    """Return the error for a path that goes on after a file."""
     return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 class MadeTree:
-    """A directory of made-up files; subclasses say what is in it and who may do what."""
+    """A directory of synthetic files; subclasses say what is in it and who may do what."""
 
     device = "s"
     """The letter of Inferno's device for such files."""
@@ -126,7 +126,7 @@ class MadeFile(MadeTree):
         self.device, self._permission = device, permission
 
     def names(self, path: Path) -> list[str]:
-        """Raise what says that the tree is a file, with nothing behind it."""
+        """Raise the error for a list of what is no directory."""
         raise missing() if path else no_directory()
 
     def permission(self, path: Path) -> int:
@@ -138,14 +138,14 @@ class MadeFile(MadeTree):
         return self._server(text, access)
 
     def remove(self, path: Path) -> None:
-        """Take the file away."""
+        """Remove the file, if it may be removed."""
         if self._withdraw is None:
             raise FileFault(EPERM)
         self._withdraw()
 
 
 class ShownFiles(MadeTree):
-    """A directory that has nothing but the files that are shown in it."""
+    """A directory that contains only the files shown in it."""
 
     def __init__(self, device: str, shown: Callable[[], dict[str, MadeTree]]) -> None:
         self.device, self._shown = device, shown

@@ -1,4 +1,4 @@
-"""From the names that programs use to places in the tree that they see."""
+"""Path names as programs use them, resolved to places in the tree that they see."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GONE = "does not exist"
 _MOUNTED = {"dev", "env", "fd", "net", "prog"}
 _STANDARD = {"appl", "chan", "dev", "dis", "env", "lib", "module", "n", "net", "prog", "usr"}
 _STEP = re.compile(r"[^/]/+(?=\.\.?(?:/|$)|$)")
-"""Where a name takes what is before for a directory and then goes back, stays or ends."""
+"""Where a name requires a directory: before ``..``, ``.`` or a trailing slash."""
 
 
 class Names:
@@ -30,14 +30,14 @@ class Names:
         self._tree, self.has_root = tree, has_root
         self.directory: Path = ()
         self.is_without_devices = False
-        """Whether no name may begin with a device that others can see too."""
+        """Whether no name may begin with a device that other programs can see too."""
         self._base: Path = ()
-        """Where in the tree this namespace's root is."""
+        """The place in the tree of this namespace's root."""
         self._mounts: dict[Path, list[Path]] = {}
         self._made: dict[Path, MadeTree] = {}
 
     def _place(self, name: str) -> Path:
-        """Return the path that a name means; a device's name starts nowhere else."""
+        """Return the path that a name stands for; one of a device does not depend on the place."""
         check_characters(name)
         if not name:
             raise FileFault("empty file name")
@@ -52,7 +52,7 @@ class Names:
         return place
 
     def _check_steps(self, name: str) -> None:
-        """Refuse a name that goes through something else than directories on its way."""
+        """Refuse a name that passes through something that is no directory."""
         start = () if name.startswith(DEVICE) else self.directory
         for step in _STEP.finditer(name):
             before = name[: step.start() + 1]
@@ -67,7 +67,7 @@ class Names:
         return modes.S_ISDIR(self._tree.status(self._shown(place)[0]).st_mode)
 
     def _answered(self, place: Path) -> tuple[MadeTree, Path] | None:
-        """Return the made-up tree that a path leads into, and the path inside it."""
+        """Return the served tree that a path leads into, and the path inside it."""
         for end in range(len(place), 0, -1):
             if place[:end] in self._made:
                 return self._made[place[:end]], place[end:]
@@ -118,7 +118,7 @@ class Names:
             raise FileFault(about_file(*self._missing(name))) from error
 
     def _missing(self, name: str) -> tuple[str, str]:
-        """Return a name, cut after the first element that is not there, and what is said of it.
+        """Return a name, cut after its first missing element, and the complaint about it.
 
         Inferno walks from one mounted directory to the next, and has other words for a failure of
         the first step. A tree may lack directories that Inferno has: a name there is kept whole.

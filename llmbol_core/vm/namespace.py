@@ -1,12 +1,12 @@
-"""The names a program sees: the tree it was granted, as it arranged it for itself.
+"""The names that a program sees: the tree that it was granted, as it has arranged it for itself.
 
 With a root, the program's ``/`` is that directory of the host, read-only unless ``writable``.
 Without one, the ``granted`` files can be opened for reading under the names given, and nothing else
-exists. See ``hosttree`` for why no name leads out.
+exists. ``hosttree`` explains why no name leads out.
 
-Inside its tree a program may put directories in the place of others (``bind``), several in order
-if it likes, and answer itself for files that it makes up (``serve``). Processes of one group share
-a Namespace; a fork of it changes apart.
+Inside its tree a program may put directories in the place of others (``bind``), several in a row
+if it likes, and serve files of its own (``serve``). Processes of one group share a Namespace; a
+fork of it changes independently.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Namespace(Names):
         self._creating: set[Path] = set()
 
     def fork(self) -> Namespace:
-        """Return a copy that changes apart."""
+        """Return a copy that changes independently."""
         other = self._bare()
         other._base, other.directory, other._made = self._base, self.directory, self._made
         other._mounts = {at: list(shown) for at, shown in self._mounts.items()}
@@ -82,7 +82,7 @@ class Namespace(Names):
         return other
 
     def from_here(self) -> Namespace:
-        """Return one whose root is the current directory, with nothing bound but devices' names."""
+        """Return one whose root is the current directory, with nothing bound but devices."""
         other = self._bare()
         if self._answered(self.directory):
             raise FileFault(EPERM)
@@ -158,7 +158,7 @@ class Namespace(Names):
         with self._faults(name):
             if self._answered(place):
                 self.stat(name)
-                return  # whoever answers for it decides what it is
+                return  # whoever serves it decides what it is
             real = self._shown(place)[0]
             change(self._tree, real, entry)
             if entry.name and place and entry.name != place[-1]:
@@ -167,7 +167,7 @@ class Namespace(Names):
                 self._tree.rename(real, entry.name)
 
     def change_directory(self, name: str) -> None:
-        """Let relative names begin there."""
+        """Make a directory the one that relative names begin in."""
         place = self._place(name)
         if not self.stat(name).mode & DMDIR:
             raise FileFault(ENOTDIR)
@@ -209,7 +209,7 @@ class Namespace(Names):
             del self._mounts[old]
 
     def serve(self, directory: str, name: str, server: Server) -> Callable[[], None]:
-        """Show a file that the server opens; return what takes it away again."""
+        """Show a file that the server opens; return what removes it again."""
         place = (*self._place(directory), name)
         if not self.stat(directory).mode & DMDIR:
             raise FileFault("directory not a srv device")
@@ -223,11 +223,11 @@ class Namespace(Names):
         return withdraw
 
     def provide(self, name: str, tree: Server | MadeTree) -> None:
-        """Show a file that a server opens, or a tree, whatever else there is under this name."""
+        """Show a served file or tree under this name, whatever else there may be."""
         self._made[clean(name)] = tree if isinstance(tree, MadeTree) else MadeFile(tree)
 
     def shown_in(self, place: Path) -> dict[str, MadeTree]:
-        """Return the made-up files that are shown in a directory, by name, the newest first."""
+        """Return the served files that appear in a directory, by name, the newest first."""
         return {
             at[-1]: made
             for at, made in reversed(self._made.items())

@@ -1,17 +1,17 @@
 """The objects of the heap: strings, arrays, lists, records, channels and handles.
 
-Each is a block of the arena whose header says its kind; what its reference points to is::
+Each is a block of the arena whose header says its kind; its reference points to::
 
     STRING   0 length, then a byte for each character; if negative, -length 32-bit code points
     ARRAY    0 length   4 element type   8 owner or nil   12 address of the elements
     LIST     0 tail     4 element type   8 value
     CHANNEL  0 element type   4 capacity   8 buffered values   12 index of the first
-             16, 20 who waits to send and to receive, see channels.py   24 values
+             16, 20 the oldest offers to send and to receive, see channels.py   24 values
     MODULE   0 module data    4 number of its links in a table outside
     others   a record: the kind is the number of its type, the header's work word may have HOSTED
 
-A slice is an array whose owner holds the elements. References are counted, and an object is
-released with its last reference; ``collector.py`` finds what only cycles keep.
+A slice is an array whose elements belong to its owner. References are counted, and an object is
+freed with its last reference; ``collector.py`` finds what only cycles keep.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llmbol_core.vm.heaptypes import BYTE, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
 STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(FREE + 1, FREE + 7)
-"""Kinds of blocks in use; a STACK holds frames, whose references the collector takes as roots."""
+"""Kinds of blocks in use; a STACK holds frames, whose references are roots for the collector."""
 
 ARRAY_HEADER, LIST_HEADER, CHANNEL_HEADER = 16, 8, 24
 LINKS = 4
@@ -40,19 +40,19 @@ _WORTH_TIDYING = 1 << 20
 class Heap(TypedArena):
     """The arena with objects in it.
 
-    A method that makes an object returns a reference that the caller owns: it is passed on with
-    ``give``, or dropped with ``release``. Memory that runs short is looked for in what other sizes
-    of blocks have left, then among cycles; then the trap "out of memory: heap" is raised.
+    A method that makes an object returns a reference that the caller owns, to be passed on with
+    ``give`` or dropped with ``release``. When memory is short, blocks of other sizes are joined
+    first, then cycles are collected; after that the trap "out of memory: heap" is raised.
     """
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self.hosted: dict[int, tuple[Any, int]] = {}
-        """What the host keeps for records, and the bytes that it is charged for."""
+        """What the host keeps for records, and how many bytes are charged for it."""
         self.finalizers: dict[int, Callable[[int], None]] = {}
-        """What to call with a reference before an object of a kind is released."""
+        """Called with a reference before an object of the kind is freed."""
         self.collect: Callable[[], object] = lambda: None
-        """What frees unreachable cycles."""
+        """Called to free unreachable cycles."""
         self._used_after_tidying = 0
 
     # Counting
@@ -68,13 +68,13 @@ class Heap(TypedArena):
         return ref
 
     def release(self, ref: int) -> None:
-        """Count one reference less, and free all that nothing else refers to."""
+        """Count one reference fewer, and free all that nothing refers to any more."""
         if ref == NIL:
             return
         counts = self.pointers
         at = (ref >> 2) - 4
         if (count := counts[at]) != 1:
-            # None is left only where a program has damaged the header.
+            # There is none only if a program has damaged the header.
             counts[at] = max(count - 1, 0)
             return
         counts[at] = 0
@@ -96,7 +96,7 @@ class Heap(TypedArena):
                 return
 
     def discard(self, ref: int) -> None:
-        """Free one object without looking at what it refers to."""
+        """Free one object regardless of what it refers to."""
         at = ref >> 2
         if (kind := self.words[at - 3]) in self.finalizers:
             self.finalizers[kind](ref)
@@ -109,7 +109,7 @@ class Heap(TypedArena):
         self.free(ref)
 
     def slots(self, ref: int) -> Iterable[int]:
-        """Return the addresses of the counted references in an object."""
+        """Return the addresses of the references in an object that are counted."""
         at = ref >> 2
         kind = self.words[at - 3]
         if kind > STACK:
@@ -147,7 +147,7 @@ class Heap(TypedArena):
         return [value + offset for value in values for offset in pointers]
 
     def give(self, address: int, ref: int) -> None:
-        """Store a reference taken from the caller; what was there, or cannot be, is released."""
+        """Store a reference that the caller owned, and release the old one."""
         try:
             old = self.pointer(address)
         except ASTRAY:
@@ -157,7 +157,7 @@ class Heap(TypedArena):
         self.release(old)
 
     def assign(self, address: int, ref: int) -> None:
-        """Store one more reference to an object, and release the one that was there."""
+        """Store another reference to an object, and release the old one."""
         self.give(address, self.retain(ref))
 
     def retain_value(self, address: int, number: int) -> None:
@@ -171,7 +171,7 @@ class Heap(TypedArena):
             self.give(address + offset, NIL)
 
     def copy_value(self, source: int, destination: int, number: int) -> None:
-        """Copy a value of this type; one that was there is released."""
+        """Copy a value of this type, and release the one that was there."""
         size, pointers = self.types[number]
         value = bytes(self.view(source, size))
         self.view(destination, size)
@@ -186,7 +186,7 @@ class Heap(TypedArena):
     def new_object(self, kind: int, size: int, clears: bool = True) -> int:
         """Return a new object of a kind with room for so many bytes, all zero if it clears them."""
         ref = self.allocate(size, kind > STACK, clears)
-        # What other sizes of blocks have left may be enough, and is found sooner than cycles.
+        # Joined blocks of other sizes may be enough, and are found sooner than cycles.
         for more in (self.defragment, self.make_room):
             if ref is None:
                 more()
@@ -204,12 +204,12 @@ class Heap(TypedArena):
             self._used_after_tidying = self.used
 
     def make_room(self) -> None:
-        """Free all that nothing needs."""
+        """Free everything that is not needed, cycles included."""
         self.collect()
         self.defragment()
 
     def clear_value(self, address: int, number: int) -> None:
-        """Make the references in storage for a value of this type nil, without releasing any."""
+        """Make the references in memory for a value of this type nil, without releasing any."""
         for offset in self.types[number].pointers:
             self.set_pointer(address + offset, NIL)
 
@@ -331,7 +331,7 @@ class Heap(TypedArena):
         return self.pointer(self.head(ref) - LIST_HEADER)
 
     def list_nodes(self, ref: int) -> Iterable[int]:
-        """Yield the references of a list's nodes; ValueError if damage has made it endless."""
+        """Yield the references of a list's nodes; raises ValueError if damage made it endless."""
         for _ in range(self.limit // LIST_HEADER):
             if ref == NIL:
                 return
@@ -386,13 +386,13 @@ class Heap(TypedArena):
         return ref
 
     def close_handles(self) -> None:
-        """Close what the host still keeps; the heap is used no more."""
+        """Close what the host still keeps; the heap is not used afterwards."""
         while self.hosted:
             getattr(self.hosted.popitem()[1][0], "close", lambda: None)()
 
     @property
     def objects(self) -> int:
-        """The number of objects that live in the heap; -1 if a program has damaged it."""
+        """The number of live objects in the heap; -1 if a program has damaged it."""
         try:
             return sum(1 for ref in self.blocks() if self.type_of(ref) != STACK)
         except ASTRAY:

@@ -1,4 +1,4 @@
-"""What modules offer to those that load them, and whether it fits what is done with it."""
+"""What modules export to those that load them, and whether it fits their use of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Offer(Sequence[Link]):
-    """What a built-in module offers, looked at function by function."""
+    """What a built-in module exports, each function made when it is first looked up."""
 
     def __init__(self, module: HostModule, heap: Heap) -> None:
         self.name = module.name.removeprefix("$")
@@ -43,7 +43,7 @@ class _Offer(Sequence[Link]):
 
 
 class _Exports(Sequence[Link]):
-    """What a loaded module exports; the first of a name counts."""
+    """What a loaded module exports; of several exports of a name the first counts."""
 
     def __init__(self, loaded: LoadedModule) -> None:
         self.name = loaded.module.name
@@ -52,7 +52,7 @@ class _Exports(Sequence[Link]):
         self._found = {e.name: (e.signature, link) for e, link in reversed(list(pairs))}
 
     def find(self, name: str) -> tuple[int, Link | None]:
-        """Return signature and link of what has a name."""
+        """Return signature and link of the export of a name."""
         return self._found.get(name, (0, None))
 
     def __getitem__(self, index: Any) -> Any:
@@ -75,7 +75,7 @@ def misfit(
     need: Need,
     caller: LoadedModule | None = None,
 ) -> str:
-    """Say why a function does not fit what a module does with it, or nothing."""
+    """Return why a function does not fit what a module does with it; empty if it fits."""
     private = frozenset[int]()
     if link.function is not None:
         result = link.function.result
@@ -112,16 +112,16 @@ def takes_pointer(heap: Heap, loaded: LoadedModule, export: Export, at: int) -> 
 
 
 def own_type(module: Module) -> TypeDescriptor:
-    """Return a type for module data, which nothing else is of."""
+    """Return a type descriptor of its own for a module's data."""
     if not module.types:
         return TypeDescriptor(0, module.data_size)
     return TypeDescriptor(0, module.types[0].size, module.types[0].pointer_map)
 
 
 def hide_data(heap: Heap, loaded: LoadedModule, whole: TypeDescriptor) -> None:
-    """Let others see only what a module exports of its data, which is of this type.
+    """Let other modules access only what a module exports of its data, which has this type.
 
-    They must not change the tables that the module jumps through.
+    They may not change the tables that the module jumps through.
     """
     module = loaded.module
     offered, locked = HeapType(0, ()), frozenset(range(0, whole.size, WORD_SIZE))

@@ -39,7 +39,7 @@ OWNER = "inferno"
 _CONTENTS_PART = 1 << 16
 _SHORT, _LONG = 0xFFFF, 0xFFFFFFFFFFFFFFFF
 _DIR = struct.Struct("<HIBIQIIIQ")
-"""What an entry has before its names: type, device, qid, mode, times and length."""
+"""Layout of an entry up to its names: type, device, qid, mode, times and length."""
 
 
 class FileFault(Exception):
@@ -47,7 +47,7 @@ class FileFault(Exception):
 
     @classmethod
     def of(cls, error: OSError) -> FileFault:
-        """Translate what the host said."""
+        """Return the fault for an error of the host."""
         known = {FileNotFoundError: ENOTEXIST, PermissionError: EPERM, FileExistsError: EEXIST}
         known |= {IsADirectoryError: EISDIR, NotADirectoryError: ENOTDIR}
         return cls(known.get(type(error)) or error.strerror or str(error))
@@ -88,7 +88,7 @@ class Dir:
         )
 
     def pack(self) -> bytes:
-        """Return the entry as 9P2000's stat message has it, which directories consist of."""
+        """Return the entry in the format of 9P2000's stat message, of which directories consist."""
         data = _DIR.pack(
             self.device_type & _SHORT,
             self.device & WORD,
@@ -107,18 +107,18 @@ class Dir:
 
 
 class OpenFile:
-    """A file somebody holds open: its path in the tree, its mode, its offset.
+    """An open file: its path in the tree, its mode, its offset.
 
-    Subclasses say how bytes come and go, and what ``stat`` tells, for which there are permission
-    and device; this class checks modes and keeps the offset and the number of descriptors.
+    Subclasses read and write the bytes and answer ``stat``, for which they have ``permission`` and
+    ``device``; this class checks modes and keeps the offset and the number of descriptors.
     """
 
     is_stream = False
     permission, device = 0o666, "\0"
     waits_for_processes = False
-    """Whether reads and writes that must wait do so for other processes of the machine."""
+    """Whether reads and writes that have to wait do so for other processes of the machine."""
     output = 0
-    """Which of the host's streams it writes to, 1 or 2, if an engine may collect that."""
+    """The host's stream it writes to, 1 or 2, if an engine may collect the output; else 0."""
 
     def __init__(self, path: str, mode: int) -> None:
         self.path, self.mode = path, mode
@@ -126,7 +126,7 @@ class OpenFile:
         self.users = 0
 
     def read(self, count: int, offset: int | None = None) -> bytes:
-        """Read at the offset, the file's own unless given; both ways move the file's own on."""
+        """Read at an offset, by default the file's own, which advances in either case."""
         self._check(OREAD)
         at = self.offset if offset is None else offset
         if at < 0:
@@ -136,7 +136,7 @@ class OpenFile:
         return data
 
     def write(self, data: bytes, offset: int | None = None) -> int:
-        """Write at the offset; only the file's own is moved on. Return how much was written."""
+        """Write at an offset, by default the file's own, which then advances; return the count."""
         self._check(OWRITE)
         at = self.offset if offset is None else offset
         if at < 0:
@@ -159,11 +159,11 @@ class OpenFile:
         return at
 
     def is_ready(self) -> bool:
-        """Say whether a read would come back at once."""
+        """Whether a read would return at once."""
         return True
 
     def can_write(self) -> bool:
-        """Say whether a write would come back at once."""
+        """Whether a write would return at once."""
         return True
 
     def stat(self) -> Dir:
@@ -175,14 +175,14 @@ class OpenFile:
         raise FileFault(ENOTDIR)
 
     def contents(self) -> memoryview:
-        """Return everything in the file, mapped if the host can do that."""
+        """Return the whole content, mapped if the host can do that."""
         data = bytearray()
         while part := self.read(_CONTENTS_PART):
             data += part
         return memoryview(data).toreadonly()
 
     def close(self) -> None:
-        """Let the host's resources go."""
+        """Release the host's resources."""
 
     def _check(self, access: int) -> None:
         if self.mode not in (ORDWR, access):
@@ -254,7 +254,7 @@ class Directory(OpenFile):
         return found
 
     def read(self, count: int, offset: int | None = None) -> bytes:
-        """Return as many of the next entries as fit, packed; all over again at offset 0."""
+        """Return as many of the next entries as fit, packed; offset 0 starts over."""
         if offset == 0:
             self.offset = 0
         if self.offset == 0:
@@ -269,7 +269,7 @@ class Directory(OpenFile):
         return data
 
     def seek(self, offset: int, whence: int) -> int:
-        """Go back to the start, the only place one may seek to."""
+        """Go back to the start, the only place that one may seek to."""
         if whence or offset:
             raise FileFault(EISDIR)
         self.offset = 0
@@ -294,14 +294,14 @@ class Stream(OpenFile):
         super().__init__(path, mode)
         self._host = host
         self.failure: OSError | None = None
-        """Why the first output was lost that the host did not take, if any was."""
+        """The first error of the host that lost output, if there was any."""
 
     def is_ready(self) -> bool:
-        """Never promise: somebody may be typing."""
+        """Never promise to return at once: somebody may be typing."""
         return False
 
     def seek(self, offset: int, whence: int) -> int:
-        """Do as Inferno's console does: accept, and go nowhere."""
+        """Accept and do nothing, as Inferno's console does."""
         return self.offset
 
     def _read(self, count: int, offset: int) -> bytes:

@@ -6,8 +6,8 @@ A frame lies on its process's stack; the first words are its link to the caller:
     if the call went to another one, else 0    12 type    16 address for the result
     32 arguments, then locals
 
-Nothing of a process lives anywhere else between instructions, so that it can be stopped and taken
-up again at each of them.
+Nothing of a process lives anywhere else between instructions, so that it can be stopped and resumed
+at each of them.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ RETURN_PC, CALLER, MODULE, TYPE = 0, 4, 8, 12
 """Offsets of a frame's links."""
 LEAST_FRAME = 32
 SENDS, RECEIVES, IN_ALT = "sends", "receives", "waits in alt"
-"""What a process that waits at channels waits for."""
+"""What a process that waits at channels is doing, in words."""
 
 _LEAST_EXTENT = 1024
 _MOST_TOLD = 200
-"""Characters of the name of an exception."""
+"""Characters that are kept of the name of an exception."""
 FIRST_EXTENT = 1 << 13
-"""What the stack of a process should have at least that no other one has spawned."""
+"""Least bytes of the first piece of the stack of a process that Python started."""
 MOST_EXTENT = 1 << 24
 
 
 class Raised(Exception):
-    """A Dis exception on its way: its name, and the object raised, which it owns, or nil."""
+    """A Dis exception in flight: its name, and the object raised, or nil; it owns the reference."""
 
     def __init__(self, name: str, value: int = NIL) -> None:
         super().__init__(name)
@@ -49,7 +49,7 @@ class Raised(Exception):
 
 
 class Extent(NamedTuple):
-    """A piece of a stack, and how far the piece before it was filled."""
+    """A piece of a stack, and the top of the piece before it."""
 
     base: int
     limit: int
@@ -57,22 +57,22 @@ class Extent(NamedTuple):
 
 
 class Extents(Protocol):
-    """The pieces of a stack, the last one at -1: what a list of them can do."""
+    """The pieces of a stack, the last one at -1: the part of ``list`` that is used."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: Any, /) -> Any: ...
 
     def append(self, extent: Extent, /) -> None:
-        """Put a piece behind the others."""
+        """Add a piece at the end."""
 
     def pop(self) -> Extent:
-        """Take out the last piece."""
+        """Remove and return the last piece."""
 
 
 class Stack:
-    """The frames of one process, one behind the other.
+    """The frames of one process, one after the other.
 
-    Where a piece is full another one follows, twice as large, so that no frame ever moves.
+    When a piece is full another one is added, twice as large, so that no frame ever moves.
     """
 
     def __init__(self, heap: Heap, extent: int, extents: Extents | None = None) -> None:
@@ -107,7 +107,7 @@ class Stack:
         return frame
 
     def pop(self, frame: int) -> None:
-        """Drop the topmost frame, whose pointers were dealt with."""
+        """Drop the topmost frame, whose pointers have been released."""
         self.top = frame
         if frame == self.base and len(self._extents) > 1:
             self._shrink()
@@ -143,7 +143,7 @@ class Stack:
     def _release(self, start: int, end: int, are_left: bool) -> None:
         """Release what the frames between two addresses refer to.
 
-        That includes the handles of their callers, unless those were left one by one.
+        That includes the handles of the callers, unless the frames were returned from one by one.
         """
         heap = self._heap
         if heap.release_frames(start, end, are_left):
@@ -167,7 +167,7 @@ class Stack:
             top = previous
 
     def free(self) -> None:
-        """Give the stack's memory back; its frames were dropped before."""
+        """Free the memory of the stack, whose frames have been dropped."""
         while self._extents:
             self._heap.free(self._extents.pop().base)
 
@@ -178,7 +178,7 @@ class Stack:
         self._begin(max(min(2 * (self.limit - self.base), MOST_EXTENT), size))
 
     def _begin(self, room: int) -> None:
-        """Go on with a new piece of so many bytes."""
+        """Begin a new piece of so many bytes."""
         try:
             base = self._heap.new_object(STACK, room)
         except Trap:
@@ -188,7 +188,7 @@ class Stack:
         self.limit = base + room
 
     def _shrink(self) -> None:
-        """Go back to the extent before the last."""
+        """Go back to the piece before the last one."""
         gone = self._extents.pop()
         self._heap.free(gone.base)
         last = self._extents[-1]
@@ -206,7 +206,7 @@ def frame_size(size: int) -> int:
 
 
 class Process:
-    """One thread of a program. ``pc`` and ``fp`` are up to date whenever another one runs."""
+    """One process of a program. ``pc`` and ``fp`` are up to date whenever another one runs."""
 
     address = 0
     """Where machine code finds what it needs of the process, if it runs processes."""
@@ -228,20 +228,20 @@ class Process:
         """An exception to raise when it next runs, at its pc."""
         self.is_killed = False
         self.is_kept = False
-        """Whether somebody waits for its end who is no process."""
+        """Whether Python, and not a process, has started it and waits for its end."""
         self.sharing = ""
-        """What its group hears of an exception that ends a member: see ``groups.py``."""
+        """What its group is told of an exception that ends a member: see ``groups.py``."""
         self.last_exception = ""
         """Where the last exception was raised, and what it was."""
 
     def note_exception(self, pc: int, module: LoadedModule, name: str) -> None:
-        """Take note of the last exception, as far as anybody is told of it."""
+        """Note the last exception, with as much of its name as is shown anywhere."""
         self.last_exception = cut(f"{pc} {module.module.name} {name[:_MOST_TOLD]}")
 
     def fail(self, error: Trap) -> None:
-        """Raise an exception as soon as it runs again.
+        """Raise an exception in the process as soon as it runs again.
 
-        That is in the instruction that it waits in or, if it does not wait, before the next one.
+        It is raised in the instruction that waits or, if none does, before the next instruction.
         """
         if self.waits_for:
             self.pc -= 1

@@ -1,7 +1,7 @@
-"""The processes of a machine as files: /prog/N holds what can be read and asked of process N.
+"""The processes of a machine as files: /prog/N shows process N and takes requests.
 
 ctl      kill, killgrp, exceptions propagate, exceptions notifyleader
-wait     a message for each process that ends: this one, and those that it spawns from now on
+wait     a message for each process that ends: this one, and those that it spawns after opening
 status   number, group, owner, time, state, size, module     pgrp, nsgrp   numbers of groups
 stack    its frames    fd    its open files    ns    its directory    exception    its last one
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.process import Process
 
 BUILT_IN = "$Sys"
-"""Where a process is that waits for the host."""
+"""The module name of a process that waits in a built-in function."""
 EXITED = "thread exited"
 STATES = {"": "ready", SENDS: "send", RECEIVES: "recv", IN_ALT: "alt"}
 _MOST_WAITING = 1024
@@ -43,7 +43,7 @@ _INSTRUCTION = 12
 
 
 def provide_system_files(machine: InfernoVM) -> None:
-    """Show what the machine keeps for its programs in their tree: /env, /fd and /prog.
+    """Show what the machine keeps for its programs as /env, /fd and /prog in their tree.
 
     So is /chan, where programs serve files of their own, and /dev, unless the tree has them.
     """
@@ -126,7 +126,7 @@ class ProcessFiles(MadeTree):
             raise FileFault(EXITED) from None
 
     def _control(self, number: int, request: str) -> None:
-        """Do what is asked of a process; what that means for the one that asks comes at once."""
+        """Do what is requested of a process; the effect on the requesting one is immediate."""
         process, words = self._process(number), request.split()
         self._do(process, words)
         asking, scheduler = self._machine.engine.process, self._machine.scheduler
@@ -198,7 +198,7 @@ def _descriptors(process: Process) -> str:
 
 
 class _Control(OpenFile):
-    """A file to which requests are written, one a time."""
+    """A file that takes one request in each write."""
 
     def __init__(self, path: str, mode: int, obey: Callable[[str], None]) -> None:
         super().__init__(path, mode)
@@ -210,7 +210,7 @@ class _Control(OpenFile):
 
 
 class _Wait(OpenFile):
-    """Messages about processes that ended; each read returns one of them."""
+    """Messages about processes that have ended; each read returns one of them."""
 
     is_stream = True
     waits_for_processes = True

@@ -1,9 +1,9 @@
-"""What is left of objects to which addresses may lead that nobody counts.
+"""The memory of dead objects that uncounted addresses may still point into.
 
 An address of an element or a field keeps nothing alive. Where it might outlast its object the
-object is marked (``lifetimes.py``): a flag of the header's work word. When a marked object dies its
+object is marked (``lifetimes.py``): a flag in the header's work word. When a marked object dies its
 references are released and made nil, but its block is not used for anything else until no process
-has a word in its frames, or offers a value at a place, that leads into it.
+has a word in its frames, or an offer at a channel, that points into it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from llmbol_core.vm.arena import COUNT, KIND, NIL, SIZE, WORK
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, MODULE, STRING, Heap
 
 MARKED = 4
-"""Flag of the header's work word, which has ``HOSTED`` too then, so that Python sees the end."""
+"""Flag in the header's work word; ``HOSTED`` is set as well, so that Python sees the object die."""
 
 _LEAST = 1 << 16
-"""Bytes of remains from which on it is looked which of them are still needed."""
+"""Bytes of remains at which to look which of them are still needed."""
 _PIECE = 1 << 14
-"""Words that are looked at between two looks at whether the program is to be stopped."""
+"""Words between two checks whether the program is to be stopped."""
 
 
 class Remains:
@@ -35,11 +35,11 @@ class Remains:
 
     @property
     def is_due(self) -> bool:
-        """Whether there are so many that some should be freed."""
+        """Whether there are so many that it is time to free some."""
         return self._bytes > self._most
 
     def mark(self, ref: int) -> None:
-        """Let the memory of an object, and of what it leads to by address, outlast it."""
+        """Let the memory of an object outlast it: also a slice's array, a handle's module data."""
         words = self._heap.words
         kind = words[(ref + KIND) >> 2]
         inner = {ARRAY: 8, MODULE: 0}.get(kind)
@@ -49,7 +49,7 @@ class Remains:
                 words[(marked + WORK) >> 2] |= MARKED | HOSTED
 
     def _outlasts(self, ref: int) -> bool:
-        """Keep what is left of an object if it was marked; its references are released."""
+        """Keep the memory of an object if it was marked; its references are released."""
         heap = self._heap
         if not heap.words[(ref + WORK) >> 2] & MARKED:
             return False
@@ -59,7 +59,7 @@ class Remains:
         for slot in heap.slots(ref):
             heap.set_pointer(slot, NIL)
         if kind in (CHANNEL, MODULE) or is_slice:
-            # Nothing can be done with an empty string, or with an array of no elements.
+            # Turned into an empty string or array, there is nothing that can be done with it.
             heap.words[ref >> 2] = 0
             heap.words[(ref + KIND) >> 2] = ARRAY if is_slice else STRING
         heap.pointers[(ref + COUNT) >> 2] = 1
@@ -69,7 +69,7 @@ class Remains:
         return True
 
     def _known(self, words: Iterable[Sequence[int]]) -> set[int]:
-        """Return which of some words may lead into remains; raises LimitError if time is up."""
+        """Return which of some words may point into remains; raises LimitError if time is up."""
         least = min(self._refs, default=0)
         sizes = self._heap.pointers
         most = max((ref + sizes[(ref + SIZE) >> 2] for ref in self._refs), default=0)
@@ -82,7 +82,7 @@ class Remains:
         return found
 
     def free(self, words: Iterable[Sequence[int]], cost: int) -> None:
-        """Free the remains that none of some words leads into.
+        """Free the remains that none of the given words points into.
 
         ``cost`` is how many bytes of words there are: it is not soon done again if those are many.
         """

@@ -30,7 +30,7 @@ SLEEPS = "sleeps"
 _SLICES_BETWEEN_COLLECTIONS = 256
 _PLACES_SHOWN = 8
 _REST = 20
-"""How many times longer than it takes nobody looks for cycles again, if there is time."""
+"""Time between two searches for cycles at idle, in multiples of what the last one took."""
 
 Finish = Callable[[], None]
 _Then = Callable[[], HostResult]
@@ -38,22 +38,22 @@ _Done = queue.SimpleQueue[tuple[Process, Work, _Then, Finish]]
 
 
 class ReadyQueue(Protocol):
-    """Processes that are ready to run, the next one first: what a deque of them can do."""
+    """Processes that are ready to run, the next one first: the part of ``deque`` that is used."""
 
     def __len__(self) -> int: ...
     def __contains__(self, process: object, /) -> bool: ...
 
     def append(self, process: Process, /) -> None:
-        """Put a process behind the others."""
+        """Add a process after the others."""
 
     def appendleft(self, process: Process, /) -> None:
-        """Put a process before the others."""
+        """Add a process before the others."""
 
     def popleft(self) -> Process:
-        """Take out the first process."""
+        """Remove and return the first process."""
 
     def remove(self, process: Process, /) -> None:
-        """Take out a process."""
+        """Remove a process."""
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -80,17 +80,17 @@ class Scheduler:
         self._working = 0
         self._slices = 0
         self._is_untidy = False
-        """Whether a process has run since cycles were looked for while nobody could."""
+        """Whether a process has run since the last search for cycles at idle."""
         self._tidies_from = 0.0
         self._done: _Done = queue.SimpleQueue()
 
     @property
     def has_ready(self) -> bool:
-        """Whether another process than the one that runs could run."""
+        """Whether a process besides the running one could run."""
         return bool(self._ready)
 
     def add(self, process: Process) -> None:
-        """Take in a new process, behind the others."""
+        """Add a new process, to run after the others."""
         self.processes[process.pid] = process
         self._ready.append(process)
 
@@ -99,7 +99,7 @@ class Scheduler:
         del self.processes[process.pid]
 
     def withdraw(self, process: Process) -> None:
-        """Let a process that does not run never go on; its end is up to the caller."""
+        """Keep a process that is not running from running again; the caller ends it."""
         if process in self._ready:
             self._ready.remove(process)
         self._sleepers = [entry for entry in self._sleepers if entry[2] is not process]
@@ -108,19 +108,19 @@ class Scheduler:
         self._works.pop(process.pid, None)
 
     def is_running(self, process: Process) -> bool:
-        """Whether a process is the one that runs now."""
+        """Whether a process is the running one."""
         lives = self.processes.get(process.pid) is process
         return lives and not process.waits_for and process not in self._ready
 
     def rouse(self, process: Process) -> None:
-        """Let a process go on, whatever it waits for; the one that runs goes on anyway."""
+        """Make a process ready whatever it waits for; nothing to do for the running one."""
         is_running = self.is_running(process)
         self.withdraw(process)
         if not is_running:
             self.make_ready(process)
 
     def clear(self) -> None:
-        """Forget whoever is ready, sleeps or works: all processes have ended."""
+        """Forget who is ready, sleeping or working: all processes have ended."""
         self._ready.clear()
         self._sleepers.clear()
         self._waiting.clear()
@@ -129,7 +129,7 @@ class Scheduler:
         self._done = queue.SimpleQueue()
 
     def make_ready(self, process: Process) -> None:
-        """Let a process that waited for another one go on."""
+        """Make a process ready that waited for another one."""
         process.waits_for = ""
         self._ready.append(process)
 
@@ -162,7 +162,7 @@ class Scheduler:
             threading.Thread(target=self._work, args=arguments, daemon=True).start()
 
     def _go_on(self, process: Process, then: _Then, finish: Finish, is_first: bool = False) -> None:
-        """Let a process go on whose waiting is over, or wait for what comes then."""
+        """Make a process ready whose wait is over, or start what it waits for next."""
         fault, after = process.fault, None
         try:
             after = then()
@@ -216,7 +216,7 @@ class Scheduler:
                 self._engine.heap.tidy()
 
     def _run_on(self, process: Process, budget: int) -> bool:
-        """Run a process until it may have to wait for others; return whether it goes on."""
+        """Run a process until it may have to let others run; return whether it is still ready."""
         while True:
             used, goes_on = self._engine.run(process, budget)
             self.instructions += used
@@ -229,7 +229,7 @@ class Scheduler:
             self.check_time(process)
 
     def free_remains(self) -> None:
-        """Free what is left of objects into which no process has an address."""
+        """Free the remains of objects that no process has an address in any more."""
         stacks = [words for p in self.processes.values() for words in p.stack.words()]
         addresses = self._engine.channels.offers.words[Field.ADDRESS :: len(Field)]
         cost = 4 * sum(map(len, stacks)) + 4 * len(addresses)
@@ -241,14 +241,14 @@ class Scheduler:
         return self.until is not None and time.monotonic() > self.until
 
     def check_time(self, process: Process | None = None) -> None:
-        """Raise LimitError if the time is up for the program, which a process runs for."""
+        """Raise LimitError if the program's time is up, naming a process that was running."""
         if self.is_late:
             place = (process or self._engine.process).place
             raise LimitError("time", f"the program was stopped, {place}")
 
     @staticmethod
     def _work(done: _Done, process: Process, work: Work, finish: Finish) -> None:
-        """Run in a thread of its own; nothing here touches the machine."""
+        """Do work in a thread of its own; nothing here touches the machine."""
         try:
             result = work.run()
         except BaseException as error:  # noqa: BLE001 -- raised again in the machine's thread
@@ -257,7 +257,7 @@ class Scheduler:
         done.put((process, work, lambda: work.finish(result), finish))
 
     def _poll(self, until: float | None) -> None:
-        """Take in sleepers whose time has come and work that is done; wait if nobody is ready."""
+        """Resume sleepers whose time has come, and whose work is done; wait if none is ready."""
         while True:
             now = time.monotonic()
             while self._sleepers and self._sleepers[0][0] <= now:
@@ -281,9 +281,9 @@ class Scheduler:
             self._take(max(0.0, min(moments) - now) if moments else None)
 
     def _tidies(self, now: float) -> bool:
-        """Free what only cycles hold if somebody waits for such things, and it is not too soon.
+        """Free what only cycles keep, if a process may be waiting for that and it is not too soon.
 
-        A pipe, for one, ends when nobody holds its other end.
+        A pipe, for instance, ends when nobody holds its other end.
         """
         is_early = now < self._tidies_from and bool(self._working or self._sleepers)
         if not self._waiting or not self._is_untidy or is_early:
@@ -295,7 +295,7 @@ class Scheduler:
         return True
 
     def _take(self, seconds: float | None) -> bool:
-        """Take in work that is done, waiting so long for it; false if there is none."""
+        """Resume a process whose work is done, waiting so long for one; false if there is none."""
         if not self._working:
             time.sleep(seconds or 0.0)
             return False
@@ -310,9 +310,9 @@ class Scheduler:
         return True
 
     def _look_again(self) -> bool:
-        """Let those go on for whom others have done what they waited for.
+        """Resume those for whom others have done what they waited for.
 
-        Return true if they then wait again and nobody is ready.
+        Return true if they then wait again and none is ready.
         """
         some = [entry for entry in self._waiting if entry[1].ready()]
         for entry in some:
@@ -332,7 +332,7 @@ class Scheduler:
 
 
 def _trap(error: Exception) -> Trap:
-    """Return a trap, or the trap for what happened in memory that a program has damaged."""
+    """Return a trap as it is; any other error comes of a damaged heap and becomes a trap."""
     return error if isinstance(error, Trap) else Trap(traps.NIL_DEREFERENCE)
 
 

@@ -42,12 +42,12 @@ from llmbol_core.vm.objects import STACK, Heap
 Step = Callable[[int, int], int]
 Handler = Callable[..., Any]
 HANDLERS: dict[str, Handler] = {}
-"""For each mnemonic without a meaning, what does its work."""
+"""The handler of each mnemonic that has no meaning."""
 _INTO: set[str] = set()
 
 
 def handler(*mnemonics: str, into: bool = False) -> Callable[[Handler], Handler]:
-    """Register a function as what does the work of some instructions."""
+    """Register a function as the handler of some instructions."""
 
     def register(function: Handler) -> Handler:
         for mnemonic in mnemonics:
@@ -113,7 +113,7 @@ class _Place(NamedTuple):
 
     @property
     def is_direct(self) -> bool:
-        """Whether the operand's index in a view is known but for the register."""
+        """Whether the operand's index in a view is a constant plus the register."""
         return self.mode in (Mode.FP, Mode.MP) and self.is_aligned
 
     def item(self, shift: int) -> str:
@@ -185,7 +185,7 @@ def _compiled(shape: _Shape) -> CodeType:
 
 
 def _body(op: Op, places: dict[str, _Place]) -> list[str]:
-    """Return the statements of a step, or one that traps if an operand cannot be what it is."""
+    """Return the statements of a step, or one that traps if an operand's mode is impossible."""
     for role in op.operands:
         mode = places[role.place].mode if role.place in places else Mode.FP
         if (mode in _ABSENT and not role.optional) or (role.writes and mode is Mode.IMMEDIATE):

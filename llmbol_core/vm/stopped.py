@@ -1,4 +1,4 @@
-"""Processes of a program that was stopped from outside, which are let go of when there is time.
+"""Processes of a program that was stopped from outside: they are taken apart when there is time.
 
 Whoever stops a program wants it to be over at once, but thousands of processes, or millions of
 frames and objects, take a while to take apart. None of them runs any more.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.process import Process
 
 _MANY, _MANY_PIECES, _MANY_OFFERS = 64, 4, 4096
-"""Processes, pieces of the stack of one, and offers that can be taken apart at once."""
+"""How many processes, pieces of a stack, and offers are taken apart at once."""
 
 
 class Stopped:
@@ -30,9 +30,9 @@ class Stopped:
 
     @contextmanager
     def quickly(self, is_stopped: bool) -> Iterator[None]:
-        """If the program is stopped let none of its processes, or what they free, take long.
+        """If the program is stopped, keep the end of its processes from taking long.
 
-        If there are many of them, or large ones, they are taken out of the machine.
+        If they are many or large, they are moved out of the machine for later.
         """
         heap, processes = self._machine.heap, self._machine.scheduler.processes
         if is_stopped and (
@@ -49,13 +49,13 @@ class Stopped:
             heap.hurries = False
 
     def close_files(self) -> None:
-        """Close what they have open."""
+        """Close the files that they have open."""
         for descriptors in {process.environment.descriptors for process in self._processes}:
             for number in descriptors.numbers:
                 descriptors.close(number)
 
     def let_go(self) -> None:
-        """End them, as processes end."""
+        """End them as any other process."""
         processes = self._machine.scheduler.processes
         while self._processes:
             process = self._processes.pop()

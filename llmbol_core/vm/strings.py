@@ -19,9 +19,9 @@ _REPLACEMENT = "\ufffd"
 
 
 def for_exception(heap: Heap, text: str) -> int:
-    """Return a string for an exception; there is a block for one where memory is used up.
+    """Return a string for an exception; a block is reserved for one in case memory is used up.
 
-    Raises Trap if that, too, is in use, for another text.
+    Raises Trap if that block is in use for another text.
     """
     if not text.isascii():
         return heap.new_text(text)
@@ -107,7 +107,7 @@ def cut(heap: Heap, place: int, start: int, end: int) -> None:
 
 
 def encode(text: str) -> bytes:
-    """Return a text as UTF-8; what cannot be written so becomes U+FFFD."""
+    """Encode a text as UTF-8; what has no encoding becomes U+FFFD."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -128,7 +128,7 @@ def new_strings(heap: Heap, texts: Sequence[str]) -> int:
 
 
 def decode(data: bytes) -> str:
-    """Return the text of UTF-8: each wrong byte is U+FFFD, an unfinished end is dropped."""
+    """Decode UTF-8: each wrong byte becomes U+FFFD, an incomplete end is dropped."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -149,7 +149,7 @@ def decode(data: bytes) -> str:
 
 
 def _is_wide(heap: Heap, ref: int) -> bool:
-    """Whether a string's characters are words."""
+    """Whether a string's characters take a word each."""
     return ref != NIL and heap.word(ref) < 0
 
 
@@ -163,7 +163,7 @@ def _set_length(heap: Heap, ref: int, count: int, wide: bool) -> None:
 
 
 def _can_hold(heap: Heap, ref: int, count: int, wide: bool) -> bool:
-    """Whether a string can be changed in place to have so many characters."""
+    """Whether a string can be changed in place and has room for so many characters."""
     if ref == NIL or heap.pointer(ref + COUNT) != 1 or (wide and not _is_wide(heap, ref)):
         return False
     return _DATA + count * (4 if wide else 1) <= heap.capacity(ref)

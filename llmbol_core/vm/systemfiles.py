@@ -1,4 +1,4 @@
-"""Files by which a program learns of and changes what the machine keeps for it.
+"""Files that show a program what the machine keeps for it, and let it change that.
 
     /env, #e    the variables of the asking process's group, one file each
     /fd, #d     the open files of the asking process by number, and NUMBERctl to describe them
@@ -34,7 +34,7 @@ _FD_PERMISSIONS = {OREAD: 0o400, OWRITE: 0o200, ORDWR: 0o600}
 def text_file(
     text: str, access: int, make: Callable[[], str], permission: int = 0o444, device: str = "p"
 ) -> OpenFile:
-    """Return an open file that can only be read, whose content is made for each read."""
+    """Return an open read-only file whose content is made anew for each read."""
     if access != OREAD:
         raise FileFault(EPERM)
     file = Device(text, access, lambda count, at: make().encode()[at : at + count])
@@ -43,7 +43,7 @@ def text_file(
 
 
 def describe_open_file(number: int, file: OpenFile) -> str:
-    """Return a line about an open file: number, mode, device, file, offset, name."""
+    """Return a line about an open file: number, mode, device, qid, offset, name."""
     entry, mode = file.stat(), ("r ", "w ", "rw")[file.mode]
     qid = f"({entry.qid_path:016x} {entry.qid_version} {entry.qid_type:02x})"
     device = chr(entry.device_type or ord("M"))
@@ -130,7 +130,7 @@ class DescriptorFiles(MadeTree):
         return [f"{number}{suffix}" for number in numbers for suffix in ("", "ctl")]
 
     def permission(self, path: Path) -> int:
-        """Return how a file is open."""
+        """Return the permissions that the file was opened with."""
         number, is_control = self._file(path)
         return 0o400 if is_control else _FD_PERMISSIONS[self._asking().descriptors[number].mode]
 
