@@ -376,7 +376,6 @@ DEEP = (
     " movp 4(mp),36(fp)\n movp 4(36(fp)),36(fp)\n movp 4(36(fp)),36(fp)\n movp 4(36(fp)),36(fp)\n"
     " new $3,32(fp)\n mframe 36(fp),$0,48(fp)\n{} mcall 48(fp),$0,36(fp)\n"
 )
-TO_B = "{before}" + CALL + "{after} ret\n bad: raise 16(mp)"
 BETWEEN = {
     "an argument for a module that was kept deep in records": (
         DEEP.format(" movw $77,36(48(fp))\n") + " ret",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -68,11 +68,6 @@ class Draft:
     def finish(self, out: At, result: Shape, kind: Any = np.float32) -> Single:
         """Return what runs, of whose results this is the type."""
         return Single(self, out.room, result, kind)
-
-
-Maker = Callable[[str, Shapes, dict[str, Any], int], "Single | None"]
-"""From name, shapes that fit, attributes and lanes to what runs; None for what is left to others.
-"""
 
 
 _LONG = 2_000_000
