@@ -1,7 +1,8 @@
 """Neural networks as sandboxed Dis programs: the library under the commands dis, nn and cluster.
 
-The names below are the front page of the library; each is found where it lives when it is first
-used, so that importing this package costs nothing.
+The names of ``_HOMES`` are the front page of the library, and so are its packages, and every layer
+by its name in lower case, such as ``linear``. Each is imported when it is first used, so that
+importing this package costs nothing. A package's docstring lists what is in it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ def compile(
 ) -> Compiled | bytes:
     """Compile a model, or the checkpoint at a path, to a ``.dis`` file.
 
-    Without an output the file's bytes are returned. The same weights give the same bytes.
+    Without an output the file's bytes are returned. The same weights give the same bytes. Raises
+    FileError, GgufFormatError for a damaged checkpoint, and ModelError.
     """
     from llmbol_core.deploy import compiler
 
@@ -43,8 +44,8 @@ def open(
 ) -> CompiledModel:
     """Return the compiled model in a file, or in a file's bytes, in a machine of its own.
 
-    With a key the file must be signed with it. Raises FileError, DisFormatError, VerifyError,
-    SignatureError and ModelError.
+    With a key, the path of a public or private one, the file must be signed with it. Raises
+    FileError, DisFormatError, VerifyError, SignatureError, and ModelError for another program.
     """
     from llmbol_core.deploy.model import CompiledModel
 

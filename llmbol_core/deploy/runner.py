@@ -1,4 +1,4 @@
-"""Running a Dis file as a whole: a machine of its own, a file tree, limits, what came out.
+"""Running a Dis file as a whole: with a machine of its own, a file tree, limits, and its output.
 
 This is what ``dis run`` does at the terminal and what a compute node does with a task.
 """
@@ -39,8 +39,9 @@ def create_vm(
 ) -> InfernoVM:
     """Return a machine with the built-in modules; it can reach no file unless a namespace is given.
 
-    ``max_memory`` is in bytes; ``max_threads`` counts Dis processes that live at once; ``engine``
-    is auto, interpreter or jit.
+    ``max_memory`` is in bytes; ``max_threads`` counts Dis processes that live at the same time;
+    ``max_instructions`` counts those of all processes together, ``max_seconds`` the time of one
+    call. ``engine`` is auto, interpreter or jit. Raises UsageError for what is no limit or engine.
     """
     limits = Limits(max_memory, max_threads, max_instructions, max_seconds)
     return InfernoVM(HOST_MODULES, namespace, limits, streams, verify, engines.engine(engine))

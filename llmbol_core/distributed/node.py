@@ -87,6 +87,9 @@ def create_compute_node(
 ) -> ComputeNode:
     """Describe a compute node; it starts when a scheduler that it is registered with needs it.
 
+    Port 0 is any free one. Capabilities are words that tasks may ask for, by default inference and
+    training. Raises UsageError.
+
     >>> create_compute_node("node1", "localhost", 8080, ["inference"]).capabilities
     ('inference',)
     """

@@ -90,11 +90,15 @@ class Scheduler:
             self._config = config
 
     def submit_task(self, task: Task) -> str:
-        """Submit a task and return its id."""
+        """Submit a task and return its id.
+
+        The nodes start now if this is the first task. Raises UsageError for a payload that the type
+        of task does not take, ClusterError if the nodes do not start.
+        """
         return self.submit_tasks([task])[0]
 
     def submit_tasks(self, tasks: Iterable[Task]) -> list[str]:
-        """Submit tasks, together, and return their ids."""
+        """Submit several tasks at once, as ``submit_task`` does, and return their ids."""
         tasks = list(tasks)
         for task in tasks:
             _check_type(task, Task, "create_task")
@@ -116,7 +120,7 @@ class Scheduler:
         return [result.value for result in client.results(ids)]
 
     def states(self, ids: Sequence[str], seconds: float = 0.0) -> list[Entry]:
-        """Return how tasks stand when all have ended, or after some seconds."""
+        """Return the state of each task once all have ended, or after so many seconds."""
         return self._connected().poll(ids, seconds)
 
     def save_model(self, id: str, path: str | os.PathLike[str]) -> None:
@@ -128,11 +132,11 @@ class Scheduler:
             file.write(self._connected().fetch(str(trained["checkpoint"])))
 
     def cancel_task(self, id: str) -> bool:
-        """End a task; return whether it had not ended before."""
+        """End a task; return false if it had ended already."""
         return bool(self._connected().cancel([id]))
 
     def get_stats(self) -> SchedulerStats:
-        """Return how the nodes and tasks stand."""
+        """Return the state of the nodes, and how many tasks are in which state."""
         with self._lock:
             self._check_open()
             config, client = self._config, self._client
@@ -179,8 +183,8 @@ def _check_type(thing: object, kind: type, maker: str) -> None:
 def create_scheduler(strategy: str = DEFAULT, max_retries: int = 3) -> Scheduler:
     """Return a scheduler without nodes.
 
-    The strategy is one of round-robin, least-loaded, random and capability-based; tasks that fail
-    for reasons that may pass are tried ``max_retries`` times more.
+    The strategy is one of round-robin, least-loaded, random and capability-based. A task that fails
+    for a reason that may pass is tried up to ``max_retries`` more times. Raises UsageError.
 
     >>> create_scheduler(strategy="round-robin").get_stats().nodes
     0

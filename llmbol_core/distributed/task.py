@@ -194,6 +194,9 @@ def create_task(
 ) -> Task:
     """Describe a task; options are the other fields of ``Task``, such as ``timeout``.
 
+    The type is a row of the table of jobs (``jobs.py``), which says what the payload holds. Raises
+    UsageError for fields that are no such things.
+
     >>> create_task("task1", "inference", {"model": "m.gguf", "input": [[0.0]]}, 1).priority
     1
     """

@@ -21,7 +21,11 @@ _MULTIPLYING = ("products", "positions", "convolution", "transposed", "recurrent
 
 
 class MLModule:
-    """Every operation of the table as a method on tensors, arrays and nested lists.
+    """Every operation of the table as a method: ``nn ops`` lists them, ``dir`` of a module too.
+
+    Inputs are tensors, arrays or nested lists, computed with as float32; the first axis usually is
+    the batch. The result is a Tensor. Methods raise ShapeError and DtypeError for inputs that do
+    not fit, TypeError for a wrong number of them and for unknown attributes.
 
     >>> ml = create_ml_module()
     >>> ml.relu(ml.create_tensor([[-1, 2]])).numpy()
@@ -29,7 +33,11 @@ class MLModule:
     """
 
     def create_tensor(self, data: ArrayLike | Tensor, dtype: str | StorageType = "f32") -> Tensor:
-        """Make a tensor of numbers in a storage type; rows lie along the last axis."""
+        """Make a tensor of numbers in a storage type, such as "f32", "i32" or "q4_0".
+
+        Rows lie along the last axis, and must divide into the type's blocks: else ShapeError.
+        Raises DtypeError for an unknown type, or a number that the type cannot hold.
+        """
         kind = storage_type(dtype)
         return quantize(data if kind.is_whole else Tensor.of(data), kind)
 
@@ -75,7 +83,11 @@ class Quantization:
     def quantize(
         array: ArrayLike | Tensor, type: str | StorageType = "q8_0", block_size: int | None = None
     ) -> Tensor:
-        """Convert numbers to a storage type, whose block size may be stated but not chosen.
+        """Convert numbers [..., K] to a storage type, as GGML does, bit for bit.
+
+        The block size may be stated but not chosen: each type has its own. Raises UsageError for
+        another block size, DtypeError for an unknown type or a number that is not finite, and
+        ShapeError if K does not divide into blocks.
 
         >>> Quantization.quantize(np.ones((2, 64)), type="q8_0", block_size=32)
         Tensor(2x64, Q8_0)
@@ -88,5 +100,5 @@ class Quantization:
 
     @staticmethod
     def dequantize(tensor: ArrayLike | Tensor) -> NDArray[np.float32]:
-        """Return the weights of a tensor as a float32 array."""
+        """Return the weights of a tensor as a float32 array of its shape."""
         return dequantize(Tensor.of(tensor))

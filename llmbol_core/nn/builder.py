@@ -3,8 +3,8 @@
     build_model("my-model", [784]).linear(784, 128).relu().dropout(0.2).linear(128, 10).build()
     nn().add(linear(784, 128)).add(relu())      # nn is the package itself
 
-A layer's factory is its name in lower case; underscores may be set as one likes. Each takes the
-fields of the layer.
+A layer's factory is its name in lower case, with or without underscores. It takes the fields of the
+layer: ``nn layers NAME`` shows them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from llmbol_core.nn.module import Form, Module
 
 
 class ModelBuilder:
-    """Collects layers; each must take what the one before gives. Each layer is a method."""
+    """Collects layers: each layer of the registry is a method that appends it.
+
+    A method raises ModelError if its layer does not take what the one before gives.
+    """
 
     def __init__(self, name: str, input_shape: Sequence[int]) -> None:
         self.name = name
@@ -28,7 +31,7 @@ class ModelBuilder:
         self._shape: Form = self.input.shape
 
     def add(self, layer: Module) -> Self:
-        """Append a layer, or say why it does not fit."""
+        """Append a layer; raises ModelError if it does not fit."""
         try:
             self._shape = layer.checked_shape(self._shape)
         except LlmbolError as error:
@@ -53,7 +56,7 @@ class ModelBuilder:
 
 
 def build_model(name: str, input_shape: Sequence[int]) -> ModelBuilder:
-    """Start a model that takes samples of this shape.
+    """Start a model that takes float32 samples of this shape; the batch is not part of it.
 
     >>> build_model("tiny", [4]).linear(4, 3).relu().build()
     tiny: nn.Sequential {
