@@ -59,6 +59,7 @@ class Native:
         self.quick: dict[int, Quick] = {}
         """The units that functions were compiled with quickly, by where they start."""
         self._tiers: dict[int, Tier] = {}
+        self._entered: dict[int, Tier] = {}
         plain = [plain_type(size) for size in self.code.plain_sizes]
         self._types = array("I", [*loaded.types, *plain] or [0])
         self._functions = array("Q", bytes(8 * max(1, len(self.code.instructions))))
@@ -88,18 +89,25 @@ class Native:
         """
         known = self._tiers.get(part.start, tier)
         function = addresses[f"f{part.start}"]
-        if known <= tier:
+        is_entered = known <= tier
+        if is_entered:
             self._tiers[part.start] = tier
             self._functions[part.start] = function
         entry = addresses[f"o{part.start}"] if part.has_entries else function
         entries = part.entries if part.has_entries else part.entries[:1]
-        is_entered = known <= tier
         for number, pc in enumerate(entries):
-            is_better = known < tier or (known == tier and len(entries) > 1)
-            if is_better or not self.decoded.is_entry(pc):
+            there = self._entered.get(pc)
+            if there is None or there < tier or (there == tier and len(entries) > 1):
+                self._entered[pc] = tier
                 self.decoded.enter(pc, entry, number, 0 if number else part.frame)
                 is_entered = True
         return is_entered
+
+    def quick_at(self, pc: int) -> Quick | None:
+        """Return what was compiled quickly that an instruction is part of: a function or a loop."""
+        start = self.code.function(pc)
+        found = max((at for at in self.quick if start <= at <= pc), default=None)
+        return None if found is None else self.quick[found]
 
 
 @dataclass(eq=False)
@@ -144,13 +152,11 @@ class Compiler:
         if native.decoded.is_entry(pc):
             return True
         began = time.perf_counter()
-        key = key_of_unit(native.code.identity, pc, frame)
-        for tier in (Tier.BEST, Tier.QUICK):
-            made = kept_unit(key, tier)
-            if made is not None:
-                self._install(Quick(native, pc, frame, None), made)
-                self.stats.seconds += time.perf_counter() - began
-                return native.decoded.is_entry(pc)
+        made = _kept(native, pc, frame, (pc, native.code.function(pc)))
+        if made is not None:
+            self._install(Quick(native, pc, frame, None), made)
+            self.stats.seconds += time.perf_counter() - began
+            return native.decoded.is_entry(pc)
         if ran < _WORTH_COMPILING and not self._at_once:
             native.decoded.watch_longer(pc, _SOON)
             return True
@@ -189,7 +195,7 @@ class Compiler:
         ran: dict[int, Quick] = {}
         for level in levels:
             native = natives.get(level.module)
-            quick = native.quick.get(native.code.function(level.pc)) if native else None
+            quick = native.quick_at(level.pc) if native else None
             if quick is not None:
                 ran[id(quick)] = quick
         for quick in ran.values():
@@ -207,6 +213,10 @@ class Compiler:
         source = self._source(native, pc, frame)
         if source is None:
             return False
+        made = _kept(native, pc, frame, (source.unit.root.start,))
+        if made is not None:
+            self._install(Quick(native, pc, frame, source), made)
+            return native.decoded.is_entry(pc)
         cost = source.cost(Tier.BEST)
         thread, is_short = self._thread(), cost <= _AT_ONCE
         is_well = is_short and thread is None and self._well + cost <= _WELL
@@ -332,3 +342,13 @@ class Compiler:
         if not quick.is_ordered:
             self.stats.add(made, 0.0)
         self.watches = self.watches or made.tier is Tier.QUICK
+
+
+def _kept(native: Native, pc: int, frame: HeapType, starts: Iterable[int]) -> Made | None:
+    """Return code from the cache that can be entered at a pc: a unit that begins at some."""
+    for tier in (Tier.BEST, Tier.QUICK):
+        for start in dict.fromkeys(starts):
+            made = kept_unit(key_of_unit(native.code.identity, start, frame), tier)
+            if made is not None and pc in made.compiled.parts[0].entries:
+                return made
+    return None

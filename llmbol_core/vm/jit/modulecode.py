@@ -55,12 +55,20 @@ class Code:
     ``guards`` are what is to be checked before instructions.
     """
 
+    exposed: tuple[int, ...] = ()
+    """Slots of the frame whose addresses are taken by instructions that are not looked at."""
+
     def __init__(
         self, module: Module, data: HeapType, content: Content = b"", guards: Guards = _NONE
     ) -> None:
         self.module, self.data, self.guards = module, data, guards
         self.instructions = module.instructions
         self._content = content
+
+    @property
+    def whole(self) -> Code:
+        """The module of which all instructions are looked at."""
+        return self
 
     @cached_property
     def identity(self) -> str:

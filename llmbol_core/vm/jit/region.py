@@ -59,7 +59,8 @@ class Region:
         self.native = {pc for pc in usual if self._is_native(pc)}
         self.heads = {t for pc in self.pcs for t in code.targets(pc) if t <= pc}
         self.entries = self._entries()
-        self._exposed = [self._exposure(pc) for pc in self.native if self._is_exposing(pc)]
+        self._exposed = [(at, frame.size) for at in code.exposed]
+        self._exposed += [self._exposure(pc) for pc in self.native if self._is_exposing(pc)]
         self.slots = self._promoted()
 
     @property
@@ -204,7 +205,7 @@ class Region:
             return start, self.frame.size
         # Of other calls slots in registers go to memory and come back: see results_of.
         inside = [
-            written_through(self.code, self.code.instructions[at].destination.value)
+            written_through(self.code.whole, self.code.instructions[at].destination.value)
             for at in calls & self.native
             if self.code.instructions[at].op.mnemonic == "call"
         ]
@@ -309,7 +310,7 @@ class Region:
         for pc in self.native:
             for offset, type_ in self._slots_used(pc):
                 uses[offset].add(type_)
-        for offset in self.frame.pointers:
+        for offset in self.frame.pointers if self.code.whole is self.code else ():
             uses[offset].add("i32")
         return self._without_overlaps(uses)
 

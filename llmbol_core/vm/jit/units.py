@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.jit.calls import Results
+from llmbol_core.vm.jit.excerpts import Excerpts
 from llmbol_core.vm.jit.identity import digest
 from llmbol_core.vm.jit.kept import Compiled, CompileStats, Made, Part, Tier, key_of_unit, unit_key
 from llmbol_core.vm.jit.modulecode import Code, code_of, heap_type
@@ -35,6 +36,8 @@ class Regions:
         self.code = code
         self._results = Results(code)
         self._known: dict[int, Region] = {}
+        self._excerpts: dict[int, Excerpts] = {}
+        self._loops: dict[int, Region] = {}
 
     def at(self, start: int, frame: HeapType) -> Region:
         """Return the region that begins at a pc with a frame of a type."""
@@ -44,9 +47,26 @@ class Regions:
         return region
 
     def around(self, pc: int, frame: HeapType) -> Region:
-        """Return the function that an instruction is part of, or what it leads to."""
-        region = self.at(self.code.function(pc), frame)
+        """Return the function that an instruction is part of, or what it leads to.
+
+        Of a long function it is the loop that the instruction is in, if there is one.
+        """
+        start = self.code.function(pc)
+        for region in self._loops_around(pc, start, frame):
+            if pc in region.entries:
+                return region
+        region = self.at(start, frame)
         return region if pc in region.entries else self.at(pc, frame)
+
+    def _loops_around(self, pc: int, start: int, frame: HeapType) -> Iterator[Region]:
+        excerpts = self._excerpts.get(start)
+        if excerpts is None:
+            excerpts = self._excerpts[start] = Excerpts(self.code, start)
+        for head, code in excerpts.around(pc):
+            region = self._loops.get(head)
+            if region is None or region.frame != frame:
+                region = self._loops[head] = Region(code, head, frame, self._results)
+            yield region
 
     def unit(self, first: Region) -> Unit | None:
         """Return a function and those it calls, nearest first; None if it is too long."""
@@ -69,9 +89,9 @@ class Regions:
 
 @dataclass(eq=False)
 class Source:
-    """A unit that can be compiled; ``key`` is what it is kept by besides its tier."""
+    """A unit that can be compiled; ``keys`` are what it is kept by besides its tier."""
 
-    key: tuple[str, ...]
+    keys: tuple[tuple[str, ...], ...]
     unit: Unit
 
     @cached_property
@@ -126,14 +146,19 @@ class Source:
             text = with_helpers(self.text, elsewhere=shared_names)
             data = llvm.compile_text(text, level, unrolls=False, after=shorten_recurrences)
             cache.put(key, data)
-        cache.put(unit_key(self.key, tier), compiled.to_bytes())
+        for kept in self.keys:
+            cache.put(unit_key(kept, tier), compiled.to_bytes())
         return Made(compiled, data, tier, is_kept)
 
 
 def source_of(regions: Regions, pc: int, frame: HeapType) -> Source | None:
     """Return the unit that an instruction is part of; None if it is too long to compile."""
-    unit = regions.unit(regions.around(pc, frame))
-    return None if unit is None else Source(key_of_unit(regions.code.identity, pc, frame), unit)
+    first = regions.around(pc, frame)
+    unit = regions.unit(first)
+    keys = (
+        key_of_unit(regions.code.identity, at, frame) for at in dict.fromkeys((first.start, pc))
+    )
+    return None if unit is None else Source(tuple(keys), unit)
 
 
 def _nothing(done: int, total: int, note: str) -> None:
