@@ -1,8 +1,8 @@
 """The agent: joins a node on this machine to a cluster elsewhere, with an invitation.
 
-It asks for a node's certificate once, keeps that and the files of tasks in a directory of its own
-for each cluster, starts the node's process and starts it again when that ends, until the cluster
-stops, says otherwise, or was not heard of for too long.
+It asks for a node's certificate once, keeps it and the files of tasks in a directory of its own
+for each cluster, and starts the node's process whenever there is none, until the cluster
+stops, orders something else, or has been silent for too long.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ LOOK_SECONDS = 0.1
 ATTEND_SECONDS = 5.0
 AGAIN_SECONDS = 0.5
 PATIENCE = 600.0
-"""Seconds that an agent goes on trying while the broker does not answer."""
+"""Seconds that an agent keeps trying while the broker does not answer."""
 
 
 def default_name() -> str:
-    """Return this machine's name, as far as that can name a node.
+    """Return this machine's name, reduced to what may be the name of a node.
 
     >>> bool(default_name())
     True
@@ -54,7 +54,7 @@ class _Joined:
     name: str
     meeting: str
     address: str
-    """What the broker's machine reaches this one by."""
+    """The address under which the broker's machine reaches this one."""
 
 
 class Agent:
@@ -68,7 +68,7 @@ class Agent:
         say: Callable[[str], None] = lambda text: None,
         patience: float = PATIENCE,
     ) -> None:
-        """Keep what it needs in a part of a state directory; ``say`` is told what happens."""
+        """Use a part of a state directory for its files; ``say`` is told what happens."""
         self._bundle, self._node, self._say, self._patience = bundle, node, say, patience
         self._id = secrets.token_hex(8)
         self._home = StateDirectory(state.root / "joined" / bundle.cluster)
@@ -78,7 +78,7 @@ class Agent:
         self._process: NodeProcess | None = None
 
     def run(self) -> None:
-        """Serve until told to end; raises ClusterError if the cluster does not let us in."""
+        """Serve until told to stop; raises ClusterError if the cluster does not let us in."""
         os.umask(0o077)
         self._home.prepare()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +112,7 @@ class Agent:
             mark.write_text(self._bundle.id)
 
     def _join(self) -> _Joined | None:
-        """Return what the broker says when it answers; None if we are to stop meanwhile."""
+        """Return what the broker answers, once it does; None if we are told to stop meanwhile."""
         deadline = time.monotonic() + self._patience
         while not self._stopping.is_set():
             try:
@@ -130,7 +130,7 @@ class Agent:
         return None
 
     def _serve(self, joined: _Joined) -> Order:
-        """Keep the node's process running until there is an order to join anew or to leave."""
+        """Keep the node's process running until there is an order to rejoin or to leave."""
         node = replace(self._node, name=joined.name)
         self._end_process()
         self._process = process = NodeProcess(
@@ -168,7 +168,7 @@ class Agent:
         return order
 
     def _listen(self, joined: _Joined, over: threading.Event) -> None:
-        """Pass on the broker's orders; what it says when it does not answer is to join anew."""
+        """Pass on the broker's orders; if it does not answer, that is an order to rejoin."""
         while not over.is_set():
             try:
                 order = Order(self._ask("attend", joined, seconds=ATTEND_SECONDS))
@@ -210,15 +210,15 @@ def join(
     say: Callable[[str], None] = lambda text: None,
     patience: float = PATIENCE,
 ) -> None:
-    """Be a node of the cluster that an invitation in a file is from, until told to end."""
+    """Be a node of the cluster that issued the invitation in a file, until told to stop."""
     bundle = Bundle.read(path)
-    # What is wrong with the machine itself is told before anybody is asked.
+    # What is wrong with this machine is reported before anybody is asked.
     state = StateDirectory.default()
     Agent(bundle, node, state, say, patience).run()
 
 
 def connect(path: str, state: StateDirectory) -> Bundle:
-    """Have the commands here use the cluster that an invitation for a client is from."""
+    """Make the commands on this machine use the cluster that issued a client's invitation."""
     bundle = Bundle.read(path)
     if bundle.role != "client":
         raise ClusterError(f"{path}: an invitation for a {bundle.role}: use cluster node --join")

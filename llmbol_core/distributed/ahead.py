@@ -1,4 +1,4 @@
-"""Work that is mostly waiting, for disks or for answers: several at a time, in order."""
+"""Work that mostly waits for disks or for answers: several pieces at a time, results in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT_A_TIME = 8
 
 
 def some_ahead(function: Callable[[T], R], things: Iterable[T]) -> Iterator[R]:
-    """Yield what a function makes of things, in their order, while it works on the next ones.
+    """Yield a function's results for some items, in order, while it already works on the next ones.
 
     >>> list(some_ahead(abs, range(-9, 0)))
     [9, 8, 7, 6, 5, 4, 3, 2, 1]

@@ -50,7 +50,7 @@ def array_of(data: bytes) -> Array:
 
 
 def outputs(model: InferenceModel, name: str, head: bytes, body: memoryview) -> bytes:
-    """Return what a model makes of samples, as ``.npy`` bytes; theirs are in two parts."""
+    """Return a model's outputs as ``.npy`` bytes, for samples given as head and body of a file."""
     from llmbol_core.nn.infer import infer_parts, read_inputs
 
     if head.startswith(NPY_MAGIC):

@@ -1,4 +1,4 @@
-"""The scheduler for programs that are asynchronous: the same methods, to be awaited.
+"""The scheduler for asynchronous programs: the same methods, to be awaited.
 
 ::
 
@@ -26,7 +26,7 @@ from llmbol_core.errors import ClusterError
 T = TypeVar("T")
 
 SLICE_SECONDS = 1.0
-"""How long a thread is held for somebody who waits: who is cancelled lets go of it after that."""
+"""How long a thread is held for each wait: after a cancellation it is free again by then."""
 WAITERS, WORKERS = 64, 8
 
 
@@ -38,7 +38,7 @@ class AsyncScheduler:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        # Those who wait take no thread from those who ask.
+        # Waiting takes no threads from other requests.
         self._workers = ThreadPoolExecutor(WORKERS, "llmbol-ask")
         self._waiters = ThreadPoolExecutor(WAITERS, "llmbol-wait")
 
@@ -87,11 +87,11 @@ class AsyncScheduler:
         await self._run(self._scheduler.save_model, id, path)
 
     async def cancel_task(self, id: str) -> bool:
-        """End a task; return whether it had not ended before."""
+        """End a task; return false if it had ended already."""
         return await self._run(self._scheduler.cancel_task, id)
 
     async def get_stats(self) -> SchedulerStats:
-        """Return how the nodes and tasks stand."""
+        """Return the state of the nodes, and how many tasks are in which state."""
         return await self._run(self._scheduler.get_stats)
 
     async def shutdown(self) -> None:

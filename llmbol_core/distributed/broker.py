@@ -1,4 +1,4 @@
-"""The broker: the process that takes tasks, keeps them, and has nodes work on them.
+"""The broker: the process that accepts tasks, keeps them, and has nodes work on them.
 
 It carries out what the dispatcher decides: launches go to the engine, changes to the journal. Time,
 chance and the outside world enter here.
@@ -49,7 +49,7 @@ log = logging.getLogger("llmbol.broker")
 
 HEALTH_SECONDS = 0.5
 FORGET_SECONDS = 600.0
-"""How often tasks that are old enough are forgotten."""
+"""Seconds between two searches for tasks that are old enough to be forgotten."""
 REVIVE_SECONDS = 0.05
 SUSPECT_SECONDS = 3.0
 """A node that was silent for so long gets no more tasks."""
@@ -58,7 +58,7 @@ HUNG_SECONDS = 8.0
 
 
 class Broker:
-    """Everything that makes a cluster, in one process; ``serve`` is its life."""
+    """All parts of a cluster but its nodes, in one process; ``serve`` runs them."""
 
     def __init__(self, state: StateDirectory, config: Config, engine: Engine) -> None:
         self.state, self.config, self.engine = state, config, engine
@@ -107,7 +107,7 @@ class Broker:
         self.state.forget()
 
     async def _open(self, host: str, port: int) -> str:
-        """Open the door, where it was before if nothing else is said and that can be."""
+        """Open the door, on the address it had before unless told otherwise or that is taken."""
         before = self.state.read()
         if not port and before is not None and before.address.startswith(f"{host}:"):
             with suppress(OSError):
@@ -115,13 +115,13 @@ class Broker:
         try:
             return await self.door.start(host, port)
         except OSError as error:
-            # The event loop's own words have the address in them once more.
+            # The event loop's own message contains the address a second time.
             why = (os.strerror(error.errno) if error.errno else str(error)).lower()
             where = f"{host}:{port}" if port else host
             raise ClusterError(f"the broker cannot listen on {where}: {why}") from error
 
     def refusal(self, invitation: str | None) -> str | None:
-        """Return why a node that came by an invitation may not stay, if so."""
+        """Return why a node with an invitation may not stay, if there is a reason."""
         return self.invitations.refusal(invitation, Role.NODE)
 
     def now(self) -> float:
@@ -148,7 +148,7 @@ class Broker:
             await self._ended.setdefault(id, asyncio.Event()).wait()
 
     def reconfigure(self, config: Config) -> None:
-        """Go on with another configuration, now and whenever the broker starts."""
+        """Use another configuration from now on, also when the broker is started again."""
         config.write(self.state.config)
         self.config = config
 
@@ -165,7 +165,7 @@ class Broker:
             self.advance()
 
     def latest(self, entry: Entry) -> Entry:
-        """Return the ledger's entry brought up to what is not, or cannot be, on disk yet."""
+        """Return the ledger's entry, updated with what is not on disk yet or cannot be."""
         live = self.dispatcher.tasks.get(entry.id) or self.journal.unsaved.get(entry.id)
         if live is None:
             return entry
@@ -175,7 +175,7 @@ class Broker:
         )  # fmt: skip
 
     def status(self) -> ClusterStatus:
-        """Return how everything is."""
+        """Return the status of the whole cluster."""
         counts = self.ledger.counts()
         live = [record.state for record in self.dispatcher.tasks.values()]
         counts |= {state.value: live.count(state) for state in (State.QUEUED, State.RUNNING)}
@@ -192,13 +192,13 @@ class Broker:
         )
 
     def advance(self) -> None:
-        """Do what is due now, and come back when the next thing is."""
+        """Do what is due now, and schedule the next call."""
         if self.stopping.is_set():
             return
         now = self.now()
         self._perform(self.dispatcher.expire(now))
         if not self.journal.refused:
-            # Results that there is no room for are better not made.
+            # Do not compute results that there is no room for.
             self._perform(self.dispatcher.place(now))
         if self._timer is not None:
             self._timer.cancel()
@@ -227,7 +227,7 @@ class Broker:
                     self._spawn(self._replace(node))
 
     async def _run(self, launch: Launch) -> None:
-        # As bytes: Dask would look for its own futures in everything else.
+        # As bytes: in anything else Dask would search for futures of its own.
         tasks = json.dumps([record.task.to_json() for record in launch.records]).encode()
         priority = launch.records[0].task.priority
         try:
@@ -250,11 +250,11 @@ class Broker:
             if not self.stopping.is_set() and self.engine.revive():
                 self.publish()
         except (OSError, FileError) as error:
-            # A full disk, say: it is tried again as long as the broker lives.
+            # For instance a full disk: it is tried again as long as the broker lives.
             log.error("nodes cannot be started: %s", error)
 
     def _spawn(self, work: object) -> None:
-        """Run something to its end beside everything else."""
+        """Run a coroutine to its end beside everything else."""
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
         self._work.add(task)
         task.add_done_callback(self._work.discard)
@@ -272,7 +272,7 @@ class Broker:
         self.advance()
 
     async def _warm_up(self, name: str) -> None:
-        """Have a node do nothing once: the first time takes it some 50 ms longer than others."""
+        """Send a node an empty task: its first one takes some 50 ms longer than others."""
         with suppress(ClusterError):
             await self.engine.run(run_batch, b"[]", f"warm-up/{secrets.token_hex(8)}", name, 0)
 
@@ -284,7 +284,7 @@ class Broker:
             asyncio.get_running_loop().call_later(REVIVE_SECONDS, self._revive)
 
     async def _forget(self, desk: Desk) -> None:
-        """Forget, now and then, the tasks that ended longer ago than they are to be kept."""
+        """Forget, now and then, the tasks whose time of being kept is over."""
         while True:
             await asyncio.sleep(FORGET_SECONDS)
             with suppress(ClusterError):
@@ -293,7 +293,7 @@ class Broker:
                     self.note("broker", f"forgot {gone.tasks} old tasks")
 
     async def _watch(self) -> None:
-        """Notice nodes that hang, and processes that died before anybody had heard of them."""
+        """Notice nodes that hang, and processes that died before they had reported."""
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
             for name, vitals in self.engine.vitals().items():
@@ -311,7 +311,7 @@ class Broker:
             self.advance()
 
     def publish(self) -> None:
-        """Write down where the broker is and which processes belong to the cluster."""
+        """Publish where the broker is and which processes belong to the cluster."""
         self.state.write(
             Running(
                 self._address,
@@ -330,7 +330,7 @@ def main() -> int:
     try:
         _live()
     except LlmbolError as error:
-        # The last line of the log is what a command tells its user.
+        # Commands show their user the last line of the log.
         os.write(2, f"{error}\n".encode())
         return 1
     return 0

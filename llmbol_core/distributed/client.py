@@ -31,12 +31,12 @@ from llmbol_core.errors import ClusterError, FileError, NoCluster, TaskFailed
 Progress = Callable[[int, int, str], None]
 
 PATIENCE, LIVES = 20.0, 20
-"""Seconds to go on trying while the guardian starts another broker, and how many of those may die
+"""Seconds to keep trying while the guardian starts another broker, and how many brokers may die
 before there is an answer."""
 PAUSE_SECONDS = 5.0
-"""How long a cluster that is being drained starts no tasks, unless that is said again."""
+"""How long a cluster that is being drained starts no tasks, unless told so again."""
 WAIT_SLICE = 10.0
-"""Seconds that the broker holds a request to wait before it answers."""
+"""Seconds that the broker may hold a waiting request before it answers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Result:
 
     @property
     def text(self) -> bytes:
-        """The result, or what there is of it, as a person sees it."""
+        """The result, or as much as there is of it, in a form for people."""
         return job(self.entry.type).text(self.data) if self.data else b""
 
     def check(self) -> None:
@@ -67,14 +67,14 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:
-    """A task's end for machines: how it stands, and its result as what JSON knows."""
+    """A task's end for machines: its state, and its result in a form for JSON."""
 
     task: TaskStatus
     result: Any
 
 
 def describe(result: Result) -> Description:
-    """Return a result as what JSON knows: text, nested lists of numbers, what was returned."""
+    """Return a result in a form for JSON: text, nested lists of numbers, or returned values."""
     value: Any = job(result.entry.type).unpack(result.data) if result.data else None
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
@@ -96,12 +96,12 @@ class Client:
         self._hashes: dict[Path, tuple[tuple[int, ...], tuple[str, int]]] = {}
         self._lock = threading.Lock()
         self._era = 0
-        """How often all was hung up: what was connected before is not used again."""
+        """How often all connections were closed: older ones are not used again."""
         self._answered, self._seen = False, 0.0
-        """Whether a broker has answered, and when one was last there, even if it died then."""
+        """Whether a broker has answered, and when one was last seen, even if it died then."""
         self._store = FileStore(state.files) if state.remote() is None else None
         self._sent: set[str] = set()
-        """Files that the cluster had when it was asked, or was sent, and keeps for a while."""
+        """Files that the cluster had when asked, or was sent, and will keep for a while."""
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +119,7 @@ class Client:
 
     def submit(self, tasks: Sequence[Task]) -> list[str]:
         """Send tasks with their files; return their ids when the cluster has them on disk."""
-        # What they have in common is sent with the first one.
+        # Files that they share are sent with the first one.
         packed, others = [self.pack(task) for task in tasks[:1]], tasks[1:]
         if others and packed[0].files:
             packed += some_ahead(self.pack, others)
@@ -170,7 +170,7 @@ class Client:
         return some_ahead(self.result, ids)
 
     def expand(self, ids: Sequence[str]) -> list[str]:
-        """Return ids of tasks, those of its members in place of a group's."""
+        """Return ids of tasks, with each group's id replaced by those of its members."""
         return [str(id) for id in self.call("expand", {"ids": list(ids)})[0]]
 
     def release(self, ids: Sequence[str]) -> None:
@@ -178,7 +178,7 @@ class Client:
         self.call("release", {"ids": list(ids)})
 
     def ended(self, id: str) -> Result:
-        """Return how a task ended and what it left, when it has."""
+        """Return how a task ended and its result, once it has ended."""
         (entry,) = self.wait([id])
         if self._store is not None:
             with suppress(OSError):
@@ -201,14 +201,14 @@ class Client:
         return [str(id) for id in self.call("cancel", {"ids": list(ids)})[0]]
 
     def prune(self, seconds: float) -> Pruned:
-        """Have the cluster forget the tasks that ended so long ago, with their results and files.
+        """Make the cluster forget tasks that ended so many seconds ago, with results and files.
 
         An id that was forgotten may be used again.
         """
         return Pruned(**self.call("prune", {"seconds": seconds})[0])
 
     def status(self) -> ClusterStatus:
-        """Return how the cluster is."""
+        """Return the status of the cluster."""
         return ClusterStatus.from_json(self.call("status", {})[0])
 
     def add_node(self, node: ComputeNode) -> None:
@@ -216,11 +216,11 @@ class Client:
         self.call("add_node", {"node": node.to_json()})
 
     def remove_node(self, name: str) -> None:
-        """Stop a node for good; what it has goes to others."""
+        """Stop a node for good; its tasks go to others."""
         self.call("remove_node", {"node": name})
 
     def cordon(self, name: str, cordoned: bool = True) -> None:
-        """Have a node get no more tasks, or tasks again."""
+        """Give a node no more tasks, or tasks again."""
         self.call("cordon", {"node": name, "cordoned": cordoned})
 
     def drain(
@@ -243,10 +243,10 @@ class Client:
         timeout: float | None = None,
         progress: Progress = lambda done, total, note: None,
     ) -> None:
-        """Have the cluster stop; it takes a moment to.
+        """Tell the cluster to stop, which takes a moment.
 
-        To drain it first, no more tasks begin and those that run are waited for; those that have
-        not begun do when the cluster is started again.
+        If it is to be drained first, no more tasks begin and running ones are waited for; tasks
+        that have not begun do so when the cluster is started again.
         """
         if drain:
             self._until_idle(None, timeout, progress)
@@ -258,7 +258,7 @@ class Client:
         most = 0
         while True:
             if name is None:
-                # A lease: who dies while draining a cluster leaves it in service.
+                # A lease: if this client dies while draining, the cluster stays in service.
                 self.call("pause", {"seconds": PAUSE_SECONDS})
             left = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
             running = int(self.call("idle", {"node": name, "seconds": left})[0])
@@ -295,7 +295,7 @@ class Client:
             if not isinstance(error.__cause__, TimeoutError):
                 self._seen = time.monotonic()
             connection.close()
-            # The others lead to the same broker.
+            # The other connections lead to the same broker.
             self.close()
             raise
         except BaseException:
@@ -326,7 +326,7 @@ class Client:
     def pack(self, task: Task, *, lend: bool = False) -> Task:
         """Return a task ready to travel, its files sent.
 
-        Who waits for the result may lend excerpts of files on the cluster's own machine instead.
+        A client that waits for the result may refer to files on the cluster's own machine instead.
         """
         row = job(task.type)
         packed = row.pack(task.payload)
@@ -348,10 +348,10 @@ class Client:
         else:
             sha256, size = hashlib.sha256(content).hexdigest(), len(content)
         if self._store is not None and isinstance(content, bytes):
-            # Here is where the cluster looks, if there is one.
+            # The cluster, if there is one, looks here.
             self._state.address()
             while not self._store.keep(sha256, content):
-                # It is there for another task, which may give it up now.
+                # It was sent for another task, which may release it at any moment.
                 if self.call("has", {"sha256": sha256})[0]:
                     break
         elif sha256 not in self._sent and not self.call("has", {"sha256": sha256})[0]:

@@ -1,4 +1,4 @@
-"""The coach: keeps the broker's teams, wakes who waits for others, writes down how far they are."""
+"""The coach: keeps the broker's teams, wakes members that wait, records how far they are."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 Answer = tuple[Any, bytes]
 Brought = tuple[list[int], bytes]
-"""Some nodes of a tree of sums, and the arrays there, one after the other."""
+"""Some nodes of a tree of sums, and their arrays, one after the other."""
 HOLD_SECONDS = 10.0
-"""How long a member is kept waiting before it is to ask again."""
+"""How long a member is kept waiting before it has to ask again."""
 LOOK_SECONDS = 0.25
 
 
@@ -36,7 +36,7 @@ class Coach:
         self._changed = asyncio.Event()
 
     async def answer(self, asked: Mapping[str, Any], body: bytes) -> Answer:
-        """Answer a member; what it waits for may be for others to do."""
+        """Answer a member, which may have to wait for the others."""
         name, member = check_id(asked["team"]), str(asked["member"])
         team = self._team(name, int(asked["size"]))
         before = (team.snapshot, team.finished)
@@ -81,7 +81,7 @@ class Coach:
     def _question(
         self, team: Team, member: str, asked: Mapping[str, Any], body: bytes
     ) -> Callable[[], Any]:
-        """Return what a member asks, to be asked until there is an answer."""
+        """Return a function that answers a member's question, None until it can."""
         now = self._broker.now
         match asked["call"]:
             case "join":
@@ -132,14 +132,14 @@ class Coach:
 
     def _write(self, name: str, team: Team) -> None:
         fields = {"snapshot": team.snapshot, "finished": team.finished}
-        # Without room for it, more is done again after a crash: nothing is lost.
+        # Without room for it, more is repeated after a crash, but nothing is lost.
         with suppress(FileError, OSError):
             self._folder.mkdir(mode=0o700, exist_ok=True)
             write_private(self._folder / f"{name}.json", json.dumps(fields).encode())
 
 
 def _add(kind: str, brought: list[Brought]) -> bytes:
-    """Return the sum over the tree of which each brought the sums at some nodes."""
+    """Return the sum over a tree, of which each member has brought the sums at some nodes."""
     import numpy as np
 
     from llmbol_core.nn.sharing import add_up

@@ -27,7 +27,7 @@ START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 _LOOK = 0.03
 _ROOM = 1 << 16
-"""Bytes without which a ledger cannot be made, nor what went wrong be logged."""
+"""Free bytes below which neither a ledger can be made nor an error be logged."""
 
 
 def start(
@@ -67,14 +67,14 @@ def stop(
 ) -> None:
     """Stop the cluster of a state directory; return when all its processes are gone.
 
-    See ``Client.stop`` for draining; when that takes longer than the time-out, in seconds, the
-    cluster is not stopped and goes on with what it has, and ClusterError is raised.
+    ``Client.stop`` describes draining; if that takes longer than the time-out, in seconds, the
+    cluster is not stopped but keeps running, and ClusterError is raised.
     """
     if state.remote() is not None:
         with Client(state) as client:
             client.stop(drain, timeout, progress)
         return
-    # One that is only starting says where it is in a moment.
+    # A cluster that is just starting publishes its address in a moment.
     _await(lambda: state.read() is not None or not state.is_held(), START_SECONDS)
     running = state.running()
     try:
@@ -83,7 +83,7 @@ def stop(
     except ClusterError:
         if drain:
             raise
-        # The broker does not answer; the guardian has means of its own.
+        # The broker does not answer, but the guardian can end it.
         running.guardian.kill(signal.SIGTERM)
     if not _await(lambda: not state.is_held(), STOP_SECONDS):
         running.guardian.kill(signal.SIGKILL)
@@ -132,7 +132,7 @@ class Failure:
         return ClusterError(f"the cluster did not start: {why}")
 
     def late(self, names: Iterable[str]) -> ClusterError:
-        """Return the error of a cluster of which these processes were not up in time.
+        """Return the error of a cluster some of whose processes were not up in time.
 
         It quotes their logs, which are gone with the cluster if that is a program's own.
         """
@@ -151,7 +151,7 @@ class Failure:
 
 
 def _prepare(state: StateDirectory, config: Config) -> int:
-    """Take the lock, check what can be checked beforehand, leave the broker its configuration.
+    """Take the lock, check what can be checked in advance, write the broker's configuration.
 
     Returns the lock's descriptor: only who holds it may touch what is in the directory.
     """

@@ -1,10 +1,10 @@
 """The dispatcher: the queue, the nodes and who works on what, without I/O, clock or chance.
 
-Its methods say what happened and when; they return what is to be done about it: ``Launch`` tasks on
-a node, ``Replace`` a node's process, ``Save`` how a task stands. The broker carries that out.
+Its methods are told what happened and when, and return what is to be done: ``Launch`` tasks on a
+node, ``Replace`` a node's process, ``Save`` the state of a task. The broker carries that out.
 
-A node's process runs one task at a time; ending a task early means ending its process. Whatever
-else the node had then goes back to the queue.
+A node's process runs one task at a time; to end a task early its process is ended. Whatever
+else the node had goes back to the queue.
 """
 
 from __future__ import annotations
@@ -70,24 +70,24 @@ class Dispatcher:
         self._queue(record)
 
     def node_up(self, node: ComputeNode, *, cordoned: bool = False) -> None:
-        """Take a node into service; one of the same name is forgotten."""
+        """Put a node into service; an older one of the same name is forgotten."""
         capabilities = frozenset(node.capabilities)
         self.nodes[node.name] = NodeRecord(node.name, capabilities, cordoned=cordoned)
 
     def node_lost(self, name: str, now: float) -> list[Action]:
-        """Put what a dead node had back into the queue."""
+        """Put the tasks of a dead node back into the queue."""
         node = self.nodes.pop(name, None)
         if node is None:
             return []
         actions: list[Action] = []
         for position, launch in enumerate(node.launches.values()):
-            # Those behind had not begun: they are not to blame for the node's death.
+            # Those after the first had not begun: they are not to blame for the node's death.
             blamed = position < node.slots
             actions += self._return(launch, f"node {name} was lost", now, blamed=blamed)
         return actions
 
     def ended(self, key: str, outcomes: Iterable[Outcome], now: float) -> list[Action]:
-        """Take the outcomes of a launch; those of one given up meanwhile count for nothing."""
+        """Record the outcomes of a launch; those of one that was given up are ignored."""
         launch = self._take(key)
         if launch is None:
             return []
@@ -112,12 +112,12 @@ class Dispatcher:
         return actions
 
     def broken(self, key: str, why: str, now: float) -> list[Action]:
-        """Handle a launch that ended without outcomes although its node lives on."""
+        """Handle a launch that ended without outcomes although its node is alive."""
         launch = self._take(key)
         return [] if launch is None else self._return(launch, why, now, blamed=True)
 
     def cancel(self, id: str, now: float) -> list[Action]:
-        """End a task that nobody wants any more; if it runs by itself its node is replaced."""
+        """End a task that is no longer wanted; if it is running, its node is replaced."""
         record = self.tasks.get(id)
         if record is None:
             return []
@@ -128,7 +128,7 @@ class Dispatcher:
         return actions
 
     def expire(self, now: float) -> list[Action]:
-        """End what has taken too long."""
+        """End tasks that have taken too long."""
         actions: list[Action] = []
         for launch in [launch for node in self.nodes.values() for launch in node.launches.values()]:
             deadline = launch.deadline
@@ -169,7 +169,7 @@ class Dispatcher:
         return min(times, default=None)
 
     def overhead(self, now: float) -> float:
-        """Return the share of the time with tasks that nodes spent on anything but the tasks."""
+        """Return the share of their busy time that nodes did not spend on the tasks themselves."""
         nodes = self.nodes.values()
         occupied = sum(n.occupied + (now - n.since if n.launches else 0) for n in nodes if n.worked)
         worked = sum(node.worked for node in nodes)
@@ -188,7 +188,7 @@ class Dispatcher:
         heapq.heappush(heap, (-record.task.priority, record.seq, record))
 
     def _heads(self) -> list[tuple[int, int, TaskRecord]]:
-        """Return the first task of each queue, the first of all first; drop those that ended."""
+        """Return the first task of each queue, ordered among themselves; drop those that ended."""
         for capability, heap in list(self._ready.items()):
             while heap and heap[0][2].state is not State.QUEUED:
                 heapq.heappop(heap)
@@ -238,7 +238,7 @@ class Dispatcher:
         return launch
 
     def _batch(self, first: TaskRecord) -> list[TaskRecord]:
-        """Take a task from its queue, with those behind it that may share its journey."""
+        """Take a task from its queue, with those after it that may travel with it."""
         heap = self._ready[first.task.capability]
         heapq.heappop(heap)
         batch, expected = [first], self._expected(first)
@@ -256,7 +256,7 @@ class Dispatcher:
         return batch
 
     def _expected(self, record: TaskRecord) -> float:
-        """Return how long such tasks took lately, in seconds; long, if none ran yet."""
+        """Return how many seconds such tasks took lately; long if none has run yet."""
         return self._seconds.get(_kind(record), 60.0)
 
     def _learn(self, kind: Kind, seconds: float) -> None:
@@ -281,7 +281,7 @@ class Dispatcher:
         return None
 
     def _replace(self, name: str, why: str, now: float) -> list[Action]:
-        """End a node's process; what it had goes back to the queue."""
+        """End a node's process; its tasks go back to the queue."""
         node = self.nodes.get(name)
         if node is None or node.leaving:
             return []
@@ -293,7 +293,7 @@ class Dispatcher:
         return actions
 
     def _return(self, launch: Launch, why: str, now: float, *, blamed: bool) -> list[Action]:
-        """Put tasks back into the queue; one that is blamed and was alone used up an attempt."""
+        """Put tasks back into the queue; a blamed one that was alone has used up an attempt."""
         running = [record for record in launch.records if record.state is State.RUNNING]
         actions: list[Action] = []
         for record in running:

@@ -1,9 +1,9 @@
-"""Excerpts: content that lies in a file on the cluster's own machine and need not travel.
+"""Excerpts: content that lies in a file on the cluster's own machine and need not be sent.
 
 A large input is cut into pieces; each is a head of its own (the header of an array, the names of a
 table's columns) and a part of the file behind it. Whoever reads one gets the bytes that would have
-travelled otherwise, and their hash tells whether the file is still what it was. They are read, not
-mapped: a file of somebody's own may be cut short at any time.
+been sent otherwise, and their hash tells whether the file is unchanged. They are read, not
+mapped: a user's file may be cut short at any time.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Excerpt:
         return head + part
 
     def is_within_reach(self) -> bool:
-        """Return whether other processes find a file of this name: ``/dev/stdin`` is another."""
+        """Return whether other processes find the file by its name: not so ``/dev/stdin``."""
         return os.path.realpath(self.path) == self.path and os.path.isfile(self.path)
 
     def to_json(self) -> list[Any]:
-        """Return what JSON knows."""
+        """Return it in a form for JSON."""
         return [self.path, self.start, self.stop, base64.b64encode(self.head).decode()]
 
     @classmethod

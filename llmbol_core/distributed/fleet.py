@@ -1,7 +1,7 @@
-"""The fleet: the nodes that a cluster has, as its owner adds, spares and removes them.
+"""The fleet: the nodes of a cluster, as its owner adds, cordons and removes them.
 
-A node that is cordoned gets no more tasks but finishes what it has; one that is drained has nothing
-left either, and can be removed without anybody noticing.
+A cordoned node gets no more tasks but finishes those it has; a drained one has none left either,
+and can be removed without anybody noticing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Fleet:
         broker.publish()
 
     async def remove(self, name: str) -> None:
-        """Stop a node for good; what it has goes back to the queue."""
+        """Stop a node for good; its tasks go back to the queue."""
         broker = self._broker
         self._check(name)
         nodes = tuple(node for node in broker.config.nodes if node.name != name)
@@ -63,7 +63,7 @@ class Fleet:
         broker.publish()
 
     def cordon(self, name: str, cordoned: bool) -> None:
-        """Say whether a node gets no more tasks; that holds until something else is said."""
+        """Set whether a node gets no more tasks, until told otherwise."""
         broker = self._broker
         self._check(name)
         others = tuple(other for other in broker.config.cordoned if other != name)
@@ -84,7 +84,7 @@ class Fleet:
         return running
 
     def status(self) -> tuple[NodeStatus, ...]:
-        """Return how the nodes are."""
+        """Return the status of the nodes."""
         vitals = self._broker.engine.vitals()
         known = self._broker.dispatcher.nodes
         cordoned = self._broker.config.cordoned

@@ -1,6 +1,6 @@
 """The guardian: holds the state directory and keeps a broker running in it.
 
-It does nothing else, needs next to no memory and so has no reason to die. If it does, the system
+It does nothing else, needs hardly any memory and so has no reason to die. If it does, the system
 kills the broker, and with the broker the nodes. Run with ``--lease`` it stops when its standard
 input ends, which is how a program's own cluster goes away with the program, its directory too.
 """
@@ -40,7 +40,7 @@ class Guardian:
         self._stopping = self._is_orphan = False
 
     def run(self) -> int:
-        """Return 0 when a broker stopped as it was asked, 1 if none could be started."""
+        """Return 0 once a broker has stopped on request, 1 if none could be started."""
         os.umask(0o077)
         self._listen()
         pause = FIRST_PAUSE
@@ -86,7 +86,7 @@ class Guardian:
             return broker.wait()
 
     def _listen(self) -> None:
-        """Have signals wake ``_sleep``: a child that ended, or somebody who wants us to stop."""
+        """Let signals wake ``_sleep``: a child that has ended, or a request to stop."""
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -107,7 +107,7 @@ class Guardian:
 
     def _say(self, text: str) -> None:
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
-        # Standard error may be a user's terminal, which nobody wants to be told this.
+        # Standard error may be a user's terminal, where this does not belong.
         with suppress(OSError), open(self._state.open_log("guardian"), "wb", 0) as log:
             log.write(line.encode())
 

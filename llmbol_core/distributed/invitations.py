@@ -1,11 +1,11 @@
-"""Invitations: how machines and people from elsewhere get in, for a while, and out again.
+"""Invitations: how machines and people elsewhere get access, for a while, and lose it again.
 
 An invitation is a file with everything its holder needs: where the broker is, the authority to know
-it by, a certificate and its key. That of a client is good until the invitation expires. That of a
-node is good for one thing only: to get a node's certificate until then. Every certificate names its
-invitation, so that revoking one ends whatever came of it.
+it by, a certificate and its key. A client's certificate is good until the invitation expires. A
+node's is good for one thing only: to get a node's certificate until then. Every certificate names
+its invitation, so that revoking one ends whatever came of it.
 
-Who can write to the state directory can invite; nobody else.
+Only those who can write to the state directory can invite.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Invitation:
 
     @property
     def state(self) -> str:
-        """How it stands: open, expired or revoked."""
+        """Its state: open, expired or revoked."""
         if self.revoked:
             return "revoked"
         return "open" if time.time() < self.expires else "expired"
@@ -55,7 +55,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class InvitationStatus:
-    """An invitation in a line."""
+    """An invitation, in a line."""
 
     id: str
     role: str
@@ -141,7 +141,7 @@ class Invitations:
         return Bundle(invitation.id, role, address, expires, authority, pem, key)
 
     def revoke(self, id: str) -> None:
-        """Let nobody in any more who came by an invitation."""
+        """Let nobody in any more who has an invitation's certificate."""
         with self._writing():
             if id not in self._known:
                 raise UsageError(f"no invitation {id[:80]!r} is known{nearest(id, self._known)}")
@@ -157,7 +157,7 @@ class Invitations:
         ]
 
     def refusal(self, id: str | None, role: Role | None) -> str | None:
-        """Return why the holder of a certificate is not let in, if so.
+        """Return why the holder of a certificate is not let in, None if there is no reason.
 
         The cluster's own certificates name no invitation. A node that came in time may stay.
         """
@@ -182,7 +182,7 @@ class Invitations:
         return {"certificate": pem, "key": key}
 
     def _load(self) -> None:
-        """Read the file if it is another one than last time."""
+        """Read the file if it has changed since the last time."""
         try:
             status = os.stat(self._path)
         except FileNotFoundError:
@@ -202,7 +202,7 @@ class Invitations:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Read, let the block change, write back, alone."""
+        """Read, let the block change, and write back, under a lock."""
         with locked(self._path.with_suffix(".lock")):
             self._load()
             yield

@@ -1,8 +1,8 @@
-"""The journal: gathers what is to be written down and commits it together.
+"""The journal: gathers what is to be recorded and commits it together.
 
-Whoever must not go on before something is on disk waits for it here. Changes that the disk refuses
-are kept and tried again; new tasks that it refuses are refused themselves. Nobody is kept waiting
-for a disk that stays full: after a minute a result without a place is a failure, and is told.
+Whoever must not continue before something is on disk waits for that here. Changes that the disk
+refuses are kept and tried again; new tasks that it refuses are refused themselves. Nobody waits
+forever for a full disk: after a minute a result that it has no room for is reported as a failure.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ log = logging.getLogger("llmbol.journal")
 GROUP_SECONDS = 0.002
 """How long commits are apart at least."""
 BEGUN_SECONDS = 0.25
-"""How long a task may run before it is written down that it does: most end before."""
+"""How long a task may run before that is recorded: most end sooner."""
 AGAIN_SECONDS = 0.5
 """When to try again what the disk refused."""
 GIVE_UP_SECONDS = 60.0
-"""How long the disk may refuse before the ends of tasks are told without being on it."""
+"""How long the disk may refuse before the ends of tasks are reported without being on it."""
 
 
 class Journal:
@@ -35,27 +35,27 @@ class Journal:
         self._new: list[tuple[Sequence[TaskRecord], asyncio.Future[None]]] = []
         self._changes: list[Change] = []
         self._begun: dict[str, tuple[Change, float]] = {}
-        """What runs since when, on the event loop's clock."""
+        """What has been running since when, by the event loop's clock."""
         self._look: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._refused_since: float | None = None
         self.unsaved: dict[str, Change] = {}
-        """Ends of tasks that were told but are not on disk."""
+        """Ends of tasks that were reported but are not on disk."""
 
     @property
     def refused(self) -> bool:
-        """Whether the disk did not take what was to be written last."""
+        """Whether the disk refused the last write."""
         return self._refused_since is not None
 
     async def add(self, records: Sequence[TaskRecord]) -> None:
-        """Return when these new tasks, and all that came before, are on disk."""
+        """Wait until these new tasks, and everything before them, are on disk."""
         future = asyncio.get_running_loop().create_future()
         self._new.append((records, future))
         self._wake.set()
         await future
 
     def note(self, change: Change) -> None:
-        """Take a change; that a task runs now is of no interest if it ends soon."""
+        """Take a change; the start of a task is only recorded if it does not end soon."""
         if change.state is State.RUNNING:
             self._begun[change.id] = change, asyncio.get_running_loop().time()
             self._look_later()
@@ -65,7 +65,7 @@ class Journal:
             self._wake.set()
 
     async def run(self) -> None:
-        """Commit whenever there is something to commit, for ever."""
+        """Commit whenever there is something to commit, forever."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -100,7 +100,7 @@ class Journal:
         self._on_saved(saved)
 
     def _running(self) -> list[Change]:
-        """Take what has run for long enough to be written down."""
+        """Take the tasks that have run for long enough to be recorded."""
         loop = asyncio.get_running_loop()
         before = loop.time() - BEGUN_SECONDS
         if self._look is not None and self._look.when() <= loop.time():
@@ -112,7 +112,7 @@ class Journal:
         return old
 
     def _look_later(self) -> None:
-        """Come back when the first of those that run now has done so for long enough."""
+        """Come back when the first of the running tasks has run for long enough."""
         if self._begun and self._look is None:
             since = next(iter(self._begun.values()))[1]
             loop = asyncio.get_running_loop()

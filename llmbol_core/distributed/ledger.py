@@ -63,12 +63,12 @@ class Entry:
     error: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON knows; unlike ``asdict`` this copies nothing, which takes far longer."""
+        """Return it in a form for JSON; ``asdict`` would copy everything, which takes long."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Ledger:
-    """Durable records of tasks; any thread may write, one thread at a time may read."""
+    """Durable records of tasks; any thread may write, and one at a time may read."""
 
     def __init__(self, path: Path, results: Path) -> None:
         self._path, self.results = path, Results(results)
@@ -128,7 +128,7 @@ class Ledger:
         return postponed
 
     def recover(self) -> list[TaskRecord]:
-        """Return the tasks that have not ended, in order; those that ran count an interruption."""
+        """Return the tasks that have not ended, in order; running ones count as interrupted."""
         self.results.sweep()
         with self._lock, self._readable(), closing(self._db.cursor()) as cursor:
             cursor.execute(
@@ -176,11 +176,11 @@ class Ledger:
         return Task.from_json(json.loads(rows[0][0])) if rows else None
 
     def entry(self, id: str) -> Entry | None:
-        """Return how a task stands."""
+        """Return the state of a task."""
         return self.find([id]).get(id)
 
     def find(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """Return how those of some tasks stand that there are, by their ids."""
+        """Return the state of those tasks that are known, by id."""
         condition = "id IN (SELECT value FROM json_each(?))"
         rows = self._select(f"SELECT {_COLUMNS} FROM task WHERE {condition}", json.dumps(ids))
         return {row[0]: Entry(*row) for row in rows}
@@ -213,7 +213,7 @@ class Ledger:
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """Have whatever is wrong with the database's content told in one way."""
+        """Turn whatever is wrong with the database's content into one error."""
         try:
             yield
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:

@@ -73,7 +73,7 @@ class ComputeNode:
         return address
 
     def to_json(self) -> dict[str, Any]:
-        """Return the node as what JSON knows."""
+        """Return the node in a form for JSON."""
         return {**asdict(self), "capabilities": list(self.capabilities)}
 
     @classmethod

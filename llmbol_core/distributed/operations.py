@@ -32,13 +32,13 @@ MAX_WAIT = 60.0
 
 
 class Desk:
-    """Answers requests on behalf of a broker; each returns what JSON knows, and bytes."""
+    """Answers requests on behalf of a broker; each returns a form for JSON, and bytes."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._arriving: dict[str, tuple[Task, asyncio.Event]] = {}
         self._promised: dict[str, float] = {}
-        """Files that somebody counts on, by hash, and since when."""
+        """Files that clients rely on, by hash, and since when."""
 
     async def submit(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
         """Take tasks; answer when they are on disk. One that is there already is left alone."""
@@ -80,7 +80,7 @@ class Desk:
         return [self._broker.latest(entry).to_json() for entry in entries], b""
 
     async def expand(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
-        """Answer with ids of tasks, those of its members in place of a group's."""
+        """Answer with ids of tasks, with each group's id replaced by those of its members."""
         ledger = self._broker.ledger
         ids: list[str] = []
         for id in map(str, arguments["ids"]):
@@ -125,14 +125,14 @@ class Desk:
                 lambda name: ledger.members(name) or ledger.entry(name)
             )
             ledger.results.sweep(SENT_SECONDS)
-            # What was sent lately may belong to a task that is still to come.
+            # A file sent recently may belong to a task that is yet to be submitted.
             files, size = self._broker.store.prune(needed, min(before, now - SENT_SECONDS))
             return Pruned(len(gone), files, round(size / 1e6, 3))
 
         return await asyncio.to_thread(work)
 
     async def status(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
-        """Answer with how everything is."""
+        """Answer with the status of the cluster."""
         return self._broker.status().to_json(), b""
 
     async def metrics(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
@@ -188,7 +188,7 @@ class Desk:
         return await self._broker.remotes.attend(name, agent, seconds), b""
 
     async def leave(self, arguments: Mapping[str, Any], body: bytes) -> Answer:
-        """Let go of a node that runs elsewhere."""
+        """Release a node that runs elsewhere."""
         await self._broker.remotes.leave(str(arguments["name"]), str(arguments["agent"]))
         return None, b""
 
@@ -235,7 +235,7 @@ class Desk:
         broker.take(records)
 
     async def _arrived(self, id: str) -> None:
-        """Return when a task that another request brought is on disk."""
+        """Wait until a task that another request brought is on disk."""
         if id in self._arriving:
             await self._arriving[id][1].wait()
         if self._broker.ledger.task(id) is None:
@@ -259,7 +259,7 @@ class Desk:
         return used or sha256 in self._promised
 
     def _check(self, task: Task, *, guest: bool) -> None:
-        """Refuse what could never run, and that a guest names files of this machine."""
+        """Refuse tasks that could never run, and guests' references to files of this machine."""
         job(task.type)
         offered = self._broker.fleet.capabilities()
         if task.capability is not None and task.capability not in offered:
@@ -275,11 +275,11 @@ class Desk:
                 raise ClusterError(f"task {task.id}: {file.name} was not sent")
 
     def _entry(self, id: str) -> Entry:
-        """Return how a task stands: running ones may be ahead of the ledger."""
+        """Return the state of a task: that of a running one may be ahead of the ledger."""
         return self._entries([id])[0]
 
     def _entries(self, ids: Sequence[str]) -> list[Entry]:
-        """Return how tasks stand; raises UsageError for an id that no task has."""
+        """Return the states of tasks; raises UsageError for an unknown id."""
         known = self._broker.ledger.find(ids)
         for id in ids:
             if id not in known:

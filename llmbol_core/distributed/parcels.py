@@ -1,4 +1,4 @@
-"""What travels with a task, and what a node has in its hands when it runs one."""
+"""What is sent with a task, and what a node is given to run one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A payload ready to travel: what JSON knows, and files."""
+    """A payload ready to be sent: a form for JSON, and files."""
 
     payload: dict[str, Any]
     files: tuple[Attachment, ...] = ()
@@ -35,7 +35,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a job gets on a node: the payload, the files, and somewhere to keep loaded models."""
+    """What a job is given on a node: the payload, the files, and a cache of loaded models."""
 
     payload: dict[str, Any]
     files: tuple[tuple[str, str, Path], ...]
@@ -88,7 +88,7 @@ class ModelCache:
     def load(self, path: Path, name: str) -> InferenceModel:
         """Return the model in a file of the store, loaded at most once while there is room.
 
-        Complaints about it use the name that its owner gave it.
+        Errors about it use the name that its owner gave it.
         """
         from llmbol_core.ml import gguf
         from llmbol_core.native.files import map_file

@@ -1,6 +1,6 @@
 """A node's process on this machine, started, watched and ended by the broker.
 
-It starts while the broker is still on its way and is told whom to meet when that is known.
+It starts while the broker is still starting, and is told whom to connect to once that is known.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class NodeProcess:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start the process, in a session of its own so that it hears no key strokes."""
+        """Start the process, in a session of its own so that key strokes do not interrupt it."""
         now = time.monotonic()
         lived = now - self._started
         self._pause = 0.0 if lived > HEALTHY_SECONDS else self._pause * 2 or FIRST_PAUSE
         self._started = now
-        # What the one before had no time to tidy up.
+        # What the previous process had no time to remove.
         for left in self._state.scratch.glob(f"task@{self.node.name}@*"):
             shutil.rmtree(left, ignore_errors=True)
         log = self._state.open_log(self.node.name)
@@ -78,7 +78,7 @@ class NodeProcess:
             stdin.write(meeting.encode() + b"\n")
 
     def is_due(self) -> bool:
-        """Return whether the process is dead and it is time for another one."""
+        """Return whether the process is dead and it is time for a new one."""
         if self._process is None or self._process.poll() is None:
             return False
         return time.monotonic() >= self._started + min(self._pause, LONGEST_PAUSE)
@@ -89,13 +89,13 @@ class NodeProcess:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Kill the process; the next one need not wait, as this is no sign of trouble."""
+        """Kill the process; the next one starts without a pause, as this is no sign of trouble."""
         self._started = -math.inf
         if self._process is not None:
             self._process.kill()
 
     def join(self) -> None:
-        """Wait until the process has ended, kill it if it takes too long, and whatever it left."""
+        """Wait until the process has ended, killing it if that takes long; remove what it left."""
         if self._process is None:
             return
         try:

@@ -1,7 +1,7 @@
-"""Nodes on other machines, as the broker sees them: an agent that calls, and a process behind it.
+"""Nodes on other machines, as the broker sees them: an agent that calls in, and its process.
 
-The broker cannot start or kill what runs elsewhere. It gives orders instead, which the agent there
-waits for; an agent that is silent for too long counts as gone.
+The broker cannot start or kill processes elsewhere. Instead it gives orders, for which the agent
+there waits; an agent that is silent for too long counts as gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmbol_core.distributed.broker import Broker
 
 SILENT_SECONDS = 20.0
-"""An agent that was not heard of for so long is gone."""
+"""Seconds of silence after which an agent counts as gone."""
 
 
 class Order(StrEnum):
@@ -31,13 +31,13 @@ class Order(StrEnum):
     REPLACE = "replace"
     """Kill the node's process and start another."""
     JOIN = "join"
-    """Join anew: the broker knows nothing of the node."""
+    """Rejoin: the broker does not know the node."""
     LEAVE = "leave"
-    """End: the cluster stops, or does without the node."""
+    """End: the cluster stops, or no longer uses the node."""
 
 
 class RemoteNode:
-    """A node that an agent runs on another machine; to be dealt with like one that runs here."""
+    """A node that an agent runs on another machine; it is used like one that runs here."""
 
     def __init__(self, node: ComputeNode, agent: str, invitation: str | None) -> None:
         self.node, self.agent, self.invitation = node, agent, invitation
@@ -55,7 +55,7 @@ class RemoteNode:
         """Do nothing: the agent was told when it joined."""
 
     def is_due(self) -> bool:
-        """Return False: the agent sees to its process itself."""
+        """Return False: the agent restarts its process itself."""
         return False
 
     def terminate(self) -> None:
@@ -70,7 +70,7 @@ class RemoteNode:
         """Do nothing: nobody waits for other machines."""
 
     async def order(self, seconds: float) -> Order:
-        """Return the next order, or after some seconds that there is none."""
+        """Return the next order; after some seconds, the order to stay."""
         self.heard = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -96,7 +96,7 @@ class Remotes:
     async def join(self, node: ComputeNode, agent: str, invitation: str | None) -> dict[str, str]:
         """Take a node; answer with its name here and whom its process is to meet."""
         broker = self._broker
-        # The door opens a moment before there is somebody to meet.
+        # The door opens a moment before there is a scheduler to connect to.
         await broker.engine.ready.wait()
         name = self._name(node.name, agent)
         known = self._nodes.get(name)
@@ -118,13 +118,13 @@ class Remotes:
         return await known.order(seconds)
 
     async def leave(self, name: str, agent: str) -> None:
-        """Go on without a node whose agent ends."""
+        """Drop a node whose agent ends."""
         known = self._nodes.get(name)
         if known is not None and known.agent == agent:
             await self._drop(name, "left")
 
     def forget(self, name: str) -> None:
-        """Take note that a node was removed."""
+        """Note that a node was removed."""
         self._nodes.pop(name, None)
 
     async def sweep(self) -> None:

@@ -1,7 +1,7 @@
-"""Ready files for other systems: how to have Slurm, Kubernetes, systemd or SSH start nodes.
+"""Files for other systems, with which Slurm, Kubernetes, systemd or SSH start nodes.
 
-A node is one command line, ``cluster node --join FILE``; each renderer wraps it as its system wants
-it. What is printed holds no secret but Kubernetes's, which carries the invitation itself.
+A node is one command line, ``cluster node --join FILE``; each renderer wraps it in the form of its
+system. Only the output for Kubernetes holds a secret: the invitation itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def path(self) -> str:
-        """The invitation's file, wherever it is asked for from."""
+        """The absolute path of the invitation's file."""
         return str(Path(self.file).absolute())
 
 

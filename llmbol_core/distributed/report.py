@@ -1,4 +1,4 @@
-"""What a cluster tells about itself, and the configuration that it was started with."""
+"""The status of a cluster, and the configuration that it was started with."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def place(text: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """How a node is."""
+    """The status of a node."""
 
     name: str
     state: str
@@ -124,7 +124,7 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """How a cluster is."""
+    """The status of a cluster."""
 
     address: str
     directory: str
@@ -149,7 +149,7 @@ class ClusterStatus:
         return sum(node.serves for node in self.nodes)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON knows."""
+        """Return it in a form for JSON."""
         return asdict(self)
 
     @classmethod
@@ -175,7 +175,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """How a task stands, in a line."""
+    """The state of a task, in a line."""
 
     id: str
     type: str

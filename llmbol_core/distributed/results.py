@@ -1,7 +1,8 @@
 """Results too large for the ledger: files beside it, each under the id of its task.
 
-A node on the same machine leaves one there under a name of its own, and says which; it gets its
-place, on disk, with the record of the task's end. So a result is there once or not at all.
+A node on the same machine writes one there under a name of its own, which it reports; the file gets
+its final name, on disk, together with the record of the task's end. So a result is there once or
+not at all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Results:
         return self._directory / id
 
     def leave(self, node: str, data: bytes) -> Kept:
-        """Write a result of a task that a node has run; it need not be on disk yet."""
+        """Write the result of a task on its node; it need not be on disk yet."""
         name = f".{node}-{secrets.token_hex(8)}.part"
         path = self._directory / name
         try:
@@ -45,7 +46,7 @@ class Results:
         return Kept(name)
 
     def put(self, id: str, data: Content) -> None:
-        """Have the result of a task on disk in its place; raises FileError if that cannot be."""
+        """Put the result of a task in its place, on disk; raises FileError if that fails."""
         if isinstance(data, bytes):
             with atomic_write(self.path(id)) as file:
                 file.write(data)
@@ -53,7 +54,7 @@ class Results:
         if not _LEFT.fullmatch(data.name):
             raise ClusterError(f"{data.name!r} is no name of a result")
         left = self._directory / data.name
-        # Who could not write the ledger after this tries all of it again.
+        # If the ledger cannot be written after this, all of it is tried again.
         if left.exists() or not self.path(id).exists():
             move_into_place(left, self.path(id))
 
@@ -62,7 +63,7 @@ class Results:
         self.path(id).unlink(missing_ok=True)
 
     def sweep(self, seconds: float = 0.0) -> None:
-        """Remove what nodes left so long ago and nobody wanted, as for a cancelled task."""
+        """Remove results that nodes left long ago and nobody took, as for a cancelled task."""
         before = time.time() - seconds
         for path in self._directory.glob(".*.part"):
             with suppress(FileNotFoundError):

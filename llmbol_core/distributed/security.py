@@ -1,7 +1,7 @@
-"""Certificates: a cluster has an authority of its own and one certificate for each role.
+"""Certificates: each cluster has an authority of its own and a certificate for each role.
 
-Both ends of every connection prove who they are (mutual TLS 1.3). The role stands in the
-certificate; whoever answers a request looks it up there. Keys are for their owner only.
+Both ends of every connection prove who they are (mutual TLS 1.3). The role is stated in the
+certificate, where it is looked up for each request. Keys are readable by their owner only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Role(StrEnum):
 
 
 OWN_ROLES = (Role.BROKER, Role.NODE, Role.CLIENT)
-"""Those that a cluster makes certificates for when it starts."""
+"""The roles for which a cluster makes certificates when it starts."""
 
 
 def server_name(role: Role) -> str:
@@ -75,7 +75,7 @@ class Certificates:
         return self.directory / f"{role}-key.pem"
 
     def ensure(self) -> None:
-        """Make an authority and certificates unless there are some that last a while yet."""
+        """Make an authority and certificates, unless the existing ones are good for a while."""
         if not self._good():
             issue(self.directory)
 
@@ -124,7 +124,7 @@ class Certificates:
 
 
 def issue(directory: Path) -> Certificates:
-    """Make a new authority and a certificate for each role; the old ones are worth nothing then.
+    """Make a new authority and a certificate for each role; older ones become worthless.
 
     The authority's key is kept beside them, so that nodes can be invited later.
     """
@@ -150,7 +150,7 @@ def sign(
 ) -> tuple[str, str]:
     """Return a certificate for somebody invited, and its key, as PEM; good for some seconds.
 
-    Raises ClusterError if the authority's own key is not there or of no use.
+    Raises ClusterError if the authority's own key is missing or unusable.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -221,7 +221,7 @@ def _leaf(
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, seconds: float
 ) -> x509.CertificateBuilder:
-    """Start a certificate; it counts from a few minutes ago, as clocks differ."""
+    """Begin a certificate; it is valid from a few minutes ago, as clocks differ."""
     from cryptography import x509
 
     now = dt.datetime.now(dt.UTC)

@@ -1,7 +1,7 @@
-"""Inputs in pieces: what is large is cut along its samples, and each piece is a task of its own.
+"""Large inputs in pieces: a file is cut between samples, and each piece is a task of its own.
 
-Where the cuts are depends on the file alone, so that whoever submits it again under the same id
-asks for the same tasks.
+Where the cuts are depends on the file alone, so that submitting it again under the same id
+submits the same tasks.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ TEXT_STEP = 1024
 """The lines of a piece are a multiple of this: so many samples are computed at a time."""
 LONGEST_LINE = 16 << 20
 AHEAD = 3
-"""How many pieces for each node are on their way."""
+"""How many pieces for each node are submitted in advance."""
 PACKERS = 2
-"""How many pieces are made ready at the same time."""
+"""How many pieces are prepared at the same time."""
 RELEASE_AFTER = 8
-"""After how many pieces their inputs are given up."""
+"""After how many pieces their inputs are released."""
 MOST_TASKS = 100_000
 
 
@@ -142,7 +142,7 @@ def _text_pieces(path: Path, size: int, most: int) -> Iterator[Attachment]:
 
 
 def _skip_lines(file: BinaryIO, path: Path, size: int, most: int) -> int:
-    """Read as many lines as make a piece of about a size; return how many."""
+    """Skip lines that make a piece of about a given size; return how many."""
     read = count = 0
     while ((read < size and count < most) or count % TEXT_STEP) and (line := _line(file, path)):
         read, count = read + len(line), count + 1
@@ -188,7 +188,7 @@ def stream(
 ) -> Iterator[Result]:
     """Submit tasks a few at a time and yield their results in the same order.
 
-    What a task brought is given up on the cluster as soon as its result is here, so neither this
+    The input of a task is released on the cluster as soon as its result is here, so neither this
     program nor the cluster ever has more than some pieces of the input.
     """
     room = AHEAD * max(1, len(client.status().nodes)) + 1
@@ -248,7 +248,7 @@ def map_tasks(whole: Task, paths: Sequence[Path]) -> list[Task]:
 
 
 class ArrayWriter:
-    """Writes parts of one array to a ``.npy`` file; how long it is turns out in the end."""
+    """Writes parts of one array to a ``.npy`` file, whose length is known only at the end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._rows = file, 0

@@ -1,4 +1,4 @@
-"""The state directory: where a cluster keeps its keys, ledger, files and logs, and who holds it.
+"""The state directory: a cluster's keys, ledger, files and logs, and the lock of who runs it.
 
 ::
 
@@ -38,7 +38,7 @@ _LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process, told from later ones with the same number by the time it started."""
+    """A process; its start time tells it from later ones with the same number."""
 
     pid: int
     started: int
@@ -49,7 +49,7 @@ class Identity:
         return cls(pid, _start_time(pid))
 
     def is_alive(self) -> bool:
-        """Return whether this very process still runs."""
+        """Return whether this very process is still running."""
         try:
             os.kill(self.pid, 0)
         except OSError:
@@ -57,7 +57,7 @@ class Identity:
         return _start_time(self.pid) == self.started and not _is_zombie(self.pid)
 
     def kill(self, signum: int) -> None:
-        """Send a signal to this very process, if it still runs."""
+        """Send a signal to this very process, if it is still running."""
         if self.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signum)
@@ -166,7 +166,7 @@ class StateDirectory:
             return 0
 
     def log_tail(self, name: str, start: int = 0) -> str:
-        """Return the last line of a log file that says something, from a byte of it on."""
+        """Return the last non-empty line of a log file, looking only from a byte of it on."""
         try:
             lines = self.log(name).read_bytes()[start:].decode(errors="replace").split("\n")
         except OSError:
@@ -178,7 +178,7 @@ class StateDirectory:
         write_private(self.root / "cluster.json", json.dumps(asdict(running), indent=1).encode())
 
     def read(self) -> Running | None:
-        """Return what was published, or None; what cannot be read counts as nothing."""
+        """Return what was published; None if nothing was, or it cannot be read."""
         try:
             return Running.from_json(json.loads((self.root / "cluster.json").read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
@@ -213,7 +213,7 @@ class StateDirectory:
         write_private(self.root / "remote.json", data)
 
     def forget_remote(self) -> None:
-        """Take back what ``write_remote`` noted."""
+        """Undo ``write_remote``."""
         (self.root / "remote.json").unlink(missing_ok=True)
 
     def remote(self) -> str | None:
@@ -228,12 +228,12 @@ class StateDirectory:
         return self.remote() or self.running().address
 
     def forget(self) -> None:
-        """Take back what ``write`` published."""
+        """Undo ``write``."""
         with suppress(FileNotFoundError):
             (self.root / "cluster.json").unlink()
 
     def hold(self) -> int:
-        """Take the lock and return its descriptor: held while a process has that open.
+        """Take the lock and return its descriptor: it is held while any process has that open.
 
         Raises ClusterError if another cluster has it.
         """
@@ -246,7 +246,7 @@ class StateDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor
             except BlockingIOError:
-                # Who only looks whether it is held has it for a moment too.
+                # A process that only checks whether it is held also has it for a moment.
                 time.sleep(_LOCK_PAUSE)
         os.close(descriptor)
         raise ClusterError(
@@ -289,14 +289,14 @@ def write_private(path: Path | str, data: bytes) -> None:
 
 
 def as_parent() -> dict[str, str]:
-    """Return what to put into the environment of a child that is to die with this process."""
+    """Return environment variables for a child that is to die with this process."""
     return {_PARENT: str(os.getpid())}
 
 
 def bound_to_parent() -> Callable[[], None]:
-    """Return what a child is to do between its birth and its program: die when we do (Linux).
+    """Return what a child runs before its program so that it dies when we do (Linux).
 
-    A child that is stopped before its program could say so itself would outlive us.
+    A child that is stopped before its program could arrange for that itself would outlive us.
     """
     parent, libc = os.getpid(), ctypes.CDLL(None, use_errno=True)
 
@@ -310,9 +310,9 @@ def bound_to_parent() -> Callable[[], None]:
 
 
 def die_with_parent() -> None:
-    """Have the system kill this process when its parent dies, however that happens (Linux).
+    """Make the system kill this process when its parent dies, in whatever way (Linux).
 
-    The parent says in the environment who it is: it may be dead before this is called.
+    The environment names the parent, which may be dead before this is called.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -34,12 +34,12 @@ def hash_file(path: Path) -> tuple[str, int]:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading that has an end: no device, no pipe, which might never have one.
+    """Open a regular file for reading: no device and no pipe, which might never end.
 
-    Raises FileError saying what it is or why it cannot be read.
+    Raises FileError that says what it is or why it cannot be read.
     """
     try:
-        # A pipe that nobody writes to would keep us waiting here already.
+        # Opening a pipe that nobody writes to would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise FileError.of(error, path) from error
@@ -89,7 +89,7 @@ class FileStore:
         return path
 
     def keep(self, sha256: str, content: bytes) -> bool:
-        """Store content whose hash was just taken; return whether it was not there yet."""
+        """Store content whose hash was just computed; return whether it was new."""
         path = self.path(sha256)
         if path.is_file():
             return False
@@ -109,7 +109,7 @@ class FileStore:
             if last:
                 self._complete(partial, path)
         except OSError as error:
-            # What there is of it would fill a full disk for nothing.
+            # An incomplete file would only take room on a full disk.
             partial.unlink(missing_ok=True)
             raise FileError.of(error, path) from error
 
@@ -139,7 +139,7 @@ class FileStore:
                 lock.unlink(missing_ok=True)
 
     def prune(self, needed: Set[str], before: float) -> tuple[int, int]:
-        """Remove what nobody needs and was not written since a time, in seconds since 1970.
+        """Remove what nobody needs and was written before a time, in seconds since 1970.
 
         Returns how many files that were and how many bytes they had.
         """

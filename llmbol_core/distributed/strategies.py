@@ -36,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What placement knows of a task, and the one thing it remembers and the one it draws."""
+    """What placement knows of a task, with the previous choice and a random number."""
 
     capability: str | None = None
     files: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ def round_robin(candidates: Sequence[Candidate], need: Need) -> Candidate:
 
 
 def least_loaded(candidates: Sequence[Candidate], need: Need) -> Candidate:
-    """Choose the node with the fewest tasks per slot, among those one that has the task's files."""
+    """Choose the node with the fewest tasks per slot, preferring one that has the task's files."""
     return min(candidates, key=lambda node: _burden(node, need))
 
 
@@ -67,7 +67,7 @@ def at_random(candidates: Sequence[Candidate], need: Need) -> Candidate:
 
 
 def capability_based(candidates: Sequence[Candidate], need: Need) -> Candidate:
-    """Choose the node with the fewest abilities that the task has no use for, then by load."""
+    """Choose the node with the fewest capabilities that the task does not need, then by load."""
     return min(candidates, key=lambda node: (len(node.capabilities), *_burden(node, need)))
 
 

@@ -1,4 +1,4 @@
-"""Tasks: what is asked of a cluster, and the life of such a request as a table of transitions.
+"""Tasks: requests to a cluster, and the life of a request as a table of transitions.
 
 Nothing here does I/O or looks at a clock: whoever drives a task says what happened and when.
 """
@@ -46,7 +46,7 @@ class Event(StrEnum):
 
 
 LARGEST = 2**31 - 1
-"""No priority and no number of retries is larger; the journey would not take any number."""
+"""The largest priority and number of retries: larger ones could not be sent."""
 
 TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
 
@@ -76,7 +76,7 @@ class FileRef:
     """Where it lies on the cluster's own machine, if it was not sent."""
 
     def to_json(self) -> list[Any]:
-        """Return what JSON knows."""
+        """Return it in a form for JSON."""
         fields = [self.role, self.name, self.sha256, self.size]
         return fields if self.excerpt is None else [*fields, self.excerpt.to_json()]
 
@@ -102,7 +102,7 @@ class Task:
     """A request: one row of the table of jobs with its arguments.
 
     The payload is what the user gave; packing it for a cluster moves files out of it into
-    ``files`` and leaves what JSON knows.
+    ``files`` and leaves a form for JSON.
     """
 
     id: str
@@ -150,7 +150,7 @@ class Task:
             raise UsageError(f"task {self.id}: its {part}: expected {expected}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return a packed task as what JSON knows."""
+        """Return a packed task in a form for JSON."""
         return {
             "id": self.id,
             "type": self.type,
@@ -204,7 +204,7 @@ def create_task(
 
 
 class Verdict(StrEnum):
-    """What came of an attempt."""
+    """The result of an attempt, in a word."""
 
     DONE = "done"
     FAILED = "failed"
@@ -232,7 +232,7 @@ def new_id(type: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a task stands after an event: what the ledger writes down."""
+    """The state of a task after an event, as the ledger records it."""
 
     id: str
     state: State
@@ -248,7 +248,7 @@ class Change:
     submitted: float = 0.0
 
     def lost(self, why: str) -> Change:
-        """Return the change to write down when there is no room for the result."""
+        """Return the change to record if there is no room for the result."""
         if self.state is not State.DONE:
             return replace(self, data=b"")
         error = f"its result could not be written: {why}"
@@ -273,7 +273,7 @@ class TaskRecord:
     not_before: float | None = None
     error: str | None = None
     alone: bool = False
-    """Whether it must not share a batch, since a batch with it was lost."""
+    """Whether it may not share a batch, because a batch with it was lost."""
 
     def apply(self, event: Event, now: float, error: str | None = None) -> None:
         """Move to the state that the event leads to; KeyError if it cannot happen here."""
@@ -294,7 +294,7 @@ class TaskRecord:
             self.node = None
 
     def change(self, data: Content | None = None) -> Change:
-        """Return how the task stands now."""
+        """Return the state of the task now."""
         return Change(
             self.task.id, self.state, self.attempts, self.interruptions, self.node,
             self.started, self.finished, self.not_before, self.error, data, self.submitted,

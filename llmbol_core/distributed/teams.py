@@ -1,11 +1,11 @@
 """Teams: nodes that train one model together, and what the broker does for them.
 
-Members bring arrays and get the sum of everybody's, step by step. When one is lost the others hear
-of it, and begin their step again among themselves; sums that were known before stay as they were,
-so that all go on alike. Between two epochs, others may join: a member hands in where training
-stands, and they take it up. So does whoever begins when no member is left.
+Members bring arrays and get the sum of everybody's, step by step. When one is lost, the others are
+told and begin their step again among themselves; sums that were known before stay as they were,
+so that all continue alike. Between two epochs others may join: a member hands in the state of the
+training, and they continue from there. So does a member that begins when no other is left.
 
-A team knows nothing of networks or clocks: each method says what is known, None being "not yet".
+A team knows nothing of networks or clocks: a method returns what is known, or None for "not yet".
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from llmbol_core.errors import ClusterError
 
 GATHER_SECONDS = 2.0
-"""How long the first member waits for the others that are to come."""
+"""How long the first member waits for the others."""
 SAVE_SECONDS = 5.0
-"""How often, at most, it is written down where training stands."""
+"""Least time between two records of the state of the training."""
 
 Key = tuple[int, str]
 """A step and a part of it."""
@@ -32,9 +32,9 @@ class Team:
     size: int
     """How many members there are to be."""
     snapshot: str | None = None
-    """Where training stood, by the hash of a file."""
+    """The last recorded state of the training: the hash of a file."""
     finished: dict[str, Any] | None = None
-    """What came of it, when all is over: the checkpoint, by its hash, and how the run went."""
+    """The result once training is over: the hash of the checkpoint, and how the run went."""
     members: list[str] = field(default_factory=list)
     nodes: dict[str, str] = field(default_factory=dict)
     """The node of each member and of those who wait to be one."""
@@ -50,7 +50,7 @@ class Team:
     _sums: dict[Key, bytes] = field(default_factory=dict)
 
     def join(self, member: str, node: str, now: float) -> dict[str, Any] | None:
-        """Return a member's place and where to begin, or what there is to have at the end."""
+        """Return a member's place and the state to begin from, or the result after the end."""
         if self.finished is not None:
             return {"finished": self.finished}
         if member not in self.nodes:
@@ -65,7 +65,7 @@ class Team:
         return self.seat(member) | {"snapshot": self.snapshot} if member in self.members else None
 
     def gather(self, member: str, epoch: int, now: float) -> dict[str, Any] | None:
-        """Return a member's place when all have come to an epoch; one may have to save first."""
+        """Return a member's place once all have reached an epoch; one may have to save first."""
         self._check(member)
         self._arrived[member] = epoch
         if self._epoch >= epoch:
@@ -78,7 +78,7 @@ class Team:
         return {"save": True} if member == self.members[0] else None
 
     def saved(self, member: str, epoch: int, snapshot: str, now: float) -> None:
-        """Take where training stands before an epoch; whoever waits to join does so now."""
+        """Take the state of the training before an epoch; nodes that wait to join do so now."""
         self._check(member)
         self.snapshot, self._saved, self._epoch = snapshot, now, epoch
         if self.joiners:
@@ -103,13 +103,13 @@ class Team:
                 return None
             self._sums[key] = add([brought[other] for other in self.members])
             del self._brought[key]
-            # Nobody is behind by more than one sum.
+            # No member is more than one sum behind.
             for old in [old for old in self._sums if old[0] < key[0] - 1]:
                 del self._sums[old]
         return self._sums[key]
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Take the result; all members come to the same."""
+        """Take the result, which is the same for all members."""
         self.finished, self.snapshot = self.finished or result, None
         self._sums.clear()
 

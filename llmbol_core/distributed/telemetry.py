@@ -50,7 +50,7 @@ class Metrics:
     """The latest last."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what JSON knows."""
+        """Return it in a form for JSON."""
         return asdict(self)
 
     @classmethod
