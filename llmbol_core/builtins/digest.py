@@ -56,9 +56,9 @@ _WRONG_STATE = f"{traps.TYPE_CHECK}: DigestState"
 _STATE = TypeDescriptor(-1, 4)
 _LONGEST_KEY = 64
 _PIECE = 1 << 14
-"""Bytes that are added before it is looked whether time is up."""
+"""Bytes that are hashed between two checks whether time is up."""
 _CHARGE = 256
-"""What a state counts for against the memory limit."""
+"""Bytes that a state counts for against the memory limit."""
 
 
 class _Hash(Protocol):
@@ -75,7 +75,7 @@ class _Hash(Protocol):
         """Return the digest so far."""
 
     def copy(self) -> Any:
-        """Return a state that goes on apart."""
+        """Return an independent copy of the state."""
 
 
 def _take(call: HostCall, state: int, fresh: _Hash, given: tuple[Any, int, Any]) -> int:
@@ -135,7 +135,7 @@ for _name in ("md5", "sha1"):
 
 @binding.function("DigestState.copy: fn(d: self ref DigestState): ref DigestState")
 def copy(call: HostCall, state: int) -> int:
-    """Return a state that goes on apart from this one."""
+    """Return an independent copy of a state."""
     if state == NIL:
         return NIL
     return call.heap.new_handle(_known(call, state).copy(), _CHARGE, _STATE)

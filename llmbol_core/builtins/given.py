@@ -1,4 +1,4 @@
-"""What programs give to functions of the host: objects of the declared kinds, or a trap."""
+"""Arguments of functions of the host: objects of the declared kinds, or else a trap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text(heap: Heap, ref: int) -> str:
 
 
 def numbers(heap: Heap, ref: int, size: int) -> memoryview:
-    """Return the bytes of an array of numbers of a size."""
+    """Return the bytes of an array of numbers of a size; traps if it is another object."""
     if heap.type_of(ref) != ARRAY or heap.types[heap.word(ref + 4)].pointers:
         raise Trap(traps.TYPE_CHECK)
     data = heap.array_bytes(ref)
@@ -38,7 +38,7 @@ def module(heap: Heap, at: int) -> int:
 
 
 def references(heap: Heap, ref: int) -> range:
-    """Return where the elements of an array of references are; traps if it is another object."""
+    """Return the addresses of an array's references; traps if it is another object."""
     if ref == NIL:
         raise Trap(traps.NIL_DEREFERENCE)
     if heap.type_of(ref) != ARRAY or heap.types[heap.word(ref + 4)] != (4, (0,)):
@@ -48,7 +48,7 @@ def references(heap: Heap, ref: int) -> range:
 
 
 def nodes(heap: Heap, ref: int, element: Type) -> Iterator[int]:
-    """Yield the nodes of a list of values of a type."""
+    """Yield the nodes of a list of values of a type; traps if one is another object."""
     wanted = tuple(element.pointers()) if element.size else ()
     for node in heap.list_nodes(ref):
         if heap.type_of(node) != LIST:
@@ -60,7 +60,7 @@ def nodes(heap: Heap, ref: int, element: Type) -> Iterator[int]:
 
 
 def argument(heap: Heap, frame: int, at: int, size: int, is_pointer: bool | None) -> int:
-    """Return the address of one of a variable number of arguments; traps if there is none such.
+    """Return the address of one of a variable number of arguments; traps if there is no such one.
 
     ``is_pointer`` is None if it can be anything.
     """

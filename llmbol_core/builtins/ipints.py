@@ -1,7 +1,7 @@
 """$IPints: whole numbers of any size, as Inferno's command-line tools use them for keys.
 
-Numbers are Python's; what is done by bits is done to their sizes, as Inferno keeps sign and size
-apart. A number counts for its bytes against the memory limit. Functions that give a number raise
+Numbers are Python's; operations on bits work on their absolute values, as Inferno keeps the sign
+apart. A number's bytes count against the memory limit. Functions that return a number raise
 "dereference of nil" if they are given nil.
 """
 
@@ -35,7 +35,7 @@ _MOST_BITS = 1 << 16
 _MOST_LETTERS = 1 << 15
 """Digits that are read; numbers that are not too large have fewer, to any base."""
 _LONG = 1024
-"""Bits of a modulus from which on to work with it takes long."""
+"""Bits of a modulus from which on operations take long."""
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
 _LETTERS32 = "23456789abcdefghijkmnpqrstuvwxyz"
 _STANDARD32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -43,7 +43,7 @@ _LETTERS64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 class _Number:
-    """What a ``ref IPint`` stands for."""
+    """The number that a ``ref IPint`` stands for."""
 
     def __init__(self, value: int) -> None:
         self.value = value

@@ -1,7 +1,7 @@
 """The linear algebra of $Math: products and norms of arrays of real, and sorting by permutation.
 
-Matrices lie by columns: element (i, j) of one with leading dimension ld is item i + j*ld. Sums are
-taken from the first item to the last, so that results do not depend on the machine.
+Matrices are stored by columns: element (i, j) of one with leading dimension ld is item i + j*ld.
+Sums are taken from the first item to the last, so that results do not depend on the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmbol_core.builtins import quicksort
 
 Row = Sequence[float]
 _MANY = 1 << 13
-"""Indices that are worth to be sorted by other means."""
+"""Indices from which on it is worth sorting with NumPy."""
 
 
 class Mismatch(Exception):
@@ -29,7 +29,7 @@ class OutOfBounds(Exception):
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix in an array: by columns, each ``leading`` items after the one before."""
+    """A matrix in an array: by columns, which begin ``leading`` items apart."""
 
     items: Row
     rows: int
@@ -37,7 +37,7 @@ class Matrix:
     leading: int
 
     def check(self) -> None:
-        """Raise OutOfBounds if the array has not all its elements."""
+        """Raise OutOfBounds if the array is too short for the matrix."""
         end = self.leading * (self.columns - 1) + self.rows
         if self.leading < self.rows or (self.rows and self.columns and end > len(self.items)):
             raise OutOfBounds
@@ -84,7 +84,7 @@ def iamax(x: Row) -> int:
 
 
 def sort(x: Row, permutation: Sequence[int]) -> array[int]:
-    """Return the indices in ascending order of what they index; equals as Inferno leaves them."""
+    """Return the indices in ascending order of their values; equal ones as Inferno leaves them."""
     if len(permutation) > _MANY:
         found = _sorted_soon(x, permutation)
         if found is not None:
@@ -99,9 +99,9 @@ def sort(x: Row, permutation: Sequence[int]) -> array[int]:
 
 
 def _sorted_soon(x: Any, permutation: Any) -> array[int] | None:
-    """Return many indices in order of what they index, None if some but not all of that is equal.
+    """Return many indices in order of their values; None if some values, but not all, are equal.
 
-    Where all is equal the pivot, which is the last index then, comes first.
+    If all are equal, the pivot comes first, which then is the last index.
     """
     import numpy as np
 
@@ -122,10 +122,10 @@ def _sorted_soon(x: Any, permutation: Any) -> array[int] | None:
 
 @dataclass(frozen=True)
 class Product:
-    """A call of gemm: C := alpha op(A) op(B) + beta C, where op transposes if it says so.
+    """A call of gemm: C := alpha op(A) op(B) + beta C, where each op may transpose.
 
-    ``m`` and ``n`` are the rows and columns of C, ``k`` what A and B have in common. Without an A,
-    C := alpha op(B) + beta C. Arrays and leading dimensions come in pairs.
+    ``m`` and ``n`` are the rows and columns of C, ``k`` is the dimension that A and B share.
+    Without an A, C := alpha op(B) + beta C. Arrays and leading dimensions come in pairs.
     """
 
     transposes_a: bool
@@ -140,7 +140,7 @@ class Product:
     c: tuple[Row, int]
 
     def matrices(self) -> tuple[Matrix, Matrix | None, Matrix | None] | None:
-        """Return C, A and B as they are stored, or None if C stays; without a B it is scaled.
+        """Return C, A and B as stored, or None if C does not change; without a B it is scaled.
 
         Raises OutOfBounds.
         """
@@ -157,11 +157,11 @@ class Product:
 
     @property
     def steps(self) -> int:
-        """About how many multiplications it takes."""
+        """About how many multiplications the call takes."""
         return self.m * self.n * max(self.k, 1)
 
     def columns(self) -> list[list[float]] | None:
-        """Return the new columns of C, or None if it stays. Raises OutOfBounds."""
+        """Return the new columns of C, or None if it does not change. Raises OutOfBounds."""
         found = self.matrices()
         if found is None:
             return None
@@ -196,7 +196,7 @@ class Product:
 def _matrix(
     stored: tuple[Row | None, int], transposed: bool, rows: int, columns: int
 ) -> Matrix | None:
-    """Return a matrix as it is stored, or None without an array. Raises OutOfBounds."""
+    """Return a matrix as stored, or None without an array. Raises OutOfBounds."""
     items, leading = stored
     if items is None:
         return None

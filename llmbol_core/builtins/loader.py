@@ -1,7 +1,7 @@
-"""$Loader: modules that a program looks into, and modules that it makes.
+"""$Loader: inspecting modules, and making new ones.
 
 A made module gets its instructions and data first, then its types, then functions at its links.
-Each ``ext`` verifies the module with all that it has by then; before, nothing in it can be called.
+Each ``ext`` verifies the module as it is by then; before the first one nothing in it can be called.
 An address operand of an indirect mode has the slot in its low half and the offset in the high one.
 """
 
@@ -56,7 +56,7 @@ _INDIRECT = (Mode.MP_INDIRECT, Mode.FP_INDIRECT)
 _NO_CODE = Link(-1, 0)
 _MOST_LINKS = 1 << 16
 _TYPE = 1 << 10
-"""Bytes of the host that a type, and what comes with it, surely does not exceed."""
+"""Upper bound of the bytes of the host that a type takes."""
 _INSTRUCTION = 16
 """Bytes of an Inst."""
 
@@ -171,7 +171,7 @@ def tnew(call: HostCall, handle: int, size: int, pointers: memoryview | None) ->
 
 @binding.function("ext: fn(mp: Nilmod, idx, pc: int, tdesc: int): int")
 def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
-    """Let a link of a made module lead to a function; return -1 if the module cannot have it."""
+    """Make a link of a made module lead to a function; return -1 if it cannot be verified."""
     made = _made(call, handle)
     if made is None:
         return -1
@@ -198,7 +198,7 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
 
 @binding.function("compile: fn(mp: Nilmod, flag: int): int")
 def compile_(call: HostCall, handle: int, flag: int) -> int:
-    """Do nothing: what runs often is compiled in any case."""
+    """Do nothing: hot functions are compiled in any case."""
     return -1 if handle == NIL else 0
 
 
@@ -212,7 +212,7 @@ def _shape(heap: Heap, number: int, size: int, pointer_map: bytes) -> TypeDescri
 
 
 def _made(call: HostCall, handle: int) -> LoadedModule | None:
-    """Return a module that newmod made, else leave the reason."""
+    """Return a module that newmod made; else set the error string."""
     if handle == NIL:
         _fail(call, "nil mp")
         return None

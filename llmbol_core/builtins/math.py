@@ -52,7 +52,7 @@ INVALID = "invalid math argument"
 _TRAPS_AT_START = 15
 _MOST_ORDER = 1 << 20
 _LONG = 1 << 13
-"""From how many steps on the work is worth to be done apart, or in pieces."""
+"""Steps from which on work is done in another thread, or in pieces."""
 _INT_MAX, _INT_MIN = (1 << 31) - 1, -(1 << 31)
 
 _T = TypeVar("_T")
@@ -140,14 +140,14 @@ def yn(call: HostCall, n: int, x: float) -> float:
 
 
 def _by_order(call: HostCall, function: Callable[[int, float], float], n: int, x: float) -> float:
-    """Return what a function says whose work grows with the order."""
+    """Return the value of a function whose work grows with the order."""
     if abs(n) > _MOST_ORDER:
         raise Trap(INVALID)
     return _apart(call, abs(n), lambda: function(n, x))
 
 
 def _apart(call: HostCall, steps: int, function: Callable[[], _T]) -> _T:
-    """Return what a function returns that takes so many steps and does not touch the machine."""
+    """Return the result of a function that takes so many steps and does not touch the machine."""
     return call.apart(function) if steps > _LONG else function()
 
 
@@ -309,7 +309,7 @@ def gemm(call: HostCall, *arguments: Any) -> None:
 
 
 def _multiply(call: HostCall, product: linear.Product, c: Reals) -> None:
-    """Do what takes many steps, with copies of the arrays."""
+    """Do a product that takes many steps, on copies of the arrays."""
     copies: dict[str, Any] = {}
     for name in "abc":
         items, leading = getattr(product, name)

@@ -1,4 +1,4 @@
-"""The digest MD4 (RFC 1320), which hashlib has no longer everywhere."""
+"""The digest MD4 (RFC 1320), which not every hashlib still has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUNDS: tuple[_Round, ...] = (
 
 
 class MD4:
-    """A digest in the making, with what hashlib's have."""
+    """A digest in progress, with the interface of hashlib's."""
 
     def __init__(self) -> None:
         self.name = "md4"
@@ -31,7 +31,7 @@ class MD4:
         self._rest, self._size = b"", 0
 
     def copy(self) -> MD4:
-        """Return a digest that goes on apart."""
+        """Return an independent copy."""
         other = MD4()
         other._state, other._rest, other._size = self._state, self._rest, self._size
         return other

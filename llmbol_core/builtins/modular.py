@@ -1,7 +1,7 @@
 """Powers and inverses of large numbers, and primes.
 
-Python's own functions do not let anything else run while they work, which for long numbers is
-seconds; those here are made of steps that take milliseconds.
+Python's own functions let nothing else run while they work, which for long numbers takes
+seconds; these consist of steps that take milliseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Large products of matrices: what ``linear.Product`` says, by NumPy and to the last bit.
+"""Large products of matrices: the results of ``linear.Product``, to the last bit, by NumPy.
 
-Each element is summed from the first term to the last there; here the terms of many elements are
-added at a time, and no two terms of one element.
+There each element is summed from the first term to the last; here the terms of many elements are
+added at a time, but never two terms of the same element.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from llmbol_core.builtins.linear import Matrix, Product
 
 Reals = NDArray[np.float64]
 _BLOCK = 1 << 15
-"""Elements that are worked on together: as many as the processor has at hand."""
+"""Elements that are worked on together: as many as fit the processor's cache."""
 _FEW = 64
-"""Elements that are not worth it, however long their sums are."""
+"""Elements below which it is not worth it, however long their sums are."""
 
 
 def multiply(product: Product) -> Callable[[Any], None]:
-    """Return what stores the result in the array that C is in. Raises OutOfBounds."""
+    """Return a function that stores the result in C's array. Raises OutOfBounds."""
     found = columns(product)
 
     def store(target: Any) -> None:
@@ -72,7 +72,7 @@ def _view(matrix: Matrix) -> Reals:
 def _multiply(total: Reals, left: Reals, right: Reals, alpha: float | None) -> None:
     """Add the products of row p of the left with column p of the right, for each p.
 
-    With a factor, what is 0 on the right adds nothing, not even what is no number.
+    With a factor, a 0 on the right adds nothing, not even times NaN or infinity.
     """
     wide = min(total.shape[1], _BLOCK)
     high = max(1, _BLOCK // wide)

@@ -1,7 +1,7 @@
-"""The quicksort by which $Math orders a permutation: equal keys end up where Inferno leaves them.
+"""The quicksort by which $Math sorts a permutation: equal keys end up where Inferno leaves them.
 
 It is Bentley's and McIlroy's ("Engineering a Sort Function", 1993): keys equal to the pivot gather
-at both ends while the rest is split, and move to the middle then. What cannot be compared counts as
+at both ends while the rest is split, and are then moved to the middle. NaN counts as
 greater.
 """
 
@@ -14,7 +14,7 @@ _MANY = 40
 
 
 def order(a: list[int], x: Sequence[float]) -> None:
-    """Sort indexes by the values that they stand for, in place."""
+    """Sort indices by the values that they stand for, in place."""
     stack = [(0, len(a))]
     while stack:
         start, count = stack.pop()
@@ -22,7 +22,7 @@ def order(a: list[int], x: Sequence[float]) -> None:
             _insert(a, x, start, count)
             continue
         low, high = _split(a, x, start, count)
-        # What is left of the pivot first, as recursion would.
+        # The part to the left of the pivot first, as recursion would.
         stack.append((start + count - high, high))
         stack.append((start, low))
 

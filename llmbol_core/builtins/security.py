@@ -1,4 +1,4 @@
-"""The ciphers of $Keyring and $Crypt beside the digests: AES, Blowfish, DES, IDEA and RC4.
+"""The ciphers of $Keyring and $Crypt: AES, Blowfish, DES, IDEA and RC4.
 
 A key is set up once, with the vector that chaining begins with; each call encrypts or decrypts
 bytes where they are. The state keeps the vector, so that a long text can be given in pieces. The
@@ -30,10 +30,10 @@ BAD_STATE = f"{traps.TYPE_CHECK}: bad encryption state"
 BAD_SIZE = "data not multiple of block size"
 _STATE = TypeDescriptor(-1, 4)
 _CHARGE = 512
-"""What a state counts for against the memory limit."""
+"""Bytes that a state counts for against the memory limit."""
 _MOST_SKIPPED = 1 << 20
 _PIECE = 1 << 15
-"""Bytes, whole blocks of any cipher, between two looks at whether time is up."""
+"""Bytes, whole blocks of any cipher, between two checks whether time is up."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Files that a program answers for itself: what file2chan makes.
+"""Files served by a program itself: what file2chan makes.
 
-Who reads such a file sends ``(offset, count, fid, reply)`` over the server's read channel and waits
-for ``(data, error)`` on the reply channel; who writes sends ``(offset, data, fid, reply)`` on the
-other and waits for ``(count, error)``. Each open of the file has its own fid. When it is closed
-the server receives a request with that fid and no reply channel, over both. The file goes away with
-the server's FileIO.
+A reader of such a file sends ``(offset, count, fid, reply)`` over the server's read channel and
+waits for ``(data, error)`` on the reply channel; a writer sends ``(offset, data, fid, reply)`` over
+the write channel and waits for ``(count, error)``. Each open of the file has its own fid. When it
+is closed, the server receives a request with that fid and no reply channel, over both channels. The
+file goes away with the server's FileIO.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Server:
         return ServedFile(path, mode, self, next(self._fids))
 
     def tell_closed(self, fid: int) -> None:
-        """Let the program know that one open of the file is over, unless memory is short."""
+        """Tell the program that one open of the file has ended, unless memory is short."""
         with suppress(Trap):
             for channel, kind in ((self.reads, _READ), (self.writes, _WRITE)):
                 if channel != NIL:
@@ -66,7 +66,7 @@ class Server:
                     self._channels.post(channel, request, release)
 
     def close(self) -> None:
-        """Take the file away: the program has dropped its FileIO."""
+        """Remove the file: the program has dropped its FileIO."""
         self.reads = self.writes = NIL
         self.withdraw()
 
@@ -85,7 +85,7 @@ class ServedFile(OpenFile):
         self._server.tell_closed(self._fid)
 
     def ask_to_read(self, heap: Heap, window: memoryview, offset: int | None) -> Exchange:
-        """Ask the server for bytes; in the end the result is their number."""
+        """Ask the server for bytes; the eventual result is their number."""
         self._check(OREAD)
 
         def answered(answer: int) -> int:
@@ -97,7 +97,7 @@ class ServedFile(OpenFile):
         return self._ask(heap, offset, len(window), answered)
 
     def ask_to_write(self, heap: Heap, data: bytes, offset: int | None) -> Exchange:
-        """Hand bytes to the server; in the end the result is the number it took."""
+        """Hand bytes to the server; the eventual result is the number that it took."""
         self._check(OWRITE)
 
         def answered(answer: int) -> int:

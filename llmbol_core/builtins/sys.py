@@ -1,6 +1,6 @@
-"""$Sys, what a Dis program asks of its system: printing, text, time, the process; files beside it.
+"""$Sys, the system calls of a Dis program: printing, text, time, the process. Files: ``sysfile``.
 
-Where Inferno would go to the network or to another file server, the call fails and the error string
+Where Inferno would use the network or another file server, the call fails and the error string
 says so: no network is granted to a program, which finds nothing of it in its tree.
 """
 
@@ -36,7 +36,7 @@ def _formatted(call: HostCall, template: str, arguments: VarArguments) -> str:
 
 
 def encode_utf8(text: str) -> bytes:
-    """Return text as UTF-8; what is no character becomes U+FFFD."""
+    """Return text as UTF-8; what is not a character becomes U+FFFD."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -158,13 +158,13 @@ def _decode(data: memoryview, at: int) -> tuple[int, int]:
 
 @declare("millisec: fn(): int", failure=0)
 def millisec(call: HostCall) -> int:
-    """Return a count of milliseconds, from no particular moment."""
+    """Return milliseconds since some fixed moment."""
     return (time.monotonic_ns() - STARTED) // 1_000_000
 
 
 @declare("sleep: fn(period: int): int", failure=0)
 def sleep(call: HostCall, period: int) -> Sleep:
-    """Wait so many milliseconds, or just let others run."""
+    """Wait so many milliseconds; for 0 just let others run."""
     return Sleep(max(0, period) / 1000)
 
 
@@ -197,7 +197,7 @@ def pctl(call: HostCall, flags: int, numbers: list[int]) -> int:
 
 @declare("dial: fn(addr, local: string): (int, Connection)", failure=(-1, (None, None)))
 def dial(call: HostCall, address: str, local: str) -> Any:
-    """Fail as where there is no network: the files that lead to one do not exist."""
+    """Fail as on a machine without a network: the files for it do not exist."""
     clone = _clone(address)
     raise FileFault(f"{_absence(call, clone)} ({clone})")
 
@@ -215,7 +215,7 @@ def listen(call: HostCall, connection: tuple[Any, ...]) -> Any:
 
 
 def _clone(address: str) -> str:
-    """Return the file by which an address, ``[[netdir/]proto!]host``, is reached; see dial(2).
+    """Return the clone file for an address, ``[[netdir/]proto!]host``; see dial(2).
 
     >>> _clone("tcp!host!80"), _clone("/net.alt/tcp!host!80"), _clone("host")
     ('/net/tcp/clone', '/net.alt/tcp/clone', '/net/net/clone')
@@ -227,7 +227,7 @@ def _clone(address: str) -> str:
 
 
 def _absence(call: HostCall, name: str) -> str:
-    """Return why a network's file cannot be opened; one that can is no network's."""
+    """Return why a network's file cannot be opened; one that exists belongs to no network."""
     try:
         environment(call).namespace.open(name, ORDWR).close()
     except FileFault as fault:

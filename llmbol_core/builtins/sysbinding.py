@@ -112,7 +112,7 @@ def declare(
     """Bind a function of $Sys; when it raises FileFault it returns ``failure``.
 
     The fault's text becomes the error string of the process. Inferno lets other processes run while
-    one is about files: with ``turns`` those that are ready run before the caller goes on.
+    one works on files: with ``turns`` those that are ready run before the caller goes on.
     """
 
     def bind(implementation: Implementation) -> Implementation:
@@ -136,7 +136,7 @@ def declare(
 
 
 def carried(run: Callable[[], Any]) -> Callable[[], Any]:
-    """Return what carries a fault of the waiting thread over to the machine's, as a result."""
+    """Return a function that returns a fault instead of raising it, for another thread."""
 
     def carry() -> Any:
         try:
@@ -148,7 +148,7 @@ def carried(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _guard(result: Any, fail: Callable[[FileFault], Any]) -> Any:
-    """Return a result that turns a fault which happens while it is waited for into failure."""
+    """Return a result for which a fault that happens during the wait counts as failure."""
 
     def then(*found: Any) -> Any:
         if found and isinstance(found[0], FileFault):

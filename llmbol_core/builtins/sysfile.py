@@ -1,4 +1,4 @@
-"""The functions of $Sys for files and the tree they are in.
+"""The functions of $Sys for files and their tree.
 
 Reads and writes that may have to wait for the host, such as for someone who types, are done in
 another thread while other processes run; those that wait for another process, such as at a pipe,
@@ -36,7 +36,7 @@ Transfers = Generator[Transfer, int, int]
 """Transfers one after the other: each is yielded, and its number comes back."""
 _EVERYWHERE = {"#s", "#c", "#U", "#/"}
 _MOST_AT_ONCE = 1 << 20
-"""Bytes that ``stream`` takes at once, however many it is asked to."""
+"""Most bytes that ``stream`` copies at once, however many it is asked to."""
 
 
 turning = partial(declare, turns=True)
@@ -51,7 +51,7 @@ def _named(call: HostCall, number: int) -> str:
 
 
 def by_name(function: Implementation) -> Implementation:
-    """Let a function of a name, its first argument, leave the error string that Inferno's does."""
+    """Make a function that takes a name first leave the same error string as Inferno's."""
 
     @wraps(function)
     def named(call: HostCall, name: str, *others: Any) -> Any:
@@ -81,13 +81,13 @@ def create(call: HostCall, name: str, mode: int, permission: int) -> HeldDescrip
 
 @turning("fildes: fn(fd: int): ref FD", failure=None)
 def fildes(call: HostCall, number: int) -> HeldDescriptor:
-    """Return a descriptor of its own for what a number stands for."""
+    """Return another descriptor for the file that a number stands for."""
     return hold(call, _file(call, number))
 
 
 @turning("dup: fn(old, new: int): int", failure=-1)
 def dup(call: HostCall, old: int, new: int) -> int:
-    """Let another number, the first free one for -1, stand for the same file."""
+    """Make another number, the first free one for -1, stand for the same file."""
     return environment(call).descriptors.add(_file(call, old), new)
 
 
@@ -132,7 +132,7 @@ def readn(call: HostCall, number: int, buffer: Buffer | None, count: int) -> Tra
 
 
 def _filling(call: HostCall, file: OpenFile, window: Buffer) -> Transfers:
-    """Read until a window is full or the file ends; a fault behind the first bytes ends it too."""
+    """Read until a window is full or the file ends; a fault after the first bytes also ends it."""
     done = 0
     while done < len(window):
         try:
@@ -164,7 +164,7 @@ def _read(call: HostCall, file: OpenFile, window: Buffer, offset: int | None) ->
 
 
 def drive(steps: Transfers, given: Transfer | FileFault | None = None) -> Transfer:
-    """Do what a generator yields, one transfer after the other, and return what it returns."""
+    """Do the transfers that a generator yields, one after the other; return its result."""
     try:
         while given is None or isinstance(given, int | FileFault):
             if isinstance(given, FileFault):
@@ -292,7 +292,7 @@ def fd2path(call: HostCall, number: int) -> str:
 
 @turning("iounit: fn(fd: ref FD): int", failure=0)
 def iounit(call: HostCall, number: int) -> int:
-    """Return how much is read or written in one piece; 0 says that nobody cares."""
+    """Return how much is read or written in one piece; 0 means any amount."""
     _file(call, number)
     return 0
 
@@ -349,7 +349,7 @@ def mount(call: HostCall, number: int, auth: int, on: str, flags: int, spec: str
 
 @turning("file2chan: fn(dir, file: string): ref FileIO", failure=None)
 def file2chan(call: HostCall, directory: str, name: str) -> int:
-    """Make a file that the program itself answers for, over the channels of a FileIO."""
+    """Make a file that the program itself serves, over the channels of a FileIO."""
     if not name or "/" in name:
         raise FileFault("file name syntax")
     server = Server(call.heap, call.machine.engine.channels)

@@ -1,4 +1,4 @@
-"""The arguments behind ``*`` of a function that takes any number of them."""
+"""The arguments that ``*`` stands for in a function that takes any number of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from llmbol_core.vm.objects import Heap
 
 
 class VarArguments:
-    """The values behind ``*``, taken one by one by who knows their types.
+    """The values of ``*``, taken one by one by a caller that knows their types.
 
     Words follow each other; bigs and reals lie at multiples of 8 from the frame's start.
     """
