@@ -1,7 +1,8 @@
 """What is known about a module's code: where its functions are and what they are called.
 
-A symbol file knows them all. Without one, functions begin where the module exports them and where
-its own code calls or spawns them; those without a name are called after their first instruction.
+A symbol file knows them all. Without one, functions are known where the module exports them and
+where its own code calls or spawns them; those without a name are named after their first
+instruction.
 """
 
 from __future__ import annotations

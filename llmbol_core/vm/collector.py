@@ -1,9 +1,9 @@
 """The cycle collector: finds objects that only each other keep.
 
-What an object's count says, less the references to it found in objects, is what refers to it from
-elsewhere: frames, the host's tables, the machine's own variables. Whatever has such a reference,
-and all that can be reached from there, lives. So no list of roots is needed, and nothing that
-somebody holds is ever lost.
+An object's count, less the references to it that are found in objects, is the number of references
+from elsewhere: frames, the host's tables, the machine's own variables. Every object with such a
+reference, and all that can be reached from it, is alive. So no list of roots is needed, and nothing
+that is still held can be freed.
 """
 
 from __future__ import annotations

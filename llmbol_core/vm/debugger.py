@@ -1,9 +1,9 @@
-"""The debugger: where a program is to stop, and how it goes on from there.
+"""The debugger: where a program is to stop, and how it continues from there.
 
 It observes the reference engine. Before an instruction at which the program is to stop, and when an
-exception is raised, it calls ``on_stop``; while that runs, everything stands still and can be
-looked at, and calling ``step``, ``finish`` and the like says how to go on. One process is the
-current one; the others run in their turn whenever it does.
+exception is raised, it calls ``on_stop``. While that runs the program is stopped and can be
+inspected; ``step``, ``finish`` and the like say how it is to continue. One process is the current
+one; the others run in their turn whenever it does.
 """
 
 from __future__ import annotations

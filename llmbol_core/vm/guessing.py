@@ -1,4 +1,4 @@
-"""Which type a function of a module has, told from its signature and what it is given.
+"""The type of a function of a module, found from its signature and from the arguments of a call.
 
 An object file names a function's type only by its signature. So the types that the Python arguments
 could stand for are tried, with each likely result, until one has that signature::
@@ -8,8 +8,8 @@ could stand for are tried, with each likely result, until one has that signature
     str            string                         None     string, or a list or array
     bytes          array of byte
 
-Results are tried from numbers and texts to arrays of arrays and tuples of four; what else there is
-must be given.
+Results are tried from numbers and texts up to arrays of arrays and tuples of four. For any other
+result the type must be given.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Verifying modules once: of all but the smallest it is kept on disk that they are proven.
+"""Verifying modules once: the proofs of all but the smallest are kept on disk.
 
-What is kept is a file in the cache of machine code, private like that, whose key is made from the
-object's bytes and from the state of this package's files. It says that those bytes passed, and what
-is to be compared when the module is linked.
+A proof is a file in the cache of machine code, as private as those. Its key is made from the
+object's bytes and from the state of this package's files; its content says what is to be compared
+when the module is linked, and while it runs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from llmbol_core.vm.module import Module
 from llmbol_core.vm.proofs import Proof
 
 _WORTH_KEEPING = 40
-"""Instructions from which on a proof takes longer than finding it."""
+"""Instructions from which on proving takes longer than reading the proof."""
 _PROVEN = "proven"
 
 
 def prove(module: Module, content: memoryview | None) -> Proof:
-    """Verify a module whose object file is these bytes, if known; raises VerifyError."""
+    """Verify a module, given the bytes of its object file if there are any; raises VerifyError."""
     if content is None or len(module.instructions) < _WORTH_KEEPING:
         return _proof(module)
     from llmbol_core.native.cache import ObjectCache, key_of

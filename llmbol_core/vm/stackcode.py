@@ -5,17 +5,16 @@
                                      HALT
 
 A program is bytes or text: mnemonics with their numbers, ``label:``, ``name = expression`` and
-``# comments``; the instructions stand in ``stackops.py``. It works on a stack of words, bigs and
-reals.
-``stackflow.py`` proves that the stack at each instruction is the same however the program came
-there; so every place of the stack becomes a slot of a Dis frame (``stacklift.py``), and the module
-that ``lift`` returns runs like any other. It exports ``main``, which returns what HALT found on top
-of the stack: ``fn(): int``, ``fn(): big`` or ``fn(): real``.
+``# comments``; ``stackops.py`` lists the instructions. It works on a stack of words, bigs and
+reals. ``stackflow.py`` proves that the stack at each instruction has the same depth and types
+however the program got there. So every place of the stack becomes a slot of a Dis frame
+(``stacklift.py``), and the module that ``lift`` returns runs like any other. It exports ``main``,
+which returns what HALT found on top of the stack: ``fn(): int``, ``fn(): big`` or ``fn(): real``.
 
-Numbers behind an opcode are big-endian, labels are offsets from the start of the code. CALL takes
-as many values from the stack as its second operand says; they become the function's locals 0, 1,
-and so on. A function has its own stack, of which RET gives back the top, and up to 256 locals, each
-of one type; those that are no parameters begin as zero.
+Numbers after an opcode are big-endian, labels are offsets from the start of the code. CALL takes as
+many values from the stack as its second operand says; they become the function's locals 0, 1, and
+so on. A function has a stack of its own, of which RET returns the top, and up to 256 locals, each
+of one type; locals that are not parameters start as zero.
 """
 
 from __future__ import annotations
@@ -35,11 +34,13 @@ from llmbol_core.vm.tokens import Token, TokenStream, unknown
 
 
 class BytecodeLoader:
-    """Makes modules of stack code given as bytes."""
+    """Makes modules from stack code given as bytes."""
 
     @staticmethod
     def create_module(code: bytes | Sequence[int]) -> Module:
-        """Return the Dis module that does what the code says; raises DisFormatError.
+        """Return the Dis module for stack code: bytes, or numbers from 0 to 255.
+
+        Raises DisFormatError, with the offset of the instruction that is wrong.
 
         >>> BytecodeLoader.create_module([0x00, 0x01, 0x05, 0xFF]).exports[0].name
         'main'
@@ -93,7 +94,7 @@ def object_path(source: str) -> str:
 def parse_source(text: str, path: str, built_ins: Lookup = no_built_ins) -> Module:
     """Return the module of an assembly source in either dialect.
 
-    A path that ends in ``.stack``, or a first mnemonic of stack code, tells that it is stack code.
+    It is stack code if the path ends in ``.stack`` or the first mnemonic is one of stack code.
     """
     if path.endswith(".stack") or _begins_as_stackcode(text, path):
         return parse_stackcode(text, path)

@@ -1,8 +1,8 @@
 """What lies on the stack at each instruction of stack code: proof that it is always the same.
 
-A walk over all ways through the program. Where two ways meet, the stacks must agree in depth and
+It walks all ways through the program. Where two ways meet, the stacks must agree in depth and
 types. What depends on something not known yet (the result of a function, the type of a local)
-waits until another way has told it.
+waits until another way has determined that.
 """
 
 from __future__ import annotations
