@@ -43,7 +43,7 @@ from llmbol_core.vm.layout import (
     pointer_map,
 )
 from llmbol_core.vm.module import Export, TypeDescriptor
-from llmbol_core.vm.needs import Need, Part, Shape, value_parts
+from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.offers import check_call
 from llmbol_core.vm.signature import type_signature
@@ -94,7 +94,7 @@ def _storage(kind: Type, least: int = 0) -> TypeDescriptor:
 def needed(kind: Function) -> Need:
     """Return what a call needs of a function of a type: the arguments stored, and the result."""
     stores = {
-        Part(place.offset + part.offset, part.size, part.is_pointer)
+        part._replace(offset=place.offset + part.offset)
         for place in frame(kind).arguments
         for part in value_parts(_storage(place.type).size, _storage(place.type).pointers)
     }

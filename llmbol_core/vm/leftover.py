@@ -183,8 +183,7 @@ class Leftover:
         made = step.state[place.frame]
         need = self._needs[place.frame, made.origin, made.number]
         for piece in pieces:
-            is_pointer = piece.use is Use.POINTER
-            need.stores.add(Part(piece.offset, piece.size, is_pointer))
+            need.stores.add(Part(*piece))
 
     def _use(self, origin: int, shift: int, pieces: Iterable[Piece]) -> None:
         """Note what is done behind an address, so far from where its origin leads."""

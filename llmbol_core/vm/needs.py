@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.vm.isa import WORD_SIZE, Mode
+from llmbol_core.vm.origins import Use
 
 if TYPE_CHECKING:
     from llmbol_core.vm.module import Operand
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """Bytes of a frame or a result, and whether they are a pointer."""
+    """Bytes of a frame, or where a result goes, and what is done with them."""
 
     offset: int
     size: int
-    is_pointer: bool
+    use: Use
 
 
 class Shape(NamedTuple):
@@ -63,7 +64,7 @@ class Need:
     def misfits(self, frame: Shape, private: frozenset[int] = frozenset()) -> Iterator[str]:
         """Yield what of this does not fit a frame; its size is 0 for a variable one."""
         for part in sorted(self.stores):
-            if part.is_pointer and part.offset in private:
+            if part.use is Use.POINTER and part.offset in private:
                 yield f"a caller stores a pointer at {part.offset} in its frame, its own"
             if why := _misfit(part, frame):
                 yield f"a caller stores {why} in its frame"
@@ -88,21 +89,25 @@ class Need:
     def from_row(cls, row: list[Any]) -> Need:
         """Return what ``to_row`` made lists of."""
         stores, frames, passed, results, named = row
-        found = _parts(stores), shapes_of(frames), set(passed), shapes_of(results)
+        found = parts_of(stores), shapes_of(frames), set(passed), shapes_of(results)
         return cls(*found, {(entry, offset) for entry, offset in named})
 
 
 def misfitting(parts: Iterable[Part], place: Shape) -> Iterator[str]:
-    """Yield what of a result, given by what is written, does not fit where it is wanted."""
+    """Yield what is done where a result goes that does not fit where a caller wants it."""
     for part in sorted(parts):
         if why := _misfit(part, place):
-            yield f"it returns {why} where a caller wants its result"
+            does = "reads" if part.use is Use.READ else "returns"
+            yield f"it {does} {why} where a caller wants its result"
 
 
 def value_parts(size: int, pointers: tuple[int, ...]) -> set[Part]:
     """Return the parts that a whole value consists of."""
     words = range(0, size, WORD_SIZE)
-    return {Part(at, min(WORD_SIZE, size - at), at in pointers) for at in words}
+    return {
+        Part(at, min(WORD_SIZE, size - at), Use.POINTER if at in pointers else Use.WRITE)
+        for at in words
+    }
 
 
 def shape(layout: Layout, offset: int, end: int = 1 << 30) -> Shape:
@@ -122,19 +127,23 @@ def link_number(middle: Operand) -> int:
     return middle.value if middle.mode is Mode.IMMEDIATE else 1 << 20
 
 
-def _parts(rows: list[Any]) -> set[Part]:
-    return {Part(*row) for row in rows}
+def parts_of(rows: list[Any]) -> set[Part]:
+    """Return parts from lists of numbers."""
+    return {Part(offset, size, Use(use)) for offset, size, use in rows}
 
 
 def _misfit(part: Part, place: Shape) -> str:
     """Say what does not fit a place, or nothing."""
-    if part.is_pointer and part.offset in place.pointers:
+    is_pointer = part.use is Use.POINTER
+    if is_pointer and part.offset in place.pointers:
         return ""
     end = part.offset + part.size
-    what = "a pointer" if part.is_pointer else f"{part.size} bytes"
+    what = "a pointer" if is_pointer else f"{part.size} bytes"
     if end > place.size:
         return f"{what} at {part.offset}, beyond the {place.size}"
-    if part.is_pointer:
+    if is_pointer:
         return f"a pointer at {part.offset}, where none is,"
+    if part.use is Use.READ:
+        return ""
     is_over = any(p < end and part.offset < p + WORD_SIZE for p in place.pointers)
     return f"{what} at {part.offset}, where a pointer is," if is_over else ""

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from llmbol_core.vm.guards import Guard
 from llmbol_core.vm.keptguards import KeptGuards, guards_to_bytes
-from llmbol_core.vm.needs import Need, Part, Shape, shapes_of
+from llmbol_core.vm.needs import Need, Part, Shape, parts_of, shapes_of
 
 
 class Proof(NamedTuple):
     """What holds of a verified module besides that it is: needs by import list and index in it.
 
-    ``results`` are what functions write as their results, by entry; ``private`` the pointers in
+    ``results`` are what functions do where their results go, by entry; ``private`` the pointers in
     their frames that callers must leave nil; ``guards`` what is to be checked before instructions.
     """
 
@@ -45,7 +45,7 @@ class Proof(NamedTuple):
         found = {(number, index): Need.from_row(row) for number, index, *row in needs}
         return cls(
             found,
-            {pc: {Part(*part) for part in parts} for pc, parts in results},
+            {pc: parts_of(parts) for pc, parts in results},
             {pc: frozenset(slots) for pc, slots in private},
             KeptGuards(guards),
             [(start, end) for start, end in tables],

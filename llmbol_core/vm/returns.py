@@ -14,7 +14,7 @@ from llmbol_core.vm.needs import Part, Shape, misfitting
 
 
 class Returns:
-    """What one function returns; ``parts`` are what it writes itself."""
+    """What one function returns; ``parts`` are what it does itself where its result goes."""
 
     def __init__(self, parts: Iterable[Part], wanted: Iterable[Shape] = ()) -> None:
         self._parts, self._wanted = set(parts), set(wanted)

@@ -198,7 +198,8 @@ class Step:
             return
         if place.frame >= 0:
             if kind.kind != "storage" and place.offset >= _ARGUMENTS:
-                self._note_part(place, kind.size, kind.kind == "pointer")
+                use = Use.POINTER if kind.kind == "pointer" else Use.WRITE
+                self._note_part(place, kind.size, use)
             return
         if kind.kind == "pointer":
             self.access(place, kind.size, Use.POINTER)
@@ -207,16 +208,16 @@ class Step:
         if role.type == "W" and role.reads and not place.offset:
             self.usage.look_at_tag(place.origin)
 
-    def _note_part(self, place: Place, size: int, is_pointer: bool) -> None:
+    def _note_part(self, place: Place, size: int, use: Use) -> None:
         """Note what there must be in a frame for a function of another module."""
         number = self.state[place.frame].number
-        self.usage.need(place.origin, number).stores.add(Part(place.offset, size, is_pointer))
+        self.usage.need(place.origin, number).stores.add(Part(place.offset, size, use))
 
     def access(self, place: Place, size: int, use: Use) -> None:
         """Note what is done with some bytes behind a pointer."""
         if place.frame >= 0:
             if place.layout is None and place.origin >= 0:
-                self._note_part(place, size, use is Use.POINTER)
+                self._note_part(place, size, use)
             return
         if place.origin >= 0 and place.layout is None:
             self.usage.access(place.origin, place.offset, size, use, self.pc, place.tags)

@@ -173,7 +173,7 @@ class Usage:
         self._loads[origin] = imports
 
     def proof(self, entries: Iterable[int], linked_by: Callable[[int], int | None]) -> Proof:
-        """Return what the module needs of others, and what its functions write as results.
+        """Return what the module needs of others, and what its functions do where results go.
 
         ``linked_by`` tells of the origin of a handle which list of imports surely links it.
         """
@@ -189,16 +189,14 @@ class Usage:
             for imports in lists:
                 known = needs[imports, link]
                 known.add(need)
-        results = {pc: self._written(self.origin("result", pc)) for pc in entries}
+        results = {pc: self._at_result(self.origin("result", pc)) for pc in entries}
         return Proof(dict(needs), {pc: parts for pc, parts in results.items() if parts})
 
-    def _written(self, result: int) -> set[Part]:
-        """Return what a function writes as its result."""
+    def _at_result(self, result: int) -> set[Part]:
+        """Return what a function writes as its result, and what it reads there."""
         noted = [noted.what for noted in self.origins.all[result].noted]
         return {
-            Part(what.offset, what.size, what.use is Use.POINTER)
-            for what in noted
-            if isinstance(what, Access) and what.use is not Use.READ
+            Part(what.offset, what.size, what.use) for what in noted if isinstance(what, Access)
         }
 
     def copy_elements(self, source: int, target: int, pc: int) -> None:

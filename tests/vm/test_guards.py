@@ -165,6 +165,34 @@ def test_what_passes_between_modules(tmp_path, caller, called, why):
     assert why in found
 
 
+BEYOND = [
+    # Where the caller wants a result, and what is read there.
+    ("lea 60(fp),16(40(fp))", "f: movw 4(16(fp)),36(fp)\n ret", "reads 4 bytes at 4, beyond the 4"),
+    ("lea 60(mp),16(40(fp))", "f: movl 0(16(fp)),8(mp)\n ret", "reads 8 bytes at 0, beyond the 4"),
+    ("new $3,32(fp)\n lea 12(32(fp)),16(40(fp))", "f: movm 4(16(fp)),$4,36(fp)\n ret",
+     "reads 4 bytes at 4, beyond the 4"),
+    ("newa $2,$6,32(fp)\n indx 32(fp),52(fp),$1\n lea 4(52(fp)),16(40(fp))",
+     "f: movmp 0(16(fp)),$6,8(mp)\n ret", "reads 8 bytes at 0, beyond the 4"),
+    ("lea 60(fp),16(40(fp))",
+     ("f: frame $2,36(fp)\n lea 4(16(fp)),16(36(fp))\n call 36(fp),h\n ret\n"
+      " h: addw 0(16(fp)),$1,36(fp)\n ret"), "reads 4 bytes at 4, beyond the 4"),
+    # The rest of the frame, of which the caller needs nothing: that may all be the result.
+    ("lea 44(fp),16(40(fp))", "f: movl 0(16(fp)),8(mp)\n ret", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "called", "why"), BEYOND)
+def test_nobody_reads_beyond_the_place_for_a_result(tmp_path, given, called, why):
+    links = 'link 2,f,1,"f"\nlink 2,g,2,"g"'
+    found = outcome(
+        tmp_path,
+        a=made(CALL.format(given, ""), "A", text="/b.dis", imports=IMPORTS),
+        b=made(f"ret\n {called}\n g: ret", "B", links),
+    )
+    assert ("where a caller wants its result" in found) == bool(why)
+    assert why in found
+
+
 STORE = "newa $3,$4,32(fp)\n indw 32(fp),52(fp),$1\n movp {},0(52(fp))"
 ARRAYS = [
     ("newcw $1,4(mp)\n send $5,4(mp)\n " + STORE.format("4(mp)"), ""),
@@ -263,13 +291,13 @@ def test_what_a_module_makes_itself_needs_no_guards():
 
 def test_a_proof_is_kept_whole():
     where, link = Operand(Mode.FP_INDIRECT, 4, 32), Operand(Mode.IMMEDIATE, 1)
-    need = Need({Part(32, 4, True)}, {Shape(40, (32,))}, {32}, {Shape(8, ())})
+    need = Need({Part(32, 4, Use.POINTER)}, {Shape(40, (32,))}, {32}, {Shape(8, ())})
     guards = [
         Guard(where, Of.RECORD, (Piece(4, 4, Use.POINTER),)),
         Guard(where, Of.LINK, kind="Z", link=link, need=need),
     ]
     proof = Proof(
-        {(0, 1): need}, {0: {Part(0, 8, False)}}, {3: frozenset({48})}, {7: guards}, [(8, 24)]
+        {(0, 1): need}, {0: {Part(0, 8, Use.READ)}}, {3: frozenset({48})}, {7: guards}, [(8, 24)]
     )
     assert Proof.from_bytes(proof.to_bytes()) == proof
 
