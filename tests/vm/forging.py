@@ -276,7 +276,8 @@ def outcome(modules: Modules, folder: Path, engine: str = "") -> str:
         check_heap(machine.heap)
         if isinstance(machine.engine, Checking):
             machine.engine.check_counts()
-    return f"broken: {out.getvalue()!r}" if out.getvalue() else how
+    # How often what was said before a limit struck is the engine's own affair, too.
+    return how if how in UNSURE or not out.getvalue() else f"broken: {out.getvalue()!r}"
 
 
 def try_seeds(seeds: range, engine: str = "") -> tuple[Counter[str], list[str]]:

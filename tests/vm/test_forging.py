@@ -22,6 +22,7 @@ from tests.vm.claims import Claiming
 from tests.vm.objects import DATA_DIRECTORY
 from tests.vm.oracle import Checking
 from tests.vm.programs import assemble
+from tests.vm.test_attacks import assembled
 
 HONEST = ("tuplevars", "adtmods", "alts3", "polys")
 LIMITS = Limits(32 << 20, instructions=4000)
@@ -81,6 +82,12 @@ def test_machine_code_does_what_the_oracle_does() -> None:
     found, wrong = forging.try_seeds(range(1000, 1028), engine="jit")
     assert wrong == []
     assert found["jit"] > 3
+
+
+@pytest.mark.parametrize("engine", ["", "jit"])
+def test_what_is_said_before_a_limit_strikes_is_not_compared(tmp_path: Path, engine: str) -> None:
+    code = "x: frame $1,48(fp)\n spawn 48(fp),x\n raise 16(mp)"
+    assert forging.outcome({"a": assembled("a", code, {})}, tmp_path, engine) == "LimitError"
 
 
 def test_the_same_seed_makes_the_same_program() -> None:
