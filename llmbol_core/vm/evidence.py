@@ -17,7 +17,7 @@ from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import DATA_EXPORT, DataKind
 from llmbol_core.vm.pointees import OPEN, RECORD, Classes
 from llmbol_core.vm.reach import Reach
-from llmbol_core.vm.slots import FRAMES, POINTERS, RETURNED, Kind, Value, argument_key
+from llmbol_core.vm.slots import FRAMES, POINTERS, Kind, Value, argument_key
 from llmbol_core.vm.structure import Layout, Structure
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import Usage
@@ -32,8 +32,6 @@ class Evidence:
 
     def __init__(self, found: Structure, usage: Usage, arguments: Arguments, reach: Reach) -> None:
         self._arguments, self.reach = arguments, reach
-        self.private: dict[int, frozenset[int]] = {}
-        """Pointers in the frames of functions that must be nil when others call them."""
         self.found, self.usage = found, usage
         self.classes = Classes(usage.origins)
         self.module = found.module
@@ -140,11 +138,8 @@ class Evidence:
 
     def _open_function(self, entry: int, number: int) -> None:
         """Note that others call a function."""
-        live = self._arguments.of(entry, self.found.layouts[number].pointers)
-        for slot in live.surely:
+        for slot in self._arguments.live[entry] & self.found.layouts[number].pointers:
             self.open_origin("parameter", entry, slot)
-        if live.perhaps - live.surely:
-            self.private[entry] = live.perhaps - live.surely
         self.open_result(entry)
 
     def open_origin(self, *key: object) -> None:
@@ -306,18 +301,10 @@ class Evidence:
     def _keep_old(self, step: Step, to: Value, entry: int) -> None:
         """Note that pointers may be left as they are where a function's result is wanted."""
         for slot in step.layout.pointers if to.kind is Kind.SLOT else ():
-            if to.number <= slot and slot - to.number not in self._surely_returned(entry):
+            if to.number <= slot and slot - to.number not in self._arguments.returned(entry):
                 returned = self.usage.origin("returned", step.pc, slot)
                 node = self.classes.of_origin(returned)
                 self.classes.unite(node, self.node_of(step.state.get(slot)))
-
-    def _surely_returned(self, entry: int) -> frozenset[int]:
-        """Return where in its result a function has written pointers whenever it returns."""
-        ends = [
-            frozenset(at - RETURNED for at in self._steps[pc].state if RETURNED <= at < FRAMES)
-            for pc in self._arguments.leaving(entry)
-        ]
-        return frozenset[int].intersection(*ends) if ends else frozenset()
 
     def _module_call(self, step: Step) -> None:
         frame = step.operand("s").value

@@ -200,7 +200,7 @@ class Leftover:
             need = self._needs[frame, made.origin, made.number]
         else:
             layout = step.found.layouts[made.number]
-            need = Need(frames={shape(layout, 0)}, passed=step.stored(frame, layout))
+            need = Need(frames={shape(layout, 0)})
         self._calls.append((step, need))
         if result is not None and result.kind is Kind.SLOT:
             end = self._evidence.reach.end(step, result.number)

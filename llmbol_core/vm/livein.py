@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
-
+from collections.abc import Callable, Iterable, Mapping
 from llmbol_core.vm.effects import RESULT_PLACE, UNKNOWN, Touch, effects
 from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import Instruction
+from llmbol_core.vm.slots import FRAMES, RETURNED, Kind, State
 from llmbol_core.vm.structure import Structure
 
 _TAKING = frozenset({"lea", "indx", *ELEMENT_SIZES})
 """Instructions that take addresses."""
-
-
-class Live(NamedTuple):
-    """Pointers of a frame that are read before the function itself writes them.
-
-    What calls may write as their results counts as written in the one and not in the other.
-    """
-
-    surely: frozenset[int]
-    perhaps: frozenset[int]
 
 
 class _Slots:
@@ -51,12 +40,21 @@ class _Slots:
 
 
 class Arguments:
-    """Live pointers of frames; ``follow`` returns where an instruction leads in its function."""
+    """Live pointers of frames.
 
-    def __init__(self, found: Structure, follow: Callable[[int], Iterable[int]]) -> None:
-        self._found, self._follow = found, follow
+    ``follow`` returns where an instruction leads in its function; ``states`` are what is known of
+    the frame before each.
+    """
+
+    def __init__(
+        self,
+        found: Structure,
+        follow: Callable[[int], Iterable[int]],
+        states: Mapping[int, State],
+    ) -> None:
+        self._found, self._follow, self._states = found, follow, states
+        self._returned: dict[int, frozenset[int]] = {}
         self._landing: dict[int, list[int]] = {}
-        self._leaving: dict[int, list[int]] = {}
         self.live: dict[int, frozenset[int]] = {}
         """Pointers and addresses in the frame that may yet be read, by instruction."""
         self._slots: dict[int, frozenset[int]] = {}
@@ -72,7 +70,7 @@ class Arguments:
                 slots.update(_taken(effects(self._found, pc).touches))
                 start = min(start, _exposed(instruction))
         mortal = frozenset(slot for slot in slots if slot < start)
-        for pc, live in self._live(pcs, before, slots, counts_results=False).items():
+        for pc, live in self._live(pcs, before, slots).items():
             self.live[pc] = self.live.get(pc, frozenset()) | live
             self._slots[pc] = self._slots.get(pc, mortal) & mortal
 
@@ -80,31 +78,43 @@ class Arguments:
         """Whether what a slot holds at an instruction is not read any more."""
         return slot in self._slots.get(pc, ()) and slot not in self.live[pc]
 
-    def of(self, entry: int, slots: frozenset[int]) -> Live:
-        """Return what a function reads of the pointers in its frame before it writes them."""
-        pcs, before = self._reached(entry)
-        surely = self._live(pcs, before, slots, counts_results=True)[entry]
-        return Live(surely, self.live[entry])
-
-    def leaving(self, entry: int) -> list[int]:
-        """Return the instructions by which a function returns."""
-        if entry not in self._leaving:
+    def returned(self, entry: int) -> frozenset[int]:
+        """Return where in its result a function has written pointers whenever it returns."""
+        if entry not in self._returned:
             code, (pcs, _) = self._found.module.instructions, self._reached(entry)
-            self._leaving[entry] = [pc for pc in pcs if code[pc].op.effect is Effect.RETURN]
-        return self._leaving[entry]
+            ends = [
+                frozenset(at - RETURNED for at in self._states[pc] if RETURNED <= at < FRAMES)
+                for pc in pcs
+                if code[pc].op.effect is Effect.RETURN
+            ]
+            self._returned[entry] = frozenset[int].intersection(*ends) if ends else frozenset()
+        return self._returned[entry]
+
+    def _filled(self, pc: int, instruction: Instruction) -> Iterable[int]:
+        """Return the slots that a call fills with the pointers of its result, if it returns."""
+        if instruction.op.mnemonic != "call":
+            return ()
+        label, state = instruction.destination, self._states[pc]
+        to = state.get(-instruction.source.value)
+        if to is None or to.kind is not Kind.SLOT:
+            return ()
+        entry = label.value if label.mode is Mode.IMMEDIATE else state[label.value].number
+        return [to.number + at for at in self.returned(entry)]
 
     def _live(
         self,
         pcs: list[int],
         before: dict[int, list[int]],
         slots: Iterable[int],
-        counts_results: bool,
     ) -> dict[int, frozenset[int]]:
         found, names = self._found, _Slots(slots)
         code = found.module.instructions
-        used = {
-            pc: _used(code[pc], effects(found, pc).touches, names, counts_results) for pc in pcs
-        }
+        used = {}
+        for pc in pcs:
+            read, written = _used(code[pc], effects(found, pc).touches, names)
+            for slot in self._filled(pc, code[pc]):
+                written |= names.within(slot, slot + 1)
+            used[pc] = read, written
         out, ins = dict.fromkeys(pcs, 0), dict[int, int]()
         work = list(pcs)
         while work:
@@ -166,18 +176,14 @@ def _is_for_result(instruction: Instruction) -> bool:
     return is_address and target.value == RESULT_PLACE
 
 
-def _used(
-    instruction: Instruction, touches: Iterable[Touch], slots: _Slots, counts_results: bool
-) -> tuple[int, int]:
+def _used(instruction: Instruction, touches: Iterable[Touch], slots: _Slots) -> tuple[int, int]:
     """Return what an instruction reads of the pointers, and what it surely writes."""
     read = written = 0
     for operand, role, size in touches:
-        if operand.mode is not Mode.FP:
+        if operand.mode is not Mode.FP or (role.type == "O" and _is_for_result(instruction)):
             continue
         at = operand.value
-        if role.type == "O" and _is_for_result(instruction):
-            written |= slots.within(at, at + 1) if counts_results else 0
-        elif role.reads:
+        if role.reads:
             read |= slots.within(at - WORD_SIZE + 1, at + size)
         elif size < UNKNOWN:
             written |= slots.within(at, at + size - WORD_SIZE + 1)

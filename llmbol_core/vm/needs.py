@@ -46,8 +46,6 @@ class Need:
 
     stores: set[Part] = field(default_factory=set)
     frames: set[Shape] = field(default_factory=set)
-    passed: set[int] = field(default_factory=set)
-    """Offsets of pointers in those frames that are not nil."""
     results: set[Shape] = field(default_factory=set)
     """From where the result goes to the end of the object there."""
     named: set[tuple[int, int]] = field(default_factory=set)
@@ -57,19 +55,14 @@ class Need:
         """Need what another one needs, too."""
         self.stores |= other.stores
         self.frames |= other.frames
-        self.passed |= other.passed
         self.results |= other.results
         self.named |= other.named
 
-    def misfits(self, frame: Shape, private: frozenset[int] = frozenset()) -> Iterator[str]:
+    def misfits(self, frame: Shape) -> Iterator[str]:
         """Yield what of this does not fit a frame; its size is 0 for a variable one."""
         for part in sorted(self.stores):
-            if part.use is Use.POINTER and part.offset in private:
-                yield f"a caller stores a pointer at {part.offset} in its frame, its own"
             if why := _misfit(part, frame):
                 yield f"a caller stores {why} in its frame"
-        if own := self.passed & private:
-            yield f"a caller stores a pointer at {min(own)} in its frame, its own"
         for made in sorted(self.frames):
             inside = tuple(p for p in made.pointers if p < frame.size)
             if frame.size and (made.size < frame.size or inside != frame.pointers):
@@ -80,7 +73,6 @@ class Need:
         return [
             sorted(self.stores),
             sorted(self.frames),
-            sorted(self.passed),
             sorted(self.results),
             sorted(self.named),
         ]
@@ -88,8 +80,8 @@ class Need:
     @classmethod
     def from_row(cls, row: list[Any]) -> Need:
         """Return what ``to_row`` made lists of."""
-        stores, frames, passed, results, named = row
-        found = parts_of(stores), shapes_of(frames), set(passed), shapes_of(results)
+        stores, frames, results, named = row
+        found = parts_of(stores), shapes_of(frames), shapes_of(results)
         return cls(*found, {(entry, offset) for entry, offset in named})
 
 

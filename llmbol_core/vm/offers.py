@@ -76,7 +76,6 @@ def misfit(
     caller: LoadedModule | None = None,
 ) -> str:
     """Return why a function does not fit what a module does with it; empty if it fits."""
-    private = frozenset[int]()
     if link.function is not None:
         result = link.function.result
         parts = value_parts(result.size, result.pointers)
@@ -84,8 +83,7 @@ def misfit(
     else:
         assert not isinstance(target, HostModule)
         parts, returns = set(), target.returns_of(link.pc)
-        private = target.proof.private.get(link.pc, private)
-    for why in need.misfits(Shape(*heap.types[link.type]), private):
+    for why in need.misfits(Shape(*heap.types[link.type])):
         return why
     for place in sorted(need.results):
         if why := returns.want(place):
@@ -106,9 +104,8 @@ def check_call(heap: Heap, target: LoadedModule, export: Export, need: Need) -> 
 
 
 def takes_pointer(heap: Heap, loaded: LoadedModule, export: Export, at: int) -> bool:
-    """Return whether callers may store a pointer at an offset of an exported function's frame."""
-    is_private = at in loaded.proof.private.get(export.pc, ())
-    return at in heap.types[loaded.types[export.type]].pointers and not is_private
+    """Return whether an exported function's frame has a pointer at an offset."""
+    return at in heap.types[loaded.types[export.type]].pointers
 
 
 def own_type(module: Module) -> TypeDescriptor:

@@ -14,13 +14,12 @@ from llmbol_core.vm.needs import Need, Part, Shape, parts_of, shapes_of
 class Proof(NamedTuple):
     """What holds of a verified module besides that it is: needs by import list and index in it.
 
-    ``results`` are what functions do where their results go, by entry; ``private`` the pointers in
-    their frames that callers must leave nil; ``guards`` what is to be checked before instructions.
+    ``results`` are what functions do where their results go, by entry; ``guards`` what is to be
+    checked before instructions.
     """
 
     needs: dict[tuple[int, int], Need]
     results: dict[int, set[Part]]
-    private: Mapping[int, frozenset[int]] = {}
     guards: Mapping[int, Sequence[Guard]] = {}
     tables: Sequence[tuple[int, int]] = ()
     """Begin and end of the tables in the module data that instructions jump through."""
@@ -31,9 +30,8 @@ class Proof(NamedTuple):
         """Return all this for a file."""
         needs = [[*key, *need.to_row()] for key, need in sorted(self.needs.items())]
         results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
-        private = [[pc, sorted(slots)] for pc, slots in sorted(self.private.items())]
         wanted = [[pc, sorted(places)] for pc, places in sorted(self.wanted.items())]
-        rows = [needs, results, private, self.tables, wanted]
+        rows = [needs, results, self.tables, wanted]
         whole = json.dumps(rows, separators=(",", ":"))
         return whole.encode() + b"\n" + guards_to_bytes(self.guards)
 
@@ -41,12 +39,11 @@ class Proof(NamedTuple):
     def from_bytes(cls, data: bytes) -> Proof:
         """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
         whole, _, guards = data.partition(b"\n")
-        needs, results, private, tables, wanted = json.loads(whole.decode())
+        needs, results, tables, wanted = json.loads(whole.decode())
         found = {(number, index): Need.from_row(row) for number, index, *row in needs}
         return cls(
             found,
             {pc: parts_of(parts) for pc, parts in results},
-            {pc: frozenset(slots) for pc, slots in private},
             KeptGuards(guards),
             [(start, end) for start, end in tables],
             {pc: shapes_of(places) for pc, places in wanted},

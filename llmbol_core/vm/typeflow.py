@@ -323,14 +323,13 @@ class Step:
         known, middle = self._frame(), self.operand("m")
         if known.kind is Kind.FOREIGN_FRAME and known.number != link_number(middle):
             raise self.fail(f"the frame was made for link {known.number}")
-        handle, frame = self.origin(self.operand("d")), self.operand("s").value
+        handle = self.origin(self.operand("d"))
         if handle < 0 or middle.mode is not Mode.IMMEDIATE:
             return
         need = self.usage.need(handle, middle.value)
         if known.kind is Kind.FRAME:
             layout = self.found.layouts[known.number]
             need.frames.add(shape(layout, 0))
-            need.passed |= self.stored(frame, layout)
         elif known.origin != handle:
             self.usage.share_needs(known.origin, handle, middle.value)
         result = self.state.get(-self.operand("s").value)
@@ -340,11 +339,6 @@ class Step:
             raise self.fail(_NOBODY)
         if result.kind is Kind.NUMBER:
             raise self.fail(_UNSURE)
-
-    def stored(self, frame: int, layout: Layout) -> set[int]:
-        """Return the offsets of the pointers that were stored in a frame made."""
-        first = argument_key(frame, 0)
-        return {at for at in layout.pointers if first + at in self.state}
 
     def _frame(self) -> Value:
         operand = self.operand("s")

@@ -109,7 +109,6 @@ def prove_module(module: Module) -> Proof:
     evidence, leftover = flow.weigh()
     proof = flow.usage.proof(flow.entries, evidence.linked_by)
     return proof._replace(
-        private=evidence.private,
         guards=leftover.guards,
         tables=flow.found.tables,
         wanted=leftover.wanted,
@@ -172,7 +171,7 @@ class _Flow:
             Step(self.found, self.usage, pc, number, self.states[pc])
             for pc, number in sorted(self.frames.items())
         ]
-        arguments = Arguments(self.found, self._follow)
+        arguments = Arguments(self.found, self._follow, self.states)
         for entry, number in self.entries.items():
             arguments.enter(entry, self.found.layouts[number].pointers)
         by_pc = {step.pc: step for step in steps}

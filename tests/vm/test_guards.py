@@ -291,14 +291,12 @@ def test_what_a_module_makes_itself_needs_no_guards():
 
 def test_a_proof_is_kept_whole():
     where, link = Operand(Mode.FP_INDIRECT, 4, 32), Operand(Mode.IMMEDIATE, 1)
-    need = Need({Part(32, 4, Use.POINTER)}, {Shape(40, (32,))}, {32}, {Shape(8, ())})
+    need = Need({Part(32, 4, Use.POINTER)}, {Shape(40, (32,))}, {Shape(8, ())})
     guards = [
         Guard(where, Of.RECORD, (Piece(4, 4, Use.POINTER),)),
         Guard(where, Of.LINK, kind="Z", link=link, need=need),
     ]
-    proof = Proof(
-        {(0, 1): need}, {0: {Part(0, 8, Use.READ)}}, {3: frozenset({48})}, {7: guards}, [(8, 24)]
-    )
+    proof = Proof({(0, 1): need}, {0: {Part(0, 8, Use.READ)}}, {7: guards}, [(8, 24)])
     assert Proof.from_bytes(proof.to_bytes()) == proof
 
 
