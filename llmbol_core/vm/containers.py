@@ -8,7 +8,7 @@ from llmbol_core.vm.effects import is_result
 from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Mode
 from llmbol_core.vm.keeping import keep, keep_result, keep_value, learn, made
 from llmbol_core.vm.origins import Use
-from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, overwritten
+from llmbol_core.vm.slots import COPIES, UNKNOWN_POINTER, Kind, State, Value, overwritten
 from llmbol_core.vm.structure import Layout
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.whole import CONSTANT, address_place, alt_entries, value_layout
@@ -159,7 +159,7 @@ def _learn_entry(step: Step, state: State, at: int, sends: bool) -> State:
     """Note what an entry of an alt table may transfer."""
     channel, to = step.state.get(at, UNKNOWN_POINTER), step.state[at + WORD_SIZE]
     origin = channel.origin
-    if channel.kind is Kind.WORD and origin >= 0:
+    if channel.kind in COPIES:
         step.usage.access(origin, channel.number, WORD_SIZE, Use.POINTER, step.pc, channel.tags)
         origin = step.usage.behind(origin, "at", channel.number, channel.tags)
     if origin < 0:

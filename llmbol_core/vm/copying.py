@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmbol_core.vm.fitting import ALIGNED
+from llmbol_core.vm.guards import value_pieces
 from llmbol_core.vm.isa import WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.origins import Use
-from llmbol_core.vm.slots import Kind
+from llmbol_core.vm.slots import COPIES, Kind
 from llmbol_core.vm.structure import Layout
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.typeflow import Place, Step
 
 ALT_ENTRY = 8
-_ALT_CHANNELS = frozenset({Kind.COPY, Kind.WORD, Kind.ORIGIN, Kind.OBJECT})
+_ALT_CHANNELS = COPIES | {Kind.COPY, Kind.ORIGIN, Kind.OBJECT}
 _ALT_ADDRESSES = (Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE)
 
 
@@ -27,7 +29,7 @@ def check_bytes(step: Step) -> None:
         if touch.role.type == "X":
             place, size = _checked(step, touch), touch.size
             if size:
-                step.access(place, size, Use.WRITE if touch.role.writes else Use.READ)
+                _note_bytes(step, place, size, Use.WRITE if touch.role.writes else Use.READ)
             if place.layout and touch.role.writes and place.layout.overlaps(place.offset, size):
                 raise step.fail(f"{size} bytes would be written over a pointer")
 
@@ -55,21 +57,31 @@ def _checked(step: Step, touch: Touch) -> Place:
 
 def _note_value(step: Step, place: Place, value: Layout, role: OperandRole) -> None:
     """Note that a whole value behind a pointer is read or written."""
-    if place.frame < 0:
-        step.access(place, value.size, Use.READ)
-    words = range(0, value.size - WORD_SIZE + 1, WORD_SIZE)
-    for at in words if role.writes else value.pointers:
-        use = Use.POINTER if at in value.pointers else Use.WRITE
-        step.access(place._replace(offset=place.offset + at), WORD_SIZE, use)
+    for piece in value_pieces(value, place.offset, Use.WRITE if role.writes else Use.READ):
+        there = place._replace(offset=piece.offset)
+        if piece.use is Use.POINTER:
+            step.access(there, WORD_SIZE, Use.POINTER)
+        else:
+            _note_bytes(step, there, piece.size, piece.use)
+
+
+def _note_bytes(step: Step, place: Place, size: int, use: Use) -> None:
+    """Note that bytes are copied: not as a number, which would have to be aligned."""
+    if size in ALIGNED and place.offset % WORD_SIZE:
+        step.access(place, 1, use)
+        place, size = place._replace(offset=place.offset + 1), size - 1
+    step.access(place, size, use)
 
 
 def _check_pointers(step: Step, place: Place, value: Layout, role: OperandRole) -> None:
+    if value.pointers and place.offset % WORD_SIZE:
+        raise step.fail(f"{place.offset} is not aligned")
     if place.layout is None:
         return
     there = {
         p - place.offset
         for p in place.layout.pointers
-        if place.offset <= p < place.offset + value.size
+        if place.offset - WORD_SIZE < p < place.offset + value.size
     }
     missing = value.pointers - there
     if role.writes:

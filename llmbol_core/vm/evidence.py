@@ -17,7 +17,7 @@ from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import DATA_EXPORT, DataKind
 from llmbol_core.vm.pointees import OPEN, RECORD, Classes
 from llmbol_core.vm.reach import Reach
-from llmbol_core.vm.slots import FRAMES, POINTERS, Kind, Value, argument_key
+from llmbol_core.vm.slots import COPIES, FRAMES, POINTERS, Kind, Value, argument_key
 from llmbol_core.vm.structure import Layout, Structure
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import Usage
@@ -271,9 +271,7 @@ class Evidence:
         known = step.state.get(at)
         if known is None:
             return OPEN
-        if known.kind is Kind.WORD:
-            if known.origin < 0:
-                return OPEN
+        if known.kind in COPIES:
             return self.classes.field(self.classes.of_origin(known.origin), "at", known.number)
         return self.classes.of_origin(known.origin)
 
@@ -317,7 +315,7 @@ class Evidence:
             self._result(step, to, lambda at: OPEN)
             if to.kind in (Kind.ELSEWHERE, Kind.ELEMENT):
                 shift = to.number if to.kind is Kind.ELSEWHERE else 0
-                self.classes.open_fields(self.classes.of_origin(to.origin), shift)
+                self.classes.link(OPEN, self.classes.of_origin(to.origin), shift)
 
     def _result(self, step: Step, to: Value, field: Callable[[int], int]) -> None:
         """Note what a call may write to a slot, or into the module data."""

@@ -8,7 +8,7 @@ from llmbol_core.vm.isa import WORD_SIZE
 from llmbol_core.vm.origins import Access, Use
 from llmbol_core.vm.structure import Layout
 
-_ALIGNED = (2, 4, 8)
+ALIGNED = (2, 4, 8)
 """Sizes of numbers; bytes may be copied from anywhere."""
 
 
@@ -28,7 +28,7 @@ def misfit(access: Access, offset: int, layout: Layout) -> str:
         return f"an element has {layout.size} bytes, not {access.size}"
     if access.use is Use.POINTER:
         return "" if offset in layout.pointers else f"there is no pointer at {offset}"
-    if access.size in _ALIGNED and offset % min(access.size, WORD_SIZE):
+    if access.size in ALIGNED and offset % min(access.size, WORD_SIZE):
         return f"{access.size} bytes at {offset} are not aligned"
     if access.use is Use.WRITE and layout.overlaps(offset, access.size):
         return f"a number at {offset} lies over a pointer"
@@ -40,7 +40,8 @@ def mismatch(value: Layout, wanted: Wanted) -> str:
     layout, start = wanted.layout, wanted.offset
     if start + value.size > layout.size:
         return f"{value.size} bytes at {start} reach beyond the {layout.size} there"
-    there = {p - start for p in layout.pointers if start <= p < start + value.size}
+    end = start + value.size
+    there = {p - start for p in layout.pointers if start - WORD_SIZE < p < end}
     missing = value.pointers - there
     if wanted.writes:
         missing |= there - value.pointers

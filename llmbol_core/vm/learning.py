@@ -22,6 +22,7 @@ from llmbol_core.vm.module import Operand
 from llmbol_core.vm.needs import link_number
 from llmbol_core.vm.origins import How, meet
 from llmbol_core.vm.slots import (
+    POINTERS,
     RETURNED,
     STORED,
     Kind,
@@ -227,7 +228,12 @@ def _learn_word(step: Step, state: State) -> State:
             held = step.held(place) or Value(Kind.ORIGIN, origin=-1)
             return learn(step, state, "d", held._replace(kind=Kind.COPY, number=place.offset))
         return state
-    return learn(step, state, "d", Value(Kind.WORD, place.offset, place.origin, place.tags))
+    is_pointer = place.layout is None or place.offset in place.layout.pointers
+    if place.frame >= 0 or is_result(source) or not is_pointer:
+        return state
+    base = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
+    kind = Kind.WORD if base is None or base.kind in POINTERS else Kind.BEHIND
+    return learn(step, state, "d", Value(kind, place.offset, place.origin, place.tags))
 
 
 def _learn_call(step: Step, state: State) -> State:

@@ -30,11 +30,11 @@ from llmbol_core.vm.needs import Need, Part, Shape, link_number, shape
 from llmbol_core.vm.origins import Use
 from llmbol_core.vm.pointees import RECORD
 from llmbol_core.vm.returned import Returned
-from llmbol_core.vm.slots import POINTERS, Kind
+from llmbol_core.vm.slots import COPIES, POINTERS, Kind, Value
 from llmbol_core.vm.transfers import Transfers
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import KINDS
-from llmbol_core.vm.whole import value_layout
+from llmbol_core.vm.whole import alt_entries, value_layout
 
 _HOLDING = (*POINTERS, Kind.WORD)
 """What holds the object that an address is taken in."""
@@ -59,8 +59,10 @@ class Leftover:
         """Addresses that ``lea`` takes behind addresses, both by origin and distance."""
         self._addresses: list[Step] = []
         self._indices: list[Step] = []
-        self._words: list[tuple[Step, int, Operand]] = []
-        """Loads of words that may be addresses of module data, and origins of their handles."""
+        self._words: list[tuple[Step, Operand]] = []
+        """Loads of words that may be channels, or addresses of module data, and their sources."""
+        self._channels: set[Value] = set()
+        """Such words that alt takes for channels."""
         self._handles: set[int] = set()
         self._returned = Returned(evidence, self._fits)
         self._transfers = Transfers(evidence, self._use, self._fits, self._returned.receive)
@@ -76,6 +78,7 @@ class Leftover:
         for step in by_pc.values():
             self._targets.update(targets(step))
             self._look(step)
+        self._guard_channels()
         for origin, distance, piece in self._returned.at_addresses():
             self._uses[origin].add(piece)
             self._at[origin, distance].add(piece)
@@ -160,6 +163,8 @@ class Leftover:
             return
         known = step.state.get(operand.base) if is_frame else None
         where = Operand(Mode.FP if is_frame else Mode.MP, operand.base)
+        if step.op.mnemonic == "movw" and pieces == (Piece(operand.value, WORD_SIZE, Use.READ),):
+            self._words.append((step, operand))
         if known is not None and known.kind in (Kind.ELEMENT, Kind.ELSEWHERE):
             shift = known.number if known.kind is Kind.ELSEWHERE else 0
             self._use(known.origin, shift, pieces)
@@ -170,8 +175,6 @@ class Leftover:
             self._handles.add(known.origin)
             self._guard(step, Guard(where, Of.RECORD, pieces))
             return
-        if step.op.mnemonic == "movw" and pieces == (Piece(0, WORD_SIZE, Use.READ),):
-            self._words.append((step, place.origin, where))
         node = self._evidence.load(step, step.place(where))
         if not self._fits(node, pieces):
             self._guard(step, Guard(where, Of.RECORD, pieces))
@@ -240,10 +243,31 @@ class Leftover:
         found = {s for origin in self._handles for s in usage.origins.sources(origin, True)}
         if found & usage.unknown:
             found.add(-1)
-        for step, origin, where in self._words:
-            if origin in found and not self._classes.is_made(self._classes.of_origin(origin), "Z"):
-                self.guards[step.pc] = [g for g in self.guards[step.pc] if g.where != where]
-                self._guard(step, Guard(where, Of.KIND, kind="Z"))
+        for step, source in self._words:
+            origin = step.place(source).origin
+            is_made = self._classes.is_made(self._classes.of_origin(origin), "Z")
+            if not source.value and origin in found and not is_made:
+                self._unguard(step, source)
+                self._guard(step, Guard(base_of(source), Of.KIND, kind="Z"))
+
+    def _guard_channels(self) -> None:
+        """Guard the words that alt takes for channels: where they were read, there are pointers."""
+        usage, found = self._evidence.usage, list(self._channels)
+        for value in found:
+            origin = usage.origins.all[value.origin]
+            flows = origin.flows if origin.key[0] == "join" else ()
+            more = (value._replace(origin=flow.source, tags=flow.tags) for flow in flows)
+            found += [one for one in more if one not in found]
+        for step, source in list(self._words):
+            place = step.place(source)
+            if any(value[1:] == (place.offset, place.origin, place.tags) for value in found):
+                self._unguard(step, source)
+                self._look_behind(step, source, (Piece(source.value, WORD_SIZE, Use.POINTER),))
+
+    def _unguard(self, step: Step, source: Operand) -> None:
+        """Forget the guard of a word, which another one is to take the place of."""
+        guards = self.guards.pop(step.pc, [])
+        self.guards[step.pc] += [guard for guard in guards if guard.where != base_of(source)]
 
     # Arrays and lists
 
@@ -318,6 +342,8 @@ class Leftover:
             self._guard(step, guard)
 
     def _look_at_table(self, step: Step) -> None:
+        entries = (step.state.get(at) for at in alt_entries(step))
+        self._channels |= {known for known in entries if known and known.kind in COPIES}
         for guard in self._transfers.of_table(step):
             self._guard(step, guard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+
 from llmbol_core.vm.effects import RESULT_PLACE, UNKNOWN, Touch, effects
 from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import Instruction

@@ -29,14 +29,17 @@ class Part(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The size of a place or a frame, and where its pointers are."""
+    """The size of a place or a frame, and where its pointers are.
+
+    One that begins before a place and reaches into it counts, too.
+    """
 
     size: int
     pointers: tuple[int, ...]
 
     def behind(self, offset: int) -> Shape:
         """Return what there is from an offset on."""
-        inside = tuple(p - offset for p in self.pointers if p >= offset)
+        inside = tuple(p - offset for p in self.pointers if p > offset - WORD_SIZE)
         return Shape(max(self.size - offset, 0), inside)
 
 
@@ -105,7 +108,7 @@ def value_parts(size: int, pointers: tuple[int, ...]) -> set[Part]:
 def shape(layout: Layout, offset: int, end: int = 1 << 30) -> Shape:
     """Return what there is of an object from an offset on."""
     end = min(end, layout.size)
-    inside = sorted(p - offset for p in layout.pointers if offset <= p < end)
+    inside = sorted(p - offset for p in layout.pointers if offset - WORD_SIZE < p < end)
     return Shape(end - offset, tuple(inside))
 
 

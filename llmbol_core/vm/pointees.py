@@ -80,12 +80,14 @@ class Classes:
             fields[what, offset] = self.new()
         return fields[what, offset]
 
-    def open_fields(self, node: int, start: int) -> None:
-        """Note that anything may be kept in the known pointers of a class from an offset on."""
-        for layout in self.layouts(node):
-            for at in layout.pointers:
-                if at >= start:
-                    self.unite(self.field(node, "at", at), OPEN)
+    def _open_fields(self, node: int, start: int) -> int:
+        """Let anything be kept in the pointers of a class from an offset on; return how many."""
+        offsets = {at for layout in self.layouts(node) for at in layout.pointers if at >= start}
+        fields = [self.field(node, "at", at) for at in offsets]
+        closed = [field for field in fields if not self.is_open(field)]
+        for field in closed:
+            self.unite(field, OPEN)
+        return len(closed)
 
     # What is known
 
@@ -140,7 +142,7 @@ class Classes:
     def link(self, place: int, node: int, shift: int) -> None:
         """Note that what is kept at a place is kept in the objects of a class, from an offset on.
 
-        ``close`` then does what follows from that.
+        That is anything if the place is open. ``close`` then does what follows from it.
         """
         self._shifted[place, node, shift] = None
 
@@ -151,7 +153,9 @@ class Classes:
             before = len(self._parents)
             roots = 0
             for place, node, shift in self._shifted:
-                if self.is_open(node):
+                if self.is_open(place):
+                    roots += self._open_fields(node, shift)
+                elif self.is_open(node):
                     roots += self._open_place(place)
                 for what, offset in list(self._fields.get(self.root(place), ())):
                     if what == "at" and offset + shift >= _FARTHEST:
@@ -167,7 +171,7 @@ class Classes:
 
     def _open_place(self, place: int) -> int:
         """Let all that is kept at a place be open; return how much was not."""
-        found = 0
+        found = self._open_fields(place, 0)
         for field in list(self._fields.get(self.root(place), {}).values()):
             if not self.is_open(field):
                 self.unite(field, OPEN)

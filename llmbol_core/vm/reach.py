@@ -30,7 +30,7 @@ class Reach:
         above = self._behind[step.pc] >> start // WORD_SIZE + 1
         if not above:
             return step.layout.size
-        return start + WORD_SIZE * (above & -above).bit_length()
+        return (start & -WORD_SIZE) + WORD_SIZE * (above & -above).bit_length()
 
     def _run(self) -> None:
         before: dict[int, list[int]] = defaultdict(list)

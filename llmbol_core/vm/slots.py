@@ -26,6 +26,7 @@ class Kind(Enum):
     ORIGIN = "a pointer that comes from"
     COPY = "a pointer as a word, copied from"
     WORD = "the word behind a pointer, at"
+    BEHIND = "the word behind an address, at"
     NUMBER = "the number"
 
 
@@ -52,6 +53,8 @@ class Value(NamedTuple):
         return None if self.kind is Kind.OBJECT else self.tags
 
 
+COPIES = frozenset({Kind.WORD, Kind.BEHIND})
+"""What was read as a word behind something, and may be a pointer."""
 UNKNOWN_POINTER = Value(Kind.ORIGIN, origin=-1)
 """A pointer of which nothing is known, in a frame that was made: what is not noted there is nil."""
 SEVERAL = Value(Kind.NUMBER, -1)

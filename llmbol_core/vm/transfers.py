@@ -142,7 +142,8 @@ class Transfers:
             end = self._evidence.usage.variables.end(place.offset)
         elif place.own and not transfer.sends:
             end = self._evidence.reach.end(step, place.offset)
-        there = sorted(p - place.offset for p in layout.pointers if place.offset <= p < end)
+        first = place.offset - WORD_SIZE + 1
+        there = sorted(p - place.offset for p in layout.pointers if first <= p < end)
         pieces = (Piece(p, WORD_SIZE, Use.POINTER) for p in there)
         guard, layouts = transfer.guard(end - place.offset, pieces), classes.layouts(content)
         is_made = classes.is_made(transfer.node, "N") and not classes.is_open(content)

@@ -334,7 +334,11 @@ class Usage:
     def _check_result(self, number: int, wanted: Wanted, pc: int) -> None:
         for noted, at in self.origins.all[number].noted.items():
             if isinstance(noted.what, Access):
-                why = misfit(noted.what, wanted.offset + noted.what.offset, wanted.layout)
+                place = wanted.offset + noted.what.offset
+                why = misfit(noted.what, place, wanted.layout)
+                is_data = wanted.layout is self._found.data and noted.what.use is not Use.READ
+                if is_data and self._found.writes_table(place, noted.what.size):
+                    why = f"a table that is jumped through would be written at {place}"
                 if why:
                     why = f"the result goes to {wanted.offset}(fp); pc {at}: {why}"
                     raise self._found.fail(pc, why)

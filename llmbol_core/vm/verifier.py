@@ -61,6 +61,7 @@ from llmbol_core.vm.module import Handler, Module
 from llmbol_core.vm.proofs import Proof
 from llmbol_core.vm.reach import Reach
 from llmbol_core.vm.slots import (
+    COPIES,
     FRAMES,
     POINTERS,
     RESULT,
@@ -128,7 +129,7 @@ def _flow(module: Module) -> _Flow:
             return flow
 
 
-_WORDS = (Kind.COPY, Kind.WORD)
+_WORDS = COPIES | {Kind.COPY}
 _ADDRESSES = {Kind.ELEMENT, Kind.ELSEWHERE}
 
 

@@ -81,6 +81,8 @@ def _mask(piece: Piece) -> int:
     """Return the words that are touched, 0 if they are but read, -1 if no mask can hold them."""
     if piece.use is Use.READ:
         return 0
+    if piece.use is Use.POINTER and piece.offset % WORD_SIZE:
+        return -1
     first, end = piece.offset // WORD_SIZE, -(-(piece.offset + piece.size) // WORD_SIZE)
     return (1 << end) - (1 << first) if end <= FAR // WORD_SIZE else -1
 
@@ -88,7 +90,10 @@ def _mask(piece: Piece) -> int:
 def _of_channel(guard: Guard, kind: int) -> Wanted | None:
     if guard.link.mode is not Mode.NONE:
         return None
-    window = sum(_mask(piece) for piece in guard.pieces if piece.offset < FAR)
+    found = [_mask(piece) for piece in guard.pieces if piece.offset < FAR]
+    if -1 in found:
+        return None
+    window = sum(found)
     return Wanted(kind, ELEMENT_TYPE[guard.of], 0, min(guard.size, FAR), window, _EVERYWHERE)
 
 
