@@ -59,7 +59,7 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
 
 def _misfit_of_link(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     """Say why a function cannot be called as it is, or nothing."""
-    handle = _pointer(engine.heap, guard.where, fp, mp)
+    handle = pointer_of(engine.heap, guard.where, fp, mp)
     if handle == NIL:
         return ""
     if engine.heap.type_of(handle) != MODULE:
@@ -84,12 +84,12 @@ def _number(heap: Heap, where: Operand, fp: int, mp: int) -> int:
 def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     """Say why the result of a function does not fit an object, or nothing."""
     heap = engine.heap
-    room = _found(engine, _pointer(heap, guard.where, fp, mp), guard.size, fp)
+    room = _found(engine, pointer_of(heap, guard.where, fp, mp), guard.size, fp)
     if room is None or room is _NOTHING:
         return "" if room else _NO_ROOM
     if guard.link.mode is Mode.NONE:
         return engine.process.module.returns_of(guard.number.value).want(room)
-    if (handle := _pointer(heap, guard.link, fp, mp)) == NIL:
+    if (handle := pointer_of(heap, guard.link, fp, mp)) == NIL:
         return ""
     link = engine.link(handle, _number(heap, guard.number, fp, mp))
     return misfit_of(heap, engine.linked_of(handle).module, link, Need(results={room}))
@@ -99,8 +99,8 @@ def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> 
     """Say why a channel's values do not fit where they are in an object, or nothing."""
     heap = engine.heap
     if guard.number.mode is not Mode.NONE:
-        return _misfit_as_result(engine, guard, _pointer(heap, guard.where, fp, mp))
-    ref = _pointer(heap, guard.link, fp, mp)
+        return _misfit_as_result(engine, guard, pointer_of(heap, guard.where, fp, mp))
+    ref = pointer_of(heap, guard.link, fp, mp)
     if guard.kind == "K":
         room: Shape | None = Shape(*heap.types[heap.word(ref + TYPE)]).behind(guard.size)
     else:
@@ -132,7 +132,7 @@ def _found(engine: Interpreter, ref: int, distance: int, fp: int) -> Shape | Non
 
 def _mark(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     """Mark an object whose memory must outlast it."""
-    ref = _pointer(engine.heap, guard.where, fp, mp)
+    ref = pointer_of(engine.heap, guard.where, fp, mp)
     if ref != NIL:
         engine.remains.mark(ref)
     return ""
@@ -140,7 +140,7 @@ def _mark(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
 
 def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
     """Say why an object is not what an instruction takes it for, or nothing."""
-    ref = _pointer(heap, guard.where, fp, mp)
+    ref = pointer_of(heap, guard.where, fp, mp)
     if ref == NIL:
         return ""
     kind = heap.type_of(ref)
@@ -181,7 +181,7 @@ def misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
     return ""
 
 
-def _pointer(heap: Heap, where: Operand, fp: int, mp: int) -> int:
+def pointer_of(heap: Heap, where: Operand, fp: int, mp: int) -> int:
     """Return the pointer that a guard is about."""
     start = fp if where.mode in (Mode.FP, Mode.FP_INDIRECT) else mp
     if where.mode in (Mode.FP, Mode.MP):

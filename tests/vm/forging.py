@@ -191,14 +191,18 @@ class Forger:
         modes = (Mode.FP, Mode.FP, Mode.MP, Mode.FP_INDIRECT, Mode.FP_INDIRECT, Mode.MP_INDIRECT)
         match choice(modes):
             case Mode.FP:
-                return Operand(Mode.FP, choice(slots))
+                place = Operand(Mode.FP, choice(slots))
             case Mode.MP:
-                return Operand(Mode.MP, choice(_DATA if is_pointer else (20, 24, 28, 32)))
+                place = Operand(Mode.MP, choice(_DATA if is_pointer else (20, 24, 28, 32)))
             case Mode.FP_INDIRECT:
                 base = choice((*_POINTERS, *_POINTERS, 44, 44, 48, 52, 16))
                 offsets = (16, 32, 36, 40, 44) if base in (48, 52) else (0, 0, 4, 8, 12)
-                return Operand(Mode.FP_INDIRECT, choice(offsets), base)
-        return Operand(Mode.MP_INDIRECT, choice((0, 4, 8, 12)), choice(_DATA))
+                place = Operand(Mode.FP_INDIRECT, choice(offsets), base)
+            case _:
+                place = Operand(Mode.MP_INDIRECT, choice((0, 4, 8, 12)), choice(_DATA))
+        # Bytes, and what may consist of them, can lie anywhere.
+        is_odd = kind.size < 2 and not self._chance.randrange(6)
+        return place._replace(value=place.value + choice((1, 2, 3))) if is_odd else place
 
 
 _OPS = [

@@ -101,8 +101,8 @@ class Look:
     def _value(self, area: Area, size: int, pointers: Iterable[int], writes: bool) -> None:
         if area.what == "remains":
             return
-        there = {p - area.offset for p in area.type.pointers if area.offset <= p}
-        there = {p for p in there if p < size}
+        first, end = area.offset - WORD_SIZE + 1, area.offset + size
+        there = {p - area.offset for p in area.type.pointers if first <= p < end}
         missing = set(pointers) - there
         if missing or (writes and there - set(pointers)):
             raise Forgery(f"a value of other pointers at {area.offset} of {area.what}")
@@ -197,7 +197,8 @@ class Look:
             if self.heap.type_of(channel) != ARRAY:
                 self._carried(channel, area, index >= sends)
                 continue
-            if index < sends or area.offset in area.type.pointers:
+            is_over = any(abs(p - area.offset) < WORD_SIZE for p in area.type.pointers)
+            if index < sends or is_over:
                 raise Forgery("an array of channels where none can be")
             data = self.heap.array_data(channel)
             for position in range(self.heap.array_length(channel)):

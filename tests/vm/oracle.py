@@ -16,7 +16,8 @@ from typing import Any
 
 from llmbol_core.vm import process as frames
 from llmbol_core.vm.arena import ASTRAY, FREE, NIL
-from llmbol_core.vm.checks import KINDS, guarded
+from llmbol_core.vm.checks import KINDS, guarded, pointer_of
+from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.isa import TYPES
@@ -45,10 +46,20 @@ class Checking(Interpreter):
         made: list[Step] = []
         for pc, instruction in enumerate(module.module.instructions):
             step = self._looking(module, pc, instruction)
-            if pc in module.proof.guards:
-                step = guarded(self, module.proof.guards[pc], step)
+            for guard in reversed(module.proof.guards.get(pc, ())):
+                step = self._looking_at(guard, guarded(self, [guard], step))
             made.append(step)
         return made
+
+    def _looking_at(self, guard: Guard, step: Step) -> Step:
+        """Return a guarded step that sees whether the guard looks at an object."""
+
+        def looking(fp: int, mp: int) -> int:
+            if guard.of is not Of.RESULT:
+                self.check_reference(pointer_of(self.heap, guard.where, fp << 2, mp << 2))
+            return step(fp, mp)
+
+        return looking
 
     def _looking(self, module: LoadedModule, pc: int, instruction: Instruction) -> Step:
         own: list[Step] = []

@@ -1,0 +1,201 @@
+"""Programs that make pointers of numbers by detours: refused, or stopped before they do.
+
+They are framed as those of ``test_attacks.py`` are, and run in the interpreter of ``oracle.py``,
+which sees whatever is not what it is taken for, even where nothing comes of it. Each goes with what
+the verifier, the linker or a guard says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmbol_core.errors import VerifyError
+from llmbol_core.vm.verifier import prove_module
+from tests.vm.forging import Modules, outcome
+from tests.vm.test_attacks import CALL, assembled
+
+Program = str | tuple[str, str]
+"""The code of module a, or those of a and of b, which it loads."""
+PASSED = CALL.format("movp 32(fp),32(48(fp))") + " ret"
+ONE = "movw $0,60(fp)\n movw $1,64(fp)\n"
+"""The beginning of an alt table that receives from one channel."""
+RECORD = "h: new $3,32(fp)\n new $7,36(fp)\n movp 36(fp),4(32(fp))\n movp 32(fp),4(mp)\n"
+"""A function that keeps a record with a pointer to 16 bytes of numbers."""
+MADE = "frame $2,48(fp)\n call 48(fp),h\n"
+OVER = "type check: a number at 8 lies over a pointer"
+UNKNOWN = "52(fp) is not known to hold an address"
+BEHIND = "52(fp) holds the word behind an address, at 0, no address"
+NO_CHANNEL = "68(fp) is not known to hold a channel"
+
+# fmt: off
+DETOURS: dict[str, tuple[Program, str]] = {
+    # Bytes that begin inside of a pointer.
+    "a value over part of a variable": (
+        "movmp 60(fp),$6,18(mp)\n movp 16(mp),36(fp)\n ret",
+        "the value and the place disagree about the pointer at -2 behind 18"),
+    "a value over part of a field": (
+        "new $3,32(fp)\n movmp 60(fp),$6,5(32(fp))\n movp 4(32(fp)),36(fp)\n ret",
+        "the value and the place disagree about the pointer at -1 behind 5"),
+    "a byte received into a pointer of the frame": (
+        "newcb $1,32(fp)\n send $77,32(fp)\n movp 16(mp),36(fp)\n recv 32(fp),37(fp)\n ret",
+        "the channel and the place disagree about the pointer at 36"),
+    "a byte received into a variable": (
+        "newcb $1,32(fp)\n send $77,32(fp)\n recv 32(fp),17(mp)\n ret",
+        "the channel and the place disagree about the pointer at 16"),
+    "a byte received into a field": (
+        "newcb $1,32(fp)\n send $77,32(fp)\n new $3,36(fp)\n recv 32(fp),5(36(fp))\n ret",
+        "the channel and the place disagree about the pointer at 4"),
+    "a byte received by alt into a pointer": (
+        (f"newcb $1,32(fp)\n send $77,32(fp)\n {ONE} movw 32(fp),68(fp)\n lea 37(fp),72(fp)\n"
+        " alt 60(fp),76(fp)\n ret"), "the channel and the place disagree about the pointer at 36"),
+    "a byte returned into a pointer of the frame": (
+        ("movp 16(mp),32(fp)\n" + CALL.format(" lea 33(fp),16(48(fp))") + " ret",
+         "ret\n f: cvtwb $77,0(16(fp))\n ret"), "it returns 1 bytes at 0, where a pointer is,"),
+    "a byte returned into a variable": (
+        (CALL.format(" lea 17(mp),16(48(fp))") + " ret",
+         "ret\n f: cvtwb $77,0(16(fp))\n ret"), "it returns 1 bytes at 0, where a pointer is,"),
+    "a byte received into a field, both unknown": (
+        ("new $3,36(fp)\n movp 16(mp),4(36(fp))\n newcb $1,32(fp)\n send $77,32(fp)\n"
+         + CALL.format(" movp 36(fp),32(48(fp))\n movp 32(fp),36(48(fp))") + " ret",
+         "ret\n f: recv 36(fp),5(32(fp))\n ret"), "disagree about the pointer at -1"),
+    "the number of a channel in an array, over part of a pointer": (
+        ("newcw $1,32(fp)\n send $77,32(fp)\n newa $1,$4,36(fp)\n indx 36(fp),52(fp),$0\n"
+         " movp 32(fp),0(52(fp))\n" + CALL.format(" movp 36(fp),32(48(fp))") + " ret",
+         f"ret\n f: {ONE} movw 32(fp),68(fp)\n lea 41(fp),72(fp)\n alt 60(fp),76(fp)\n ret"),
+        "would be written over a pointer"),
+    "pointers that are not where pointers are": (
+        ("new $8,32(fp)\n" + PASSED + "\n desc $8,16,(4,8)",
+         "ret\n f: movmp 5(32(fp)),$4,36(fp)\n ret"), "5(32(fp)),$4,36(fp): 5 is not aligned"),
+    # The end of a value whose size is no multiple of a word.
+    "half of a pointer of a frame for another module": (
+        (CALL.format(" movmp 60(fp),$8,44(48(fp))") + ' ret\n desc $8,6,"00"',
+         'ret\n g: ret\n f: ret\n desc $8,96,(32,36,48)\n link 8,g,1,"f"'),
+        "a caller stores 6 bytes at 44, where a pointer is,"),
+    "what lies behind a frame for another module": (
+        (CALL.format(" movmp 60(48(fp)),$8,64(fp)") + ' ret\n desc $8,20,"00"',
+         'ret\n g: ret\n f: ret\n desc $8,64,(32,36)\n link 8,g,1,"f"'),
+        "a caller stores 20 bytes at 60, beyond the 64 in its frame"),
+    # Words that are taken for what they are not known to be.
+    "an element's word as the address of module data": (
+        ("newa $4,$7,32(fp)\n indx 32(fp),44(fp),$0\n movw $4096,0(44(fp))\n"
+        " movw 0(44(fp)),52(fp)\n movw $77,4(52(fp))\n ret"), UNKNOWN),
+    "the word of an unknown element as the address of module data": (
+        ("newa $4,$7,32(fp)\n" + PASSED, ("ret\n f: indx 32(fp),44(fp),$0\n movw 0(44(fp)),52(fp)\n"
+         " movw $77,4(52(fp))\n ret")), BEHIND),
+    "a field's word as the address of module data": (
+        ("new $7,32(fp)\n" + PASSED, ("ret\n f: lea 0(32(fp)),44(fp)\n movw 0(44(fp)),52(fp)\n"
+         " movw $77,4(52(fp))\n ret")), BEHIND),
+    "the word where the result goes as the address of module data": (
+        ("frame $2,48(fp)\n lea 60(fp),16(48(fp))\n call 48(fp),h\n ret\n"
+        " h: movw 0(16(fp)),52(fp)\n movw $77,4(52(fp))\n ret"), UNKNOWN),
+    "a field's word as a channel": (
+        ("new $7,32(fp)\n movw $4096,8(32(fp))\n" + PASSED,
+         f"ret\n f: {ONE} movw 8(32(fp)),68(fp)\n lea 84(fp),72(fp)\n nbalt 60(fp),76(fp)\n ret"),
+        "type check: there is no pointer at 8"),
+    "an element's word as a channel": (
+        ("newa $1,$7,32(fp)\n indx 32(fp),44(fp),$0\n movw $4096,8(44(fp))\n" + PASSED,
+         (f"ret\n f: indx 32(fp),44(fp),$0\n {ONE} movw 8(44(fp)),68(fp)\n lea 84(fp),72(fp)\n"
+         " nbalt 60(fp),76(fp)\n ret")), "type check: there is no pointer at 8"),
+    "one of two words as a channel": (
+        ("new $7,32(fp)\n movw $4096,8(32(fp))\n" + PASSED,
+         (f"ret\n f: {ONE} lea 84(fp),72(fp)\n new $5,36(fp)\n newcw $1,8(36(fp))\n"
+         " beqw 92(fp),$1,x\n movw 8(32(fp)),68(fp)\n jmp y\n x: movw 8(36(fp)),68(fp)\n"
+         " y: nbalt 60(fp),76(fp)\n ret")), "type check: there is no pointer at 8"),
+    "the word of a frame that was made as a channel": (
+        (f"frame $2,48(fp)\n movw $4096,44(48(fp))\n {ONE} movw 44(48(fp)),68(fp)\n"
+        " lea 84(fp),72(fp)\n nbalt 60(fp),76(fp)\n call 48(fp),h\n ret\n h: ret"), NO_CHANNEL),
+    "what is where the result goes as a channel": (
+        ("movp 16(mp),36(fp)\n frame $2,48(fp)\n lea 36(fp),16(48(fp))\n call 48(fp),h\n ret\n"
+        f" h: beqw 92(fp),$0,x\n newcw $1,0(16(fp))\n x: {ONE} movw 0(16(fp)),68(fp)\n"
+        " lea 84(fp),72(fp)\n nbalt 60(fp),76(fp)\n ret"), NO_CHANNEL),
+    # A table that a function of the same module writes as its result.
+    "an own result over a table": (
+        ("frame $2,48(fp)\n lea 20(mp),16(48(fp))\n call 48(fp),h\n case $1,24(mp)\n x: ret\n"
+        " h: movw $6,16(16(fp))\n ret\n word @mp+24,1,0,5,x,x"),
+        "a table that is jumped through would be written at 36"),
+    # Pointers from others, in fields of records that are made further down.
+    "a result in a field": (
+        ((f"{MADE}{CALL.format(' lea 4(4(mp)),16(48(fp))')} movp 4(4(mp)),36(fp)\n"
+         f" movw $77,8(36(fp))\n ret\n {RECORD} ret"),
+         "ret\n f: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret"), OVER),
+    "a value received in a field": (
+        ((f"{MADE} frame $2,48(fp)\n call 48(fp),i\n recv 8(mp),4(4(mp))\n movp 4(4(mp)),36(fp)\n"
+         f" movw $77,8(36(fp))\n ret\n {RECORD} newcp $1,8(mp)\n ret\n"
+         f" i: {CALL.format(' movp 8(mp),32(48(fp))')} ret"),
+         "ret\n f: new $5,36(fp)\n send 36(fp),32(fp)\n ret"), OVER),
+    # What a function leaves as it is where it could return something.
+    "an argument received into a local": (
+        ("newcmp $8,$1,4(mp)\n new $5,36(fp)\n movp 36(fp),32(fp)\n send 32(fp),4(mp)\n"
+         + CALL.format(" recv 4(mp),32(48(fp))") + " ret\n desc $8,8,(0,4)",
+         ("ret\n f: frame $2,48(fp)\n lea 36(fp),16(48(fp))\n call 48(fp),h\n movw $77,8(36(fp))\n"
+         " ret\n h: beqw 60(fp),$0,z\n new $7,32(fp)\n movp 32(fp),0(16(fp))\n z: ret")), OVER),
+}
+# fmt: on
+
+
+def modules_of(code: Program) -> Modules:
+    """Return a program as modules."""
+    texts = dict(zip("ab", [code] if isinstance(code, str) else code, strict=False))
+    return {letter: assembled(letter, text, texts) for letter, text in texts.items()}
+
+
+def said(modules: Modules, folder: Path) -> str:
+    """Return why a program is refused, or else what comes of it."""
+    try:
+        for module in modules.values():
+            prove_module(module)
+    except VerifyError as error:
+        return str(error)
+    return outcome(modules, folder)
+
+
+@pytest.mark.parametrize("what", DETOURS)
+def test_detours_lead_nowhere(tmp_path: Path, what: str) -> None:
+    code, why = DETOURS[what]
+    assert why in said(modules_of(code), tmp_path)
+
+
+HONEST: dict[str, Program] = {
+    "an argument that is used as a variable for results": (
+        CALL.format("movp 0(mp),32(48(fp))\n lea 56(fp),16(48(fp))") + " bnew 56(fp),$6,bad\n ret\n"
+        " bad: raise 16(mp)",
+        (
+            "ret\n f: frame $2,48(fp)\n lea 32(fp),16(48(fp))\n call 48(fp),h\n"
+            " lenc 32(fp),0(16(fp))\n ret\n h: movp 16(mp),0(16(fp))\n ret"
+        ),
+    ),
+    "an argument that is used as a variable for results of others": (
+        CALL.format("movp 0(mp),32(48(fp))\n lea 56(fp),16(48(fp))") + " bnew 56(fp),$6,bad\n ret\n"
+        " bad: raise 16(mp)",
+        (
+            "ret\n f: self 40(fp)\n mframe 40(fp),$-2,48(fp)\n lea 32(fp),16(48(fp))\n"
+            " mcall 48(fp),$-2,40(fp)\n lenc 32(fp),0(16(fp))\n ret\n"
+            " h: movp 16(mp),0(16(fp))\n ret\n"
+            ' link 2,h,2,"h"'
+        ),
+    ),
+    "bytes beside a pointer": (
+        "newcb $1,32(fp)\n send $7,32(fp)\n recv 32(fp),47(fp)\n newcmp $8,$1,36(fp)\n"
+        " send 45(fp),36(fp)\n recv 36(fp),25(mp)\n movmp 25(mp),$8,45(fp)\n"
+        ' cvtbw 47(fp),56(fp)\n beqw 56(fp),$7,x\n raise 16(mp)\n x: ret\n desc $8,3,"00"'
+    ),
+    "a channel in a field of an element": (
+        (
+            f"newa $2,$5,32(fp)\n indx 32(fp),44(fp),$1\n newcw $1,8(44(fp))\n send $7,8(44(fp))\n"
+            f" {CALL.format(' movp 32(fp),32(48(fp))')} ret"
+        ),
+        (
+            f"ret\n f: indx 32(fp),44(fp),$1\n {ONE} movw 8(44(fp)),68(fp)\n lea 84(fp),72(fp)\n"
+            " alt 60(fp),76(fp)\n beqw 84(fp),$7,x\n raise 16(mp)\n x: ret"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HONEST)
+def test_honest_programs_run(tmp_path: Path, what: str) -> None:
+    modules = modules_of(HONEST[what])
+    for engine in ("", "jit"):
+        assert outcome(modules, tmp_path, engine) == "ended"
