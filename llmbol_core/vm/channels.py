@@ -198,8 +198,10 @@ class Channels:
         else:
             # What is received may replace the last reference to the channel.
             self._heap.retain(offer.channel)
-            self._receive(offer.channel, self._destination(offer.address, offer.position))
-            self._heap.release(offer.channel)
+            try:
+                self._receive(offer.channel, self._destination(offer.address, offer.position))
+            finally:
+                self._heap.release(offer.channel)
         return True
 
     def _send(self, channel: int, address: int) -> None:

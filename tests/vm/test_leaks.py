@@ -7,7 +7,10 @@ import itertools
 import pytest
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
+from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.channels import Offer
 from llmbol_core.vm.groups import SHARING
+from llmbol_core.vm.heaptypes import WORD
 from llmbol_core.vm.host import ARGUMENTS, Until
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -271,3 +274,15 @@ def test_killing_a_group_ends_when_time_is_up():
     code = f"newcw 12(mp)\n{spawn * 3}{asked(0)}ret\nw: recv 12(mp),64(fp)\nret\n"
     with pytest.raises(LimitError, match="time limit"):
         run(code, 'desc $8,128,""\n', late=late)
+
+
+def test_a_channel_is_let_go_if_its_value_goes_nowhere():
+    with InfernoVM() as vm:
+        heap, channels = vm.heap, vm.engine.channels
+        channel, place = heap.new_channel(WORD, 1), heap.new_record(WORD)
+        assert channels._complete(Offer(channel, True, place))
+        with pytest.raises(IndexError):
+            channels._complete(Offer(channel, False, NIL - 1))
+        heap.release(place)
+        heap.release(channel)
+        assert heap.objects == 0
