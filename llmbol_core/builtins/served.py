@@ -30,13 +30,18 @@ _WRITE        = TypeDescriptor(-1, 16, b"\x50")   # offset, data, fid, reply
 _READ_REPLY   = TypeDescriptor(-1, 8,  b"\xc0")   # data, error
 _WRITE_REPLY  = TypeDescriptor(-1, 8,  b"\x40")   # count, error
 # fmt: on
+_COST = 1 << 10
+"""Bytes that the host needs for a file and its place in the name space."""
 
 
 class Server:
-    """The channels of one served file, as long as the program keeps its FileIO."""
+    """The channels of one served file, as long as the program keeps its FileIO.
 
-    def __init__(self, heap: Heap, channels: Channels) -> None:
-        self._heap, self._channels = heap, channels
+    ``named`` is how many characters its name has, directories included.
+    """
+
+    def __init__(self, heap: Heap, channels: Channels, named: int) -> None:
+        self._heap, self._channels, self._named = heap, channels, 4 * named
         self.reads = self.writes = NIL
         self.withdraw: Callable[[], None] = lambda: None
         self._fids = numbers(1)
@@ -44,11 +49,15 @@ class Server:
     def offer(self) -> int:
         """Return a new FileIO, whose record owns the channels."""
         heap = self._heap
-        ref = heap.new_handle(self, 0, _FILE_IO)
-        self.reads = heap.new_channel(heap.type_number(_READ), 0)
-        heap.give(ref, self.reads)
-        self.writes = heap.new_channel(heap.type_number(_WRITE), 0)
-        heap.give(ref + 4, self.writes)
+        ref = heap.new_handle(self, _COST + self._named, _FILE_IO)
+        try:
+            self.reads = heap.new_channel(heap.type_number(_READ), 0)
+            heap.give(ref, self.reads)
+            self.writes = heap.new_channel(heap.type_number(_WRITE), 0)
+            heap.give(ref + 4, self.writes)
+        except BaseException:
+            heap.release(ref)
+            raise
         return ref
 
     def open(self, path: str, mode: int) -> ServedFile:

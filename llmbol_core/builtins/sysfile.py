@@ -352,6 +352,12 @@ def file2chan(call: HostCall, directory: str, name: str) -> int:
     """Make a file that the program itself serves, over the channels of a FileIO."""
     if not name or "/" in name:
         raise FileFault("file name syntax")
-    server = Server(call.heap, call.machine.engine.channels)
-    server.withdraw = environment(call).namespace.serve(directory, name, server.open)
-    return server.offer()
+    named = len(directory) + len(name)
+    server = Server(call.heap, call.machine.engine.channels, named)
+    offered = server.offer()
+    try:
+        server.withdraw = environment(call).namespace.serve(directory, name, server.open)
+    except BaseException:
+        call.heap.release(offered)
+        raise
+    return offered

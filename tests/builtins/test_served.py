@@ -6,7 +6,11 @@
 import io
 from pathlib import Path
 
+import pytest
+
 from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.builtins.served import Server
+from llmbol_core.errors import Trap
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.namespace import Namespace
@@ -50,3 +54,20 @@ def test_a_program_serves_a_file(tmp_path):
 
 def test_a_server_hears_that_a_file_is_closed(tmp_path):
     assert output(tmp_path, "closed") == CLOSED
+
+
+def test_a_served_file_counts_against_the_memory(monkeypatch):
+    with InfernoVM() as vm:
+        server = Server(vm.heap, vm.engine.channels, 500)
+        offered = server.offer()
+        assert vm.heap.reserved >= 1024 + 4 * 500
+        vm.heap.release(offered)
+        assert vm.heap.reserved == 0
+
+        def full(number, capacity):
+            raise Trap("out of memory: heap")
+
+        monkeypatch.setattr(vm.heap, "new_channel", full)
+        with pytest.raises(Trap):
+            server.offer()
+        assert not vm.heap.hosted
