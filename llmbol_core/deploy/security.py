@@ -34,6 +34,7 @@ _KIND = b"Ed25519\0"
 _KEY, _SIGNATURE = 32, 64
 _SIZE = len(_KIND) + _KEY + _SIGNATURE
 _HEAD = encode_op(SMAGIC) + encode_op(_SIZE)
+_NO_REST = memoryview(b"")
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,14 @@ def verify_file(path: str, key_path: str) -> Signed:
     return Signed(path, len(data), fingerprint(public_key(key_path)))
 
 
-def requirement(key_path: str) -> Callable[[memoryview, str], None]:
-    """Return what raises SignatureError for a file that is not signed with a key."""
+def requirement(key_path: str) -> Callable[..., None]:
+    """Return what raises SignatureError for a file that is not signed with a key.
+
+    It takes what the file holds and its path, and if that is not all, what is behind it.
+    """
     key = public_key(key_path)
 
-    def check(data: memoryview, path: str) -> None:
+    def check(data: memoryview, path: str, rest: memoryview = _NO_REST) -> None:
         if bytes(data[: len(_HEAD)]) != _HEAD or data[len(_HEAD) :][: len(_KIND)] != _KIND:
             raise SignatureError(path, "not signed: 'dis sign' does that")
         start = len(_HEAD) + len(_KIND)
@@ -122,7 +126,7 @@ def requirement(key_path: str) -> Callable[[memoryview, str], None]:
             raise SignatureError(path, f"not signed with the key {fingerprint(key)} of {key_path}")
         signature = bytes(data[start + _KEY : start + _KEY + _SIGNATURE])
         try:
-            key.verify(signature, _message([data[start + _KEY + _SIGNATURE :]]))
+            key.verify(signature, _message([data[start + _KEY + _SIGNATURE :], rest]))
         except InvalidSignature:
             raise SignatureError(path, "changed after it was signed") from None
 

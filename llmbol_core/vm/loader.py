@@ -44,10 +44,11 @@ _MOMENT = 2.0
 """Seconds after a change within which a second one may leave the time of change as it is."""
 
 
-def _head(data: memoryview, path: str) -> bytes:
-    """Return a copy of what a file holds before its payload: the file may change while we read."""
+def _parts(data: memoryview, path: str) -> tuple[bytes, memoryview]:
+    """Return a copy of what a file holds before its payload, and the rest; the file may change."""
     carried = payload.find(data, path)
-    return bytes(data if carried is None else data[: -payload.TRAILER_SIZE - len(carried)])
+    size = len(data) if carried is None else len(data) - payload.TRAILER_SIZE - len(carried)
+    return bytes(data[:size]), data[size:]
 
 
 class LoadedModule:
@@ -118,8 +119,9 @@ class Loader:
         """The modules in use."""
         self.search: tuple[str, ...] = ()
         """Directories to search for modules that are not found under their own path."""
-        self.check: Callable[[memoryview, str], None] = lambda data, path: None
-        """Called with a file's bytes and path before it is parsed; raises to refuse the file."""
+        self.check: Callable[[memoryview, str, memoryview], None] = lambda head, path, rest: None
+        """Called before a file is parsed, with its bytes before the payload, its path and the rest;
+        raises to refuse the file."""
 
     def load(self, process: Process, path: str, number: int) -> int:
         """Return a handle of the module at a path, linked by an import list of the running one."""
@@ -186,7 +188,8 @@ class Loader:
             if known is not None and known[0] == stamp and known[1].is_settled:
                 return self._wake(known[1])
             data = file.contents()
-            if known is not None and known[0] == stamp and known[1].content == _head(data, path):
+            is_same = known is not None and known[0] == stamp
+            if known is not None and is_same and known[1].content == _parts(data, path)[0]:
                 return self._wake(known[1])
             loaded = self.read(data, path)
         finally:
@@ -245,8 +248,8 @@ class Loader:
 
         Raises DisFormatError, VerifyError, LimitError and what ``check`` raises.
         """
-        self.check(data, path)
-        head = _head(data, path)
+        head, rest = _parts(data, path)
+        self.check(memoryview(head), path, rest)
         module, size = read_object(memoryview(head), path)
         proof = self._prove(module, memoryview(head)[:size])
         types = (*module.types, own_type(module))

@@ -105,6 +105,21 @@ def test_a_machine_loads_only_what_passes(program, key):
         assert machine.execute("m", "main") == 5
 
 
+def test_what_is_checked_is_what_runs(program, key):
+    """Others may write to a file while it is read."""
+    sign_file(str(program), str(program), key)
+    checked = requirement(key)
+
+    def check(data, path, rest):
+        checked(data, path, rest)
+        program.write_bytes(bytes(program.stat().st_size))
+
+    with InfernoVM() as machine:
+        machine.loader.check = check
+        machine.load_module("m", str(program))
+        assert machine.execute("m", "main") == 5
+
+
 def test_keys_are_private_and_never_overwritten(key):
     assert subprocess.run(["stat", "-c", "%a", key], capture_output=True).stdout == b"600\n"
     with pytest.raises(FileError, match="never overwritten"):
