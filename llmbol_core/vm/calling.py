@@ -21,6 +21,7 @@ import functools
 import numbers
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.errors import LinkError, UsageError
@@ -191,7 +192,16 @@ def _new(heap: Heap, kind: Reference, values: Any) -> int:
         return NIL
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise _misfit(values, kind)
+    check_length(values, heap.limit)
     return (_new_array if kind.kind == "array" else _new_list)(heap, kind.element, values)
+
+
+def check_length(values: Sequence[Any], most: int) -> None:
+    """Raise UsageError for more values than a memory of so many bytes can have."""
+    with suppress(OverflowError):
+        if len(values) <= most:
+            return
+    raise UsageError(f"there are more values than {most} bytes of memory can hold")
 
 
 def _new_array(heap: Heap, element: Type, values: Sequence[Any]) -> int:

@@ -32,11 +32,12 @@ def kill(machine: InfernoVM, process: Process) -> None:
     if process.pid not in machine.scheduler.processes:
         return
     machine.heap.pause()  # there may be thousands to kill
+    process.is_killed = True
     if machine.scheduler.is_running(process):
-        process.is_killed = True
         process.fail(Trap(""))
     else:
-        machine.kill(process.pid)
+        machine.scheduler.withdraw(process)
+        machine.end(process)
 
 
 def interrupt(machine: InfernoVM, process: Process, error: str) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from llmbol_core.errors import LinkError, UsageError, as_name
-from llmbol_core.vm.calling import INIT, INIT_SIGNATURE
+from llmbol_core.vm.calling import INIT, INIT_SIGNATURE, check_length
 from llmbol_core.vm.layout import (
     BIG,
     BYTE,
@@ -45,14 +45,17 @@ _BASIC = (INT, STRING, REAL, BIG, BYTE)
 _NUMBERS = (INT, BIG, BYTE, REAL)
 _MOST_TRIED = 200_000
 _MOST_CHOICES = 200
+MOST = 1 << 32
+"""The bytes that there can be at all."""
 
 
 def function_type(
-    module: str, export: Export, arguments: Sequence[Any], kind: Kind = None
+    module: str, export: Export, arguments: Sequence[Any], kind: Kind = None, most: int = MOST
 ) -> Function:
     """Return the type of an exported function: the one given, or one that takes such arguments.
 
-    Raises LinkError if there is none, SourceError for a text that is no type.
+    ``most`` is how many bytes there are for them. Raises LinkError if there is none, SourceError
+    for a text that is no type, UsageError for more arguments than that.
     """
     if isinstance(kind, str):
         from llmbol_core.vm.limbo import parse_type
@@ -70,7 +73,7 @@ def function_type(
     if export.signature == INIT_SIGNATURE:
         return INIT
     try:
-        found = _found(export.signature, tuple(map(types_of, arguments)))
+        found = _found(export.signature, tuple(types_of(value, most) for value in arguments))
     except RecursionError:
         raise UsageError(f"the arguments of {export.name} nest too deeply") from None
     if found is None:
@@ -127,15 +130,18 @@ def _tuples(parts: Sequence[Type], size: int) -> list[Type]:
     return [Tuple.of(chosen) for chosen in itertools.product(parts, repeat=size)]
 
 
-def given(arguments: Any, *names: Any) -> list[Any]:
+def given(arguments: Any, most: int, *names: Any) -> list[Any]:
     """Return the arguments of a call in numbers and lists of Python's own.
 
-    Raises UsageError if they are no sequence, or if a name is no text.
+    Raises UsageError if they are no sequence, or too many for a memory of so many bytes, or if a
+    name is no text.
     """
     for name in names:
         as_name(name)
     if isinstance(arguments, str | bytes) or not isinstance(arguments, Iterable):
         raise UsageError(f"the arguments should be a sequence, not {arguments!r}")
+    if isinstance(arguments, Sequence):
+        check_length(arguments, most)
     return [plain(value) for value in arguments]
 
 
@@ -151,8 +157,11 @@ def is_bytes(value: Any) -> bool:
     return isinstance(value, bytes | bytearray)
 
 
-def types_of(value: Any) -> tuple[Type, ...]:
-    """Return the Limbo types that a Python value can be passed as, none if there is none."""
+def types_of(value: Any, most: int = MOST) -> tuple[Type, ...]:
+    """Return the Limbo types that a Python value can be passed as, none if there is none.
+
+    Raises UsageError for more values than a memory of so many bytes can hold.
+    """
     if isinstance(value, numbers.Integral):
         return _NUMBERS
     if isinstance(value, numbers.Real):
@@ -165,14 +174,15 @@ def types_of(value: Any) -> tuple[Type, ...]:
         return (Reference("array", BYTE),)
     if not isinstance(value, Sequence):
         return ()
-    found = _rows(_types_of_all(value))
+    check_length(value, most)
+    found = _rows(_types_of_all(value, most))
     if isinstance(value, tuple) and len(value) > 1:
-        parts = itertools.product(*map(types_of, value))
+        parts = itertools.product(*(types_of(part, most) for part in value))
         found += [Tuple.of(kinds) for kinds in itertools.islice(parts, _MOST_CHOICES)]
     return tuple(found)
 
 
-def _types_of_all(values: Sequence[Any]) -> Sequence[Type]:
+def _types_of_all(values: Sequence[Any], most: int) -> Sequence[Type]:
     """Return the types that each of some values can be passed as."""
     if not values:
         return (*_BASIC, *_rows(_BASIC), *_tuples(_BASIC, 2))
@@ -181,7 +191,7 @@ def _types_of_all(values: Sequence[Any]) -> Sequence[Type]:
         return _NUMBERS if kinds == {int} else (REAL,)
     found: Sequence[Type] = ()
     for number, value in enumerate(values):
-        here = types_of(value)
+        here = types_of(value, most)
         found = [kind for kind in found if kind in here] if number else here
         if not found:
             break

@@ -268,6 +268,9 @@ class Interpreter:
         call = HostCall(self.machine, process, self.heap, frame, process.module)
         wish = function.run(call)
         if wish is None:
+            if (fault := process.fault) is not None:
+                process.fault = None
+                raise fault
             process.stack.pop_releasing(frame)
             if self.scheduler.until is None or not self.scheduler.is_late:
                 return next_pc

@@ -30,7 +30,7 @@ from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.environment import Environment, Streams
 from llmbol_core.vm.errortext import shortened, uncapitalized
-from llmbol_core.vm.groups import share
+from llmbol_core.vm.groups import kill, share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.limits import Limits, Outcome, VMStats
@@ -130,10 +130,11 @@ class InfernoVM:
     ) -> Any:
         """Call an exported function of a loaded module and return its result as a Python value.
 
-        ``calling.py`` says what becomes of values on their way in and out. The function's type is
-        found by its signature unless ``kind`` gives it: ``"fn(x: int): string"``, or parsed. The
-        ``init`` of an Inferno program takes the arguments as its argv. Raises LinkError, UsageError
-        for values that do not fit, the Trap that nobody handled, LimitError and Deadlock.
+        ``calling.py`` says how values go in and out; a ``ref`` or ``chan`` is lent as a number till
+        ``calling.take_back``, and ``calling.lend`` makes one. The function's type is found by its
+        signature unless ``kind`` gives it: ``"fn(x: int): string"``, or parsed. The ``init`` of an
+        Inferno program takes the arguments as its argv. Raises LinkError, UsageError for values
+        that do not fit, the Trap that nobody handled, LimitError and Deadlock.
         """
         handle, export, kind, values = self._callable(name, entry, arguments, kind)
         return self._call(handle, export, kind, values)
@@ -181,14 +182,15 @@ class InfernoVM:
         return Inspector(self).processes()
 
     def kill(self, pid: int) -> None:
-        """End a process that is not running at this moment. Raises UsageError if there is none."""
+        """End a process: the one that is calling a host function when that returns, others at once.
+
+        Raises UsageError if there is none.
+        """
         processes = self.scheduler.processes
         if pid not in processes:
             known = ", ".join(map(str, sorted(processes))) or "none"
             raise UsageError(f"no process {pid}: there is {known}")
-        self.scheduler.withdraw(processes[pid])
-        processes[pid].is_killed = True
-        self.end(processes[pid])
+        kill(self, processes[pid])
 
     def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
         """Run a program from the file tree it was granted, or from a path on the host.
@@ -350,9 +352,10 @@ class InfernoVM:
         from llmbol_core.vm.calling import INIT
         from llmbol_core.vm.guessing import function_type, given
 
-        values, handle = given(arguments, name, entry), self._handle(name)
+        most = self.heap.limit
+        values, handle = given(arguments, most, name, entry), self._handle(name)
         export = self.engine.module_of(handle).exported(entry)
-        found = function_type(name, export, values, kind)
+        found = function_type(name, export, values, kind, most)
         return handle, export, found, [None, values] if found is INIT else values
 
     def _handle(self, name: str) -> int:

@@ -71,6 +71,7 @@ class Scheduler:
         """Instructions that may still run, if that is limited."""
         self.until: float | None = None
         """The moment of ``time.monotonic`` at which the program is stopped, if there is one."""
+        self._is_at_work = False
         self._ready = engine.ready_queue(self.processes)
         self._sleepers: list[tuple[float, int, Process, Finish]] = []
         self._sleeps = 0
@@ -110,7 +111,7 @@ class Scheduler:
     def is_running(self, process: Process) -> bool:
         """Whether a process is the running one."""
         lives = self.processes.get(process.pid) is process
-        return lives and not process.waits_for and process not in self._ready
+        return self._is_at_work and lives and not process.waits_for and process not in self._ready
 
     def rouse(self, process: Process) -> None:
         """Make a process ready whatever it waits for; nothing to do for the running one."""
@@ -187,11 +188,11 @@ class Scheduler:
 
         Raises LimitError and Deadlock.
         """
-        self.until = until
+        self.until, self._is_at_work = until, True
         try:
             self._run(most, until)
         finally:
-            self.until = None
+            self.until, self._is_at_work = None, False
 
     def _run(self, most: int | None, until: float | None) -> None:
         while self.processes:

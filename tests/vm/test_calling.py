@@ -148,6 +148,14 @@ def test_calls_that_are_none(vm, name, entry, arguments, why):
         assert str(error.value) == why
 
 
+@pytest.mark.parametrize("arguments", [[range(1 << 40)], [range(10**30)], range(1 << 40)])
+def test_more_values_than_there_is_memory_for(vm, arguments):
+    with pytest.raises(UsageError, match=r"more values than \d+ bytes of memory can hold"):
+        vm.execute("calls", "few", arguments)
+    with pytest.raises(UsageError, match="more values than"):
+        vm.execute("calls", "few", arguments, "fn(l: list of byte): int")
+
+
 def test_names_are_texts(vm):
     for call in (vm.unload_module, lambda name: vm.load_module(name, CALLS)):
         with pytest.raises(UsageError, match="a name should be a text, not 5"):

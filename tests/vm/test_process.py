@@ -36,6 +36,15 @@ def test_a_host_function_gets_its_arguments_and_gives_a_result():
     assert run(LOAD_HOST, HOST, host=host_module(work=work)) == 15
 
 
+def test_a_host_function_can_kill_the_process_that_called_it():
+    def work(call):
+        call.machine.kill(call.process.pid)
+        answer(call, 5)
+
+    # What the function returns, the process does not return any more.
+    assert run(LOAD_HOST, HOST, host=host_module(work=work)) == 0
+
+
 def test_a_host_function_can_sleep_and_work_elsewhere():
     def sleep(call):
         answer(call, 6)
