@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -138,8 +139,14 @@ class Code:
         return changing
 
     def constant(self, offset: int, letter: str) -> float | None:
-        """Return the value that module data has at an offset for good, or None if it may change."""
-        return None if self._exports_data else self._fixed(offset, letter)
+        """Return the value that module data has at an offset for good, or None if it may change.
+
+        None too for reals that arithmetic may make NaN of: folded it would have another sign than
+        the processor gives it, which printing shows.
+        """
+        value = None if self._exports_data else self._fixed(offset, letter)
+        is_risky = letter == "F" and value is not None and (value == 0 or not math.isfinite(value))
+        return None if is_risky else value
 
     @cached_property
     def _exports_data(self) -> bool:

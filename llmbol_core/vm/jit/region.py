@@ -123,9 +123,13 @@ class Region:
     # Frames that the function makes for those it calls
 
     def _frames_made(self) -> dict[Operand, set[int]]:
-        """Return the types of the frames that the function makes, by the slots they are in."""
+        """Return the types of the frames that the function makes, by the slots they are in.
+
+        What begins in the middle of a function may call with frames that were made before.
+        """
         found: dict[Operand, set[int]] = defaultdict(set)
-        for pc in self.pcs:
+        before = self.code.reachable(self.code.function(self.start)) if self.is_fragment else []
+        for pc in {*self.pcs, *before}:
             instruction = self.code.instructions[pc]
             if instruction.op.mnemonic == "frame":
                 found[instruction.destination].add(instruction.source.value)

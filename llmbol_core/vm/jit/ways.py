@@ -124,28 +124,35 @@ class Ways(Operands):
         self.emit(f"store i32 {self.value(f'add i32 %fp, {region.size}')}, ptr %top")
 
     def _enter(self) -> None:
-        """Begin at an entry, if the stack ends where this frame does."""
+        """Begin at an entry, if the stack goes on behind this frame as it should."""
         region = self.region
         self.reload(region.slots)
         top = self.value(f"load i32, ptr {self.state_word(State.TOP)}")
         end = self.value(f"add i32 %fp, {region.size}")
-        self.emit(f"store i32 {end}, ptr %top")
-        is_elsewhere = self.value(f"icmp ne i32 {top}, {end}")
+        self.emit(f"store i32 {top}, ptr %top")
         cases = " ".join(
             f"i32 {number}, label %e{pc}" for pc, number in region.entries.items() if number
         )
         self.emit(f"switch i32 %entry, label %first [{cases}]")
         for pc, number in region.entries.items():
             self.begin(f"e{pc}" if number else "first")
-            if region.pending[pc]:
-                self.emit(f"store i32 {top}, ptr %top")
-            else:
-                self.leave_if(is_elsewhere, pc, Status.INTERPRET)
+            next_frame = self._next_frame(pc, top)
+            is_elsewhere = self.value(f"icmp ne i32 {next_frame}, {end}")
+            self.leave_if(is_elsewhere, pc, Status.INTERPRET)
+            if not region.pending[pc]:
+                self.emit(f"store i32 {end}, ptr %top")
             if number:
                 self.jump(self.block_of(pc, from_outside=True))
             else:
                 self.jump("begun")
         self.begin("begun")
+
+    def _next_frame(self, pc: int, top: str) -> str:
+        """Return where the frame begins that waits first at an entry, or where the stack ends."""
+        for made in self.region.pending[pc][:1]:
+            slot = self.region.code.instructions[made].destination
+            return self.load(self.place(slot, "K"), "K")
+        return top
 
     def leave_if(self, condition: str, pc: int, status: Status) -> None:
         """Leave with the process at an instruction if a condition holds."""

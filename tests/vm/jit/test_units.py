@@ -1,0 +1,72 @@
+"""What is compiled together, and what is taken for constant."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llmbol_core.vm.jit import units
+from tests.vm.jit.test_engine import run
+from tests.vm.programs import assemble
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, code_cache):
+    monkeypatch.setenv("LLMBOL_CACHE", code_cache)
+
+
+WAITING = """
+    movw $0,64(fp)
+    frame $9,80(fp)
+    movw $1,32(80(fp))
+    lea 72(fp),16(80(fp))
+    call 80(fp),outer
+again: frame $8,80(fp)
+    movw 72(fp),32(80(fp))
+    lea 68(fp),16(80(fp))
+    call 80(fp),inner
+    xorw 68(fp),72(fp)
+    addw $1,64(fp)
+    bltw 64(fp),$400,again
+    movw 72(fp),0(16(fp))
+    ret
+outer: frame $8,36(fp)
+    movw 32(fp),32(36(fp))
+    newcm $4,48(fp)
+    movw $0,40(fp)
+fill: addw $1,40(fp)
+    bltw 40(fp),$900,fill
+    lea 44(fp),16(36(fp))
+    call 36(fp),inner
+    frame $6,36(fp)
+    movw 44(fp),32(36(fp))
+    lea 44(fp),16(36(fp))
+    call 36(fp),last
+    movw 44(fp),0(16(fp))
+    ret
+inner: movw 32(fp),72(fp)
+    frame $6,36(fp)
+    movw $7,32(36(fp))
+    newcm $4,104(fp)
+    lea 40(fp),16(36(fp))
+    call 36(fp),last
+    addw 72(fp),40(fp),0(16(fp))
+    ret
+last: addw $1,32(fp),36(fp)
+    movw 36(fp),0(16(fp))
+    ret
+"""
+
+
+def test_loops_run_while_a_frame_waits_for_its_call(monkeypatch):
+    monkeypatch.setattr(units, "_MOST_IN_UNIT", 30)
+    module = assemble(WAITING, "desc $8,120,(104)\ndesc $9,56,(48)")
+    assert run(module)[0] == run(module, "interpreter")[0]
+
+
+def test_constants_make_nan_as_the_processor_does():
+    code = "movf 128(mp),64(fp)\n divf 64(fp),64(fp),0(16(fp))\n ret"
+    module = assemble(code, "real @mp+128,0.0", result="real")
+    signs = [math.copysign(1, run(module, name)[0]) for name in ("jit", "interpreter")]
+    assert signs[0] == signs[1]
