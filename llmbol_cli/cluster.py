@@ -31,24 +31,24 @@ def start(
         int, typer.Option(min=0, help="How many nodes on this machine; others may join.")
     ] = 2,
     capabilities: Annotated[
-        str, typer.Option(help="What each of them offers.")
+        str, typer.Option(help="What each node offers.")
     ] = "inference,training",
     strategy: Strategy = None,
     retries: Annotated[int, typer.Option(min=0, help="Attempts after the first one.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Threads that a task may use.")] = 1,
     listen: Annotated[
         str,
-        typer.Option(metavar="HOST[:PORT]", help="Be reached by other machines at this address."),
+        typer.Option(metavar="HOST[:PORT]", help="Let other machines connect to this address."),
     ] = "",
     keep: Annotated[
         str, typer.Option(metavar="TIME", help="How long tasks are remembered after their end.")
     ] = "30d",
     foreground: Annotated[
-        bool, typer.Option("--foreground/--detach", help="Stay until stopped, or live on.")
+        bool, typer.Option("--foreground/--detach", help="Run until stopped, or in the background.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a cluster that lives on when this command and its shell end.
+    """Start a cluster that keeps running when this command and its shell end.
 
     Example: cluster start --nodes 2
     """
@@ -73,14 +73,14 @@ def start(
 @app.command()
 def stop(
     drain: Annotated[
-        bool, typer.Option("--drain", help="Start no more tasks and let those that run end first.")
+        bool, typer.Option("--drain", help="Start no more tasks, and let running ones end first.")
     ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(metavar="S", min=0, help="Seconds to drain at most.", callback=finite),
     ] = None,
 ) -> None:
-    """Stop the cluster; tasks that have not ended go on when it is started again.
+    """Stop the cluster; unfinished tasks continue when it is started again.
 
     Example: cluster stop
     """
@@ -93,7 +93,7 @@ def stop(
 
 @app.command()
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew each second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update it each second.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the nodes and how many tasks there are.
@@ -109,7 +109,7 @@ def status(
 
 @app.command()
 def dashboard(
-    port: Annotated[int, typer.Option(help="Where on this machine; 0: any free port.")] = 0,
+    port: Annotated[int, typer.Option(help="The port on this machine; 0: any free one.")] = 0,
 ) -> None:
     """Serve a page about the cluster, and Prometheus metrics, until interrupted.
 
@@ -165,7 +165,7 @@ def wait(
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Wait until tasks have ended and show how; exit 1 if one of them left no result.
+    """Wait until tasks have ended and show their states; exit 1 if one left no result.
 
     Example: cluster wait first
     """
@@ -181,7 +181,7 @@ def wait(
 
 @app.command()
 def cancel(id: Task, as_json: AsJson = False) -> None:
-    """Cancel a task; if it runs, its node is freed at once.
+    """Cancel a task; if it is running, its node is free at once.
 
     Example: cluster cancel first
     """
@@ -223,7 +223,7 @@ def prune(
     ] = "7d",
     as_json: AsJson = False,
 ) -> None:
-    """Forget tasks that ended some time ago, with their results and the files nobody else uses.
+    """Forget tasks that ended some time ago, with their results and files that no other uses.
 
     Example: cluster prune --older-than 7d
     """

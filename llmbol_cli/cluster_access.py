@@ -20,11 +20,11 @@ Join = Annotated[str, typer.Option("--join", metavar="FILE", help="The invitatio
 def invite(
     role: Annotated[str, typer.Option(help="node or client.")] = "node",
     expires: Annotated[
-        str, typer.Option(metavar="TIME", help="How long it is good for, such as 1h or 7d.")
+        str, typer.Option(metavar="TIME", help="How long it is valid, such as 1h or 7d.")
     ] = "1h",
     output: Annotated[str | None, output_option("Else ID.json here.")] = None,
 ) -> None:
-    """Write an invitation with which a node or a client on another machine gets in.
+    """Write an invitation that lets a node or a client on another machine in.
 
     Example: cluster invite --role node --expires 1h -o node.json
     """
@@ -47,7 +47,7 @@ def invite(
 
 @app.command()
 def invitations(as_json: AsJson = False) -> None:
-    """List the invitations and how they stand.
+    """List the invitations and their states.
 
     Example: cluster invitations
     """
@@ -61,7 +61,7 @@ def invitations(as_json: AsJson = False) -> None:
 def revoke(
     id: Annotated[str, typer.Argument(metavar="ID", help="The invitation's id.")],
 ) -> None:
-    """Revoke an invitation: whoever came by it is out within a second.
+    """Revoke an invitation: its holders are out within a second.
 
     Example: cluster revoke node-1a2b3c4d
     """
@@ -79,10 +79,10 @@ def node(
     threads: Threads = 1,
     port: Annotated[int, typer.Option(help="Where it listens; 0 lets the system choose.")] = 0,
     patience: Annotated[
-        str, typer.Option(metavar="TIME", help="How long to try while nobody answers.")
+        str, typer.Option(metavar="TIME", help="How long to try without an answer.")
     ] = "10m",
 ) -> None:
-    """Be a node of the cluster that an invitation is from, until it stops or a signal comes.
+    """Be a node of the cluster that issued an invitation, until it stops or a signal comes.
 
     Example: cluster node --join node.json
     """
@@ -99,9 +99,9 @@ def connect(
     invitation: Annotated[
         str | None, typer.Argument(metavar="FILE", help="An invitation for a client.")
     ] = None,
-    forget: Annotated[bool, typer.Option("--forget", help="Use a cluster of one's own.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Use a local cluster again.")] = False,
 ) -> None:
-    """Have the commands here use a cluster on another machine.
+    """Make the commands here use a cluster on another machine.
 
     Example: cluster connect client.json
     """
@@ -131,7 +131,7 @@ def render_files(
     ] = "",
     image: Annotated[str, typer.Option(help="The image, for Kubernetes.")] = "llmbol:latest",
 ) -> None:
-    """Print ready files with which another system starts nodes.
+    """Print files with which another system starts nodes.
 
     Example: cluster render slurm --join node.json --nodes 8
     """

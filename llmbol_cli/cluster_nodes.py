@@ -9,7 +9,7 @@ import typer
 from llmbol_cli import render
 from llmbol_cli.options import AsJson, Timeout, connected, words
 
-app = render.app("List, add, spare and remove nodes.")
+app = render.app("List, add, cordon, drain and remove nodes.")
 app.info.no_args_is_help = False
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The node's name.")]
@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The node's name.")]
 
 @app.callback(invoke_without_command=True)
 def nodes(context: typer.Context, as_json: AsJson = False) -> None:
-    """List, add, spare and remove nodes."""
+    """List, add, cordon, drain and remove nodes."""
     if context.invoked_subcommand is None:
         list_nodes(as_json)
 
@@ -54,7 +54,7 @@ def add(
 def remove(
     name: Name,
     now: Annotated[
-        bool, typer.Option("--now", help="Give what it runs to others instead of waiting for it.")
+        bool, typer.Option("--now", help="Give its tasks to others instead of waiting.")
     ] = False,
     timeout: Timeout = None,
 ) -> None:
@@ -80,7 +80,7 @@ def drain(name: Name, timeout: Timeout = None) -> None:
 
 @app.command()
 def cordon(name: Name) -> None:
-    """Give a node no more tasks; those that it has go on.
+    """Give a node no more tasks; those that it has continue.
 
     Example: cluster nodes cordon node-1
     """

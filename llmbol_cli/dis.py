@@ -28,7 +28,7 @@ def asm(
         str | None, output_option("The .dis file; - is stdout.", "OUT", check=named)
     ] = None,
 ) -> None:
-    """Assemble Dis assembly or stack code; without -o beside the source.
+    """Assemble Dis assembly or stack code; without -o the .dis file goes beside the source.
 
     Example: dis asm specs/programs/hello.s -o hello.dis
     """
@@ -66,7 +66,7 @@ def verify(
     key: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Hold the signature against this key as well.", callback=named
+            metavar="KEY", help="Check the signature with this key as well.", callback=named
         ),
     ] = None,
     as_json: AsJson = False,
@@ -144,7 +144,7 @@ def run(
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="auto, interpreter or jit.", callback=_engine)
     ] = "auto",
-    stats: Annotated[bool, typer.Option(help="Tell on stderr what was compiled.")] = False,
+    stats: Annotated[bool, typer.Option(help="Report on stderr what was compiled.")] = False,
 ) -> None:
     """Run a program; without --root it can read exactly the files named as its arguments.
 

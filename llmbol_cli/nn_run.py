@@ -42,12 +42,12 @@ def infer(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Labels of the values, one on a line.", callback=named),
+        typer.Option(metavar="FILE", help="Labels of the values, one per line.", callback=named),
     ] = None,
     array: Annotated[str | None, typer.Option(help="Which array of an .npz.")] = None,
     output: Annotated[str | None, output_option("Write a .npy instead.")] = None,
     stats: Annotated[
-        bool, typer.Option("--stats", help="Tell latency, throughput and memory in the end.")
+        bool, typer.Option("--stats", help="Report latency, throughput and memory at the end.")
     ] = False,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -133,7 +133,7 @@ def bench(
 def compile_model(
     source: Checkpoint,
     output: OutputIfAny = None,
-    listing: Annotated[bool, typer.Option(help="Give the Dis assembly instead.")] = False,
+    listing: Annotated[bool, typer.Option(help="Print the Dis assembly instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a checkpoint to one sandboxed Dis program with its weights inside.
@@ -159,7 +159,7 @@ def extract(
     ],
     output: Output,
 ) -> None:
-    """Give back the checkpoint that a compiled model was made of.
+    """Recover the checkpoint that a compiled model was made from.
 
     Example: nn extract digits.dis -o again.gguf
     """

@@ -52,19 +52,19 @@ def quantize(
     output: FileOrStdout = None,
     tensor_type: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN=TYPE", help="Another type for tensors of such names."),
+        typer.Option(metavar="PATTERN=TYPE", help="Another type for matching tensors."),
     ] = None,
     max_shard: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="Split into files of at most this, as 2G.", callback=of_size
+            metavar="SIZE", help="Split into files of at most this size.", callback=of_size
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Store the weight matrices of a model in fewer bits; say what became of each tensor.
+    """Store the weight matrices of a model in fewer bits; report on each tensor.
 
     Example: nn quantize digits.gguf -t q8_0 -o digits-q8_0.gguf
     """
@@ -131,7 +131,7 @@ def summary(
 def inspect_model(
     source: GgufFile,
     histogram: Annotated[
-        bool, typer.Option("--histogram", help="Show how the weights of each tensor lie.")
+        bool, typer.Option("--histogram", help="Show each tensor's distribution.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -160,7 +160,7 @@ def compare(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far the outputs of two models lie apart, and the results of each layer.
+    """Show how far the outputs of two models differ, and the results of each layer.
 
     Example: nn compare digits.gguf digits-q8_0.gguf --input specs/data/digits.npz
     """

@@ -102,11 +102,11 @@ def build(
     spec: Spec,
     output: Output,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the start values.")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the initial weights.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint with start values from a YAML spec.
+    """Make a checkpoint with initial weights from a YAML spec.
 
     Example: nn build specs/digits-mlp.yaml -o digits.gguf
     """
@@ -134,10 +134,10 @@ def train(
     seed: Seed = None,
     settings: Settings = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")
+        bool, typer.Option("--resume", help="Continue where an interrupted run stopped.")
     ] = False,
     keep_every: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Be able to resume every N epochs; 0: never.")
+        int, typer.Option(min=0, metavar="N", help="Allow to resume every N epochs; 0: never.")
     ] = 1,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the learning curve.")] = False,
     curve: Annotated[

@@ -100,7 +100,7 @@ Threads = Annotated[
 MAX_SEED = 2**32 - 1
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
 Seed = Annotated[
-    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of start values and order.")
+    int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of initial weights and order.")
 ]
 Settings = Annotated[
     list[str] | None,

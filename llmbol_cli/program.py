@@ -43,7 +43,7 @@ class Program:
     path: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIR", help="Look here for modules, too; in the tree, or on the host without."
+            metavar="DIR", help="Look for modules here too: in the tree, or else on the host."
         ),
     ] = None
     write: Annotated[bool, typer.Option(help="Let the program change its tree.")] = False
