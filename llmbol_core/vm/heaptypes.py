@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import LARGE, MANY, Arena
+from llmbol_core.vm.arena import LARGE, MANY, SMALL, Arena
 from llmbol_core.vm.module import TypeDescriptor
 
 _T = TypeVar("_T")
@@ -21,8 +21,11 @@ BYTE, WORD, BIG, REAL, POINTER, HANDLE = range(8, 14)
 A HANDLE is a record of two words for which the host keeps a value.
 """
 
-_MODULE = 5
-"""The kind of module handles, whose first word can be read."""
+SOME = 16
+"""Objects that die together between two looks at whether there is a quicker way."""
+
+_ARRAY, _MODULE = 2, 5
+"""The kinds of arrays, and of module handles, whose first word can be read."""
 _BUILT_IN = {
     BYTE: (1, b""),
     WORD: (4, b""),
@@ -112,6 +115,12 @@ class TypedArena(Arena):
             self.view(target + start, end - start)[:] = piece
             if size > LARGE:
                 self.pause()
+
+    def is_long(self, ref: int) -> bool:
+        """Return whether it may take long to release the elements of an array, if it is one."""
+        at = ref >> 2
+        kind, work = self.words[at - 3], self.words[at - 1]
+        return kind == _ARRAY and not work and self.pointers[at - 2] > SMALL
 
     def leaves(self, dying: list[int]) -> bool:
         """Return whether many objects whose counts are 0 need no attention now.

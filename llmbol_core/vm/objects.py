@@ -22,8 +22,8 @@ from typing import Any
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import ASTRAY, FREE, LARGE, MANY, NIL
-from llmbol_core.vm.heaptypes import BYTE, TypedArena
+from llmbol_core.vm.arena import ASTRAY, FREE, NIL
+from llmbol_core.vm.heaptypes import BYTE, SOME, TypedArena
 from llmbol_core.vm.module import TypeDescriptor
 
 STRING, ARRAY, LIST, CHANNEL, MODULE, STACK = range(FREE + 1, FREE + 7)
@@ -79,9 +79,10 @@ class Heap(TypedArena):
             return
         counts[at] = 0
         dying, freed = [ref], 0
-        if counts[(ref >> 2) - 2] > LARGE and self.bury(dying):
-            return
         while dying:
+            freed += 1
+            if (freed % SOME == 0 or self.is_long(dying[-1])) and self.leaves(dying):
+                return
             ref = dying.pop()
             for slot in self.slots(ref):
                 if (child := counts[slot >> 2]) == NIL:
@@ -92,8 +93,6 @@ class Heap(TypedArena):
                 if count == 1:
                     dying.append(child)
             self.discard(ref)
-            if not (freed := freed + 1) % MANY and self.leaves(dying):
-                return
 
     def discard(self, ref: int) -> None:
         """Free one object regardless of what it refers to."""
@@ -207,6 +206,7 @@ class Heap(TypedArena):
         """Free everything that is not needed, cycles included."""
         self.collect()
         self.defragment()
+        self._used_after_tidying = self.used
 
     def clear_value(self, address: int, number: int) -> None:
         """Make the references in memory for a value of this type nil, without releasing any."""
