@@ -29,12 +29,13 @@ COUNTED, MARKED, CLEARED = 0, 1, 2
 """What is done with each child of an object; nothing refers to it any more when it is cleared."""
 MANY = 1 << 12
 """Objects, or values of an array, between two looks at whether the program is to be stopped."""
-ODD, LEAF, KNOT, REFERENCE = 1, 2, 4, 8
+ODD, LEAF, KNOT, BELOW, ABOVE, REFERENCE = 1, 2, 4, 8, 16, 32
 """What an object's word in the table says: whether it begins in the second half of its 32 bytes;
-whether it has no children; whether it is a knot; then comes the number of references."""
-TOP, LIVING, KNOTS = 0, 8, 16
+whether it has no children; whether it is a knot; whether an object below it, or above, refers to
+it; then comes the number of references."""
+TOP, LIVING, KNOTS, BOTTOM, BEHIND = 0, 8, 16, 24, 32
 """What the table begins with, where it is of no object: where the stack ends; how many objects are
-known to live; how many knots are not."""
+known to live; how many knots are not; where the stack begins; where the last object ends."""
 SPACE = HEAP + HEADER + 4
 """How much smaller than where memory ends the range is in which references lie."""
 _TWO_NILS = -1
@@ -47,8 +48,11 @@ def word_of(table: Big, ref: Word) -> Big:
 
 
 @inlined
-def touch(slot: Word, action: Word, table: Big, space: Word) -> Word:
-    """Do something with the child in a slot; false if it lies outside of the heap."""
+def touch(slot: Word, parent: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
+    """Do something with the child in a slot; false if it lies outside of the heap.
+
+    It is counted so many times.
+    """
     child = W[slot]
     if not below(child - (HEAP + HEADER), space):
         return 1 if child == NIL else 0
@@ -60,11 +64,18 @@ def touch(slot: Word, action: Word, table: Big, space: Word) -> Word:
     at = word_of(table, child)
     said = host_word[at]
     if action == COUNTED:
-        host_word[at] = said - REFERENCE
+        host_word[at] = (said - REFERENCE * times) | side_of(parent, child)
     elif below(said, REFERENCE):
         host_word[at] = said | REFERENCE
         reach(table, child, said)
     return 1
+
+
+@inlined
+def side_of(parent: Word, child: Word) -> Word:
+    """Return on which side of a child its parent lies."""
+    side = BELOW if below(parent, child) else ABOVE
+    return 0 if parent == child else side
 
 
 @inlined
@@ -80,18 +91,21 @@ def reach(table: Big, ref: Word, said: Word) -> None:
 
 
 @inlined
-def touch_fields(where: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
+def touch_fields(
+    where: Word, map: Big, parent: Word, action: Word, table: Big, space: Word
+) -> Word:
     """Do something with the children in a value; false if the heap is damaged."""
     left = host_word[map + 4]
     while left > 0:
-        if not touch(where + host_word[map + 4 + wide(left) * 4], action, table, space):
+        slot = where + host_word[map + 4 + wide(left) * 4]
+        if not touch(slot, parent, action, table, space, 1):
             return 0
         left -= 1
     return 1
 
 
 @native
-def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
+def touch_values(where: Word, number: Word, length: Word, parent: Word, action: Word) -> Word:
     """Do something with the children in a row of values; false if the heap is damaged.
 
     False, too, if the program is to be stopped.
@@ -105,9 +119,9 @@ def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
     if not is_inside(where, length * size):
         return 0
     if size == 4:
-        return touch_references(where, length, action)
+        return touch_references(where, length, parent, action)
     while length > 0:
-        if not touch_fields(where, map, action, table, space):
+        if not touch_fields(where, map, parent, action, table, space):
             return 0
         where, length = where + size, length - 1
         if (length & MANY - 1) == 0 and length and not goes_on():
@@ -116,24 +130,39 @@ def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
 
 
 @inlined
-def touch_two(slot: Word, action: Word, table: Big, space: Word) -> Word:
+def touch_two(slot: Word, parent: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
     """Do something with the children in two slots; false if one lies outside of the heap."""
-    if not touch(slot, action, table, space):
+    if not touch(slot, parent, action, table, space, times):
         return 0
-    return touch(slot + 4, action, table, space)
+    return touch(slot + 4, parent, action, table, space, times)
 
 
 @native
-def touch_references(where: Word, length: Word, action: Word) -> Word:
-    """Do for references, two at a time, what ``touch_values`` does."""
+def touch_references(where: Word, length: Word, parent: Word, action: Word) -> Word:
+    """Do for references, two at a time, what ``touch_values`` does; many alike take no time."""
     table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
+    left = MANY
     while length > 1:
-        if L[where] != _TWO_NILS and not touch_two(where, action, table, space):
+        two, times = L[where], alike(where, length, action)
+        if two != _TWO_NILS and not touch_two(where, parent, action, table, space, times):
             return 0
-        where, length = where + 8, length - 2
-        if (length & MANY - 2) == 0 and length > 1 and not goes_on():
-            return 0
-    return touch(where, action, table, space) if length else 1
+        where, length, left = where + times * 8, length - times * 2, left - times
+        if left <= 0:
+            left = MANY
+            if not goes_on():
+                return 0
+    return touch(where, parent, action, table, space, 1) if length else 1
+
+
+@inlined
+def alike(where: Word, length: Word, action: Word) -> Word:
+    """Return how many pairs of references are the same from one on."""
+    pairs = 1
+    if action != CLEARED:
+        two, most = L[where], MANY if length > MANY << 1 else length >> 1
+        while pairs < most and L[where + pairs * 8] == two:
+            pairs += 1
+    return pairs
 
 
 @native
@@ -147,7 +176,7 @@ def touch_buffered(channel: Word, action: Word) -> Word:
         return 0
     while count > 0:
         slot = channel + CHANNEL_HEADER + first * type_size(number)
-        if not touch_values(slot, number, 1, action):
+        if not touch_values(slot, number, 1, channel, action):
             return 0
         first, count = first + 1, count - 1
         if first == capacity:
@@ -156,9 +185,10 @@ def touch_buffered(channel: Word, action: Word) -> Word:
 
 
 @native
-def touch_one(slot: Word, action: Word) -> Word:
+def touch_one(slot: Word, parent: Word, action: Word) -> Word:
     """Do something with the child in a slot, where that is rare."""
-    return touch(slot, action, machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE))
+    space = narrow(machine[Machine.END] - SPACE)
+    return touch(slot, parent, action, machine[Machine.TABLE], space, 1)
 
 
 @native
@@ -168,12 +198,12 @@ def touch_rows(ref: Word, action: Word) -> Word:
     if kind == ARRAY:
         if W[ref + 8] != NIL:
             W[ref] = 0 if action == CLEARED else W[ref]
-            return touch_one(ref + 8, action)
-        return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
+            return touch_one(ref + 8, ref, action)
+        return touch_values(W[ref + 12], W[ref + 4], W[ref], ref, action)
     if kind == CHANNEL:
         return touch_buffered(ref, action)
     if kind == MODULE:
-        return touch_one(ref, action)
+        return touch_one(ref, ref, action)
     return 1
 
 
@@ -182,11 +212,11 @@ def clear_children(ref: Word) -> Word:
     """Let an object refer to no others; false if the heap is damaged."""
     kind = W[ref + KIND]
     if kind > STACK:
-        return touch_values(ref, kind, 1, CLEARED)
+        return touch_values(ref, kind, 1, ref, CLEARED)
     if kind == LIST:
-        if not touch_one(ref, CLEARED):
+        if not touch_one(ref, ref, CLEARED):
             return 0
-        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, CLEARED)
+        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, ref, CLEARED)
     return touch_rows(ref, CLEARED)
 
 
@@ -202,10 +232,11 @@ def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, sp
 
     ``map`` tells of the type that ``number_of`` returns.
     """
+    where = ref
     if kind == LIST:
-        if not touch(ref, action, table, space):
+        if not touch(ref, ref, action, table, space, 1):
             return 0
-        ref = ref + LIST_HEADER
+        where = ref + LIST_HEADER
     elif kind <= STACK:
         return touch_rows(ref, action)
-    return touch_fields(ref, map, action, table, space)
+    return touch_fields(where, map, ref, action, table, space)

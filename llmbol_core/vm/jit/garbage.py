@@ -15,6 +15,10 @@ from __future__ import annotations
 from llmbol_core.vm.arena import COUNT, FREE, FREE_LISTS, HEADER, HEAP, KIND, NIL, SIZE, SMALL, WORK
 from llmbol_core.vm.jit.blocks import free_large
 from llmbol_core.vm.jit.children import (
+    ABOVE,
+    BEHIND,
+    BELOW,
+    BOTTOM,
     COUNTED,
     KNOT,
     KNOTS,
@@ -33,7 +37,7 @@ from llmbol_core.vm.jit.children import (
     word_of,
 )
 from llmbol_core.vm.jit.holes import following
-from llmbol_core.vm.jit.pacing import goes_on
+from llmbol_core.vm.jit.pacing import PIECE, goes_on
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
@@ -50,17 +54,40 @@ from llmbol_core.vm.jit.source import (
     wide,
 )
 from llmbol_core.vm.jit.values import pointer_count, type_map
-from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, MODULE, STACK, STRING
+from llmbol_core.vm.objects import (
+    ARRAY,
+    CHANNEL,
+    HOSTED,
+    LIST,
+    LIST_HEADER,
+    MODULE,
+    STACK,
+    STRING,
+)
 
 _RING = 64
 """Where the ring is, behind what the table begins with."""
 _IN_RING = 32
 """How many objects from the stack are fetched before the first of them is looked at."""
+_AHEAD = _IN_RING >> 1
+"""How many of them are behind the one whose children's words are fetched."""
+_BLOCKS = 32
+"""How many blocks ahead of an object others like it may lie."""
+_FIRST, _FEW, _SOME, _MANY = 1, 1 << 8, 1 << 12, 1 << 16
+"""How many objects have been looked at when it is asked whether the others follow."""
+_MOST = (1 << 32) // REFERENCE - 1
+"""The most references that are counted in an object's word."""
 
 
 @external
 def prefetch(ref: Word) -> None:
     """Have an object at hand soon."""
+    raise NotImplementedError
+
+
+@external
+def prefetch_host(place: Big) -> None:
+    """Have what is outside of the arena at hand soon."""
     raise NotImplementedError
 
 
@@ -88,18 +115,27 @@ def count_inside() -> Word:
     space, known, map = narrow(end - SPACE), FREE, type_map(FREE)
     ref, found, seen = HEAP + HEADER, 0, 0
     while wide(ref) < end:
-        kind, seen = W[ref + KIND], seen + 1
+        kind, seen, behind = W[ref + KIND], seen + 1, following(ref)
+        if behind == 0:
+            return -1
         if kind != FREE:
+            host[table + BEHIND] = wide(behind)
             number, found = number_of(ref, kind), found + 1
             if number != known:
                 known, map = number, type_map(number)
             nature, at = nature_of(ref, kind, map), word_of(table, ref)
+            # Many objects of a kind often lie side by side.
+            ahead = ref + (behind - ref) * _BLOCKS
+            if wide(ahead) + SMALL < end:
+                fetch_words(ahead, kind, map, table)
             if not nature & LEAF and not touch_children(ref, kind, map, COUNTED, table, space):
+                return -1
+            if below(_MOST, W[ref + COUNT]):
                 return -1
             knots += nature >> 2
             host_word[at] = host_word[at] + (W[ref + COUNT] * REFERENCE | nature | ref >> 4 & 1)
-        ref = following(ref)
-        if ref == 0 or ((seen & MANY - 1) == 0 and not goes_on()):
+        ref = behind
+        if (seen & MANY - 1) == 0 and not goes_on():
             return -1
     host[table + KNOTS] = wide(knots)
     return found
@@ -109,11 +145,39 @@ assert (ODD, LEAF, KNOT) == (1, 1 << 1, 1 << 2)
 
 
 @native
+def all_follow() -> Word:
+    """Whether all objects live for sure, since each that is not known to hangs on one that does.
+
+    That is so if an object above each of them refers to it, or one below each: whoever goes from
+    there to the next, and so on, gets to an object that is known to live. Leaves hang on others
+    anyway.
+    """
+    table, lack = machine[Machine.TABLE], 0
+    at, end = table + wide(HEAP >> 3), table + (host[table + BEHIND] >> 3)
+    last = at
+    while last < end:
+        last = last + PIECE if last + PIECE < end else end
+        while at < last:
+            lack, at = lack | lacking(host_word[at]), at + 4
+        if lack == BELOW | ABOVE or not goes_on():
+            return 0
+    return 1
+
+
+@inlined
+def lacking(said: Word) -> Word:
+    """Return on which sides no object refers to one that is not known to live and is no leaf."""
+    asks = 1 if below(said - 1, REFERENCE - 1) and said & (LEAF | KNOT) != LEAF else 0
+    return (said ^ -1) & (BELOW | ABOVE) if asks else 0
+
+
+@native
 def reach_held() -> Word:
     """Reach what is referred to from elsewhere; false if the program is to be stopped."""
     table, first = machine[Machine.TABLE], HEAP >> 5
-    last = narrow(machine[Machine.END] >> 5) + 1
+    last = narrow(host[table + BEHIND] >> 5) + 1
     host[table + TOP], host[table + LIVING] = machine[Machine.STACK], 0
+    host[table + BOTTOM] = machine[Machine.STACK]
     while below(first, last):
         two = host[table + wide(first) * 4]
         if two & ((1 << 64) - REFERENCE - (REFERENCE - 1 << 32)):
@@ -147,6 +211,9 @@ def mark_living() -> Word:
         tail = fetched(table, head, tail)
         if head == tail:
             return narrow(host[table + LIVING])
+        if tail - head > _AHEAD:
+            next = host_word[place_in_ring(table, head + _AHEAD)]
+            fetch_words(next, W[next + KIND], type_map(number_of(next, W[next + KIND])), table)
         ref, head = host_word[place_in_ring(table, head)], head + 1
         kind, number = W[ref + KIND], number_of(ref, W[ref + KIND])
         if number != known:
@@ -155,21 +222,42 @@ def mark_living() -> Word:
             return -1
         if (head & MANY - 1) == 0 and not goes_on():
             return -1
+        if head in (_FIRST, _FEW, _SOME, _MANY) and all_follow():
+            return -2
     return -2
 
 
 @inlined
 def fetched(table: Big, head: Word, tail: Word) -> Word:
-    """Move objects from the stack to the ring while there is room; return where that then ends."""
-    top, first = host[table + TOP], machine[Machine.STACK]
-    while tail - head < _IN_RING and top != first:
-        top = top - 4
-        ref = host_word[top]
+    """Move objects from the stack to the ring while there is room; return where that then ends.
+
+    The first ones are taken in the order in which they were reached: what many objects hang on
+    is not far from what is held.
+    """
+    top, bottom = host[table + TOP], host[table + BOTTOM]
+    while tail - head < _IN_RING and top != bottom:
+        if tail < _MANY:
+            ref, bottom = host_word[bottom], bottom + 4
+        else:
+            top = top - 4
+            ref = host_word[top]
         prefetch(ref)
         host_word[place_in_ring(table, tail)] = ref
         tail += 1
-    host[table + TOP] = top
+    host[table + TOP], host[table + BOTTOM] = top, bottom
     return tail
+
+
+@inlined
+def fetch_words(ref: Word, kind: Word, map: Big, table: Big) -> None:
+    """Have the words of the children of a record or a list at hand soon, if there is one."""
+    left = host_word[map + 4] if kind == LIST or kind > STACK else 0
+    where = ref + LIST_HEADER if kind == LIST else ref
+    if kind == LIST:
+        prefetch_host(word_of(table, W[ref]))
+    while left > 0:
+        prefetch_host(word_of(table, W[where + host_word[map + 4 + wide(left) * 4]]))
+        left -= 1
 
 
 @inlined

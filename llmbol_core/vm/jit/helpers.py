@@ -36,6 +36,13 @@ define internal void @prefetch(ptr %m, ptr %s, i32 %r) alwaysinline {{
  ret void
 }}
 
+; The same for what is outside of the arena.
+define internal void @prefetch_host(ptr %m, ptr %s, i64 %a) alwaysinline {{
+ %p = inttoptr i64 %a to ptr
+ call void @llvm.prefetch.p0(ptr %p, i32 1, i32 3, i32 1)
+ ret void
+}}
+
 define internal i32 @word(ptr %m, i32 %r, i64 %off) alwaysinline {{
  %p = call ptr @at(ptr %m, i32 %r)
  %q = getelementptr i8, ptr %p, i64 %off

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
-from llmbol_core.vm.arena import COUNT, NIL
+from llmbol_core.vm.arena import COUNT, LARGE, NIL
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -45,13 +46,13 @@ def make(heap, rng, other):
     return heap.new_record(heap.type_number(PAIR))
 
 
-def fill(heap, rng):
+def fill(heap, rng, least=5, most=120):
     """Make objects that refer to each other at random; return those that somebody holds.
 
     As in programs a list holds only what is older than it.
     """
     made: list[int] = []
-    for _ in range(rng.randrange(5, 120)):
+    for _ in range(rng.randrange(least, most)):
         made.append(make(heap, rng, rng.choice(made) if made else NIL))
     for ref in made:
         for slot in heap.slots(ref):
@@ -95,6 +96,91 @@ def test_cycles_and_free_memory_are_found(seed):
     wanted, wanted_free = looked_after("reference", seed)
     assert [row[1:] for row in living] == [row[1:] for row in wanted]
     assert sum(size for _, size in free) == sum(size for _, size in wanted_free)
+
+
+def small_heaps(engine, count):
+    """Return what lives after each of so many collections with few objects."""
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap, living = vm.heap, []
+        for seed in range(count):
+            held = fill(heap, random.Random(seed), 2, 9)
+            heap.collect()
+            living.append([(heap.type_of(r), heap.words[(r >> 2) - 4]) for r in heap.blocks()])
+            for ref in held:
+                heap.release(ref)
+            heap.collect()
+    return [sorted(objects) for objects in living]
+
+
+def test_few_objects_in_cycles_are_found():
+    assert small_heaps("native", 400) == small_heaps("reference", 400)
+
+
+@pytest.mark.parametrize("goes_up", [True, False])
+@pytest.mark.parametrize("place", [0, 700, 6000])
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_ring_is_found_beside_a_chain_in_the_order_of_memory(goes_up, place, length):
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap, before = vm.heap, vm.heap.objects
+        number = heap.type_number(PAIR)
+        made = [heap.new_record(number) for _ in range(6000 + length)]
+        ring, chain = made[place : place + length], made[:place] + made[place + length :]
+        if not goes_up:
+            chain.reverse()
+        for ref, following in pairwise(chain):
+            heap.give(ref + 8, following)
+        heap.collect()
+        assert heap.objects == before + 6000 + length
+        for ref, following in zip(ring, ring[1:] + ring[:1], strict=True):
+            heap.give(ref, following)
+        heap.assign(ring[0] + 8, chain[3000])
+        heap.collect()
+        assert heap.objects == before + 6000
+        assert heap.words[(chain[3000] + COUNT) >> 2] == 1
+        heap.release(chain[0])
+
+
+def test_a_reference_counts_as_often_as_it_stands_in_an_array():
+    with InfernoVM(limits=Limits(1 << 24), engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap, before = vm.heap, vm.heap.objects
+        record = heap.new_record(heap.type_number(PAIR))
+        for length in (1, 2, 3, 4095, 20_001):
+            array = heap.new_array(POINTER, length)
+            for at in range(length):
+                heap.assign(heap.array_data(array) + 4 * at, record)
+            heap.collect()
+            assert heap.words[(record + COUNT) >> 2] == 1 + length
+            heap.assign(record, array)
+            heap.release(record)
+            heap.collect()
+            assert heap.objects == before + 2
+            heap.retain(record)
+            heap.assign(record, NIL)
+            heap.release(array)
+            assert heap.words[(record + COUNT) >> 2] == 1
+        heap.assign(record, record)
+        heap.release(record)
+        heap.collect()
+        assert heap.objects == before
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_a_large_channel_that_is_in_use_can_be_let_go(engine):
+    with InfernoVM(limits=Limits(1 << 22), engine=ENGINES[engine]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        heap, before = vm.heap, vm.heap.objects
+        channel = heap.new_channel(POINTER, LARGE)
+        heap.set_word(channel + 8, 1)
+        heap.set_pointer(channel + CHANNEL_HEADER, heap.new_text("x"))
+        heap.release(channel)
+        assert heap.objects == before
 
 
 def texts(heap, count):
