@@ -137,7 +137,7 @@ class Channels:
     ) -> None:
         self._heap, self._find, self._ready = heap, find, ready
         self.offers = Offers()
-        self._resume: dict[int, Callable[[], None]] = {}
+        self.resumes: dict[int, Callable[[], None]] = {}
         """What resumes the maker of an offer, where that is more than making a process ready."""
         heap.finalizers[CHANNEL] = self._hang_up
 
@@ -241,7 +241,7 @@ class Channels:
 
     def _withdrawn(self, row: int) -> Callable[[], None]:
         """Withdraw an offer and those made with it; return what resumes their maker."""
-        pid, resume = self.offers.get(row, Field.PID), self._resume.get(row)
+        pid, resume = self.offers.get(row, Field.PID), self.resumes.get(row)
         if not pid:
             self._remove(row)
             assert resume is not None
@@ -304,7 +304,7 @@ class Channels:
         for at in self._heap.with_pauses(self._siblings(row)):
             self._append(at)
         if resume is not None:
-            self._resume[row] = resume
+            self.resumes[row] = resume
         return False
 
     def _siblings(self, row: int) -> Iterator[int]:
@@ -350,7 +350,7 @@ class Channels:
             offers.put(behind, Field.PREVIOUS, before)
             if self._heap.word(head) == row:
                 self._heap.set_word(head, 0 if behind == row else behind)
-        self._resume.pop(row, None)
+        self.resumes.pop(row, None)
         offers.free(row)
 
     def _hang_up(self, channel: int) -> None:

@@ -102,6 +102,9 @@ class Interpreter:
                 break
         return budget - left, goes_on
 
+    def catch_up(self) -> None:
+        """Do what was left for later, since it may let processes go on."""
+
     def stuck(self) -> None:
         """Take note that all processes wait for each other; the program ends now."""
 

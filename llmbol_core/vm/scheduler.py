@@ -196,6 +196,8 @@ class Scheduler:
 
     def _run(self, most: int | None, until: float | None) -> None:
         while self.processes:
+            if not self._ready:
+                self._engine.catch_up()
             self._poll(until)
             if not self._ready:
                 self._engine.stuck()

@@ -247,9 +247,7 @@ define i32 @survey(ptr %m, ptr %s, i32 %what) {{
   i32 {Survey.CALLED_FRAMES:d}, label %frames i32 {Survey.HANDLED:d}, label %handled
   i32 {Survey.FOREIGN:d}, label %foreign i32 {Survey.PENDING:d}, label %pending]
 pending:
- %pp = call ptr @machine(ptr %s, i64 {Machine.PENDING:d})
- %oldest = load i32, ptr %pp
- store i64 0, ptr %pp
+ %oldest = call i32 @take_pending(ptr %m, ptr %s)
  call void @bury(ptr %m, ptr %s, i32 %oldest)
  ret i32 0
 handled:

@@ -66,7 +66,7 @@ _DEPTH = 16
 # What each call of the host needs: to look a member of an enumeration up takes longer.
 _LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
 _RELEASED, _FREED, _OUTPUT_COUNT = Machine.RELEASED, Machine.FREED, Machine.OUTPUT_COUNT
-_SIGNALS, _PENDING = Machine.SIGNALS, Machine.PENDING
+_SIGNALS = Machine.SIGNALS
 _HOST_FRAME, _HOST_FUNCTION = Machine.HOST_FRAME, Machine.HOST_FUNCTION
 _HOST, _PYTHON, _PREPARING = Reason.HOST, Reason.PYTHON, (Reason.DECODE, Reason.HOT)
 _OLDEST, _ENDED, _PROCESSES = Machine.OLDEST, Machine.ENDED, Machine.PROCESSES
@@ -241,8 +241,7 @@ class JitEngine(Population):
         total, is_exact = (1, True) if budget <= 1 else stretches.allowed(self.scheduler.left)
         words[_LEFT], words[Machine.EXACT] = total, is_exact
         words[Machine.LOOK_AT] = max(total - MOST_SLICE, 0)
-        if words[_PENDING]:
-            self._upkeep.bury_pending()
+        self._upkeep.bury_pending(self.may_wait)
         stretches.begin(words, self.scheduler.until)
         return total
 
@@ -304,11 +303,12 @@ class JitEngine(Population):
             return -1
         if len(self.heap.types) != self._mapped:
             self._map_types()
-        self._words[_SIGNALS] = stretches.SIGNALS
-        stretches.begin(self._words, self.scheduler.until)
-        if self.heap.hurries:
-            self._words[_FUEL] = 0
+        stretches.begin_survey(self._words, self.scheduler.until, what, self.heap.hurries)
         return self._native.survey(self._base, self._idle_address, what)
+
+    def catch_up(self) -> None:
+        """Free what was left for later."""
+        self._upkeep.bury_pending()
 
     # What native code knows of modules, types and links
 

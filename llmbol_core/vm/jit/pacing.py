@@ -11,8 +11,16 @@ from __future__ import annotations
 
 import time
 
-from llmbol_core.vm.arena import COUNT
-from llmbol_core.vm.jit.runtime import LEAST_SLICE, MOST_OWED, MOST_SLICE, QUANTUM, Machine, State
+from llmbol_core.vm.arena import COUNT, WORK
+from llmbol_core.vm.jit.runtime import (
+    LEAST_SLICE,
+    MORE,
+    MOST_OWED,
+    MOST_SLICE,
+    QUANTUM,
+    Machine,
+    State,
+)
 from llmbol_core.vm.jit.source import (
     Big,
     W,
@@ -36,8 +44,6 @@ _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
 _SECOND = 1_000_000_000
 _LONG, _SHORT = 1_000_000, 250_000
 """Nanoseconds above which slices get shorter, and below which they get longer again."""
-_MORE = 12_000_000
-"""Nanoseconds that freeing may take beyond the stretch."""
 _LITTLE = 256
 """Bytes that are worked on so quickly that nobody counts them."""
 PIECE = 1 << 20
@@ -46,6 +52,8 @@ SOME = 256
 """Objects, or values of an array, that are taken apart between two looks at the fuel."""
 _OBJECT = 1 << 8
 """Bytes that could be copied while an object is taken apart that is in no cache."""
+_FLAGS = 15
+"""The bits of a work word beside those that lead to an object."""
 
 
 @c_function
@@ -202,12 +210,21 @@ def fill_all(target: Word, byte: Word, size: Word) -> Word:
 
 @native
 def bury_later(dying: Word) -> None:
-    """Leave objects that die, linked through their counts, for the beginning of a stretch."""
-    last = dying
-    while W[last + COUNT]:
-        last = W[last + COUNT]
-    W[last + COUNT] = narrow(machine[Machine.PENDING])
+    """Leave objects that die, linked through their counts, for the beginning of a stretch.
+
+    The first of them leads to those that were left before, besides the flags of its work word.
+    """
+    W[dying + WORK] = W[dying + WORK] | narrow(machine[Machine.PENDING])
     machine[Machine.PENDING] = wide(dying)
+
+
+@native
+def take_pending() -> Word:
+    """Take out what was left last; return its first object."""
+    dying = narrow(machine[Machine.PENDING])
+    machine[Machine.PENDING] = wide(W[dying + WORK] & -_FLAGS - 1)
+    W[dying + WORK] = W[dying + WORK] & _FLAGS
+    return dying
 
 
 @shared
@@ -226,14 +243,14 @@ def leaves(dying: Word) -> Word:
     """Whether what is dying is left for later, after some objects have been taken apart."""
     left = machine[Machine.FUEL] - SOME * _OBJECT
     machine[Machine.FUEL] = left
-    if left > 0 or machine[Machine.PENDING]:
+    if left > 0:
         return 0
-    if goes_on() and moment() < machine[Machine.UNTIL] + _MORE:
+    if goes_on() and moment() < machine[Machine.UNTIL] + MORE:
         # What is freed at once is used again in a better order.
         machine[Machine.FUEL] = QUANTUM
         return 0
     machine[Machine.FUEL] = 0
-    machine[Machine.PENDING] = wide(dying)
+    bury_later(dying)
     return 1
 
 

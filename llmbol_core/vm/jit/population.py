@@ -88,6 +88,15 @@ class Population(Interpreter):
         """Let native code do something with the whole heap; -1 if there is none."""
         return -1
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether nobody can tell what dies now from what is freed a little later.
+
+        The host could close what it keeps for it, and whoever waits at a channel goes on without.
+        """
+        is_alone = len(self.scheduler.processes) < 2 and not self.channels.resumes
+        return is_alone and not self.heap.hosted
+
     def observe(self) -> None:
         """Start and end no process in native code from now on."""
         self._words[Machine.OBSERVED] = 1

@@ -187,6 +187,8 @@ TEXT_ROOM = 1 << 14
 OUTPUT_BYTES = 1 << 16
 QUANTUM = 1 << 20
 """Fuel between two looks at the clock: what a tenth of a millisecond is enough for."""
+MORE = 12_000_000
+"""Nanoseconds that freeing may take beyond the stretch."""
 LEAST_SLICE, MOST_SLICE = 1 << 8, 1 << 15
 """Instructions of a slice, which are fewer where they take long."""
 MOST_OWED = 256

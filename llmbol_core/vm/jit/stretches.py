@@ -7,7 +7,7 @@ import time
 from array import array
 
 from llmbol_core.vm.jit.lent import nanoseconds
-from llmbol_core.vm.jit.runtime import MOST_SLICE, QUANTUM, Machine
+from llmbol_core.vm.jit.runtime import MORE, MOST_SLICE, QUANTUM, Machine, Survey
 
 STRETCH = 1 << 24
 """Instructions of a stretch, if its time is not over before."""
@@ -21,7 +21,8 @@ SIGNALS = ctypes.cast(ctypes.pythonapi.PyErr_CheckSignals, ctypes.c_void_p).valu
 
 # To look a member of an enumeration up takes longer.
 _FUEL, _OWED, _UNTIL, _DEADLINE = Machine.FUEL, Machine.OWED, Machine.UNTIL, Machine.DEADLINE
-_SLICE, _SLICE_BEGAN = Machine.SLICE, Machine.SLICE_BEGAN
+_SLICE, _SLICE_BEGAN, _PENDING = Machine.SLICE, Machine.SLICE_BEGAN, Machine.PENDING
+_FREEING = (Survey.DYING, Survey.FRAMES, Survey.CALLED_FRAMES, Survey.PENDING)
 _FIRST_SLICE = MOST_SLICE >> 3
 
 
@@ -45,3 +46,16 @@ def begin(words: array[int], until: float | None) -> None:
     words[_UNTIL], words[_DEADLINE] = min(now + int(SECONDS * 1e9), deadline), deadline
     words[_FUEL], words[_OWED] = QUANTUM, 0
     words[_SLICE], words[_SLICE_BEGAN] = words[_SLICE] or _FIRST_SLICE, now
+
+
+def begin_survey(words: array[int], until: float | None, what: Survey, hurries: bool) -> None:
+    """Give native code its time for something that is done with the whole heap.
+
+    What takes longer to be freed is left for later, and all of it if something is left already.
+    """
+    begin(words, until)
+    words[Machine.SIGNALS] = SIGNALS
+    if what in _FREEING:
+        words[_UNTIL] -= MORE
+        if hurries or (words[_PENDING] and what != Survey.PENDING):
+            words[_FUEL] = 0

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from math import inf
 
 from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
 from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
+from llmbol_core.vm.jit.stretches import SECONDS
 from llmbol_core.vm.mapping import lend_space
 from llmbol_core.vm.objects import Heap
 
-_MANY_FRAMES = 1 << 12
+_MANY_FRAMES = 1 << 10
 """Bytes of frames that are released sooner by native code."""
 _KEPT = 1 << 26
 """A quarter of the heap, up to which memory to look through it is kept."""
+_LEAST_READY = 1 << 21
+"""Bytes of that memory that are provided at once."""
 _LEAST_RESERVE = 1 << 16
 _MOST_RESERVE = 1 << 22
 _SHARE = 16
@@ -35,6 +40,8 @@ class Upkeep:
         heap.settle, heap.list_free, heap.bury = self._take_back, self._list_free, self._bury
         heap.keep, heap.release_frames = self._keep, self._release_frames
         self._memory: mmap.mmap | None = None
+        self._ready = 0
+        """Bytes of it that the system has provided for sure."""
         self.keeps = False
         """Whether there is native code that large blocks are kept for."""
 
@@ -58,11 +65,23 @@ class Upkeep:
         for ref in self._taken(Machine.FREED, 0):
             self._heap.give_back(ref)
 
-    def bury_pending(self) -> None:
-        """Free what was left for later; raises LimitError if the program's time is up before."""
+    def bury_pending(self, some: bool = False) -> None:
+        """Free what was left for later, or as much of it as can be in the time of a stretch.
+
+        Raises LimitError if the program's time is up before.
+        """
+        until = time.monotonic() + SECONDS if some else inf
         while self._words[Machine.PENDING] and self._survey(Survey.PENDING) >= 0:
             self.release()
             self._heap.pause()
+            if self._heap.hurries or time.monotonic() > until:
+                return
+
+    def _finish(self) -> None:
+        """Release and free what native code has left of that, and all if the host closes some."""
+        self.release()
+        if self._heap.hosted and not self._heap.hurries:
+            self.bury_pending()
 
     def _taken(self, head: Machine, link: int) -> Iterator[int]:
         """Yield the objects of a list, taking each out of it."""
@@ -77,7 +96,7 @@ class Upkeep:
         self._words[Machine.TABLE], self._words[Machine.STACK] = start, end
         if self._survey(Survey.FRAMES if are_left else Survey.CALLED_FRAMES) < 0:
             return False
-        self.release()
+        self._finish()
         return True
 
     def _bury(self, dying: list[int]) -> bool:
@@ -89,7 +108,7 @@ class Upkeep:
             words[Machine.DYING] = ref
         if not dying or self._survey(Survey.DYING) < 0:
             return False
-        self.release()
+        self._finish()
         return True
 
     def _list_free(self) -> Iterable[tuple[int, int]] | None:
@@ -112,11 +131,15 @@ class Upkeep:
         wanted, words[Machine.WANTED] = words[Machine.WANTED], 0
         if not wanted:
             return False
+        if words[Machine.PENDING]:
+            self.bury_pending(some=True)
+            return True
         if wanted >= HUGE:
             ref = self._heap.from_hole(wanted)
             if ref is not None:
                 self._keep_huge(ref)
             return ref is not None
+        self._foresee()
         self._return_reserve()
         usual = min(max(self._heap.limit // _SHARE, _LEAST_RESERVE), _MOST_RESERVE)
         for size in (max(usual, wanted), wanted):
@@ -126,6 +149,22 @@ class Upkeep:
                 words[Machine.RESERVE_END] = ref - HEADER + size
                 return True
         return False
+
+    def _foresee(self) -> None:
+        """Have memory to look through the heap at hand when it is about to be full.
+
+        The system takes longer to provide that than it takes to look.
+        """
+        heap, end = self._heap, len(self._heap.bytes) // 8
+        share = 4 * heap.used / heap.limit - 3
+        if share <= 0 or self._ready >= end:
+            return
+        if self._memory is None:
+            self._memory, self._ready = lend_space(2 * (len(heap.bytes) // 4)), 0
+        most = min(int(share * end) + _LEAST_READY, end)
+        for at in range(self._ready, most, mmap.PAGESIZE):
+            self._memory[at] = 0
+        self._ready = max(self._ready, most)
 
     def _keep(self, ref: int) -> bool:
         """Keep a large block for native code, as it does by itself."""
@@ -195,3 +234,4 @@ class Upkeep:
             self._memory = memory if size <= _KEPT else None
             if self._memory is None:
                 memory.close()
+                self._ready = 0
