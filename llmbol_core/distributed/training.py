@@ -1,6 +1,6 @@
 """Training as tasks: a model, its data and a team of nodes that share each batch.
 
-What travels is a checkpoint with the start values, so that every member begins alike; what comes
+What travels is a checkpoint with the initial values, so that every member begins alike; what comes
 back is the trained one, the same from every member, kept once by its content.
 """
 

@@ -40,7 +40,7 @@ class ModelBuilder:
         return self
 
     def build(self, seed: int = 0, labels: Sequence[str] = ()) -> Model:
-        """Return the model, with the start values that belong to the seed."""
+        """Return the model, with the initial values that belong to the seed."""
         return Model(self.name, self.input, list(self._layers), tuple(labels)).seeded(seed)
 
     def __getattr__(self, name: str) -> Callable[..., Self]:

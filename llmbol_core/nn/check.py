@@ -55,7 +55,7 @@ def gradient_error(model: Model) -> float:
     """Return how far gradients and differences lie apart along one direction, relative.
 
     In float64 and evaluation mode, on samples of random values between 0 and 1; the model keeps
-    start values of its own in the end.
+    initial values of its own in the end.
     """
     network = model.seeded().network.double().evaluate()
     rng = np.random.default_rng(0)

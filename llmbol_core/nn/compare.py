@@ -1,4 +1,4 @@
-"""Two models on the same inputs: how far their outputs lie apart, and from which layer on."""
+"""Two models on the same inputs: how far their outputs differ, and from which layer on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_SAMPLES = 256
 
 @dataclass(frozen=True)
 class LayerError:
-    """How far the results of one operation lie apart."""
+    """How far the results of one operation differ."""
 
     layer: str
     """The weights it uses, or its place."""
@@ -64,7 +64,7 @@ def compare_files(first: str, second: str, path: str, name: str | None = None) -
 def compare(first: InferenceModel, second: InferenceModel, inputs: Array) -> Comparison:
     """Run two models on a batch of inputs and compare outputs and layers.
 
-    Results that are not finite are NaN apart.
+    The difference of results that are not finite is NaN.
     """
     x, y = (np.concatenate(list(infer_parts(m, inputs))) for m in (first, second))
     if not x.size:

@@ -1,7 +1,7 @@
-"""Models from and to the files of others: ONNX, safetensors, PyTorch's state files, GGUF, NumPy.
+"""Models in the files of other programs: ONNX, safetensors, PyTorch's state files, GGUF, NumPy.
 
 An ONNX file is a whole model. The others hold weights, which go into the model of a spec. Each file
-that is written is read again and held against the model.
+that is written is read again and compared with the model.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Format:
     read: Callable[[str], dict[str, Array]]
     write: Callable[[str, dict[str, Array]], None] | None
     is_ordered: bool
-    """Whether the tensors stand in the order in which the model has them."""
+    """Whether the tensors are in the order of the model's."""
 
 
 # fmt: off
@@ -104,7 +104,7 @@ def _format_of(path: str) -> Format | None:
 
 @dataclass(frozen=True)
 class ImportRow:
-    """What became of a file."""
+    """The result of an import."""
 
     model: str
     format: str
@@ -113,11 +113,11 @@ class ImportRow:
     input: list[int]
     output: list[int]
     matched: str
-    """By what tensors were found: ``name``, ``order``, ``shape``; for a whole model ``graph``."""
+    """How tensors were found: by ``name``, ``order``, ``shape``; ``graph`` for a whole model."""
     difference: float | None
     """The greatest one to the file on random samples, as a share of the greatest value."""
     checked: str | None
-    """What ran the file for that."""
+    """The program that ran the file for that."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class ExportRow:
     difference: float
     """The greatest one between model and file, as a share of the greatest value."""
     checked: str
-    """By what the file was read again."""
+    """The program that read the file again."""
 
 
 def export_file(source: str, target: str) -> ExportRow:

@@ -1,7 +1,7 @@
-"""Lockstep: several computations as if at the same time, although one at a time goes on.
+"""Lockstep: several computations as if in parallel, although only one at a time runs.
 
-Each goes on until it needs what the others have; when all have come that far it is put together,
-and they go on one after the other.
+Each runs until it needs what the others have; when all have come that far, it is put together,
+and they continue one after the other.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Lockstep:
         return [first, *(other.result() for other in others)]
 
     def meet(self, place: int, brought: Any, put_together: Callable[[list[Any]], Any]) -> Any:
-        """Wait for the others; return what is made of everybody's things, in order of places."""
+        """Wait for the others; return the combination of what all have brought, in order."""
         self._brought[place] = brought
         if len(self._brought) == self._places:
             things = [self._brought[number] for number in range(self._places)]

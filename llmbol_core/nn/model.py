@@ -1,4 +1,4 @@
-"""A model: what a spec says and a checkpoint carries, with its layers ready to run.
+"""A model: the content of a spec or a checkpoint, with its layers ready to run.
 
     name, input (shape, scale), layers, labels, train (data, split, loss, optimizer, ...), output
 
@@ -47,7 +47,7 @@ _MOST_PARAMETERS = 1 << 38
 class Input(Section):
     """What the model takes: the shape of one sample, and a factor for its values.
 
-    In a spec ``normalize`` with mean and std stands for a layer ``Normalize`` in front.
+    In a spec ``normalize`` with mean and std stands for a ``Normalize`` layer in front.
     """
 
     shorthands = ("normalize",)
@@ -62,10 +62,10 @@ class Output(Section):
 
 
 class Split(Section):
-    """Which part of the data is held out: by class in proportion, in a random order.
+    """Which part of the data is held out: in proportion by class, in random order.
 
-    ``validation`` is the share of the rest that is not trained on but watched: early stopping and
-    a plateau schedule go by it. If there is none they go by the held-out part.
+    ``validation`` is the share of the rest that is watched instead of trained on: early stopping
+    and a plateau schedule go by it, or without one by the held-out part.
     """
 
     test: Fraction = 0.2
@@ -112,7 +112,7 @@ class Training(Section):
 
 
 class Model(Section):
-    """Layers in a row with a name, a declared input and, if they are known, labels and training.
+    """Layers in a row, with a name, a declared input, and labels and training if they are known.
 
     ``path`` is the file that the model was read from, or empty.
     """
@@ -182,12 +182,12 @@ class Model(Section):
         return self
 
     def reset(self, seed: int = 0) -> Self:
-        """Give all layers the start values that belong to a seed."""
+        """Give all layers the initial values that belong to a seed."""
         self.network.reset(seed)
         return self
 
     def seeded(self, seed: int | None = None) -> Self:
-        """Give all layers the start values of a seed, by default the one of the training section.
+        """Give all layers the initial values of a seed, by default the one of the training section.
 
         A seed that is given becomes that of the training section.
         """

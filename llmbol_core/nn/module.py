@@ -2,7 +2,7 @@
 
 A layer states three things: its output, its input gradient and its parameter gradients. Calling,
 walking, flattening, casting, cloning and printing are written once, here. Names are Torch7's in
-snake_case; shapes, start values and 0-based indices are PyTorch's.
+snake_case; shapes, initial values and 0-based indices are PyTorch's.
 
     forward(x)       -> update_output(x)
     backward(x, g)   -> update_grad_input(x, g), then acc_grad_parameters(x, g)
@@ -76,7 +76,7 @@ class Module(Declared, family="layer"):
         return {}
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
-        """Return start values for each parameter, as PyTorch draws them."""
+        """Return initial values for each parameter, as PyTorch draws them."""
         return {}
 
     def initial_buffers(self) -> dict[str, Array]:
@@ -88,7 +88,7 @@ class Module(Declared, family="layer"):
         return shape
 
     def checked_shape(self, shape: Form) -> Form:
-        """Return the output shape after holding the input against what this module takes."""
+        """Return the output shape, having checked the input against what this module takes."""
         if self.takes != "anything" and is_table(shape) != (self.takes == "a table"):
             found = f"a table of {len(shape)}" if is_table(shape) else f"shape {list(shape)}"
             raise ShapeError(self.label, f"expected {self.takes}, got {found}")
@@ -169,7 +169,7 @@ class Module(Declared, family="layer"):
         return self.initial_buffers()
 
     def reset(self, seed: int = 0) -> Self:
-        """Give the tree the start values that belong to a seed; each layer's place is its lane."""
+        """Give the tree the initial values of a seed; each layer's position is its lane."""
         for lane, module in enumerate(self.list_modules()):
             module._stream = Stream(seed, lane)
             fresh = (module.initial_parameters(module._stream), module.initial_buffers())
@@ -179,7 +179,7 @@ class Module(Declared, family="layer"):
         return self
 
     def seed_training(self, seed: int) -> None:
-        """Start anew what the layers draw at random while they train."""
+        """Restart the random streams that the layers draw from while they train."""
         for lane, module in enumerate(self.list_modules()):
             module._stream = Stream(seed, TRAINING_LANES + lane)
 
@@ -325,7 +325,7 @@ class Module(Declared, family="layer"):
         return self.name or type(self).__name__
 
     def shape_error(self, expected: str, shape: tuple[int, ...]) -> ShapeError:
-        """Return the complaint that an input of this shape is not what was expected."""
+        """Return the error that an input of this shape is not what was expected."""
         return ShapeError(self.label, f"expected {expected}, got shape {list(shape)}")
 
     def __repr__(self) -> str:
@@ -333,17 +333,17 @@ class Module(Declared, family="layer"):
 
 
 def is_table(shape: Form) -> bool:
-    """Tell the shape of a table from that of an array."""
+    """Whether a shape is that of a table, and not of an array."""
     return bool(shape) and isinstance(shape[0], tuple)
 
 
 def join(path: str, name: str) -> str:
-    """Return a dotted path with one part more."""
+    """Return a dotted path with another part appended."""
     return f"{path}.{name}" if path else name
 
 
 def _is_flat(arrays: list[Array]) -> bool:
-    """Tell whether the arrays are views that fill one vector."""
+    """Whether the arrays are views that together fill one vector."""
     if not arrays:
         return True
     base = arrays[0].base

@@ -23,7 +23,7 @@ class Node:
     lines: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     def error(self, why: str) -> SpecError:
-        """Return the complaint that stands at this place."""
+        """Return an error at this place of the text."""
         text = self.lines[self.line - 1] if self.line <= len(self.lines) else ""
         return SpecError(self.path, self.line, self.column, why, text)
 
@@ -38,7 +38,7 @@ class Node:
 
 
 def shown(node: Node) -> str:
-    """Say what a node is, for complaints."""
+    """Return what a node is, in words for errors."""
     if isinstance(node.value, dict):
         return f"the keys {listed(node.value, 'and')}" if node.value else "nothing"
     if isinstance(node.value, list):
@@ -53,9 +53,9 @@ def listed(names: Iterable[str], link: str = "or") -> str:
 
 
 def together(errors: list[SpecError]) -> SpecError:
-    """Return several complaints as one: the first in the text, with the others behind it.
+    """Return several errors as one: the first in the text, with the others attached.
 
-    What a repetition or a block makes wrong several times is told once.
+    A mistake that a repetition or a block multiplies is reported once.
     """
     distinct = {str(part): part for error in errors for part in (error, *error.others)}
     first, *others = sorted(distinct.values(), key=lambda error: (error.line, error.column))

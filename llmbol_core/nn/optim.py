@@ -1,7 +1,7 @@
 """Optimizers on the flat parameter vector, with PyTorch's formulas and defaults.
 
 ``step`` changes the parameters in place; ``state`` and ``steps`` are all that an optimizer
-remembers. The vectors are worked through in blocks that stay in the processor's cache.
+remembers. The vectors are processed in blocks that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class Adagrad(Optimizer):
 
 
 def fused(*vectors: Array) -> bool:
-    """Tell whether kernels can work on vectors: float32 in one piece, and instructions for it."""
+    """Whether kernels can update vectors: contiguous float32, and a processor they are made for."""
     if any(v.dtype != np.float32 or not v.flags.c_contiguous for v in vectors):
         return False
     from llmbol_core.ml.kernels.target import target

@@ -1,7 +1,7 @@
-"""Stages that take a few samples at a time, so that what flows between them stays in the cache.
+"""Stages that take a few samples at a time, so that data between them stay in the cache.
 
 A run of such stages takes some samples all the way forward, then the next ones; backward the same.
-What a layer has to do once for all samples stands before the first or behind the last of them.
+What a layer does once for all samples comes before the first or after the last of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What becomes of containers with several ways, and of what splits and joins, in machine code."""
+"""Containers with several paths, and modules that split and join, as stages in machine code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _combined(planner: Planner, parts: Table, kind: Any, behind: Behind) -> Flow
 
 
 def _take_gradient(result: Flow, pair: tuple[Flow, Flow]) -> None:
-    """Let a sum have the gradient of one of both, where that may be: no copy is needed then."""
+    """Let a sum share the gradient of one of its terms, if possible: then no copy is needed."""
     for part in pair:
         if part.gradient is not None and not (part.limited or part.is_free):
             result.gradient, result.gradient_border = part.gradient, part.gradient_border

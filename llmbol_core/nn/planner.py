@@ -1,7 +1,7 @@
-"""What becomes of a network's layers when it is to learn in machine code: stages, in their order.
+"""A network's layers as stages of training in machine code, in their order.
 
-Layers stand in rows; a row inside takes its layers' place in the row around it. What flows between
-them is one flow, or a table of flows; ``paths.py`` says what containers with several ways do.
+Layers form rows; the layers of an inner row become part of the outer one. What flows between
+them is one flow, or a table of flows; ``paths.py`` handles containers with several paths.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _Parted = Callable[[Sequence[tuple[Flow, Flow]]], PartedStage]
 
 @dataclass(frozen=True)
 class Behind:
-    """What comes behind a layer."""
+    """What follows a layer."""
 
     limits: bool
     """A ReLU, which the layer may do itself."""
@@ -192,7 +192,7 @@ class Planner:
         return self._host(layer, source, shape)
 
     def _host(self, layer: Module, flows: Flows, shape: Form) -> Flows:
-        """Let a layer compute by itself."""
+        """Let a layer compute in Python."""
         source = self._vectors(flows)
         result = self._results(shape)
         return self.push(HostStage(layer, source, result, self.batch), result)

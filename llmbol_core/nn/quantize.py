@@ -1,4 +1,4 @@
-"""Convert the weights of a GGUF file: matrices to a smaller storage type, or all to float32.
+"""Conversion of the weights of a GGUF file: matrices to a smaller type, or all to float32.
 
 Checkpoints of ours are converted with their spec, any other GGUF file with its metadata as it is.
 Some rows of one tensor are made and written at a time, so that a file may be larger than memory.
@@ -43,7 +43,7 @@ _FILE_TYPES = {
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of one tensor; the error is a root mean square, the reason why it was kept."""
+    """The conversion of one tensor: its root mean square error, or why it was kept."""
 
     tensor: str
     before: str
@@ -56,7 +56,7 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class QuantizeReport:
-    """What became of a file's tensors, and the sums of their bytes."""
+    """The conversion of a file: its tensors, and the sums of their bytes."""
 
     path: str | None
     """None if nothing was written."""
@@ -236,7 +236,7 @@ def _rule(text: str) -> tuple[str, StorageType]:
 
 
 def _reason_to_keep(tensor: Tensor, shape: Shape, kind: StorageType) -> str:
-    """Say why a tensor stays as it is, or return nothing if it is to be quantized."""
+    """Return why a tensor stays as it is; empty if it is to be quantized."""
     if tensor.dtype.is_blocked:
         return f"{tensor.dtype.name} already"
     if tensor.dtype not in _FLOATS:

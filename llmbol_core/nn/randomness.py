@@ -17,7 +17,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 TRAINING_LANES = 1 << 31
-"""Added to a layer's lane for what it draws in training, apart from its start values."""
+"""Added to a layer's lane for what it draws in training, apart from its initial values."""
 ORDER_LANE = 1 << 32
 """The lane that orders samples; layers take lanes from 0."""
 

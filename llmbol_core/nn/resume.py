@@ -1,4 +1,4 @@
-"""Interrupted training on disk: a file beside the checkpoint that is to be, gone when it is there.
+"""Interrupted training on disk: a file beside the future checkpoint, removed when that is written.
 
 llmbol.training   the trainer's plain values and the spec that it follows, as JSON
 tensors           model/NAME, optimizer/NAME, best/NAME
@@ -19,17 +19,17 @@ from llmbol_core.nn.trainer import Snapshot, Trainer
 
 _KEY = "llmbol.training"
 _FREE = ("epochs", "data")
-"""What may differ in the training section of the run that goes on."""
+"""Fields of the training section that may differ in the run that continues."""
 _OTHER = {"spec": "another spec or seed", "data": "other data"}
 
 
 def resume_path(target: str) -> str:
-    """Return where the interrupted training for a checkpoint lies."""
+    """Return the path of the interrupted training for a checkpoint."""
     return f"{target}.resume"
 
 
 def write_progress(trainer: Trainer, target: str) -> None:
-    """Write down where training stands; the file appears complete or not at all."""
+    """Write the state of the training; the file appears complete or not at all."""
     snapshot = trainer.snapshot()
     record = {**_identity(trainer), "values": snapshot.values}
     tensors = {name: Tensor(np.ascontiguousarray(a)) for name, a in snapshot.arrays.items()}
@@ -38,7 +38,7 @@ def write_progress(trainer: Trainer, target: str) -> None:
 
 
 def take_up_progress(trainer: Trainer, target: str) -> bool:
-    """Let a trainer go on where one for the same checkpoint stopped; return whether there was one.
+    """Let a trainer continue a run for the same checkpoint; return whether there was one.
 
     A file that belongs to another spec or other data is refused.
     """
@@ -71,7 +71,7 @@ def forget_progress(target: str) -> None:
 
 
 def _identity(trainer: Trainer) -> dict[str, object]:
-    """Return what decides the weights: the spec without what may differ, and a sum of the data."""
+    """Return what determines the weights: the spec without ``_FREE``, and a hash of the data."""
     config = json.loads(json.dumps(trainer.model.config()))
     config["train"] = {k: v for k, v in config["train"].items() if k not in _FREE}
     data = 0

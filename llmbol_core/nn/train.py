@@ -114,7 +114,7 @@ def train_file(
     progress: Progress = lambda done, total, note: None,
     options: Options = Options(),
 ) -> TrainingRun:
-    """Train a checkpoint, or a spec from its start values, and write the checkpoint.
+    """Train a checkpoint, or a spec from its initial values, and write the checkpoint.
 
     ``changes`` are fields of the training section to set first, such as ``epochs``. Without a
     target a checkpoint is replaced, and a spec gives ``NAME.gguf``. A run that is kept can be taken

@@ -1,4 +1,4 @@
-"""What PyTorch draws for a seed: start values of layers and orders of samples, bit for bit.
+"""What PyTorch draws for a seed: initial values of layers and orders of samples, bit for bit.
 
 PyTorch's generator on a CPU is the Mersenne Twister of ``numpy.random.MT19937`` as it was seeded
 once; a uniform number is made of 24 bits, an order by Fisher and Yates' exchanges from the front.

@@ -1,4 +1,4 @@
-"""Attention over sequences [N, T, features], with PyTorch's names and start values."""
+"""Attention over sequences [N, T, features], with PyTorch's names and initial values."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Attention(Composite, abstract=True):
         }
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
-        """Return start values by the parameters' names; biases of projections are 0.
+        """Return initial values by the parameters' names; biases of projections are 0.
 
         The projection to query, key and value is uniform within sqrt(6 / (4 features)), others
         within 1 / sqrt(fan in).

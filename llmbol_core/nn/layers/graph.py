@@ -48,7 +48,7 @@ class Parameter(Held):
     start: float | None = None
 
     def first_values(self, stream: Stream) -> Array:
-        """Return its start values; those of a vector without ``start`` are 0."""
+        """Return its initial values; those of a vector without ``start`` are 0."""
         if self.start is not None or len(self.shape) < 2:
             return np.full(self.shape, self.start or 0.0, np.float32)
         bound = 1 / math.sqrt(math.prod(self.shape[1:]))
@@ -157,7 +157,7 @@ class Graph(Composite):
         return {w.name: w.shape for w in self.weights if isinstance(w, Parameter)}
 
     def initial_parameters(self, stream: Stream) -> dict[str, Array]:
-        """Return each parameter's start values."""
+        """Return each parameter's initial values."""
         trained = [weight for weight in self.weights if isinstance(weight, Parameter)]
         return {weight.name: weight.first_values(stream) for weight in trained}
 

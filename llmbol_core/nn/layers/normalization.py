@@ -1,4 +1,4 @@
-"""Normalization over the batch or over each sample, with PyTorch's formulas and start values."""
+"""Normalization over the batch or over each sample, with PyTorch's formulas and initial values."""
 
 from __future__ import annotations
 

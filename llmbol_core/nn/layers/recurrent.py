@@ -1,4 +1,4 @@
-"""Recurrent layers over sequences [N, T, features], with PyTorch's gates, names and start values.
+"""Recurrent layers over sequences [N, T, features], with PyTorch's gates, names and initial values.
 
 Each layer and direction has ``weight_ih_l0``, ``weight_hh_l0`` and two biases; those of the
 direction from the end carry the suffix ``_reverse``. The states start at zero.
