@@ -1,8 +1,8 @@
-"""What instructions may change, and what they need, once it is known what their frames hold.
+"""All that an instruction may change, and what it needs, given what its frame holds.
 
-To what the operands name (``effects.py``) this adds where that lies, and what no operand names: the
-places in alt tables, those that results go to, elements that are copied, and whatever others do
-while an instruction lets them.
+To what the operands name (``effects.py``) this adds where it lies, and what no operand names: the
+places in alt tables, the places of results, elements that are copied, and whatever other processes
+do while an instruction lets them run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmbol_core.vm.whole import address_place, alt_entries
 CALLS = ("call", "mcall", "spawn", "mspawn")
 ALTS = ("alt", "nbalt")
 _BEYOND_OPERANDS = frozenset({*CALLS, *ALTS, "slicela", "load", "send", "recv"})
-"""Instructions that change more than their operands, or let others do so."""
+"""Instructions that change more than their operands, or let other processes do so."""
 
 
 _BEHIND = Spot(BEHIND)
@@ -47,7 +47,7 @@ def spot_of(found: Structure, place: Place) -> Spot:
 
 
 def changes(step: Step) -> tuple[Change, ...]:
-    """Return all that may be written from an instruction on until the next one of the function."""
+    """Return all that may be written between an instruction and the function's next one."""
     named = step.effects.changes
     is_all = step.op.mnemonic not in _BEYOND_OPERANDS
     if is_all and not step.effects.written_behind:
@@ -78,13 +78,13 @@ def _unnamed(step: Step) -> Iterator[Change]:
 
 
 def _at_address(step: Step, to: Value, size: int) -> Change:
-    """Return that something may come to where an address leads."""
+    """Return the change of something being stored where an address leads."""
     place = address_place(step, to)
     return Change(spot_of(step.found, place) if place else _BEHIND, size)
 
 
 def needed(step: Step) -> Iterator[int]:
-    """Yield the words of the frame that an instruction takes for more than numbers or pointers."""
+    """Yield the words of the frame that an instruction uses as more than numbers or pointers."""
     for operand, role, _ in step.effects.touches:
         if not role.place and operand.mode is Mode.FP and operand.value != RESULT_PLACE:
             known = step.state.get(operand.value)

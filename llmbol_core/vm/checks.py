@@ -1,4 +1,4 @@
-"""Evaluating guards: what an engine does before an instruction that is not proved."""
+"""Evaluating guards, before instructions whose accesses are not proved."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 KINDS = {"C": STRING, "A": ARRAY, "I": LIST, "N": CHANNEL, "Z": MODULE}
 """Kinds of objects by the letters of operands."""
 ELEMENT_TYPE = {Of.ELEMENT: 4, Of.HEAD: 4, Of.SENT: 0, Of.RECEIVED: 0}
-"""Where in an object the number of the type of its values is."""
+"""Offset in an object of the type number of its values."""
 _TRANSFERS = (Of.SENT, Of.RECEIVED)
 _NOTHING = Shape(0, ())
-"""What there is behind nil: the instruction itself then traps."""
+"""What lies behind nil: the instruction itself then traps."""
 _NO_ROOM = "the address leads to no record and to no element"
 
 Step = Callable[[int, int], int]
@@ -58,7 +58,7 @@ def guarded(engine: Interpreter, guards: Iterable[Guard], step: Step) -> Step:
 
 
 def _misfit_of_link(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
-    """Say why a function cannot be called as it is, or nothing."""
+    """Return why a function cannot be called as it is used; empty if it can."""
     handle = pointer_of(engine.heap, guard.where, fp, mp)
     if handle == NIL:
         return ""
@@ -82,7 +82,7 @@ def _number(heap: Heap, where: Operand, fp: int, mp: int) -> int:
 
 
 def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
-    """Say why the result of a function does not fit an object, or nothing."""
+    """Return why the result of a function does not fit an object; empty if it fits."""
     heap = engine.heap
     room = _found(engine, pointer_of(heap, guard.where, fp, mp), guard.size, fp)
     if room is None or room is _NOTHING:
@@ -96,7 +96,7 @@ def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> st
 
 
 def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
-    """Say why a channel's values do not fit where they are in an object, or nothing."""
+    """Return why a channel's values do not fit an object; empty if they fit."""
     heap = engine.heap
     if guard.number.mode is not Mode.NONE:
         return _misfit_as_result(engine, guard, pointer_of(heap, guard.where, fp, mp))
@@ -113,7 +113,7 @@ def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> 
 
 
 def _misfit_as_result(engine: Interpreter, guard: Guard, channel: int) -> str:
-    """Say why a channel's values are no result of a function, or nothing."""
+    """Return why a channel's values do not fit the result of a function; empty if they fit."""
     heap = engine.heap
     if channel == NIL:
         return ""
@@ -124,14 +124,14 @@ def _misfit_as_result(engine: Interpreter, guard: Guard, channel: int) -> str:
 
 
 def _found(engine: Interpreter, ref: int, distance: int, fp: int) -> Shape | None:
-    """Return what there is in an object from so far on, or at an address if that is negative."""
+    """Return the rest of an object from an offset on, or what lies at an address if negative."""
     if ref == NIL:
         return _NOTHING
     return room_at(engine, fp, ref) if distance < 0 else room_in(engine.heap, ref, distance)
 
 
 def _mark(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
-    """Mark an object whose memory must outlast it."""
+    """Mark an object whose memory has to outlast it."""
     ref = pointer_of(engine.heap, guard.where, fp, mp)
     if ref != NIL:
         engine.remains.mark(ref)
@@ -139,7 +139,7 @@ def _mark(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
 
 
 def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
-    """Say why an object is not what an instruction takes it for, or nothing."""
+    """Return why an object is not what an instruction takes it for; empty if it is."""
     ref = pointer_of(heap, guard.where, fp, mp)
     if ref == NIL:
         return ""
@@ -158,7 +158,7 @@ def misfit(heap: Heap, guard: Guard, fp: int, mp: int) -> str:
 
 
 def misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
-    """Say why values of the channels of an array do not fit behind their number, or nothing."""
+    """Return why values of an array's channels do not fit after their index; empty if they fit."""
     if any(piece.offset < WORD_SIZE for piece in guard.pieces):
         return "the number of the channel in its array would be written over a pointer"
     pieces = tuple(p._replace(offset=p.offset - 4) for p in guard.pieces)
@@ -182,7 +182,7 @@ def misfit_of_channels(heap: Heap, guard: Guard, array: int) -> str:
 
 
 def pointer_of(heap: Heap, where: Operand, fp: int, mp: int) -> int:
-    """Return the pointer that a guard is about."""
+    """Return the pointer that a guard checks."""
     start = fp if where.mode in (Mode.FP, Mode.FP_INDIRECT) else mp
     if where.mode in (Mode.FP, Mode.MP):
         return heap.pointer(start + where.value)

@@ -1,4 +1,4 @@
-"""What is known behind instructions on arrays, lists and channels."""
+"""What is known after instructions on arrays, lists and channels."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _learn_elements(step: Step, state: State) -> State:
 
 
 def _learn_list(step: Step, state: State) -> State:
-    """Note a list with one more value, and what that is."""
+    """Note a list with one more value, and its type."""
     usage, source = step.usage, step.operand("s")
     value, old = made(step, "I"), step.pointer(step.operand("d"))
     if old and old.origin >= 0:
@@ -148,7 +148,7 @@ def _learn_table(step: Step, state: State) -> State:
         if index >= sends and to.kind is Kind.SLOT:
             slots.append(to.number)
         state = _learn_entry(step, state, at, index < sends)
-    # Of a slot for values of several channels the index tells what it holds.
+    # What a slot for several channels holds depends on the index that alt returns.
     for slot in set(slots):
         if slots.count(slot) > 1:
             state = overwritten(state, slot)

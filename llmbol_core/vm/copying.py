@@ -1,4 +1,4 @@
-"""Checks of instructions that copy bytes or whole values, or take them from alt tables."""
+"""Checks of instructions that copy bytes or whole values, and of alt tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_bytes(step: Step) -> None:
 
 
 def check_value(step: Step) -> None:
-    """Refuse a value whose pointers are not where the places it is copied between have them."""
+    """Refuse a value whose pointers are not where its source and destination have them."""
     value = step.found.layouts[step.operand("m").value]
     for touch in step.effects.touches:
         if touch.role.type == "Y":
@@ -45,7 +45,7 @@ def check_value(step: Step) -> None:
 
 
 def _checked(step: Step, touch: Touch) -> Place:
-    """Return where an operand lies, which must have room, and be no table if it is written."""
+    """Return where an operand lies; it must have room, and may not be a table if it is written."""
     place, size = step.place(touch.operand), touch.size
     if place.layout and not 0 <= place.offset <= place.layout.size - size:
         why = f"{size} bytes at {place.offset} reach beyond the {place.layout.size} there"
@@ -92,7 +92,7 @@ def _check_pointers(step: Step, place: Place, value: Layout, role: OperandRole) 
 
 
 def check_table(step: Step) -> None:
-    """Refuse an alt table that does not begin with two counts, or has no channels and addresses."""
+    """Refuse an alt table that does not hold two counts, then channels and addresses."""
     table = step.operand("s")
     if table.mode is not Mode.FP:
         raise step.fail("the alt table should lie in the frame")

@@ -1,8 +1,8 @@
-"""What instructions read and write, operand by operand, as far as their text tells it.
+"""What each instruction reads and writes, operand by operand, as far as its text says.
 
-This list, which follows from the rows of the instruction table, and that of ``changes.py``, which
-adds what no operand names, are the only ones: whoever asks what an instruction may change, or may
-look at, asks here.
+The list here follows from the rows of the instruction table; ``changes.py`` adds what no operand
+names. There are no other such lists: whatever depends on what an instruction may read or change
+is derived from these.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.structure import Structure
 
 UNKNOWN = 1 << 31
-"""The size of what no text tells, beyond that of all objects."""
+"""A size that the text does not tell: larger than any object."""
 RESULT_PLACE = 16
 """Offset in a frame of the address for the result."""
 _NONES = (Mode.NONE, Mode.NONE6, Mode.NONE7)
@@ -28,10 +28,10 @@ _BASE = OperandRole("", "E", reads=True, writes=False)
 
 
 class Touch(NamedTuple):
-    """Some bytes that an instruction reads or writes as a role of it says.
+    """Some bytes that an instruction reads or writes in one of its roles.
 
-    The address of a role of type O is taken, and nothing read. A role without a place is that of
-    the pointer, or the address, that an indirect operand begins with.
+    In a role of type O only the address is taken; nothing is read. A role without a place stands
+    for the pointer, or the address, that an indirect operand begins with.
     """
 
     operand: Operand
@@ -46,20 +46,20 @@ class Touch(NamedTuple):
 
 
 FRAME, MADE, DATA, BEHIND = range(4)
-"""Regions, in which no word is one of another region: the function's own frame, a frame that was
+"""Regions that share no words: the function's own frame, a frame that was
 made and not yet called, the module data, and whatever pointers and addresses lead to. Only words of
-the module data can lie behind a pointer, too."""
+the module data can also lie behind a pointer."""
 
 
 class Spot(NamedTuple):
-    """Where something lies: at which offset, in which frame that was made, or just where."""
+    """Where something lies: a region, and an offset in it or, in MADE, the slot of the frame."""
 
     region: int
     offset: int = 0
 
 
 class Change(NamedTuple):
-    """Bytes that an instruction writes: surely, or else perhaps."""
+    """Bytes that an instruction writes, or may write unless ``is_sure``."""
 
     spot: Spot
     size: int
@@ -75,13 +75,13 @@ class Change(NamedTuple):
 
 
 BY_OTHERS = (Change(Spot(DATA), UNKNOWN), Change(Spot(BEHIND), UNKNOWN))
-"""What may change while others run: all that is in no frame."""
+"""What may change while other processes run: everything outside of frames."""
 
 
 class Effects(NamedTuple):
-    """What an instruction does: all that it touches, what is behind pointers before the pointers.
+    """What an instruction touches; what lies behind a pointer comes before the pointer.
 
-    Of what it writes, ``changes`` are those of which the text tells where they lie.
+    ``changes`` are the writes whose place the text tells, ``written_behind`` the others.
     """
 
     touches: tuple[Touch, ...]
@@ -118,12 +118,12 @@ def _effects(found: Structure, instruction: Instruction) -> Effects:
 
 
 def change_of(touch: Touch, spot: Spot) -> Change:
-    """Return what an operand changes that lies somewhere."""
+    """Return the change that a write to an operand makes, given where that lies."""
     return Change(spot, touch.size, touch.has_pointers, touch.size < UNKNOWN)
 
 
 def _size(found: Structure, instruction: Instruction, role: OperandRole) -> int:
-    """Return how many bytes a place has that an instruction works on."""
+    """Return how many bytes an operand has whose type does not tell."""
     middle = instruction.operand("m")
     if role.type == "X" and instruction.op.role("m") and middle.mode is Mode.IMMEDIATE:
         return max(middle.value, 0)

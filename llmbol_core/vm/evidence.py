@@ -1,9 +1,9 @@
-"""What a module's instructions make of its pointers: the evidence that ``pointees.py`` weighs.
+"""What a module's instructions do with its pointers: the evidence for ``pointees.py``.
 
-Goes once over all instructions that can be reached, with what is known of the frame at each: what
-they make, and what they store where. Whatever comes from outside, or goes there, is open: arguments
-and results of functions that others call or that lie in other modules, what is raised and caught,
-module data that is exported, what is kept behind pointers that are open themselves.
+It visits each reachable instruction once, with what is known of the frame there: what objects the
+instruction makes, and what it stores where. Whatever comes from outside, or goes there, is open:
+arguments and results of functions that others call or that lie in other modules, what is raised and
+caught, module data that is exported, what is kept behind pointers that are open themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Evidence:
         self.classes = Classes(usage.origins)
         self.module = found.module
         self.joins: dict[int, list[tuple[int, int]]] = {}
-        """Where addresses get, by the origin that they begin with, and what is added."""
+        """Where addresses are joined, by the origin that they begin with, and what is added."""
         self.links: dict[int, set[int]] = {}
         """Lists of imports by the classes of the handles that are linked by them."""
         self._loads: list[tuple[int, int]] = []
@@ -91,7 +91,7 @@ class Evidence:
     # Everything
 
     def run(self, steps: Iterable[Step]) -> None:
-        """Look at all instructions, and unite what belongs together."""
+        """Visit all instructions, and unite pointers that may share an object."""
         classes, usage = self.classes, self.usage
         self._steps = {step.pc: step for step in steps}
         classes.take_flows(self._arguments.is_dead)
@@ -111,7 +111,7 @@ class Evidence:
             self.links.setdefault(classes.root(node), set()).add(imports)
 
     def _take_origins(self) -> None:
-        """Note what may come from where the module does not tell."""
+        """Open the origins of pointers of which the module tells nothing."""
         classes, usage = self.classes, self.usage
         for number, origin in enumerate(list(usage.origins.all)):
             if (
@@ -137,13 +137,13 @@ class Evidence:
         return next(iter(found)) if len(found) == 1 else None
 
     def _open_function(self, entry: int, number: int) -> None:
-        """Note that others call a function."""
+        """Note that other modules call a function."""
         for slot in self._arguments.live[entry] & self.found.layouts[number].pointers:
             self.open_origin("parameter", entry, slot)
         self.open_result(entry)
 
     def open_origin(self, *key: object) -> None:
-        """Note that anything may come from somewhere."""
+        """Note that anything may come from an origin."""
         self.classes.unite(self.classes.of_origin(self.usage.origin(*key)), OPEN)
 
     def result(self, entry: int) -> int:
@@ -151,7 +151,7 @@ class Evidence:
         return self.classes.of_origin(self.usage.origin("result", entry))
 
     def open_result(self, entry: int) -> None:
-        """Note that what a function returns goes anywhere."""
+        """Note that a function's result may go anywhere."""
         self.classes.unite(self.result(entry), OPEN)
 
     def _look(self, step: Step) -> None:
@@ -297,7 +297,7 @@ class Evidence:
                 self.classes.link(result, self.classes.of_origin(to.origin), shift)
 
     def _keep_old(self, step: Step, to: Value, entry: int) -> None:
-        """Note that pointers may be left as they are where a function's result is wanted."""
+        """Note pointers that a function may leave unchanged at the place of its result."""
         for slot in step.layout.pointers if to.kind is Kind.SLOT else ():
             if to.number <= slot and slot - to.number not in self._arguments.returned(entry):
                 returned = self.usage.origin("returned", step.pc, slot)
@@ -338,7 +338,7 @@ class Evidence:
     # Module data
 
     def _initial_data(self) -> None:
-        """Note the strings and arrays that the module data begins with."""
+        """Note the strings and arrays in the initial module data."""
         outer: list[tuple[Callable[[int], int], dict[int, Layout]]] = []
         node: Callable[[int], int] = self.variable
         arrays: dict[int, Layout] = {}

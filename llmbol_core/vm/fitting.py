@@ -1,4 +1,4 @@
-"""Whether what is done with a value fits a layout, and whether two layouts agree."""
+"""Whether accesses to a value fit a layout, and whether two layouts agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIGNED = (2, 4, 8)
 
 
 class Wanted(NamedTuple):
-    """Where what comes from an origin is put, or taken for it: the layout there, and an offset."""
+    """Where a value for an origin is stored or taken from: the layout there, and an offset."""
 
     layout: Layout
     offset: int
@@ -21,7 +21,7 @@ class Wanted(NamedTuple):
 
 
 def misfit(access: Access, offset: int, layout: Layout) -> str:
-    """Say why an access does not fit a layout, or nothing."""
+    """Return why an access does not fit a layout; empty if it fits."""
     if not 0 <= offset <= layout.size - access.size:
         return f"{access.size} bytes at {offset} reach beyond the {layout.size} there"
     if access.use is Use.WHOLE and access.size != layout.size:
@@ -36,7 +36,7 @@ def misfit(access: Access, offset: int, layout: Layout) -> str:
 
 
 def mismatch(value: Layout, wanted: Wanted) -> str:
-    """Say why a value that a channel carries does not fit a place, or nothing."""
+    """Return why a channel's value does not fit a place; empty if it fits."""
     layout, start = wanted.layout, wanted.offset
     if start + value.size > layout.size:
         return f"{value.size} bytes at {start} reach beyond the {layout.size} there"

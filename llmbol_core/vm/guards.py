@@ -1,9 +1,9 @@
-"""What is left to be checked while a program runs: guards, evaluated before their instruction.
+"""Guards: what is left to be checked while a program runs, before an instruction.
 
-The verifier proves most accesses from the module alone. What is behind a pointer that came from
-elsewhere no module tells; but every object in the heap knows its type. So a guard compares, before
-the instruction runs, the type of the object that is there with what the instruction does to it. A
-pointer that is nil passes: the instruction itself then traps.
+The verifier proves most accesses from the module alone. What lies behind a pointer that came from
+elsewhere is not known there; but every object in the heap knows its type. So a guard compares,
+before the instruction runs, the type of the actual object with what the instruction does to it. A
+nil pointer passes: the instruction itself then traps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Of(IntEnum):
-    """What of an object a guard looks at, and which fields of a ``Guard`` say more about that."""
+    """What a guard looks at in an object, and which fields of a ``Guard`` matter for it."""
 
     RECORD = 0
     """The object itself, which is a record: the pieces lie in it."""
@@ -39,9 +39,9 @@ class Of(IntEnum):
     LINK = 6
     """The function that link ``link`` of a handle leads to: it is called as ``need`` says."""
     MARKED = 7
-    """An object into which an address is taken that may outlast it: it is marked."""
+    """An object in which an address is taken that may outlast it: it is marked."""
     RESULT = 8
-    """A record or element into which the result of a function goes, ``size`` bytes from its start.
+    """A record or element for the result of a function, ``size`` bytes from its start.
 
     The function is the one that link ``number`` of the handle at ``link`` leads to; without a
     handle, the module's own with the entry ``number``.
@@ -83,9 +83,9 @@ class Guard(NamedTuple):
     def misfit(
         self, size: int, pointers: tuple[int, ...], locked: Iterable[int] | None = None
     ) -> str:
-        """Say what of a value of a type does not fit, or nothing.
+        """Return why a value of a type does not fit; empty if it fits.
 
-        ``locked`` are the words over which no numbers may be written, if not just the pointers.
+        ``locked`` are the words that numbers may not overwrite, if they are not just the pointers.
         """
         if self.of in (Of.SENT, Of.RECEIVED):
             return self._mismatch(size, pointers)
@@ -98,7 +98,7 @@ class Guard(NamedTuple):
         return ""
 
     def _mismatch(self, size: int, pointers: tuple[int, ...]) -> str:
-        """Say why a channel's value does not fit the place."""
+        """Return why a channel's value does not fit the place."""
         if size > self.size:
             return f"a value has {size} bytes, where there is room for {self.size}"
         there = {piece.offset for piece in self.pieces if piece.offset < size}
@@ -115,7 +115,7 @@ class Guard(NamedTuple):
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Guard:
-        """Return what ``to_row`` made a row of."""
+        """Return the guard of a row made by ``to_row``."""
         ends, of, pieces, size, kind, need = row
         where, link, number = (Operand(Mode(mode), value, base) for mode, value, base in ends)
         found = tuple(Piece(at, length, Use(use)) for at, length, use in pieces)
@@ -124,7 +124,7 @@ class Guard(NamedTuple):
 
 
 def misfit(piece: Piece, size: int, pointers: Iterable[int]) -> str:
-    """Say why bytes do not lie in a value as they are used, or nothing."""
+    """Return why an access does not fit a value; empty if it fits."""
     if not 0 <= piece.offset <= size - piece.size:
         return f"{piece.size} bytes at {piece.offset} reach beyond the {size} there"
     if piece.use is Use.POINTER:
@@ -138,7 +138,7 @@ def misfit(piece: Piece, size: int, pointers: Iterable[int]) -> str:
 
 
 def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
-    """Return what is done with the parts of a whole value."""
+    """Return the accesses to the parts of a whole value."""
     pieces = [Piece(at + p, WORD_SIZE, Use.POINTER) for p in sorted(layout.pointers)]
     start = 0
     for end in (*sorted(layout.pointers), layout.size):
@@ -149,7 +149,7 @@ def value_pieces(layout: Layout, at: int, use: Use) -> tuple[Piece, ...]:
 
 
 def fits_all(layouts: Iterable[Layout], pieces: Iterable[Piece]) -> bool:
-    """Whether there are layouts, and pieces are in all of them."""
+    """Whether there are layouts, and all of them have the pieces."""
     known = list(layouts)
     return bool(known) and not any(
         misfit(piece, layout.size, layout.pointers) for layout in known for piece in pieces

@@ -21,7 +21,7 @@ def landings(module: Module) -> set[int]:
 
 
 def targets(step: Step) -> Iterable[int]:
-    """Return where an instruction may lead besides the next one, now or later."""
+    """Return where an instruction may lead, now or later, besides the next one."""
     op, instruction = step.op, step.instruction
     if op.has_label and instruction.destination.mode is Mode.IMMEDIATE:
         return (instruction.destination.value,)
@@ -32,9 +32,9 @@ def targets(step: Step) -> Iterable[int]:
 
 
 def made_just_before(call: Step, steps: Mapping[int, Step], known: set[int]) -> bool:
-    """Whether nothing between the making of a call's frame and the call can change its handle.
+    """Whether nothing between the making of a call's frame and the call can change the handle.
 
-    ``known`` is where instructions of the module lead.
+    ``known`` are the instructions that others lead to.
     """
     found, handle, frame, link = call.found, *(call.operand(place) for place in "dsm")
     words = [handle, frame, link, *([base_of(handle)] if handle.mode in INDIRECT else [])]

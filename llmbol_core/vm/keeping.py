@@ -1,4 +1,4 @@
-"""What of a frame's slots an instruction changes, and what is known of the pointers it stores."""
+"""How an instruction's stores change what is known of a frame's slots."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def keep_value(step: Step, state: State, source: Place, target: Place) -> State:
 
 
 def unknown(step: Step, state: State, at: int) -> State:
-    """Note that something unknown may have come to the pointers from an offset on."""
+    """Note that the pointers from an offset on may have been overwritten by anything."""
     for slot in step.layout.pointers:
         if slot >= at:
             origin = step.usage.origin("unknown", step.pc, slot)

@@ -1,4 +1,4 @@
-"""Guards as they are kept on disk: each made when it is asked for."""
+"""Guards kept on disk, each made when it is first asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbol_core.vm.guards import Guard
 class KeptGuards(Mapping[int, Sequence[Guard]]):
     """Guards from a file, by instruction; ``content`` is what ``guards_to_bytes`` made of them.
 
-    Each is made when it is asked for: programs run but a part of their instructions.
+    Each is made when it is asked for: programs run only a part of their instructions.
     """
 
     def __init__(self, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a frame's slots behind an instruction."""
+"""What is known of a frame's slots after an instruction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from llmbol_core.vm.typeflow import Step
 
 
 def after(step: Step) -> State:
-    """Return what is known of the frame's slots behind the instruction."""
+    """Return what is known of the frame's slots after the instruction."""
     state = step.state
     op = step.op
     if STORED in state and not step.clears_slot():
@@ -69,7 +69,7 @@ def _learn_made(step: Step, state: State, operand: Operand, role: OperandRole) -
 
 
 def narrowed(step: Step, state: State, target: int) -> State:
-    """Return what is known where a branch on the tag of an object leads."""
+    """Return what is known at a target of a branch on an object's tag."""
     tested, tags, is_equal = _tested(step, target)
     if tags is None or tested.mode is not Mode.FP_INDIRECT or tested.value:
         return state
@@ -84,7 +84,7 @@ def narrowed(step: Step, state: State, target: int) -> State:
 
 
 def _tested(step: Step, target: int) -> tuple[Operand, Tags, bool]:
-    """Return which word a branch tests, and that it has, or has not, some values at a target."""
+    """Return the word that a branch tests, values, and whether it has one of them at a target."""
     op, instruction = step.op.mnemonic, step.instruction
     tested = instruction.source
     if op == "case":
@@ -139,7 +139,7 @@ def _learn_foreign_frame(step: Step, state: State) -> State:
 
 
 def _learn_address(step: Step, state: State) -> State:
-    """Note what address ``lea`` made; a result's address is noted with the frame it is for."""
+    """Note the address that ``lea`` takes; one for a result is noted with its frame."""
     source, target = step.operand("s"), step.operand("d")
     place = step.place(source)
     if source.mode is Mode.IMMEDIATE:
@@ -237,7 +237,7 @@ def _learn_word(step: Step, state: State) -> State:
 
 
 def _learn_call(step: Step, state: State) -> State:
-    """Forget the frame, which is gone, and note what the function may have written."""
+    """Forget the frame that was called, and note what the function may have written."""
     frame = step.operand("s").value
     result = step.state.get(-frame)
     state = without(state, frame, WORD_SIZE)

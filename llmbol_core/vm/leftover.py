@@ -1,18 +1,18 @@
-"""Which accesses are proved by a module's evidence, and which are left to guards.
+"""Which accesses are proved by a module's evidence; the others are left to guards.
 
 An access behind a pointer is proved if the module makes all objects that the pointer can lead to
-(``pointees.py``), and it fits every one of them. That is told in two rounds:
+(``pointees.py``), and the access fits every one of them. That is decided in two rounds:
 
-- Each instruction is looked at by itself. What it does behind a pointer is proved, or guarded right
-  there. What it does behind an address that an earlier one took (of an element, of a field) is but
-  noted, with the address's origin and how far from where that leads; and so is what it does with a
+- First each instruction by itself. What it does behind a pointer is proved, or guarded right
+  there. What it does behind an address that an earlier one took (of an element, of a field) is only
+  noted, with the address's origin and the distance from there; and so is what it does with a
   frame for a function of another module.
-- Then the instructions that take addresses and make frames answer for all that was noted: ``indx``
-  and its like for the elements of their arrays, ``lea`` for its record, ``mframe`` and calls for
-  the function that their link leads to. Addresses are followed to where ways meet, and to those
-  that are taken behind them.
+- Then the instructions that take addresses and make frames are checked for all that was noted:
+  ``indx`` and its like for the elements of their arrays, ``lea`` for its record, ``mframe`` and
+  calls for the function that their link leads to. Addresses are followed to where ways meet, and to
+  those that are taken behind them.
 
-Of results ``returned.py`` tells, of what channels carry ``transfers.py``.
+``returned.py`` does the same for results, ``transfers.py`` for the values of channels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from llmbol_core.vm.usage import KINDS
 from llmbol_core.vm.whole import alt_entries, value_layout
 
 _HOLDING = (*POINTERS, Kind.WORD)
-"""What holds the object that an address is taken in."""
+"""What may hold the object in which an address is taken."""
 _LETTERS = ("b", "w", "l", "f", "p", "m", "mp")
 
 
@@ -48,15 +48,15 @@ class Leftover:
         self._evidence, self._classes = evidence, evidence.classes
         self.guards: dict[int, list[Guard]] = defaultdict(list)
         self.wanted: dict[int, set[Shape]] = {}
-        """Where the module wants results that functions of others write, by entry."""
+        """Places for results that functions of other modules write, by entry."""
         self.unsure: dict[int, list[tuple[int, Guard]]] = defaultdict(list)
-        """Guards that still lack the object that an address leads into, and the address's slot."""
+        """Guards that still lack the object that an address points into, and the address's slot."""
         self._uses: dict[int, set[Piece]] = defaultdict(set)
-        """What is done behind addresses, by their origin: offsets are from where that leads."""
+        """Accesses behind addresses, by origin; their offsets count from the origin."""
         self._at: dict[tuple[int, int], set[Piece]] = defaultdict(set)
-        """The same by the origin and by how far from there the address is, as ``lea`` takes it."""
+        """The same by origin and by the distance of the address from it, as ``lea`` takes it."""
         self._further: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
-        """Addresses that ``lea`` takes behind addresses, both by origin and distance."""
+        """Addresses that ``lea`` takes behind other addresses, all by origin and distance."""
         self._addresses: list[Step] = []
         self._indices: list[Step] = []
         self._words: list[tuple[Step, Operand]] = []
@@ -70,7 +70,7 @@ class Leftover:
         self._calls: list[tuple[Step, Need]] = []
         self._targets = landings(evidence.found.module)
         self._needs: dict[tuple[int, int, int], Need] = defaultdict(Need)
-        """What is done with frames that may be of any function, by slot, handle's origin, link."""
+        """Uses of frames for functions of other modules, by slot, handle's origin, and link."""
 
     def run(self, steps: Iterable[Step]) -> None:
         """Find the guards."""
@@ -137,7 +137,7 @@ class Leftover:
                 self._handles.add(known.origin)
 
     def _look_at_bytes(self, step: Step) -> None:
-        """Guard an array that is taken for one of bytes."""
+        """Guard an array that is used as one of bytes."""
         self._guard_element(step, step.operand("s"), (Piece(0, 1, Use.READ),), 1)
 
     # Records
@@ -189,7 +189,7 @@ class Leftover:
             need.stores.add(Part(*piece))
 
     def _use(self, origin: int, shift: int, pieces: Iterable[Piece]) -> None:
-        """Note what is done behind an address, so far from where its origin leads."""
+        """Note accesses behind an address at a distance from its origin."""
         found = {piece._replace(offset=piece.offset + shift) for piece in pieces}
         self._uses[origin] |= found
         self._at[origin, shift] |= found
@@ -213,7 +213,7 @@ class Leftover:
             need.results.add(shape(step.found.data, result.number, end))
 
     def _take_results(self) -> None:
-        """Note where functions of other modules return their results, and in whose names."""
+        """Note where functions of other modules return their results, and for which functions."""
         names = dict(self._returned.named())
         for step, need in self._calls:
             need.named |= names.get(step.pc, set())
@@ -223,7 +223,7 @@ class Leftover:
             known.named |= need.named
 
     def _guard_link(self, step: Step, handle: Operand, need: Need) -> None:
-        """Guard what is done with a function if it is not known which one that is."""
+        """Guard the use of a function if it is not known which one it is."""
         middle, linked = step.operand("m"), self._evidence.linked_by(step.origin(handle))
         if linked is None or middle.mode is not Mode.IMMEDIATE or middle.value < 0:
             self._guard(step, Guard(handle, Of.LINK, kind="Z", link=middle, need=need))
@@ -238,7 +238,7 @@ class Leftover:
             self._guard(step, Guard(operand, Of.KIND, kind=letter))
 
     def _guard_handles(self) -> None:
-        """Guard the words that are taken for addresses of module data."""
+        """Guard the words that are used as addresses of module data."""
         usage = self._evidence.usage
         found = {s for origin in self._handles for s in usage.origins.sources(origin, True)}
         if found & usage.unknown:
@@ -272,14 +272,14 @@ class Leftover:
     # Arrays and lists
 
     def _guard_elements(self, step: Step) -> None:
-        """Guard an index if what is done with the element is not proved."""
+        """Guard an index if the accesses to the element are not proved."""
         origin = step.origin(step.operand("s"))
         pieces = self._uses_of(step.usage.behind(origin, "element")) if origin >= 0 else ANY
         size = ELEMENT_SIZES.get(step.op.mnemonic, 0)
         self._guard_element(step, step.operand("s"), pieces, size)
 
     def _guard_address(self, step: Step) -> None:
-        """Guard the taking of an address in a record if what is done there is not proved."""
+        """Guard the taking of an address in a record if the accesses there are not proved."""
         place, where = step.place(step.operand("s")), base_of(step.operand("s"))
         pieces, work = set[Piece](), [(place.origin, place.offset)]
         for origin, distance in work:
@@ -293,7 +293,7 @@ class Leftover:
             self._guard(step, Guard(where, Of.RECORD, tuple(sorted(pieces))))
 
     def _uses_of(self, element: int) -> tuple[Piece, ...]:
-        """Return what is done with an element's address, wherever that gets."""
+        """Return all accesses behind an element's address, wherever it is copied to."""
         found, seen = set[Piece](), {(element, 0)}
         work = [(element, 0)]
         while work:
@@ -319,7 +319,7 @@ class Leftover:
         self._guard(step, Guard(operand, Of.ELEMENT, pieces, size, "A"))
 
     def _look_at_copied(self, step: Step) -> None:
-        """Guard the copying of elements between arrays of which not all is known."""
+        """Guard the copying of elements between arrays that are not fully known."""
         arrays = [self._evidence.pointer(step, step.operand(place)) for place in "sd"]
         element = self._classes.field(arrays[0], "element")
         is_made = all(self._classes.is_made(array, "A") for array in arrays)

@@ -1,14 +1,14 @@
-"""How long addresses and frames last that a function keeps in words of its frame.
+"""The lifetimes of addresses and frames that a function keeps in words of its frame.
 
-An address of an element lasts as long as the array, which somebody else must hold: the place that
-the array was found at. If that is a pointer of the frame the address is of no use once the pointer
-has been overwritten. If it is anywhere else, stores, calls and other processes may change it: then
-the array is marked when the address is taken, and its memory is left alone for as long as somebody
-has the address (``remains.py``). The same holds for addresses to which results go and at which
-values are received, and for copies of channels, which alt tables consist of.
+The address of an element is valid as long as the array, which something else must hold: the place
+that the array was found at. If that is a pointer of the frame, the address may not be used once the
+pointer has been overwritten. If it is anywhere else, stores, calls and other processes may change
+it: then the array is marked when the address is taken, and its memory is not reused as long as any
+process has the address (``remains.py``). The same applies to addresses for results and for received
+values, and to the copies of channels in alt tables.
 
-Frames are made on a stack: the one made last is called first, and none is left when the function
-returns. What was made at an instruction and not yet called is the same on all ways that lead there.
+Frames are made on a stack: the last one made is called first, and none is left when the function
+returns. The frames made and not yet called at an instruction are the same on all ways to it.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from llmbol_core.vm.whole import alt_entries
 
 _INDICES = ("indx", *ELEMENT_SIZES)
 _BEGINNING = frozenset({"lea", "movw", "frame", "mframe", *_INDICES, *CALLS})
-"""Instructions that change what lasts even where no address does."""
+"""Instructions that change the state even if it holds no address."""
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE, Kind.WORD)
 _NO_WORD = Spot(MADE, -1)
 _NOWHERE = -1
-"""The slot of a frame that was made where it cannot be called."""
+"""The slot of a frame that was made at a place from which it cannot be called."""
 
 
 class Age(IntEnum):
-    """What may have become of what an address points to."""
+    """Whether the object that an address points into may be gone."""
 
     FRESH = 0
     DOUBTFUL = 1
@@ -62,10 +62,10 @@ class Age(IntEnum):
 
 
 class Held(NamedTuple):
-    """An address, who holds what it points into, and by which instructions it was taken.
+    """An address: what holds the object that it points into, and the instructions that took it.
 
-    The holder is absent if it is one of several. The path is all that has to stay as it is for the
-    object to stay: the holder, the pointer to the record that it lies in, and so on.
+    The holder is absent if it may be one of several. The path is everything that must not change
+    for the object to live: the holder, the pointer to the record that it lies in, and so on.
     """
 
     holder: Operand
@@ -75,16 +75,16 @@ class Held(NamedTuple):
 
     @property
     def first(self) -> Spot:
-        """The word of the frame that the holder is, or begins with; else one that none reaches."""
+        """The word of the frame that the holder is, or begins with; else a word out of reach."""
         mode, value, base = self.holder
         is_own = mode in (Mode.FP, Mode.FP_INDIRECT)
         return Spot(FRAME, base if mode is Mode.FP_INDIRECT else value) if is_own else _NO_WORD
 
 
 class Lasting(NamedTuple):
-    """What lasts before an instruction: addresses by their slots, and frames, the last one last.
+    """The state before an instruction: addresses by their slots, and frames, the last one last.
 
-    The key of the address that a frame's result goes to is the frame's slot below 0.
+    The key of the address for a frame's result is the negative slot of the frame.
     """
 
     addresses: Mapping[int, Held] = {}
@@ -92,9 +92,9 @@ class Lasting(NamedTuple):
 
 
 class Lifetimes:
-    """Goes through a module; ``steps`` are its instructions, ``follow`` tells where they lead.
+    """Analyses a module; ``steps`` are its instructions, ``follow`` returns their successors.
 
-    ``unsure`` are guards that lack the object which the address in a slot leads into.
+    ``unsure`` are guards that lack the object that the address in a slot points into.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Lifetimes:
         self.guards: dict[int, list[Guard]] = {}
 
     def run(self, entries: Iterable[int]) -> None:
-        """Find the guards; raises VerifyError for what is gone for sure."""
+        """Find the guards; raises VerifyError for uses of what is surely gone."""
         for entry in entries:
             self._before[entry] = Lasting()
         work = deque(self._before)
@@ -163,7 +163,7 @@ class Lifetimes:
             raise step.fail(f"the frame at {slot}(fp) is gone")
 
     def _check_address(self, step: Step, slot: int, lasting: Lasting, waits: bool) -> None:
-        """Refuse an address of what is gone, mark what may go while it is used."""
+        """Refuse an address of an object that is gone; mark one that may go while it is used."""
         held, known = lasting.addresses.get(slot), step.state.get(slot)
         if held is None or known is None or known.kind not in _ADDRESSES:
             return
@@ -176,7 +176,7 @@ class Lifetimes:
                 self._mark(pc, self._pointer_at(pc))
 
     def _check_channel(self, step: Step, at: int, lasting: Lasting) -> None:
-        """Refuse a copy of a channel that is gone, mark one that may go."""
+        """Refuse a copy of a channel that is gone; mark one that may go."""
         held = lasting.addresses.get(at)
         if held and held.age is Age.GONE:
             raise step.fail(f"the channel at {at}(fp) may be gone")
@@ -184,7 +184,7 @@ class Lifetimes:
             self._mark(pc, self._steps[pc].operand("s"))
 
     def _pointer_at(self, pc: int) -> Operand:
-        """Return where the pointer is that an instruction takes an address behind."""
+        """Return the operand of the pointer behind which an instruction takes an address."""
         source = self._steps[pc].operand("s")
         is_element = self._steps[pc].instruction.op.mnemonic.startswith("ind")
         return source if is_element or source.mode not in INDIRECT else base_of(source)
@@ -218,7 +218,7 @@ class Lifetimes:
 
 
 def _changed(addresses: Mapping[int, Held], change: Change) -> Mapping[int, Held]:
-    """Return what lasts of addresses when something is written."""
+    """Return addresses after a change."""
     (region, start), size = change.spot, change.size
     if region != FRAME and not change.has_pointers:
         return addresses
@@ -232,14 +232,14 @@ def _changed(addresses: Mapping[int, Held], change: Change) -> Mapping[int, Held
 
 
 def _unsettled(addresses: Mapping[int, Held]) -> Mapping[int, Held]:
-    """Return what lasts when others run."""
+    """Return addresses after other processes may have run."""
     for change in BY_OTHERS:
         addresses = _changed(addresses, change)
     return addresses
 
 
 def _reached(held: Held, change: Change) -> Held:
-    """Return an address when something is written that may be what holds its object."""
+    """Return an address after a change, which may concern what holds its object."""
     for spot in held.path:
         if change.may_reach(spot):
             break
@@ -250,7 +250,7 @@ def _reached(held: Held, change: Change) -> Held:
 
 
 def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:
-    """Return a guard with the object that an address leads into, or else with the address."""
+    """Return a guard with the object that an address points into, or else with the address."""
     held = lasting.addresses.get(slot)
     if held and not held.age and held.holder.mode is not Mode.NONE:
         where = held.holder
@@ -266,7 +266,7 @@ def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:
 def _made(
     step: Step, before: Mapping[int, Held], addresses: Mapping[int, Held]
 ) -> Mapping[int, Held]:
-    """Return addresses with the one that an instruction takes."""
+    """Return addresses together with the one that an instruction takes."""
     mnemonic, source, target = step.op.mnemonic, step.operand("s"), step.operand("d")
     if mnemonic in _INDICES:
         held: Held | None = _held(step, source, before)
@@ -288,7 +288,7 @@ def _made(
 
 
 def _held(step: Step, holder: Operand, addresses: Mapping[int, Held]) -> Held:
-    """Return an address that an instruction takes in the object that a place holds."""
+    """Return an address that an instruction takes in the object that a place refers to."""
     path, age = {spot_of(step.found, step.place(holder))}, Age.FRESH
     if holder.mode in INDIRECT:
         base = base_of(holder)
@@ -319,7 +319,7 @@ def _is_copy(step: Step) -> bool:
 
 
 def _frames(step: Step, frames: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the frames that wait behind an instruction."""
+    """Return the frames made and not yet called after an instruction."""
     mnemonic = step.op.mnemonic
     if mnemonic in ("frame", "mframe"):
         target = step.operand("d")
@@ -328,7 +328,7 @@ def _frames(step: Step, frames: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _joined(one: Lasting, other: Lasting) -> Lasting:
-    """Return what lasts where two ways meet."""
+    """Return the state where two ways meet."""
     addresses = {}
     for slot in one.addresses.keys() & other.addresses.keys():
         first, second = one.addresses[slot], other.addresses[slot]

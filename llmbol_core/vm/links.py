@@ -1,4 +1,4 @@
-"""What module handles lead to."""
+"""What module handles refer to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Link(NamedTuple):
-    """Something that a module handle leads to: code, or a host function; pc -1 stands for data."""
+    """What a link leads to: code, or a function of the host; pc -1 stands for data."""
 
     pc: int
     type: int
@@ -20,7 +20,7 @@ class Link(NamedTuple):
 
 
 class Linked(NamedTuple):
-    """What the links number in a module handle stands for."""
+    """The module and the links that the number in a module handle stands for."""
 
     module: LoadedModule | HostModule
     links: tuple[Link, ...]

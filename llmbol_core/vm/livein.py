@@ -16,7 +16,7 @@ _TAKING = frozenset({"lea", "indx", *ELEMENT_SIZES})
 
 
 class _Slots:
-    """Some slots of a frame as bits of a number, which are quicker to join than sets."""
+    """Some slots of a frame as bits of a number, which are faster to join than sets."""
 
     def __init__(self, slots: Iterable[int]) -> None:
         self._bits = {slot: 1 << number for number, slot in enumerate(slots)}
@@ -24,7 +24,7 @@ class _Slots:
         self._sets: dict[int, frozenset[int]] = {}
 
     def within(self, start: int, end: int) -> int:
-        """Return the slots from a byte of the frame up to another one."""
+        """Return the slots between two offsets of the frame."""
         mask = self._masks.get((start, end))
         if mask is None:
             mask = sum(bit for slot, bit in self._bits.items() if start <= slot < end)
@@ -59,10 +59,10 @@ class Arguments:
         self.live: dict[int, frozenset[int]] = {}
         """Pointers and addresses in the frame that may yet be read, by instruction."""
         self._slots: dict[int, frozenset[int]] = {}
-        """Slots of which it is known whether they are read: by their names, not by addresses."""
+        """Slots whose reads are all known: they are accessed by name, not by address."""
 
     def enter(self, entry: int, pointers: frozenset[int]) -> None:
-        """Look at a function, of which the frame has pointers in these slots."""
+        """Analyse a function whose frame has pointers in these slots."""
         pcs, before = self._reached(entry)
         slots, start = set(pointers), UNKNOWN
         for pc in pcs:
@@ -76,7 +76,7 @@ class Arguments:
             self._slots[pc] = self._slots.get(pc, mortal) & mortal
 
     def is_dead(self, pc: int, slot: int) -> bool:
-        """Whether what a slot holds at an instruction is not read any more."""
+        """Whether the value of a slot at an instruction is surely not read any more."""
         return slot in self._slots.get(pc, ()) and slot not in self.live[pc]
 
     def returned(self, entry: int) -> frozenset[int]:
@@ -164,7 +164,7 @@ def _taken(touches: Iterable[Touch]) -> Iterable[int]:
 
 
 def _exposed(instruction: Instruction) -> int:
-    """Return from where on an instruction lets slots be read by their addresses."""
+    """Return the offset from which on an instruction exposes slots by taking an address."""
     source = instruction.source
     is_exposing = instruction.op.mnemonic == "lea" and source.mode is Mode.FP
     return source.value if is_exposing and not _is_for_result(instruction) else UNKNOWN

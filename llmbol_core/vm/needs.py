@@ -1,9 +1,9 @@
-"""What a module needs of the functions that it calls in others: that frames and results fit.
+"""What a module needs of the functions of other modules that it calls: frames and results that fit.
 
-A caller has the frame that it fills from the function's module, or, for functions that take a
+A caller gets the frame that it fills from the function's module or, for functions that take a
 variable number of arguments, makes it of a type of its own. The verifier notes what it stores
-there, and where it wants the result; whoever links the two modules compares that with the frame
-that the function has, and with what it writes as its result.
+there, and where it wants the result; when the two modules are linked, that is compared with the
+frame of the function, and with what it writes as its result.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ class Shape(NamedTuple):
     pointers: tuple[int, ...]
 
     def behind(self, offset: int) -> Shape:
-        """Return what there is from an offset on."""
+        """Return the rest from an offset on."""
         inside = tuple(p - offset for p in self.pointers if p > offset - WORD_SIZE)
         return Shape(max(self.size - offset, 0), inside)
 
 
 @dataclass
 class Need:
-    """What is done with one function: stores into its frame, frames made for it, results."""
+    """All uses of one function: stores into its frame, frames made for it, places of results."""
 
     stores: set[Part] = field(default_factory=set)
     frames: set[Shape] = field(default_factory=set)
     results: set[Shape] = field(default_factory=set)
-    """From where the result goes to the end of the object there."""
+    """The places for results, up to the end of the object there."""
     named: set[tuple[int, int]] = field(default_factory=set)
-    """Functions of the caller in whose name the result is returned, by entry, and offsets in it."""
+    """Functions of the caller whose result this is, by entry, and offsets in it."""
 
     def add(self, other: Need) -> None:
-        """Need what another one needs, too."""
+        """Add another need to this one."""
         self.stores |= other.stores
         self.frames |= other.frames
         self.results |= other.results
         self.named |= other.named
 
     def misfits(self, frame: Shape) -> Iterator[str]:
-        """Yield what of this does not fit a frame; its size is 0 for a variable one."""
+        """Yield what does not fit a frame; its size is 0 for a variable number of arguments."""
         for part in sorted(self.stores):
             if why := _misfit(part, frame):
                 yield f"a caller stores {why} in its frame"
@@ -82,7 +82,7 @@ class Need:
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Need:
-        """Return what ``to_row`` made lists of."""
+        """Return the need of lists made by ``to_row``."""
         stores, frames, results, named = row
         found = parts_of(stores), shapes_of(frames), shapes_of(results)
         return cls(*found, {(entry, offset) for entry, offset in named})
@@ -106,7 +106,7 @@ def value_parts(size: int, pointers: tuple[int, ...]) -> set[Part]:
 
 
 def shape(layout: Layout, offset: int, end: int = 1 << 30) -> Shape:
-    """Return what there is of an object from an offset on."""
+    """Return the shape of an object from an offset on."""
     end = min(end, layout.size)
     inside = sorted(p - offset for p in layout.pointers if offset - WORD_SIZE < p < end)
     return Shape(end - offset, tuple(inside))
@@ -128,7 +128,7 @@ def parts_of(rows: list[Any]) -> set[Part]:
 
 
 def _misfit(part: Part, place: Shape) -> str:
-    """Say what does not fit a place, or nothing."""
+    """Return what does not fit a place; empty if it fits."""
     is_pointer = part.use is Use.POINTER
     if is_pointer and part.offset in place.pointers:
         return ""

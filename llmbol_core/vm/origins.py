@@ -3,13 +3,13 @@
 An *origin* is a place that pointers are read from: a parameter, an instruction that makes objects,
 a variable in the module data, a place where several ways meet; or, behind another origin, a field,
 the elements of an array, the heads of a list, what a channel carries. What the program does with a
-pointer is noted at the origin that it was read from, and has to fit everything that the pointer may
-be. So it spreads, against the flow of the pointers, to the origins of what is stored there.
+pointer is noted at the origin that it was read from, and must fit everything that the pointer may
+be. So notes spread, against the flow of the pointers, to the origins of what is stored there.
 
 A function is called from several places, with pointers of several types if it is polymorphic. What
-one caller does with its result, or finds in what it passed, must not be asked of what another
-passes. So that is noted as *borrowed*: it holds for what the function makes, not for its
-parameters. What a function returns of its parameters is followed call by call instead.
+one caller does with its result, or finds in what it passed, must not be required of what another
+passes. So it is noted as *borrowed*: it holds for what the function makes, not for its
+parameters. Parameters that a function returns are followed call by call instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llmbol_core.vm.slots import Tags
 
 Key = tuple[object, ...]
 _DEEPEST = 1
-"""How deep behind others origins are made only because something spreads to them."""
+"""How many levels deep origins are made only because something spreads to them."""
 
 
 class Use(IntEnum):
@@ -41,7 +41,7 @@ class Use(IntEnum):
 
 
 class Access(NamedTuple):
-    """Bytes behind a pointer and what is done with them, if the first word is one of some tags."""
+    """Bytes behind a pointer and what is done with them, if its tag is one of some."""
 
     offset: int
     size: int
@@ -71,7 +71,7 @@ class How(IntEnum):
 
 
 _BACK = {How.COPIED: How.COPIED, How.PASSED: How.BORROWED, How.BORROWED: How.PASSED}
-"""How what is stored behind a pointer comes to who had the pointer before."""
+"""How what is stored behind a pointer flows back to where the pointer came from."""
 
 
 class Flow(NamedTuple):
@@ -84,7 +84,7 @@ class Flow(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How much has spread by a flow: of what was noted, of the children here, and those there."""
+    """How much has spread along a flow: of the notes, of the children here, of those there."""
 
     noted: int = 0
     children: int = 0
@@ -122,18 +122,18 @@ class Origins:
         self._siblings: dict[tuple[int, object, object], list[tuple[int, Tags]]] = defaultdict(list)
         self._noted: dict[tuple[Access | str, bool], Noted] = {}
         self._changed: dict[tuple[Tags, int, How, Tags], dict[Noted, Noted | None]] = {}
-        """What flows make of things noted, by tags, shift and so on."""
+        """Notes as flows change them, by tags, shift and so on."""
         self._work: set[int] = set()
 
     def noted(self, what: Access | str, is_borrowed: bool = False) -> Noted:
-        """Return what stands for something done with a pointer."""
+        """Return the one object that stands for something done with a pointer."""
         found = self._noted.get((what, is_borrowed))
         if found is None:
             found = self._noted[what, is_borrowed] = Noted(what, is_borrowed)
         return found
 
     def number(self, *key: object) -> int:
-        """Return the number of an origin that is behind no other one."""
+        """Return the number of an origin that does not lie behind another one."""
         found = self._numbers.get(key)
         if found is None:
             found = self._numbers[key] = len(self.all)
@@ -141,7 +141,7 @@ class Origins:
         return found
 
     def behind(self, origin: int, what: str, offset: int = 0, tags: Tags = None) -> int:
-        """Return the number of the origin that a kind of place behind another one is."""
+        """Return the number of the origin of a place behind another origin."""
         key = (what, offset, tags)
         known = self.all[origin]
         found = known.children.get(key)
@@ -153,10 +153,10 @@ class Origins:
         return found
 
     def _join_siblings(self, number: int, tags: Tags, siblings: list[tuple[int, Tags]]) -> None:
-        """Let the same field be one with itself, whatever is known of its object's tag.
+        """Connect the origins of a field that differ only in what is known of its object's tag.
 
-        Where more tags are possible, what is read may have been stored where fewer are; what is
-        asked of it where fewer are is not asked of what was stored where others are.
+        What is read where more tags are possible may have been stored where fewer are; what is
+        required of it where fewer are is not required of what was stored where others are.
         """
         for other, known in siblings:
             both = meet(tags, known)
@@ -186,7 +186,7 @@ class Origins:
             self._work.add(origin)
 
     def spread(self) -> None:
-        """Let what is done with pointers be done with all that they may be."""
+        """Spread what is done with pointers to everything that they may be."""
         while self._work:
             origin = self.all[number := self._work.pop()]
             noted = list(origin.noted.items())
@@ -199,7 +199,7 @@ class Origins:
                 origin.flows[flow] = Spread(len(noted), len(origin.children), len(source.children))
 
     def _spread_noted(self, noted: list[tuple[Noted, int]], flow: Flow, source: Origin) -> None:
-        """Note at the source of a flow what was noted where it leads."""
+        """Note at the source of a flow what was noted at its target."""
         known, before = source.noted, len(source.noted)
         changed = self._changed.setdefault((flow.tags, flow.shift, flow.how, source.tag), {})
         for thing, pc in noted:
@@ -212,7 +212,7 @@ class Origins:
             self._work.add(flow.source)
 
     def _spread(self, noted: Noted, flow: Flow, tag: Tags) -> Noted | None:
-        """Return what a flow makes of something done with what it brings, if anything."""
+        """Return a note of a flow's target as it applies to its source; None if it does not."""
         if flow.how is How.PASSED and noted.is_borrowed:
             return None
         if flow.tags is None and tag is None and not flow.shift and flow.how is not How.BORROWED:
@@ -227,7 +227,7 @@ class Origins:
         return self.noted(Access(offset + flow.shift, size, use, met), is_borrowed)
 
     def _spread_children(self, number: int, flow: Flow) -> None:
-        """Let the same be so of what is behind the pointers."""
+        """Spread notes on what lies behind the pointers."""
         source = self.all[flow.source]
         for (what, offset, tags), child in list(self.all[number].children.items()):
             met = meet(meet(tags, flow.tags), source.tag)  # type: ignore[arg-type]
@@ -252,7 +252,7 @@ class Origins:
                     self._work.add(number)
 
     def sources(self, origin: int, everything: bool = False) -> Iterator[int]:
-        """Yield an origin and all that pointers are copied to it from, or come from at all."""
+        """Yield an origin and all from which pointers are copied to it, or come to it at all."""
         seen, work = {origin}, [origin]
         while work:
             number = work.pop()

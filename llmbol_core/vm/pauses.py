@@ -1,8 +1,8 @@
-"""Where a process may have to wait while others have their turn, besides where it waits by itself.
+"""Where a process may be made to wait while others run, besides the instructions that wait.
 
-Between two such places a program is as if it were alone: an address that it takes at one
+Between two such places a process runs as if it were alone: an address that it takes at one
 instruction leads to the same object at the next. Every loop and every function has such a place, so
-that no process keeps the others waiting for longer than its code is.
+that a process keeps others waiting at most for the length of its code.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What the pointers of one module can lead to: classes of pointers that may share an object.
+"""What the pointers of one module can point to: classes of pointers that may share an object.
 
-Every pointer that the verifier tells from others (an *origin*, see ``origins.py``) belongs to a
-class; where one may come to be another, both are of one class, and so are those kept behind them.
-Of a class it is known which objects the module itself makes for it, or it is *open*: objects that
-others made, or that others may change, can be there. What is done behind pointers of a class that
-is not open can so be proved for all of its objects; the rest is left to guards (``guards.py``).
+Every pointer that the verifier distinguishes (an *origin*, see ``origins.py``) belongs to a class;
+if one pointer may become another, both are in one class, and so are the pointers behind them. For
+each class it is known which objects the module itself makes for it, unless it is *open*: then
+objects that others made, or may change, can be there too. What is done behind pointers of a class
+that is not open can thus be proved for all of its objects; the rest is left to guards
+(``guards.py``).
 
 This is Steensgaard's analysis (Points-to Analysis in Almost Linear Time, 1996), with one class for
 each field.
@@ -18,15 +19,15 @@ from llmbol_core.vm.origins import Origins
 from llmbol_core.vm.structure import Layout
 
 OPEN = 0
-"""The node of all that is open."""
+"""The node of everything open."""
 RECORD = "R"
 """The letter of objects that are records, beside those of strings, arrays and so on."""
 
 _FARTHEST = 1 << 12
-"""Offset from which on results that are passed on and on are given up."""
+"""Offset at which results that are passed on from function to function are given up."""
 
 Field = tuple[object, int]
-"""What of an object: "at" and an offset, or "element", "head", "content", "data" and 0."""
+"""A part of an object: "at" and an offset, or "element", "head", "content", "data" and 0."""
 
 
 class Classes:
@@ -49,7 +50,7 @@ class Classes:
         return len(self._parents) - 1
 
     def of_origin(self, origin: int) -> int:
-        """Return the node of an origin; what comes from nowhere known is open."""
+        """Return the node of an origin; that of an unknown one is open."""
         if origin < 0:
             return OPEN
         if origin not in self._origins:
@@ -117,7 +118,7 @@ class Classes:
     # Uniting
 
     def unite(self, node: int, other: int) -> None:
-        """Make one class of two."""
+        """Merge two classes."""
         work = [(node, other)]
         while work:
             one, two = (self.root(n) for n in work.pop())
@@ -147,7 +148,7 @@ class Classes:
         self._shifted[place, node, shift] = None
 
     def close(self) -> None:
-        """Unite what is kept at places with what is kept in the objects that they are in."""
+        """Unite what is kept at places with what is kept in the objects that contain them."""
         changed = True
         while changed:
             before = len(self._parents)
@@ -170,7 +171,7 @@ class Classes:
             changed = bool(roots) or len(self._parents) != before
 
     def _open_place(self, place: int) -> int:
-        """Let all that is kept at a place be open; return how much was not."""
+        """Open everything that is kept at a place; return how much was not open before."""
         found = self._open_fields(place, 0)
         for field in list(self._fields.get(self.root(place), {}).values()):
             if not self.is_open(field):
@@ -181,7 +182,7 @@ class Classes:
     # Origins
 
     def take_flows(self, is_dead: Callable[[int, int], bool]) -> None:
-        """Unite all origins between which pointers flow, where they meet only if that matters."""
+        """Unite all origins between which pointers flow; where ways meet, only if that matters."""
         for number, origin in enumerate(self._all):
             node = self.of_origin(number)
             if origin.key[0] == "join":

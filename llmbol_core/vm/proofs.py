@@ -1,4 +1,4 @@
-"""What holds of a verified module: what is compared when it is linked, and while it runs."""
+"""What is known of a verified module: what is compared when it is linked, and while it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbol_core.vm.needs import Need, Part, Shape, parts_of, shapes_of
 
 
 class Proof(NamedTuple):
-    """What holds of a verified module besides that it is: needs by import list and index in it.
+    """What is known of a verified module: ``needs`` by import list and index in it.
 
     ``results`` are what functions do where their results go, by entry; ``guards`` what is to be
     checked before instructions.
@@ -22,12 +22,12 @@ class Proof(NamedTuple):
     results: dict[int, set[Part]]
     guards: Mapping[int, Sequence[Guard]] = {}
     tables: Sequence[tuple[int, int]] = ()
-    """Begin and end of the tables in the module data that instructions jump through."""
+    """Start and end of the tables in the module data that instructions jump through."""
     wanted: Mapping[int, set[Shape]] = {}
-    """Where the module itself wants results that functions of others write, by entry."""
+    """Places for results that functions of other modules write, by entry."""
 
     def to_bytes(self) -> bytes:
-        """Return all this for a file."""
+        """Return the proof in the form of a file."""
         needs = [[*key, *need.to_row()] for key, need in sorted(self.needs.items())]
         results = [[pc, sorted(parts)] for pc, parts in sorted(self.results.items())]
         wanted = [[pc, sorted(places)] for pc, places in sorted(self.wanted.items())]
@@ -37,7 +37,7 @@ class Proof(NamedTuple):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Proof:
-        """Return what ``to_bytes`` made a file of; raises ValueError and TypeError."""
+        """Return the proof that ``to_bytes`` wrote; raises ValueError and TypeError."""
         whole, _, guards = data.partition(b"\n")
         needs, results, tables, wanted = json.loads(whole.decode())
         found = {(number, index): Need.from_row(row) for number, index, *row in needs}

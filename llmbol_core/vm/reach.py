@@ -1,7 +1,8 @@
-"""How far what comes to a frame may reach if no text tells its size: results, values of channels.
+"""How far a value stored in a frame may reach if the text does not tell its size.
 
-Behind the place where it goes may lie words that the program still needs as addresses, frames or
-channels for alt. What comes must end before them.
+Such values are results of other modules and values of channels. After their place there may be
+words that the program still needs as addresses, frames or channels for alt. What comes must end
+before them.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from llmbol_core.vm.typeflow import Step
 
 
 class Reach:
-    """Goes through a module; ``steps`` are its instructions, ``follow`` tells where they lead."""
+    """Analyses a module; ``steps`` are its instructions, ``follow`` returns their successors."""
 
     def __init__(self, steps: Mapping[int, Step], follow: Callable[[int], Iterable[int]]) -> None:
         self._steps, self._follow = steps, follow
         self._behind: dict[int, int] = {}
-        """Words that are needed behind instructions, as bits of numbers."""
+        """Words that are needed after instructions, as bits of numbers."""
 
     def end(self, step: Step, start: int) -> int:
-        """Return where in the frame that must end which an instruction brings to a slot."""
+        """Return the offset before which a value that an instruction stores at a slot must end."""
         if not self._behind:
             self._run()
         above = self._behind[step.pc] >> start // WORD_SIZE + 1

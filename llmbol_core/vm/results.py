@@ -1,4 +1,4 @@
-"""How much a function writes as its result: told from its text, before its types are known."""
+"""How much a function writes as its result, found from its text before its types are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbol_core.vm.tables import table_targets
 
 
 def result_size(found: Structure, entry: int) -> int:
-    """Return how many bytes the function at an entry may write where its frame says."""
+    """Return how many bytes the function at an entry may write at its result's address."""
     code = found.module.instructions
     size, seen, work = 0, set[int](), [entry]
     while work:
@@ -25,7 +25,7 @@ def result_size(found: Structure, entry: int) -> int:
             if instruction.op.effect in (Effect.JUMP, Effect.RETURN, Effect.END):
                 break
             pc += 1
-        # Handlers lead on from wherever they protect.
+        # A handler can follow any instruction that it protects.
     for handler in found.module.handlers:
         if any(handler.pc1 <= pc < handler.pc2 for pc in seen):
             new = {pc for _, pc in handler.labels} | {handler.default_pc}
@@ -35,7 +35,7 @@ def result_size(found: Structure, entry: int) -> int:
 
 
 def _written(found: Structure, pc: int) -> int:
-    """Return where in the result an instruction's writing ends."""
+    """Return the end, in the result, of what an instruction writes."""
     ends = [
         touch.operand.value + touch.size
         for touch in effects(found, pc).touches
@@ -47,7 +47,7 @@ def _written(found: Structure, pc: int) -> int:
 def _targets(found: Structure, pc: int, instruction: Instruction) -> Iterable[int]:
     op, label = instruction.op, instruction.destination
     if op.mnemonic == "movpc":
-        # Any jump to an address may then lead there.
+        # Any jump to an address may then go there.
         return (instruction.source.value,)
     if op.effect is Effect.BRANCH or op.mnemonic == "jmp":
         return (label.value,) if label.mode is Mode.IMMEDIATE else ()

@@ -1,7 +1,8 @@
-"""Results that go behind pointers: what functions write there must fit the objects.
+"""Results that are stored behind pointers: what functions write there must fit the objects.
 
-The address is taken when the frame has been made; the call follows. A function of the same module
-says what it writes; of one of another module that is known when it is linked, or when it is called.
+The address is taken once the frame has been made; the call follows. A function of the same module
+tells what it writes; for one of another module that is known when it is linked, or when it is
+called.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from llmbol_core.vm.typeflow import Step
 
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE)
 _FARTHEST = 1 << 16
-"""How far into results addresses are followed from one to the next."""
+"""Offset into a result up to which addresses are followed from one to the next."""
 
 
 class _To(NamedTuple):
@@ -34,7 +35,7 @@ class _To(NamedTuple):
 
 
 class Returned:
-    """Results that go behind pointers, by the address; ``fits`` tells whether pieces are proved."""
+    """Results stored behind pointers, by address; ``fits`` tells whether pieces are proved."""
 
     def __init__(self, evidence: Evidence, fits: Callable[[int, Iterable[Piece]], bool]) -> None:
         self._evidence, self._fits = evidence, fits
@@ -77,7 +78,7 @@ class Returned:
                 self._pieces[known].add(piece)
 
     def at_addresses(self) -> Iterator[tuple[int, int, Piece]]:
-        """Yield what is done behind addresses, by their origin and how far from there they are."""
+        """Yield the writes behind addresses, by origin and distance of the address."""
         for to, pieces in self._pieces.items():
             for step in self._addresses[to]:
                 if self._is_address(step):
@@ -97,16 +98,16 @@ class Returned:
                     yield step, Guard(base_of(source), Of.RECORD, tuple(sorted(pieces)))
 
     def named(self) -> Iterator[tuple[int, set[tuple[int, int]]]]:
-        """Yield calls of other modules whose results go where those of own functions do.
+        """Yield calls of other modules whose results are written as those of own functions.
 
-        With each come the entries of those functions, and from which offset on it is.
+        With each come the entries of those functions, and the offset in their results.
         """
         for step, to in self._foreign:
             if names := self._names(to):
                 yield step.pc, names
 
     def _names(self, to: _To) -> set[tuple[int, int]]:
-        """Return the functions to whose results an address leads, by entry, and how far into."""
+        """Return the functions into whose results an address points, by entry, and how far into."""
         origins, found = self._evidence.usage.origins, set[tuple[int, int]]()
         work = [(to.origin, to.offset)] if to.origin >= 0 else []
         for origin, offset in work:
@@ -121,7 +122,7 @@ class Returned:
     def unsure(self) -> Iterator[tuple[int, int, Guard]]:
         """Yield calls, slots of the addresses for their results, and guards.
 
-        They still lack the object that it leads into.
+        The guards still lack the object that the address points into.
         """
         for step, to in self._foreign:
             handle, number = step.operand("d"), step.operand("m")
@@ -146,7 +147,7 @@ class Returned:
         return names
 
     def _others(self) -> set[int]:
-        """Return the entries of functions whose results the module's text alone does not tell."""
+        """Return the entries of functions whose results are not known from this module alone."""
         return self._received | {entry for _, names in self.named() for entry, _ in names}
 
     def wanted(self) -> dict[int, set[Shape]]:
@@ -184,7 +185,7 @@ class Returned:
                     )
 
     def _places(self, to: _To) -> set[Shape]:
-        """Return what is behind an address, if all objects are known that it may lead into."""
+        """Return what lies behind an address, if all objects that it may point into are known."""
         classes = self._evidence.classes
         node = classes.of_origin(to.origin)
         if classes.is_open(node) or not classes.kinds(node) <= {"R", ""}:

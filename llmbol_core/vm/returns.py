@@ -1,9 +1,9 @@
-"""What functions return: known when modules are linked, or while they run, never before.
+"""What functions return, as it becomes known when modules are linked or while they run.
 
-A function may let another one write its result: it passes on the address that it was given itself.
-So what comes to a caller's place is what the function writes and whatever those write that it
-calls in this way, which may be functions of modules that are loaded much later. So it is noted
-where the result of a function is wanted, and who writes it; whichever comes second must fit.
+A function may let another one write its result by passing on the address that it was given.
+So a caller's place gets what the function writes, and whatever is written by the functions that it
+calls in this way, which may belong to modules that are loaded much later. Therefore it is noted
+where the result of a function is wanted, and what writes it; whichever comes second must fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Returns:
         self._others: dict[tuple[int, int], Returns] = {}
 
     def want(self, place: Shape) -> str:
-        """Note a place where the result goes; return why it does not fit there, or nothing."""
+        """Note a place for the result; return why the result does not fit, empty if it fits."""
         if place in self._wanted:
             return ""
         self._wanted.add(place)
@@ -31,7 +31,7 @@ class Returns:
         return why
 
     def write(self, parts: Iterable[Part], offset: int) -> str:
-        """Note what else is written, from an offset on; return why that does not fit."""
+        """Note more that is written, from an offset on; return why that does not fit."""
         new = {part._replace(offset=part.offset + offset) for part in parts} - self._parts
         for place in self._wanted if new else ():
             for why in misfitting(new, place):
@@ -40,7 +40,7 @@ class Returns:
         return ""
 
     def bring(self, offset: int, other: Returns) -> str:
-        """Note who else writes the result, from an offset on; return why that does not fit."""
+        """Note another function that writes the result, from an offset on; return what misfits."""
         if (offset, id(other)) in self._others:
             return ""
         self._others[offset, id(other)] = other

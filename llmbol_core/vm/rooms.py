@@ -1,6 +1,6 @@
-"""What there is in memory from some place on, to the end of the value there: room for another one.
+"""The room at an address: the layout of what lies there, up to the end of the object.
 
-Where an object is known its type tells. Where there is but an address, it is looked for in the
+If the object is known its type tells. For a bare address the object is searched for in the
 frames of the process, the data of their modules, the objects that these name, and in the end in the
 whole heap.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Area(NamedTuple):
-    """Values of one type, one behind the other."""
+    """Values of one type, one after the other."""
 
     start: int
     type: HeapType
@@ -30,14 +30,14 @@ class _Area(NamedTuple):
 
 
 def room_in(heap: Heap, ref: int, distance: int) -> Shape | None:
-    """Return what there is in a record or an element from so far on; None if it is neither."""
+    """Return the rest of a record or an element from an offset on; None if it is neither."""
     for _, value, _ in _of_object(heap, ref):
         return Shape(*value).behind(distance)
     return None
 
 
 def room_at(engine: Interpreter, fp: int, address: int) -> Shape | None:
-    """Return what there is at an address that the process whose frame is given has."""
+    """Return what lies at an address in the process whose frame is given."""
     heap, areas = engine.heap, list(_frames(engine, fp))
     named = (heap.pointer(area.start + at) for area in areas for at in area.type.pointers)
     for start, value, length in chain(areas, _objects(heap, named), _objects(heap, heap.blocks())):

@@ -1,4 +1,4 @@
-"""What is known of the slots of one frame, at one instruction, besides what their type says."""
+"""What is known of a frame's slots at one instruction, besides what the frame's type says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Kind(Enum):
     CONSTANT = "the address of a constant"
     ELSEWHERE = "an address"
     RESULT = "the address of the result, at"
-    """Of the function's own result, where alt may put it; nothing else is done there."""
+    """The address of the function's own result, used for nothing but alt."""
     ELEMENT = "the address of a value of type"
     CODE = "the code address of pc"
     OBJECT = "an object of type"
@@ -33,13 +33,13 @@ class Kind(Enum):
 POINTERS = frozenset({Kind.ORIGIN, Kind.OBJECT, Kind.HANDLE})
 
 Tags = frozenset[int] | None
-"""The numbers that the first word of an object may have; None if that can be any."""
+"""The numbers that the first word of an object may hold; None for any."""
 
 
 class Value(NamedTuple):
-    """Something known of a slot; the number is the type, offset or pc.
+    """What is known of a slot; the number is a type, an offset or a pc.
 
-    ``origin`` is where the pointer comes from, or the one that an address leads behind, or -1.
+    ``origin`` is where the pointer comes from, or the pointer that an address leads behind; or -1.
     """
 
     kind: Kind
@@ -49,16 +49,16 @@ class Value(NamedTuple):
 
     @property
     def flowing(self) -> Tags:
-        """The tags of what can come from the origin; of a new object they can still change."""
+        """The tags of what can come from the origin; those of a new object can still change."""
         return None if self.kind is Kind.OBJECT else self.tags
 
 
 COPIES = frozenset({Kind.WORD, Kind.BEHIND})
 """What was read as a word behind something, and may be a pointer."""
 UNKNOWN_POINTER = Value(Kind.ORIGIN, origin=-1)
-"""A pointer of which nothing is known, in a frame that was made: what is not noted there is nil."""
+"""A pointer of which nothing is known in a frame made, where pointers not noted are nil."""
 SEVERAL = Value(Kind.NUMBER, -1)
-"""What stands for the address of a result that is not the same on all ways."""
+"""Stands for the address of a result that differs between the ways to an instruction."""
 
 State = dict[int, Value]
 """What is known of the slots of the frame, by offset.
@@ -70,13 +70,13 @@ result is written to.
 
 RESULT = 1 << 31
 FRAMES = 1 << 32
-"""From which key on there is what was stored in frames that were made; so many keys has each."""
+"""The first key for what was stored in frames made, and the number of keys for each frame."""
 STORED = (1 << 31) + 1
 """The key of the pointer that the instruction before this one stored outside of the frame."""
 
 
 RETURNED = (1 << 31) + 16
-"""The key of the first byte of the function's own result, once it has stored a pointer there."""
+"""The key of the first byte of the function's own result: keys from here on are pointers in it."""
 
 
 def argument_key(frame: int, offset: int) -> int:
@@ -95,7 +95,7 @@ def without_frame(state: State, frame: int) -> State:
 
 
 def overwritten(state: State, offset: int) -> State:
-    """Return a state behind something of unknown size, a word at least, that came to an offset."""
+    """Return a state after something of unknown size, at least a word, was stored at an offset."""
     return {
         at: v
         for at, v in without(state, offset, WORD_SIZE).items()

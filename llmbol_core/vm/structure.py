@@ -1,6 +1,6 @@
-"""The first half of verification: everything that can be told without following the program.
+"""The first half of verification: everything that can be checked without following the program.
 
-Numbers within their ranges, operands of a kind that their instruction takes, pointer maps inside
+Numbers within their ranges, operands of kinds that their instruction takes, pointer maps inside
 their objects, data items that fit the module data and its pointers, well-formed case tables,
 exports and handlers. ``verifier.py`` follows the program.
 """
@@ -61,14 +61,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Structure:
-    """A module whose structure holds, and what was found on the way."""
+    """A module whose structure is sound, and what was found while checking it."""
 
     module: Module
     layouts: dict[int, Layout]
     words: dict[int, int]
     """Initial words of the module data, by offset, as far as they are given."""
     tables: list[tuple[int, int]] = field(default_factory=list)
-    """Begin and end of the tables in the module data that instructions jump through."""
+    """Start and end of the tables in the module data that instructions jump through."""
     effects: dict[int, Effects] = field(default_factory=dict)
     """What instructions read and write, as far as that is known (``effects.py``)."""
 
@@ -80,7 +80,7 @@ class Structure:
 
     @cached_property
     def pauses(self) -> frozenset[int]:
-        """The instructions before which others may have their turn."""
+        """The instructions before which other processes may run."""
         return pauses(self.module)
 
     def writes_table(self, offset: int, size: int) -> bool:
@@ -88,7 +88,7 @@ class Structure:
         return any(start < offset + size and offset < end for start, end in self.tables)
 
     def fail(self, pc: int, why: str) -> VerifyError:
-        """Return the error that an instruction is not as it should be."""
+        """Return the error that refuses an instruction."""
         if 0 <= pc < len(self.module.instructions):
             why = f"{format_instruction(self.module.instructions[pc])}: {why}"
         return VerifyError(self.module.name, pc, why)
@@ -276,7 +276,7 @@ def _check_handlers(found: Structure) -> None:
 
 
 def _instruction_fault(found: Structure, instruction: Instruction) -> str:
-    """Say what is wrong with an instruction by itself, or nothing."""
+    """Return what is wrong with an instruction by itself; empty if nothing is."""
     op = instruction.op
     if op.mnemonic == "load" and not found.module.flags & HASLDT:
         return "obsolete dis"
@@ -314,7 +314,7 @@ def _operand_fault(found: Structure, operand: Operand, role: OperandRole) -> str
 
 
 def _immediate_fault(found: Structure, value: int, role: OperandRole) -> str:
-    """Say why an immediate operand cannot be, or nothing."""
+    """Return why an immediate operand is not possible; empty if it is."""
     if role.type not in IMMEDIATES and not (role.place == "s" and role.type in "XO"):
         return f"the {PLACES[role.place]} is no {TYPES[role.type].name} if it is immediate"
     if role.writes:
@@ -331,7 +331,7 @@ def _immediate_fault(found: Structure, value: int, role: OperandRole) -> str:
 
 
 def place_fault(layout: Layout, offset: int, role: OperandRole) -> str:
-    """Say why an operand cannot lie at an offset of an object, or nothing."""
+    """Return why an operand cannot lie at an offset of an object; empty if it can."""
     kind = TYPES[role.type]
     size = max(kind.size, 1)
     what = f"{'an' if kind.name[0] in 'aeiou' else 'a'} {kind.name}"

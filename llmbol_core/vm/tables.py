@@ -18,7 +18,7 @@ _MOST_TAGS = 64
 
 
 class TableShape(NamedTuple):
-    """Bytes before the entries, of an entry, to its label, and of the default's label behind."""
+    """Bytes before the entries, of an entry, up to its label, of the default's label at the end."""
 
     header: int
     stride: int
@@ -36,7 +36,7 @@ TABLE_SHAPES = {
 
 
 def find_tables(found: Structure) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of the tables that a module's instructions name."""
+    """Yield start and end of the tables that a module's instructions name."""
     for pc, instruction in enumerate(found.module.instructions):
         if instruction.op.effect is Effect.JUMP and instruction.op.mnemonic != "jmp":
             extent = _extent(found, pc)
@@ -77,7 +77,7 @@ def _check_strings(found: Structure, pc: int, entries: Iterable[int]) -> None:
 
 
 def table_ranges(found: Structure, pc: int) -> dict[int, frozenset[int] | None]:
-    """Return for each target of a case of words which words lead there; None for too many."""
+    """Return for each target of a case which words lead there; None if they are too many."""
     start = found.module.instructions[pc].destination.value
     word = found.words.get
     count = word(start) or 0
@@ -98,7 +98,7 @@ def _shape(found: Structure, pc: int) -> TableShape:
 
 
 def _extent(found: Structure, pc: int) -> tuple[int, int] | None:
-    """Return where the table of an instruction begins and ends, counts included, if it has one."""
+    """Return start and end of an instruction's table, counts included, if it has one."""
     operand, shape = found.module.instructions[pc].destination, _shape(found, pc)
     first = operand.value - (0 if shape.header else WORD_SIZE)
     count = found.words.get(first)

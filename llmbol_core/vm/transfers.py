@@ -26,7 +26,7 @@ class _Transfer(NamedTuple):
     sends: bool
 
     def guard(self, room: int, pieces: Iterable[Piece] = (), link: Operand = ABSENT) -> Guard:
-        """Return what compares the channel's values with a place."""
+        """Return the guard that compares the channel's values with a place."""
         of = Of.SENT if self.sends else Of.RECEIVED
         return Guard(self.channel, of, tuple(pieces), room, "N", link)
 
@@ -34,9 +34,9 @@ class _Transfer(NamedTuple):
 class Transfers:
     """Finds the guards of transfers.
 
-    ``use`` notes what is done behind an address; ``fits`` tells whether pieces are proved;
-    ``receive`` notes and returns for which functions' results a value is received, how far into.
-    ``unsure`` are guards that lack the object which the address in a slot leads into.
+    ``use`` notes accesses behind an address; ``fits`` tells whether pieces are proved;
+    ``receive`` returns the functions as whose result a value is received, and how far into it.
+    ``unsure`` are guards that lack the object that the address in a slot points into.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Transfers:
             yield from self._at_place(step, transfer, operand.base)
 
     def of_table(self, step: Step) -> Iterator[Guard]:
-        """Yield the guards of what an alt table offers."""
+        """Yield the guards of the transfers that an alt table offers."""
         sends = step.state[step.operand("s").value].number
         for index, at in enumerate(alt_entries(step)):
             node, place = self._evidence.entry_channel(step, at), entry_place(step, at)
@@ -79,7 +79,7 @@ class Transfers:
             yield from self._at_place(step, transfer, at + WORD_SIZE)
 
     def _in_result(self, transfer: _Transfer, where: Operand) -> Iterator[Guard]:
-        """Yield the guard of the function's own result, unless it was noted as written so."""
+        """Yield the guard of the function's own result, unless the receipt was noted."""
         usage, carried = self._evidence.usage, self._carried(transfer)
         written = {noted.what for noted in usage.origins.all[transfer.place.origin].noted}
         if not carried or not {Access(*piece) for piece in carried} <= written:
@@ -134,7 +134,7 @@ class Transfers:
         return list(self._compared(step, transfer._replace(place=place)))
 
     def _compared(self, step: Step, transfer: _Transfer) -> Iterator[Guard]:
-        """Yield what compares a channel with a place of a known layout, if that is not proved."""
+        """Yield the guard of a place of known layout, if the transfer is not proved."""
         classes, place, layout = self._classes, transfer.place, transfer.place.layout
         assert layout is not None
         content, end = classes.field(transfer.node, "content"), layout.size

@@ -1,6 +1,6 @@
-"""One instruction against what is known of its frame: the step that verification repeats.
+"""One instruction, checked against what is known of its frame: the step that verification repeats.
 
-``verifier.py`` tells what is proved and what is not. The frame's type descriptor says which slots
+``verifier.py`` states what is proved and what is not. The frame's type descriptor says which slots
 are pointers; a ``State`` adds what the program keeps in others (frames that it made, addresses,
 code addresses), the types of objects that it made, and where pointers to others come from, for
 ``usage.py``.
@@ -49,14 +49,14 @@ class Place(NamedTuple):
     """Where a pointer to the object comes from."""
     tags: Tags = None
     frame: int = -1
-    """The slot with the frame that the place lies in, if that was made and not yet called."""
+    """The slot of the frame that the place lies in, if that was made and not yet called."""
 
 
 class Step:
     """One instruction with what is known of its frame.
 
     ``check`` refuses what is wrong; a call notes the function it enters, as pc and type of frame,
-    in ``entered``. What is known behind the instruction, ``learning.py`` tells.
+    in ``entered``. ``learning.py`` tells what is known after the instruction.
     """
 
     def __init__(self, found: Structure, usage: Usage, pc: int, frame: int, state: State) -> None:
@@ -70,7 +70,7 @@ class Step:
         self.entered: tuple[int, int] | None = None
 
     def fail(self, why: str) -> VerifyError:
-        """Return the error that this instruction is refused."""
+        """Return the error that refuses this instruction."""
         return self.found.fail(self.pc, why)
 
     def label(self) -> int:
@@ -129,7 +129,7 @@ class Step:
         raise self.fail(f"{operand.base}(fp) holds {known.kind.value} {known.number}, no address")
 
     def _data_of(self, handle: int) -> int:
-        """Return the origin that the data of a module is, whose address its handle begins with."""
+        """Return the origin of a module's data, whose address is the first word of its handle."""
         if handle < 0:
             return -1
         self.usage.use(handle, "Z", self.pc)
@@ -171,13 +171,13 @@ class Step:
                 self.usage.use(held.origin, role.type, self.pc)
 
     def _is_for_frame(self, place: Place, role: OperandRole) -> bool:
-        """Whether an operand is one for a frame made: an argument, or the place for the result."""
+        """Whether an operand may lie in a frame made: an argument, or the result's address."""
         if self.op.mnemonic == "lea":
             return role.writes and place.offset == RESULT_PLACE
         return place.offset >= _ARGUMENTS
 
     def _check_returned(self, touch: Touch) -> None:
-        """Refuse to read pointers where the result goes before they were written there."""
+        """Refuse to read pointers from the place of the result before they were written there."""
         at, is_value = touch.operand.value, touch.role.type == "Y"
         inside = self.found.layouts[self.operand("m").value].pointers if is_value else {0}
         if touch.role.type == "X" and touch.size >= UNKNOWN:
@@ -209,7 +209,7 @@ class Step:
             self.usage.look_at_tag(place.origin)
 
     def _note_part(self, place: Place, size: int, use: Use) -> None:
-        """Note what there must be in a frame for a function of another module."""
+        """Note what must be in a frame for a function of another module."""
         number = self.state[place.frame].number
         self.usage.need(place.origin, number).stores.add(Part(place.offset, size, use))
 
@@ -234,7 +234,7 @@ class Step:
         if place.layout is self.found.data:
             origin = self.usage.of_data(at)
             if origin < 0 and at in place.layout.pointers:
-                # The nil that all types share: what becomes of it here concerns nobody else.
+                # The nil that all types share: what is done with it here concerns no other use.
                 origin = self.usage.origin("nil", self.pc, at)
         elif place.origin >= 0:
             origin = self.usage.behind(place.origin, "at", at, place.tags)
@@ -250,7 +250,7 @@ class Step:
         return None if operand.mode is Mode.IMMEDIATE else self.held(self.place(operand))
 
     def clears_slot(self) -> bool:
-        """Whether the instruction does no more than to clear a pointer of the frame.
+        """Whether the instruction only clears a pointer of the frame.
 
         The compiler does so between storing a pointer and reading it again.
         """
@@ -260,7 +260,7 @@ class Step:
         return is_clearing and target.mode is Mode.FP and target.value != before.base
 
     def _stored_at(self) -> Operand:
-        """Return where the last pointer was stored, if that is known behind the instruction."""
+        """Return where the last pointer was stored, if that is known after the instruction."""
         code = self.found.module.instructions
         before = code[self.pc - 1].destination
         return code[self.pc - 2].destination if before.mode is Mode.FP else before

@@ -1,4 +1,4 @@
-"""What a module does with pointers whose types no object file tells: it must agree with itself.
+"""What a module does with pointers whose types no object file states: it must agree with itself.
 
 Every access behind an origin (``origins.py``) is noted, whichever function makes it: a pointer or
 a number at some offset, or a use as a string, an array, a list, a channel or a module handle; and
@@ -9,8 +9,8 @@ so is every object of a known type that comes to one. At the end
 - what a function writes as its result must fit where its callers want it;
 - what a channel carries must fit where it is sent from and received.
 
-A pick keeps in its first word, its tag, which variant it is. What the program does behind a test of
-that word is asked only of objects that were made with such a tag.
+A pick's first word, its tag, says which variant it is. What the program does after a test of
+that word is required only of objects that were made with such a tag.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llmbol_core.vm.structure import Layout, Structure
 from llmbol_core.vm.variables import Variables
 
 KINDS = {letter: TYPES[letter].name for letter in "CAINZ"}
-"""Letters of the kinds of objects that instructions tell apart, and their names."""
+"""The kinds of objects that instructions distinguish: letters and names."""
 _RECORD = "record"
 
 
@@ -56,7 +56,7 @@ class Usage:
         self._made: dict[int, dict[_Made, int]] = defaultdict(dict)
         self._wanted: dict[int, dict[Wanted, int]] = defaultdict(dict)
         self._copies: set[int] = set()
-        """Origins of objects that are copies of such whose tags are not known."""
+        """Origins of objects that are copies of objects whose tags are not known."""
         self._retagged: set[int] = set()
         self._picks: set[int] = set()
         self._results: dict[tuple[int, Wanted], int] = {}
@@ -87,7 +87,7 @@ class Usage:
             self.make(number, self.variables.constants[offset])
         return number
 
-    # What the flow through the program notes
+    # Noted while the program is followed
 
     def look_at_tag(self, origin: int) -> None:
         """Note that the first word behind a pointer is looked at."""
@@ -241,7 +241,7 @@ class Usage:
             self._check_copied(elements, pc)
 
     def _link_returned(self) -> None:
-        """Let what a function returns of its parameters come from what each caller passes."""
+        """Link results that are parameters to what each caller passes."""
         known: dict[tuple[int, int], set[int]] = {}
         for origin, result, at, parameter, passed, tags in self._returned:
             if (result, at) not in known:
@@ -250,14 +250,14 @@ class Usage:
                 self.flow(origin, passed, tags)
 
     def _write_received(self) -> None:
-        """Note how results are written by receiving values of the known types."""
+        """Note results that are written by receiving values of known types."""
         for (content, result, offset), pc in self._received.items():
             for layout in self._layouts(content):
                 for piece in value_pieces(layout, offset, Use.WRITE):
                     self.access(result, *piece, pc)
 
     def _spread(self) -> None:
-        """Let what is done with pointers be done with all they may be, whatever their tags."""
+        """Spread what is done with pointers to everything that they may be, whatever the tags."""
         while True:
             self.origins.spread()
             changed = [n for n in self._made if self._loses_tag(n)]

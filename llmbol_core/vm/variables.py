@@ -1,4 +1,4 @@
-"""The pointers in a module's data: which are variables, which are nil for good, where each ends."""
+"""The pointers in a module's data: variables, and those that stay nil; and how far each reaches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbol_core.vm.structure import Structure
 
 
 class Written(Exception):
-    """A pointer is written that was thought to be nil for good."""
+    """A pointer is written that was taken to stay nil."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(offset)
@@ -22,19 +22,19 @@ class Written(Exception):
 class Variables:
     """The pointers of the module data.
 
-    ``constants`` are those that begin as strings or arrays, by offset with the letter of their
-    kind. The compiler uses one pointer that nobody writes as the nil of all types. One whose
-    address is taken to send it, as alt does, can be that too; ``received`` are those of which it
-    turned out that they are written there.
+    ``constants`` are those that initially are strings or arrays, by offset, with the letter of
+    their kind. The compiler uses one pointer that is never written as the nil of all types. A
+    pointer whose address is taken to send it, as for alt, can be that one too; ``received`` are
+    those that turned out to be written by that address.
     """
 
     def __init__(self, found: Structure, received: frozenset[int] = frozenset()) -> None:
         self.constants = _constants(found)
         self._found, self._data = found, found.data
         self._words, self._places = set[int](), set[int]()
-        """Words that instructions write by themselves, and where something of no known size goes.
+        """Words that instructions write singly, and places where values of unknown size go.
 
-        A word that is written by itself may be a field of such a value, too.
+        A word that is written singly may also be a field of such a value.
         """
         written = set(received)
         for pc in range(len(found.module.instructions)):
@@ -43,13 +43,13 @@ class Variables:
                     written |= self._written(pc, touch)
         self._nils = sorted(found.data.pointers - written - self.constants.keys())
         self.exposed = self._exposed()
-        """Pointers that nobody writes unless they are parts of what comes to a place before them.
+        """Pointers that are written only if they are part of a value stored at a place before them.
 
-        Of what others return, and of what channels bring, no text tells how long it is.
+        The text does not tell the size of results of other modules and of values of channels.
         """
 
     def _written(self, pc: int, touch: Touch) -> set[int]:
-        """Note what is written, or may be by its address; return the pointers that are for sure."""
+        """Note what is written, or may be by its address; return the pointers surely written."""
         at, size = touch.operand.value, touch.size
         target = self._found.module.instructions[pc].destination
         if size >= UNKNOWN:
@@ -82,19 +82,19 @@ class Variables:
         return set(sorted(self._nils, key=lambda nil: moved[nil])[-1:])
 
     def is_nil(self, offset: int) -> bool:
-        """Whether a pointer is nil for good: calls that write results end before it."""
+        """Whether a pointer stays nil: results that calls write end before it."""
         at = bisect.bisect_left(self._nils, offset)
         return at < len(self._nils) and self._nils[at] == offset
 
     def write(self, start: int, size: int) -> None:
-        """Note that pointers are written, at least the first; raises Written for one not known."""
+        """Note written pointers, at least the first; raises Written for one taken as nil."""
         at = bisect.bisect_left(self._nils, start)
         end = start + (size if size < UNKNOWN else WORD_SIZE)
         if at < len(self._nils) and self._nils[at] < end:
             raise Written(self._nils[at])
 
     def end(self, offset: int) -> int:
-        """Return how far a result or a value of a channel may reach that begins at an offset."""
+        """Return how far a result, or a channel's value, that begins at an offset may reach."""
         at = bisect.bisect_right(self._nils, offset)
         nils = [nil for nil in self._nils[at:] if nil not in self.exposed][:1]
         tables = [max(start, offset) for start, last in self._found.tables if offset < last]

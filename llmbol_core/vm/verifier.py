@@ -1,44 +1,44 @@
 """Verification: proof, before a program runs, that it keeps to its types and its memory.
 
-First the structure (``structure.py``), then every way through the code from the places where other
-modules, processes and exceptions can enter it. On the way the verifier knows the frame's type
-descriptor, which tells pointers from numbers, and what the program keeps in words that are neither:
+First the structure is checked (``structure.py``), then every way through the code from the places
+where other modules, processes and exceptions can enter it. On each way the verifier knows the
+frame's type descriptor, which tells pointers from numbers, and what the program keeps in words that
+are neither:
 
-- frames made and not yet called, and whose they are;
+- frames made and not yet called, and for which function;
 - addresses, made by ``lea`` and ``indx`` or read from a module handle;
 - code addresses, made by ``movpc``.
 
 So it refuses numbers written over pointers and pointers taken from numbers, in the frame, in the
-module data and in frames and objects whose type it saw made; operands outside of them; words used
-as addresses that are none; alt tables of anything but channels and addresses; calls whose frame is
-not the one of the function; jumps to anywhere but known labels, and writing over tables of them.
+module data, and in frames and objects whose type it has seen; operands outside of them; words used
+as addresses that are none; alt tables of anything but channels and addresses; calls with the frame
+of another function; jumps to anything but known labels, and writes over tables of labels.
 
-What is behind pointers that were kept somewhere (parameters, fields, elements, results, what
-channels bring) no object file tells. There the module must agree with itself, across all its
-functions: what it does with a pointer must fit every object that it makes and that can be there
-(``usage.py``, ``origins.py``; ``containers.py`` for arrays, lists and channels). Behind a test of
-an object's first word, as the variants of picks have it, that is asked only of objects made with
-such a word.
+What pointers from elsewhere point to (parameters, fields, elements, results, values of channels) no
+object file states. There the module must agree with itself, across all its functions: what it does
+with a pointer must fit every object that it makes and that can be there (``usage.py``,
+``origins.py``; ``containers.py`` for arrays, lists and channels). After a test of an object's first
+word, as for the variants of a pick, this is required only of objects made with such a word.
 
-Checked when modules are linked: that frames made for a function of another module fit it, and that
-its result fits where it is wanted (``needs.py``).
+When modules are linked it is checked that frames made for a function of another module fit it, and
+that its result fits the place for it (``needs.py``).
 
-Of pointers that others hand over no module tells what is behind them, nor does a module always
-agree with itself for a reason that can be proved. Where what an instruction does does not fit all
-objects that the module itself makes for it (``evidence.py``), the object's own type is compared
-with that before the instruction runs (``leftover.py``, ``guards.py``).
+What pointers from other modules point to is not known, and even where a module agrees with itself
+that cannot always be proved. If what an instruction does does not fit all objects that the module
+itself makes for it (``evidence.py``), the type of the actual object is compared with it before the
+instruction runs (``leftover.py``, ``guards.py``).
 
-Checked while the program runs besides: bounds of arrays and jump tables, nil, that frames of other
-modules are those of the function that is called, that what is raised is a string or has a name.
+While the program runs these are checked as well: bounds of arrays and jump tables, nil, that frames
+of other modules are those of the function called, that what is raised is a string or has a name.
 
-Addresses of elements and fields, and copies of channels for alt tables, keep nothing alive. What
-they lead to might be gone when they are used: then it is refused, or the memory there is left alone
-until nobody has the address any more (``lifetimes.py``, ``remains.py``). Other processes have their
-turn only at certain instructions (``pauses.py``). What functions return in the name of others, to
-whom their result's address was passed on, is compared once both are known (``returns.py``).
+Addresses of elements and fields, and copies of channels in alt tables, keep nothing alive. What
+they point to might be gone when they are used: then the use is refused, or the memory is not reused
+until no process has the address any more (``lifetimes.py``, ``remains.py``). Other processes run
+only at certain instructions (``pauses.py``). What a function returns for another one, which passed
+on the address for its result, is compared once both are known (``returns.py``).
 
-What an instruction reads and writes, by whatever name, when, and how much, is listed once
-(``effects.py``, ``changes.py``); whatever follows from that is told from those lists.
+What each instruction reads and writes, when, and how much, is listed once (``effects.py``,
+``changes.py``); everything else is derived from those lists.
 
 So a program can write no number where a pointer is kept. It can read pointers as numbers.
 """
@@ -91,7 +91,7 @@ class Verified:
 
 
 def verify_module(module: Module) -> Verified:
-    """Prove what the module's text says of a program, or raise VerifyError."""
+    """Prove what can be proved from a module alone, or raise VerifyError."""
     flow = _flow(module)
     flow.weigh()
     return Verified(
@@ -105,7 +105,7 @@ def verify_module(module: Module) -> Verified:
 
 
 def prove_module(module: Module) -> Proof:
-    """Verify a module, and return what is to be compared when it is linked."""
+    """Verify a module, and return what is to be compared when it is linked or runs."""
     flow = _flow(module)
     evidence, leftover = flow.weigh()
     proof = flow.usage.proof(flow.entries, evidence.linked_by)
@@ -117,7 +117,7 @@ def prove_module(module: Module) -> Proof:
 
 
 def _flow(module: Module) -> _Flow:
-    """Follow a module, once more whenever a pointer proves to be a variable."""
+    """Follow a module, and again whenever a pointer turns out to be a variable."""
     found, received = check_structure(module), frozenset[int]()
     while True:
         flow = _Flow(found, received)
@@ -144,12 +144,12 @@ class _Flow:
         self.frames: dict[int, int] = {}
         self.states: dict[int, State] = {}
         self.ways: dict[int, int] = {}
-        """The instruction that leads to another one, if that is the only one."""
+        """The only instruction that leads to another one, if there is just one."""
         self.entries: dict[int, int] = {}
         self.work: list[int] = []
         self._leads: dict[int, list[int]] = {}
         self._caught: dict[int, Value] = {}
-        """Where the result goes in handlers that were entered, by their index."""
+        """The origin of the result in handlers that were entered, by their index."""
 
     def run(self) -> None:
         """Follow the program from wherever it can be entered."""
@@ -167,7 +167,7 @@ class _Flow:
         self.usage.settle()
 
     def weigh(self) -> tuple[Evidence, Leftover]:
-        """Return what the module proves by itself, and what is left to guards."""
+        """Return what is proved from the module itself, and what is left to guards."""
         steps = [
             Step(self.found, self.usage, pc, number, self.states[pc])
             for pc, number in sorted(self.frames.items())
@@ -188,7 +188,7 @@ class _Flow:
         return evidence, leftover
 
     def _entered(self) -> list[int]:
-        """Return where functions begin, and where they go on after exceptions."""
+        """Return where functions begin, and where they continue after exceptions."""
         landings = [
             pc
             for handler in self.module.handlers
@@ -213,7 +213,7 @@ class _Flow:
         return self.found.fail(pc, why)
 
     def _enter(self, pc: int, number: int, origin: int) -> None:
-        """Come to a function with a new frame of a type."""
+        """Enter a function with a new frame of a type."""
         check_frame(self.found, origin, number)
         self.entries.setdefault(pc, number)
         origins = self.usage.origin
@@ -225,9 +225,9 @@ class _Flow:
         self._reach(pc, number, state, origin, is_way=False)
 
     def _reach(self, pc: int, number: int, state: State, origin: int, is_way: bool = True) -> None:
-        """Come to an instruction; look at it again if less is known than before.
+        """Reach an instruction; look at it again if less is known than before.
 
-        What enters a function is no way to it from another instruction.
+        Entering a function is not a way from another instruction.
         """
         way = origin if is_way else -1
         known = self.frames.get(pc)
@@ -274,7 +274,7 @@ class _Flow:
         return kept
 
     def _frames_joined(self, pc: int, state: State, other: State) -> State:
-        """Return what is known of frames that were made if only one way tells it."""
+        """Return what is known of frames made if it is known on one way only."""
         kept: State = {}
         for slot in state.keys() - other.keys():
             if slot < 0:
@@ -327,7 +327,7 @@ class _Flow:
         return waiting
 
     def _link_handlers(self) -> None:
-        """Let what a handler does with the frame's pointers be done with all they may be then."""
+        """Link the frame's pointers in handlers to all that they may be at that moment."""
         for index, handler in enumerate(self.module.handlers):
             reached = [pc for pc in range(handler.pc1, handler.pc2) if pc in self.states]
             states = [self.states[pc] for pc in reached]

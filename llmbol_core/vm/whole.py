@@ -1,4 +1,4 @@
-"""Whole values that instructions on lists, channels and alt tables work on: layouts and places."""
+"""Layouts and places of the values in lists, channels and alt tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def value_layout(step: Step) -> Layout:
 
 
 CONSTANT = Place(Layout(WORD_SIZE, frozenset()), 0)
-"""Where a constant lies that is sent."""
+"""The place of a constant that is sent."""
 
 
 def alt_entries(step: Step) -> list[int]:
