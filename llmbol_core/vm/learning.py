@@ -172,10 +172,7 @@ def _learn_object(step: Step, state: State) -> State:
 
 def _learn_handle(step: Step, state: State) -> State:
     """Note a module handle."""
-    origin = made(step, "Z").origin
-    if step.op.mnemonic == "load":
-        step.usage.load(origin, step.operand("m").value)
-    return keep_result(step, state, Value(Kind.HANDLE, origin=origin))
+    return keep_result(step, state, Value(Kind.HANDLE, origin=made(step, "Z").origin))
 
 
 def _learn_code(step: Step, state: State) -> State:

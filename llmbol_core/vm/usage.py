@@ -63,7 +63,6 @@ class Usage:
         self._received: dict[tuple[int, int, int], int] = {}
         self._needs: dict[tuple[int, int], Need] = defaultdict(Need)
         self._shared: set[tuple[int, int, int]] = set()
-        self._loads: dict[int, int] = {}
         self._copied: dict[tuple[int, int], int] = {}
         self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
         self.variables = Variables(found, received)
@@ -168,10 +167,6 @@ class Usage:
         """Note that a frame made for a function of one handle is used for one of another handle."""
         self._shared.add((handle, other, link))
 
-    def load(self, origin: int, imports: int) -> None:
-        """Note which list of imports a module handle is linked by."""
-        self._loads[origin] = imports
-
     def proof(self, entries: Iterable[int], linked_by: Callable[[int], int | None]) -> Proof:
         """Return what the module needs of others, and what its functions do where results go.
 
@@ -182,13 +177,9 @@ class Usage:
             one, two = self._needs[handle, link], self._needs[other, link]
             two.stores |= one.stores
         for (handle, link), need in self._needs.items():
-            found = self.origins.sources(handle, everything=True)
-            lists = {self._loads[n] for n in found if n in self._loads}
-            if (surely := linked_by(handle)) is not None:
-                lists.add(surely)
-            for imports in lists:
-                known = needs[imports, link]
-                known.add(need)
+            # Where it is not sure, guards compare the same (``leftover.py``).
+            if (imports := linked_by(handle)) is not None:
+                needs[imports, link].add(need)
         results = {pc: self._at_result(self.origin("result", pc)) for pc in entries}
         return Proof(dict(needs), {pc: parts for pc, parts in results.items() if parts})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbol_core.errors import VerifyError
+from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.verifier import prove_module
 from tests.vm.forging import Modules, outcome
 from tests.vm.test_attacks import CALL, assembled
@@ -197,5 +198,55 @@ HONEST: dict[str, Program] = {
 @pytest.mark.parametrize("what", HONEST)
 def test_honest_programs_run(tmp_path: Path, what: str) -> None:
     modules = modules_of(HONEST[what])
+    for engine in ("", "jit"):
+        assert outcome(modules, tmp_path, engine) == "ended"
+
+
+CHECKED = """
+    load 0(mp),$0,32(fp)
+    frame $1,48(fp)
+    movp 32(fp),32(48(fp))
+    lea 32(fp),16(48(fp))
+    call 48(fp),checked
+    load 4(mp),$1,36(fp)
+    frame $1,48(fp)
+    movp 36(fp),32(48(fp))
+    lea 36(fp),16(48(fp))
+    call 48(fp),checked
+    mframe 32(fp),$0,48(fp)
+    lea 60(fp),16(48(fp))
+    mcall 48(fp),$0,32(fp)
+    mframe 36(fp),$0,48(fp)
+    lea 40(fp),16(48(fp))
+    mcall 48(fp),$0,36(fp)
+    lenc 40(fp),64(fp)
+    addw 60(fp),64(fp),64(fp)
+    beqw 64(fp),$9,end
+    raise 8(mp)
+end: ret
+checked: movp 32(fp),0(16(fp))
+    ret
+    module A
+    entry 0,1
+    desc $0,12,(0,4,8)
+    desc $1,96,(32,36,40)
+    var @mp,12
+    link 1,0,0x4244b354,"init"
+    string @mp+0,"/b.dis"
+    string @mp+4,"/c.dis"
+    string @mp+8,"forged"
+    ldts @ldt,2
+    word @ldt+0,1
+    ext @ldt+4,1,"f"
+    word @ldt+8,1
+    ext @ldt+12,1,"f"
+"""
+
+
+def test_handles_of_several_modules_go_through_one_function(tmp_path: Path) -> None:
+    """A polymorphic function, as many programs have one, looks whether a module was loaded."""
+    texts = {"b": "ret\n f: movw $3,0(16(fp))\n ret", "c": "ret\n f: movp 16(mp),0(16(fp))\n ret"}
+    modules = {letter: assembled(letter, text, texts) for letter, text in texts.items()}
+    modules["a"] = parse_assembly(CHECKED, "a")
     for engine in ("", "jit"):
         assert outcome(modules, tmp_path, engine) == "ended"
