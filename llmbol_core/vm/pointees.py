@@ -41,6 +41,8 @@ class Classes:
         self._layouts: dict[int, set[Layout]] = {}
         self._origins: dict[int, int] = {}
         self._shifted: dict[tuple[int, int, int], None] = {}
+        self._opened: dict[int, int] = {}
+        """From which offset on anything may be kept in the objects of a class that is not open."""
 
     # Nodes
 
@@ -74,21 +76,12 @@ class Classes:
     def field(self, node: int, what: object, offset: int = 0) -> int:
         """Return the node of what is kept somewhere in the objects of a class."""
         root = self.root(node)
-        if root == OPEN:
+        if root == OPEN or (what == "at" and offset >= self._opened.get(root, offset + 1)):
             return OPEN
         fields = self._fields.setdefault(root, {})
         if (what, offset) not in fields:
             fields[what, offset] = self.new()
         return fields[what, offset]
-
-    def _open_fields(self, node: int, start: int) -> int:
-        """Let anything be kept in the pointers of a class from an offset on; return how many."""
-        offsets = {at for layout in self.layouts(node) for at in layout.pointers if at >= start}
-        fields = [self.field(node, "at", at) for at in offsets]
-        closed = [field for field in fields if not self.is_open(field)]
-        for field in closed:
-            self.unite(field, OPEN)
-        return len(closed)
 
     # What is known
 
@@ -139,6 +132,25 @@ class Classes:
                     work.append((known[key], field))
                 else:
                     known[key] = field
+            starts = [self._opened.pop(n) for n in (one, two) if n in self._opened]
+            if starts:
+                self._opened[one] = min(starts)
+                work += [(OPEN, field) for field in self._from(one, min(starts))]
+
+    def _from(self, root: int, start: int) -> list[int]:
+        """Return what is known of what a class keeps from an offset on."""
+        fields = self._fields.get(root, {})
+        return [field for (what, at), field in fields.items() if what == "at" and at >= start]
+
+    def _open(self, node: int, start: int) -> bool:
+        """Let anything be kept in a class from an offset on; return whether that is news."""
+        root = self.root(node)
+        if root == OPEN or start >= self._opened.get(root, start + 1):
+            return False
+        self._opened[root] = start
+        for field in self._from(root, start):
+            self.unite(OPEN, field)
+        return True
 
     def link(self, place: int, node: int, shift: int) -> None:
         """Note that what is kept at a place is kept in the objects of a class, from an offset on.
@@ -154,10 +166,7 @@ class Classes:
             before = len(self._parents)
             roots = 0
             for place, node, shift in self._shifted:
-                if self.is_open(place):
-                    roots += self._open_fields(node, shift)
-                elif self.is_open(node):
-                    roots += self._open_place(place)
+                roots += self._open_alike(place, node, shift)
                 for what, offset in list(self._fields.get(self.root(place), ())):
                     if what == "at" and offset + shift >= _FARTHEST:
                         self.unite(place, OPEN)
@@ -170,14 +179,13 @@ class Classes:
                             roots += 1
             changed = bool(roots) or len(self._parents) != before
 
-    def _open_place(self, place: int) -> int:
-        """Open everything that is kept at a place; return how much was not open before."""
-        found = self._open_fields(place, 0)
-        for field in list(self._fields.get(self.root(place), {}).values()):
-            if not self.is_open(field):
-                self.unite(field, OPEN)
-                found += 1
-        return found
+    def _open_alike(self, place: int, node: int, shift: int) -> int:
+        """Let anything be kept at a place if it may be in the objects, or the other way round."""
+        at, inside = (
+            0 if self.is_open(n) else self._opened.get(self.root(n)) for n in (place, node)
+        )
+        found = at is not None and self._open(node, at + shift)
+        return found + (inside is not None and self._open(place, max(inside - shift, 0)))
 
     # Origins
 

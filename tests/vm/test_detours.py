@@ -25,6 +25,10 @@ ONE = "movw $0,60(fp)\n movw $1,64(fp)\n"
 RECORD = "h: new $3,32(fp)\n new $7,36(fp)\n movp 36(fp),4(32(fp))\n movp 32(fp),4(mp)\n"
 """A function that keeps a record with a pointer to 16 bytes of numbers."""
 MADE = "frame $2,48(fp)\n call 48(fp),h\n"
+ON = CALL.format(" lea 0(16(fp)),16(48(fp))")
+FIVE = "ret\n f: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret"
+SENT = "ret\n f: new $5,36(fp)\n send 36(fp),32(fp)\n ret"
+"""A function that returns, or sends, a record of another type."""
 OVER = "type check: a number at 8 lies over a pointer"
 UNKNOWN = "52(fp) is not known to hold an address"
 BEHIND = "52(fp) holds the word behind an address, at 0, no address"
@@ -126,6 +130,23 @@ DETOURS: dict[str, tuple[Program, str]] = {
          f" movw $77,8(36(fp))\n ret\n {RECORD} newcp $1,8(mp)\n ret\n"
          f" i: {CALL.format(' movp 8(mp),32(48(fp))')} ret"),
          "ret\n f: new $5,36(fp)\n send 36(fp),32(fp)\n ret"), OVER),
+    "a result that is passed on into a variable": (
+        ((f"new $7,8(mp)\n frame $2,48(fp)\n lea 8(mp),16(48(fp))\n call 48(fp),g\n"
+         f" movp 8(mp),36(fp)\n movw $77,8(36(fp))\n ret\n g: {ON} ret"), FIVE), OVER),
+    "a result that is passed on into a field": (
+        ((f"{MADE} frame $2,48(fp)\n lea 4(4(mp)),16(48(fp))\n call 48(fp),g\n"
+         f" movp 4(4(mp)),36(fp)\n movw $77,8(36(fp))\n ret\n {RECORD} ret\n g: {ON} ret"), FIVE),
+        OVER),
+    "a result that is received into a variable": (
+        ((f"newcp $1,4(mp)\n new $7,8(mp)\n frame $2,48(fp)\n lea 8(mp),16(48(fp))\n"
+         f" call 48(fp),g\n movp 8(mp),36(fp)\n movw $77,8(36(fp))\n ret\n"
+         f" g: frame $2,48(fp)\n call 48(fp),i\n recv 4(mp),0(16(fp))\n ret\n"
+         f" i: {CALL.format(' movp 4(mp),32(48(fp))')} ret"), SENT), OVER),
+    "a result that is received into a field": (
+        ((f"{MADE} newcp $1,8(mp)\n frame $2,48(fp)\n lea 4(4(mp)),16(48(fp))\n call 48(fp),g\n"
+         f" movp 4(4(mp)),36(fp)\n movw $77,8(36(fp))\n ret\n {RECORD} ret\n"
+         f" g: frame $2,48(fp)\n call 48(fp),i\n recv 8(mp),0(16(fp))\n ret\n"
+         f" i: {CALL.format(' movp 8(mp),32(48(fp))')} ret"), SENT), OVER),
     # What a function leaves as it is where it could return something.
     "an argument received into a local": (
         ("newcmp $8,$1,4(mp)\n new $5,36(fp)\n movp 36(fp),32(fp)\n send 32(fp),4(mp)\n"
