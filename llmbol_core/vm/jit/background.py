@@ -1,9 +1,9 @@
 """Compiling while programs run: one thread, which takes the most urgent unit first.
 
-LLVM works without Python's lock, so that the thread needs a processor of its own and else little.
-But it does one thing at a time: what a program waits for would have to wait for the thread. So that
-begins only when nothing was compiled for a program for a while.
-What is still waiting when Python's process ends is dropped.
+LLVM works without Python's lock, so that the thread needs little besides a processor of its own.
+But LLVM does one thing at a time: code that a program waits for would have to wait for the thread.
+So the thread begins only if no program has waited for code for a while. What is still waiting when
+the process ends is dropped.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from llmbol_core.vm.jit.kept import Made, Tier
 from llmbol_core.vm.jit.units import Source
 
 _PAUSE = 0.015
-"""Seconds without code that is waited for, after which the thread goes on."""
+"""Seconds without a program waiting for code, after which the thread continues."""
 
 
 class Order:
-    """What one compiler has ordered, and what of it is done: units, or why one failed."""
+    """What one compiler has ordered, and the results so far: units, or why one failed."""
 
     def __init__(self) -> None:
         self.done: deque[tuple[int, Made | BaseException, float]] = deque()
@@ -44,7 +44,7 @@ class _Job:
 
 
 class Background:
-    """The thread and what it is to do."""
+    """The thread and its work."""
 
     def __init__(self) -> None:
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
@@ -56,7 +56,7 @@ class Background:
         wait_at_end(self, self._stop)
 
     def submit(self, order: Order, source: Source, gain: float) -> int:
-        """Have a unit compiled well, the more gain the sooner; return the number of that."""
+        """Have a unit compiled well, the greater the gain the sooner; return the order's number."""
         number = next(self._numbers)
         assert source.text
         assert source.parts
@@ -65,7 +65,7 @@ class Background:
         return number
 
     def wait(self, seconds: float = _PAUSE) -> None:
-        """Let the thread begin nothing new for a moment: a program waits for code, or did."""
+        """Let the thread begin nothing new for a moment, as a program waits for code, or did."""
         self._quiet = time.monotonic() + seconds
 
     def _next(self) -> _Job:
@@ -95,7 +95,7 @@ class Background:
                 order.done.append((job.number, made, time.perf_counter() - began))
 
     def _stop(self, seconds: float | None) -> None:
-        """Wait for the unit in work: LLVM must not run while the process ends."""
+        """Wait for the unit in progress: LLVM must not run while the process ends."""
         self._ends = True
         self._ending.set()
         if not self._thread.is_alive():
@@ -114,5 +114,5 @@ def background() -> Background | None:
 
 
 if hasattr(os, "register_at_fork"):
-    # The thread is not in the new process, which may make its own.
+    # A forked process does not have the thread, but may start its own.
     os.register_at_fork(after_in_child=background.cache_clear)

@@ -1,9 +1,9 @@
-"""Large blocks for machine code, and what it leaves to Python of freeing.
+"""Large blocks for machine code, and objects that it leaves to Python to free.
 
-Machine code calls nothing outside: what it cannot do by itself it leaves undone, so that a process
-can always be stopped, or puts on a list that Python goes through when it next has control. Large
-blocks that are freed it keeps in lists by size; new ones it cuts from a reserve that Python gives.
-Of huge ones it keeps the last few, and Python finds room for others where free ones have joined.
+Machine code calls nothing outside. What it cannot do itself it leaves undone, so that a process can
+always be stopped, or puts on a list that Python works off when it next has control. Large blocks
+that it frees it keeps in lists by size; new ones it cuts from a reserve that Python provides. Of
+huge blocks it keeps the last few; Python finds room for new ones among joined free blocks.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def free_large(ref: Word) -> None:
 
 @native
 def keep_huge(ref: Word) -> None:
-    """Keep a block; Python frees the one that it takes the place of."""
+    """Keep a block; Python frees the one that it replaces."""
     turn = machine[Machine.TURN]
     machine[Machine.TURN] = (turn + 1) & (SPARES - 1)
     before = narrow(machine[Machine.SPARE + turn])
@@ -75,7 +75,7 @@ def keep_huge(ref: Word) -> None:
 
 @native
 def take_huge(total: Word) -> Word:
-    """Return a block that was kept and has about the right size, or nil."""
+    """Return a kept block of about the right size, or nil."""
     i = wide(0)
     while i < SPARES:
         ref = narrow(machine[Machine.SPARE + i])
@@ -126,7 +126,7 @@ def take_large(total: Word, kind: Word) -> Word:
 
 @native
 def cut_reserve(total: Word) -> Word:
-    """Return a block from the reserve, of which only the size is set; nil if that is too small."""
+    """Return a block from the reserve, with only its size set; nil if the reserve is too small."""
     start = machine[Machine.RESERVE]
     if machine[Machine.RESERVE_END] - start < wide(total):
         machine[Machine.WANTED] = wide(total)
@@ -139,9 +139,9 @@ def cut_reserve(total: Word) -> Word:
 
 @native
 def open_chunk(total: Word) -> Word:
-    """Return a small block from a new chunk; what is left of the old one becomes a free block.
+    """Return a small block from a new chunk; the rest of the old one becomes a free block.
 
-    Unless they touch: then it is part of the new one.
+    If the two are adjacent, the rest becomes part of the new chunk.
     """
     start, end = W[CHUNK], W[CHUNK_END]
     left, chunk = end - start, cut_reserve(_CHUNK)
@@ -155,7 +155,7 @@ def open_chunk(total: Word) -> Word:
         W[ref + KIND], W[ref + SIZE] = FREE, left
         if left > HEADER:
             W[ref] = W[FREE_LISTS + left]
-        # A header alone is in a list, too, so that it is known that there is one.
+        # Even a bare header goes into a list, so that the block is accounted for.
         W[FREE_LISTS + left] = ref
     W[CHUNK] = chunk - HEADER + total
     W[CHUNK_END] = narrow(machine[Machine.RESERVE])

@@ -2,8 +2,8 @@
 
 ``@bury`` follows lists, arrays and records with a work list threaded through the counts of the
 dying objects, and leaves what the host knows about (handles, modules, channels) and large blocks to
-the engine. Where the pointers of a record are it remembers for the next one of the same type: the
-way from a record to its child then is a single load. The first child is taken apart next, so that
+the engine. It remembers where the pointers of a record are for the next one of the same type: the
+way from a record to its child is then a single load. The first child is taken apart next, so that
 a tree's blocks are freed in the order in which most programs make one, and the next tree lies as
 close together in memory as this one did.
 """

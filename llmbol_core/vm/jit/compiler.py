@@ -1,9 +1,9 @@
-"""What is compiled, and when: functions of modules that are hot, together with those they call.
+"""What is compiled, and when: hot functions of modules, together with those they call.
 
-Code is compiled quickly at first, and again as well as can be once it has run for about as long as
-that takes; by another thread (``background.py``) if there is a processor to spare for it. A program
-is kept waiting for code only for a part of the time that it runs: until it can wait for a unit, the
-native interpreter goes on. Code that is in the cache is used as soon as it is asked for.
+Code is compiled quickly at first, and again as well as possible once it has run for about as long
+as that takes, by another thread (``background.py``) if there is a processor to spare. A program
+waits for code only for a fraction of the time that it runs: until it can afford to wait for a unit,
+the native interpreter continues. Code that is in the cache is used as soon as it is asked for.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ __all__ = ["CompileStats", "Compiler", "Native"]
 
 _T = TypeVar("_T")
 _AT_ONCE = 0.2
-"""Seconds that compiling well may take to be done before it is known for how long the code runs."""
+"""Seconds that compiling well may take if it is not known yet how long the code will run."""
 _WELL = 1.0
-"""Seconds that compiling well may take in all for what is compiled before it runs."""
+"""Seconds in all that compiling well may take for code that has not run yet."""
 _GRACE, _SHARE = 0.2, 0.3
-"""Seconds that a program may be kept waiting for code, and more in each second that it runs."""
+"""Seconds that a program may wait for code: at first, and more for each second that it runs."""
 _WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""
 _WORTH_A_LOOK = 0.02
-"""Seconds that code from the cache runs before it is looked at what it is made from."""
+"""Seconds that code from the cache runs before its source is looked at."""
 _SLOWER = 4
 """How many times as long as expected compiling may take."""
 _SOON, _LATER = 2, 8
-"""How many times as often as before an instruction must run to be looked at again."""
+"""How many times as often as before an instruction must run to be considered again."""
 
 
 class Native:
@@ -57,7 +57,7 @@ class Native:
         self.code = code_of(loaded.module, loaded.content, loaded.proof.guards)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}
-        """The units that functions were compiled with quickly, by where they start."""
+        """The quickly compiled units that functions belong to, by the functions' starts."""
         self._tiers: dict[int, Tier] = {}
         self._entered: dict[int, Tier] = {}
         plain = [plain_type(size) for size in self.code.plain_sizes]
@@ -73,19 +73,19 @@ class Native:
 
     @property
     def tiers(self) -> set[Tier]:
-        """How well what there is was compiled."""
+        """The tiers of the code that there is."""
         return set(self._tiers.values())
 
     @property
     def tables(self) -> tuple[int, int, int]:
-        """Where native code finds the heap's numbers of types, machine code, and instructions."""
+        """Addresses of the tables of types, machine code, and instructions for native code."""
         types, functions = self._types.buffer_info()[0], self._functions.buffer_info()[0]
         return types, functions, self.decoded.address
 
     def install(self, part: Part, addresses: Mapping[str, int], tier: Tier) -> bool:
-        """Let machine code run a function, given where its functions are, if there is no better.
+        """Install machine code of a function, given its addresses, unless there is better code.
 
-        Where better code cannot be entered this is.
+        At entries that better code does not have, it is used all the same.
         """
         known = self._tiers.get(part.start, tier)
         function = addresses[f"f{part.start}"]
@@ -123,13 +123,13 @@ class Quick:
 
 
 class _Late(Exception):
-    """The program's time is up before something is made."""
+    """The program's time is up before something could be made."""
 
 
 class Compiler:
-    """Compiles for one machine; with ``at_once``, whatever is asked for, before it goes on.
+    """Compiles for one machine; with ``at_once``, all that is asked for, and the program waits.
 
-    ``until`` tells the moment of ``time.monotonic`` after which the program does not wait for it.
+    ``until`` returns the moment of ``time.monotonic`` after which the program does not wait.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Compiler:
     ) -> None:
         self.stats = CompileStats()
         self.watches = False
-        """Whether it is worth to tell where the program spends its time."""
+        """Whether it is worth reporting where the program spends its time."""
         self._at_once, self._until = at_once, until
         self._began, self._waited, self._well = time.perf_counter(), 0.0, 0.0
         self._order: Order | None = None
@@ -170,12 +170,12 @@ class Compiler:
 
     @property
     def seconds_run(self) -> float:
-        """How long the program has run, without what it was kept waiting for code."""
+        """Seconds that the program has run, without those that it waited for code."""
         return time.perf_counter() - self._began - self._waited
 
     @property
     def is_busy(self) -> bool:
-        """Whether another thread compiles for this machine."""
+        """Whether another thread is compiling for this machine."""
         return self._order is not None and self._order.waiting > 0
 
     def poll(self) -> None:
@@ -267,9 +267,9 @@ class Compiler:
         return self._waited + seconds <= longest
 
     def _in_time(self, source: Source, tier: Tier) -> Tier:
-        """Return how well a unit can be compiled before the program's time is up, as that waits.
+        """Return the tier for which there is time before the program's end, as the program waits.
 
-        Raises _Late if not even quickly.
+        Raises _Late if there is not even time for the quick one.
         """
         until = self._until()
         if until is None:
@@ -300,9 +300,9 @@ class Compiler:
         self.stats.seconds += time.perf_counter() - began
 
     def _improve(self, quick: Quick) -> None:
-        """Have a unit compiled well if that is soon done or the unit has run for long enough.
+        """Have a unit compiled well if that does not take long or the unit has run for long enough.
 
-        The process waits at its end for what another thread has in work.
+        At the end of the process it waits for what another thread is compiling.
         """
         if quick.is_ordered or (quick.source is None and quick.seconds < _WORTH_A_LOOK):
             return
@@ -321,7 +321,7 @@ class Compiler:
             quick.is_ordered = False
 
     def _is_worth(self, source: Source, seconds: float) -> bool:
-        """Whether a unit that has run for so long is worth to be compiled well."""
+        """Whether a unit that has run for so long is worth compiling well."""
         cost = source.cost(Tier.BEST)
         if self._thread() is None:
             return seconds > cost
@@ -345,7 +345,7 @@ class Compiler:
 
 
 def _kept(native: Native, pc: int, frame: HeapType, starts: Iterable[int]) -> Made | None:
-    """Return code from the cache that can be entered at a pc: a unit that begins at some."""
+    """Return code from the cache to enter at a pc, of a unit that begins at one of some."""
     for tier in (Tier.BEST, Tier.QUICK):
         for start in dict.fromkeys(starts):
             made = kept_unit(key_of_unit(native.code.identity, start, frame), tier)

@@ -2,20 +2,20 @@
 
 ::
 
-    0 its handler         what the interpreter calls; one of the special ones, or as below
-    8 its own handler     what does the instruction's work
-    16 machine code       where the instruction is an entry to a region, 24 the entry's number, and
+    0 its handler         what the interpreter calls: a special one, or the instruction's own
+    8 its own handler     which does the instruction's work
+    16 machine code       if the instruction is an entry to a region; 24 the entry's number, and
     56 bytes of the frame if the entry is the region's start, else 0
     28 modes of s, m, d   one byte each; absent operands have none
-    31 pause              whether others may have their turn before the instruction
+    31 pause              whether other processes may run before the instruction
     32 s   40 m   48 d    offset and base, 4 bytes each, or an immediate of 8 bytes
     60 a counter          how often the instruction may still run before it is worth compiling
 
-The 64 bytes before the first one begin with the number of instructions and what is at
+The 64 bytes before the first instruction hold the number of instructions, and the words at
 ``STACK_BYTES``, ``HANDLED`` and ``GUARDS``. Immediate labels are addresses of instructions,
-immediate types numbers of the heap, and so are sizes of what is put into lists; what is sent or
-has its address taken is the address of a constant. Of modules that are not verified Python runs
-every instruction.
+immediate types are numbers of the heap, and so are sizes of values put into lists; a constant that
+is sent or has its address taken is given by its address. In modules that are not verified, Python
+runs every instruction.
 """
 
 from __future__ import annotations
@@ -35,43 +35,43 @@ if TYPE_CHECKING:
 
 SIZE = 64
 STACK_BYTES, HANDLED, GUARDS = 8 - SIZE, 16 - SIZE, 24 - SIZE
-"""Where, from the first instruction, it is noted how many bytes stacks begin with, where a table is
-that says which instructions have handlers of exceptions (count, then rows of two pcs and where the
-handler is described), and where that of guards is."""
+"""Offsets, from the first instruction, of: how many bytes stacks begin with; the address of a table
+of the ranges that exception handlers protect (count, then rows of two pcs and the address where the
+handler is described); the address of the table of guards."""
 HANDLER_WORDS, LABEL_WORDS = 6, 4
-"""Words of a handler: 0, where in the frame the value goes, type of what is released or -1, pc of
-the default or -1, how many labels are typed and how many there are; then those, each four words:
-where its text is, how long that is, whether only the beginning counts, pc."""
+"""Words of a handler: 0, the frame offset for the value, the type of what is released or -1, the pc
+of the default or -1, how many labels are typed, how many there are; then the labels, four words
+each: address and length of the text, whether only the beginning counts, pc."""
 HANDLER, OWN, ENTRY, NUMBER, MODES, PAUSE, OPERANDS, FRAME, COUNT = 0, 8, 16, 24, 28, 31, 32, 56, 60
-"""Offsets of what an instruction holds."""
+"""Offsets of an instruction's fields."""
 _WORDS = SIZE // 8
 _MODES, _OPERANDS = struct.Struct("=BBB"), struct.Struct("=QQQ")
 _PLAIN = (("consm", "m"), ("newcm", "s"))
 """Operands that are sizes of values without pointers."""
 _OF_CONSTANTS = ("send", "lea")
-"""Opcodes that want the place of their source, even if that is an immediate."""
+"""Opcodes that need the address of their source, even of an immediate."""
 _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
 _UNUSUAL = -1
-"""What stands for an operand that the native interpreter's handlers do not expect."""
+"""Stands for an operand that the native interpreter's handlers do not expect."""
 
 
 class _Plan(NamedTuple):
-    """How all instructions of one opcode and certain addressing modes are decoded.
+    """How all instructions with an opcode and certain addressing modes are decoded.
 
     ``operands`` tells, for s, m and d, which operand of the instruction the 8 bytes are made of,
-    and how. It is empty where Python runs the instruction.
+    and how. It is empty if Python runs the instruction.
     """
 
     handler: int
     modes: tuple[int, ...] = ()
     operands: tuple[tuple[str, Callable[[Operand], int]], ...] = ()
     ends: bool = False
-    """Whether control surely goes elsewhere."""
+    """Whether control never reaches the next instruction."""
     has_label: bool = False
     calls: bool = False
-    """Whether the label is where a function begins."""
+    """Whether the label is the start of a function."""
     pauses: bool = False
-    """Whether others may have their turn before it."""
+    """Whether other processes may run before it."""
 
 
 class DecodedCode:
@@ -102,7 +102,7 @@ class DecodedCode:
         self._words = array("Q", [*header, *[0] * (_WORDS - len(header))])
         self._words.extend(blank * len(self._instructions))
         self.address = self._words.buffer_info()[0] + SIZE
-        """Where the first instruction is."""
+        """The address of the first instruction."""
         self._bytes = memoryview(self._words).cast("B")[SIZE:]
         self._watched: set[int] = set()
         self._longer: dict[int, int] = {}
@@ -113,7 +113,7 @@ class DecodedCode:
                 self._pause(label)
 
     def _described(self, handler: Handler) -> int:
-        """Return where it is described what a handler takes."""
+        """Return the address of a description of a handler."""
         kind = self._loaded.types[handler.type] if handler.type >= 0 else -1
         counts = [handler.typed, len(handler.labels)]
         words = array("q", [0, handler.offset, kind, handler.default_pc, *counts])
@@ -125,7 +125,7 @@ class DecodedCode:
         return words.buffer_info()[0]
 
     def decode(self, pc: int) -> None:
-        """Decode the instructions from one to where control surely goes elsewhere."""
+        """Decode instructions from one on, up to one that control never passes."""
         undecoded = self._handlers["undecoded"]
         while pc < len(self._instructions) and self._word(pc, OWN) == undecoded:
             if self._decode(pc):
@@ -133,18 +133,18 @@ class DecodedCode:
             pc += 1
 
     def enter(self, pc: int, function: int, number: int, frame: int) -> None:
-        """Let an instruction be an entry to machine code."""
+        """Make an instruction an entry to machine code."""
         self._put(pc, HANDLER, self._handlers["enter"])
         self._put(pc, ENTRY, function)
         struct.pack_into("=i", self._bytes, pc * SIZE + NUMBER, number)
         struct.pack_into("=i", self._bytes, pc * SIZE + FRAME, frame)
 
     def unwatch(self, pc: int) -> None:
-        """Let an instruction be interpreted from now on, however often it runs."""
+        """Leave an instruction interpreted from now on, however often it runs."""
         self._put(pc, HANDLER, self._word(pc, OWN))
 
     def watch_longer(self, pc: int, times: int) -> None:
-        """Count an instruction that has run often for so many times as long."""
+        """Count on for an instruction that has run often, so many times as long as before."""
         longer = min(max(self._longer.get(pc, self._threshold), 1) * times, 1 << 30)
         self._longer[pc] = longer
         struct.pack_into("=i", self._bytes, pc * SIZE + COUNT, longer)
@@ -171,7 +171,7 @@ class DecodedCode:
             self._put(pc, HANDLER, self._handlers["count"])
 
     def _decode(self, pc: int) -> bool:
-        """Decode an instruction; return whether control surely goes elsewhere."""
+        """Decode an instruction; return whether control never reaches the next one."""
         instruction = self._instructions[pc]
         opcode, source, middle, destination = instruction
         key = opcode, source.mode, middle.mode, destination.mode
@@ -198,7 +198,7 @@ class DecodedCode:
         return plan.ends
 
     def _pause(self, pc: int) -> None:
-        """Let others have their turn before an instruction: one of those in ``pauses.py``."""
+        """Let other processes run before an instruction: one of those in ``pauses.py``."""
         if 0 <= pc < len(self._instructions):
             self._bytes[pc * SIZE + PAUSE] = 1
 
@@ -222,7 +222,7 @@ class DecodedCode:
     def _operands(
         self, instruction: Instruction
     ) -> Iterator[tuple[int, str, Callable[[Operand], int]]]:
-        """Yield the mode of each operand, where that is, and what makes its 8 bytes."""
+        """Yield each operand's mode, its place, and the function that makes its 8 bytes."""
         op = instruction.op
         for place in "smd":
             role, mode = op.role(place), instruction.operand(place).mode
@@ -241,7 +241,7 @@ class DecodedCode:
                 yield mode, place, _place
 
     def _immediate(self, role: OperandRole) -> Callable[[Operand], int]:
-        """Return what makes the 8 bytes of an immediate operand."""
+        """Return the function that makes the 8 bytes of an immediate operand."""
         if role.is_storage:
             return lambda operand: self._constant(operand.value)
         if role.type == "D":
@@ -280,7 +280,7 @@ def _place(operand: Operand) -> int:
 
 
 def _is_usual(instruction: Instruction) -> bool:
-    """Whether the operands' modes are such as the native interpreter's handlers expect."""
+    """Whether the operands' modes are those that the native interpreter's handlers expect."""
     op = instruction.op
     plain = [place for mnemonic, place in _PLAIN if mnemonic == op.mnemonic]
     if any(instruction.operand(place).mode is not Mode.IMMEDIATE for place in plain):

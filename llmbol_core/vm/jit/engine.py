@@ -1,13 +1,13 @@
-"""The fast engine: processes run in native code, and Python does what is left.
+"""The fast engine: processes run in native code, and Python does the rest.
 
 The native interpreter (``cold.py``) runs decoded instructions, switches from process to process and
 enters machine code where there is some. It returns to Python with a process at an instruction that
-only Python knows, that is not decoded yet or that is worth compiling, when nobody is ready, and
-when others than processes should have their turn. Nothing lives on the host's stack then, so that
-exceptions, limits, files, and everything else that is rare, are as with the reference engine.
+only Python can run, that is not decoded yet or that is worth compiling, when no process is ready,
+and when others than processes are to run. Nothing lives on the host's stack then, so that
+exceptions, limits, files and everything else that is rare work as in the reference engine.
 
-Until a program has run for a while, and where it cannot be had, there is no native interpreter; the
-reference engine then runs everything.
+Until a program has run for a while, and on machines that cannot have it, there is no native
+interpreter; the reference engine then runs everything.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ if TYPE_CHECKING:
 HOT = 2000
 """How often an instruction runs in the native interpreter before its function is compiled."""
 _DEPTH = 16
-"""Frames up to which it is noted where the time is spent."""
+"""How many innermost frames are considered when noting where time is spent."""
 
-# What each call of the host needs: to look a member of an enumeration up takes longer.
+# Used at each call of the host: looking up a member of an enumeration takes longer.
 _LEFT, _FUEL, _CURRENT = Machine.LEFT, Machine.FUEL, Machine.CURRENT
 _RELEASED, _FREED, _OUTPUT_COUNT = Machine.RELEASED, Machine.FREED, Machine.OUTPUT_COUNT
 _SIGNALS = Machine.SIGNALS
@@ -83,20 +83,20 @@ class JitEngine(Population):
         self.threshold, self.at_once = threshold, at_once
         self._base = self.heap.base
         self._idle = array("q", bytes(8 * RECORD_WORDS))
-        """What stands for a process where none runs."""
+        """Stands for a process when none is running."""
         self._idle[State.MACHINE] = self.machine_address
         self._idle_address = self._idle.buffer_info()[0]
         self._run: Callable[[int | None, int, int], int]
         self._words[Machine.END] = len(self.heap.bytes)
         self._signals = 0
-        """What native code asks for signals: nothing while it shares Python's lock."""
+        """The function that native code asks for signals; none while it shares Python's lock."""
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
         self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
         self._mapped = self._offered = 0
         self._functions: list[HostFunction] = []
-        """Functions of the host by the numbers that links have for them."""
+        """Functions of the host, by their numbers in links."""
         self._numbers: dict[int, int] = {}
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
@@ -104,20 +104,20 @@ class JitEngine(Population):
 
     @cached_property
     def compiler(self) -> Compiler:
-        """What compiles for this machine; most programs are over before they need it."""
+        """The compiler of this machine; most programs end before they need it."""
         from llmbol_core.vm.jit.compiler import Compiler
 
         return Compiler(self.at_once, lambda: self.scheduler.until)
 
     @property
     def compiled(self) -> CompileStats | None:
-        """What was compiled so far, if anything."""
+        """What has been compiled so far, if anything."""
         return self.compiler.stats if "compiler" in self.__dict__ else None
 
     # Processes
 
     def enter_module(self, process: Process, handle: int) -> None:
-        """Let a process run code of a module; native code then finds that too."""
+        """Make a process run code of a module, and tell native code."""
         super().enter_module(process, handle)
         if self._native is not None:
             self._place(process, self.module_of(handle))
@@ -132,10 +132,10 @@ class JitEngine(Population):
     # Running
 
     def run(self, process: Process, budget: int, one_stretch: bool = False) -> tuple[int, bool]:
-        """Run processes, this one first; return how many instructions ran.
+        """Run processes, this one first; return how many instructions ran, and whether to continue.
 
-        The process that runs in the end is ``self.process``; the other result says whether it goes
-        on.
+        At the end ``self.process`` is the process that ran last; the second result says whether it
+        goes on.
         """
         if self._native is None and not self._start(process):
             return super().run(process, min(budget, WORTH_LOADING), one_stretch)
@@ -146,7 +146,7 @@ class JitEngine(Population):
         return self._run_natively(process, total)
 
     def _run_and_compile(self, process: Process, total: int) -> tuple[int, bool]:
-        """Run processes, while another thread may compile; tell where the time was spent."""
+        """Run processes while another thread may compile; note where the time was spent."""
         self.compiler.poll()
         assert self._native is not None
         is_alone = not self.compiler.is_busy
@@ -190,12 +190,12 @@ class JitEngine(Population):
                 return total - words[_LEFT], how != _NEXT
 
     def _ends_at(self) -> float:
-        """Return the moment of ``time.monotonic`` at which the stretch that begins now ends."""
+        """Return the moment of ``time.monotonic`` at which a stretch that begins now ends."""
         ends, until = time.monotonic() + stretches.SECONDS, self.scheduler.until
         return ends if until is None else min(ends, until)
 
     def _help(self, reason: int) -> bool:
-        """Do what native code cannot; return whether the process goes on."""
+        """Do what native code cannot; return whether the process continues."""
         process = self.process
         if reason == Reason.PYTHON:
             if self._upkeep.provide():
@@ -215,7 +215,7 @@ class JitEngine(Population):
         return True
 
     def _call(self, process: Process) -> How:
-        """Call a function of the host, as the instruction at the process's pc wants."""
+        """Call a function of the host for the instruction at the process's pc."""
         frame = self._words[_HOST_FRAME]
         function = self._functions[self._words[_HOST_FUNCTION]]
         try:
@@ -246,7 +246,7 @@ class JitEngine(Population):
         return total
 
     def _start(self, process: Process) -> bool:
-        """Get the native interpreter if it is worth it; return whether it is there."""
+        """Get the native interpreter if that is worthwhile; return whether it is there."""
         if self._base is None:
             return False
         ran = WORTH_COMPILING if self.at_once else self.scheduler.instructions
@@ -266,7 +266,7 @@ class JitEngine(Population):
         return True
 
     def _enter(self, how: How) -> int:
-        """Let native code run the current process, or else the next one; return why it stops."""
+        """Let native code run the current process or the next one; return why it stopped."""
         words = self._words
         if self._unloaded:
             self._forget_unloaded()
@@ -293,12 +293,12 @@ class JitEngine(Population):
         return reason
 
     def collect(self) -> int:
-        """Release all objects that nothing outside of their cycles refers to; return how many."""
+        """Release all objects that only cycles keep; return how many."""
         found = self._upkeep.collect()
         return super().collect() if found < 0 else found
 
     def _survey(self, what: Survey) -> int:
-        """Let native code do something with the whole heap; -1 if there is none."""
+        """Let native code work on the whole heap; -1 if there is none."""
         if self._native is None:
             return -1
         if len(self.heap.types) != self._mapped:
@@ -313,7 +313,7 @@ class JitEngine(Population):
     # What native code knows of modules, types and links
 
     def unload(self, module: LoadedModule) -> None:
-        """Drop what is compiled of a module, as soon as native code does not run."""
+        """Drop what is compiled of a module, as soon as native code is not running."""
         self._unloaded.append(module)
 
     def _forget_unloaded(self) -> None:
@@ -323,7 +323,7 @@ class JitEngine(Population):
                 del self.modules[native.decoded.address]
 
     def _native_of(self, loaded: LoadedModule) -> Native:
-        """Return what native code has of a module, so far."""
+        """Return a module in native form, as far as it has been made."""
         native = self._natives.get(loaded)
         if native is None:
             from llmbol_core.vm.jit.compiler import Native
@@ -338,7 +338,7 @@ class JitEngine(Population):
         return native
 
     def _heat(self, process: Process) -> None:
-        """Have a function compiled that has run often, or never ask again."""
+        """Have a function that has run often compiled, or stop watching it."""
         native, pc = self._native_of(process.module), process.pc
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
         if not self.compiler.hot(native, pc, frame, self.scheduler.instructions):
@@ -351,7 +351,7 @@ class JitEngine(Population):
         self._words[Machine.MAP_COUNT] = self._mapped
 
     def new_handle(self, data: int, linked: Linked) -> int:
-        """Return a module handle, whose links native code then knows."""
+        """Return a module handle, and tell native code its links."""
         ref = super().new_handle(data, linked)
         if self._native is not None:
             self._describe(self.heap.words[(ref + LINKS) >> 2])
@@ -385,7 +385,7 @@ class JitEngine(Population):
         self._words[Machine.LINKS], self._words[Machine.LINK_COUNT] = self._links.buffer_info()
 
     def _kind(self, link: Link) -> int:
-        """Return a link's pc, or what it is instead."""
+        """Return a link's pc, or the ``LinkKind`` of another link."""
         function = link.function
         if function is None:
             return link.pc if link.pc >= 0 else LinkKind.OTHER

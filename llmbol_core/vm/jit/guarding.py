@@ -1,9 +1,10 @@
-"""Guards for machine code: types as masks, and what the native interpreter checks.
+"""Guards for machine code: types as masks, and the checks of the native interpreter.
 
-Before what ``@map`` finds of a type lie five words: which of its first 64 words are locked, which
-of them are pointers, two words for each, and how many bytes there are; of module data only what
-others may access. No number may be written over a locked word. What a guard asks for lies in such
-masks too; one that they cannot hold is left to Python.
+Before the place in a type's map that ``@map`` returns there are five words: which of the type's
+first 64 words are locked, which of them are pointers, two words for each, and its size in bytes; of
+module data only the part that other modules may access. No number may be written over a locked
+word. What a guard requires is expressed in such masks too; a guard that they cannot express is left
+to Python.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from llmbol_core.vm.origins import Use
 from llmbol_core.vm.remains import MARKED
 
 SIZE, POINTERS, LOCKED = -4, -12, -20
-"""Where before that place the bytes and the masks are."""
+"""Offsets of the size and the masks from that place."""
 FAR = 64 * WORD_SIZE
-"""Bytes that masks tell of."""
+"""Bytes that the masks cover."""
 _EVERYWHERE = (1 << 64) - 1
 _MOST = (1 << 31) - 1
 _ROW = 6
 _CELLS = 3
-"""Where in a row the last links are that have passed."""
+"""Where in a row the last links are kept that have passed."""
 _FRAME, _INDIRECT, _LINK, _NUMBER, _IN_FRAME, _MARKED, _OF_SEVERAL = 1, 4, 8, 16, 32, 64, 128
 _SOME = 1 << 12
-"""Channels between two looks at whether the program is to be stopped."""
+"""Channels between two checks whether the program is to be stopped."""
 _CHANNEL = 64
-"""Bytes that could be copied while a channel is looked at."""
+"""Fuel for looking at a channel: the bytes that could be copied meanwhile."""
 
 
 class Wanted(NamedTuple):
-    """What a guard asks of an object: its kind if that is not 0, where its type is, and the masks.
+    """What a guard requires of an object: its kind if not 0, where its type is, and the masks.
 
-    ``at`` is 1 if only the kind matters. Of a channel's values the pointers must be just those of
-    the mask, as far as the values reach; the other mask is all ones then.
+    ``at`` is 1 if only the kind matters. The pointers of a channel's values must be exactly those
+    of the mask, as far as the values reach; the other mask is all ones then.
     """
 
     kind: int
@@ -55,7 +56,7 @@ class Wanted(NamedTuple):
 
 
 def wanted(guard: Guard) -> Wanted | None:
-    """Return what a guard asks for as masks, None if they cannot hold it."""
+    """Return what a guard requires in the form of masks; None if they cannot express it."""
     kind = KINDS.get(guard.kind, 0)
     if guard.of in (Of.KIND, Of.LINK, Of.MARKED):
         return Wanted(kind, 1, 0, _MOST, 0, 0)
@@ -78,7 +79,7 @@ def wanted(guard: Guard) -> Wanted | None:
 
 
 def _mask(piece: Piece) -> int:
-    """Return the words that are touched, 0 if they are but read, -1 if no mask can hold them."""
+    """Return the mask of an access, 0 for reading a number, -1 if no mask can express it."""
     if piece.use is Use.READ:
         return 0
     if piece.use is Use.POINTER and piece.offset % WORD_SIZE:
@@ -98,7 +99,7 @@ def _of_channel(guard: Guard, kind: int) -> Wanted | None:
 
 
 def masks(size: int, pointers: Iterable[int], locked: Iterable[int]) -> list[int]:
-    """Return the words that lie before what is known of a type."""
+    """Return the words before a type's map."""
     found = []
     for offsets in (locked, pointers):
         bits = sum(1 << at // WORD_SIZE for at in set(offsets) if at < FAR)
@@ -107,7 +108,7 @@ def masks(size: int, pointers: Iterable[int], locked: Iterable[int]) -> list[int
 
 
 def type_maps(heap: TypedArena) -> array[int]:
-    """Return what native code knows of the heap's types: where ``@map`` finds each, then those."""
+    """Return the heap's types for native code: the index of each map, then the maps."""
     maps = array("I", [0] * len(heap.types))
     for number, (size, pointers) in enumerate(heap.types):
         maps.extend([0] * (len(maps) % 2))
@@ -118,30 +119,30 @@ def type_maps(heap: TypedArena) -> array[int]:
 
 
 class KnownLinks:
-    """Where the guards of one machine keep the links that have passed them."""
+    """The places where the guards of one machine keep the links that have passed them."""
 
     def __init__(self) -> None:
         self._cells: dict[int, tuple[array[int], int]] = {}
 
     def add(self, guard: Guard, block: array[int], at: int) -> None:
-        """Note where a guard keeps them."""
+        """Note where a guard keeps its links."""
         self._cells[id(guard)] = block, at
 
     def remember(self, guard: Guard, links: int, number: int) -> None:
-        """Let a guard pass by itself when the same link of such a handle comes again."""
+        """Let a guard pass without Python when the same link of such a handle comes again."""
         block, at = self._cells.get(id(guard), (None, 0))
         if block is not None:
             block[at + 1] = block[at]
             block[at] = number << 32 | links
 
     def forget_links(self) -> None:
-        """Let no guard of a link pass by itself."""
+        """Let no guard of a link pass without Python."""
         for block, at in self._cells.values():
             block[at] = block[at + 1] = 0
 
 
 class GuardTable:
-    """What the native interpreter checks before instructions; ``place`` is where it finds that."""
+    """The native interpreter's checks before instructions; ``place`` is the table's address."""
 
     def __init__(
         self, count: int, guards: Mapping[int, Sequence[Guard]], links: KnownLinks
@@ -152,7 +153,7 @@ class GuardTable:
         self.place = self._table.buffer_info()[0]
 
     def enter(self, pc: int, handler: int, handlers: Mapping[str, int]) -> int:
-        """Return what is to be called for an instruction whose own handler is given."""
+        """Return the handler to call for an instruction whose own handler is given."""
         if pc not in self._guards:
             return handler
         guards = self._guards[pc]
@@ -169,7 +170,7 @@ class GuardTable:
 
 
 def row_offset(index: int) -> int:
-    """Return where, from what the table names, the row of an instruction's guard is."""
+    """Return the offset of an instruction's guard from the address in the table."""
     return 16 + 8 * _ROW * index
 
 
@@ -194,7 +195,7 @@ def _row(guard: Guard) -> list[int] | None:
 
 @external
 def misfits(number: Word, least: Word, most: Word, pointers: Big, numbers: Big) -> bool:
-    """Whether a type is not what is asked for."""
+    """Whether a type does not meet the requirements."""
     raise NotImplementedError
 
 
@@ -253,7 +254,7 @@ def row_passes(row: Big, ref: Word, fp: Word, mp: Word) -> Word:
 
 @native
 def channels_pass(row: Big, array: Word) -> Word:
-    """Whether values of an array's channels fit behind their number: ``misfit_of_channels``."""
+    """Whether values of an array's channels fit after their index: see ``misfit_of_channels``."""
     pointers, known, position = host[row + 32], -1, 0
     if pointers & 1 or misfits(W[array + 4], 4, 4, 1, host[row + 40]):
         return 0

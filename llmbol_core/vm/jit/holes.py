@@ -1,4 +1,4 @@
-"""What is free in the heap, in native code: what ``arena.py`` finds when it walks the blocks."""
+"""The free memory in the heap, in native code: what ``arena.py`` finds when it walks the blocks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from llmbol_core.vm.jit.source import W, Word, below, host_word, inlined, machin
 from llmbol_core.vm.jit.values import is_inside
 
 _MANY = 1 << 12
-"""Blocks between two looks at whether the program is to be stopped."""
+"""Blocks between two checks whether the program is to be stopped."""
 
 
 @inlined
 def following(ref: Word) -> Word:
-    """Return the block behind one, or 0 if its header is damaged."""
+    """Return the block after another one, or 0 if its header is damaged."""
     size = (W[ref + SIZE] + 15) & -16
     return 0 if below(size, HEADER) or not is_inside(ref - HEADER, size) else ref + size
 
 
 @native
 def list_free() -> Word:
-    """List where free blocks lie side by side, by start and size in the table; return how many.
+    """List runs of adjacent free blocks in the table, by start and size; return how many.
 
     -1 if the heap is damaged, or the program is to be stopped.
     """
@@ -49,7 +49,7 @@ def list_free() -> Word:
 
 @inlined
 def list_run(number: Word, start: Word, end: Word) -> None:
-    """Write a row of the list."""
+    """Append a row to the list."""
     at = machine[Machine.TABLE] + wide(number) * 8
     host_word[at] = start
     host_word[at + 4] = end - start

@@ -1,7 +1,7 @@
-"""The linear algebra of $Math, and its sorting, for machine code: what ``builtins.linear`` says.
+"""The linear algebra of $Math, and its sorting, for machine code: as in ``builtins.linear``.
 
 All sums are taken in the same order as there, and equal keys end up in the same places. Results of
-one number are left to Python unless they are finite, as in ``hostmath``; so is whatever traps.
+one number are left to Python unless they are finite, as in ``hostmath``; so are traps.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from llmbol_core.vm.jit.values import is_inside
 _REAL, _WORD = 8, 4
 _MOST = (1 << 31) - 1
 _MANY = 1 << 16
-"""Items between two looks at whether the program is to be stopped."""
+"""Items between two checks whether the program is to be stopped."""
 _COST = 32
-"""Bytes that could be copied while an index is compared, or a product added."""
+"""Fuel for comparing an index or adding a product: the bytes that could be copied meanwhile."""
 _FEW, _NINE = 7, 40
-"""Indices that are sorted by insertion, and from how many on the pivot is a median of nine."""
+"""Fewer indices are sorted by insertion; with more of them the pivot is a median of nine."""
 _MOST_SORTED = 1 << 20
-"""Indices that are split in two so quickly that nobody asks meanwhile whether to stop."""
+"""Most indices that are sorted here: more of them take long to split, without a check."""
 _LONGEST = 1 << 18
-"""Products of which NumPy has the sum sooner."""
+"""Multiplications from which on NumPy is faster."""
 _PLAIN, _CONJUGATE, _TRANSPOSED = ord("N"), ord("C"), ord("T")
 
 
 @inlined
 def items_of(ref: Word, size: Word) -> Word:
-    """Return how many items an array of numbers of a size has; -1 if Python has to look at it."""
+    """Return how many items an array of numbers of a size has; -1 to leave it to Python."""
     if ref == NIL or misfits(W[ref + 4], size, size, 0, -1):
         return -1
     if wide(W[ref]) * wide(size) > _MOST or not is_inside(W[ref + 12], W[ref] * size):
@@ -43,14 +43,14 @@ def items_of(ref: Word, size: Word) -> Word:
 
 @inlined
 def reals(ref: Word) -> Word:
-    """Return how many items there are in an array of real that is about to be worked on, or -1."""
+    """Return the number of items in an array of real about to be worked on, or -1."""
     count = items_of(ref, _REAL)
     return count if count >= 0 and spend(16 * count) else -1
 
 
 @inlined
 def goes_on_at(i: Word) -> Word:
-    """Whether the program is not to be stopped, which is asked at some indices."""
+    """Whether the program is not to be stopped, which is checked at some indices."""
     return 1 if (i & _MANY - 1) != _MANY - 1 or goes_on() else 0
 
 
@@ -129,7 +129,7 @@ def math_iamax(frame: Word) -> Word:
 
 @inlined
 def key_at(p: Word, x: Word, at: Word) -> Real:
-    """Return what the index at a place stands for."""
+    """Return the value that the index at a place stands for."""
     return F[x + _REAL * W[p + _WORD * at]]
 
 
@@ -182,7 +182,7 @@ def pivot_of(p: Word, x: Word, start: Word, count: Word) -> Word:
 
 @native
 def exchange_indices(p: Word, start: Word, end: Word, first: Word, second: Word) -> None:
-    """Swap as many indices at a start with those before an end as the smaller number says."""
+    """Swap indices at a start with those before an end, as many as the smaller number says."""
     count = first if first < second else second
     i = 0
     while i < count:
@@ -220,14 +220,14 @@ def split_indices(p: Word, x: Word, start: Word, count: Word) -> Big:
 
 @native
 def order_indices(p: Word, x: Word, start: Word, count: Word) -> Word:
-    """Sort indices by what they stand for; false if the program is to be stopped meanwhile."""
+    """Sort indices by their values; false if the program is to be stopped meanwhile."""
     while not below(count, _FEW):
         if not works(_COST * count):
             return 0
         both = split_indices(p, x, start, count)
         low, high = narrow(both >> 32), narrow(both)
         behind = start + count - high
-        # The smaller part first, so that not many calls are open at a time.
+        # The smaller part first, which bounds the depth of recursion.
         if low < high:
             if not order_indices(p, x, start, low):
                 return 0
@@ -242,7 +242,7 @@ def order_indices(p: Word, x: Word, start: Word, count: Word) -> Word:
 
 @hosted("Math.sort")
 def math_sort(frame: Word) -> Word:
-    """Order a permutation by the values that it leads to."""
+    """Sort a permutation by the values that it stands for."""
     x, p = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4]
     if items_of(x, _REAL) < 0 or items_of(p, _WORD) < 0 or W[p] > _MOST_SORTED:
         return 0
@@ -261,7 +261,7 @@ def math_sort(frame: Word) -> Word:
 
 @inlined
 def holds_matrix(array: Word, rows: Word, columns: Word, leading: Word) -> Word:
-    """Whether an array has all elements of a matrix that is not empty."""
+    """Whether an array is large enough for a matrix, which is not empty."""
     if items_of(array, _REAL) < 0 or leading < rows:
         return 0
     end = wide(leading) * wide(columns - 1) + wide(rows)
@@ -270,7 +270,7 @@ def holds_matrix(array: Word, rows: Word, columns: Word, leading: Word) -> Word:
 
 @inlined
 def are_apart(array: Word, other: Word) -> Word:
-    """Whether arrays of real have nothing in common."""
+    """Whether two arrays of real do not overlap."""
     start, end = wide(W[array + 12]), wide(W[array + 12]) + _REAL * wide(W[array])
     first, last = wide(W[other + 12]), wide(W[other + 12]) + _REAL * wide(W[other])
     return 1 if end <= first or last <= start else 0
@@ -321,7 +321,7 @@ def add_rows(
 
 @inlined
 def is_known(how: Word) -> Word:
-    """Whether this says how a matrix is taken."""
+    """Whether a letter says how a matrix is taken."""
     return 1 if how in (_PLAIN, _CONJUGATE, _TRANSPOSED) else 0
 
 

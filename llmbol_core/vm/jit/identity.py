@@ -1,6 +1,6 @@
-"""What machine code is made from besides the program: this package's own text, as a digest.
+"""A digest of what machine code depends on besides the program: this package's own text.
 
-Code on disk is found again by it, without making the text in LLVM's language that it came from.
+It is part of the key of code on disk, which is so found without making its text in LLVM's language.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is kept of compiled units: their parts and their objects, found without the program.
+"""What is kept on disk of compiled units: their parts and objects, found without the program.
 
-What a unit holds depends on the module alone, so that code made for one run, or ahead of time,
+The content of a unit depends on the module alone, so that code made for one run, or ahead of time,
 serves all others.
 """
 
@@ -26,7 +26,7 @@ class Tier(IntEnum):
 class CompileStats:
     """What was compiled: functions and instructions, how many units, and of those from the cache.
 
-    ``seconds`` is what all of it took.
+    ``seconds`` is the time that all of it took.
     """
 
     functions: int = 0
@@ -97,19 +97,19 @@ class Made(NamedTuple):
 
 
 def unit_key(key: tuple[str, ...], tier: Tier) -> str:
-    """Return what a unit is kept by in the cache."""
+    """Return the key of a unit in the cache."""
     from llmbol_core.native.cache import key_of
 
     return key_of("unit", str(int(tier)), digest(), *key)
 
 
 def key_of_unit(identity: str, pc: int, frame: HeapType) -> tuple[str, ...]:
-    """Return what tells the unit at a pc of a module from all others."""
+    """Return a key that distinguishes the unit at a pc of a module from all others."""
     return identity, str(pc), str(frame)
 
 
 def kept_unit(key: tuple[str, ...], tier: Tier) -> Made | None:
-    """Return the unit that an instruction is part of if it is in the cache.
+    """Return the unit that an instruction belongs to, if it is in the cache.
 
     What the unit consists of is kept beside its code, so that both are found again without looking
     at the program.

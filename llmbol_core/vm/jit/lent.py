@@ -1,4 +1,4 @@
-"""Memory outside of the arena that native code uses for one machine, and the clock it counts by."""
+"""Memory outside of the arena that native code uses for one machine, and its clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, SCRATCH_BYTES, TEXT_ROOM, M
 
 
 class Lent:
-    """The memory that the words of a machine lead to."""
+    """The memory that the words of a machine point to."""
 
     def __init__(self, words: array[int]) -> None:
         self._scratch, self._text = (

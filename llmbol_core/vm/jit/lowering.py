@@ -8,9 +8,9 @@ frame's address %fp and how many instructions may still run, %q, and returns wha
     i64 @f<pc>(%m, %s, %fp, %q)              begins at the start, with the frame in memory
 
 ``LEFT`` means that the process has left machine code: the state then says where it is.
-Whatever leaves a function before its end writes the slots back, and the frames that were never
-made; the calls above it on the host's stack do the same and return too, so that the interpreter can
-go on. Every trap is such a way out, at the instruction that traps and before that has changed
+Code that leaves a function before its end writes the slots back, and the frames that were never
+made; its callers on the host's stack do the same and return too, so that the interpreter can
+continue. Every trap is such a way out, at the instruction that traps and before it has changed
 anything. Instructions are counted block by block, as the interpreter counts them.
 """
 
@@ -49,11 +49,11 @@ _RUNTIME_IN = tuple(
 _HEADER = tag("header")
 Lowering = Callable[["Lowerer"], None]
 LOWERINGS: dict[str, Lowering] = {}
-"""For each mnemonic without a meaning, what emits its code."""
+"""The emitter of each mnemonic that has no meaning."""
 
 
 def lowering(*mnemonics: str) -> Callable[[Lowering], Lowering]:
-    """Register a function as what emits the code of some instructions."""
+    """Register a function as the emitter of some instructions."""
 
     def register(function: Lowering) -> Lowering:
         for mnemonic in mnemonics:
@@ -105,7 +105,7 @@ class Lowerer(Ways):
         self._count(-self._left[pc])
 
     def _lower_copy(self, loop: Loop) -> None:
-        """Emit the copy of a loop that checks nothing, and what decides how far that is right."""
+        """Emit the copy of a loop without checks, and the decision how far it may run."""
         self.copy, self.pc = None, loop.head
         self.begin(f"p{loop.head}")
         end, is_worth_it = limit_loop(self, loop)
@@ -115,7 +115,7 @@ class Lowerer(Ways):
         self._lower_all(loop.pcs, "u")
 
     def go_to(self, target: int) -> None:
-        """Go to an instruction; whoever goes back must have instructions left."""
+        """Go to an instruction; a jump backwards requires that instructions are left."""
         if target <= self.pc and self.copy is None:
             self.check_budget(target)
         self.jump(self.block_of(target))
@@ -219,13 +219,13 @@ class Lowerer(Ways):
 
 
 def load_lowerings() -> None:
-    """Import what registers itself in ``LOWERINGS``."""
+    """Import the modules that register in ``LOWERINGS``."""
     for module in _LOWERED_IN:
         importlib.import_module(module)
 
 
 def load_runtime() -> None:
-    """Import what is marked as a function of the runtime."""
+    """Import the functions of the runtime."""
     for module in _RUNTIME_IN:
         importlib.import_module(module)
 
@@ -233,10 +233,10 @@ def load_runtime() -> None:
 def with_helpers(
     *parts: str, also: Iterable[str] = (), elsewhere: Callable[[], Sequence[str]] = list
 ) -> str:
-    """Return the text of functions together with what they call of the runtime, and some more.
+    """Return the text of functions, of those of the runtime that they call, and of some more.
 
-    ``elsewhere`` names, when all of the runtime is known, what is called through the table of
-    ``shared_names`` instead.
+    ``elsewhere`` returns, once all of the runtime is known, the names that are called through the
+    table of ``shared_names`` instead.
     """
     from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage
     from llmbol_core.vm.jit.burial import BURIAL

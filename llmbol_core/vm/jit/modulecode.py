@@ -1,9 +1,9 @@
-"""What the regions of one module share: its functions, its constants, the tables of its cases.
+"""What the regions of a module share: its functions, its constants, its case tables.
 
 A word of the module data that no instruction of the module can change is a constant. This assumes
-that other modules change what a module exports and nothing else, as compilers keep it; where data
-is exported nothing is taken for constant. Labels in tables may change, but only to labels in the
-same table; the verifier takes that for granted too.
+that other modules change only what a module exports, as compilers guarantee; if data
+is exported, nothing counts as constant. Labels in tables may change, but only to labels in the
+same table, which the verifier assumes too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmbol_core.vm.module import DATA_EXPORT, DataKind, Instruction, Module, Ty
 from llmbol_core.vm.tables import TABLE_SHAPES
 
 UNKNOWN = 1 << 20
-"""A size that is not known: as much as there may be."""
+"""An unknown size: as large as can be."""
 _MOST_CASES = 4096
 _CONSM = OPCODES["consm"]
 
@@ -51,9 +51,9 @@ _NONE: Guards = {}
 
 
 class Code:
-    """A module as the compiler sees it; ``content`` is its object, if it is known by that.
+    """A module as the compiler sees it; ``content`` are its object's bytes, if they identify it.
 
-    ``guards`` are what is to be checked before instructions.
+    ``guards`` are the checks before instructions.
     """
 
     exposed: tuple[int, ...] = ()
@@ -73,7 +73,7 @@ class Code:
 
     @cached_property
     def identity(self) -> str:
-        """What tells this module from all others."""
+        """A text that distinguishes this module from all others."""
         from llmbol_core.vm.objectwriter import write_module
 
         found = hashlib.sha256(self._content or write_module(self.module))
@@ -81,7 +81,7 @@ class Code:
         return found.hexdigest()
 
     def function(self, pc: int) -> int:
-        """Return where the function begins that an instruction may be part of."""
+        """Return the start of the function that an instruction may be part of."""
         at = bisect.bisect(self._functions, pc)
         return self._functions[at - 1] if at else pc
 
@@ -97,7 +97,7 @@ class Code:
 
     @cached_property
     def _image(self) -> tuple[bytearray, bytearray]:
-        """The module data as loaded, and for each byte whether it is known."""
+        """The initial module data, and for each byte whether it is known."""
         image, known = bytearray(self.module.data_size), bytearray(b"\1" * self.module.data_size)
         for offset in self.data.pointers:
             image[offset : offset + 4] = b"\xff" * 4

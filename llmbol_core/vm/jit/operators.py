@@ -1,6 +1,6 @@
-"""The operators of Python that functions of the runtime may use, and LLVM's names for them.
+"""The operators that functions of the runtime may use, with LLVM's names for them.
 
-What operators do with constants is theirs; the memories are what ``source.py`` declares.
+On constants they are Python's own; the memories are those that ``source.py`` declares.
 """
 
 from __future__ import annotations

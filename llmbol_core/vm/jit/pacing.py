@@ -45,13 +45,13 @@ _SECOND = 1_000_000_000
 _LONG, _SHORT = 1_000_000, 250_000
 """Nanoseconds above which slices get shorter, and below which they get longer again."""
 _LITTLE = 256
-"""Bytes that are worked on so quickly that nobody counts them."""
+"""Bytes that are worked on so quickly that they are not counted."""
 PIECE = 1 << 20
-"""Bytes that are worked on between two looks at whether the program is to be stopped."""
+"""Bytes that are worked on between two checks whether the program is to be stopped."""
 SOME = 256
-"""Objects, or values of an array, that are taken apart between two looks at the fuel."""
+"""Objects, or values of an array, that are taken apart between two checks of the fuel."""
 _OBJECT = 1 << 8
-"""Bytes that could be copied while an object is taken apart that is in no cache."""
+"""Fuel for taking apart an object that is in no cache: the bytes that could be copied meanwhile."""
 _FLAGS = 15
 """The bits of a work word beside those that lead to an object."""
 
@@ -63,12 +63,12 @@ def clock_gettime(clock: Word, place: Big) -> Word:
 
 
 CLOCK = "declare i32 @clock_gettime(i32, i64)"
-"""What LLVM must be told of it."""
+"""Its declaration for LLVM."""
 
 
 @native
 def moment() -> Big:
-    """Return the nanoseconds of the clock that ``UNTIL`` and ``DEADLINE`` are given by."""
+    """Return the time in nanoseconds, by the clock of ``UNTIL`` and ``DEADLINE``."""
     place = state[State.MACHINE] + 8 * Machine.CLOCK
     clock_gettime(_MONOTONIC, place)
     return host[place] * _SECOND + host[place + 8]
@@ -76,7 +76,7 @@ def moment() -> Big:
 
 @shared
 def look() -> Word:
-    """Whether the clock lets the stretch go on, which then gets fuel again."""
+    """Whether the stretch may continue by the clock; if so it gets new fuel."""
     if moment() < machine[Machine.UNTIL] and machine[Machine.OWED] < MOST_OWED:
         machine[Machine.FUEL] = QUANTUM
         return 1
@@ -86,7 +86,7 @@ def look() -> Word:
 
 @shared
 def goes_on() -> Word:
-    """Whether the program is not to be stopped: for long work that has begun."""
+    """Whether the program is not to be stopped; asked by long work that has begun."""
     ask = machine[Machine.SIGNALS]
     if moment() < machine[Machine.DEADLINE] and (ask == 0 or invoke(ask, 0) == 0):
         return 1
@@ -100,19 +100,19 @@ def goes_on() -> Word:
 
 @inlined
 def charge(size: Word) -> None:
-    """Count bytes that were worked on, or could have been."""
+    """Count bytes that were worked on, or as many as would have taken as long."""
     machine[Machine.FUEL] = machine[Machine.FUEL] - wide(size)
 
 
 @inlined
 def begins() -> Word:
-    """Whether work may begin that is charged when it is done; false if others have their turn."""
+    """Whether work may begin that is charged afterwards; false if others are to run first."""
     return 1 if machine[Machine.FUEL] > 0 else look()
 
 
 @inlined
 def spend(size: Word) -> Word:
-    """Count bytes that an instruction is about to work on; false if others have their turn now."""
+    """Count bytes that an instruction is about to work on; false if others are to run first."""
     if below(size, _LITTLE):
         return 1
     left = machine[Machine.FUEL] - wide(size)
@@ -135,7 +135,7 @@ def works(size: Word) -> Word:
 
 @native
 def switches() -> Word:
-    """Whether the stretch goes on with another process; if not none runs any more."""
+    """Whether the stretch continues with another process; if not, none runs any more."""
     left = machine[Machine.LEFT]
     if left > 0 and look():
         machine[Machine.LOOK_AT] = left - MOST_SLICE if left > MOST_SLICE else wide(0)
@@ -146,7 +146,7 @@ def switches() -> Word:
 
 @native
 def ends_slice() -> Word:
-    """Whether the stretch goes on behind a slice; later ones are as long as their time allows."""
+    """Whether the stretch continues after a slice; later ones are as long as their time allows."""
     goes, place = look(), state[State.MACHINE] + 8 * Machine.CLOCK
     now = host[place] * _SECOND + host[place + 8]
     took, slice = now - machine[Machine.SLICE_BEGAN], machine[Machine.SLICE]
@@ -160,7 +160,7 @@ def ends_slice() -> Word:
 
 @native
 def owe() -> None:
-    """Note that Python will have to do something for what was done."""
+    """Note that Python has something to do for what was done."""
     machine[Machine.OWED] = machine[Machine.OWED] + 1
     if machine[Machine.OWED] >= MOST_OWED:
         machine[Machine.FUEL] = 0
@@ -229,9 +229,9 @@ def take_pending() -> Word:
 
 @shared
 def refuels() -> Word:
-    """Whether objects are freed now although no fuel is left, since there is still time.
+    """Whether to free objects now although no fuel is left, because there is still time.
 
-    Where the fuel is 0 the clock has told already that there is none.
+    If the fuel is 0, the clock has already said that there is no time.
     """
     if machine[Machine.FUEL] == 0:
         return 0
@@ -240,13 +240,13 @@ def refuels() -> Word:
 
 @shared
 def leaves(dying: Word) -> Word:
-    """Whether what is dying is left for later, after some objects have been taken apart."""
+    """Whether to leave dying objects for later, after some have been taken apart."""
     left = machine[Machine.FUEL] - SOME * _OBJECT
     machine[Machine.FUEL] = left
     if left > 0:
         return 0
     if goes_on() and moment() < machine[Machine.UNTIL] + MORE:
-        # What is freed at once is used again in a better order.
+        # Memory that is freed at once is reused in a better order.
         machine[Machine.FUEL] = QUANTUM
         return 0
     machine[Machine.FUEL] = 0
@@ -256,6 +256,6 @@ def leaves(dying: Word) -> Word:
 
 @native
 def leaves_array(array: Word, elements: Word, length: Word, dying: Word) -> Word:
-    """Whether a dying array is left for later, of which only the last elements are still there."""
+    """Whether to leave a dying array, of which the first elements have been released, for later."""
     W[array], W[array + 12], W[array + COUNT] = length, elements, dying
     return leaves(array)

@@ -1,4 +1,4 @@
-"""Processes as machine code finds them: their records, and the queue of those that are ready.
+"""Processes in the form that machine code uses: their records, and the queue of ready ones.
 
 The attributes that machine code also uses are properties here, which read and write the record.
 """
@@ -71,7 +71,7 @@ class RecordPool:
         return self._views[address]
 
     def give(self, address: int) -> None:
-        """Take a record back."""
+        """Return a record to the pool."""
         self._views[address][State.NEXT] = self._words[Machine.RECORDS]
         self._words[Machine.RECORDS] = address
 
@@ -104,7 +104,7 @@ class _Rows:
         return Extent(*self.record[at : at + 3])
 
     def append(self, extent: Extent) -> None:
-        """Put a piece behind the others."""
+        """Add a piece at the end."""
         number = len(self)
         if number >= EXTENT_ROWS:
             self._others.append(extent)
@@ -114,7 +114,7 @@ class _Rows:
         self.record[State.EXTENT_COUNT] = number + 1
 
     def pop(self) -> Extent:
-        """Take out the last piece."""
+        """Remove and return the last piece."""
         last = self[-1]
         if self._others:
             self._others.pop()

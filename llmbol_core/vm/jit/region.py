@@ -1,4 +1,4 @@
-"""What is compiled together: the instructions of one function, and what is known of its frame.
+"""A region: the instructions of one function, compiled together, and its frame.
 
 A region begins at a function's first instruction (or, for code that only an exception handler
 leads to, anywhere) and holds all that can be reached without leaving the function. It can be

@@ -1,4 +1,4 @@
-"""For how long native code runs before others than processes have their turn."""
+"""How long native code runs before others than processes have their turn: a stretch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from llmbol_core.vm.jit.lent import nanoseconds
 from llmbol_core.vm.jit.runtime import MORE, MOST_SLICE, QUANTUM, Machine, Survey
 
 STRETCH = 1 << 24
-"""Instructions of a stretch, if its time is not over before."""
+"""Instructions of a stretch, unless its time is over sooner."""
 SECONDS = 0.004
 """Seconds of a stretch."""
 _STEP = 1 << 13
-"""Instructions that machine code may run more than it was allowed."""
+"""How many instructions too many machine code may run."""
 _NEVER = (1 << 63) - 1
 SIGNALS = ctypes.cast(ctypes.pythonapi.PyErr_CheckSignals, ctypes.c_void_p).value or 0
-"""The function of Python that runs what a program has for the signals that have come."""
+"""Python's own function that runs the handlers of signals that have come."""
 
-# To look a member of an enumeration up takes longer.
+# Looking up a member of an enumeration takes longer.
 _FUEL, _OWED, _UNTIL, _DEADLINE = Machine.FUEL, Machine.OWED, Machine.UNTIL, Machine.DEADLINE
 _SLICE, _SLICE_BEGAN, _PENDING = Machine.SLICE, Machine.SLICE_BEGAN, Machine.PENDING
 _FREEING = (Survey.DYING, Survey.FRAMES, Survey.CALLED_FRAMES, Survey.PENDING)
@@ -27,10 +27,10 @@ _FIRST_SLICE = MOST_SLICE >> 3
 
 
 def allowed(left: int | None) -> tuple[int, bool]:
-    """Return how many instructions may run now, and whether they are to be counted exactly.
+    """Return how many instructions may run now, and whether they must be counted exactly.
 
-    ``left`` are those that the program may run at all. Machine code counts in steps of its own, so
-    that before the program's last ones it stops.
+    ``left`` is how many the program may still run in all. Machine code counts in steps of its own,
+    so it stops before the program's last ones.
     """
     if left is None:
         return STRETCH, False
@@ -40,7 +40,7 @@ def allowed(left: int | None) -> tuple[int, bool]:
 
 
 def begin(words: array[int], until: float | None) -> None:
-    """Give native code its time from now on, but not beyond a moment of ``time.monotonic``."""
+    """Give native code its time from now, but not beyond a moment of ``time.monotonic``."""
     now = nanoseconds()
     deadline = _NEVER if until is None else now + int((until - time.monotonic()) * 1e9)
     words[_UNTIL], words[_DEADLINE] = min(now + int(SECONDS * 1e9), deadline), deadline

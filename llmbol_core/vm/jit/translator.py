@@ -1,4 +1,4 @@
-"""The translation of functions in a small part of Python to LLVM's language: see ``source.py``.
+"""Translates functions written in a small part of Python to LLVM's language: see ``source.py``.
 
 Variables are slots of the stack, which LLVM's first pass turns into registers.
 """
@@ -148,7 +148,7 @@ class Translator(Emitter):
         self.begin(done)
 
     def _test(self, node: ast.expr, yes: str, no: str) -> None:
-        """Go to one of two blocks, looking at no more than is needed to know which."""
+        """Branch to one of two blocks, evaluating no more than is needed to decide."""
         match node:
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 self._test(operand, no, yes)
@@ -192,7 +192,7 @@ class Translator(Emitter):
         return self._claim(node)
 
     def _claim(self, node: ast.expr) -> _Value:
-        """Translate what depends on whether something holds."""
+        """Translate comparisons and other expressions that are true or false."""
         match node:
             case ast.Compare(left=left, ops=[ast.In()], comparators=[ast.Tuple(elts=parts)]):
                 return self._membership(self._expression(left), parts)
@@ -225,7 +225,7 @@ class Translator(Emitter):
         return _Value(value, kind)
 
     def _constant(self, node: ast.expr) -> int | float | None:
-        """Return the value of an expression in which only constants occur."""
+        """Return the value of an expression of constants only, else None."""
         match node:
             case ast.Constant(value=int() | float() as known):
                 return known if isinstance(known, float) else int(known)
@@ -247,13 +247,13 @@ class Translator(Emitter):
         return value if isinstance(value, float) else int(value)
 
     def _same(self, left: ast.expr, right: ast.expr) -> tuple[_Value, _Value, str]:
-        """Return two values, constants as the other's type, and their type."""
+        """Return two values and their common type; a constant takes the other's type."""
         x, y = self._expression(left), self._expression(right)
         kind = x.type or y.type or "i32"
         return self._typed(x, kind), self._typed(y, kind), kind
 
     def _typed(self, value: _Value, kind: str) -> _Value:
-        """Return a value that must have a type; a constant takes it on."""
+        """Return a value that must have a type; a constant takes that type."""
         if value.type == kind:
             return value
         if value.type:

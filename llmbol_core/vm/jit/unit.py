@@ -1,4 +1,4 @@
-"""What is compiled in one go: a function that is entered from outside, and those it calls."""
+"""A unit: a function that is entered from outside, compiled together with those it calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmbol_core.vm.jit.ways import returned
 from llmbol_core.vm.module import Operand
 
 _MOST_IN_COPIES = 230
-"""Instructions up to which a function contains copies of itself for its calls of itself."""
+"""Instructions up to which copies of a recursive function are put into it."""
 _OWN_RESULT = Operand(Mode.FP_INDIRECT, 0, RESULT)
 
 
@@ -33,7 +33,7 @@ class Unit:
     def has_entries(self, start: int) -> bool:
         """Whether a function can be entered elsewhere than at its start.
 
-        One without loops need not be: if the process leaves it, what remains is soon interpreted.
+        A function without loops need not: if the process leaves it, the rest is soon interpreted.
         """
         region = self.regions[start]
         is_asked_for = region is self.root and (region.heads or region.is_fragment)
@@ -52,8 +52,8 @@ class Unit:
     def by_values(self) -> set[int]:
         """The functions whose arguments and result are values.
 
-        That is all but those that cannot pass a result on: a function whose result another one
-        writes needs that to be called so too.
+        These are all but those that cannot pass a result on: a function whose result another one
+        writes requires that one to be called in this way too.
         """
         found = {start for start, region in self.regions.items() if not region.is_fragment}
         if self.root.heads and not self._is_called(self.root.start):
@@ -65,7 +65,7 @@ class Unit:
             found -= bad
 
     def depth(self, start: int) -> int:
-        """Return how many calls of itself deep a function contains copies of itself."""
+        """Return how many levels of recursion are put into a function as copies."""
         region = self.regions[start]
         calls = sum(site.target == start for site in region.sites.by_call.values())
         if start not in self.by_values or not calls or region.heads:

@@ -24,7 +24,7 @@ _MOST_IN_UNIT = 800
 _MOST_IN_REGION = 6000
 _MOST_AT_BEST = 1500
 _COSTS = (0.0003, 0.0007, 0.0011)
-"""Seconds that an instruction takes at LLVM's levels, with writing it down."""
+"""Seconds that an instruction takes at LLVM's levels, writing its text included."""
 _LONGEST, _LONGEST_LINES = 0.04, (0.000013, 0.000115, 0.00014)
 """Seconds that hardly any unit exceeds: those of the shortest ones, and of each line of text."""
 
@@ -89,7 +89,7 @@ class Regions:
 
 @dataclass(eq=False)
 class Source:
-    """A unit that can be compiled; ``keys`` are what it is kept by besides its tier."""
+    """A unit that can be compiled; it is kept under ``keys`` and its tier."""
 
     keys: tuple[tuple[str, ...], ...]
     unit: Unit
@@ -101,7 +101,7 @@ class Source:
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """What is to be known of the unit's functions."""
+        """A description of the unit's functions."""
         unit = self.unit
         return tuple(
             Part(start, region.size, tuple(region.entries), unit.has_entries(start))

@@ -1,8 +1,8 @@
 """Ways into and out of the function for a region, and the counting of its instructions.
 
-Whatever leaves a function before its end writes the slots back, and the frames that were never
-made; the calls above it on the host's stack do the same and return too, so that the interpreter can
-go on where the state then says. All ways out end in two blocks: "exit" tells the state where the
+Code that leaves a function before its end writes the slots back, and the frames that were never
+made; its callers on the host's stack do the same and return too, so that the interpreter can
+continue where the state says. All ways out end in two blocks: "exit" stores in the state where the
 process is, and "unwind" writes the slots back.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Ways(Operands):
-    """Emits what surrounds the instructions; ``unit`` holds the regions compiled with this one.
+    """Emits the code around the instructions; ``unit`` holds the regions compiled with this one.
 
     ``by_values`` tells whether arguments and result are values, ``depth`` how many calls of itself
     have become part of the function on the way to this copy of it.
