@@ -49,6 +49,8 @@ WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
 """Instructions that a program runs before the interpreter is looked for, and made if need be."""
 _WORTH_IMPROVING = 1.0
 """Seconds that a program runs before what goes through much memory is compiled well meanwhile."""
+_PATIENCE = 0.004
+"""Seconds between two pauses of waiting for that."""
 
 _GOING_ELSEWHERE = (Effect.JUMP, Effect.BRANCH, Effect.CALL)
 
@@ -102,6 +104,12 @@ class _Startup:
         """Compile well what goes through much memory if the program has run for long enough."""
         if self._is_rough and (now := time.monotonic()) >= self._improves_at:
             self._improve(now)
+
+    def hasten(self, pause: Callable[[], None]) -> None:
+        """Wait until that is compiled well, with pauses."""
+        while self._is_rough:
+            self._improve(time.monotonic() + _PATIENCE)
+            pause()
 
     def _improve(self, until: float | None) -> None:
         """Wait for that up to a moment, whether it was begun or not."""

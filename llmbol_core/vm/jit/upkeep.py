@@ -16,6 +16,7 @@ from math import inf
 
 from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
 from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
+from llmbol_core.vm.jit.startup import STARTUP
 from llmbol_core.vm.jit.stretches import SECONDS
 from llmbol_core.vm.mapping import lend_space
 from llmbol_core.vm.objects import Heap
@@ -24,6 +25,8 @@ _MANY_FRAMES = 1 << 10
 """Bytes of frames that are released sooner by native code."""
 _KEPT = 1 << 26
 """A quarter of the heap, up to which memory to look through it is kept."""
+_MUCH = 1 << 23
+"""Bytes of objects that take long to go through with code that is not compiled well."""
 _LEAST_READY = 1 << 21
 """Bytes of that memory that are provided at once."""
 _LEAST_RESERVE = 1 << 16
@@ -153,9 +156,11 @@ class Upkeep:
     def _foresee(self) -> None:
         """Have memory to look through the heap at hand when it is about to be full.
 
-        The system takes longer to provide that than it takes to look.
+        The system takes longer to provide that than it takes to look, if the code is compiled well.
         """
         heap, end = self._heap, len(self._heap.bytes) // 8
+        if heap.used > max(heap.limit >> 2, _MUCH):
+            STARTUP.hasten(heap.pause)
         share = 4 * heap.used / heap.limit - 3
         if share <= 0 or self._ready >= end:
             return
