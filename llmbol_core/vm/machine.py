@@ -40,7 +40,7 @@ from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.offers import takes_pointer
 from llmbol_core.vm.openfile import FileFault
-from llmbol_core.vm.process import FIRST_EXTENT, Process
+from llmbol_core.vm.process import Process, roomy_extent
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
 from llmbol_core.vm.stopped import Stopped
@@ -258,7 +258,7 @@ class InfernoVM:
             raise LimitError("process", f"the program has {self.limits.threads} of them")
         environment = (parent.environment if parent else self.environment).inherit()
         extent = self.engine.module_of(handle).module.stack_extent
-        extent = extent if parent else max(extent, FIRST_EXTENT)
+        extent = extent if parent else roomy_extent(extent, self.heap.limit)
         self.engine.started = pid = self.engine.started + 1
         group, process = parent.group if parent else pid, None
         try:

@@ -35,8 +35,9 @@ SENDS, RECEIVES, IN_ALT = "sends", "receives", "waits in alt"
 _LEAST_EXTENT = 1024
 _MOST_TOLD = 200
 """Characters that are kept of the name of an exception."""
-FIRST_EXTENT = 1 << 13
-"""Least bytes of the first piece of the stack of a process that Python started."""
+_FIRST_EXTENTS = 1 << 13, 1 << 16
+"""Least and most of what the stack of a process that Python started asks for."""
+_PART_OF_MEMORY = 1 << 10
 MOST_EXTENT = 1 << 24
 
 
@@ -193,6 +194,16 @@ class Stack:
         self._heap.free(gone.base)
         last = self._extents[-1]
         self.base, self.limit, self.top = last.base, last.limit, gone.previous_top
+
+
+def roomy_extent(extent: int, memory: int) -> int:
+    """Return what the stack of a process that Python started asks for.
+
+    ``memory`` bytes are all that there may be. Where recursion goes beyond a piece, machine code is
+    left.
+    """
+    least, most = _FIRST_EXTENTS
+    return max(extent, least, min(memory // _PART_OF_MEMORY, most))
 
 
 def first_extent(extent: int) -> int:
