@@ -28,6 +28,8 @@ from llmbol_core.vm.jit.runtime import BIN_COUNT, BINS, HUGE, SPARES, Machine
 from llmbol_core.vm.jit.source import W, Word, below, inlined, machine, narrow, native, wide
 
 _CHUNK = 1 << 16
+_OWED = 4
+"""How much Python has to do for a block, in what it has to do for a process."""
 
 
 @inlined
@@ -68,7 +70,7 @@ def keep_huge(ref: Word) -> None:
     before = narrow(machine[Machine.SPARE + turn])
     machine[Machine.SPARE + turn] = wide(ref)
     if before:
-        owe()
+        owe(_OWED)
         W[before] = narrow(machine[Machine.FREED])
         machine[Machine.FREED] = wide(before)
 
@@ -165,6 +167,6 @@ def open_chunk(total: Word) -> Word:
 @native
 def leave(ref: Word) -> None:
     """Let Python release an object of which it keeps something."""
-    owe()
+    owe(_OWED)
     W[ref + COUNT] = narrow(machine[Machine.RELEASED])
     machine[Machine.RELEASED] = wide(ref)

@@ -159,9 +159,9 @@ def ends_slice() -> Word:
 
 
 @native
-def owe() -> None:
-    """Note that Python has something to do for what was done."""
-    machine[Machine.OWED] = machine[Machine.OWED] + 1
+def owe(much: Word) -> None:
+    """Note that Python has something to do for what was done, and how much that is."""
+    machine[Machine.OWED] = machine[Machine.OWED] + wide(much)
     if machine[Machine.OWED] >= MOST_OWED:
         machine[Machine.FUEL] = 0
 

@@ -191,7 +191,7 @@ MORE = 12_000_000
 """Nanoseconds that freeing may take beyond the stretch."""
 LEAST_SLICE, MOST_SLICE = 1 << 8, 1 << 15
 """Instructions of a slice, which are fewer where they take long."""
-MOST_OWED = 256
+MOST_OWED = 1024
 HUGE = 1 << 18
 """From this size on blocks join again when they are free."""
 SPARES = 16

@@ -149,7 +149,7 @@ def spawn(frame: Word, pc: Word, handle: Word, tables: Big) -> Word:
     machine[Machine.PROCESSES] = machine[Machine.PROCESSES] + 1
     note_new(record)
     make_ready(record)
-    owe()
+    owe(1)
     return YIELDS if machine[Machine.OWED] >= _SOME else 1
 
 
@@ -169,7 +169,7 @@ def end_process() -> Word:
     if state[State.ANCESTOR]:
         forget_new(record)
     else:
-        owe()
+        owe(1)
         put_word(record, State.NEXT, machine[Machine.ENDED])
         machine[Machine.ENDED] = record
     return 1
