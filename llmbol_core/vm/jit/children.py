@@ -1,6 +1,6 @@
-"""What the cycle collector does with the children of objects, in native code: see ``garbage.py``.
+"""The cycle collector's work on the children of objects, in native code: see ``garbage.py``.
 
-What that is, is a constant where it matters, so that each has code of its own.
+The action is a constant where that matters for speed, so that each gets code of its own.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from llmbol_core.vm.jit.values import is_inside, pointer_count, type_map, type_s
 from llmbol_core.vm.objects import ARRAY, CHANNEL, CHANNEL_HEADER, LIST, LIST_HEADER, MODULE, STACK
 
 COUNTED, MARKED, CLEARED = 0, 1, 2
-"""What is done with each child of an object; nothing refers to it any more when it is cleared."""
+"""Actions on each child of an object; after CLEARED the object no longer refers to the child."""
 MANY = 1 << 12
-"""Objects, or values of an array, between two looks at whether the program is to be stopped."""
+"""Objects, or values of an array, between two checks whether the program is to be stopped."""
 ODD, LEAF, KNOT, BELOW, ABOVE, REFERENCE = 1, 2, 4, 8, 16, 32
-"""What an object's word in the table says: whether it begins in the second half of its 32 bytes;
+"""Bits of an object's word in the table: whether it begins in the second half of its 32 bytes;
 whether it has no children; whether it is a knot; whether an object below it, or above, refers to
-it; then comes the number of references."""
+it; the bits above them are the number of references."""
 TOP, LIVING, KNOTS, BOTTOM, BEHIND = 0, 8, 16, 24, 32
-"""What the table begins with, where it is of no object: where the stack ends; how many objects are
-known to live; how many knots are not; where the stack begins; where the last object ends."""
+"""The table's first entries, which belong to no object: where the stack ends; how many objects are
+known to be alive; how many knots are not; where the stack begins; where the last object ends."""
 SPACE = HEAP + HEADER + 4
-"""How much smaller than where memory ends the range is in which references lie."""
+"""What to subtract from the end of memory for the size of the range of valid references."""
 _TWO_NILS = -1
 
 
 @inlined
 def word_of(table: Big, ref: Word) -> Big:
-    """Return where the word of an object is."""
+    """Return the address of an object's word."""
     return table + (wide(ref >> 3) & -4)
 
 
 @inlined
 def touch(slot: Word, parent: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
-    """Do something with the child in a slot; false if it lies outside of the heap.
+    """Apply an action to the child in a slot; false if it lies outside of the heap.
 
-    It is counted so many times.
+    The child is counted so many ``times``.
     """
     child = W[slot]
     if not below(child - (HEAP + HEADER), space):
@@ -80,7 +80,7 @@ def side_of(parent: Word, child: Word) -> Word:
 
 @inlined
 def reach(table: Big, ref: Word, said: Word) -> None:
-    """Note that an object lives, of which the table said this, and have its children looked at."""
+    """Note that an object is alive, whose word in the table is given, and queue its children."""
     host[table + LIVING] = host[table + LIVING] + 1
     if said & KNOT:
         host[table + KNOTS] = host[table + KNOTS] - 1
@@ -94,7 +94,7 @@ def reach(table: Big, ref: Word, said: Word) -> None:
 def touch_fields(
     where: Word, map: Big, parent: Word, action: Word, table: Big, space: Word
 ) -> Word:
-    """Do something with the children in a value; false if the heap is damaged."""
+    """Apply an action to the children in a value; false if the heap is damaged."""
     left = host_word[map + 4]
     while left > 0:
         slot = where + host_word[map + 4 + wide(left) * 4]
@@ -106,9 +106,9 @@ def touch_fields(
 
 @native
 def touch_values(where: Word, number: Word, length: Word, parent: Word, action: Word) -> Word:
-    """Do something with the children in a row of values; false if the heap is damaged.
+    """Apply an action to the children in a row of values; false if the heap is damaged.
 
-    False, too, if the program is to be stopped.
+    False also if the program is to be stopped.
     """
     map, size, table = type_map(number), type_size(number), machine[Machine.TABLE]
     space = narrow(machine[Machine.END] - SPACE)
@@ -131,7 +131,7 @@ def touch_values(where: Word, number: Word, length: Word, parent: Word, action: 
 
 @inlined
 def touch_two(slot: Word, parent: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
-    """Do something with the children in two slots; false if one lies outside of the heap."""
+    """Apply an action to the children in two slots; false if one lies outside of the heap."""
     if not touch(slot, parent, action, table, space, times):
         return 0
     return touch(slot + 4, parent, action, table, space, times)
@@ -139,7 +139,7 @@ def touch_two(slot: Word, parent: Word, action: Word, table: Big, space: Word, t
 
 @native
 def touch_references(where: Word, length: Word, parent: Word, action: Word) -> Word:
-    """Do for references, two at a time, what ``touch_values`` does; many alike take no time."""
+    """Do what ``touch_values`` does, for references: two at a time, equal ones all at once."""
     table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
     left = MANY
     while length > 1:
@@ -156,7 +156,7 @@ def touch_references(where: Word, length: Word, parent: Word, action: Word) -> W
 
 @inlined
 def alike(where: Word, length: Word, action: Word) -> Word:
-    """Return how many pairs of references are the same from one on."""
+    """Return how many pairs of references, from one on, are equal to it."""
     pairs = 1
     if action != CLEARED:
         two, most = L[where], MANY if length > MANY << 1 else length >> 1
@@ -167,7 +167,7 @@ def alike(where: Word, length: Word, action: Word) -> Word:
 
 @native
 def touch_buffered(channel: Word, action: Word) -> Word:
-    """Do something with the children in the values that wait in a channel."""
+    """Apply an action to the children in the values that wait in a channel."""
     number, capacity = W[channel], W[channel + 4]
     count, first = W[channel + 8], W[channel + 12]
     if pointer_count(number) == 0 or count == 0:
@@ -186,14 +186,14 @@ def touch_buffered(channel: Word, action: Word) -> Word:
 
 @native
 def touch_one(slot: Word, parent: Word, action: Word) -> Word:
-    """Do something with the child in a slot, where that is rare."""
+    """Apply an action to the child in a slot, where that is rare."""
     space = narrow(machine[Machine.END] - SPACE)
     return touch(slot, parent, action, machine[Machine.TABLE], space, 1)
 
 
 @native
 def touch_rows(ref: Word, action: Word) -> Word:
-    """Do something with the children of an object that is neither a record nor a list."""
+    """Apply an action to the children of an object that is neither a record nor a list."""
     kind = W[ref + KIND]
     if kind == ARRAY:
         if W[ref + 8] != NIL:
@@ -209,7 +209,7 @@ def touch_rows(ref: Word, action: Word) -> Word:
 
 @native
 def clear_children(ref: Word) -> Word:
-    """Let an object refer to no others; false if the heap is damaged."""
+    """Clear all references in an object; false if the heap is damaged."""
     kind = W[ref + KIND]
     if kind > STACK:
         return touch_values(ref, kind, 1, ref, CLEARED)
@@ -228,9 +228,9 @@ def number_of(ref: Word, kind: Word) -> Word:
 
 @inlined
 def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
-    """Do something with the children of an object; false if the heap is damaged.
+    """Apply an action to the children of an object; false if the heap is damaged.
 
-    ``map`` tells of the type that ``number_of`` returns.
+    ``map`` is the map of the type that ``number_of`` returns.
     """
     where = ref
     if kind == LIST:

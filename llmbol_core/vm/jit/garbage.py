@@ -1,13 +1,13 @@
 """The cycle collector in native code: what ``collector.py`` does, for heaps of any size.
 
-The engine lends it a table with a word for each 32 bytes of the arena, in which no two objects
-begin, and a stack of objects that are still to be looked at: some of those are in a ring, so that
-they have time to come from memory. In an object's word there is at last how many references to it
-lie in none of the objects; what has some lives, and all that it leads to. What dies is a cycle or
-hangs on one, and a cycle goes through a knot: an object whose references can change after it was
-made. So as soon as all knots are known to live there is nothing to be freed.
-Until it is sure of all objects nothing is changed, so that a damaged heap can be left to Python.
-Whenever the program is to be stopped meanwhile it gives up: then too all counts are right.
+The engine lends it a table with a word for each 32 bytes of the arena, in which at most one object
+begins, and a stack of objects still to be visited. The next few of those wait in a ring, so that
+the processor can fetch them meanwhile. In the end an object's word holds the number of references
+to it from outside of all objects; an object that has any is alive, and so is all that it leads to.
+What dies is a cycle or hangs on one, and every cycle contains a knot: an object whose references
+can change after it was made. So as soon as all knots are known to be alive, nothing is to be freed.
+Nothing is changed until all that lives is marked, so that a damaged heap can be left to Python.
+If the program is to be stopped meanwhile, the collector gives up; all counts are right then too.
 """
 
 from __future__ import annotations
@@ -66,28 +66,28 @@ from llmbol_core.vm.objects import (
 )
 
 _RING = 64
-"""Where the ring is, behind what the table begins with."""
+"""Offset of the ring in the table, after its first entries."""
 _IN_RING = 32
-"""How many objects from the stack are fetched before the first of them is looked at."""
+"""How many objects from the stack are prefetched before the first of them is visited."""
 _AHEAD = _IN_RING >> 1
-"""How many of them are behind the one whose children's words are fetched."""
+"""How far in the ring the object whose children are prefetched comes after the visited one."""
 _BLOCKS = 32
-"""How many blocks ahead of an object others like it may lie."""
+"""How many blocks ahead of a counted object the children of another are prefetched."""
 _FIRST, _FEW, _SOME, _MANY = 1, 1 << 8, 1 << 12, 1 << 16
-"""How many objects have been looked at when it is asked whether the others follow."""
+"""After how many visited objects it is checked whether the rest must be alive."""
 _MOST = (1 << 32) // REFERENCE - 1
-"""The most references that are counted in an object's word."""
+"""The most references that an object's word can count."""
 
 
 @external
 def prefetch(ref: Word) -> None:
-    """Have an object at hand soon."""
+    """Have the processor fetch an object from memory."""
     raise NotImplementedError
 
 
 @external
 def prefetch_host(place: Big) -> None:
-    """Have what is outside of the arena at hand soon."""
+    """Have the processor fetch what is at an address outside of the arena."""
     raise NotImplementedError
 
 
@@ -101,13 +101,13 @@ def nature_of(ref: Word, kind: Word, map: Big) -> Word:
         nature = KNOT if pointer_count(W[ref + 4] if kind == ARRAY else W[ref]) else LEAF
     elif kind in (STRING, STACK):
         nature = LEAF
-    # What nothing refers to has been left by those that were stopped while they freed it.
+    # An object without references was left over when its freeing was interrupted.
     return nature | (0 if W[ref + COUNT] else KNOT)
 
 
 @native
 def count_inside() -> Word:
-    """Count the references to every object that do not lie in others; return how many there are.
+    """Count each object's references from outside of all objects; return the number of objects.
 
     -1 if the heap is damaged, or the program is to be stopped.
     """
@@ -146,11 +146,11 @@ assert (ODD, LEAF, KNOT) == (1, 1 << 1, 1 << 2)
 
 @native
 def all_follow() -> Word:
-    """Whether all objects live for sure, since each that is not known to hangs on one that does.
+    """Whether all objects must be alive, since each not known to be hangs on one that is.
 
-    That is so if an object above each of them refers to it, or one below each: whoever goes from
-    there to the next, and so on, gets to an object that is known to live. Leaves hang on others
-    anyway.
+    That is so if each of them is referred to by an object above it in memory, or each by one below
+    it: following those references back must end at an object that is known to be alive. Leaves
+    hang on others anyway.
     """
     table, lack = machine[Machine.TABLE], 0
     at, end = table + wide(HEAP >> 3), table + (host[table + BEHIND] >> 3)
@@ -166,14 +166,14 @@ def all_follow() -> Word:
 
 @inlined
 def lacking(said: Word) -> Word:
-    """Return on which sides no object refers to one that is not known to live and is no leaf."""
+    """Return the sides from which nothing refers to an object of unknown fate that is no leaf."""
     asks = 1 if below(said - 1, REFERENCE - 1) and said & (LEAF | KNOT) != LEAF else 0
     return (said ^ -1) & (BELOW | ABOVE) if asks else 0
 
 
 @native
 def reach_held() -> Word:
-    """Reach what is referred to from elsewhere; false if the program is to be stopped."""
+    """Reach all objects with references from outside; false if the program is to be stopped."""
     table, first = machine[Machine.TABLE], HEAP >> 5
     last = narrow(host[table + BEHIND] >> 5) + 1
     host[table + TOP], host[table + LIVING] = machine[Machine.STACK], 0
@@ -191,7 +191,7 @@ def reach_held() -> Word:
 
 @inlined
 def reach_if_held(table: Big, place: Word) -> None:
-    """Reach the object that begins at one of the places in the table, if there is one."""
+    """Reach the object of one of the table's words, if it has references from outside."""
     said = host_word[table + wide(place) * 4]
     if not below(said, REFERENCE):
         reach(table, place << 5 | (said & ODD) << 4, said)
@@ -199,7 +199,7 @@ def reach_if_held(table: Big, place: Word) -> None:
 
 @native
 def mark_living() -> Word:
-    """Mark what is referred to from elsewhere, and all that it leads to; return how many live.
+    """Mark objects with references from outside and all that they lead to; return how many live.
 
     -1 if the heap is damaged, or the program is to be stopped; -2 if nothing can be dead.
     """
@@ -229,10 +229,10 @@ def mark_living() -> Word:
 
 @inlined
 def fetched(table: Big, head: Word, tail: Word) -> Word:
-    """Move objects from the stack to the ring while there is room; return where that then ends.
+    """Move objects from the stack to the ring while it has room; return the ring's new end.
 
     The first ones are taken in the order in which they were reached: what many objects hang on
-    is not far from what is held.
+    is usually close to what is referred to from outside.
     """
     top, bottom = host[table + TOP], host[table + BOTTOM]
     while tail - head < _IN_RING and top != bottom:
@@ -250,7 +250,7 @@ def fetched(table: Big, head: Word, tail: Word) -> Word:
 
 @inlined
 def fetch_words(ref: Word, kind: Word, map: Big, table: Big) -> None:
-    """Have the words of the children of a record or a list at hand soon, if there is one."""
+    """Prefetch the table's words of the children of an object, if it is a record or a list."""
     left = host_word[map + 4] if kind == LIST or kind > STACK else 0
     where = ref + LIST_HEADER if kind == LIST else ref
     if kind == LIST:
@@ -262,13 +262,13 @@ def fetch_words(ref: Word, kind: Word, map: Big, table: Big) -> None:
 
 @inlined
 def place_in_ring(table: Big, number: Word) -> Big:
-    """Return where one of the objects in the ring is."""
+    """Return the address of a place in the ring."""
     return table + _RING + wide(number & _IN_RING - 1) * 4
 
 
 @inlined
 def is_known_outside(kind: Word) -> Word:
-    """Whether Python keeps something for objects of a kind."""
+    """Whether Python keeps data for objects of a kind."""
     return 1 if kind >= CHANNEL and kind <= MODULE else 0
 
 
@@ -277,7 +277,7 @@ assert CHANNEL + 1 == MODULE
 
 @native
 def discard(ref: Word) -> None:
-    """Free an object, or leave that to Python if it has to know."""
+    """Free an object, or leave that to Python if it keeps data for it."""
     if (W[ref + WORK] & HOSTED) != 0 or is_known_outside(W[ref + KIND]):
         W[ref + COUNT] = narrow(machine[Machine.DISCARDED])
         machine[Machine.DISCARDED] = wide(ref)
@@ -291,13 +291,13 @@ def discard(ref: Word) -> None:
 
 @inlined
 def is_dead(table: Big, ref: Word) -> Word:
-    """Whether there is an object in a block that is not known to live."""
+    """Whether a block holds an object that is not known to be alive."""
     return 1 if W[ref + KIND] != FREE and below(host_word[word_of(table, ref)], REFERENCE) else 0
 
 
 @native
 def clear_dead() -> Word:
-    """Let no object refer to others that does not live; false if that was not done to the end."""
+    """Clear the references in all dead objects; false if that was not finished."""
     table, end = machine[Machine.TABLE], machine[Machine.END]
     ref, seen = HEAP + HEADER, 0
     while wide(ref) < end:
@@ -311,7 +311,7 @@ def clear_dead() -> Word:
 
 @native
 def discard_dead() -> Word:
-    """Free the objects that do not live and refer to nothing; return how many there were."""
+    """Free the dead objects, whose references are cleared; return how many there were."""
     table, end = machine[Machine.TABLE], machine[Machine.END]
     ref, found, seen = HEAP + HEADER, 0, 0
     while wide(ref) < end:
