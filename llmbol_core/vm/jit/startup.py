@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NativeInterpreter(NamedTuple):
-    """The native interpreter: how it runs, how it looks through the heap, its handlers.
+    """The native interpreter: its functions to run and to look through the heap, its handlers.
 
     ``share`` is ``run`` while other threads may have Python's lock.
     """
@@ -33,7 +33,7 @@ class NativeInterpreter(NamedTuple):
     libraries: list[Any]
 
     def load_upkeep(self, data: bytes) -> None:
-        """Let the functions of ``UPKEEP`` be those of an object from now on."""
+        """Use an object file's functions for ``UPKEEP`` from now on."""
         from llmbol_core.native.image import load_object
 
         library = load_object(data, ["handlers"])
@@ -46,19 +46,19 @@ class NativeInterpreter(NamedTuple):
 
 _INTERPRETER, _UPKEEP = "interpreter", "upkeep"
 WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
-"""Instructions that a program runs before the interpreter is looked for, and made if need be."""
+"""Instructions that a program runs before the interpreter is looked for, and before it is made."""
 _WORTH_IMPROVING = 1.0
-"""Seconds that a program runs before what goes through much memory is compiled well meanwhile."""
+"""Seconds that a program runs before code that goes through much memory is compiled well."""
 _PATIENCE = 0.004
-"""Seconds between two pauses of waiting for that."""
+"""Seconds between two pauses while waiting for that."""
 
 _GOING_ELSEWHERE = (Effect.JUMP, Effect.BRANCH, Effect.CALL)
 
 
 def may_run_long(module: Module) -> bool:
-    """Return whether a program goes back anywhere, by a loop or a call of what comes before.
+    """Return whether a program jumps back anywhere: in a loop, or by a call of an earlier function.
 
-    It then gets the interpreter, if that is in the cache, before it looks at the clock.
+    It then gets the interpreter, if that is in the cache, before the clock is looked at.
     """
     return any(
         instruction.destination.mode is Mode.IMMEDIATE and instruction.destination.value <= pc
@@ -76,12 +76,12 @@ class _Startup:
         self._job: Job[bytes] | None = None
         self._improves_at = 0.0
         self._is_rough = False
-        """Whether what goes through much memory is not compiled well yet."""
+        """Whether the code that goes through much memory is not compiled well yet."""
 
     def get(self, ran: int, until: float | None) -> NativeInterpreter | None:
-        """Return the interpreter, if that is worth it for a program that ran so many instructions.
+        """Return the interpreter, if it pays for a program that ran so many instructions.
 
-        Making it takes a fourth of a second, which is waited for up to a moment of
+        Making it takes a quarter of a second, which is waited for up to a moment of
         ``time.monotonic``: if the program went on meanwhile it would take far longer.
         """
         if self._found is None and ran >= WORTH_LOADING:
@@ -101,25 +101,25 @@ class _Startup:
         return job.result() if is_over else None
 
     def improve(self) -> None:
-        """Compile well what goes through much memory if the program has run for long enough."""
+        """Compile that code well once the program has run for long enough."""
         if self._is_rough and (now := time.monotonic()) >= self._improves_at:
             self._improve(now)
 
     def hasten(self, pause: Callable[[], None]) -> None:
-        """Wait until that is compiled well, with pauses."""
+        """Wait until that code is compiled well, calling ``pause`` now and then."""
         while self._is_rough:
             self._improve(time.monotonic() + _PATIENCE)
             pause()
 
     def _improve(self, until: float | None) -> None:
-        """Wait for that up to a moment, whether it was begun or not."""
+        """Wait up to a moment for that code to be compiled well, and begin if need be."""
         self._job = self._job or Job(_compiled_upkeep)
         if self._job.wait(until):
             job, self._job = self._job, None
             self._load_upkeep(job.result())
 
     def _finish(self, seconds: float | None) -> None:
-        """Compile at the end what was not before, so that other processes find it."""
+        """Compile it well at the end if that was not done, so that other processes find it."""
         if self._is_rough and seconds != 0.0:
             self._improve(None if seconds is None else time.monotonic() + seconds)
 
@@ -132,7 +132,7 @@ class _Startup:
             wait_at_end(self, self._finish)
 
     def forget_job(self) -> None:
-        """Do not wait for a thread that is not there any more."""
+        """Forget a thread that does not exist any more."""
         self._job = None
 
 
@@ -154,9 +154,9 @@ def _cached(what: str) -> bytes | None:
 
 
 def _compiled() -> bytes:
-    """Return the names of the handlers, the size of an object, each with a line end; two objects.
+    """Return the handlers' names and the size of an object file, a line each; two object files.
 
-    All is compiled quickly; the second object is what ``_compiled_upkeep`` makes better.
+    All is compiled quickly; the second is what ``_compiled_upkeep`` compiles well.
     """
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
@@ -171,7 +171,7 @@ def _compiled() -> bytes:
 
 
 def _compiled_upkeep() -> bytes:
-    """Return an object of what goes through much memory, compiled well."""
+    """Return an object file of the code that goes through much memory, compiled well."""
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
     from llmbol_core.vm.jit.lowering import upkeep_text
@@ -201,7 +201,7 @@ def _load(data: bytes) -> NativeInterpreter:
 
 
 def _stored(library: Library, names: list[str]) -> dict[str, int]:
-    """Return the addresses of functions that an object's function ``handlers`` stores."""
+    """Return the addresses of functions that an object file's function ``handlers`` stores."""
     from llmbol_core.native.library import function
 
     table = array("Q", bytes(8 * len(names)))

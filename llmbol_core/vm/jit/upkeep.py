@@ -1,7 +1,7 @@
-"""What the engine does with the heap as a whole, by native code where there is some.
+"""The engine's work on the heap as a whole, in native code if there is any.
 
-Cycles are collected and free memory is listed in time that grows with the heap, which Python would
-be long at; what native code has left to be released or freed is gone through.
+Collecting cycles and listing free memory take time that grows with the heap, and Python would
+take long; what native code has left to be released or freed is worked off here.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from llmbol_core.vm.mapping import lend_space
 from llmbol_core.vm.objects import Heap
 
 _MANY_FRAMES = 1 << 10
-"""Bytes of frames that are released sooner by native code."""
+"""Bytes of frames from which on native code releases them faster."""
 _KEPT = 1 << 26
-"""A quarter of the heap, up to which memory to look through it is kept."""
+"""The largest quarter of a heap for which the memory lent to look through it is kept."""
 _MUCH = 1 << 23
-"""Bytes of objects that take long to go through with code that is not compiled well."""
+"""Bytes of objects from which on it pays to compile well the code that goes through them."""
 _LEAST_READY = 1 << 21
-"""Bytes of that memory that are provided at once."""
+"""Bytes of that memory that the system is made to provide at least."""
 _LEAST_RESERVE = 1 << 16
 _MOST_RESERVE = 1 << 22
 _SHARE = 16
-"""How much of the limit is kept in reserve at most: its 16th part."""
+"""The reserve is usually this fraction of the limit: a 16th."""
 
 
 class Upkeep:
-    """The upkeep of one machine's heap; ``survey`` enters native code, -1 if there is none."""
+    """The upkeep of one machine's heap; ``survey`` calls native code, or returns -1 without any."""
 
     def __init__(self, heap: Heap, words: array[int], survey: Callable[[Survey], int]) -> None:
         self._heap, self._words, self._survey = heap, words, survey
@@ -44,12 +44,12 @@ class Upkeep:
         heap.keep, heap.release_frames = self._keep, self._release_frames
         self._memory: mmap.mmap | None = None
         self._ready = 0
-        """Bytes of it that the system has provided for sure."""
+        """Bytes of it that the system has surely provided."""
         self.keeps = False
-        """Whether there is native code that large blocks are kept for."""
+        """Whether large blocks are kept for native code."""
 
     def collect(self) -> int:
-        """Free all objects that only cycles keep; return how many, or -1 if that cannot be done."""
+        """Free all objects that only cycles keep; return how many, -1 if that is not possible."""
         with self._lent(is_cleared=True):
             found = self._survey(Survey.CYCLES)
         self._heap.pause()
@@ -60,7 +60,7 @@ class Upkeep:
         return found
 
     def release(self) -> None:
-        """Release and free what native code has left of that."""
+        """Release and free what native code has left to Python."""
         for ref in self._taken(Machine.RELEASED, COUNT):
             self._heap.pointers[(ref + COUNT) >> 2] = 1
             self._heap.release(ref)
@@ -69,9 +69,9 @@ class Upkeep:
             self._heap.give_back(ref)
 
     def bury_pending(self, some: bool = False) -> None:
-        """Free what was left for later, or as much of it as can be in the time of a stretch.
+        """Free what was left for later, or only ``some``: as much as the time of a stretch allows.
 
-        Raises LimitError if the program's time is up before.
+        Raises LimitError if the program's time is up first.
         """
         until = time.monotonic() + SECONDS if some else inf
         while self._words[Machine.PENDING] and self._survey(Survey.PENDING) >= 0:
@@ -81,19 +81,19 @@ class Upkeep:
                 return
 
     def _finish(self) -> None:
-        """Release and free what native code has left of that, and all if the host closes some."""
+        """Release what native code has left to Python; leave nothing if the host closes objects."""
         self.release()
         if self._heap.hosted and not self._heap.hurries:
             self.bury_pending()
 
     def _taken(self, head: Machine, link: int) -> Iterator[int]:
-        """Yield the objects of a list, taking each out of it."""
+        """Yield the objects of a list, removing each from it."""
         while ref := self._words[head]:
             self._words[head] = self._heap.pointers[(ref + link) >> 2]
             yield ref
 
     def _release_frames(self, start: int, end: int, are_left: bool) -> bool:
-        """Release what frames refer to, if there are many of them."""
+        """Release what frames refer to, if there are many; return whether that was done."""
         if end - start < _MANY_FRAMES:
             return False
         self._words[Machine.TABLE], self._words[Machine.STACK] = start, end
@@ -103,7 +103,7 @@ class Upkeep:
         return True
 
     def _bury(self, dying: list[int]) -> bool:
-        """Free objects that have no references any more, and what only they keep."""
+        """Free objects without references, and what only they keep; return whether it was done."""
         words = self._words
         words[Machine.DYING] = 0
         for ref in dying:
@@ -115,7 +115,7 @@ class Upkeep:
         return True
 
     def _list_free(self) -> Iterable[tuple[int, int]] | None:
-        """Return start and size of what is free in the heap; None if native code cannot tell."""
+        """Return start and size of free memory in the heap; None if native code cannot tell."""
         with self._lent():
             count = self._survey(Survey.FREE)
             self._heap.pause()
@@ -126,9 +126,9 @@ class Upkeep:
         return zip(rows[::2], rows[1::2], strict=True)
 
     def provide(self) -> bool:
-        """Give native code the memory that it wants, if it wants some; return whether that worked.
+        """Give native code the memory that it has asked for, if any; return whether that worked.
 
-        For what is not huge that is a new reserve.
+        Unless a huge block was wanted, it gets a new reserve.
         """
         words = self._words
         wanted, words[Machine.WANTED] = words[Machine.WANTED], 0
@@ -154,9 +154,9 @@ class Upkeep:
         return False
 
     def _foresee(self) -> None:
-        """Have memory to look through the heap at hand when it is about to be full.
+        """Get ready to look through a heap that is about to be full.
 
-        The system takes longer to provide that than it takes to look, if the code is compiled well.
+        The system takes longer to provide memory for that than well compiled code takes to look.
         """
         heap, end = self._heap, len(self._heap.bytes) // 8
         if heap.used > max(heap.limit >> 2, _MUCH):
@@ -172,7 +172,7 @@ class Upkeep:
         self._ready = max(self._ready, most)
 
     def _keep(self, ref: int) -> bool:
-        """Keep a large block for native code, as it does by itself."""
+        """Keep a large block for native code, in the way that it keeps blocks itself."""
         if not self.keeps:
             return False
         pointers = self._heap.pointers
@@ -196,7 +196,7 @@ class Upkeep:
             self._heap.give_back(before)
 
     def _take_back(self) -> None:
-        """Make holes of the blocks that native code keeps, and of its reserve."""
+        """Return the blocks that native code keeps, and its reserve, to the arena."""
         self.bury_pending()
         for at in range(Machine.SPARE, BINS):
             ref, self._words[at] = self._words[at], 0
@@ -219,9 +219,9 @@ class Upkeep:
 
     @contextmanager
     def _lent(self, is_cleared: bool = False) -> Iterator[None]:
-        """Lend native code memory to look through the heap, which is made ready for that.
+        """Lend native code memory to look through the heap, which is prepared for that.
 
-        Unless that is much it is kept for the next time: new memory takes its time.
+        Unless it is large, it is kept for the next time, as new memory is slow at first.
         """
         end = self._heap.prepare_walk()
         size, memory = len(self._heap.bytes) // 4, self._memory
