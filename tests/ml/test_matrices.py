@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(target() is None, reason="there are no kernels h
 
 CHOSEN: Any = target()
 SIZES = [(1, 1, 1), (5, 33, 7), (1, 784, 128), (9, 600, 130), (2, 70, 1500), (33, 1100, 41),
-         (150, 2100, 9), (80, 1030, 161), (1, 300, 1025), (8, 64, 64), (40, 1, 300)]  # fmt: skip
+         (150, 2100, 9), (80, 1030, 161), (1, 300, 1025), (8, 64, 64), (40, 1, 300),
+         (67, 1100, 333), (1100, 40, 75)]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,13 +1,15 @@
 """Products of float32 matrices as they lie, for operations that run once: x [M, K] times y [K, N].
 
 Blocks of y are packed into panels that stay in the cache, unless there are few rows of x: then y is
-read as it lies. A result depends on its row and column alone, not on how many others there are: it
-is one chain of sums over the depth.
+read as it lies. While a block is multiplied the next one is packed, a few lines at a time between
+many steps of the sums, which hides it. A result depends on its row and column alone, not on how
+many others there are: it is one chain of sums over the depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmbol_core.ml.kernels.declaration import Group
@@ -18,7 +20,7 @@ from llmbol_core.ml.kernels.tiles import AHEAD, greater_number, lesser_number, r
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
-    from llmbol_core.ml.kernels.vectors import Pointer, Value
+    from llmbol_core.ml.kernels.vectors import Pointer, Value, Variable
 
 group = Group("matmul")
 
@@ -55,7 +57,35 @@ def tallest(lanes: int) -> int:
 
 def scratch_size(lanes: int) -> int:
     """Return how many numbers a thread of ``multiply`` needs room for."""
-    return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH + AHEAD
+    return 2 * block_size(lanes) + AHEAD
+
+
+def block_size(lanes: int) -> int:
+    """Return how many numbers a packed block may have; there is room for this one and the next."""
+    return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Panels first ... last, and of the depth as much as ``length`` from ``start`` on."""
+
+    first: Value
+    last: Value
+    start: Value
+    length: Value
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """How tiles pack the next block: ``done`` of its pieces, a row's part of a panel each."""
+
+    block: _Block
+    room: Pointer
+    count: Value
+    done: Variable
+    share: Value
+    """How many pieces a tile packs, and times 2^16 how many go with a line of the depth."""
+    rate: Value
 
 
 class _Multiply:
@@ -93,58 +123,86 @@ class _Multiply:
         """Write the code for some panels that are packed."""
         k = self.k
         if k.lanes < 16:  # a row's part of a panel is less than two lines: it is packed by rows
-            self._blocks(begin, end, DEPTH, self._tall)
+            self._tall_blocks(begin, end)
             return
         with k.either(self.rows <= SHORT) as (short, tall):
             with short:
                 # There are few rows to use what is packed: more of it is asked for early.
-                self._blocks(begin, end, DEPTH // 4, self._short)
+                for block, _ in self._blocks(begin, end, DEPTH // 4):
+                    self._short(block)
             with tall:
-                self._blocks(begin, end, DEPTH, self._tall)
+                self._tall_blocks(begin, end)
 
-    def _blocks(self, begin: Value, end: Value, most: int, block: Any) -> None:
-        """Write the code for some panels: a block of them, and of the depth, at a time."""
+    def _blocks(self, begin: Value, end: Value, most: int) -> Iterator[tuple[_Block, _Block]]:
+        """Write a loop over blocks, each with the next one; that of the last has no panels."""
         k = self.k
         parts = (self.depth + (most - 1)) // most
         step = ((self.depth + parts - 1) // parts + (LINE - 1)) // LINE * LINE
         count, full = greater_number(k, end - begin, k.value(1, i64)), self.panels
         groups = greater_number(k, (count + full // 2) // full, (count + full) // (full + 1))
         group = (count + groups - 1) // groups
-        for first in k.range(begin, end, group):
-            last = lesser_number(k, first + group, end)
-            for start in k.range(0, self.depth, step):
-                block(first, last, start, lesser_number(k, self.depth - start, step))
 
-    def _tall(self, first: Value, last: Value, start: Value, length: Value) -> None:
+        def block(first: Value, start: Value) -> _Block:
+            last = lesser_number(k, first + group, end)
+            return _Block(first, last, start, lesser_number(k, self.depth - start, step))
+
+        for first in k.range(begin, end, group):
+            for start in k.range(0, self.depth, step):
+                is_over = start + step >= self.depth
+                following = lesser_number(k, k.select(is_over, first + group, first), end)
+                after = block(following, k.select(is_over, k.value(0, i64), start + step))
+                yield block(first, start), after
+
+    def _tall_blocks(self, begin: Value, end: Value) -> None:
+        """Write the code for many rows: tiles pack the next block while they multiply one."""
+        k, zero = self.k, self.k.value(0, i64)
+        done, turn = k.variable(zero), k.variable(zero)
+        tiles = greater_number(k, self.rows // self.tallest, k.value(1, i64))
+        for block, after in self._blocks(begin, end, DEPTH):
+            room, other = (
+                self.scratch.at(n * block_size(k.lanes)) for n in (turn.value, 1 - turn.value)
+            )
+            panels = block.last - block.first
+            self._pack(block, room, done.value // panels)
+            done.value = zero
+            count = (after.last - after.first) * after.length
+            share = (count + tiles * panels - 1) // (tiles * panels)
+            lines = greater_number(k, block.length // LINE - LAST // LINE, k.value(1, i64))
+            ahead = _Ahead(after, other, count, done, share, (share << 16) // lines)
+            self._tall(block, room, ahead)
+            turn.value = 1 - turn.value
+
+    def _tall(self, block: _Block, room: Pointer, ahead: _Ahead) -> None:
         """Write the code for a block and many rows."""
-        self._pack(first, last, start, length)
 
         def tile(row: Value, count: int) -> None:
-            for panel in self.k.range(first, last):
-                self._tile(row, count, first, panel, start, length)
+            for panel in self.k.range(block.first, block.last):
+                packs = ahead if count == self.tallest else None
+                self._tile(row, count, block, panel, room, packs)
 
         rows_in_turn(self.k, self.k.value(0, i64), self.rows, self.tallest, tile)
 
-    def _short(self, first: Value, last: Value, start: Value, length: Value) -> None:
+    def _short(self, block: _Block) -> None:
         """Write the code for a block and few rows; the first tiles pack it."""
         k, most = self.k, self.tallest
         head = k.select(self.rows > 2 * most, k.value(most, i64), (self.rows + 1) // 2)
-        for panel in k.range(first, last):
+        for panel in k.range(block.first, block.last):
             for size in k.cases(head, range((FEW + 2) // 2, most + 1)):
-                self._tile(k.value(0, i64), size, first, panel, start, length, packs=True)
+                self._tile(k.value(0, i64), size, block, panel, None)
 
         def tile(row: Value, count: int) -> None:
-            for panel in k.range(first, last):
-                self._tile(row, count, first, panel, start, length)
+            for panel in k.range(block.first, block.last):
+                self._tile(row, count, block, panel, self.scratch)
 
         rows_in_turn(k, head, self.rows, most, tile)
 
-    def _pack(self, first: Value, last: Value, start: Value, length: Value) -> None:
-        """Write the code that packs a block."""
+    def _pack(self, block: _Block, room: Pointer, done: Value) -> None:
+        """Write the code that packs a block but for the rows that are done."""
         k, lanes, width = self.k, self.k.lanes, self.width
+        first, last = block.first, block.last
         whole = lesser_number(k, last, self.columns // width)
-        for i in k.range(length):
-            given, packed = self.y.at((start + i) * self.y_pitch), self.scratch.at(i * width)
+        for i in k.range(done, block.length):
+            given, packed = self.y.at((block.start + i) * self.y_pitch), room.at(i * width)
             for panel in k.range(first, whole):
                 target = packed.at((panel - first) * (width * DEPTH))
                 for j in range(0, width, lanes):
@@ -157,12 +215,39 @@ class _Multiply:
                     value = given.load_some(left, lanes, whole * width + j)
                     packed.store(value, (whole - first) * (width * DEPTH) + j)
 
+    def _pack_ahead(self, ahead: _Ahead, due: Value) -> None:
+        """Write the code that packs pieces of the next block until so many are done."""
+        k, lanes, width = self.k, self.k.lanes, self.width
+        block, panels = ahead.block, ahead.block.last - ahead.block.first
+        with k.when(ahead.done.value < due):
+            reach = (ahead.share // panels + 1) * self.y_pitch
+            for piece in k.range(ahead.done.value, due):
+                i, panel = piece // panels, piece % panels
+                column = (block.first + panel) * width
+                given = self.y.at((block.start + i) * self.y_pitch + column)
+                target = ahead.room.at((panel * DEPTH + i) * width)
+                # Pieces need not begin lines of the cache: the last one ends in one more.
+                end = k.select(panel.equals(panels - 1), k.value(width, i64), k.value(0, i64))
+                given.prefetch(reach + end, level=2)
+                for j in range(0, width, LINE):
+                    given.prefetch(reach + j, level=2)
+                with k.either(self.columns - column >= width) as (whole, part):
+                    with whole:
+                        for j in range(0, width, lanes):
+                            target.store(given.load(j, lanes), j)
+                    with part:
+                        for j in range(0, width, lanes):
+                            left = self.columns - column - j
+                            target.store(given.load_some(left, lanes, j), j)
+            ahead.done.value = due
+
     def _tile(
-        self, row: Value, count: int, first: Value, panel: Value, start: Value, length: Value,
-        packs: bool = False,
+        self, row: Value, count: int, block: _Block, panel: Value, room: Pointer | None,
+        ahead: _Ahead | None = None,
     ) -> None:  # fmt: skip
-        """Write the code for so many rows and a panel."""
+        """Write the code for so many rows and a panel, which is in a room or will be packed."""
         k, lanes, column = self.k, self.k.lanes, panel * self.width
+        start, length = block.start, block.length
         rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]
         there = lesser_number(k, self.columns - column, k.value(self.width, i64))
         left = [there - lanes * j for j in range(2)]
@@ -175,12 +260,17 @@ class _Multiply:
                         total.value = read(k, target, k.value(lanes * j, i64), limits[j])
         for target in targets:
             for j in range(2):  # where the rows below will go
-                target.prefetch(self.out_pitch * count + lanes * j, level=2)
-        if packs:
-            take = self._packing(first, panel, start, length)
+                target.prefetch(self.out_pitch * count + lanes * j, writes=True)
+        if room is None:
+            take = self._packing(block, panel)
             accumulate(k, rows, k.value(0, i64), length, sums, take)
         else:
-            self._multiply_packed(row, rows, targets, panel - first, start, length, sums)
+            place = panel - block.first
+            packed = room.at(place * (self.width * DEPTH))
+            share = -(-self.tallest // self.panels)
+            below = row + (count + place * share)
+            later = [self.x.at((below + r) * self.x_pitch + start) for r in range(share)]
+            self._multiply_packed(rows, later, targets, packed, length, sums, ahead)
         for limits in self._limits(left):
             for target, totals in zip(targets, sums, strict=True):
                 for j, total in enumerate(totals):
@@ -198,18 +288,15 @@ class _Multiply:
                     yield limits
 
     def _multiply_packed(
-        self, row: Value, rows: list[Pointer], targets: list[Pointer], place: Value, start: Value,
-        length: Value, sums: Any,
+        self, rows: list[Pointer], later: list[Pointer], targets: list[Pointer], packed: Pointer,
+        length: Value, sums: Any, ahead: _Ahead | None,
     ) -> None:  # fmt: skip
         """Write sums of products with a packed panel.
 
         A line of each of some rows below is asked for at a time, and in the end what is written to.
         """
         k, lanes, width = self.k, self.k.lanes, self.width
-        packed = self.scratch.at(place * (width * DEPTH))
-        share = -(-self.tallest // self.panels)
-        below = row + (len(rows) + place * share)
-        later = [self.x.at((below + r) * self.x_pitch + start) for r in range(share)]
+        before = None if ahead is None else ahead.done.value
 
         def take(i: Value) -> list[Value]:
             for j in range(2):
@@ -220,15 +307,22 @@ class _Multiply:
         for i in k.range(0, early, LINE):
             for line in later:
                 line.prefetch(i, level=2)
+            if ahead is not None and before is not None:
+                due = before + ((i // LINE + 1) * ahead.rate >> 16)
+                self._pack_ahead(ahead, lesser_number(k, due, ahead.count))
             accumulate(k, rows, i, i + LINE, sums, take)
+        for line in later:
+            for j in (0, LINE, LAST):
+                line.prefetch(early + j, level=2)
         for target in targets:
-            for j in range(0, width, LINE):
+            for j in range(0, width + 1, LINE):  # one more line if it does not begin one
                 target.prefetch(j, writes=True)
         accumulate(k, rows, early, length, sums, take)
 
-    def _packing(self, first: Value, panel: Value, start: Value, length: Value) -> Take:
+    def _packing(self, block: _Block, panel: Value) -> Take:
         """Return what reads a panel of y and packs it; parts of the next block are asked for."""
         k, lanes, width = self.k, self.k.lanes, self.width
+        first, start, length = block.first, block.start, block.length
         place, column = panel - first, panel * width
         packed = self.scratch.at(place * (width * DEPTH))
         there = lesser_number(k, self.columns - column, k.value(width, i64))

@@ -9,6 +9,7 @@ are in the batch.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from llmbol_core.ml.ops.table import Array, Out, Short
 
 _TILE = 8
 """Rows of a tile: so few that the kernels of BLAS libraries do not treat some in another way."""
+_LARGE = 1 << 18
+"""How many numbers a result has from which on it matters where it lies."""
+_LINE = 64
+"""Bytes of a line of the cache."""
 
 
 @functools.cache
@@ -40,12 +45,23 @@ def _short_products() -> tuple[Short, Short]:
 
 def product(x: Array, y: Array, out: Out = None) -> Array:
     """Return [M, K] times [K, N]; each row of the result depends on its row of x alone."""
-    output = np.empty((len(x), y.shape[1]), x.dtype) if out is None else out
+    output = _room(len(x), y.shape[1], x.dtype) if out is None else out
     if x.dtype == y.dtype == output.dtype == np.float32 and (chosen := target()) is not None:
         from llmbol_core.ml.matrices import multiply
 
         return multiply(x, y, output, chosen)
     return product_by_definition(x, y, output)
+
+
+def _room(rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
+    """Return a new array; a large one begins a line of the cache: it is written faster."""
+    count = rows * columns
+    if count < _LARGE:
+        return np.empty((rows, columns), dtype)
+    spare = _LINE // dtype.itemsize
+    whole = np.empty(count + spare, dtype)
+    first = -whole.ctypes.data % _LINE // dtype.itemsize
+    return whole[first : first + count].reshape(rows, columns)
 
 
 def product_with_columns(x: Array, y: Array) -> Array:
