@@ -51,13 +51,19 @@ Modules = dict[str, Module]
 @cache
 def known() -> list[Modules]:
     """Return the attacks of the tests as modules."""
+    from tests.vm.test_detours import DETOURS, HONEST, modules_of
+
     texts: list[Mapping[str, str]] = [
         *({"a": text} for text in (*attacks.ALONE.values(), *attacks.AGAIN.values())),
         *(dict(zip("abc", text, strict=False)) for text in attacks.BETWEEN.values()),
     ]
+    others = [*(code for code, _ in DETOURS.values()), *HONEST.values()]
     return [
-        {letter: attacks.assembled(letter, code, text) for letter, code in text.items()}
-        for text in texts
+        *(
+            {letter: attacks.assembled(letter, code, text) for letter, code in text.items()}
+            for text in texts
+        ),
+        *map(modules_of, others),
     ]
 
 
