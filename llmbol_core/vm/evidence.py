@@ -40,6 +40,8 @@ class Evidence:
         self.links: dict[int, set[int]] = {}
         """Lists of imports by the classes of the handles that are linked by them."""
         self._loads: list[tuple[int, int]] = []
+        self._entries: list[tuple[Step, int, Place]] = []
+        """Entries of alt tables whose channels are not known to be arrays."""
         self._steps: dict[int, Step] = {}
         self.exports_data = any(e.name == DATA_EXPORT for e in self.module.exports)
         self._initial_data()
@@ -107,6 +109,8 @@ class Evidence:
         for step in self._steps.values():
             self._look(step)
         classes.close()
+        while self._transfer_elements():
+            classes.close()
         for node, imports in self._loads:
             self.links.setdefault(classes.root(node), set()).add(imports)
 
@@ -127,6 +131,9 @@ class Evidence:
                     classes.unite(classes.of_origin(number), self.variable(at))
             elif origin.key[0] == "text":
                 classes.bring(classes.of_origin(number), "C")
+        for pc, slot, number in usage.lost:
+            if not self._arguments.is_dead(pc, slot):
+                classes.unite(classes.of_origin(number), OPEN)
 
     def linked_by(self, origin: int) -> int | None:
         """Return the list of imports that links a handle; None if that is not known."""
@@ -254,17 +261,27 @@ class Evidence:
                     classes.unite(field, OPEN)
 
     def _table(self, step: Step) -> None:
-        for entry in alt_entries(step):
-            channel = self.entry_channel(step, entry)
-            classes = self.classes
-            elements = classes.field(classes.field(channel, "element"), "at")
-            place = entry_place(step, entry)
+        places, classes = [entry_place(step, entry) for entry in alt_entries(step)], self.classes
+        for entry, place in zip(alt_entries(step), places, strict=True):
             if place is None:
                 continue
+            channel = self.entry_channel(step, entry)
             self.transfer(step, channel, place, True)
-            if classes.is_open(channel) or classes.kinds(channel) != {"N"}:
-                behind = place._replace(offset=place.offset + WORD_SIZE)
-                self.transfer(step, elements, behind, True)
+            self._entries.append((step, channel, place))
+            if place.own and places.count(place) > 1:
+                # Nothing is known of what such a slot holds then.
+                classes.unite(classes.field(classes.field(channel, "content"), "at"), OPEN)
+
+    def _transfer_elements(self) -> bool:
+        """Note transfers of channels in arrays, behind their numbers; return whether there are."""
+        classes = self.classes
+        due = [e for e in self._entries if classes.is_open(e[1]) or classes.kinds(e[1]) != {"N"}]
+        self._entries = [entry for entry in self._entries if entry not in due]
+        for step, channel, place in due:
+            elements = classes.field(classes.field(channel, "element"), "at")
+            behind = place._replace(offset=place.offset + WORD_SIZE)
+            self.transfer(step, elements, behind, True)
+        return bool(due)
 
     def entry_channel(self, step: Step, at: int) -> int:
         """Return the node of the channel, or the array of channels, in an entry of an alt table."""

@@ -61,6 +61,8 @@ def unknown(step: Step, state: State, at: int) -> State:
     """Note that the pointers from an offset on may have been overwritten by anything."""
     for slot in step.layout.pointers:
         if slot >= at:
+            if slot in step.state:
+                step.usage.lose(step.pc + 1, slot, step.state[slot])
             origin = step.usage.origin("unknown", step.pc, slot)
             state = {**state, slot: Value(Kind.ORIGIN, origin=origin)}
     return state

@@ -25,7 +25,7 @@ from llmbol_core.vm.isa import TYPES, WORD_SIZE
 from llmbol_core.vm.needs import Need, Part
 from llmbol_core.vm.origins import Access, Flow, How, Origin, Origins, Use, meet
 from llmbol_core.vm.proofs import Proof
-from llmbol_core.vm.slots import Tags, Value
+from llmbol_core.vm.slots import POINTERS, Tags, Value
 from llmbol_core.vm.structure import Layout, Structure
 from llmbol_core.vm.variables import Variables
 
@@ -66,6 +66,8 @@ class Usage:
         self._copied: dict[tuple[int, int], int] = {}
         self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
         self.variables = Variables(found, received)
+        self.lost: set[tuple[int, int, int]] = set()
+        """Pointers that are not known from an instruction on: its pc, their slot and origin."""
         self.unknown: set[int] = set()
         """Origins of pointers of which nothing is known."""
 
@@ -87,6 +89,11 @@ class Usage:
         return number
 
     # Noted while the program is followed
+
+    def lose(self, pc: int, slot: int, value: Value) -> None:
+        """Note that a slot may hold a pointer of which nothing is known from an instruction on."""
+        if value.kind in POINTERS and value.origin >= 0:
+            self.lost.add((pc, slot, value.origin))
 
     def look_at_tag(self, origin: int) -> None:
         """Note that the first word behind a pointer is looked at."""

@@ -281,6 +281,8 @@ class _Flow:
                 kept[slot] = SEVERAL
             elif slot >= FRAMES:
                 kept[slot] = self._met(pc, slot, state[slot], UNKNOWN_POINTER)
+            else:
+                self.usage.lose(pc, slot, state[slot])
         return kept
 
     def _met(self, pc: int, slot: int, value: Value, other: Value) -> Value:

@@ -29,6 +29,11 @@ ON = CALL.format(" lea 0(16(fp)),16(48(fp))")
 FIVE = "ret\n f: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret"
 SENT = "ret\n f: new $5,36(fp)\n send 36(fp),32(fp)\n ret"
 """A function that returns, or sends, a record of another type."""
+CHANGED = (
+    "new $5,40(fp)\n movp 40(fp),4(32(fp))\n movp 4(mp),36(fp)\n movp 4(36(fp)),40(fp)\n"
+    " movw $77,8(40(fp))\n ret"
+)
+"""The pointer in the record changes; who knows the record takes it for what it was."""
 OVER = "type check: a number at 8 lies over a pointer"
 UNKNOWN = "52(fp) is not known to hold an address"
 BEHIND = "52(fp) holds the word behind an address, at 0, no address"
@@ -147,6 +152,14 @@ DETOURS: dict[str, tuple[Program, str]] = {
          f" movp 4(4(mp)),36(fp)\n movw $77,8(36(fp))\n ret\n {RECORD} ret\n"
          f" g: frame $2,48(fp)\n call 48(fp),i\n recv 8(mp),0(16(fp))\n ret\n"
          f" i: {CALL.format(' movp 8(mp),32(48(fp))')} ret"), SENT), OVER),
+    # A record, known as one in a variable, that is in a slot of which nothing is known.
+    "a record where a result could be": (
+        ((f"{MADE} movp 4(mp),32(fp)\n load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n"
+         f" lea 28(fp),16(48(fp))\n mcall 48(fp),$0,40(fp)\n {CHANGED}\n {RECORD} ret"),
+         "ret\n f: movw $3,0(16(fp))\n ret"), OVER),
+    "a record that is in a slot on one way only": (
+        (f"{MADE} newcw $1,8(mp)\n beqw 92(fp),$0,x\n recv 8(mp),28(fp)\n jmp y\n"
+        f" x: movp 4(mp),36(fp)\n y: movp 36(fp),32(fp)\n {CHANGED}\n {RECORD} ret"), OVER),
     # What a function leaves as it is where it could return something.
     "an argument received into a local": (
         ("newcmp $8,$1,4(mp)\n new $5,36(fp)\n movp 36(fp),32(fp)\n send 32(fp),4(mp)\n"
