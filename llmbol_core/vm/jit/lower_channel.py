@@ -1,4 +1,4 @@
-"""Machine code for sending and receiving: it is left only if the process has to wait.
+"""Machine code for instructions on channels: it is left only if the process has to wait.
 
 How much a channel carries is not known here, so that slots in registers from the operand on go to
 memory, and come back behind what was received.
@@ -12,6 +12,8 @@ from llmbol_core.vm.jit.lower_storage import Side
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
 from llmbol_core.vm.jit.runtime import Status
 from llmbol_core.vm.module import Operand
+
+_WORD = 4
 
 
 @lowering("send")
@@ -39,3 +41,18 @@ def _communicate(out: Lowerer, function: str, value: Operand, channel: str) -> N
     if function.startswith("receive"):
         out.reload(slots)
     out.jump(out.block_of(out.pc + 1))
+
+
+@lowering("alt", "nbalt")
+def alt(out: Lowerer) -> None:
+    """Communicate over one channel of a table; what is received goes to slots in memory."""
+    table, chosen = Side(out, out.instruction.source), Side(out, out.instruction.destination)
+    out.spill(dict.fromkeys([*table.slots(out.region.frame.size), *chosen.slots(_WORD)]))
+    waits = out.instruction.op.mnemonic == "alt"
+    became = out.call("alternative", table.address, chosen.address, str(int(waits)))
+    out.guard(out.value(f"icmp eq i32 {became}, {PYTHON}"))
+    if waits:
+        out.leave_if(out.value(f"icmp eq i32 {became}, {MUST_WAIT}"), out.pc + 1, Status.WAIT)
+    out.reload(chosen.slots(_WORD))
+    if waits:
+        out.jump(out.block_of(out.pc + 1))

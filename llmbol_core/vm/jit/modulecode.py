@@ -37,7 +37,7 @@ NATIVE = frozenset({
     "consb", "consw", "consf", "consl", "consp", "lenc", "indc", "insc",
     "addc", "slicec", "cvtca", "cvtac", "cvtwc", "cvtlc", "cvtcw", "cvtcl", "cvtfc", "cvtcf",
     "goto", "casel", "casec", "movm", "movmp", "headm", "headmp", "consm", "consmp",
-    "send", "recv", "newcb", "newcw", "newcl", "newcf", "newcp", "newcmp",
+    "send", "recv", "alt", "nbalt", "newcb", "newcw", "newcl", "newcf", "newcp", "newcmp",
     "lenl", "slicela", "tcmp", "self",
 })  # fmt: skip
 """Instructions without a meaning in the table for which there is machine code."""
