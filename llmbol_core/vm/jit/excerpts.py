@@ -1,12 +1,12 @@
 """Loops of long functions, which are compiled without what surrounds them.
 
-A function of a thousand instructions takes LLVM a second, and more than a thousand times as long as
-one of ten. What is hot in it are loops, each of which is compiled by itself: where control leaves
-it, the interpreter goes on.
+A function of a thousand instructions takes LLVM a second: more than a thousand times as long as one
+of ten. What is hot in it are loops, so each of them is compiled by itself; where control leaves the
+loop, the interpreter continues.
 
-What the rest of the function does matters to a loop in two ways. A frame that waits for its call
-while the loop runs would be in its way; such a loop is left where it is. And slots whose address is
-taken anywhere stay in memory.
+The rest of the function matters to a loop in two ways. If a frame waits for its call while the loop
+runs, it would be in the way; such a loop is not compiled by itself. And slots whose addresses are
+taken anywhere in the function stay in memory.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from functools import cached_property
 
 from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.jit.calls import RESULT, pending_frames
-from llmbol_core.vm.jit.modulecode import Code
+from llmbol_core.vm.jit.modulecode import Code, loop_body
 from llmbol_core.vm.module import Operand
 
 _LONG, _MOST = 250, 200
-"""Instructions above which loops are compiled by themselves, and up to which one of them is that
-holds others."""
+"""The function has more instructions than this if its loops are compiled by themselves, and a loop
+that holds others has at most so many."""
 _PART = 2
-"""How many times as long as such a loop the function is at least."""
+"""The function is at least this many times as long as such a loop."""
 
 
 class Excerpt(Code):
-    """A module of which only some instructions are looked at; where control leaves them it ends."""
+    """Some instructions of a module: where control leaves them, the compiled code ends."""
 
     def __init__(self, code: Code, inside: frozenset[int], exposed: tuple[int, ...]) -> None:
         for name, value in vars(Code).items():
@@ -38,7 +38,7 @@ class Excerpt(Code):
 
     @property
     def whole(self) -> Code:
-        """The module of which all instructions are looked at."""
+        """The module with all of its instructions."""
         return self._whole
 
     def targets(self, pc: int) -> list[int]:
@@ -46,7 +46,7 @@ class Excerpt(Code):
         return super().targets(pc) if pc in self._inside else []
 
     def handlers(self, pc: int) -> set[int]:
-        """Return where the function may go on if the instruction raises an exception."""
+        """Return where the function may continue if the instruction raises an exception."""
         return super().handlers(pc) if pc in self._inside else set()
 
     def is_native(self, pc: int) -> bool:
@@ -70,17 +70,13 @@ class Excerpts:
 
     @cached_property
     def _origins(self) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = {}
-        for pc in self._pcs:
-            for target in self._code.targets(pc):
-                found.setdefault(target, []).append(pc)
-        return found
+        return self._code.origins(self._pcs)
 
     def around(self, pc: int) -> Iterator[tuple[int, Excerpt]]:
-        """Yield the loops that an instruction is in, the longest first, with their heads."""
+        """Yield the loops that an instruction is in, the longest first: their heads and code."""
         if len(self._pcs) <= _LONG:
             return
-        bodies = [(head, self._body(head)) for head in self._heads(pc)]
+        bodies = [(head, loop_body(head, self._origins)) for head in self._heads(pc)]
         bodies = [(head, body) for head, body in bodies if pc in body and min(body) == head]
         bodies.sort(key=lambda found: -len(found[1]))
         for head, body in bodies:
@@ -89,26 +85,15 @@ class Excerpts:
                 yield head, Excerpt(self._code, body, self._exposed(body))
 
     def _heads(self, pc: int) -> list[int]:
-        """Return where code goes back to from behind an instruction, up to where that is."""
+        """Return the instructions, up to a given one, to which it or later code jumps back."""
         return [
             head
             for head in sorted(self._origins)
             if self._start < head <= pc and max(self._origins[head]) >= pc
         ]
 
-    def _body(self, head: int) -> frozenset[int]:
-        """Return the instructions from which control comes back to the head of a loop."""
-        work = [pc for pc in self._origins[head] if pc >= head]
-        body = {head, *work}
-        while work:
-            for origin in self._origins.get(work.pop(), ()):
-                if origin not in body:
-                    body.add(origin)
-                    work.append(origin)
-        return frozenset(body)
-
     def _exposed(self, body: frozenset[int]) -> tuple[int, ...]:
-        """Return the slots whose addresses are taken elsewhere, but for results of calls there."""
+        """Return the slots whose addresses are taken outside a loop, but for results of calls."""
         found = set[int]()
         for pc in self._pcs:
             instruction = self._code.instructions[pc]
@@ -118,7 +103,7 @@ class Excerpts:
         return tuple(sorted(found))
 
     def _is_for_call(self, pc: int) -> bool:
-        """Whether an address goes to the frame of a call to which straight code leads."""
+        """Whether an address is stored in the frame of a call that follows without a branch."""
         target = self._code.instructions[pc].destination
         if target.mode is not Mode.FP_INDIRECT or target.value != RESULT:
             return False

@@ -8,9 +8,9 @@
          addw  $1,44(fp)                    i += 1
          jmp   $86
 
-Before such a loop it can be told how far the slot may go until the bound is reached, an index would
-leave its array or the instructions that may run are spent. Up to there a second copy of the loop
-needs no checks at all, and LLVM makes vector code of it.
+Before such a loop begins, it can be computed how far the slot may go until the bound is reached, an
+index would leave its array, or the instructions that may run are spent. Up to there a second copy
+of the loop needs no checks at all, and LLVM makes vector code of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from llmbol_core.vm.isa import ELEMENT_SIZES, Effect, Mode
 from llmbol_core.vm.jit.calls import operand_for
-from llmbol_core.vm.jit.modulecode import label_of
+from llmbol_core.vm.jit.modulecode import label_of, loop_body
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.module import Instruction, Operand
 
@@ -63,9 +63,9 @@ class Loop:
 
 def counted_loops(region: Region) -> list[Loop]:
     """Return the counted loops of a region."""
-    found = []
+    found, origins = [], region.code.origins(region.pcs)
     for head in sorted(region.heads):
-        body = _body(region, head)
+        body = loop_body(head, origins)
         if head in region.entries and not (body & region.heads - {head}):
             loop = _Finder(region, head, body).loop()
             if loop is not None:
@@ -73,26 +73,10 @@ def counted_loops(region: Region) -> list[Loop]:
     return found
 
 
-def _body(region: Region, head: int) -> set[int]:
-    """Return the instructions from which control comes back to the head of a loop."""
-    origins: dict[int, list[int]] = {}
-    for pc in region.pcs:
-        for target in region.code.targets(pc):
-            origins.setdefault(target, []).append(pc)
-    work = [pc for pc in origins.get(head, ()) if pc >= head]
-    body = {head, *work}
-    while work:
-        for origin in origins.get(work.pop(), ()):
-            if origin not in body:
-                body.add(origin)
-                work.append(origin)
-    return body
-
-
 class _Finder:
     """Looks for what makes one loop a counted one."""
 
-    def __init__(self, region: Region, head: int, body: set[int]) -> None:
+    def __init__(self, region: Region, head: int, body: frozenset[int]) -> None:
         self._region, self._head, self._body = region, head, body
         self._code = region.code
         self._writes: dict[int, list[int]] = {}

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
@@ -57,7 +57,7 @@ class Code:
     """
 
     exposed: tuple[int, ...] = ()
-    """Slots of the frame whose addresses are taken by instructions that are not looked at."""
+    """Slots of the frame whose addresses are taken by instructions that an excerpt leaves out."""
 
     def __init__(
         self, module: Module, data: HeapType, content: Content = b"", guards: Guards = _NONE
@@ -68,7 +68,7 @@ class Code:
 
     @property
     def whole(self) -> Code:
-        """The module of which all instructions are looked at."""
+        """The module with all of its instructions; an excerpt of it has only some."""
         return self
 
     @cached_property
@@ -322,6 +322,26 @@ class Code:
                     found.add(target)
                     work.append(target)
         return sorted(found)
+
+    def origins(self, pcs: Iterable[int]) -> dict[int, list[int]]:
+        """Return for instructions which of the given ones lead to them."""
+        found: dict[int, list[int]] = {}
+        for pc in pcs:
+            for target in self.targets(pc):
+                found.setdefault(target, []).append(pc)
+        return found
+
+
+def loop_body(head: int, origins: Mapping[int, Sequence[int]]) -> frozenset[int]:
+    """Return the instructions from which control comes back to the head of a loop."""
+    work = [pc for pc in origins.get(head, ()) if pc >= head]
+    body = {head, *work}
+    while work:
+        for origin in origins.get(work.pop(), ()):
+            if origin not in body:
+                body.add(origin)
+                work.append(origin)
+    return frozenset(body)
 
 
 def code_of(module: Module, content: Content = b"", guards: Guards = _NONE) -> Code:
