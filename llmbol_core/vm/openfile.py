@@ -25,6 +25,7 @@ EPERM = "permission denied"
 ENOTEXIST = "file does not exist"
 ENOTDIR = "not a directory"
 EISDIR = "file is a directory"
+EBADDIR = "bad directory format"
 EBADCHAR = "bad character in file name"
 ENOATTACH = "mount/attach disallowed"
 EEXIST = "file already exists"
@@ -172,7 +173,8 @@ class OpenFile:
 
     def entries(self) -> list[Dir]:
         """Return the next entries of a directory, none at its end."""
-        raise FileFault(ENOTDIR)
+        self._check(OREAD)
+        raise FileFault(EBADDIR)
 
     def contents(self) -> memoryview:
         """Return the whole content, mapped if the host can do that."""
@@ -216,6 +218,10 @@ class HostFile(OpenFile):
             return os.pwrite(self._host, data, offset)
         except OSError as error:
             raise FileFault.of(error) from error
+
+    def entries(self) -> list[Dir]:
+        """Return nothing at the end; what a file has is no entry, as Inferno finds."""
+        return super().entries() if self.read(1, self.offset) else []
 
     def stat(self) -> Dir:
         """Describe the host's file under its name in the tree."""
