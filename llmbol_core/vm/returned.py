@@ -185,12 +185,18 @@ class Returned:
                     )
 
     def _places(self, to: _To) -> set[Shape]:
-        """Return what lies behind an address, if all objects that it may point into are known."""
+        """Return what lies behind an address, if all objects that it may point into are known.
+
+        Nothing if they differ: which of them it is a guard sees before the call.
+        """
         classes = self._evidence.classes
         node = classes.of_origin(to.origin)
         if classes.is_open(node) or not classes.kinds(node) <= {"R", ""}:
             return set()
-        return {shape(layout, to.offset) for layout in classes.layouts(node)}
+        found = {shape(layout, to.offset) for layout in classes.layouts(node)}
+        least = min(found, default=Shape(0, ()))
+        agree = all(_within(place, least.size) == least.pointers for place in found)
+        return found if agree else set()
 
     def _is_result(self, to: _To) -> bool:
         return to.origin >= 0 and self._evidence.usage.origins.all[to.origin].key[0] == "result"
@@ -199,3 +205,8 @@ class Returned:
         source = step.operand("s")
         known = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
         return known is not None and known.kind in _ADDRESSES
+
+
+def _within(place: Shape, size: int) -> tuple[int, ...]:
+    """Return where there are pointers in the first bytes of a place."""
+    return tuple(at for at in place.pointers if at < size)

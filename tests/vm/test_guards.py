@@ -250,6 +250,11 @@ HONEST = [
       " mframe 4(mp),$0,44(fp)\n movp 0(mp),32(44(fp))\n"
       " lea 0(52(fp)),16(44(fp))\n mcall 44(fp),$0,4(mp)\n ret"),
      "f: movp 32(fp),0(16(fp))\n ret"),
+    # A result goes into one of two kinds of objects, of which one has no place for it.
+    (("load 0(mp),$0,4(mp)\n new $6,32(fp)\n beqw 8(mp),$1,over\n new $3,32(fp)\n"
+      " over: mframe 4(mp),$0,40(fp)\n movp 0(mp),32(40(fp))\n lea 4(32(fp)),16(40(fp))\n"
+      " mcall 40(fp),$0,4(mp)\n ret"),
+     "f: movp 32(fp),0(16(fp))\n ret"),
 ]  # fmt: skip
 
 
