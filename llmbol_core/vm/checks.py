@@ -84,7 +84,7 @@ def _number(heap: Heap, where: Operand, fp: int, mp: int) -> int:
 def _misfit_of_result(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:
     """Return why the result of a function does not fit an object; empty if it fits."""
     heap = engine.heap
-    room = _found(engine, pointer_of(heap, guard.where, fp, mp), guard.size, fp)
+    room = _room(engine, guard, pointer_of(heap, guard.where, fp, mp), fp)
     if room is None or room is _NOTHING:
         return "" if room else _NO_ROOM
     if guard.link.mode is Mode.NONE:
@@ -104,8 +104,8 @@ def _misfit_of_transfer(engine: Interpreter, guard: Guard, fp: int, mp: int) -> 
     if guard.kind == "K":
         room: Shape | None = Shape(*heap.types[heap.word(ref + TYPE)]).behind(guard.size)
     else:
-        room = _found(engine, ref, guard.size, fp)
-    if room is None or (guard.kind == RECORD and ref != NIL and heap.type_of(ref) <= STACK):
+        room = _room(engine, guard, ref, fp)
+    if room is None:
         return _NO_ROOM
     there = tuple(Piece(at, WORD_SIZE, Use.POINTER) for at in room.pointers)
     guard = guard._replace(pieces=there, size=room.size, kind="N", link=ABSENT)
@@ -123,11 +123,17 @@ def _misfit_as_result(engine: Interpreter, guard: Guard, channel: int) -> str:
     return engine.process.module.returns_of(guard.number.value).write(parts, guard.size)
 
 
-def _found(engine: Interpreter, ref: int, distance: int, fp: int) -> Shape | None:
-    """Return the rest of an object from an offset on, or what lies at an address if negative."""
+def _room(engine: Interpreter, guard: Guard, ref: int, fp: int) -> Shape | None:
+    """Return the rest of an object behind an offset, or of what lies at an address; None if none.
+
+    The guard says which: the offset is negative for an address.
+    """
     if ref == NIL:
         return _NOTHING
-    return room_at(engine, fp, ref) if distance < 0 else room_in(engine.heap, ref, distance)
+    if guard.size < 0:
+        return room_at(engine, fp, ref)
+    is_record = engine.heap.type_of(ref) > STACK
+    return room_in(engine.heap, ref, guard.size) if is_record or guard.kind != RECORD else None
 
 
 def _mark(engine: Interpreter, guard: Guard, fp: int, mp: int) -> str:

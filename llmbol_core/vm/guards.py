@@ -41,7 +41,8 @@ class Of(IntEnum):
     MARKED = 7
     """An object in which an address is taken that may outlast it: it is marked."""
     RESULT = 8
-    """A record or element for the result of a function, ``size`` bytes from its start.
+    """A record or element for the result of a function, ``size`` bytes from its start: a record if
+    ``kind`` is R.
 
     The function is the one that link ``number`` of the handle at ``link`` leads to; without a
     handle, the module's own with the entry ``number``.

@@ -38,6 +38,7 @@ from llmbol_core.vm.effects import (
 from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import ABSENT, Operand
+from llmbol_core.vm.pointees import RECORD
 from llmbol_core.vm.slots import Kind
 from llmbol_core.vm.typeflow import Step
 from llmbol_core.vm.whole import alt_entries
@@ -72,6 +73,8 @@ class Held(NamedTuple):
     taken: frozenset[int]
     path: frozenset[Spot]
     age: Age = Age.FRESH
+    is_field: bool = False
+    """Whether the object must be a record: the address is none of an element."""
 
     @property
     def first(self) -> Spot:
@@ -254,6 +257,7 @@ def _completed(guard: Guard, slot: int, lasting: Lasting) -> Guard:
     held = lasting.addresses.get(slot)
     if held and not held.age and held.holder.mode is not Mode.NONE:
         where = held.holder
+        guard = guard._replace(kind=RECORD) if held.is_field else guard
     else:
         is_result = slot < 0
         where = (
@@ -306,7 +310,7 @@ def _behind(step: Step, addresses: Mapping[int, Held]) -> Held | None:
     if source.mode not in INDIRECT:
         return None
     above = addresses.get(source.base) if source.mode is Mode.FP_INDIRECT else None
-    return above or _held(step, base_of(source), addresses)
+    return above or _held(step, base_of(source), addresses)._replace(is_field=True)
 
 
 def _is_copy(step: Step) -> bool:
@@ -333,7 +337,7 @@ def _joined(one: Lasting, other: Lasting) -> Lasting:
     for slot in one.addresses.keys() & other.addresses.keys():
         first, second = one.addresses[slot], other.addresses[slot]
         taken, age = first.taken | second.taken, max(first.age, second.age)
-        if (first.holder, first.path) == (second.holder, second.path):
+        if first._replace(taken=taken, age=age) == second._replace(taken=taken, age=age):
             addresses[slot] = first._replace(taken=taken, age=age)
         else:
             addresses[slot] = Held(ABSENT, taken, frozenset(), max(age, Age.DOUBTFUL))

@@ -20,6 +20,12 @@ from tests.vm.test_attacks import CALL, assembled
 Program = str | tuple[str, str]
 """The code of module a, or those of a and of b, which it loads."""
 PASSED = CALL.format("movp 32(fp),32(48(fp))") + " ret"
+ARRAY = (
+    "newa $4,$7,36(fp)\n newcw $1,32(fp)\n send $77,32(fp)\n"
+    + CALL.format(" movp 36(fp),32(48(fp))\n movp 32(fp),36(48(fp))")
+    + " ret"
+)
+NO_RECORD = "type check: the address leads to no record and to no element"
 ONE = "movw $0,60(fp)\n movw $1,64(fp)\n"
 """The beginning of an alt table that receives from one channel."""
 RECORD = "h: new $3,32(fp)\n new $7,36(fp)\n movp 36(fp),4(32(fp))\n movp 32(fp),4(mp)\n"
@@ -87,6 +93,20 @@ DETOURS: dict[str, tuple[Program, str]] = {
         (CALL.format(" movmp 60(48(fp)),$8,64(fp)") + ' ret\n desc $8,20,"00"',
          'ret\n g: ret\n f: ret\n desc $8,64,(32,36)\n link 8,g,1,"f"'),
         "a caller stores 20 bytes at 60, beyond the 64 in its frame"),
+    # The header of an array that is taken for a record.
+    "a value received into the header of an array": (
+        (ARRAY, "ret\n f: lea 4(32(fp)),44(fp)\n recv 36(fp),0(44(fp))\n ret"), NO_RECORD),
+    "a value received by alt into the header of an array": (
+        (ARRAY, (f"ret\n f: {ONE} movw 36(fp),68(fp)\n lea 4(32(fp)),72(fp)\n alt 60(fp),76(fp)\n"
+         " ret")), NO_RECORD),
+    "a value sent from the header of an array": (
+        (ARRAY, "ret\n f: lea 4(32(fp)),44(fp)\n send 0(44(fp)),36(fp)\n ret"), NO_RECORD),
+    "a result in the header of an array": (
+        (ARRAY, ("ret\n f: frame $2,48(fp)\n lea 4(32(fp)),16(48(fp))\n movp 36(fp),36(48(fp))\n"
+         " call 48(fp),h\n ret\n h: recv 36(fp),0(16(fp))\n ret")), NO_RECORD),
+    "the header of an array or one of its elements": (
+        (ARRAY, ("ret\n f: beqw 92(fp),$0,x\n indx 32(fp),44(fp),$0\n jmp y\n"
+         " x: lea 0(32(fp)),44(fp)\n y: recv 36(fp),0(44(fp))\n ret")), NO_RECORD),
     # Words that are taken for what they are not known to be.
     "an element's word as the address of module data": (
         ("newa $4,$7,32(fp)\n indx 32(fp),44(fp),$0\n movw $4096,0(44(fp))\n"
