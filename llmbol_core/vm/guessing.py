@@ -46,7 +46,7 @@ _NUMBERS = (INT, BIG, BYTE, REAL)
 _MOST_TRIED = 200_000
 _MOST_CHOICES = 200
 MOST = 1 << 32
-"""The bytes that there can be at all."""
+"""More bytes than any memory has."""
 
 
 def function_type(

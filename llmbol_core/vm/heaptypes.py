@@ -22,7 +22,7 @@ A HANDLE is a record of two words for which the host keeps a value.
 """
 
 SOME = 16
-"""Objects that die together between two looks at whether there is a quicker way."""
+"""Objects that die together between two checks whether there is a quicker way."""
 
 _ARRAY, _MODULE = 2, 5
 """The kinds of arrays, and of module handles, whose first word can be read."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _A_WHILE = 0.01
-"""Seconds between two looks at whether a program's time is up."""
+"""Seconds between two checks whether a program's time is up."""
 
 ARGUMENTS = 32
 """Offset in a frame of the first argument."""

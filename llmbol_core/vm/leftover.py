@@ -251,7 +251,7 @@ class Leftover:
                 self._guard(step, Guard(base_of(source), Of.KIND, kind="Z"))
 
     def _guard_channels(self) -> None:
-        """Guard the words that alt takes for channels: where they were read, there are pointers."""
+        """Guard the words that alt takes for channels: they must have been read from pointers."""
         usage, found = self._evidence.usage, list(self._channels)
         for value in found:
             origin = usage.origins.all[value.origin]
@@ -265,7 +265,7 @@ class Leftover:
                 self._look_behind(step, source, (Piece(source.value, WORD_SIZE, Use.POINTER),))
 
     def _unguard(self, step: Step, source: Operand) -> None:
-        """Forget the guard of a word, which another one is to take the place of."""
+        """Drop the guard of a word, so that another one can take its place."""
         guards = self.guards.pop(step.pc, [])
         self.guards[step.pc] += [guard for guard in guards if guard.where != base_of(source)]
 

@@ -31,7 +31,7 @@ class Part(NamedTuple):
 class Shape(NamedTuple):
     """The size of a place or a frame, and where its pointers are.
 
-    One that begins before a place and reaches into it counts, too.
+    A pointer that begins before a place and reaches into it counts too.
     """
 
     size: int

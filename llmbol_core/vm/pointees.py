@@ -143,7 +143,7 @@ class Classes:
         return [field for (what, at), field in fields.items() if what == "at" and at >= start]
 
     def _open(self, node: int, start: int) -> bool:
-        """Let anything be kept in a class from an offset on; return whether that is news."""
+        """Let anything be kept in a class from an offset on; return whether that is new."""
         root = self.root(node)
         if root == OPEN or start >= self._opened.get(root, start + 1):
             return False
@@ -155,7 +155,7 @@ class Classes:
     def link(self, place: int, node: int, shift: int) -> None:
         """Note that what is kept at a place is kept in the objects of a class, from an offset on.
 
-        That is anything if the place is open. ``close`` then does what follows from it.
+        Anything may be kept there if the place is open. ``close`` draws the conclusions.
         """
         self._shifted[place, node, shift] = None
 

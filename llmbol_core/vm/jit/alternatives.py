@@ -23,7 +23,7 @@ from llmbol_core.vm.objects import ARRAY
 
 _WORD = 8
 _SOME = 1 << 12
-"""Channels between two looks at whether the program is to be stopped."""
+"""Channels between two checks whether the program is to be stopped."""
 _OFFER = 128
 """Bytes that could be copied while one of them is looked at."""
 

@@ -1,10 +1,10 @@
-"""When native code looks at the clock, so that nothing it does can keep a program from stopping.
+"""When native code looks at the clock, so that nothing it does keeps a program from stopping.
 
 Each instruction whose work has no small bound is charged to the word ``FUEL``, in the bytes that
-could be copied meanwhile. Where that is used up, where a slice of instructions ends, and every so
-many instructions of processes that switch, the clock decides whether the stretch goes on. Work
-that began in time may well take longer, and then asks itself now and then whether the program is to
-be stopped; if so it gives up in the middle, since nobody will see what it leaves.
+could be copied in the same time. When the fuel is used up, when a slice of instructions ends, and
+every so many instructions of processes that switch, the clock decides whether the stretch
+continues. Work that began in time may well take longer; it then checks now and then whether the
+program is to be stopped. If so it gives up in the middle, since nobody will see what it leaves.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SOME = 256
 _OBJECT = 1 << 8
 """Fuel for taking apart an object that is in no cache: the bytes that could be copied meanwhile."""
 _FLAGS = 15
-"""The bits of a work word beside those that lead to an object."""
+"""The bits of a work word that are flags; the others lead to an object."""
 
 
 @c_function
@@ -160,7 +160,7 @@ def ends_slice() -> Word:
 
 @native
 def owe(much: Word) -> None:
-    """Note that Python has something to do for what was done, and how much that is."""
+    """Charge for what Python will have to do because of what was done."""
     machine[Machine.OWED] = machine[Machine.OWED] + wide(much)
     if machine[Machine.OWED] >= MOST_OWED:
         machine[Machine.FUEL] = 0
@@ -212,7 +212,7 @@ def fill_all(target: Word, byte: Word, size: Word) -> Word:
 def bury_later(dying: Word) -> None:
     """Leave objects that die, linked through their counts, for the beginning of a stretch.
 
-    The first of them leads to those that were left before, besides the flags of its work word.
+    The first one's work word leads to those that were left before, beside its flags.
     """
     W[dying + WORK] = W[dying + WORK] | narrow(machine[Machine.PENDING])
     machine[Machine.PENDING] = wide(dying)
@@ -220,7 +220,7 @@ def bury_later(dying: Word) -> None:
 
 @native
 def take_pending() -> Word:
-    """Take out what was left last; return its first object."""
+    """Take out the objects that were left last; return the first of them."""
     dying = narrow(machine[Machine.PENDING])
     machine[Machine.PENDING] = wide(W[dying + WORK] & -_FLAGS - 1)
     W[dying + WORK] = W[dying + WORK] & _FLAGS

@@ -1,6 +1,6 @@
-"""The processes of a machine whose native code starts and ends some by itself, and what they write.
+"""A machine's processes, some of which native code starts and ends by itself, and their output.
 
-Python's objects for those are made when it next has control, which is before anything needs them.
+Python's objects for those are made when Python next has control: before anything needs them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Population(Interpreter):
             level = self._next_handled(level)
 
     def _next_handled(self, level: Level) -> Level | None:
-        """Return the next frame behind one that may have handlers, None if there is none."""
+        """Return the next frame after one that may have handlers, None if there is none."""
         words, caller = self._words, caller_of(self, level)
         if caller is None:
             return None
@@ -85,14 +85,14 @@ class Population(Interpreter):
         return frame if found == -1 else found & NIL
 
     def _survey(self, what: Survey) -> int:
-        """Let native code do something with the whole heap; -1 if there is none."""
+        """Let native code work on the whole heap; -1 if there is none."""
         return -1
 
     @property
     def may_wait(self) -> bool:
-        """Whether nobody can tell what dies now from what is freed a little later.
+        """Whether it makes no difference if what dies now is freed a little later.
 
-        The host could close what it keeps for it, and whoever waits at a channel goes on without.
+        It would if the host keeps a value for it, to be closed, or if a process waits at a channel.
         """
         is_alone = len(self.scheduler.processes) < 2 and not self.channels.resumes
         return is_alone and not self.heap.hosted
@@ -111,7 +111,7 @@ class Population(Interpreter):
         self._words[Machine.PIDS] = count
 
     def passed(self, guard: Guard, handle: int, number: int) -> None:
-        """Let native code do what a guard has let pass."""
+        """Have native code remember what a guard has let pass."""
         self.guarded.remember(guard, self.heap.words[(handle + LINKS) >> 2], number)
 
     def _lend(self) -> None:
@@ -120,7 +120,7 @@ class Population(Interpreter):
         self._words[Machine.MOST_PROCESSES] = self.machine.limits.threads
 
     def _notice(self) -> None:
-        """Take note of the processes that native code has started or ended."""
+        """Take account of the processes that native code has started or ended."""
         words, processes = self._words, self.scheduler.processes
         record, words[Machine.OLDEST], words[Machine.NEWEST] = words[Machine.OLDEST], 0, 0
         while record:
@@ -142,7 +142,7 @@ class Population(Interpreter):
         return RunQueue(self._words, processes)
 
     def flush(self) -> None:
-        """Write the output that waits for it; what cannot be written the next call will tell."""
+        """Write the output that waits; the next call reports what cannot be written."""
         words = self._words
         count = words[Machine.OUTPUT_COUNT]
         if not count:

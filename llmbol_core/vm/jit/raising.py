@@ -34,7 +34,7 @@ _WORD = 8
 _RAISED = 4
 """Frames that are searched in the time that an exception takes anyway."""
 _MANY = 1 << 10
-"""Frames between two looks at whether the program is to be stopped."""
+"""Frames between two checks whether the program is to be stopped."""
 
 
 @native

@@ -2,9 +2,9 @@
 
 A region begins at a function's first instruction (or, for code that only an exception handler
 leads to, anywhere) and holds all that can be reached without leaving the function. It can be
-entered at its start, at loop heads and behind instructions that the interpreter runs.
+entered at its start, at loop heads and after instructions that the interpreter runs.
 
-Assumptions, which the verifier proves or asks the program to keep: all ways to an instruction come
+Assumptions, which the verifier proves or guards: all ways to an instruction come
 with the same layout of the frame; a label is an instruction of the module; tables of labels lie in
 module data. That nothing writes to those tables is checked here.
 """
@@ -38,9 +38,9 @@ _INDEXED = frozenset({*ELEMENT_SIZES, "lena", "indx"})
 
 
 _MOST_GUESSES = 3
-"""Functions of which it is looked whether a call through a handle is one of them."""
+"""The most functions that a call through a handle is compared with."""
 _SMALL = 100
-"""Instructions up to which calls through handles are compiled outside of loops."""
+"""Functions of at most so many instructions get calls through handles compiled outside of loops."""
 
 
 class Region:
@@ -80,7 +80,7 @@ class Region:
 
     @cached_property
     def _loops(self) -> list[tuple[int, int]]:
-        """Where the code goes back to, and from where."""
+        """Where the code jumps back to, and from where."""
         return [(target, pc) for pc in self.pcs for target in self.code.targets(pc) if target <= pc]
 
     def _is_worth_it(self, pc: int) -> bool:
@@ -98,7 +98,7 @@ class Region:
     def _entries(self) -> dict[int, int]:
         """Return the instructions at which the region can be entered, numbered.
 
-        None of them has a frame waiting that need not exist.
+        At none of them does a frame wait that is never made.
         """
         behind = {
             pc + 1
@@ -112,7 +112,7 @@ class Region:
 
     @cached_property
     def leaders(self) -> set[int]:
-        """The instructions that control comes to otherwise than from the one before."""
+        """The instructions that control comes to from elsewhere than the one before."""
         found = set(self.entries)
         for pc in self.pcs:
             goes_on = self.code.instructions[pc].op.effect is Effect.NEXT
@@ -207,7 +207,7 @@ class Region:
             calls = self._calls_behind(pc, Operand(Mode.FP, target.base))
         if not calls:
             return start, self.frame.size
-        # Of other calls slots in registers go to memory and come back: see results_of.
+        # For other calls, slots in registers go to memory and come back: see results_of.
         inside = [
             written_through(self.code.whole, self.code.instructions[at].destination.value)
             for at in calls & self.native
@@ -229,9 +229,9 @@ class Region:
         return found
 
     def results_of(self, pc: int) -> list[int]:
-        """Return the slots that what is called through a handle may find by its result's address.
+        """Return the slots that what is called through a handle may reach by its result's address.
 
-        How much it writes there is not known, so that these are all slots from there on.
+        How much it writes there is not known, so these are all slots from there on.
         """
         frame = self.code.instructions[pc].source
         starts = [self.frame.size]

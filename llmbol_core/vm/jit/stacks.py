@@ -27,7 +27,7 @@ from llmbol_core.vm.process import CALLER, LEAST_FRAME, MODULE, MOST_EXTENT, RET
 
 _ROW = 3
 _MANY = 1 << 10
-"""Frames between two looks at whether the program is to be stopped."""
+"""Frames between two checks whether the program is to be stopped."""
 _FRAME = 256
 """Bytes that could be copied while a frame is taken apart."""
 

@@ -1,4 +1,4 @@
-"""How long native code runs before others than processes have their turn: a stretch."""
+"""How long native code runs before anything but processes has its turn: a stretch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmbol_core.vm.jit.lent import nanoseconds
 from llmbol_core.vm.jit.runtime import MORE, MOST_SLICE, QUANTUM, Machine, Survey
 
 STRETCH = 1 << 24
-"""Instructions of a stretch, unless its time is over sooner."""
+"""Instructions of a stretch, unless its time is up sooner."""
 SECONDS = 0.004
 """Seconds of a stretch."""
 _STEP = 1 << 13
@@ -49,9 +49,9 @@ def begin(words: array[int], until: float | None) -> None:
 
 
 def begin_survey(words: array[int], until: float | None, what: Survey, hurries: bool) -> None:
-    """Give native code its time for something that is done with the whole heap.
+    """Give native code its time for work on the whole heap.
 
-    What takes longer to be freed is left for later, and all of it if something is left already.
+    Objects that take longer to free are left for later, and all are if some are left already.
     """
     begin(words, until)
     words[Machine.SIGNALS] = SIGNALS

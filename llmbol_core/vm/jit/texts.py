@@ -31,7 +31,7 @@ _LONGEST = 1 << 28
 UNKNOWN = -(1 << 31)
 _LAST_CODE, _REPLACEMENT = 0x10FFFF, 0xFFFD
 _PIECE = 1 << 16
-"""Characters between two looks at whether the program is to be stopped."""
+"""Characters between two checks whether the program is to be stopped."""
 _COST = 16
 """Bytes that could be copied while a character is looked at."""
 _MOST_CHARGED = (1 << 27) - 1

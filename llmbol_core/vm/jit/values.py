@@ -39,7 +39,7 @@ from llmbol_core.vm.objects import (
 from llmbol_core.vm.process import LEAST_FRAME, TYPE
 
 _STRIDE = 1 << 12
-"""Nodes of a list between two looks at whether it is time to stop."""
+"""Nodes of a list between two checks whether it is time to stop."""
 _LARGEST = 1 << 31
 """The most bytes that machine code asks for at once."""
 _LARGE_VALUE = 256
