@@ -25,7 +25,7 @@ _WORD = 8
 _SOME = 1 << 12
 """Channels between two checks whether the program is to be stopped."""
 _OFFER = 128
-"""Bytes that could be copied while one of them is looked at."""
+"""Bytes that could be copied in the time in which one of them is looked at."""
 
 
 @native
@@ -40,7 +40,7 @@ def is_able(channel: Word, sends: Word) -> Word:
 
 @native
 def try_entry(channel: Word, sends: Word, address: Word, position: Word) -> Word:
-    """Do what an entry of an alt table offers."""
+    """Send or receive what an entry of an alt table offers."""
     return send(channel, address) if sends else receive(channel, address, position)
 
 
@@ -92,7 +92,7 @@ def complete(
 
 @native
 def serves_itself(table: Word) -> Word:
-    """Whether a channel stands in a table for both directions, which Python looks into."""
+    """Whether a channel is in a table for both directions, which is left to Python."""
     sends, count, index = W[table], W[table] + W[table + 4], 0
     while index < sends:
         charge((count - sends) << 4)
@@ -109,7 +109,7 @@ def serves_itself(table: Word) -> Word:
 
 @native
 def offer_all(table: Word, result: Word) -> Word:
-    """Let the running process offer all that a table holds; false if there is no room for it."""
+    """Make all offers of a table for the running process; false if there is no room for them."""
     sends, count, index = W[table], W[table] + W[table + 4], 0
     while index < count:
         entry = table + ALT_ENTRY * (index + 1)

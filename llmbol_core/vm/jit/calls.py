@@ -1,8 +1,8 @@
-"""Calls that pass arguments and result in registers: which ones, and what their frames hold.
+"""Calls that pass arguments and results in registers: which ones, and what their frames hold.
 
 A caller makes a frame, stores arguments in it and the address for the result, and calls::
 
-    frame $2,40(fp)        where the frame is comes to lie in 40(fp)
+    frame $2,40(fp)        the frame's address goes to 40(fp)
     subw  $1,32(fp),32(40(fp))
     lea   36(fp),16(40(fp))
     call  40(fp),$38
@@ -26,7 +26,7 @@ RESULT, ARGUMENTS = 16, 32
 """Where a frame has the address for the result, and where its arguments begin."""
 
 Pending = tuple[int, ...]
-"""The frames that were made and not yet called: the instructions that made them."""
+"""The frames that were made but not yet called, by the instructions that made them."""
 
 _STEPS_TO_RETURN = 8
 _STRAIGHT = 64
@@ -55,7 +55,7 @@ class Site:
 
 
 def value_letter(letter: str) -> str:
-    """Return the letter that stands for all types whose values are treated alike."""
+    """Return one letter for all types whose values are treated alike."""
     kind = TYPES[letter].kind
     if kind == "pointer":
         return "P"
@@ -156,7 +156,7 @@ class Sites:
         return self._code.instructions[pc].op.mnemonic
 
     def _look_at(self, pc: int, is_native: bool) -> None:
-        """Note what an instruction does with the frames that wait."""
+        """Note what an instruction does with the waiting frames."""
         instruction = self._code.instructions[pc]
         waiting = self._before[pc]
         for role in instruction.op.operands:
@@ -243,7 +243,7 @@ class _Uses:
 
     letters: frozenset[str]
     tails: frozenset[int]
-    """Functions that it lets write its result."""
+    """The functions that write its result for it."""
     is_clean: bool
 
 
@@ -267,7 +267,7 @@ class Results:
         return self._letters[start]
 
     def has_tails(self, start: int) -> bool:
-        """Whether a function lets others write its result."""
+        """Whether other functions write a function's result for it."""
         return bool(self._of(start).tails)
 
     def _group(self, start: int) -> set[int]:
@@ -300,7 +300,7 @@ class _Scan:
         self.uses = _Uses(frozenset(self._letters), frozenset(self._tails), is_clean)
 
     def _is_usual(self, pc: int) -> bool:
-        """Whether an instruction uses the address to write one whole value, if it does at all."""
+        """Whether an instruction uses the address only to write one whole value, or not at all."""
         instruction = self._code.instructions[pc]
         if instruction.op.mnemonic == "movpc":
             return False

@@ -5,7 +5,7 @@ Each opcode has one handler, a function of
     %m the arena   %s the process's record   %ip the instruction (``decoded.py``)
     %f the frame   %d the module data        %q how many instructions may still run
 
-that does the instruction's work and goes on with the next one's handler. What an instruction does
+that does the instruction's work and continues with the next one's handler. What an instruction does
 is emitted by the same functions as for compiled regions; only where its operands are is looked up
 as it runs. A guard that fails hands the instruction to Python, before it has changed anything.
 
@@ -39,7 +39,7 @@ from llmbol_core.vm.jit.turns import HEAD, TURNS
 
 
 class ColdInstruction:
-    """What stands for an instruction whose operands are not known yet."""
+    """A stand-in for an instruction whose operands are not known yet."""
 
     def __init__(self, op: Op) -> None:
         self.op = op
@@ -102,7 +102,7 @@ class ColdLowerer(Emitter):
         self.begin(go_on)
 
     def tail(self, function: str, **changed: str) -> None:
-        """Go on in another function of the same kind, with some of the values changed."""
+        """Continue in another function of the same kind, with some of the values changed."""
         names = {name: changed.get(name, f"%{name}") for name in ("m", "s", "ip", "f", "d", "q")}
         kinds = {"q": "i64"}
         passed = ", ".join(f"{kinds.get(name, 'ptr')} {value}" for name, value in names.items())
@@ -110,11 +110,11 @@ class ColdLowerer(Emitter):
         self.emit(f"ret i64 {result}")
 
     def next(self) -> None:
-        """Go on with the next instruction."""
+        """Continue with the next instruction."""
         self.go(self.value(f"getelementptr i8, ptr %ip, i64 {decoded.SIZE}"))
 
     def go(self, ip: str, f: str = "%f", d: str = "%d") -> None:
-        """Go on with an instruction, this one being done."""
+        """Continue with an instruction, as this one is done."""
         left = self.value("sub i64 %q, 1")
         go_on, over = self.label(), self.label()
         self.branch(self.value(f"icmp slt i64 {left}, 1"), over, go_on, rare=True)
@@ -140,7 +140,7 @@ class ColdLowerer(Emitter):
         return "smd".index(role.place)
 
     def _pointer(self, name: str) -> str:
-        """Return where the operand at a place lies; one behind nil is left to Python."""
+        """Return where the operand at a place lies; leave it to Python if its pointer is nil."""
         where = f"ptr %m, ptr %ip, ptr %f, ptr %d, i64 {'smd'.index(name)}"
         pointer = self.value(f"call ptr @operand({where})")
         self.guard(self.value(f"icmp eq ptr {pointer}, null"))
@@ -226,11 +226,11 @@ class ColdLowerer(Emitter):
 
 _Cold = Callable[[ColdLowerer], None]
 COLD: dict[str, _Cold] = {}
-"""What emits the handlers of instructions that a compiled region does differently."""
+"""The emitters of handlers for instructions that a compiled region treats differently."""
 
 
 def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
-    """Register a function as what emits the handlers of some instructions."""
+    """Register a function as the emitter of the handlers of some instructions."""
 
     def register(function: _Cold) -> _Cold:
         for mnemonic in mnemonics:

@@ -33,12 +33,12 @@ from llmbol_core.vm.jit.values import (
 from llmbol_core.vm.objects import CHANNEL, CHANNEL_HEADER
 
 MUST_WAIT, DONE, PYTHON = 0, 1, 2
-"""What became of an instruction."""
+"""The outcome of an instruction."""
 
 _ROW = 8 * len(Field)
 _WORD = 8
 _OFFER = 128
-"""Bytes that could be copied while an offer is taken back."""
+"""Bytes that could be copied in the time in which an offer is withdrawn."""
 
 
 # The table of offers
@@ -67,7 +67,7 @@ def oldest(channel: Word, sends: Word) -> Word:
 
 @native
 def append_offer(row: Word) -> None:
-    """Put an offer behind the others at its channel."""
+    """Put an offer after the others at its channel."""
     at = offer_at(row)
     sends = host[at + _WORD * Field.SENDS]
     head = narrow(host[at + _WORD * Field.CHANNEL]) + (SENDERS if sends else RECEIVERS)
@@ -109,7 +109,7 @@ def remove_offer(row: Word) -> None:
 def make_offer(
     channel: Word, sends: Word, address: Word, index: Word, position: Word, result: Word
 ) -> Word:
-    """Let the running process offer something; false if the table is full."""
+    """Make an offer of the running process; false if the table is full."""
     free = machine[Machine.OFFERS] + _WORD * FREE
     row = narrow(host[free])
     if row == 0:
@@ -138,7 +138,7 @@ def own_record() -> Big:
 
 @native
 def withdraw_offers(record: Big) -> None:
-    """Take back all that a process offers."""
+    """Withdraw all offers of a process."""
     row = narrow(host[record + _WORD * State.OFFER])
     host[record + _WORD * State.OFFER] = 0
     while row:
@@ -153,7 +153,7 @@ def withdraw_offers(record: Big) -> None:
 
 @native
 def make_ready(record: Big) -> None:
-    """Put a process behind those that are ready."""
+    """Put a process after those that are ready."""
     last = machine[Machine.LAST]
     host[record + _WORD * State.WAITS] = Wait.NOTHING
     host[record + _WORD * State.IS_READY] = 1
@@ -200,7 +200,7 @@ def take_offer(row: Word) -> Big:
 
 @inlined
 def can_take(row: Word) -> Word:
-    """Whether an offer is one that can be taken here; so is none."""
+    """Whether an offer can be taken here, or is none."""
     if row == 0:
         return 1
     return 1 if row > 0 and host[offer_at(row) + _WORD * Field.RECORD] != 0 else 0
@@ -260,7 +260,7 @@ def send(channel: Word, address: Word) -> Word:
 
 @native
 def receive(channel: Word, address: Word, position: Word) -> Word:
-    """Receive a value, if that can be done now; before it goes its position, if it has one."""
+    """Receive a value, if that can be done now; its position, if any, is stored before it."""
     if channel == NIL:
         return PYTHON
     row = oldest(channel, 1)
@@ -274,7 +274,7 @@ def receive(channel: Word, address: Word, position: Word) -> Word:
         address = address + 4
     if count > 0:
         get_value(channel, address)
-        # A value that was released may have been the last to keep somebody waiting.
+        # A value that was released may have been all that kept a process waiting.
         row = oldest(channel, 1)
     if row > 0 and can_take(row):
         source = narrow(host[offer_at(row) + _WORD * Field.ADDRESS])
@@ -289,7 +289,7 @@ def receive(channel: Word, address: Word, position: Word) -> Word:
 
 @native
 def send_or_wait(channel: Word, address: Word) -> Word:
-    """Send a value now, or offer to."""
+    """Send a value now, or offer to do so."""
     if not begins():
         return PYTHON
     became = send(channel, address)
@@ -302,7 +302,7 @@ def send_or_wait(channel: Word, address: Word) -> Word:
 
 @native
 def receive_or_wait(channel: Word, address: Word) -> Word:
-    """Receive a value now, or offer to."""
+    """Receive a value now, or offer to do so."""
     if not begins():
         return PYTHON
     became = receive(channel, address, -1)

@@ -1,7 +1,7 @@
 """What the native interpreter does between instructions, in LLVM's language.
 
-All functions that take the values of ``HEAD`` call each other in place of returning, so that the
-host's stack does not grow. Whoever does return tells the engine why: a number of ``Reason``.
+All functions that take the values of ``HEAD`` call each other instead of returning, so that the
+host's stack does not grow. One that does return tells the engine why: by a number of ``Reason``.
 """
 
 from __future__ import annotations

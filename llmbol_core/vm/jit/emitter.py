@@ -63,7 +63,7 @@ class Emitter:
         self.emit(f"br label %{label}")
 
     def call(self, name: str, *arguments: str, result: str = "i32") -> str:
-        """Return what a function of the runtime gives for words."""
+        """Return the result of a function of the runtime that is called with words."""
         passed = "".join(f", i32 {argument}" for argument in arguments)
         return self.value(f"call {result} @{name}(ptr %m, ptr %s{passed})")
 

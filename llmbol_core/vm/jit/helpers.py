@@ -1,7 +1,7 @@
 """Helpers of machine code in LLVM's language: counting, releasing, allocating.
 
-Reference counts are changed inline; an object that loses its last reference is taken apart by
-what ``burial.py`` holds.
+Reference counts are changed inline. An object that loses its last reference is taken apart by
+the code in ``burial.py``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long an iteration of a loop takes, and sums in the order that makes that short.
+"""How long an iteration of a loop takes, and the order of sums that makes it short.
 
-What an iteration takes from the one before makes a chain: however many instructions a processor
-runs at once, iterations follow each other no faster than the longest of those. The pace is found by
-running some iterations with as much of everything as can be used.
+Values that an iteration takes from the one before form chains: however many instructions a
+processor runs at once, iterations follow each other no faster than the longest chain allows. The
+pace is found by simulating some iterations on a processor with as many units as can be used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CYCLES = {
     "mul": 3, "load": 4, "fadd": 3, "fsub": 3, "fmul": 3, "fdiv": 11, "sdiv": 10, "udiv": 10,
     "srem": 10, "urem": 10, "trunc": 0, "bitcast": 0, "freeze": 0, "zext": 0, "phi": 0,
 }  # fmt: skip
-"""Cycles after which others can use a result; 1 for all that are not here."""
+"""Cycles after which others can use an instruction's result; 1 for all that are not listed."""
 _AT_ONCE = 5
 """Instructions that a processor runs in a cycle; most run a few more."""
 _LONG = {"sdiv": 8, "udiv": 6, "srem": 9, "urem": 7, "fdiv": 4}
@@ -32,7 +32,7 @@ _SUMS = {"add": "sum", "sub": "sum", "xor": "xor", "and": "and", "or": "or"}
 
 @dataclass(frozen=True)
 class Pace:
-    """Cycles of an iteration, and when its values are there."""
+    """Cycles of an iteration, and when its values are available."""
 
     cycles: float
     ready: Mapping[str, int]
@@ -82,7 +82,7 @@ def _latency(node: Node) -> int:
 
 
 def _folded(loop: Loop) -> set[str]:
-    """Return the shifts that become part of the sum that they are for."""
+    """Return the shifts that become part of the address or sum that uses them."""
     uses, sums = Counter[str](), set[str]()
     for node in loop.nodes:
         uses.update(node.uses)
@@ -99,7 +99,7 @@ class Sums:
     """The sums of a loop and its other chains of one operation whose order makes no difference.
 
     Addition modulo a power of two is commutative and associative, as are ``and``, ``or`` and
-    ``xor``. So all that a chain of them joins can be joined in the order in which it is there.
+    ``xor``. So the members of a chain can be joined in the order in which they become available.
     """
 
     def __init__(self, loop: Loop, prefix: str) -> None:
@@ -115,7 +115,7 @@ class Sums:
         }  # fmt: skip
 
     def ordered(self, ready: Mapping[str, int]) -> Loop:
-        """Return the loop with what is there last being joined last where that helps."""
+        """Return the loop with what is available last being joined last, where that helps."""
         others: dict[str, list[Node]] = {}
         useless: set[str] = set()
         for node in self._made.values():

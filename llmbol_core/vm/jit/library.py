@@ -18,7 +18,7 @@ def _translated(name: str) -> tuple[str, frozenset[str]]:
 
 
 def texts(names: Iterable[str], elsewhere: Container[str] = ()) -> str:
-    """Return the text of functions and of all that they call; some are elsewhere.
+    """Return the text of functions and of all that they call, except for those ``elsewhere``.
 
     Those are called through the table of ``shared_names``.
     """

@@ -10,7 +10,7 @@ _STACK_REGISTERS = {"x86_64": "rsp", "AMD64": "rsp", "aarch64": "sp", "arm64": "
 
 
 def _host_stack() -> str:
-    """Return how to find where the host's stack ends; a frame's address would take a register."""
+    """Return code that finds the end of the host's stack; a frame's address takes a register."""
     register = _STACK_REGISTERS.get(platform.machine())
     if register is None:
         return " %p = call ptr @llvm.frameaddress.p0(i32 0)"

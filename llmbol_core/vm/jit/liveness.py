@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def live_before(region: Region) -> dict[int, set[int]]:
     """Return the slots in registers whose values matter before each instruction.
 
-    Where a jump leads nobody knows where, everything does.
+    At a jump whose targets are not known, all slots count as live.
     """
     slots = list(region.slots)
     if _may_go_astray(region):
@@ -47,7 +47,7 @@ def _may_go_astray(region: Region) -> bool:
 
 
 def _flow(region: Region, uses: dict[int, int], kills: dict[int, int]) -> dict[int, int]:
-    """Return what is live before each instruction, as bits."""
+    """Return the slots that are live before each instruction, as bits."""
     origins: dict[int, list[int]] = defaultdict(list)
     code = region.code
     for pc in region.pcs:
@@ -70,7 +70,7 @@ def _flow(region: Region, uses: dict[int, int], kills: dict[int, int]) -> dict[i
 
 
 def _effects(region: Region, pc: int, bits: dict[int, int]) -> tuple[int, int]:
-    """Return what an instruction reads and what it writes, as bits."""
+    """Return the slots that an instruction reads, and those that it writes, as bits."""
     instruction = region.code.instructions[pc]
     use = kill = 0
     for role in instruction.op.operands:
@@ -102,7 +102,7 @@ def _result(region: Region, pc: int) -> int:
 
 
 def _storage_use(region: Region, pc: int, role: OperandRole, bits: dict[int, int]) -> int:
-    """Return the slots that an instruction looks at in a part of the frame."""
+    """Return the slots that an instruction reads in a part of the frame."""
     instruction, size = region.code.instructions[pc], region.frame.size
     if pc in region.native:
         size = min(size, region.code.storage_size(instruction, role)) if role.type in "XY" else 0

@@ -1,8 +1,8 @@
 """Loops in the text of LLVM's language: blocks that follow each other from a head back to it.
 
-Only loops whose iterations all take one way are looked at: each block but the head is reached from
-the one before it alone, and what else the blocks branch to lies outside. LLVM has made such blocks
-of choices where it could, with ``select``.
+Only loops whose iterations all take one way are considered: each block but the head is reached from
+the one before it alone, and all else that the blocks branch to lies outside. LLVM has made such
+blocks of choices where it could, with ``select``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _CAME = re.compile(rf"\[ (.+?), ({_NAME}) \]")
 _INTEGER = re.compile(r"i\d+")
 _TARGET = re.compile(rf"label ({_NAME})")
 _WORTH_A_LOOK = re.compile(r" = (?:shl|and) i\d+ [^,\n]+, -?\d")
-"""What a loop has some of: only shifts and masks by constants have other views."""
+"""A loop without any is left alone: only shifts and masks by constants have other views."""
 _BLOCK = re.compile(r'\n(?=(?:"[^"]*"|[-\w$.]+):)')
 _LONGEST = 8
-"""Blocks of a loop."""
+"""The most blocks of a loop that is considered."""
 PAIRED = frozenset({"add", "sub", "mul", "shl", "ashr", "lshr", "and", "or", "xor"})
 
 

@@ -1,7 +1,7 @@
 """Where the operands of a region's instructions lie, and how they are read and written.
 
-A slot of the frame is in a register if the region says so, and else in memory; so are the arguments
-of calls whose frame does not exist, and the result.
+A slot of the frame is in a register if the region says so, otherwise in memory. The arguments
+of calls whose frames do not exist are in registers too, and so is the result.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Operands(Emitter):
             self.set_slot(offset, value)
 
     def set_slot(self, offset: int, value: str) -> None:
-        """Store a value in a slot, and beside it what is known of an array."""
+        """Store a value in a slot, and for an array what is known of it."""
         self.emit(f"store {self.region.slots[offset]} {value}, ptr %s{offset}")
         if offset in self.region.places:
             self.emit(f"store i64 {self.value(f'zext i32 {value} to i64')}, ptr %w{offset}")
@@ -124,7 +124,7 @@ class Operands(Emitter):
         return Place(self.at(base, offset), kind)
 
     def address(self, operand: Operand) -> str:
-        """Return the address of an operand that is no immediate; one behind nil leaves."""
+        """Return the address of an operand that is no immediate; leave if its pointer is nil."""
         start = {Mode.FP: "%fp", Mode.MP: "%mp"}.get(operand.mode) or self._known_base(operand)
         return self.value(f"add i32 {start}, {operand.value & 0xFFFF}")
 
@@ -171,12 +171,12 @@ class Operands(Emitter):
         return self.load(self.place(operand, role.type), role.type)
 
     def note_element(self, place: Place, at: str) -> None:
-        """Note where an element lies, whose address was stored in a slot that is in a register."""
+        """Note where an element lies whose address was stored in a slot that is in a register."""
         if place.slot in self.region.places:
             self.emit(f"store i64 {at}, ptr %w{place.slot}")
 
     def array(self, name: str) -> Array:
-        """Return the array that is read at a place, about which the frame may know already."""
+        """Return the array that is read at a place; it may be known from before."""
         role = self.instruction.op.role(name)
         assert role is not None
         operand, ref = self.operand(role), self.at(self.read(name))
@@ -200,7 +200,7 @@ class Operands(Emitter):
 
 
 def nothing(kind: str) -> str:
-    """Return what stands for no value of a type, given by its letter or as LLVM's."""
+    """Return LLVM's placeholder for no value of a type, given by its letter or in LLVM's words."""
     if kind == "P":
         return "-1"
     return "0.0" if kind in ("F", "R", "double", "float") else "0"

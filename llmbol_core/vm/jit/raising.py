@@ -1,8 +1,8 @@
 """Exceptions that are raised and handled in machine code: what ``exceptions.deliver`` does.
 
-That is where the handler's frame is of the module that raises, and on the same piece of the stack;
-everything else is left to Python. The error string that a handled exception leaves behind Python
-takes from the process's record when it next looks.
+That is done if the handler's frame is of the module that raises, and on the same piece of the
+stack; everything else is left to Python. When Python next looks, it takes the error string that a
+handled exception leaves behind from the process's record.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 _KIND = -12
 _WORD = 8
 _RAISED = 4
-"""Frames that are searched in the time that an exception takes anyway."""
+"""Frames that can be searched in the time that an exception takes anyway."""
 _MANY = 1 << 10
 """Frames between two checks whether the program is to be stopped."""
 
 
 @native
 def label_fits(label: Big, name: Word) -> Word:
-    """Whether a label takes a name."""
+    """Whether a label matches an exception's name."""
     length, i = narrow(host[label + _WORD]), 0
     if length_of(name) < length or (host[label + 2 * _WORD] == 0 and length_of(name) != length):
         return 0
@@ -84,7 +84,7 @@ def find_label(pc: Word, name: Word, is_object: Word) -> Big:
 
 @native
 def handle(frame: Word, handler: Big, ref: Word) -> Word:
-    """Go back to a frame whose handler takes an exception, whose value is taken over.
+    """Go back to a frame whose handler takes an exception; it takes over the exception's value.
 
     False if the program is to be stopped meanwhile.
     """

@@ -1,7 +1,7 @@
 """Shorter chains from one iteration of a loop to the next.
 
 Where each iteration waits for numbers of the one before, as in hashes and generators of random
-numbers, the loop is as slow as that chain is long. After LLVM's own passes it is looked whether the
+numbers, the loop is as slow as that chain is long. After LLVM's own passes it is tried whether the
 chain gets shorter if the loop carries other views of those numbers (``views.py``)::
 
     a = (a ^ (b << 3)) + i;                      c = b << 3, d = a modulo 2 are carried too:
@@ -9,9 +9,9 @@ chain gets shorter if the loop carries other views of those numbers (``views.py`
     if((a & 1) == 0)                             c = (c & 16r7fffff8) * 3 -
         b -= i;                                      (i << 3 if d & 1 == 0 else 0) + (a >> 5 << 3);
 
-and if sums join last what is there last (``latency.py``). All that the loop computed is still
-there: what matters only when control leaves is computed then. Loops that would not become faster,
-as far as can be told from how long instructions take, stay as they are.
+and if sums join last what is available last (``latency.py``). The loop still computes all that it
+did: what matters only when control leaves is computed then. Loops that would not become faster,
+judged by how long instructions take, stay as they are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from llmbol_core.vm.jit.looptext import PAIRED, Function, Loop, Node
 from llmbol_core.vm.jit.views import TooLong, Views, cycles_through, mask_bits, number
 
 _FUNCTION = re.compile(r"^define [^\n]*@[rof][\d.]*\(.*?^\}", re.MULTILINE | re.DOTALL)
-"""The functions of regions; what they call of the runtime is left alone."""
+"""The functions of regions; the runtime that they call is left alone."""
 _WORTH = 0.85
-"""The part of the time that may be left for a change to be made."""
+"""A change is made if it leaves at most this part of the time."""
 _LEAST = 4.0
 """Cycles below which an iteration cannot become much faster."""
 _MOST_NODES, _MOST_ROOTS = 120, 8
@@ -35,7 +35,7 @@ _MOVABLE = PAIRED | {"select", "icmp", "zext", "sext", "trunc", "getelementptr"}
 
 
 def shorten_recurrences(text: str) -> str:
-    """Return a module in LLVM's language with loops that need not wait so long for themselves."""
+    """Return a module in LLVM's language whose loops wait less for their own results."""
     prefix = "%chain."
     while prefix in text:
         prefix = f"%x{prefix[1:]}"
@@ -110,7 +110,7 @@ class Try:
 
 
 def tried(loop: Loop, roots: list[Node], together: dict[str, set[str]], prefix: str) -> Try:
-    """Return what becomes of a loop if some of its instructions get other views."""
+    """Return a loop in which some of the instructions use other views."""
     try:
         new = _without_useless(_with_views(loop, roots, together, prefix))
     except TooLong:
@@ -126,7 +126,7 @@ def tried(loop: Loop, roots: list[Node], together: dict[str, set[str]], prefix: 
 
 
 def _with_views(loop: Loop, roots: list[Node], together: dict[str, set[str]], prefix: str) -> Loop:
-    """Let instructions use views of what they used."""
+    """Have instructions use views of what they used."""
     views = Views(loop, prefix)
     names, own = {}, {}
     for root in roots:
@@ -163,7 +163,7 @@ def _use_narrowed(
 
 
 def _without_useless(loop: Loop) -> Loop:
-    """Drop what nobody uses; what matters when control leaves by its one way is computed there."""
+    """Drop what is not used; move what matters only when control leaves to its one way out."""
     made_by = {node.name: node for node in loop.nodes if node.name}
     has_way_out = len(loop.exits) == 1
     needed: set[str] = set()

@@ -1,4 +1,4 @@
-"""Functions in a small part of Python as LLVM code: what the runtime of machine code is written in.
+"""The small part of Python in which the runtime of machine code is written, for LLVM.
 
 A function marked ``@native`` is never called; its text is translated. What it can use::
 
@@ -15,8 +15,8 @@ A function marked ``@native`` is never called; its text is translated. What it c
     other functions marked native, those of ``helpers.py`` declared with ``external``, those of the
     C library declared with ``c_function``, constants; invoke(p, x) calls one at an address
 
-Numbers have 32 bits (``Word``) or 64 (``Big``) or are a ``Real``, as their annotations or the first
-values that they are given say; those of different types do not mix. Each function also gets the
+Numbers have 32 bits (``Word``), 64 bits (``Big``) or are reals (``Real``), as their annotations or
+the first values assigned to them say; different types do not mix. Each function also gets the
 arena and the running process, which calls pass on.
 """
 
@@ -35,7 +35,7 @@ _TYPES = {"Word": "i32", "Big": "i64", "Real": "double", "bool": "i1", "None": "
 
 
 class _Memory(Generic[_N]):
-    """What subscripts stand for in functions that are translated."""
+    """The meaning of subscripts in functions that are translated."""
 
     def __getitem__(self, address: int) -> _N:
         raise NotImplementedError
@@ -84,14 +84,14 @@ def _register(function: Function) -> None:
 
 
 def shared(python: _F) -> _F:
-    """Mark a function to be translated for the native interpreter, whose one regions call too."""
+    """Mark a function to be translated for the native interpreter; regions call that copy, too."""
     native(python)
     FUNCTIONS[python.__name__].is_shared = True
     return python
 
 
 def inlined(python: _F) -> _F:
-    """Mark a function to be translated and to become part of whatever calls it."""
+    """Mark a function to be translated and inlined wherever it is called."""
     _register(Function(python, "alwaysinline"))
     return python
 

@@ -1,7 +1,7 @@
 """Processes that machine code starts and ends: what ``Interpreter.spawn`` and the machine do.
 
-Python does not see such a process before it next has control; many have ended by then. One that
-it has seen may end here too, and Python takes note of that later, unless somebody waits for it.
+Python does not see such a process until it next has control; many have ended by then. One that
+Python has seen may end here too, which Python notices later, unless something waits for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 _WORD = 8
 _LINKS = 16
-"""Bytes that a frame's links take."""
+"""Bytes of the links in a frame."""
 _SOME = 64
 """New processes that are there before they have their turn at once."""
 
@@ -62,7 +62,7 @@ def take_record() -> Big:
 
 @native
 def note_new(record: Big) -> None:
-    """Put a process behind those that Python has not seen yet."""
+    """Add a process to those that Python has not seen yet."""
     before, own = machine[Machine.NEWEST], own_record()
     ancestor = get_word(own, State.ANCESTOR)
     put_word(record, State.ANCESTOR, ancestor if ancestor else own)
@@ -76,7 +76,7 @@ def note_new(record: Big) -> None:
 
 @native
 def forget_new(record: Big) -> None:
-    """Take a process out of those that Python has not seen yet, and free its record."""
+    """Remove a process from those that Python has not seen yet, and free its record."""
     older, newer = get_word(record, State.OLDER), get_word(record, State.NEWER)
     if older:
         put_word(older, State.NEWER, newer)
@@ -93,7 +93,7 @@ def forget_new(record: Big) -> None:
 
 @native
 def copy_frame(source: Word, target: Word) -> Word:
-    """Let a frame be the bottom one of another process; return its size."""
+    """Copy a frame to be the bottom one of another process; return its size."""
     size = frame_size(W[source + TYPE])
     move(target + _LINKS, source + _LINKS, size - _LINKS)
     W[target + RETURN_PC], W[target + CALLER], W[target + MODULE] = 0, 0, 0

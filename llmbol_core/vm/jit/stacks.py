@@ -40,7 +40,7 @@ def begin_frame(frame: Word, number: Word) -> None:
 
 @inlined
 def extent(number: Word) -> Big:
-    """Return which word of the record a piece begins at."""
+    """Return the word of the record at which the description of a piece begins."""
     return State.EXTENTS + wide(number) * _ROW
 
 
@@ -73,7 +73,7 @@ def new_piece(room: Word) -> Word:
 
 @native
 def extend_stack(size: Word) -> Word:
-    """Go on with another piece that has room for a frame; return where it begins, 0 for Python."""
+    """Continue on another piece that has room for a frame; return its start, 0 for Python."""
     count = narrow(state[State.EXTENT_COUNT])
     room = narrow(state[State.LIMIT] - state[State.BASE]) * 2
     room = MOST_EXTENT if below(MOST_EXTENT, room) else room
@@ -134,13 +134,13 @@ def pop_frame(start: Word) -> Word:
 
 @external
 def tables_of(handle: Word) -> Big:
-    """Return where it is noted what the links of a handle lead to, or 0."""
+    """Return the address of the tables for the links of a handle, or 0."""
     raise NotImplementedError
 
 
 @native
 def has_handler(code: Big, pc: Word) -> Word:
-    """Whether an instruction has handlers of exceptions; code that is not known may have some."""
+    """Whether an instruction has handlers of exceptions; unknown code may have some."""
     if code == 0:
         return 1
     at = host[code + HANDLED]

@@ -20,7 +20,7 @@ LOAD_PLACE = f""" %at = mul i64 %pc, {decoded.SIZE}
  %mpp = getelementptr i64, ptr %s, i64 {State.MP:d}
  %mp = load i64, ptr %mpp
  %data = getelementptr i8, ptr %m, i64 %mp"""
-"""Where the process is: its instruction, frame and module data, by the record."""
+"""Text that loads where the process is: its instruction, frame and module data."""
 
 TURNS = f"""
 ; Let a process have its turn, which is in the record given as %s.

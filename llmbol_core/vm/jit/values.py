@@ -41,7 +41,7 @@ from llmbol_core.vm.process import LEAST_FRAME, TYPE
 _STRIDE = 1 << 12
 """Nodes of a list between two checks whether it is time to stop."""
 _LARGEST = 1 << 31
-"""The most bytes that machine code asks for at once."""
+"""The most bytes that machine code allocates at once."""
 _LARGE_VALUE = 256
 _VALUE = 64
 """Bytes that could be copied while references in a value are counted."""
@@ -49,7 +49,7 @@ _VALUE = 64
 
 @external
 def type_map(number: Word) -> Big:
-    """Return where size, count and offsets of the pointers of a type are; of none for others."""
+    """Return the address of a type's size, count and offsets of pointers; all 0 if it is none."""
     raise NotImplementedError
 
 
@@ -61,13 +61,13 @@ def keep(ref: Word) -> None:
 
 @external
 def release(ref: Word) -> None:
-    """Count one reference less, and free what nothing refers to any more."""
+    """Count one reference fewer, and free what nothing refers to any more."""
     raise NotImplementedError
 
 
 @external
 def drop(ref: Word, dying: Word) -> Word:
-    """Count one reference less; return what dies, threaded together, with this if it does."""
+    """Count one reference fewer; return the list of dying objects, with this one if it dies."""
     raise NotImplementedError
 
 
@@ -184,7 +184,7 @@ def copy_simple(source: Word, target: Word, number: Word) -> None:
 
 @native
 def copy_bytes(source: Word, size: Word, target: Word) -> Word:
-    """Copy bytes; false if there are not so many."""
+    """Copy bytes; false if they are not all in the arena, or if others are to run first."""
     if not is_inside(source, size) or not is_inside(target, size) or not spend(size):
         return 0
     return move_all(target, source, size)
@@ -192,7 +192,7 @@ def copy_bytes(source: Word, size: Word, target: Word) -> Word:
 
 @native
 def copy_typed(source: Word, number: Word, target: Word) -> Word:
-    """Copy a value of a type; false if it does not lie in the arena."""
+    """Copy a value of a type; false if it is not in the arena, or if others are to run first."""
     size = type_size(number)
     if not is_inside(source, size) or not is_inside(target, size) or not spend(size):
         return 0
@@ -259,7 +259,7 @@ def list_length(ref: Word) -> Word:
 def new_node(number: Word, tail: Word) -> Word:
     """Return a list with one more value before a tail, which it takes over; 0 for Python.
 
-    The value's pointers are nil, all else is what was there.
+    The value's pointers are nil; the rest is not initialized.
     """
     ref = new_block((LIST_HEADER + type_size(number) + HEADER + 15) & -16, LIST)
     if ref == NIL:
@@ -389,5 +389,5 @@ def new_channel(number: Word, capacity: Word) -> Word:
     return ref
 
 
-# Whether a channel is at rest is decided where it is freed: see ``bury``.
+# Whether anybody still uses a channel is decided where it is freed: see ``bury``.
 assert (SENDERS, RECEIVERS) == (CHANNEL_HEADER - 8, CHANNEL_HEADER - 4)

@@ -26,7 +26,7 @@ _MOST_MADE = 40
 
 
 class TooLong(Exception):
-    """So much would have to be computed that it cannot pay."""
+    """More would have to be computed than can pay."""
 
 
 def number(operand: str) -> int | None:
@@ -41,7 +41,7 @@ def mask_bits(node: Node) -> int:
 
 
 def cycles_through(loop: Loop) -> dict[str, set[str]]:
-    """Return for each value the others that are made of it and it of them, iterations later."""
+    """Return for each value the others that depend on it, and it on them, over iterations."""
     made_of = {node.name: set(node.uses) for node in loop.nodes if node.name}
     made_of |= {phi.name: {phi.came(loop.latch)} for phi in loop.phis}
     own = {name: used & made_of.keys() for name, used in made_of.items()}
@@ -70,10 +70,10 @@ class Views:
     prefix: str
     together: set[str] = field(default_factory=set)
     behind: dict[str, list[Node]] = field(default_factory=lambda: defaultdict(list))
-    """New instructions by those that they stand behind; behind the phis under no name."""
+    """New instructions by the name of the one that they follow; "" if they follow the phis."""
     entering: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     scale: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """For phis how far to the left they are carried too, and under which name."""
+    """For phis, how far to the left they are also carried shifted, and under which name."""
 
     def __post_init__(self) -> None:
         self._made_by = {node.name: node for node in self.loop.nodes if node.name}
@@ -184,7 +184,7 @@ class Views:
         return name
 
     def _entering(self, block: str, value: str, by: int, phi: Node) -> str:
-        """Return a value shifted that comes from outside."""
+        """Return a value from outside of the loop, shifted."""
         known = number(value)
         if known is not None:
             return _wrapped(known << by, phi.bits)
@@ -195,7 +195,7 @@ class Views:
         return self._known[key]
 
     def _new(self, behind: str, op: str, kind: str, *args: str) -> str:
-        """Add an instruction behind the one whose value it is a view of, if there must be one."""
+        """Add an instruction after the one whose value it is a view of, if one is needed."""
         known = _simple(op, args)
         if known is not None:
             return known
@@ -234,7 +234,7 @@ def _wrapped(value: int, bits: int) -> str:
 
 
 def _simple(op: str, args: tuple[str, ...]) -> str | None:
-    """Return what an instruction gives if it need not be run."""
+    """Return the result of an instruction that need not be run."""
     first, second = args[-2:]
     if op == "select":
         return first if first == second else None
