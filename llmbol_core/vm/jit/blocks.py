@@ -1,7 +1,7 @@
 """Large blocks for machine code, and objects that it leaves to Python to free.
 
 Machine code calls nothing outside. What it cannot do itself it leaves undone, so that a process can
-always be stopped, or puts on a list that Python works off when it next has control. Large blocks
+always be stopped, or puts it on a list that Python works off when it next has control. Large blocks
 that it frees it keeps in lists by size; new ones it cuts from a reserve that Python provides. Of
 huge blocks it keeps the last few; Python finds room for new ones among joined free blocks.
 """
@@ -166,7 +166,7 @@ def open_chunk(total: Word) -> Word:
 
 @native
 def leave(ref: Word) -> None:
-    """Let Python release an object of which it keeps something."""
+    """Have Python release an object for which it keeps something."""
     owe(_OWED)
     W[ref + COUNT] = narrow(machine[Machine.RELEASED])
     machine[Machine.RELEASED] = wide(ref)

@@ -1,6 +1,6 @@
 """Exponential function, logarithms, powers: see ``realbits.py``.
 
-What arguments a function is not for is said of it; those the caller deals with.
+Each function says which arguments it is made for; the caller deals with all others.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def power(x: Real, y: Real) -> Real:
 def ten_to(n: Word) -> Real:
     """Return 10 to the n, as a product of squares; of a tenth if n is negative.
 
-    As on the 386 a result with few digits is rounded from one with all of them.
+    As on the 386, a result that is not normal is rounded from one with all digits.
     """
     product, square, unit = 1.0, 10.0, 1.0
     if n < 0:

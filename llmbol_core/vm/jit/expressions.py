@@ -1,4 +1,4 @@
-"""The meanings of scalar instructions as LLVM code: the expressions that ``meaning.py`` spells.
+"""The meanings of scalar instructions as LLVM code: the expressions that ``meaning.py`` defines.
 
 What traps becomes a guard: the interpreter then runs the instruction again and raises.
 """
@@ -109,7 +109,7 @@ class _Lowering:
         return self._out.value(f"{how} {kind} {x}, {y}")
 
     def _joined(self, how: str, values: list[ast.expr]) -> str:
-        """Emit claims that cannot trap: all of them are looked at."""
+        """Emit claims that cannot trap, so that all of them can be evaluated."""
         result = self.lower(values[0], "W")
         for value in values[1:]:
             result = self._out.value(f"{how} i1 {result}, {self.lower(value, 'W')}")

@@ -25,7 +25,7 @@ _COST = 32
 _FEW, _NINE = 7, 40
 """Fewer indices are sorted by insertion; with more of them the pivot is a median of nine."""
 _MOST_SORTED = 1 << 20
-"""Most indices that are sorted here: more of them take long to split, without a check."""
+"""The most indices that are sorted here: more would take long to split, without a check."""
 _LONGEST = 1 << 18
 """Multiplications from which on NumPy is faster."""
 _PLAIN, _CONJUGATE, _TRANSPOSED = ord("N"), ord("C"), ord("T")
@@ -129,7 +129,7 @@ def math_iamax(frame: Word) -> Word:
 
 @inlined
 def key_at(p: Word, x: Word, at: Word) -> Real:
-    """Return the value that the index at a place stands for."""
+    """Return the value to which the index at a place refers."""
     return F[x + _REAL * W[p + _WORD * at]]
 
 
@@ -242,7 +242,7 @@ def order_indices(p: Word, x: Word, start: Word, count: Word) -> Word:
 
 @hosted("Math.sort")
 def math_sort(frame: Word) -> Word:
-    """Sort a permutation by the values that it stands for."""
+    """Sort a permutation by the values to which its indices refer."""
     x, p = W[frame + ARGUMENTS], W[frame + ARGUMENTS + 4]
     if items_of(x, _REAL) < 0 or items_of(p, _WORD) < 0 or W[p] > _MOST_SORTED:
         return 0

@@ -1,9 +1,9 @@
 """Functions of built-in modules for machine code: those that programs call again and again.
 
-Such a function reads and writes the frame of its call itself. It returns 1 if it has done what is
-asked for, ``YIELDS`` if other processes are to run then, or 0 if it has done nothing: then the
-engine calls Python's function, which defines what is right. Modules say by ``HostFunction.native``
-which functions are meant; a name is that of the module, a point, and that of the function.
+Such a function reads and writes the frame of its call itself. It returns 1 if it has done what was
+asked for, ``YIELDS`` if other processes are to run next, or 0 if it has done nothing. Then the
+engine calls Python's function, which defines the right result. ``HostFunction.native`` says
+which functions are meant; a name consists of the module's name, a point, and the function's.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _IN = ("hostmath", "hostarrays", "hostelementary", "hosttext", "hostprint")
 HOSTED: dict[str, str] = {}
 """The names of functions in LLVM's language by the names that modules know."""
 _CALL = 1 << 11
-"""Bytes that could be copied during a call that does little."""
+"""Bytes that could be copied in the time of a call that does little."""
 TEXTS: list[str] = []
-"""What stands in LLVM's language already."""
+"""Functions written in LLVM's language itself."""
 
 
 def hosted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Mark a function as what machine code calls in place of a built-in module's."""
+    """Mark a function as the one that machine code calls in place of a built-in module's."""
 
     def register(python: Callable[..., Any]) -> Callable[..., Any]:
         HOSTED[name] = python.__name__
@@ -51,7 +51,7 @@ def hosted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def load_hosted() -> None:
-    """Import what registers itself in ``HOSTED``."""
+    """Import the modules that register functions in ``HOSTED``."""
     for module in _IN:
         importlib.import_module(f"llmbol_core.vm.jit.{module}")
 
@@ -65,7 +65,7 @@ def result_at(frame: Word, size: Word) -> Word:
 
 @shared
 def call_hosted(link: Big, frame: Word) -> Word:
-    """Call what a link leads to, if there is machine code for it; 0 if Python must call it."""
+    """Call a link's function if there is machine code for it; 0 if Python must call it."""
     function = host[link + 8 * LINK_HOSTED]
     if function == 0 or state[State.EXTENT_COUNT] > EXTENT_ROWS:
         return 0

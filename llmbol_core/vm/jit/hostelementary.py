@@ -1,6 +1,6 @@
 """The elementary functions of $Math for machine code: see ``realbits.py``.
 
-What arguments a function is not for is left to Python.
+Arguments that a function is not made for are left to Python.
 """
 
 from __future__ import annotations

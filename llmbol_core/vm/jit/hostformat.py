@@ -1,6 +1,6 @@
 """Text as print puts it together, for machine code: the usual part of ``builtins/format.py``.
 
-It comes as characters to the machine's memory for it, so that nothing has happened yet when Python
+It is collected as characters in memory of the machine, so that nothing has happened yet if Python
 has to do it after all.
 """
 
@@ -74,14 +74,14 @@ def put_many(code: Word, count: Word) -> None:
 
 @inlined
 def gap_before(size: Word) -> None:
-    """Append spaces before a text that has so many characters, unless they belong behind it."""
+    """Append spaces before a text of so many characters, unless they belong after it."""
     if not options() & _LEFT:
         put_many(_SPACE, option(_WIDTH) - size)
 
 
 @inlined
 def gap_behind(size: Word) -> None:
-    """Append spaces behind a text if they belong there."""
+    """Append spaces after a text if they belong there."""
     if options() & _LEFT:
         put_many(_SPACE, option(_WIDTH) - size)
 
@@ -120,7 +120,7 @@ def options() -> Word:
 
 @native
 def flag_of(code: Word) -> Word:
-    """Return the flag that a character stands for, or that it is not known here."""
+    """Return the flag that a character stands for; ``_UNKNOWN`` if it is not known here."""
     if code == _MINUS:
         return _LEFT
     if code == _PLUS:
@@ -144,7 +144,7 @@ def is_number(code: Word) -> Word:
 
 @native
 def digits_behind(template: Word, i: Word, end: Word) -> Word:
-    """Return where the digits end that begin at an index."""
+    """Return the end of the digits that begin at an index."""
     while i < end and is_number(shown_at(template, i)):
         i += 1
     return i
@@ -152,7 +152,7 @@ def digits_behind(template: Word, i: Word, end: Word) -> Word:
 
 @native
 def number_between(template: Word, i: Word, end: Word) -> Word:
-    """Return the number that some digits are, or one that is too large."""
+    """Return the number that some digits represent, or one that is too large."""
     value = 0
     while i < end:
         value = value * 10 + shown_at(template, i) - _ZERO if value < _MOST_WIDTH else value
@@ -162,7 +162,7 @@ def number_between(template: Word, i: Word, end: Word) -> Word:
 
 @native
 def joins_more(template: Word, i: Word, end: Word) -> Word:
-    """Whether a number goes on, or may, behind what has been read of it."""
+    """Whether a number continues, or may continue, after the part that has been read."""
     if i >= end:
         return 0
     code = shown_at(template, i)
@@ -341,7 +341,7 @@ def is_verb(code: Word) -> Word:
 
 @native
 def put_next(verb: Word) -> Word:
-    """Append the next value; false if it is nothing that is known here."""
+    """Append the next value; false if its kind is not known here."""
     size = 4 if verb in (_S, _C, _Q, _R, _H) else 8
     if verb in (_D, _X, _UPPER_X, _O) and not options() & _BIG:
         size = 4
@@ -379,7 +379,7 @@ def directive(template: Word, start: Word, length: Word) -> Word:
 
 @native
 def formatted(template: Word, frame: Word, offset: Word) -> Word:
-    """Put a template together with the values behind an offset of a frame; false for Python."""
+    """Format a template with the values from an offset of a frame on; false for Python."""
     machine[Machine.TEXT_COUNT] = 0
     machine[Machine.ARGUMENT] = wide(offset)
     machine[Machine.ARGUMENT_FRAME] = wide(frame)

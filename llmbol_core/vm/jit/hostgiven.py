@@ -1,4 +1,4 @@
-"""What programs give to functions that print, for machine code: see ``builtins/given.py``."""
+"""The arguments of functions that print, for machine code: see ``builtins/given.py``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The functions of $Math for machine code.
 
-They are what Python's functions are made of too, for finite results; all others are left to Python.
+Python's functions are made of the same ones, for finite results; all others are left to Python.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def is_finite(x: Real) -> Word:
 
 @native
 def give_real(frame: Word, value: Real) -> Word:
-    """Store a result, unless Python has to say what it is."""
+    """Store a result, unless it is for Python to decide."""
     place = result_at(frame, _REAL)
     if place == NIL or not is_finite(value):
         return 0
@@ -125,14 +125,14 @@ def math_fmin(frame: Word) -> Word:
 
 @hosted("Math.isnan")
 def math_isnan(frame: Word) -> Word:
-    """Say whether x is not a number."""
+    """Return whether x is not a number."""
     x = real_argument(frame, 0)
     return give_number(frame, 1 if x != x else 0)
 
 
 @hosted("Math.finite")
 def math_finite(frame: Word) -> Word:
-    """Say whether x is a finite number."""
+    """Return whether x is a finite number."""
     return give_number(frame, is_finite(real_argument(frame, 0)))
 
 

@@ -1,4 +1,4 @@
-"""Printing for machine code: what $Sys does with text that is put together.
+"""Printing for machine code: what $Sys does with formatted text.
 
 Output to a standard stream waits until the engine next has control, which is before anything else
 can be seen.
@@ -37,7 +37,7 @@ from llmbol_core.vm.objects import ARRAY, STACK
 
 _UNKNOWN = -1
 _COST = 64
-"""Bytes that could be copied while a character is put to others, and written."""
+"""Bytes that could be copied in the time in which a character is formatted and written."""
 
 
 # What becomes of it
@@ -45,7 +45,7 @@ _COST = 64
 
 @native
 def text_made() -> Word:
-    """Return what was put together, up to the first NUL, as a string, or 0."""
+    """Return the formatted text, up to the first NUL, as a string, or 0."""
     count, i, highest = narrow(machine[Machine.TEXT_COUNT]), 0, 0
     text = machine[Machine.TEXT]
     while i < count and host_word[text + wide(i) * 4] != 0:
@@ -69,7 +69,7 @@ def text_made() -> Word:
 
 @inlined
 def charge_text() -> None:
-    """Charge what it took to put text together."""
+    """Charge for the formatting of text."""
     charge(narrow(machine[Machine.TEXT_COUNT]) * _COST)
 
 
@@ -160,7 +160,7 @@ def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
 
 @inlined
 def turn() -> Word:
-    """Return what lets those run that are ready, as when anybody is about files."""
+    """Return what makes other ready processes run, as after any work on files."""
     return YIELDS if machine[Machine.FIRST] != 0 else 1
 
 

@@ -29,10 +29,10 @@ _MILLISECOND = 1_000_000
 _MOST_DELIMITERS = 64
 _LONGEST = 1 << 28
 _COST, _EACH = 1024, 16
-"""Bytes that could be copied while a token is made, and while a character is looked at."""
+"""Bytes that could be copied while a token is made, and while a character is read."""
 _PIECE = 1 << 16
 _MANY = 1 << 12
-"""Characters or tokens between two looks at whether the program is to be stopped."""
+"""Characters or tokens between two checks whether the program is to be stopped."""
 
 
 # Characters and bytes
@@ -116,7 +116,7 @@ def is_one_of(code: Word, characters: Word, count: Word) -> Word:
 
 @native
 def append_token(last: Word, text: Word, start: Word, end: Word) -> Word:
-    """Put a part of a text behind the last node of a list, nil if there is none; 0 for Python."""
+    """Append a part of a text to a list, after its last node, nil if none; 0 for Python."""
     token = part(text, start, end)
     if token == 0:
         return 0
@@ -196,7 +196,7 @@ def millisec(frame: Word) -> Word:
 
 @hosted("Sys.sleep")
 def let_others_run(frame: Word) -> Word:
-    """Let other processes run, if it is not asked for any time."""
+    """Let other processes run, if the time asked for is 0."""
     place = result_at(frame, 4)
     if W[frame + ARGUMENTS] > 0 or place == NIL:
         return 0

@@ -1,6 +1,6 @@
 """Hyperbolic functions and their inverses, the cubic root, and lengths: see ``realbits.py``.
 
-What arguments a function is not for is said of it; those the caller deals with.
+Each function says which arguments it is made for; the caller deals with all others.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Machine code for frames, calls and returns inside of a module.
 
-Three ways to call. If the frame need not exist and the function was compiled with the caller,
-arguments and result are values. Otherwise the frame is written to memory, now at the latest, and
-the function found in the unit or in the table of all that was compiled; if it is in neither, the
-interpreter calls it.
+There are three ways to call. If the frame need not exist and the function was compiled with the
+caller, arguments and result are values. Otherwise the frame is written to memory, now at the
+latest, and the function found in the unit or in the table of all that was compiled; if it is in
+neither, the interpreter calls it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OWN_RESULT = Operand(Mode.FP_INDIRECT, 0, RESULT)
 
 @lowering("frame")
 def frame(out: Lowerer) -> None:
-    """Make a frame; the interpreter goes on with another piece of the stack if this one is full."""
+    """Make a frame; if this piece of the stack is full, the interpreter continues on another."""
     number = out.instruction.source.value
     types = out.region.code.module.types
     if not 0 <= number < len(types):
@@ -67,7 +67,7 @@ def write(out: Lowerer, start: str, words: dict[int, str]) -> None:
 
 @lowering("call")
 def call(out: Lowerer) -> None:
-    """Call a function of the module whose code there is; the interpreter calls others."""
+    """Call a function of the module that is compiled; the interpreter calls others."""
     site = out.region.sites.by_call.get(out.pc)
     if site is None:
         start = out.read("s")
@@ -114,7 +114,7 @@ def _call_in_memory(out: Lowerer, start: str, target: int, made: Site | None = N
 
 
 def make_waiting(out: Lowerer) -> None:
-    """Write the frames to memory that wait while another one is called."""
+    """Write to memory the frames that wait while another one is called."""
     called = out.instruction.source
     for site in out.region.unmade(out.pc):
         if site.slot != called:
@@ -122,7 +122,7 @@ def make_waiting(out: Lowerer) -> None:
 
 
 def _call_through_memory(out: Lowerer, site: Site) -> None:
-    """Call with a frame that did not exist; the result comes to the memory that its slot has."""
+    """Call with a frame that did not exist; the result goes to its slot's memory."""
     start = out.load(out.place(site.slot, "K"), "K")
     address, letter = site.address, out.region.results.letter(site.target)
     comes_back = address is not None and address.mode is Mode.FP and bool(letter)
@@ -209,7 +209,7 @@ def _write_header(out: Lowerer, site: Site, start: str, address: str) -> None:
 
 
 def result_place(out: Lowerer, site: Site, address: str) -> Place:
-    """Return where a result goes that came back as a value."""
+    """Return where a result that came back as a value goes."""
     operand = site.address
     assert operand is not None
     if operand.mode is Mode.FP or (out.result and operand == _OWN_RESULT):

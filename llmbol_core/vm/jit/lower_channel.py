@@ -1,7 +1,7 @@
 """Machine code for instructions on channels: it is left only if the process has to wait.
 
-How much a channel carries is not known here, so that slots in registers from the operand on go to
-memory, and come back behind what was received.
+The size of a channel's values is not known here. So slots in registers, from the operand on, go to
+memory, and come back after the value was received.
 """
 
 from __future__ import annotations

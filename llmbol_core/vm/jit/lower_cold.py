@@ -1,6 +1,6 @@
-"""Handlers of the native interpreter for what compiled regions do in their own way, or not at all.
+"""Handlers of the native interpreter for what compiled regions do differently, or not at all.
 
-Those are calls and returns, jumps through tables, and what works on storage.
+These are calls and returns, jumps through tables, and instructions on values in memory.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def jmp(out: ColdLowerer) -> None:
 
 
 def _to(out: ColdLowerer, pc: str, f: str = "%f", d: str = "%d") -> None:
-    """Go on at a pc that came from memory, if it is one."""
+    """Continue at a pc that came from memory, if it is one."""
     code = out.get(State.CODE, "ptr")
     header = out.value(f"getelementptr i8, ptr {code}, i64 -{decoded.SIZE}")
     count = out.value(f"load i32, ptr {header}")
@@ -186,7 +186,7 @@ def _own_frame(out: ColdLowerer) -> str:
 
 
 def _enter(out: ColdLowerer, start: str, caller: str) -> str:
-    """Let a frame be the one that runs, and return the pointer to it."""
+    """Make a frame the one that runs, and return the pointer to it."""
     code = out.value(f"ptrtoint ptr {out.get(State.CODE, 'ptr')} to i64")
     distance = out.value(f"sub i64 {out.value('ptrtoint ptr %ip to i64')}, {code}")
     pc = out.value(f"trunc i64 {out.value(f'udiv i64 {distance}, {decoded.SIZE}')} to i32")
@@ -220,7 +220,7 @@ def _enter_module(out: ColdLowerer, handle: str, record: str) -> tuple[str, str]
 
 
 def _record(out: ColdLowerer, handle: str) -> str:
-    """Return what is known of a handle, which must be one of code."""
+    """Return the tables of a handle, which must be one of code."""
     record = out.call("links_of", handle, result="ptr")
     out.guard(out.value(f"icmp eq ptr {record}, null"))
     word = out.value(f"getelementptr i64, ptr {record}, i64 {len(_SWITCHED)}")
@@ -248,7 +248,7 @@ def mcall(out: ColdLowerer) -> None:
 
 
 def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
-    """Call what machine code has for a function of the host, or let the engine call it."""
+    """Call machine code for a function of the host if there is any, or have the engine call it."""
     address = out.value(f"ptrtoint ptr {link} to i64")
     done = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
     left, over = out.label(), out.label()
@@ -298,7 +298,7 @@ def ret(out: ColdLowerer) -> None:
 
 @cold("raise")
 def raise_(out: ColdLowerer) -> None:
-    """Raise a string or an object; go on where it is handled."""
+    """Raise a string or an object; continue where it is handled."""
     code = out.value(f"ptrtoint ptr {out.get(State.CODE, 'ptr')} to i64")
     distance = out.value(f"sub i64 {out.value('ptrtoint ptr %ip to i64')}, {code}")
     pc = out.value(f"trunc i64 {out.value(f'udiv i64 {distance}, {decoded.SIZE}')} to i32")
@@ -326,7 +326,7 @@ def _spawn(out: ColdLowerer, start: str, pc: str, handle: str, record: str) -> N
 
 
 def _yield(out: ColdLowerer, done: str) -> None:
-    """Let other processes run if what was done wants that."""
+    """Let other processes run if the instruction asks for that."""
     on, yields = out.label(), out.label()
     out.branch(out.value(f"icmp eq i32 {done}, {YIELDS}"), yields, on, rare=True)
     out.begin(yields)

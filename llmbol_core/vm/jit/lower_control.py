@@ -1,4 +1,4 @@
-"""Machine code for the instructions that go elsewhere in a function: jumps, cases."""
+"""Machine code for the instructions that jump inside a function: jumps, cases."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _table(out: Lowerer) -> str:
 
 
 def _go_through(out: Lowerer, pc: str) -> None:
-    """Go to an instruction if that is one of those to which the table led when it was loaded."""
+    """Go to an instruction if it is one to which the table led when the module was loaded."""
     labels = {target: out.label() for target in out.region.code.labels(out.pc) or ()}
     elsewhere = out.label()
     cases = " ".join(f"i32 {target}, label %{label}" for target, label in labels.items())
@@ -71,7 +71,7 @@ def _go_through(out: Lowerer, pc: str) -> None:
 
 
 def _go_on(out: Lowerer, labels: dict[int, str]) -> None:
-    """Write the blocks in which control goes to instructions."""
+    """Write the blocks from which control goes to instructions."""
     for target, label in labels.items():
         out.begin(label)
         if 0 <= target < len(out.region.code.instructions):

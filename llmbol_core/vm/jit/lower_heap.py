@@ -168,7 +168,7 @@ def newa(out: Lowerer) -> None:
 
 @lowering("consb", "consw", "consl", "consf", "consp")
 def cons(out: Lowerer) -> None:
-    """Put a value before a list."""
+    """Prepend a value to a list."""
     role = out.instruction.op.role("s")
     assert role is not None
     value, place = out.read("s"), out.target("d")

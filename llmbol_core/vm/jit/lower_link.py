@@ -1,7 +1,7 @@
 """Machine code for calls through module handles: of other modules, and of references to functions.
 
-What a link leads to is looked up where the frame is made, and again at the call unless that follows
-in the same stretch of code; then it is enough that the operands are what they were.
+A link's target is looked up where the frame is made, and again at the call unless that follows
+in the same stretch of code; then it is enough that the operands are unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _word(out: Lowerer, word: State) -> str:
 
 
 class _Link:
-    """A link of a module handle: words of what is known of it."""
+    """A link of a module handle: the words that describe it."""
 
     def __init__(self, out: Lowerer, record: str, link: str) -> None:
         self._out, self.record, self.pointer = out, record, link
@@ -105,7 +105,7 @@ def mframe(out: Lowerer) -> None:
 
 
 def _begin_frame(out: Lowerer, link: _Link, start: str) -> None:
-    """Begin a frame whose links and pointers are nil; few pointers are stored without a loop."""
+    """Begin a frame whose links and pointers are nil; a few pointers are stored without a loop."""
     pointer = out.at(start)
     header = {0: "0", 4: "0", 8: "0", TYPE: link.type, _RESULT: "-1"}
     for offset, value in header.items():
@@ -129,7 +129,7 @@ def _begin_frame(out: Lowerer, link: _Link, start: str) -> None:
 
 @lowering("mcall")
 def mcall(out: Lowerer) -> None:
-    """Call what a link leads to, if there is code for it; the interpreter calls others."""
+    """Call a link's target if there is code for it; the interpreter calls others."""
     start, number, handle = out.read("s"), out.read("m"), out.read("d")
     link = _checked_link(out, start, number, handle)
     out.guard(out.value(f"icmp eq i32 {start}, {_word(out, State.BASE)}"))
@@ -156,7 +156,7 @@ def mcall(out: Lowerer) -> None:
 
 
 def _call_in_registers(out: Lowerer, site: Site, link: _Link, handle: str) -> None:
-    """Call what a link was guessed to lead to, or find a root; go on if it is something else."""
+    """Call the guessed target of a link, or take a root; continue if it is something else."""
     table = out.value(f"getelementptr i64, ptr {link.record}, i64 {_TABLES.index(State.CODE) + 1}")
     own = out.value(f"load i64, ptr {out.state_word(State.CODE)}")
     is_own = out.value(f"icmp eq i64 {own}, {out.value(f'load i64, ptr {table}')}")
@@ -218,7 +218,7 @@ def _checked_link(out: Lowerer, start: str, number: str, handle: str) -> _Link:
 
 
 def _call_outside(out: Lowerer, start: str, link: _Link) -> str:
-    """Do what a function of the host does, if there is machine code for that; return its result."""
+    """Run machine code for a function of the host, if there is any; return its result."""
     root, other, done = out.label(), out.label(), out.label()
     out.branch(out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
     out.begin(other)
@@ -287,7 +287,7 @@ def _enter_link(out: Lowerer, start: str, handle: str, link: _Link, slots: list[
 
 
 def _switch(out: Lowerer, same: str, tables: list[str], data: str) -> None:
-    """Tell the state whose code runs, unless that is the same."""
+    """Store in the state whose code runs, unless that is unchanged."""
     other, done = out.label(), out.label()
     out.branch(same, done, other)
     out.begin(other)

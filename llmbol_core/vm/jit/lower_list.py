@@ -1,4 +1,4 @@
-"""Machine code for instructions that functions of the runtime do: on lists, elements, channels."""
+"""Machine code for instructions left to the runtime: on lists, elements, channels."""
 
 from __future__ import annotations
 

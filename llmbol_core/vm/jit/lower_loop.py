@@ -1,8 +1,8 @@
 """The second copy of a counted loop, and what comes before it: see ``loops.py``.
 
-Before the copy is entered all that can happen in it is ruled out, with 64-bit numbers that cannot
-overflow: the slot keeps on its side of the bound, indices lie in their arrays, elements in the
-arena, and so many iterations may run.
+Before the copy is entered, all that could go wrong in it is ruled out, with 64-bit numbers that
+cannot overflow: the slot stays on its side of the bound, indices lie in their arrays, elements in
+the arena, and so many iterations may run.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from llmbol_core.vm.jit.loops import Access, Loop
 from llmbol_core.vm.jit.operands import Operands
 
 _WORTH = 8
-"""Iterations for which it is worth to leave the checks out."""
+"""Iterations from which on it pays to leave the checks out."""
 _SPAN = 1 << 32
 _FARTHEST = (1 << 31) - (1 << 18)
 """How far the slot may go, so that sums with constants do not overflow."""
 
 
 def limit_loop(out: Operands, loop: Loop) -> tuple[str, str]:
-    """Emit how far the loop's slot may go; return that, and whether it is worth the trouble.
+    """Emit how far the loop's slot may go; return that, and whether it pays.
 
     The slot may take values up to there, but not that one.
     """
@@ -89,7 +89,7 @@ def _inside(
 
 
 def lower_unchecked(out: Operands, loop: Loop) -> bool:
-    """Emit an instruction of the second copy if it is special there; say whether it is."""
+    """Emit an instruction of the second copy if it is special there; return whether it is."""
     if out.pc in loop.sums:
         slot, more = loop.sums[out.pc]
         value = out.value(f"load i32, ptr %s{loop.slot}")

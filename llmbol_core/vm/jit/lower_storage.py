@@ -72,7 +72,7 @@ def _pieces(out: Lowerer, sides: list[Side], size: int, pointers: tuple[int, ...
 
 
 def _plain(start: int, end: int) -> Pieces:
-    """Return pieces for bytes that are nothing in particular."""
+    """Return pieces for bytes of no particular type."""
     found = {}
     while start < end:
         size = next(size for size in _PLAIN if size <= end - start)
@@ -102,7 +102,7 @@ def _load(out: Lowerer, side: Side, at: int, kind: str) -> str:
 
 
 def _size(out: Lowerer) -> tuple[int, tuple[int, ...], str]:
-    """Return bytes and pointers of the value, and what the runtime wants to know of it."""
+    """Return bytes and pointers of the value, and the description that the runtime wants."""
     number, is_typed = out.instruction.middle.value, out.instruction.op.mnemonic.endswith("mp")
     if not is_typed:
         return number, (), str(number)

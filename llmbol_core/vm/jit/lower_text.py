@@ -54,21 +54,21 @@ def indc(out: Lowerer) -> None:
 
 
 def _call(out: Lowerer, function: str, *arguments: str, letter: str = "W") -> str:
-    """Return what a function of the runtime gives; the first argument has a type of its own."""
+    """Return the result of a function of the runtime; the first argument's type is given."""
     kinds = [llvm_type(letter)] + ["i32"] * (len(arguments) - 1)
     passed = "".join(f", {kind} {value}" for kind, value in zip(kinds, arguments, strict=True))
     return out.value(f"call i32 @{function}(ptr %m, ptr %s{passed})")
 
 
 def _new(out: Lowerer, place: Place, ref: str) -> None:
-    """Store what a function of the runtime has made, unless that is for Python to do."""
+    """Store the result of a function of the runtime, unless Python has to make it."""
     out.guard(out.value(f"icmp eq i32 {ref}, 0"))
     out.give(place, ref)
 
 
 @lowering("insc")
 def insc(out: Lowerer) -> None:
-    """Replace or append a character, here if the string is the place's own and has room."""
+    """Replace or append a character: in place if the string is not shared and has room."""
     code, index, place = out.read("s"), out.read("m"), out.target("d")
     ref = out.load(place, "C")
     length = _length(out, ref)

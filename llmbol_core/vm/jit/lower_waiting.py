@@ -8,7 +8,7 @@ from llmbol_core.vm.jit.communication import DONE, MUST_WAIT, PYTHON
 
 
 def _became(out: ColdLowerer, result: str) -> None:
-    """Go on, let others run, or leave the instruction to Python, as a result says."""
+    """Continue, let others run, or leave the instruction to Python, as a result says."""
     labels = {what: out.label() for what in (MUST_WAIT, DONE, PYTHON)}
     out.choose(result, *(labels[what] for what in sorted(labels)))
     out.begin(labels[PYTHON])

@@ -37,14 +37,14 @@ _LOWERED_IN = tuple(
     f"llmbol_core.vm.jit.lower_{what}"
     for what in ("control", "call", "channel", "heap", "link", "list", "storage", "text")
 )
-"""Where instructions are lowered that are not scalar."""
+"""The modules in which instructions that are not scalar are lowered."""
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
     for what in ("alternatives", "blocks", "children", "communication", "garbage", "guarding",
                  "holes", "hostcode", "pacing", "raising", "readings", "reals", "spawning",
                  "stacks", "texts", "values")
 )  # fmt: skip
-"""Where functions of the runtime are written in Python."""
+"""The modules with functions of the runtime that are written in Python."""
 
 _HEADER = tag("header")
 Lowering = Callable[["Lowerer"], None]
@@ -139,7 +139,7 @@ class Lowerer(Ways):
             LOWERINGS[op.mnemonic](self)
 
     def _check(self) -> None:
-        """Leave if an object is not what the instruction takes it for."""
+        """Leave if an object is not what the instruction assumes it to be."""
         for index, guard in enumerate(self.region.code.guards.get(self.pc, ())):
             asked = wanted(guard)
             assert asked is not None
@@ -165,7 +165,7 @@ class Lowerer(Ways):
             self.begin(go_on)
 
     def _check_link(self, guard: Guard, handle: str, index: int) -> None:
-        """Leave if a link is not one of the last that have passed its guard."""
+        """Leave if a link is not one of the last that passed its guard."""
         code = self.value(f"load ptr, ptr {self.state_word(State.CODE)}")
         where = self.value(f"getelementptr i8, ptr {code}, i64 {GUARDS}")
         table = self.value(f"load ptr, ptr {where}")

@@ -26,12 +26,12 @@ _ZERO, _PLUS, _MINUS, _POINT, _E, _I, _N = map(ord, "0+-.ein")
 _SATURATED = 1 << 40
 _EXACT_POWER, _ALL_EXACT = 22, 15
 _MOST_DIGITS = 800
-"""Digits that a real is rounded by, if it is also known whether there are others behind them."""
+"""Digits that decide how a real is rounded, if it is also known whether others follow."""
 _HUGE_EXPONENT = 100_000_000
 _PIECE = 1 << 16
-"""Characters between two looks at whether the program is to be stopped."""
+"""Characters between two checks whether the program is to be stopped."""
 _COST = 16
-"""Bytes that could be copied while one is read."""
+"""Bytes that could be copied in the time in which one is read."""
 
 
 # Integers
@@ -147,7 +147,7 @@ def power_of_ten(exponent: Word) -> Real:
 
 @native
 def read_long(ref: Word, start: Word, end: Word, exponent: Word) -> Word:
-    """Let the C library read a real, whose exponent is of its last digit; false if that fails."""
+    """Have the C library read a real, whose exponent is of its last digit; false if that fails."""
     text, i, count = machine[Machine.TEXT], start, 0
     dropped, rest = 0, 0
     host_byte[text] = _MINUS if code_at(ref, start) == _MINUS else _PLUS

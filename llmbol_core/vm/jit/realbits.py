@@ -2,9 +2,9 @@
 
 Programs print all digits of a real, so that the last one matters, and Inferno's functions are those
 of fdlibm (Sun Microsystems, 1993), which are not always rounded correctly. ``exponentials.py`` and
-``angles.py`` have the same reductions, polynomials and orders of operations, in the part of Python
-that machine code is made from too (``source.py``), so that both give the same. A real's bits are
-looked at as two words: the high one has the sign, the exponent and 20 bits of the fraction.
+``angles.py`` use the same reductions, polynomials and orders of operations, in the part of Python
+that machine code is made from, too (``source.py``), so that both give the same results. A real's
+bits are seen as two words: the high one has the sign, the exponent and 20 bits of the fraction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reals as text and back for machine code: what ``conversion.py`` does.
 
-The digits of a real come to the scratch memory: first those of a whole number times a power of ten,
-if it is one of at most 15 digits, which are then the fewest that identify it; else the C library is
+The digits of a real go to the scratch memory: those of a whole number times a power of ten, if it
+is one of at most 15 digits, which are then the fewest that identify it; otherwise the C library is
 asked for 15, 16 and 17 digits until they read back as the same real.
 """
 
@@ -45,7 +45,7 @@ _MOST_FIXED, _MOST_BEHIND, _UNSURE = 1e9, 9, 1e-6
 _LEAST_NORMAL = 2.2250738585072014e-308
 _ZERO, _PLUS, _MINUS, _POINT, _COMMA, _E, _F, _I, _N, _PERCENT, _STAR = map(ord, "0+-.,efin%*")
 _PRINT = 1 << 13
-"""Bytes that could be copied while a real is printed."""
+"""Bytes that could be copied in the time in which a real is printed."""
 
 
 @external
@@ -56,7 +56,7 @@ def print_real(place: Big, size: Big, layout: Big, precision: Word, x: Real) -> 
 
 @c_function
 def strtod(text: Big, end: Big) -> Real:
-    """Return the real that a text says."""
+    """Return the real that a text represents."""
     raise NotImplementedError
 
 
@@ -92,10 +92,10 @@ def scratch(place: Word) -> Big:
 
 @native
 def print_fixed(x: Real, precision: Word) -> Word:
-    """Print a real with digits behind the point to ``PRINTED``; return the length, or 0 if unsure.
+    """Print a real with digits after the point to ``PRINTED``; return the length, or 0 if unsure.
 
-    Times a power of ten it is known to half a unit of its last bit, so that it is known too how it
-    is rounded unless it lies close to the middle of two integers.
+    Its product with a power of ten is known to half a unit of the last bit, and so is how it
+    is rounded, unless it lies close to the middle of two integers.
     """
     size, power, i = 1 if bits(x) < 0 else 0, 1.0, precision
     while i > 0:
@@ -128,7 +128,7 @@ def print_fixed(x: Real, precision: Word) -> Word:
 def printed(x: Real, precision: Word, verb: Word) -> Word:
     """Print a real with a precision to ``PRINTED``; return the length, or 0 for Python.
 
-    That is where numbers are not written with a point, as in some countries.
+    That is the case where numbers are not written with a point, as in some countries.
     """
     if verb == _F and precision <= _MOST_BEHIND:
         size = print_fixed(x, precision)
@@ -221,13 +221,13 @@ def digits_of(x: Real) -> Word:
 
 @inlined
 def digit_or_zero(i: Word, count: Word) -> Word:
-    """Return a digit, or zero behind the last one."""
+    """Return a digit, or zero after the last one."""
     return host_byte[scratch(DIGITS + i)] if i < count else _ZERO
 
 
 @native
 def put_exponent(size: Word, exponent: Word, mark: Word) -> Word:
-    """Print an exponent behind what is printed; return the new length."""
+    """Append an exponent to the printed text; return the new length."""
     at = scratch(PRINTED + size)
     host_byte[at], host_byte[at + 1] = mark, _MINUS if exponent < 0 else _PLUS
     exponent = -exponent if exponent < 0 else exponent

@@ -1,7 +1,7 @@
 """What the engine and machine code share: the records of processes, the words of the machine.
 
 A process's record is an array of 64-bit words outside of the arena, which machine code gets as %s;
-what all processes of a machine share lies behind its word ``MACHINE``. Python reads and writes the
+the words that all processes of a machine share are found by its word ``MACHINE``. Python uses the
 same words (``records.py``), so that nothing is copied when control passes from one to the other.
 """
 
@@ -186,7 +186,7 @@ SCRATCH_BYTES = 1024
 TEXT_ROOM = 1 << 14
 OUTPUT_BYTES = 1 << 16
 QUANTUM = 1 << 20
-"""Fuel between two looks at the clock: what a tenth of a millisecond is enough for."""
+"""Fuel between two looks at the clock: as much as a tenth of a millisecond's work takes."""
 MORE = 12_000_000
 """Nanoseconds that freeing may take beyond the stretch."""
 LEAST_SLICE, MOST_SLICE = 1 << 8, 1 << 15
@@ -200,7 +200,7 @@ BIN_COUNT = 8 * 8
 sizes from its own up to the next one's; the blocks are linked through their first words."""
 BINS = Machine.SPARE + SPARES
 MACHINE_WORDS = BINS + BIN_COUNT
-"""How many words there are in all."""
+"""The number of words."""
 
 
 class Reason(IntEnum):

@@ -2,7 +2,7 @@
 
 A function that returns a string counts the reference for the caller; it returns 0, and has done
 nothing, if Python has to do it. A function for an instruction that replaces the string at a place
-gets that string and returns the one that is to be there; where a string is changed in place that
+gets that string and returns the one that is to be there; if the string is changed in place, that
 is the same, counted once more.
 """
 
@@ -33,10 +33,10 @@ _LAST_CODE, _REPLACEMENT = 0x10FFFF, 0xFFFD
 _PIECE = 1 << 16
 """Characters between two checks whether the program is to be stopped."""
 _COST = 16
-"""Bytes that could be copied while a character is looked at."""
+"""Bytes that could be copied in the time in which a character is looked at."""
 _MOST_CHARGED = (1 << 27) - 1
 HIGH_BITS = 0x8080808080808080
-"""What no byte of ASCII text has."""
+"""The bits that are not set in ASCII text."""
 
 
 @inlined
@@ -54,7 +54,7 @@ def code_at(ref: Word, index: Word) -> Word:
 
 @inlined
 def shown_at(ref: Word, index: Word) -> Word:
-    """Return a character as it is compared: what is no code point counts as U+FFFD."""
+    """Return a character as it is compared: anything that is no code point counts as U+FFFD."""
     code = code_at(ref, index)
     return _REPLACEMENT if below(_LAST_CODE, code) else code
 
@@ -82,7 +82,7 @@ def can_hold(ref: Word, count: Word, is_wide: Word) -> Word:
 def copy_codes(source: Word, start: Word, count: Word, target: Word, at: Word) -> None:
     """Copy characters; the target's are as wide as the source's, or wider.
 
-    Not all of them if the program is to be stopped meanwhile.
+    It stops before the end if the program is to be stopped meanwhile.
     """
     if W[source] < 0:
         move_all(target + _DATA + 4 * at, source + _DATA + 4 * start, 4 * count)
@@ -315,7 +315,7 @@ def from_bytes(array: Word) -> Word:
 
 @native
 def from_utf8(data: Word, size: Word) -> Word:
-    """Return the string that some bytes are; an unfinished end is dropped."""
+    """Return the string that some bytes encode; an unfinished character at the end is dropped."""
     at, count, highest = 0, 0, 0
     while at < size:
         found = decode(data + at, size - at)

@@ -1,4 +1,4 @@
-"""UTF-8 for machine code, as ``strings.py`` has it: what is no character becomes U+FFFD."""
+"""UTF-8 for machine code, as in ``strings.py``: anything that is no character becomes U+FFFD."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def is_character(code: Word) -> Word:
 
 @inlined
 def width_of(first: Word) -> Word:
-    """Return how many bytes a character has by its first one."""
+    """Return how many bytes a character has, given its first one."""
     return 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
 @inlined
 def continues(byte: Word) -> Word:
-    """Whether a byte is one behind the first one of a character."""
+    """Whether a byte continues a character."""
     return 1 if byte & 0xC0 == 0x80 else 0
 
 
@@ -54,13 +54,13 @@ def decode(at: Word, size: Word) -> Word:
 
 @inlined
 def code_of(found: Word) -> Word:
-    """Return the code of a character that was decoded."""
+    """Return the code of a decoded character."""
     return found & ((1 << _WIDTH) - 1)
 
 
 @inlined
 def bytes_of(found: Word) -> Word:
-    """Return how many bytes a character had that was decoded."""
+    """Return how many bytes a decoded character had."""
     return found >> _WIDTH
 
 
