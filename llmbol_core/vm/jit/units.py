@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -172,8 +173,10 @@ def compile_module(
 ) -> CompileStats:
     """Verify a module and put the machine code for all of its functions into the cache.
 
-    ``content`` is the object that it is from; the code is found again by that.
+    ``content`` is the object that it is from; the code is found again by that. LLVM works in a
+    thread, so that the process can be stopped meanwhile.
     """
+    from llmbol_core.native.jobs import Job
     from llmbol_core.vm.verifier import prove_module
 
     guards = prove_module(module).guards
@@ -188,7 +191,10 @@ def compile_module(
         began = time.perf_counter()
         source = source_of(regions, start, first.frame)
         if source is not None:
-            stats.add(source.compile(Tier.BEST), time.perf_counter() - began)
+            assert source.text
+            job = Job(functools.partial(source.compile, Tier.BEST))
+            job.wait()
+            stats.add(job.result(), time.perf_counter() - began)
         for target, number in first.callees():
             if target not in frames:
                 frames[target] = number

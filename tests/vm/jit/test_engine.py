@@ -263,6 +263,14 @@ def test_a_key_stops_a_program_while_code_is_compiled(compiling):
     assert vm.heap.objects == 0
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals go to no thread here")
+def test_a_key_stops_compiling_ahead_of_time(compiling):
+    thread = threading.get_ident()
+    compiling.append(lambda: signal.pthread_kill(thread, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        compile_module(assemble(f"movw $4,72(fp)\n{ENDLESS}"))
+
+
 COUNTED = """
     newaz $1000,$3,32(fp)
 over: movw $0,64(fp)
