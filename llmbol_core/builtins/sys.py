@@ -52,7 +52,8 @@ def print_(call: HostCall, template: str, arguments: VarArguments) -> sysfile.Tr
 @declare("fprint: fn(fd: ref FD, s: string, *): int", failure=-1, turns=True)
 def fprint(call: HostCall, number: int, template: str, arguments: VarArguments) -> sysfile.Transfer:
     """Write formatted text to a file; return the number of bytes."""
-    data = encode_utf8(_formatted(call, template, arguments))
+    text = _formatted(call, template, arguments) if call.text is None else call.text
+    data = encode_utf8(text)
     return sysfile.write_bytes(call, environment(call).descriptors[number], data)
 
 

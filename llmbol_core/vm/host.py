@@ -105,6 +105,8 @@ class HostCall:
     heap: Heap
     frame: int
     caller: LoadedModule | None
+    text: str | None = None
+    """What is to be printed, if the engine has put that together."""
 
     def pause(self) -> None:
         """Raise LimitError if the program's time is up; long work calls it every few ms."""

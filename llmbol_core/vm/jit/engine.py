@@ -23,7 +23,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import handlers_control, traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
-from llmbol_core.vm.host import HostCall, HostFunction, HostModule
+from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.jit import stretches
 from llmbol_core.vm.jit.guarding import type_maps
 from llmbol_core.vm.jit.population import Population
@@ -219,7 +219,7 @@ class JitEngine(Population):
         frame = self._words[_HOST_FRAME]
         function = self._functions[self._words[_HOST_FUNCTION]]
         try:
-            wish = function.run(HostCall(self.machine, process, self.heap, frame, process.module))
+            wish = function.run(self._host_call(process, frame))
         except (Trap, Raised) as error:
             return _AGAIN if self._deliver(process, error) else _NEXT
         except ASTRAY:

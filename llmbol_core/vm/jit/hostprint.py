@@ -143,13 +143,18 @@ def put_code(code: Word) -> None:
 
 @native
 def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
-    """Write formatted text to a descriptor; return the number of bytes, as print does."""
+    """Write formatted text to a descriptor; return the number of bytes, as print does.
+
+    Where Python has to write it, it gets the text.
+    """
     place = result_at(frame, 4)
-    if place == NIL or not takes_output(number, 0) or not formatted(template, frame, offset):
+    machine[Machine.IS_TEXT_MADE] = 0
+    if place == NIL or not formatted(template, frame, offset):
         return 0
     count, before, i = narrow(machine[Machine.TEXT_COUNT]), machine[Machine.OUTPUT_COUNT], 0
     charge_text()
     if not takes_output(number, 4 * count):
+        machine[Machine.IS_TEXT_MADE] = 1
         return 0
     while i < count:
         put_code(host_word[machine[Machine.TEXT] + wide(i) * 4])

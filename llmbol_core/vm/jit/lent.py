@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from array import array
 
 from llmbol_core.vm.host import STARTED
 from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, SCRATCH_BYTES, TEXT_ROOM, Machine
+
+_UTF32 = f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}"
 
 
 class Lent:
@@ -22,6 +25,13 @@ class Lent:
         words[Machine.TEXT] = self._text.buffer_info()[0]
         words[Machine.OUTPUT] = self._output.buffer_info()[0]
         words[Machine.STARTED] = nanoseconds() - (time.monotonic_ns() - STARTED)
+
+    def text(self, count: int) -> str | None:
+        """Return text that was put together; None if not all of it are characters."""
+        try:
+            return self._text[:count].tobytes().decode(_UTF32, "surrogatepass")
+        except UnicodeDecodeError:
+            return None
 
     def output(self, count: int) -> bytes:
         """Return the first bytes of the output."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.exceptions import Level, caller_of, innermost
+from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.jit.guarding import KnownLinks
 from llmbol_core.vm.jit.lent import Lent
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
     from llmbol_core.vm.scheduler import ReadyQueue
+
+_IS_TEXT_MADE = Machine.IS_TEXT_MADE
 
 
 class Population(Interpreter):
@@ -140,6 +143,14 @@ class Population(Interpreter):
     def ready_queue(self, processes: Mapping[int, Process]) -> ReadyQueue:
         """Return the queue, which native code shares."""
         return RunQueue(self._words, processes)
+
+    def _host_call(self, process: Process, frame: int) -> HostCall:
+        """Return a call of the host by a process, with the text that it is to print if there is."""
+        words, text = self._words, None
+        if words[_IS_TEXT_MADE]:
+            words[_IS_TEXT_MADE] = 0
+            text = self._lent.text(words[Machine.TEXT_COUNT])
+        return HostCall(self.machine, process, self.heap, frame, process.module, text)
 
     def flush(self) -> None:
         """Write the output that waits; the next call reports what cannot be written."""

@@ -178,7 +178,9 @@ class Machine(IntEnum):
     """Objects that are still to be freed as those from ``DYING`` on are."""
     LOOK_AT = 54
     """What is left of them when the clock is looked at before the next process has its turn."""
-    SPARE = 55
+    IS_TEXT_MADE = 55
+    """Whether the text that the running process prints is put together, for Python to write it."""
+    SPARE = 56
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import io
 import math
 import random
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmbol_core.builtins import HOST_MODULES, built_in
+from llmbol_core.builtins import HOST_MODULES, built_in, sys
+from llmbol_core.builtins.format import format_text
 from llmbol_core.errors import Trap
 from llmbol_core.vm.conversion import real_to_string, string_to_real
+from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.heaptypes import BYTE, WORD
 from llmbol_core.vm.heaptypes import REAL as REALS
 from llmbol_core.vm.host import RESULT
@@ -24,10 +28,12 @@ from llmbol_core.vm.jit.runtime import State
 from llmbol_core.vm.layout import BIG, INT, REAL, STRING
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.namespace import Namespace
 from tests.builtins.calling import Borrowed, Caller
 from tests.vm.conftest import ENGINES
 from tests.vm.programs import assemble, host_module
 
+DATA = Path(__file__).parents[1] / "data" / "limbo"
 SPECIAL = [
     0.0,
     -0.0,
@@ -420,3 +426,19 @@ def test_text_becomes_the_same_reals_everywhere():
             done += 1
             assert same(value()) == same(string_to_real(text)), text
     assert done > 4000
+
+
+def test_usual_text_is_formatted_in_machine_code_for_any_file(monkeypatch):
+    formatted: list[str] = []
+
+    def noting(template, *given):
+        formatted.append(template)
+        return format_text(template, *given)
+
+    monkeypatch.setattr(sys, "format_text", noting)
+    out = io.BytesIO()
+    streams = Streams(stdout=out)
+    with InfernoVM(HOST_MODULES, Namespace(DATA), None, streams, engine=ENGINES["native"]) as vm:
+        vm.run("/printed.dis")
+    assert out.getvalue().decode() == (DATA / "printed.txt").read_text()
+    assert set(formatted) <= {"%r", "%s %q"}
