@@ -191,6 +191,8 @@ class Scheduler:
         self.until, self._is_at_work = until, True
         try:
             self._run(most, until)
+            if self._engine.heap.hosted:
+                self._engine.catch_up()
         finally:
             self.until, self._is_at_work = None, False
 

@@ -3,7 +3,8 @@
 Cold code runs in a native interpreter, compiled once per machine; functions that turn out to be hot
 are compiled with those they call, quickly at first and well if they run on.
 
-    engine        engine (the door), upkeep, lent, records, population, stretches
+    engine        engine (the door), upkeep, lent, records, population, stretches,
+                  holders
     when, what    compiler, background, units, unit, kept, identity, modulecode, region, excerpts
     lowering      lowering, ways, operands, expressions, calls, liveness, emitter, lower_call,
                   lower_channel, lower_control, lower_heap, lower_link, lower_list, lower_loop,

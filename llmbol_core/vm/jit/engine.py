@@ -100,7 +100,7 @@ class JitEngine(Population):
         self._numbers: dict[int, int] = {}
         self._links = array("Q", [0])
         self._records: dict[int, array[int]] = {}
-        self._upkeep = Upkeep(self.heap, self._words, self._survey)
+        self._upkeep = Upkeep(self.heap, self._words, self._survey, self.may_wait)
 
     @cached_property
     def compiler(self) -> Compiler:
@@ -241,7 +241,7 @@ class JitEngine(Population):
         total, is_exact = (1, True) if budget <= 1 else stretches.allowed(self.scheduler.left)
         words[_LEFT], words[Machine.EXACT] = total, is_exact
         words[Machine.LOOK_AT] = max(total - MOST_SLICE, 0)
-        self._upkeep.bury_pending(self.may_wait)
+        self._upkeep.work_off()
         stretches.begin(words, self.scheduler.until)
         return total
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llmbol_core.vm.arena import MANY, NIL
+from llmbol_core.vm.arena import ASTRAY, MANY, NIL
 from llmbol_core.vm.exceptions import Level, caller_of, innermost
 from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.jit.guarding import KnownLinks
+from llmbol_core.vm.jit.holders import all_are_near
 from llmbol_core.vm.jit.lent import Lent
 from llmbol_core.vm.jit.records import NativeProcess, RecordPool, RunQueue
 from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, State, Survey
@@ -91,14 +93,17 @@ class Population(Interpreter):
         """Let native code work on the whole heap; -1 if there is none."""
         return -1
 
-    @property
     def may_wait(self) -> bool:
         """Whether it makes no difference if what dies now is freed a little later.
 
         It would if the host keeps a value for it, to be closed, or if a process waits at a channel.
         """
-        is_alone = len(self.scheduler.processes) < 2 and not self.channels.resumes
-        return is_alone and not self.heap.hosted
+        processes = list(self.scheduler.processes.values())
+        if len(processes) != 1 or self.channels.resumes:
+            return False
+        with suppress(*ASTRAY):
+            return not self.heap.hosted or all_are_near(self, processes[0])
+        return False
 
     def observe(self) -> None:
         """Start and end no process in native code from now on."""

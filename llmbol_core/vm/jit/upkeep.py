@@ -36,10 +36,19 @@ _SHARE = 16
 
 
 class Upkeep:
-    """The upkeep of one machine's heap; ``survey`` calls native code, or returns -1 without any."""
+    """The upkeep of one machine's heap; ``survey`` calls native code, or returns -1 without any.
 
-    def __init__(self, heap: Heap, words: array[int], survey: Callable[[Survey], int]) -> None:
-        self._heap, self._words, self._survey = heap, words, survey
+    ``may_wait`` tells whether what dies can be freed a little later.
+    """
+
+    def __init__(
+        self,
+        heap: Heap,
+        words: array[int],
+        survey: Callable[[Survey], int],
+        may_wait: Callable[[], bool],
+    ) -> None:
+        self._heap, self._words, self._survey, self._may_wait = heap, words, survey, may_wait
         heap.settle, heap.list_free, heap.bury = self._take_back, self._list_free, self._bury
         heap.keep, heap.release_frames = self._keep, self._release_frames
         self._memory: mmap.mmap | None = None
@@ -80,10 +89,16 @@ class Upkeep:
             if self._heap.hurries or time.monotonic() > until:
                 return
 
-    def _finish(self) -> None:
-        """Release what native code has left to Python; leave nothing if the host closes objects."""
+    def work_off(self) -> None:
+        """Free what was left for later as far as a program that runs depends on it, and some."""
+        if self._words[Machine.PENDING]:
+            self.bury_pending(some=self._may_wait())
+
+    def _finish(self, is_end: bool = False) -> None:
+        """Release what native code has left to Python; leave nothing that the host may close."""
         self.release()
-        if self._heap.hosted and not self._heap.hurries:
+        is_left = self._heap.hosted and self._words[Machine.PENDING] and not self._heap.hurries
+        if is_left and (is_end or not self._may_wait()):
             self.bury_pending()
 
     def _taken(self, head: Machine, link: int) -> Iterator[int]:
@@ -99,7 +114,7 @@ class Upkeep:
         self._words[Machine.TABLE], self._words[Machine.STACK] = start, end
         if self._survey(Survey.FRAMES if are_left else Survey.CALLED_FRAMES) < 0:
             return False
-        self._finish()
+        self._finish(is_end=not are_left)
         return True
 
     def _bury(self, dying: list[int]) -> bool:
@@ -135,7 +150,7 @@ class Upkeep:
         if not wanted:
             return False
         if words[Machine.PENDING]:
-            self.bury_pending(some=True)
+            self.work_off()
             return True
         if wanted >= HUGE:
             ref = self._heap.from_hole(wanted)

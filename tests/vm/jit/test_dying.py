@@ -61,10 +61,10 @@ def pending(vm):
     return vm.engine._words[Machine.PENDING]
 
 
-def chain(heap, value):
-    """Return a chain of records, the innermost of which holds a reference."""
+def chain(heap, value, count=COUNT):
+    """Return a chain of records, the innermost of which takes a reference over."""
     number = heap.type_number(PAIR)
-    for _ in range(COUNT):
+    for _ in range(count):
         ref = heap.new_record(number)
         heap.set_pointer(ref, value)
         value = ref
@@ -102,14 +102,21 @@ def test_what_the_host_keeps_is_closed_at_once():
 
 
 @pytest.mark.parametrize("engine", ["native", "compiled"])
-@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("where", ["nowhere", "in its data", "inside", "in both", "outside"])
 def test_a_program_goes_on_meanwhile_unless_the_host_may_have_to_close_something(
-    engine, is_open, monkeypatch
+    engine, where, monkeypatch
 ):
     with machine(engine) as vm:
         heap, before, seen = vm.heap, vm.get_stats().objects, []
-        file = heap.new_handle(File(), 0, HANDLE) if is_open else NIL
-        heap.set_pointer(heap.pointer(vm._handles["test"]), trunk(heap, 6))
+        data, file = heap.pointer(vm._handles["test"]), File()
+        open_ = NIL if where == "nowhere" else heap.new_handle(file, 0, HANDLE)
+        if where in ("in its data", "in both"):
+            heap.give(data + 4, chain(heap, open_, 3))
+        root = trunk(heap, 6)
+        if where in ("inside", "in both"):
+            inner = heap.retain(open_) if where == "in both" else open_
+            heap.set_pointer(heap.pointer(root + 4) + 4, inner)
+        heap.give(data, root)
         enter = vm.engine._enter
 
         def spied(how):
@@ -118,8 +125,12 @@ def test_a_program_goes_on_meanwhile_unless_the_host_may_have_to_close_something
 
         monkeypatch.setattr(vm.engine, "_enter", spied)
         vm.execute("test", "main")
-        assert any(seen) is not is_open
-        heap.release(file)
+        assert any(seen) is (where in ("nowhere", "in its data"))
+        assert file.is_closed is (where == "inside")
+        heap.assign(data + 4, NIL)
+        if where == "outside":
+            heap.release(open_)
+        assert file.is_closed is (where != "nowhere")
         assert vm.get_stats().objects == before
 
 
