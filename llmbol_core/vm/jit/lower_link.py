@@ -140,10 +140,10 @@ def mcall(out: Lowerer) -> None:
         out.put_contents(site, out.at(start))
     slots = out.region.results_of(out.pc)
     out.spill(slots)
-    code, root = out.label(), out.label()
+    code, outside = out.label(), out.label()
     is_code = out.value(f"icmp sge i64 {link.pc}, 0")
-    out.branch(is_code, code, root)
-    out.begin(root)
+    out.branch(is_code, code, outside)
+    out.begin(outside)
     became = _call_outside(out, start, link)
     out.reload(slots)
     out.leave_if(out.value(f"icmp eq i32 {became}, {YIELDS}"), out.pc + 1, Status.BUDGET)
@@ -171,17 +171,22 @@ def _call_in_registers(out: Lowerer, site: Site, link: _Link, handle: str) -> No
         out.jump(out.block_of(out.pc + 1))
         out.begin(wrong)
     if site.arguments == {_ARGUMENT: "F"} and out.region.gets_result(site, "F"):
-        root, other = out.label(), out.label()
-        out.branch(out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
-        out.begin(root)
-        x = out.value(f"load double, ptr %a{site.made}.{_ARGUMENT}")
-        out.guard(out.value(f"fcmp ult double {x}, 0.0"))
-        start = out.load(out.place(site.slot, "K"), "K")
-        place = result_place(out, site, out.value(f"load i32, ptr %r{site.made}"))
-        out.store(place, "F", out.value(f"call double @llvm.sqrt.f64(double {x})"))
-        out.emit(f"store i32 {start}, ptr %top")
-        out.jump(out.block_of(out.pc + 1))
-        out.begin(other)
+        _take_root(out, site, link)
+
+
+def _take_root(out: Lowerer, site: Site, link: _Link) -> None:
+    """Store the square root of the argument if that is what a link is for; else continue."""
+    root, other = out.label(), out.label()
+    out.branch(out.value(f"icmp eq i64 {link.pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
+    out.begin(root)
+    x = out.value(f"load double, ptr %a{site.made}.{_ARGUMENT}")
+    out.guard(out.value(f"fcmp ult double {x}, 0.0"))
+    start = out.load(out.place(site.slot, "K"), "K")
+    place = result_place(out, site, out.value(f"load i32, ptr %r{site.made}"))
+    out.store(place, "F", out.value(f"call double @llvm.sqrt.f64(double {x})"))
+    out.emit(f"store i32 {start}, ptr %top")
+    out.jump(out.block_of(out.pc + 1))
+    out.begin(other)
 
 
 def _call_own(out: Lowerer, site: Site, target: int, handle: str) -> None:
