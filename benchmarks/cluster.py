@@ -1,6 +1,6 @@
 """What a cluster of two nodes costs: start, journeys, throughput, faults; beside plain Dask.
 
-Run on an idle machine: ``python -m benchmarks.cluster``, or with the names of some parts behind.
+Run on an idle machine: ``python -m benchmarks.cluster [PART ...]``.
 Every task of ours is on disk before it is acknowledged and its result before it is reported, over
 mutual TLS; plain Dask keeps nothing and encrypts nothing.
 """
@@ -182,7 +182,7 @@ def cpu_seconds(state: StateDirectory) -> tuple[float, float]:
 def measure_inference() -> None:
     """Run a large file through the CNN of the digits on one node and on two, in turns.
 
-    All share two cores, so that a gain of twice the nodes' CPU over all CPU is the most there is.
+    All share two cores, so the gain is at most twice the nodes' share of all CPU time.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Compiled models: what a call of $Ml costs, `dis run` beside `nn infer`, a large model's start.
+"""Compiled models: the cost of a call of $Ml, `dis run` beside `nn infer`, a large model's start.
 
     python -m benchmarks.deploy [calls] [run] [large]
 

@@ -19,7 +19,7 @@ GROUP = Group("peak", __file__)
 SUMS = 12
 BATCHES = (1, 2, 4, 8, 16, 32)
 LAYERS = ((64, 64), (256, 256), (784, 128), (1024, 1024), (4096, 1024))
-"""Inputs and outputs of layers: in the caches, the last but for them."""
+"""Inputs and outputs of layers: all but the last fit in the caches."""
 LARGE = 4 << 20
 """Bytes of weights from which on a single row takes as long as it takes to read them."""
 
@@ -40,7 +40,7 @@ def multiply_add(k: Any, x: Any, out: Any) -> None:
 
 @GROUP.kernel("x:f32* out:f32*")
 def read(k: Any, x: Any, out: Any) -> None:
-    """Read numbers and add them up, which memory alone keeps waiting: eight vectors an item."""
+    """Read numbers and add them up, limited by memory alone: eight vectors an item."""
     sums = [k.variable(k.zeros(f32, k.lanes)) for _ in range(8)]
     for i in k.items():
         for j, total in enumerate(sums):

@@ -161,7 +161,7 @@ FAMILIES = (
 
 
 def main() -> None:
-    """Print a line for each row: both rates, their ratio, and whether that is what we want."""
+    """Print a line for each row: both rates, their ratio, and whether it reaches the goal."""
     words = sys.argv[1:]
     names = [family.__name__ for family in FAMILIES]
     print(TITLE)

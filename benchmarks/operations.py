@@ -23,7 +23,7 @@ from llmbol_core.native.threads import thread_count
 
 Array = np.ndarray[Any, Any]
 GOAL = 0.9
-"""What is as fast as memory differs by that from run to run."""
+"""The least ratio wanted: rates limited by memory vary by so much from run to run."""
 SIZES = ((32, 32), (128, 784), (4096, 1024))
 
 

@@ -30,7 +30,7 @@ from llmbol_core.native.threads import thread_count
 
 SIZE = 4096
 COPIES = 40
-"""Different matrices of that size are more than any cache holds."""
+"""So many matrices of that size exceed any cache."""
 TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 K_TYPES = ("Q4_K", "Q5_K", "Q6_K")
 
@@ -57,7 +57,7 @@ def read_all(k: Any, x: Any, out: Any) -> None:
 def multiply_blocks(k: Any, given: Any, scale: Any, out: Any) -> None:
     """Multiply as many blocks of 32 bytes as the processor can: SUMS vectors of rows an item.
 
-    Of a block's eight products of four bytes the sum is scaled twice, as rows and columns are.
+    The sum of a block's eight products of four bytes is scaled twice, as for rows and columns.
     """
     a, b = (given.load(4 * k.lanes * i, 4 * k.lanes) for i in range(2))
     factor = scale.load(0, k.lanes)

@@ -1,4 +1,4 @@
-"""One comparison of a benchmark: measured in turns, printed with what is wanted."""
+"""One comparison of a benchmark: measured in turns, printed with its goal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLE = f"{'':28} {'ours':>10} {'peer':>10} {'unit':6} {'ratio':>6}  peer"
 
 @dataclass(frozen=True)
 class Row:
-    """How much work a run is, in which unit, by whom; and what is wanted."""
+    """How much work a run is, in which unit, by whom; and the goal."""
 
     name: str
     amount: float
@@ -29,9 +29,9 @@ class Row:
     least: float | None = None
     """The least rate of ours."""
     most: float | None = None
-    """The most that an amount without work may be."""
+    """The most that a cost (such as seconds, without work) may be."""
     limit: Work | None = None
-    """What the machine alone takes for the same amount: nobody is faster."""
+    """The rate of the machine alone for the same work: nobody is faster."""
 
     @classmethod
     def of(
@@ -42,7 +42,7 @@ class Row:
         most: float | None = None,
         least: float | None = None,
     ) -> Row:
-        """Return a row of something that was measured already."""
+        """Return a row for a value that was measured already."""
         return cls(name, amount, unit, None, most=most, least=least)
 
     def line(self) -> str:
@@ -64,7 +64,7 @@ class Row:
 
 
 def _verdict(found: float, least: float | None = None, most: float | None = None) -> str:
-    """Say whether a number is what it should be."""
+    """Return whether a number reaches its goal, in words."""
     if least is not None:
         return f"at least {least:g}: {'yes' if found >= least else 'NO'}"
     if most is not None:
@@ -75,7 +75,7 @@ def _verdict(found: float, least: float | None = None, most: float | None = None
 def best(*sides: Work | None) -> list[float | None]:
     """Return the shortest time of each side; they take turns, for some milliseconds each.
 
-    For as long threads that wait for work may still be busy with waiting.
+    For that long, threads that wait for work may still be spinning.
     """
     times: list[list[float]] = [[] for _ in sides]
     taking = [(side, taken) for side, taken in zip(sides, times, strict=True) if side is not None]

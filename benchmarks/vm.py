@@ -2,7 +2,7 @@
 
 Run on an idle machine: ``python -m benchmarks.vm FOLDER [RUNS] [NAME ...]``, where FOLDER holds
 NAME.dis for the names below. Each takes the size as its argument and prints ``NAME N ms`` on
-standard error. The interpreter and CPython run a smaller size, their time is scaled by the work.
+standard error. The interpreter and CPython run a smaller size; their time is scaled by the work.
 C twins are compiled if there is gcc. ``INFERNO_EMU`` and ``INFERNODE_EMU`` may name commands that
 run emulators of Inferno (``emu -c0`` interprets, ``-c1`` compiles), ``INFERNO_ROOT`` and
 ``INFERNODE_ROOT`` their trees, into whose ``tmp`` the programs are copied.
@@ -34,7 +34,7 @@ MEMORY = "2G"
 
 @dataclass(frozen=True)
 class Row:
-    """A program: its size, that for slow engines, and how its work grows with the size."""
+    """A program: its size, the one for slow engines, and how its work grows with the size."""
 
     name: str
     size: int
@@ -79,7 +79,7 @@ def milliseconds(command: list[str], **environment: str) -> float:
 
 @dataclass(frozen=True)
 class Peers:
-    """What else there is to run the programs: the C twins, and emulators with their trees."""
+    """Other ways to run the programs: the C twins, and emulators with their trees."""
 
     twins: str
     emulators: dict[str, tuple[list[str], Path]] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Peers:
 
 
 def measure(row: Row, folder: Path, peers: Peers, runs: int) -> dict[str, float]:
-    """Return the milliseconds of one program, by who ran it; the least of several runs."""
+    """Return the milliseconds of one program, by peer: the least of several runs."""
     program = folder / f"{row.name}.dis"
     scale = row.work(row.size) / row.work(row.small)
     dis = [str(BIN / "dis"), "run", "--max-memory", MEMORY]
