@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from llmbol_core.errors import LlmbolError
 from llmbol_core.vm.limbo import signature
+from llmbol_core.vm.magic import OP_LIMIT
 from llmbol_core.vm.module import (
     NAMES,
     DataKind,
@@ -23,7 +24,6 @@ from llmbol_core.vm.module import (
     Module,
     TypeDescriptor,
 )
-from llmbol_core.vm.objectfile import OP_LIMIT
 from llmbol_core.vm.tokens import Token, TokenStream
 
 DEFAULT_STACK = 1024

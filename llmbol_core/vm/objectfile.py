@@ -45,7 +45,6 @@ from llmbol_core.vm.objectwriter import write_module
 
 __all__ = [
     "DATA",
-    "OP_LIMIT",
     "SMAGIC",
     "XMAGIC",
     "DataRow",

@@ -13,6 +13,7 @@ import struct
 
 from llmbol_core.vm.isa import OPCODES, Mode
 from llmbol_core.vm.limbo import signature
+from llmbol_core.vm.magic import OP_LIMIT
 from llmbol_core.vm.module import (
     DataKind,
     Datum,
@@ -22,7 +23,6 @@ from llmbol_core.vm.module import (
     Operand,
     TypeDescriptor,
 )
-from llmbol_core.vm.objectfile import OP_LIMIT
 from llmbol_core.vm.stackflow import StackFunction
 from llmbol_core.vm.stackops import StackInstruction
 
