@@ -1,8 +1,8 @@
 """The room at an address: the layout of what lies there, up to the end of the object.
 
 If the object is known its type tells. For a bare address the object is searched for in the
-frames of the process, the data of their modules, the objects that these name, and in the end in the
-whole heap.
+frames of the process, the objects that these name, and in the end in the whole heap. Module data
+has no room for others: of what may be written there, more has to be known than a type tells.
 """
 
 from __future__ import annotations
@@ -47,16 +47,12 @@ def room_at(engine: Interpreter, fp: int, address: int) -> Shape | None:
 
 
 def _frames(engine: Interpreter, fp: int) -> Iterator[_Area]:
-    """Yield the frames of a process and the data of their modules, the innermost first."""
-    heap, handle, count = engine.heap, engine.process.handle, 0
+    """Yield the frames of a process, the innermost first."""
+    heap, count = engine.heap, 0
     while fp:
         if not (count := count + 1) % MANY:
             heap.pause()
         yield _Area(fp, heap.types[heap.word(fp + process.TYPE)])
-        mp = heap.pointer(handle)
-        if mp != NIL:
-            yield _Area(mp, heap.types[heap.type_of(mp)])
-        handle = heap.pointer(fp + process.MODULE) or handle
         fp = heap.pointer(fp + process.CALLER)
 
 
@@ -68,8 +64,8 @@ def _objects(heap: Heap, refs: Iterable[int]) -> Iterator[_Area]:
 def _of_object(heap: Heap, ref: int) -> Iterator[_Area]:
     """Yield a record, or the elements of an array."""
     kind = heap.type_of(ref) if ref != NIL else STACK
-    if kind > STACK:
-        yield _Area(ref, heap.offered(kind))
+    if kind > STACK and not heap.is_hidden(kind):
+        yield _Area(ref, heap.types[kind])
     elif kind == ARRAY:
         element = heap.types[heap.word(ref + 4)]
         yield _Area(heap.array_data(ref), element, heap.array_length(ref))

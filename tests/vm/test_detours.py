@@ -25,6 +25,15 @@ ARRAY = (
     + CALL.format(" movp 36(fp),32(48(fp))\n movp 32(fp),36(48(fp))")
     + " ret"
 )
+DATA = "self 36(fp)\n newcp $1,32(fp)\n send 36(fp),32(fp)\n" + CALL.format(
+    " movp 36(fp),32(48(fp))\n movp 32(fp),36(48(fp))"
+)
+TABLE = (
+    DATA.replace("newcp", "newcw").replace("send 36(fp)", "send $4")
+    + " case $1,24(mp)\n x: ret\n word @mp+24,1,0,5,x,x\n"
+    + ' link -1,-1,0,".mp"'
+)
+WAITED = "movw $0,56(fp)\n x: addw $1,56(fp)\n bltw 56(fp),$3,x"
 NO_RECORD = "type check: the address leads to no record and to no element"
 ONE = "movw $0,60(fp)\n movw $1,64(fp)\n"
 """The beginning of an alt table that receives from one channel."""
@@ -107,6 +116,16 @@ DETOURS: dict[str, tuple[Program, str]] = {
     "the header of an array or one of its elements": (
         (ARRAY, ("ret\n f: beqw 92(fp),$0,x\n indx 32(fp),44(fp),$0\n jmp y\n"
          " x: lea 0(32(fp)),44(fp)\n y: recv 36(fp),0(44(fp))\n ret")), NO_RECORD),
+    # Module data, of which others may not know as much as its type tells.
+    "a pointer received into module data that is not exported": (
+        (DATA + " ret", (f"ret\n f: movw 0(32(fp)),52(fp)\n lea 4(52(fp)),44(fp)\n {WAITED}\n"
+         " recv 36(fp),0(44(fp))\n ret")), NO_RECORD),
+    "a number received into a table of exported data": (
+        (TABLE, "ret\n f: movw 0(32(fp)),52(fp)\n recv 36(fp),36(52(fp))\n ret"), NO_RECORD),
+    "a result in a table of exported data": (
+        (TABLE, (f"ret\n f: movw 0(32(fp)),52(fp)\n lea 36(52(fp)),44(fp)\n {WAITED}\n"
+         " frame $2,48(fp)\n lea 0(44(fp)),16(48(fp))\n movp 36(fp),36(48(fp))\n call 48(fp),h\n"
+         " ret\n h: recv 36(fp),0(16(fp))\n ret")), NO_RECORD),
     # Words that are taken for what they are not known to be.
     "an element's word as the address of module data": (
         ("newa $4,$7,32(fp)\n indx 32(fp),44(fp),$0\n movw $4096,0(44(fp))\n"
