@@ -36,8 +36,8 @@ class Unit:
         A function without loops need not: if the process leaves it, the rest is soon interpreted.
         """
         region = self.regions[start]
-        is_asked_for = region is self.root and (region.heads or region.is_fragment)
-        return bool(is_asked_for or region.landings) or start not in self.by_values
+        is_fragment = region is self.root and region.is_fragment
+        return bool(is_fragment or region.landings or region.heads) or start not in self.by_values
 
     def takes_values(self, site: Site) -> bool:
         """Whether a call passes arguments and result as values."""

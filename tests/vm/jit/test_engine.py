@@ -24,6 +24,7 @@ from llmbol_core.vm.jit.units import compile_module
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
+from tests.vm.conftest import ENGINES
 from tests.vm.objects import VECTORS
 from tests.vm.programs import assemble
 
@@ -159,26 +160,23 @@ def test_what_runs_is_compiled_well_at_once_while_that_is_soon_done(
         assert _tiers(vm.engine) == {tier}
 
 
-def in_callee(vm):
-    """Run a program whose function with a loop is compiled with its caller; return what has it."""
-    vm.load_module("test", assemble(COUNTED_AT.format("")))
-    assert vm.execute("test", "main") == 1000
-    native = next(iter(vm.engine._natives.values()))
-    assert native.code.function(7) == 6
-    return native, 7, heap_type(native.code.module.types[6])
+def only_native(vm):
+    assert isinstance(vm.engine, JitEngine)
+    return next(iter(vm.engine._natives.values()))
 
 
-def test_code_of_a_lower_tier_is_entered_where_better_code_cannot_be(monkeypatch, tmp_path):
+def test_loops_of_functions_that_are_compiled_with_their_callers_are_entered(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
     with InfernoVM(HOST_MODULES, engine=engine("jit")) as vm:
-        native, loop, frame = in_callee(vm)
-        assert not native.decoded.is_entry(loop)
-        monkeypatch.setattr(compiler, "_WELL", 0.0)
-        assert isinstance(vm.engine, JitEngine)
-        assert vm.engine.compiler.hot(native, loop, frame, 1 << 30)
-        assert native.decoded.is_entry(loop)
-        assert native.tiers == {Tier.BEST}
-        assert list(native.quick) == [native.code.function(loop)]
+        vm.load_module("test", assemble(COUNTED_AT.format("")))
+        assert vm.execute("test", "main") == 1000
+        native = only_native(vm)
+        stats = compiled_by(vm.engine)
+    assert native.code.function(7) == 6
+    assert native.decoded.is_entry(7)
+    assert native.tiers == {Tier.BEST}
+    assert stats is not None
+    assert stats.units == 1
 
 
 def test_what_is_not_waited_for_takes_no_time_from_what_is_compiled_well(monkeypatch, tmp_path):
@@ -186,11 +184,13 @@ def test_what_is_not_waited_for_takes_no_time_from_what_is_compiled_well(monkeyp
     monkeypatch.setattr(background, "background", lambda: None)
     monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: False)
     made = compiler.Compiler()
-    with InfernoVM(HOST_MODULES, engine=engine("jit")) as vm:
-        native, loop, frame = in_callee(vm)
-        assert made.hot(native, loop, frame, 1 << 30)
+    with InfernoVM(HOST_MODULES, engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble(LOOP))
+        vm.execute("test", "main")
+        native = only_native(vm)
+        assert made.hot(native, 2, heap_type(native.code.module.types[1]), 1 << 30)
     assert made._well == 0.0
-    assert not native.decoded.is_entry(loop)
+    assert not native.decoded.is_entry(2)
 
 
 def test_engines_are_known_by_name():
