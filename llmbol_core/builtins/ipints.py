@@ -21,13 +21,15 @@ from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.conversion import decimal_digits, decimal_value
 from llmbol_core.vm.host import HostCall
-from llmbol_core.vm.isa import ZERO_DIVIDE
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 
 binding = Binding("IPints", "IPint: adt { x: int; };")
 
 INVALID_ARGUMENT = "invalid argument"
+NO_QUOTIENT = "mpdiv: divide by zero"
+NO_POWER = "mpexp: negative exponent"
+NO_INVERSE = "mpinvert: no inverse"
 _RECORD = TypeDescriptor(-1, 4)
 _DIGIT = 32
 """Bits of the digits that Inferno's library keeps."""
@@ -232,7 +234,7 @@ def _joined(x: int, y: int, do: Callable[[int, int], int]) -> int:
 
 def _divide(x: int, y: int) -> tuple[int, int]:
     if not y:
-        raise Trap(ZERO_DIVIDE)
+        raise Trap(NO_QUOTIENT)
     quotient, rest = divmod(abs(x), abs(y))
     return _with_sign(quotient, x * y), _with_sign(rest, x)
 
@@ -306,12 +308,14 @@ def shr(call: HostCall, i: int, n: int) -> int:
 def expmod(call: HostCall, base: int, exponent: int, modulus: int | None) -> int:
     """Return a power, modulo a number unless that is nil."""
     _needed(base, exponent)
-    if exponent < 0 or (modulus is not None and modulus <= 0):
-        raise Trap(INVALID_ARGUMENT)
+    if exponent < 0:
+        raise Trap(NO_POWER)
     if exponent == 0:
         return 1
+    if modulus == 0:
+        raise Trap(NO_QUOTIENT)
     if modulus is not None:
-        number = modulus
+        number = abs(modulus)
         return _apart(call, number, lambda: modular.power(base, exponent, number))
     _few(base.bit_length() * min(exponent, _MOST_BITS + 1))
     return int(base**exponent)
@@ -321,8 +325,8 @@ def expmod(call: HostCall, base: int, exponent: int, modulus: int | None) -> int
 def invert(call: HostCall, base: int, modulus: int) -> int:
     """Return the inverse of a number modulo another one."""
     _needed(base, modulus)
-    if modulus < 1 or math.gcd(base, modulus) != 1:
-        raise Trap(INVALID_ARGUMENT)
+    if base < 0 or modulus < 1 or math.gcd(base, modulus) != 1:
+        raise Trap(NO_INVERSE)
     return _apart(call, modulus, lambda: modular.inverse(base, modulus))
 
 
