@@ -1,4 +1,4 @@
-"""What every part stands on: files on disk, the machine's threads and its machine code.
+"""The ground under every part: files on disk, the machine's threads, machine code.
 
 files         files, shared
 threads       threads, team, jobs, notices

@@ -1,16 +1,16 @@
-"""A Python function in machine code that takes NumPy arrays as they lie and gives a new one.
+"""A Python function in machine code that takes NumPy arrays of any layout and returns a new one.
 
-    f(x, ...)    what a kernel makes of the arguments, or what another function makes of them
+    f(x, ...)    the result of a kernel or, if that cannot do it, of another function
 
-The kernel is given where the arguments are, how many, the record, and a word for what it found: the
-address of a new array, 0 for arguments that are not its own, or 1 if there is no memory. In the
+The kernel gets the arguments' address and number, the record, and a word for its result: the
+address of a new array, 0 for arguments that it cannot take, or 1 if there is no memory. In the
 second case, and for keywords, the other function is called.
 
     record   NumPy's array type and descriptor, Python's type of floats; what makes arrays, one by
              its lengths and one like another; what lets other Python threads run and stops them;
              what runs a list of operations by a team, and the team; the kernel, the other function
              and what calls it; what shares a kernel among threads; then what the kernel
-             wants to know
+            needs to know
 
 This relies on how CPython and NumPy lay out an array in memory (``entry``).
 """
@@ -61,9 +61,9 @@ class Word(IntEnum):
     OTHER = 11
     CALL = 12
     SHARE = 13
-    """What shares a kernel's items among threads."""
+    """The function that shares a kernel's items among threads."""
     FREE = 14
-    """The first of the words that a kernel gives a meaning to."""
+    """The first of the words that belong to the kernel."""
     SIZE = 32
 
 
@@ -111,7 +111,7 @@ other:
 def on_arrays(
     kernel: int, share: int, words: Sequence[int], other: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return a function on arrays; ``words`` are what the kernel wants to know.
+    """Return a function on arrays; ``words`` are what the kernel needs to know.
 
     ``share`` is the kernel that shares others among threads.
     """

@@ -1,7 +1,7 @@
 """Machine code on disk: objects by key, private, checked before use, bounded in size.
 
-The directory is ``$LLMBOL_CACHE``, or ``llmbol`` in the user's cache directory or, where there is
-no home to write to, in that for temporary files. An object counts as absent if anyone else could
+The directory is ``$LLMBOL_CACHE``, else ``llmbol`` in the user's cache directory or, where there is
+no home to write to, in the one for temporary files. An object counts as absent if anyone else could
 have written it, or if its file does not carry the hash of its key and content.
 A cache that cannot be read or written costs time and nothing else: no error leaves it.
 """
@@ -32,7 +32,7 @@ _MAGIC = b"llmbol2\n"
 
 
 def default_directory() -> str:
-    """Return where the cache of this user is."""
+    """Return the directory of this user's cache."""
     given = os.environ.get("LLMBOL_CACHE")
     if given:
         return given
@@ -57,7 +57,7 @@ def _can_be(folder: str) -> bool:
 
 
 def key_of(*parts: str) -> str:
-    """Return the key of what is made from these parts, here and by these versions."""
+    """Return the key for something made from these parts, on this machine by these versions."""
     digest = hashlib.sha256()
     for part in (*_surroundings(), *parts):
         digest.update(f"{len(part)}:".encode())
@@ -78,7 +78,7 @@ def is_private(file: str | int) -> bool:
 
 
 def open_private(path: str) -> BinaryIO:
-    """Open a file to read that only this user can change, and no link; raises OSError."""
+    """Open a file for reading that only this user can change, not a link; raises OSError."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     file = os.fdopen(os.open(path, flags), "rb")
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and is_private(file.fileno()):
@@ -88,7 +88,7 @@ def open_private(path: str) -> BinaryIO:
 
 
 def _head(key: str, content: bytes) -> bytes:
-    """Return what a file begins with, which proves that it is complete and under its own key."""
+    """Return the head of a file, which proves that it is complete and under its own key."""
     return _MAGIC + hashlib.sha256(key.encode() + b"\0" + content).digest()
 
 
@@ -102,7 +102,7 @@ class ObjectCache:
         self.directory, self.limit = directory or default_directory(), limit
 
     def get(self, key: str) -> bytes | None:
-        """Return what was put under a key, or None if that is not there, whole and trustworthy."""
+        """Return what was put under a key, or None if it is absent, damaged or not trustworthy."""
         path = self._path(key)
         try:
             if not is_private(self.directory):
@@ -121,7 +121,7 @@ class ObjectCache:
     def put(self, key: str, content: bytes) -> None:
         """Keep an object under a key; drop the least recently used ones if there are too many.
 
-        To find those means to look at every file, so that is done now and then, decided by the
+        Finding those takes a look at every file, so it is done only now and then, decided by the
         hash: the more likely, the larger the object is.
         """
         try:
@@ -155,7 +155,7 @@ class ObjectCache:
     def _entries(self) -> list[tuple[float, int, str]]:
         """Return time of last use, size and path of every file, the least recently used first.
 
-        Files that a process was stopped from writing to their end are among them.
+        Files that a process could not finish writing are among them.
         """
         found = []
         with suppress(OSError), os.scandir(self.directory) as files:

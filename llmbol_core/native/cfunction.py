@@ -1,4 +1,4 @@
-"""Python functions that are machine code: CPython's PyCFunction, made while a program runs.
+"""Python functions in machine code: CPython's PyCFunction, made while a program runs.
 
 The ``self`` of such a function is a record: words of 8 bytes in a NumPy array, with all that the
 code has to know.
@@ -34,7 +34,7 @@ class Definition(ctypes.Structure):
 
 
 class Record(np.ndarray[Any, Any]):
-    """The words of a record; what they refer to lives as long as it does."""
+    """The words of a record, which keeps alive what they refer to."""
 
     kept: Any
 
@@ -60,7 +60,7 @@ def loads(words: Iterable[IntEnum]) -> str:
 
 
 def cfunction(definition: Definition, record: Record, *kept: object) -> Callable[..., Any]:
-    """Return a function with a record, which lives as long as it, as do others that are kept."""
+    """Return a function with a record; it keeps the record and other objects alive."""
     record.kept = (definition, *kept)
     function: Callable[..., Any] = _maker()(ctypes.addressof(definition), record, "llmbol_core")
     return function
@@ -68,7 +68,7 @@ def cfunction(definition: Definition, record: Record, *kept: object) -> Callable
 
 @functools.cache
 def address_of(name: str) -> int:
-    """Return where a function of CPython's C interface is."""
+    """Return the address of a function of CPython's C interface."""
     return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
 
 

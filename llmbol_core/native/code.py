@@ -1,4 +1,4 @@
-"""Machine code made once: found on disk by what it is made from, and loaded without a compiler."""
+"""Machine code that is made once: kept on disk by its origin, loaded without a compiler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmbol_core.native.library import Library
 
 
 def library(what: str, text: str, names: Iterable[str]) -> Library:
-    """Return functions of a module in LLVM's assembly language; ``what`` is what they are for."""
+    """Return functions of a module in LLVM's assembly language; ``what`` names their purpose."""
 
     def compiled() -> bytes:
         from llmbol_core.native.llvm import compile_text

@@ -1,4 +1,4 @@
-"""The processor of this machine, as the compiler names it and as cached code is told apart by."""
+"""The processor of this machine: its names for the compiler, and for the keys of cached code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def detected() -> Processor:
 
 @functools.cache
 def compiler_version() -> str:
-    """Return what tells the compiler from other versions, found without loading it.
+    """Return what identifies the compiler's version, found without loading it.
 
     Raises ImportError if there is none.
     """
@@ -48,12 +48,12 @@ def compiler_version() -> str:
 
 _SHOWN = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part",
           "Features")  # fmt: skip
-"""What Linux says of a processor that tells what code it can run."""
+"""The fields in which Linux says what code a processor can run."""
 
 
 @functools.cache
 def processor_identity() -> tuple[str, ...]:
-    """Return texts that are the same only where code made here runs; without a compiler if can be.
+    """Return texts that are equal only where code made here runs; without a compiler if possible.
 
     Two processes on one machine get the same.
     """

@@ -1,6 +1,6 @@
-"""A Python function in machine code: one NumPy array in, a new one out, nothing in between.
+"""A Python function in machine code: one NumPy array in, a new one out, no Python in between.
 
-A call of a function made here costs a tenth of a microsecond beside what it computes; that of a
+A call of a function made here costs a tenth of a microsecond besides what it computes; that of a
 Python function which checks its argument and calls through ``ctypes`` costs several. Arguments that
 are not as expected, and calls while another one is at work, go to a Python function instead.
 
@@ -58,7 +58,7 @@ class _Word(IntEnum):
 
 
 DATA, NDIM, SHAPE, STRIDES, DESCR, FLAGS = 16, 24, 32, 40, 56, 64
-"""Where an array object has these: PyArrayObject_fields in NumPy's ndarraytypes.h."""
+"""Offsets of these in an array object: PyArrayObject_fields in NumPy's ndarraytypes.h."""
 _NEEDED = 0x1 | 0x100
 """Flags: in rows without gaps, and aligned."""
 FLOAT, NEW = 11, 93
@@ -150,7 +150,7 @@ else:
 
 
 def _text() -> str:
-    """Return the code with what reads the words of a record."""
+    """Return the code, with the instructions that read the words of a record."""
     words = (word for word in _Word if word not in (_Word.SIZE, _Word.BUSY))
     return _BODY.replace("WORDS", loads(words))
 

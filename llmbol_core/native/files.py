@@ -1,8 +1,8 @@
 """Files: written so that a crash or a full disk leaves the old one; read or mapped; clear errors.
 
 Every file that llmbol writes goes through ``atomic_write``, every one it reads through
-``read_bytes`` or ``map_file``, for which ``-`` is standard input; what the operating system has to
-complain about becomes a ``FileError`` that names the path.
+``read_bytes`` or ``map_file``, for which ``-`` is standard input; an error of the operating system
+becomes a ``FileError`` that names the path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TEMPORARY = ".llmbol-%s.tmp"
 _LONGEST = 60
 """Characters of a target's name in a temporary one: systems bound the bytes, some by 255."""
 _ABANDONED = 60.0
-"""Seconds after which nobody is about to rename a temporary file any more."""
+"""Seconds after which a temporary file will surely not be renamed any more."""
 
 
 def user_folder(variable: str, below_home: str) -> str | None:
@@ -44,7 +44,7 @@ def user_folder(variable: str, below_home: str) -> str | None:
 
 
 class MappedFile(mmap.mmap):
-    """A file's bytes in memory, and which file it is: changed files are others."""
+    """A file's bytes in memory, and the file's identity: a changed file is another one."""
 
     identity: tuple[object, ...] = ()
 
@@ -54,11 +54,12 @@ def atomic_write(path: Path, is_durable: bool = True) -> Iterator[BinaryIO]:
     """Yield a binary file that takes the place of ``path``, on disk, when the block ends well.
 
     Until then, and for good if the block raises, the old file stays as it was. A new file gets the
-    mode that the umask allows, a replaced one keeps its mode, a symbolic link stays a link. What is
-    no regular file (a terminal, a pipe, ``/dev/null``) is written to directly. A process that is
-    killed leaves nothing behind if the system has files without names, except in the last moment:
-    then what is left goes when the file is written again. Without ``is_durable`` nobody waits for
-    the disk: for files that are checked when they are read, and can be made again.
+    mode that the umask allows, a replaced one keeps its mode, a symbolic link stays a link.
+    Anything but a regular file (a terminal, a pipe, ``/dev/null``) is written to directly. A
+    process that is killed leaves nothing behind if the system has files without names, except in
+    the last moment: then what is left goes when the file is written again. Without ``is_durable``
+    nobody waits for the disk: that is for files that are checked when they are read, and can be
+    made again.
     """
     target = os.path.realpath(path)
     temporary = os.path.join(os.path.dirname(target), _TEMPORARY % os.urandom(8).hex())
@@ -90,7 +91,7 @@ def atomic_write(path: Path, is_durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a file has a name that ``atomic_write`` gives to what is not whole yet."""
+    """Return whether a file's name is one that ``atomic_write`` gives to unfinished files."""
     start, _, end = _TEMPORARY.partition("%s")
     return name.startswith(start) and name.endswith(end)
 
@@ -160,7 +161,7 @@ def map_file(path: Path) -> memoryview:
 
 
 _inputs: WeakKeyDictionary[TextIO, bytes] = WeakKeyDictionary()
-"""What standard inputs held: who reads one again gets the same."""
+"""The contents of standard inputs: reading one again gives the same."""
 
 
 def _standard_input() -> bytes:
@@ -254,8 +255,8 @@ def _open_nameless(folder: str) -> int | None:
 def _named(descriptor: int, temporary: str, target: str) -> str:
     """Return the name of a file that is to replace another one; without one it gets it now.
 
-    That depends on the target alone if nobody has it, so that what a process left that was killed
-    is found by the next one. Else it is the temporary name.
+    It depends on the target alone if nothing has that name, so that what a killed process has left
+    is found by the next one. Otherwise it is the temporary name.
     """
     if os.fstat(descriptor).st_nlink:
         return temporary

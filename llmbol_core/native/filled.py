@@ -1,8 +1,8 @@
-"""A Python function in machine code that puts where arrays lie into a table, and runs something.
+"""A Python function in machine code that puts arrays' addresses into a table and runs a function.
 
     f(x, ..., y)    runs it on these NumPy arrays and returns the last one; None is address 0
 
-It checks nothing: whoever calls it knows that the arrays are what is expected, and how many.
+It checks nothing: callers make sure that the arrays are as expected, and how many they are.
 
     record   the table, where the address of the last array goes, Python's None, what makes a
              reference, what lets other Python threads run and stops them; what to run with four
@@ -108,7 +108,7 @@ def on_filled(
 ) -> Callable[..., Array]:
     """Return a function that runs ``words``: a function and four words.
 
-    Before that addresses of arrays go to ``bases``, that of the last one to the place ``last``.
+    Before that the arrays' addresses go to ``bases``, that of the last one to the place ``last``.
     What is ``kept`` lives as long as the function.
     """
     definition, _ = _code()

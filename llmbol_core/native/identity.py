@@ -1,4 +1,4 @@
-"""Digests of this package's own text: what is kept on disk holds for these versions only."""
+"""Digests of this package's own text: what is kept on disk is valid for these versions only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def text_of(folder: str, others: tuple[str, ...] = ()) -> str:
 
 @functools.cache
 def state_of(folder: str) -> str:
-    """Return what changes with any module in a folder: sizes and times, quickly read."""
+    """Return a value that changes with any module in a folder: sizes and times, quickly read."""
     with os.scandir(folder) as entries:
         states = [(e.name, e.stat()) for e in entries if e.name.endswith(".py")]
     found = sorted((name, state.st_size, state.st_mtime_ns) for name, state in states)

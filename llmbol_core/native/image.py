@@ -1,4 +1,4 @@
-"""Object files as running code: what a linker and a loader do, for what the compiler here makes.
+"""Object files as running code: a linker and loader for what the compiler here makes.
 
 Such an object refers to nothing but itself and a few functions of the C library. Loading one takes
 well under a millisecond and needs no compiler. Objects of other formats, or with relocations that
@@ -82,12 +82,12 @@ class _Image:
         self._seal()
 
     def library(self, names: Iterable[str]) -> Library:
-        """Return what is wanted of the code."""
+        """Return the wanted functions of the code."""
         named = {name: address for name, address in self._symbols if name}
         return Library(self._memory, {name: named[name] for name in names})
 
     def _placed(self) -> mmap.mmap:
-        """Copy the sections that are in memory, one behind the other."""
+        """Copy the sections that belong in memory, one after the other."""
         at, kept = 0, []
         for number, section in enumerate(self._sections):
             if section.flags & _IN_MEMORY:
@@ -121,12 +121,12 @@ class _Image:
         return found
 
     def _count_doors(self) -> int:
-        """Return how many doors there may be: one for each symbol, and so that there is some."""
+        """Return how many doors there may be: one for each symbol, and at least one."""
         sizes = (s.size // _SYMBOL.size for s in self._sections if s.kind == _SYMBOLS)
         return sum(sizes) + 1
 
     def _door(self, symbol: int) -> int:
-        """Return where code jumps to a symbol that may be far away; its address is in there."""
+        """Return the door for a symbol that may be far away: a jump to an address stored in it."""
         if symbol not in self._doors:
             at = self._next_door
             _DOOR.pack_into(self._memory, at, _JUMP, self._symbols[symbol][1])
@@ -146,7 +146,7 @@ class _Image:
         return 0
 
     def _relocate(self) -> None:
-        """Put addresses where code and tables want them."""
+        """Put addresses where code and tables need them."""
         for section in self._sections:
             if section.kind == _RELOCATIONS and section.info in self._places:
                 base = self._places[section.info]
@@ -171,7 +171,7 @@ class _Image:
             raise _Unknown from None
 
     def _seal(self) -> None:
-        """Let the code run, and nobody change it."""
+        """Make the code executable and read-only."""
         protect = ctypes.CDLL(None).mprotect
         protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         if protect(self._start, len(self._memory), mmap.PROT_READ | mmap.PROT_EXEC):

@@ -1,7 +1,7 @@
-"""Work in threads of its own, for which a program waits until it is done or time is up.
+"""Work in threads of its own, for which a program waits until it is done or its time is up.
 
-LLVM must not work while Python takes itself apart, so that its end waits for what is under way. A
-process that ends at once (``os._exit``) waits as long as it likes, by ``wait_for_jobs``.
+LLVM must not run while Python shuts down, so the end of the process waits for work under way. A
+process that ends at once (``os._exit``) decides how long to wait, by ``wait_for_jobs``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _INTERRUPTED = 130
 
 
 def wait_at_end(key: object, wait: _Wait) -> None:
-    """Have something waited for when Python's process ends, for so many seconds at most."""
+    """Register a wait for the end of Python's process; it is given the seconds left, or None."""
     _waits[key] = wait
 
 
 def wait_for_jobs(seconds: float) -> None:
-    """Wait so long at most for all that is under way, and no more when the process ends."""
+    """Wait so long at most for all work under way; the end of the process then waits no more."""
     until = time.monotonic() + seconds
     while _waits:
         _waits.popitem()[1](max(0.0, until - time.monotonic()))
@@ -62,13 +62,13 @@ class Job(Generic[_T]):
     def wait(self, until: float | None = None) -> bool:
         """Wait for the end, or for a moment of ``time.monotonic``; return whether it is over.
 
-        Signals interrupt that, as they do not interrupt what is not Python.
+        Signals interrupt this wait; they would not interrupt work outside of Python.
         """
         left = None if until is None else max(0.0, until - time.monotonic())
         return self._done.wait(left)
 
     def cancel(self) -> None:
-        """Let the function end soon, if it is Python that works; what it made is dropped."""
+        """Make the function end soon, if it is running Python; its result is dropped."""
         set_error = getattr(ctypes.pythonapi, "PyThreadState_SetAsyncExc", None)
         if set_error is not None and self._thread.ident is not None and not self._done.is_set():
             set_error(ctypes.c_ulong(self._thread.ident), ctypes.py_object(SystemExit))

@@ -1,4 +1,4 @@
-"""Work that takes a while, but only once: told to whoever wants to show it."""
+"""Notices of work that takes a while, but only once, for whoever wants to show them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ Listener = Callable[[str], None]
 
 
 def listen(listener: Listener) -> None:
-    """Let a function be told of such work when it begins."""
+    """Have a function called when such work begins."""
     global _listener
     _listener = listener
 
 
 def tell(what: str) -> None:
-    """Tell that work begins."""
+    """Give notice that work begins."""
     _listener(what)
 
 
 def _ignore(what: str) -> None:
-    """Tell nobody."""
+    """Ignore a notice."""
 
 
 _listener: Listener = _ignore

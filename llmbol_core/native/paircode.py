@@ -288,7 +288,7 @@ _LOADS = f"""
 
 
 def text() -> str:
-    """Return the code with what is in capitals filled in."""
+    """Return the code, with the words in capitals replaced."""
     words = loads(word for word in Word if word is not Word.SIZE)
     words = words.replace("%count =", "%count_one =")
     lines = []

@@ -4,8 +4,8 @@
     f(x, y, bias)           the same, plus a bias [N] unless it is None
     f(x, y, None, output)   into an array [M, N] whose rows have no gaps
 
-A call costs a tenth of a microsecond beside what it computes, which a team of threads does where
-that is worth it. It gives None for all that it does not do: anything but float32 arrays whose rows
+A call costs a tenth of a microsecond besides what it computes, which a team of threads does where
+that pays. It returns None for all that it does not do: anything but float32 arrays whose rows
 or columns have no gaps, shapes that do not fit, products that take long, and all whose kernel it
 has not been told yet.
 
@@ -48,12 +48,12 @@ Pair = Callable[..., Array | None]
 
 
 class Limits(NamedTuple):
-    """How much a function does, in multiply-adds, and from what on by several threads."""
+    """How many multiply-adds a function does, and from how many on several threads do them."""
 
     most: int
     much: int
     large: int
-    """Of numbers of y, from which on it takes long to read them."""
+    """How many numbers y has when reading them takes long."""
 
 
 def pair(widths: tuple[int, int], room: NDArray[Any], limits: Limits, is_turned: bool) -> Pair:
@@ -93,7 +93,7 @@ def pair(widths: tuple[int, int], room: NDArray[Any], limits: Limits, is_turned:
 
 
 def tell(function: Pair, kernel: int, is_turned: bool) -> None:
-    """Let a function know a kernel: for rows of numbers along the columns, or along the depth."""
+    """Give a function a kernel: for rows of numbers along the columns, or along the depth."""
     record: Record = function.__self__  # type: ignore[attr-defined]
     record[Word.TURNED_KERNEL if is_turned else Word.KERNEL] = kernel
 

@@ -1,4 +1,4 @@
-"""What code compiled here is for: asked of the compiler once on a machine."""
+"""The processor that code is compiled for here: asked of the compiler once on a machine."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     $LLMBOL_CACHE/shared/<key>    the bytes, nothing else
 
-What is kept can be made again at any time. It is believed only until the machine starts anew, as
-it is never waited for until the disk has it; the directories and their files must be this user's
-own, so that nobody else can put one file in another one's place.
+What is kept can be made again at any time. It is trusted only until the machine restarts, because
+nothing waits until it is on disk; the directories and their files must be this user's
+own, so that nobody else can replace a file by another one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llmbol_core.native.cache import default_directory, is_private, open_private
 from llmbol_core.native.files import MappedFile
 
 _LIMIT = 16 << 30
-"""Bytes that all files are to take at most, and to leave as much of the disk free as they take."""
+"""The most bytes that all files are to take; as much of the disk as they take is to stay free."""
 
 Write = Callable[[int, memoryview], None]
 """Puts bytes at an offset."""
@@ -77,7 +77,7 @@ def _mapped(folder: str, path: str, size: int) -> memoryview:
 
 
 _mappings: WeakValueDictionary[str, MappedFile] = WeakValueDictionary()
-"""What is mapped already: all users in a process share that as well."""
+"""What is mapped already, for all users in this process."""
 
 
 def _make(path: str, size: int, make: Callable[[Write], None]) -> None:
@@ -102,10 +102,10 @@ def _make(path: str, size: int, make: Callable[[Write], None]) -> None:
 
 
 def _has_room(folder: str, size: int) -> bool:
-    """Return whether there is room for so many bytes, which are then taken to be there.
+    """Return whether there is room for so many bytes, which then count as written.
 
-    What was not used for longest makes room for them: when this process ends, as it takes some
-    time, or now if there is far too much.
+    The files unused for longest make room for them: when this process ends, as that takes some
+    time, or now if they take far too much.
     """
     held = _held.get(folder)
     if held is None:
@@ -125,7 +125,7 @@ def _has_room(folder: str, size: int) -> bool:
 _held: dict[str, int] = {}
 """Bytes that files in folders take, as far as this process knows."""
 _crowded: set[str] = set()
-"""Folders that are to be cleared up when this process ends."""
+"""Folders that are to be tidied when this process ends."""
 
 
 def drop_oldest(folder: str, most: int | None = None) -> int:
@@ -159,7 +159,7 @@ def _entries(folder: str) -> list[tuple[float, int, str]]:
 
 @functools.cache
 def _boot() -> str | None:
-    """Return what tells this run of the machine from all others, None if nothing does."""
+    """Return what identifies this run of the machine, from its start on; None if nothing does."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
     return None

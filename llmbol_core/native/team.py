@@ -4,10 +4,10 @@
     function    void f(i64 *arguments, i64 begin, i64 end, i64 thread)
 
 The thread that asks for a list works on it as well. An operation's chunks are claimed one by one,
-and it is over when all of them are done, so that the next one sees all that it wrote: that is a
-barrier which waits for nobody who has not claimed anything. Helpers spin for a while when there is
-nothing to do and then sleep. Results do not depend on who computed what, as long as the items of an
-operation are independent of each other.
+and it is over when all of them are done, so that the next one sees all that it wrote: this is a
+barrier that waits only for threads which have claimed something. Helpers spin for a while when
+there is nothing to do and then sleep. Results do not depend on who computed what, as long as the
+items of an operation are independent of each other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llmbol_core.native.threads import thread_count
 
 
 class _Word(IntEnum):
-    """Words of a team's state, 8 bytes each; what is written by several has a line of its own."""
+    """Words of a team's state, 8 bytes each; those that several threads write have own lines."""
 
     TICKET = 0
     """Number of the operation in the upper 32 bits, next chunk in the lower ones: all ones while
@@ -55,7 +55,7 @@ class _Word(IntEnum):
 _SPINS = 20_000
 """How often a helper looks for work before it sleeps: some hundred microseconds."""
 _PATIENCE = 1_000
-"""How often one looks for the end of others' chunks before it yields the processor."""
+"""How often a thread looks for the end of others' chunks before it yields the processor."""
 
 _PAUSES = {
     "x86_64": "llvm.x86.sse2.pause()",
@@ -255,7 +255,7 @@ def _text() -> str:
 
 
 class Team:
-    """Threads that work together; the one that calls ``run`` is the first of them.
+    """Threads that work together; the one that calls ``run`` counts as the first.
 
     In machine code ``run`` is the function at ``entry``, called with the team's address.
     """
@@ -309,7 +309,7 @@ _states: list[Any] = []
 
 
 def team() -> Team:
-    """Return this process's team, made on first use, of as many threads as there are to use."""
+    """Return this process's team, made on first use, with ``thread_count`` threads."""
     return _team or _make_team()
 
 

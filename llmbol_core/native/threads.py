@@ -1,7 +1,7 @@
-"""Threads: how many there are to use, and NumPy's BLAS held to one of them.
+"""Threads: how many to use, and NumPy's BLAS limited to one of them.
 
-A product must not depend on how many threads computed it, and the threads of a program that shares
-the machine with others are ours to count, not a library's.
+A product must not depend on how many threads computed it; and on a machine shared with other
+programs we decide how many threads there are, not a library.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def thread_count() -> int:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold the BLAS libraries of this process to one thread while the block runs.
+    """Limit the BLAS libraries of this process to one thread while the block runs.
 
     The limit belongs to the process, so blocks that overlap in several threads share it: the first
     one sets it and the last one lifts it.
