@@ -52,7 +52,7 @@ def _inverse(d: Floats) -> Floats:
 def _levels(x: Floats, inverse: Floats, offset: float, top: int) -> Integers:
     """Return min(top, trunc(x * inverse + offset)), and 0 in blocks that have no finite inverse.
 
-    There C converts an infinity or NaN to a byte, for which x86 gives 0.
+    In those, C converts an infinity or NaN to a byte, which gives 0 on x86.
     """
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         scaled = x * inverse[:, None]

@@ -1,4 +1,4 @@
-"""What no input of a graph changes: its weights, and what is computed from them alone."""
+"""The constants of a graph: its weights, and all that is computed from them alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Constants:
         return self._expanded[index]
 
     def stored(self, index: int) -> Tensor | None:
-        """Return a value as it was given or computed, None if it is no constant."""
+        """Return a value as it was given or computed; None if it is not constant."""
         return self._tensors.get(index)
 
     def inputs(self, step: Step) -> tuple[Held, ...]:

@@ -1,4 +1,4 @@
-"""Blocks encoded, decoded and compared by kernels, where there are kernels for a storage type.
+"""Blocks encoded, decoded and compared by kernels, for storage types that have them.
 
 Each function returns whether it did the work; ``codecs`` does it otherwise, with the same bits.
 """

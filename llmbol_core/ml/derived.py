@@ -1,4 +1,4 @@
-"""Arrays made from weights once: large ones are shared if the weights come from mapped files.
+"""Arrays that are made once from weights: large ones are shared if those come from mapped files.
 
 What is made is then kept on disk and mapped, so that all processes of a user have the same pages
 and later ones find them ready; the pages of the weights that it was made from are given back. All
@@ -38,7 +38,7 @@ _HERE = os.path.dirname(__file__)
 def derived(
     how: tuple[object, ...], sources: Sequence[Array], size: int, make: Callable[[Write], None]
 ) -> Array:
-    """Return so many bytes, which ``make`` writes: made of these sources alone, in this way."""
+    """Return so many bytes, which ``make`` writes from these sources alone, in this way."""
     found = shared(how, sources, size, make)
     if found is not None:
         return found
@@ -91,7 +91,7 @@ def is_shared(array: Array) -> bool:
 
 
 def in_slabs(items: int, item: int, make: Callable[[int, Array], Array], write: Write) -> None:
-    """Write items of so many bytes one behind the other, some at a time.
+    """Write items of so many bytes one after the other, some at a time.
 
     ``make(first, room)`` fills the room with as many as fit and returns the weights that it read.
     Each thread has a room of its own: fresh memory takes longer than most making. What is written
@@ -131,7 +131,7 @@ def room(size: int) -> Array:
 
 
 def _origin(array: Array) -> tuple[object, ...] | None:
-    """Return what tells an array from all others, None if nothing does that is quickly known."""
+    """Return what identifies an array, None if nothing does that is quickly known."""
     form = (array.dtype.str, array.shape, array.strides)
     source = mapping_of(array)
     if source is not None:
@@ -143,6 +143,6 @@ def _origin(array: Array) -> tuple[object, ...] | None:
 
 @functools.cache
 def _version() -> str:
-    """Return what tells this version of all that makes arrays from others."""
+    """Return what identifies this version of the code that makes such arrays."""
     folders = (_HERE, *(os.path.join(_HERE, name) for name in ("kernels", "ops", "plan")))
     return " ".join(map(text_of, folders))

@@ -1,4 +1,4 @@
-"""bfloat16 through DLPack's protocol, which NumPy has no type for.
+"""bfloat16, for which NumPy has no type, through DLPack's protocol.
 
 A capsule holds a DLManagedTensor, or one with a version in front. Of both all that is needed is the
 DLTensor within: where numbers lie, on which device, of which type, their lengths and steps.
@@ -61,7 +61,7 @@ def bfloat16_words(array: Any) -> NDArray[np.uint16] | None:
 
 
 def as_bfloat16(capsule: Any) -> Any:
-    """Return a capsule of numbers of 16 bits that says of them that they are bfloat16."""
+    """Return a capsule of numbers of 16 bits that declares them to be bfloat16."""
     held = _held(capsule)
     assert held is not None
     held.code = _BFLOAT

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _BATCH_SIZES = 2
-"""For how many sizes of batch workspaces are kept: a stream has full batches and a last one."""
+"""The number of batch sizes for which workspaces are kept: full batches, and a last one."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Engine:
     def function(self, other: Callable[[Any], Array]) -> Callable[[Any], Array]:
         """Return a function of one array that is as fast as it can be.
 
-        What is no contiguous float32 array of a batch that comes often goes to ``other``, which
-        does the same with ``run``; as does everything if not all of the graph is in machine code.
+        Anything but a contiguous float32 array of a frequent batch size goes to ``other``, which
+        does the same with ``run``; so does everything if part of the graph is not in machine code.
         """
         from llmbol_core.native.entry import is_possible
 
@@ -220,7 +220,7 @@ def _take(planned: _Planned, values: dict[int, Array], out: Array | None) -> Non
 
 
 class _Layout:
-    """Which results share a buffer, from when they are made until nobody needs them.
+    """Which results share a buffer, given when each is made and when it is last needed.
 
     The result of a view lives in the buffer of its input; results that are returned have none.
     """

@@ -1,4 +1,4 @@
-"""Arrays that view mapped files: where they lie, and their pages given back."""
+"""Arrays that view mapped files: finding the file, and giving back its pages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def release(array: NDArray[Any]) -> None:
 def large_room(size: int) -> NDArray[Any]:
     """Return bytes that begin a page, in large pages if that is possible."""
     length = max(1, -(-size // _LARGE_PAGE)) * _LARGE_PAGE
-    # Memory that is shared with nobody: the system gives large pages to no other.
+    # Memory that is not shared: the system gives large pages to no other.
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
     memory = mmap.mmap(-1, length + _LARGE_PAGE, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):

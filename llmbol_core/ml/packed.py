@@ -28,7 +28,7 @@ Array = NDArray[Any]
 
 _PANEL = ROWS * GROUPS
 _SIZES = 4
-"""For how many sizes of batch plans are kept."""
+"""The number of batch sizes for which plans are kept."""
 
 
 class PackedWeights:
@@ -53,7 +53,7 @@ class PackedWeights:
 
     @property
     def quantizer(self) -> tuple[Kernel, tuple[int, ...]]:
-        """The kernel that quantizes activations: of x, what it fills, and these numbers."""
+        """The kernel that quantizes activations: given x, arrays to fill, and these numbers."""
         if isinstance(self.form, Form):
             return quantize_activations, (self.shift,)
         from llmbol_core.ml.kernels.products_k import quantize_activations_k
@@ -62,7 +62,7 @@ class PackedWeights:
 
     @property
     def activation_words(self) -> tuple[int, ...]:
-        """How many words of 4 bytes each thing that it fills takes for a block of activations."""
+        """How many words of 4 bytes each of those arrays takes for a block of activations."""
         if isinstance(self.form, Form):
             return self.form.columns // 4, 1, 1, 1
         from llmbol_core.ml.kernels.superdots import STARTS, SUMS
@@ -70,7 +70,7 @@ class PackedWeights:
         return self.form.columns // 4, 1, SUMS, STARTS
 
     def _pack(self, tensor: Tensor, packer: Kernel, write: Write) -> None:
-        """Write the packed form, some panels after the other."""
+        """Write the packed form, some panels at a time."""
         panel, data = self.blocks * self.form.unit, np.ascontiguousarray(tensor.data)
 
         def make(first: int, room: Array) -> Array:
@@ -139,7 +139,7 @@ class _Plan:
 def _activations(
     weights: PackedWeights, batch: int, threads: int
 ) -> tuple[Operation, tuple[Array, ...]]:
-    """Return what quantizes a batch, and the arrays that it fills."""
+    """Return the call that quantizes a batch, and the arrays that it fills."""
     blocks = batch * weights.blocks
     levels = np.empty((batch, weights.columns), np.int8)
     d = np.empty((batch, weights.blocks), np.float32)
@@ -151,9 +151,9 @@ def _activations(
 
 
 def _share(items: int, nanoseconds: float, threads: int, times: int = 8) -> int:
-    """Return how many items a thread takes at a time, some times over; 0 is all of them.
+    """Return how many items a thread takes at a time; 0 is all of them.
 
-    Memory is read best in long runs, and threads are busy alike the more often they take some.
+    Memory is read best in long runs; the load is shared best if threads take few at a time.
     """
     if threads == 1 or items * nanoseconds < 12_000:
         return 0

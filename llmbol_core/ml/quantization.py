@@ -1,4 +1,4 @@
-"""Weights to fewer bits and back, as GGML does it, in bounded memory; and what that costs."""
+"""Weights to fewer bits and back, as GGML does it, in bounded memory; and the error of that."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def quantize(array: ArrayLike | Tensor, dtype: str | StorageType) -> Tensor:
 
 
 def _whole(array: ArrayLike | Tensor, kind: StorageType) -> NDArray[Any]:
-    """Return whole numbers as integers of a type, or raise DtypeError if one is none or too far."""
+    """Return whole numbers as integers of a type; raise DtypeError if one cannot be one."""
     tensor = array if isinstance(array, Tensor) else Tensor.of(_listed(array))
     is_exact = tensor.dtype.is_whole or tensor.dtype.name == "F64"
     x = tensor.data if is_exact else dequantize(tensor)
@@ -181,7 +181,7 @@ def _parts(blocks: int, kind: StorageType) -> Iterator[slice]:
 
 
 def _first_bad(x: NDArray[np.float32], shape: Shape, start: int) -> str:
-    """Say where in a tensor of this shape the first value lies that is not finite."""
+    """Return, in words, where in a tensor of this shape the first value is that is not finite."""
     number = int((~np.isfinite(x)).argmax())
     place = ", ".join(str(int(i)) for i in np.unravel_index(start + number, shape))
     return f"cannot hold {x.reshape(-1)[number]} (at [{place}]): a block needs finite numbers"

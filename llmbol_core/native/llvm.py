@@ -35,12 +35,12 @@ def compile_text(
     """Return the object file for a module in LLVM's assembly language.
 
     Level 2 is LLVM's O2; level 1 runs a few passes only, for code that is not worth more; level 0
-    is compiled ten times as fast as level 1 and, if it branches much, runs at most half slower;
-    level 3 is level 2 for code whose vectors are written out. ``unrolls`` tells whether loops may
-    be unrolled, which pays for few but those that become vector code anyway. ``processor`` is the
-    one to compile for if not for this one. ``after`` is a pass of the caller's own, from text to
-    text, that runs after those of levels 2 and 3. Raises UsageError with LLVM's words for text that
-    is not well-formed.
+    is compiled ten times as fast as level 1 and takes at most half as long again to run if it
+    branches much; level 3 is level 2 for code whose vectors are written out. ``unrolls`` tells
+    whether loops may be unrolled, which pays for few but those that become vector code anyway.
+    ``processor`` is the one to compile for if not for this one. ``after`` is a pass of the caller's
+    own, from text to text, that runs after those of levels 2 and 3. Raises UsageError with LLVM's
+    words for text that is not well-formed.
     """
     machine = _target_machine(min(level, 2), processor or host_processor())
     module = _parsed(text)

@@ -1,8 +1,8 @@
 """Operations in machine code from the call on: arrays of float32 in, a new one out.
 
-What a kernel does not take (other numbers, orders of axes that nothing can be joined of, arrays of
-no length) is left to the definition. Results are the same however an array lies and however many
-threads there are.
+What a kernel does not take (other types, axes in orders that cannot be joined, arrays of no length)
+is left to the definition. Results are the same whatever an array's layout and however many threads
+there are.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _NORMS = ("layer_norm", "rms_norm", "l2_norm")
 DIRECT = (*_MAPS, *_NUMBERS, *_FOLDS, *_SCANS, *_NORMS)
 """The operations that there is machine code for."""
 _WORTH = 1 << 16
-"""Numbers times operations on each from which on threads share the work."""
+"""Numbers, times the operations on each, from which on threads share the work."""
 
 
 class Direct:
-    """An operation that machine code does where it can, and else its definition."""
+    """An operation that machine code does where it can, and its definition elsewhere."""
 
     def __init__(self, name: str, slow: Function, work: int) -> None:
         """Take an operation by its name, its definition, and operations for each number."""
@@ -130,7 +130,7 @@ class _Map:
 
     @staticmethod
     def turned(apart: Function, form: Form) -> Function:
-        """Return what machine code calls, with its own arguments, for what it leaves."""
+        """Return the function that machine code calls, with its arguments, for what it leaves."""
         return apart
 
     @staticmethod

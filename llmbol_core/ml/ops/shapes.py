@@ -139,7 +139,7 @@ def _concat_gradient(g: Array, z: Array, x: Array, y: Array, axis: int) -> tuple
 
 @op(_concat_shape, _free, sample((2, 3, 4), (2, 2, 4), axis=1), _concat_gradient)
 def concat(x: Array, y: Array, axis: int = -1, out: Out = None) -> Array:
-    """Put one behind the other along an axis."""
+    """Put one after the other along an axis."""
     return np.concatenate([x, y], axis, out=out)
 
 
@@ -210,7 +210,7 @@ def _repeat_gradient(g: Array, y: Array, x: Array, axis: int, times: int) -> tup
 
 @op(_repeat_shape, _free, sample((2, 3, 4), axis=1, times=3), _repeat_gradient)
 def repeat(x: Array, axis: int, times: int) -> Array:
-    """Put copies behind each other along an axis."""
+    """Put copies after each other along an axis."""
     if not x.size:  # times may be anything, and nothing is to be copied
         return np.empty(_repeat_shape(x.shape, axis, times), x.dtype)
     return np.concatenate([x] * times, axis)

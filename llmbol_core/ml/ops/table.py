@@ -103,7 +103,7 @@ class Op:
     Kernels do what they are faster at; their results differ by rounding.
     """
     definition: Callable[..., Array]
-    """What it means, in NumPy."""
+    """Its meaning, in NumPy."""
     gradient: Callable[..., tuple[Array | None, ...]] | None
     """From output gradient, output, inputs and attributes to one gradient for each input."""
     flops: Callable[..., int]
@@ -115,11 +115,11 @@ class Op:
     is_view: bool
     """Whether the result may share the memory of the first input."""
     short: Callable[[], Short] | None
-    """Gives what a call asks first; it gives None for all that needs care."""
+    """What a call tries first; it returns None for all that needs care."""
 
     @property
     def bare(self) -> Callable[..., Array]:
-        """What runs it for callers that have silenced NumPy's warnings themselves."""
+        """The function that runs it for callers that have silenced NumPy's warnings themselves."""
         if isinstance(self.run, Direct):
             return self.run.function
         return self.run if self.name in QUICK else self.definition
@@ -289,7 +289,7 @@ def _run(
 
 
 def _at_once(short: Callable[[], Short], slow: Callable[..., Array]) -> Callable[..., Array]:
-    """Return a function that lets a short one try first, which costs a tenth of a microsecond."""
+    """Return a function that tries a short one first, which costs a tenth of a microsecond."""
     attempt: Short | None = None
 
     def run(*inputs: Any, **attributes: Any) -> Array:
@@ -357,7 +357,7 @@ def flat_rows(x: Array) -> Array:
 
 
 def contiguous(x: Array, out: Out = None) -> Array:
-    """Return an array in rows, or copied to where it is wanted."""
+    """Return an array in rows, or its copy in the array for the result."""
     if out is None:
         return np.ascontiguousarray(x)
     out[...] = x

@@ -29,7 +29,7 @@ _NO_LIMITS = (-math.inf, math.inf)
 
 
 def limits_of(step: Step) -> tuple[float, float] | None:
-    """Return what an operation limits values to, None if it does something else."""
+    """Return the limits that an operation puts on values, None if it does something else."""
     if step.op == "relu":
         return 0.0, math.inf
     if step.op == "relu6":
@@ -40,7 +40,7 @@ def limits_of(step: Step) -> tuple[float, float] | None:
 
 
 def following_limits(emitter: Emitter, step: Step) -> tuple[Step, tuple[float, float]]:
-    """Return the last step that a product can take along, and the limits of its result."""
+    """Return the last step that can be fused into a product, and the limits of its result."""
     user = emitter.sole_user(step.output)
     limits = limits_of(user) if user is not None else None
     return (step, _NO_LIMITS) if user is None or limits is None else (user, limits)
@@ -48,7 +48,7 @@ def following_limits(emitter: Emitter, step: Step) -> tuple[Step, tuple[float, f
 
 @rule("linear")
 def linear(emitter: Emitter, step: Step) -> None:
-    """Multiply with a packed weight; limits come along."""
+    """Multiply with a packed weight; limits are fused."""
     weight = _matrix(emitter, step.inputs[1])
     if isinstance(weight, Tensor):
         weight = multiplied(weight)
@@ -64,7 +64,7 @@ def mul_mat(emitter: Emitter, step: Step) -> None:
 
 @rule("matmul")
 def matmul(emitter: Emitter, step: Step) -> None:
-    """Multiply with a matrix that is known beforehand, as with its transpose's rows."""
+    """Multiply with a matrix that is known beforehand, by way of its transpose's rows."""
     if not any(map(emitter.is_constant, step.inputs)):
         _multiply_each(emitter, step)
         return
@@ -206,7 +206,7 @@ def _packed(weight: Array, lanes: int, order: Array | None) -> Array:
 
 @rule("flatten", "reshape", "squeeze", "unsqueeze")
 def view(emitter: Emitter, step: Step) -> None:
-    """Look at a value in another shape."""
+    """View a value in another shape."""
     held, shape = emitter.value(step.inputs[0]), step.output.shape[1:]
     if math.prod(shape) != held.size:
         raise Unsupported

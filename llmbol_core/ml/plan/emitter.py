@@ -22,7 +22,7 @@ from llmbol_core.ml.tensor import Tensor
 Array = NDArray[Any]
 
 _MOST_PLACES = 1 << 21
-"""Numbers of a sample from which on it is not worth it to say where each of them is."""
+"""Numbers of a sample above which a table of where each of them is does not pay."""
 _ROWS = 96
 """Rows for which large weights are read once, where there are as many."""
 
@@ -38,7 +38,7 @@ class Budget:
         self._left = left
 
     def spend(self, size: int) -> None:
-        """Take so many of them. Raises MemoryError if they are not left."""
+        """Take so many of them. Raises MemoryError if fewer are left."""
         self._left -= size
         if self._left < 0:
             raise MemoryError("planning takes too much")
@@ -58,7 +58,7 @@ class Call:
     flops: int = 0
     """For each sample."""
     fixed: int = 0
-    """Items in any case, beside those for each sample."""
+    """Items whatever the batch, besides those for each sample."""
 
     def rooms(self) -> list[Room]:
         """Return the rooms that it reads or writes."""
@@ -79,9 +79,9 @@ class Emitter:
     done: set[int] = field(default_factory=set)
     """The outputs of the steps that are lowered."""
     kept_bytes: int = 0
-    """What packed weights take."""
+    """Bytes of packed weights."""
     read_bytes: int = 0
-    """What the weights of products take that are read for every chunk."""
+    """Bytes of the weights of products that are read for every chunk."""
     heavy: int = 1
     """How many samples a chunk should have at least if that is much."""
     least: int = 1
@@ -187,7 +187,7 @@ class Emitter:
         return array
 
     def table(self, count: int, most: int = _MOST_PLACES) -> None:
-        """Be about to make a table of so many entries. Raises Unsupported for very many."""
+        """Announce a table of so many entries. Raises Unsupported for very many."""
         if count > most:
             raise Unsupported
         self.budget.spend(8 * count)
@@ -203,7 +203,7 @@ class Emitter:
 
 
 def in_rows(emitter: Emitter, held: Held) -> Held:
-    """Emit what brings a value into rows."""
+    """Emit the copy of a value into rows."""
     if held.last is not None and held.last.channels == 1 and held.last.is_plain:
         return Held(held.room, held.shape)
     room = emitter.room(held.size)

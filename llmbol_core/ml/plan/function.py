@@ -19,9 +19,9 @@ _BATCH_SIZES = 2
 
 
 class Function:
-    """Runs a part on arrays of the size of batch that came last; the rest goes to another way.
+    """Runs a part on arrays of the batch size that came last; the rest goes to another function.
 
-    ``call`` takes an array and returns a new one. It needs no time but that of the operations.
+    ``call`` takes an array and returns a new one, with next to no time beyond the operations'.
     """
 
     def __init__(self, part: Part, other: Callable[[Any], Array]) -> None:
@@ -42,7 +42,7 @@ class Function:
     def _prepare(self, batch: int) -> None:
         lowered = self._part.lowered
         if batch not in self._bound:
-            # What was in use until now may still be: it goes another time.
+            # What was in use until now may still be: it is dropped another time.
             old = [size for size in self._bound if size != self._current]
             if len(self._bound) >= _BATCH_SIZES:
                 del self._bound[old[0]]

@@ -1,4 +1,4 @@
-"""Rules for what only moves numbers, and values from one way of lying to another."""
+"""Rules for operations that only move numbers, and changes of a value's layout."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def section(emitter: Emitter, step: Step) -> None:
 
 @rule("repeat")
 def repeat(emitter: Emitter, step: Step) -> None:
-    """Put copies of a sample behind each other."""
+    """Put copies of a sample after each other."""
     axis = step.attributes["axis"] % len(step.output.shape)
     if axis == 0:
         raise Unsupported
@@ -107,7 +107,7 @@ def pad(emitter: Emitter, step: Step) -> None:
 
 @rule("concat")
 def concat(emitter: Emitter, step: Step) -> None:
-    """Put one sample behind the other."""
+    """Put one sample after the other."""
     axis = step.attributes["axis"] % len(step.output.shape)
     if axis == 0 or any(map(emitter.is_constant, step.inputs)):
         raise Unsupported

@@ -26,11 +26,11 @@ Array = NDArray[Any]
 _CACHE = 384 << 10
 """Bytes that the values of a chunk may take."""
 _HEAVY = 3 << 20
-"""Weights of so many bytes are read once for as many samples as they can be."""
+"""Weights of so many bytes are read once for as many samples as possible."""
 _FEW = 1 << 17
-"""Multiply-adds for which it is not worth it to wake another thread."""
+"""Multiply-adds for which waking another thread does not pay."""
 _PAD = 64
-"""Numbers behind each buffer that may be read, not used."""
+"""Numbers after each buffer that may be read, but are not used."""
 
 
 class Lowered:

@@ -26,7 +26,7 @@ from llmbol_core.native.threads import thread_count
 Array = NDArray[Any]
 
 _BATCH_SIZES = 2
-"""For how many sizes of batch buffers are kept: a stream has full batches and a last one."""
+"""The number of batch sizes for which buffers are kept: full batches, and a last one."""
 
 
 class Part:

@@ -21,7 +21,7 @@ class Room:
     external: int | None = None
     """The number of the input or output of the network that it is, if any."""
     is_kept: bool = False
-    """Whether it starts as zeros and is nobody else's: a border of zeros stays one."""
+    """Whether it starts as zeros and is not shared: a border of zeros stays one."""
     first: int = -1
     last: int = -1
     """The operations between which it is in use."""

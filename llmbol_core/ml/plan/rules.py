@@ -1,7 +1,7 @@
 """THE table of rules: how operations become calls of kernels.
 
-A rule takes the emitter and a step. It puts the result of the step, and may take the steps behind
-it along, whose results it puts as well. What it does not know is Unsupported, before it has emitted
+A rule takes the emitter and a step. It puts the result of the step, and may fuse the steps after
+it, whose results it then puts as well. It raises Unsupported for what it cannot do, before it emits
 anything.
 """
 

@@ -35,7 +35,7 @@ def _two(window: Shape) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Ending:
-    """What a convolution takes along: limits, and a pooling whose windows do not overlap."""
+    """What is fused into a convolution: limits, and a pooling whose windows do not overlap."""
 
     step: Step
     limits: tuple[float, float]
@@ -43,7 +43,7 @@ class _Ending:
 
 
 def _ending(emitter: Emitter, step: Step, rank: int) -> _Ending:
-    """Return what follows a convolution, as far as it can be done at once."""
+    """Return what follows a convolution, as far as it can be fused."""
     end, limits, window = step, (-math.inf, math.inf), (1,) * rank
     limited = pooled = False
     while (user := emitter.sole_user(end.output)) is not None:
@@ -119,7 +119,7 @@ def convolve(emitter: Emitter, step: Step) -> None:
 
 
 def _finish(emitter: Emitter, step: Step, end: _Ending, held: Held) -> None:
-    """Note the result of a convolution and of what it took along."""
+    """Note the result of a convolution and of what is fused into it."""
     emitter.done.add(step.output.index)
     for taken in _between(emitter, step, end.step):
         emitter.done.add(taken.output.index)

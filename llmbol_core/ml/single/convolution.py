@@ -1,7 +1,7 @@
 """Convolutions by themselves: vectors hold neighbouring positions, or of small planes samples.
 
-Of planes with few positions those of many samples are put side by side, which makes lines of them
-as long as lines of large planes.
+For planes with few positions, those of many samples are put side by side, which makes lines
+as long as those of large planes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Array = NDArray[Any]
 _MUCH = 1 << 23
 """Numbers that all samples may take side by side."""
 _GAIN = 1.3
-"""How much fuller vectors must be for it to be worth it to put samples side by side."""
+"""How much fuller vectors must be for putting samples side by side to pay."""
 _SPACIOUS = 1 << 16
 """Numbers that a sample may take laid out, beside twice as many as it has."""
 _DEEPEST = 1 << 18
-"""Numbers of a window up to which it is worth it to have a table of them."""
+"""Numbers of a window up to which a table of them pays."""
 _PART = 64
 """Output channels that a thread takes at a time where several share."""
 

@@ -1,4 +1,4 @@
-"""An operation of known shapes on its way to calls of kernels, and what is run in the end."""
+"""An operation of known shapes on its way to calls of kernels, and the result that runs."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class Draft:
         self.packs.append((kernel, items, arguments))
 
     def kept(self, *arrays: Array) -> None:
-        """Count what packed inputs take."""
+        """Count the bytes of packed inputs."""
         for array in arrays:
             self.emitter.keep(array)
 
     def finish(self, out: At, result: Shape, kind: Any = np.float32) -> Single:
-        """Return what runs, of whose results this is the type."""
+        """Return the operation ready to run, whose results have this type."""
         return Single(self, out.room, result, kind)
 
 

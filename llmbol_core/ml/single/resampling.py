@@ -41,7 +41,7 @@ def nearest(name: str, shapes: Shapes, attributes: dict[str, Any], lanes: int) -
 
 
 def linear(name: str, shapes: Shapes, attributes: dict[str, Any], lanes: int) -> Single | None:
-    """Prepare what lies between positions."""
+    """Prepare values interpolated between positions."""
     begun, size = _begin(shapes, lanes), attributes["size"]
     if begun is None:
         return None

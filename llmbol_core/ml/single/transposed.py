@@ -1,8 +1,8 @@
 """Transposed convolutions by themselves: one convolution for each phase of the output.
 
-Of an output position Y, counted with the padding, Y mod stride tells which numbers of a kernel meet
-it: those whose distance has the same rest. So each phase is a convolution without steps of its own,
-and what they give is put between each other.
+For an output position Y, counted with the padding, Y mod stride tells which taps of a kernel meet
+it: those whose distance has the same remainder. So each phase is a convolution with stride 1,
+and their results are interleaved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_PHASES = 64
 _SPACIOUS = 1 << 16
 """Numbers that a sample may take with its border, beside twice as many as it has."""
 _LARGEST = 1 << 20
-"""Numbers of a weight up to which it is worth it to have a table of them."""
+"""Numbers of a weight up to which a table of them pays."""
 
 
 @dataclass(frozen=True)
