@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbol_core.vm.isa import Mode
-from llmbol_core.vm.slots import UNKNOWN_POINTER, Kind, State, Value, argument_key
+from llmbol_core.vm.slots import POINTERS, UNKNOWN_POINTER, Kind, State, Value, argument_key
 from llmbol_core.vm.typeflow import Place, Step
 from llmbol_core.vm.usage import KINDS
 
@@ -58,11 +58,16 @@ def keep_value(step: Step, state: State, source: Place, target: Place) -> State:
 
 
 def unknown(step: Step, state: State, at: int) -> State:
-    """Note that the pointers from an offset on may have been overwritten by anything."""
+    """Note that the pointers from an offset on may have been overwritten by anything.
+
+    Of a record that only may have been, its tag still says which of its fields are used.
+    """
     for slot in step.layout.pointers:
         if slot >= at:
             if slot in step.state:
                 step.usage.lose(step.pc + 1, slot, step.state[slot])
+            before = step.state.get(slot) if slot > at else None
+            tags = before.tags if before and before.kind in POINTERS else None
             origin = step.usage.origin("unknown", step.pc, slot)
-            state = {**state, slot: Value(Kind.ORIGIN, origin=origin)}
+            state = {**state, slot: Value(Kind.ORIGIN, origin=origin, tags=tags)}
     return state

@@ -269,6 +269,39 @@ def test_honest_programs_run(tmp_path, caller, called):
     assert found == ""
 
 
+def test_records_keep_their_tags_while_others_are_called(tmp_path):
+    # A record of tag 1 has a string at 8, one of tag 2 a record; the result might reach over it.
+    caller = """
+        load 0(mp),$0,4(mp)
+        new $7,48(fp)
+        movw $1,0(48(fp))
+        mframe 4(mp),$0,40(fp)
+        movp 0(mp),32(40(fp))
+        lea 36(fp),16(40(fp))
+        mcall 40(fp),$0,4(mp)
+        movp 0(mp),8(48(fp))
+        frame $2,44(fp)
+        movp 48(fp),32(44(fp))
+        call 44(fp),$12
+        ret
+        case 0(32(fp)),16(mp)
+        lenc 8(32(fp)),36(fp)
+        ret
+        frame $2,36(fp)
+        movp 8(32(fp)),32(36(fp))
+        call 36(fp),$12
+        ret
+    """
+    table = "word @mp+16,2,1,2,13,2,3,15,18"
+    called = "ret\n f: movw $7,0(16(fp))\n ret\n g: ret"
+    found = outcome(
+        tmp_path,
+        a=made(caller, "A", table, text="/b.dis", imports=IMPORTS),
+        b=made(called, "B", 'link 2,f,1,"f"\nlink 2,g,2,"g"', imports=IMPORTS),
+    )
+    assert found == ""
+
+
 def test_results_reach_over_fields_that_are_written_one_by_one():
     # Of the value at 4, the field at 8 is written by itself and that at 12 never; 28 is nil.
     text = """
