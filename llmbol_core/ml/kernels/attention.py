@@ -38,7 +38,7 @@ group = Group("attention")
 BLOCK = 48
 """How many queries are worked on together."""
 FEW = 4
-"""Up to how many queries packing is not worth it."""
+"""Up to so many queries packing does not pay."""
 _VECTORS = 4
 """Vectors of values that few queries sum at a time."""
 
@@ -139,9 +139,9 @@ class _Attention:
                           self.values, out.at(start * out_pitch), out_pitch, False)  # fmt: skip
 
     def softmax(self, line: Pointer, number: Value) -> None:
-        """Write the code that makes shares of the scores of a query; what it may not see gets none.
+        """Write the code that turns a query's scores into shares: none for keys that it may not see.
 
-        One that may see nothing gives no share to anything.
+        If a query may see no key, all its shares are 0.
         """
         k, causal = self.k, self.sizes["causal"]
         scale = self.sizes["scale"].splat(k.lanes)

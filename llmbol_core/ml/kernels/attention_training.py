@@ -1,4 +1,4 @@
-"""Attention that learns: what ``attention`` does with its weights kept, and its gradient.
+"""Attention in training: as in ``attention``, with its weights kept, and its gradient.
 
     P = softmax(scale Q K^T)   O = (P M) V            M multiplies, element by element
     dV = (P M)^T dO   dP = dO V^T M   dS = scale P (dP - sum(dP P))   dQ = dS K   dK = dS^T Q

@@ -101,7 +101,7 @@ class Builder:
 
     @contextmanager
     def repeat(self) -> Iterator[Callable[[Value], None]]:
-        """Write code that runs again if the condition holds which what is given is told last."""
+        """Write a loop: ``with k.repeat() as again: ... again(condition)``; it runs at least once."""
         body, after = (self.ir.function.append_basic_block(name) for name in ("again", "after"))
         self.ir.branch(body)
         self.ir.position_at_end(body)
@@ -128,11 +128,11 @@ class Builder:
         self.ir.position_at_end(after)
 
     def in_order(self) -> None:
-        """Keep loads that follow behind what comes before, which saves registers."""
+        """Keep the loads that follow after all code before them, which saves registers."""
         self.ir.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
 
     def settle(self, *values: Value) -> list[Value]:
-        """Return vectors, computed here: before what follows and after what came before."""
+        """Return vectors that are computed here: after the code before, before the code after."""
         letter = "v" if self.target.architecture == "x86_64" else "w"
         settled = []
         for value in values:
@@ -315,7 +315,7 @@ class Builder:
         self.ir.call(body, [value.ir for value in (*values, *bounds)])
 
     def pointer(self, address: Value, kind: Kind) -> Pointer:
-        """Return the place that a number is the address of."""
+        """Return a pointer to an address that is given as a number."""
         return Pointer(self, self.ir.inttoptr(address.ir, ADDRESS), kind)
 
     def call_at(self, address: Value, result: Kind, *values: Value | Pointer) -> Value:

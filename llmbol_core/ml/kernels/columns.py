@@ -1,6 +1,6 @@
-"""Batches of many columns: every super-block of a panel taken apart once, for all columns.
+"""Batches of many columns: every super-block of a panel is unpacked once, for all columns.
 
-What its numbers are packed into is undone, then all columns pass by; their sums wait in between, so
+Its numbers are unpacked, then all columns are multiplied with them; their sums wait in between, so
 that every sum is made in the order of super-blocks all the same. Taken apart, a super-block of a
 panel is
 

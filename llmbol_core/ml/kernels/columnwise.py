@@ -1,7 +1,7 @@
 """Columns of numbers to one each, running sums, softmax: the axis is not the last one.
 
 Items are chunks of columns within what lies behind the axis. Of a column ``DEEP`` numbers are added
-at a time, pairs upon pairs, whoever does it.
+at a time, in pairs of pairs, whichever thread does it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Convolutions without windows laid out: rows of a product begin where tables say.
+"""Convolutions without copies of windows: rows of a product begin where tables say.
 
 Channels lie together at each position, so that a window is a few runs of neighbours, its pieces.
-A tile's rows are the windows of some outputs; of ``group`` windows behind each other only the
+A tile's rows are the windows of some outputs; of ``group`` windows in a row only the
 greatest sums stay: that is max pooling, done before anything is written.
 
     rows     where the windows of a sample begin, ``group`` of them for each output

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SOON = 48
 """How many rows ahead y is asked for."""
 FEW = 8
-"""Rows for which packing is not worth it."""
+"""Up to so many rows packing does not pay."""
 NARROW = 4
 """Rows that go along many columns together where there are 16 registers."""
 BROAD = 512

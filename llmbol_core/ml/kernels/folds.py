@@ -1,8 +1,8 @@
 """Operations along one axis of whole arrays: sums and extremes, running sums, softmax.
 
 ``apply`` is what a call from Python runs (``native.arrays``), ``f(x, axis, keepdims)``: it takes an
-array apart into what lies before the axis, along it and behind it, and has a kernel do rows, where
-the axis is the last one, or columns. What its record has, from ``Word.FREE`` on, is ``Fold``.
+array apart into what lies before the axis, along it and after it, and has a kernel do rows, where
+the axis is the last one, or columns. ``Fold`` names the words of its record from ``Word.FREE`` on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Fold(IntEnum):
 
 
 class _Side:
-    """The axes before or behind the one: how many numbers, and steps from one to the next."""
+    """The axes before or after the one: how many numbers, and steps from one to the next."""
 
     def __init__(self, k: Builder) -> None:
         self.k = k
@@ -82,7 +82,7 @@ class _Call:
         self.size, self.step = k.variable(k.value(1, i64)), k.variable(k.value(1, i64))
 
     def look(self) -> None:
-        """Find out what is given, and whether it can be done here."""
+        """Read the arguments, and find out whether they can be handled here."""
         k, record, array = self.k, self.record, self.array
         number = ArrayObject(k, self.given.load(1))
         is_whole = number.type.equals(record.load(Fold.INT_TYPE))
@@ -119,7 +119,7 @@ class _Call:
         self._turn()
 
     def _turn(self) -> None:
-        """Take what is before the axis for what is behind it if its numbers are neighbours."""
+        """Exchange what is before the axis with what is after it if its numbers are neighbours."""
         k, before, behind = self.k, self.before, self.behind
         is_last = behind.count.value.equals(1)
         can_turn = is_last & before.step.value.equals(1) & (before.count.value > 1)
@@ -152,7 +152,7 @@ class _Call:
         return k.select(record.load(Fold.KEEPS).equals(1), k.value(2, i64), keeps)
 
     def compute(self, out: Value) -> None:
-        """Compute what the result is."""
+        """Compute the result."""
         k = self.k
         size, divisor = self.size.value, k.room(f32, 1)
         averages = self.record.load(Fold.AVERAGES).equals(1)

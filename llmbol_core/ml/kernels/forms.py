@@ -1,6 +1,6 @@
 """THE table of packed forms: how rows of quantized weights lie in memory for products.
 
-Rows are taken in panels of two groups of 16, the last one filled up with what does not matter. A
+Rows are taken in panels of two groups of 16, the last one filled up with arbitrary numbers. A
 panel is one stream, block of 32 columns after block:
 
     scales    float16, 16 for each group
@@ -8,14 +8,14 @@ panel is one stream, block of 32 columns after block:
     cells     the first one of each group, then the second ones and so on
 
 A cell has 64 bytes, 16 rows by 4 consecutive columns, so that a vector register holds one row per
-lane and no sum ever crosses lanes; whoever computes all rows reads all bytes in their order:
+lane and no sum ever crosses lanes; code that computes all rows reads all bytes in their order:
 
     bytes     8 cells of each group; a byte is a weight
     nibbles   4 cells; low halves are columns 0 to 15, high halves 16 to 31, as in GGML's blocks
     fifths    nibbles, and then 8 words of 64 bits for each group, in the order of cells: the fifth
               bits of the weights of four columns
 
-All in all these are the bytes of GGML's blocks in another order.
+These are the bytes of GGML's blocks in another order.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def _names(parameters: str) -> list[str]:
 
 @group.kernel(f"{_ROWS} hides:i64 adds:i64")
 def any_rows_product(k: Builder, *given: Any) -> None:
-    """Do what all products of rows do: the code is there once."""
+    """Do the work that all products of rows share: the code exists once."""
     _RowsProduct(k, _names(f"{_ROWS} hides:i64 adds:i64"), given).write()
 
 
@@ -330,7 +330,7 @@ class _Outer:
 def outer(k: Builder, *given: Any) -> None:
     """Multiply positions by positions, and add up A: the gradients of weights and biases.
 
-    ``continued``, the sums go on from what C and ``sums`` hold.
+    If it is ``continued``, the sums go on from the contents of C and ``sums``.
     """
     _Outer(k, _names(_OUTER), given).write()
 

@@ -1,8 +1,8 @@
 """Kernels as machine code: made once for a machine and instruction set, kept on disk, called.
 
 The key of an object is made from the bytes of all files of this package and of the tables that it
-reads: what is on disk already is loaded without writing a line of code. Whoever needs a kernel asks
-``target.target()`` first whether there is anything to run it.
+reads: what is on disk already is loaded without writing a line of code. Callers that need a kernel
+ask ``target.target()`` first whether there is anything to run it.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ def _layout(kernel: Kernel) -> struct.Struct:
 
 
 def _value(argument: Any) -> Any:
-    """Return the number that stands for an argument."""
+    """Return the word for an argument."""
     if isinstance(argument, np.ndarray):
         return argument.__array_interface__["data"][0]
     return argument or 0
 
 
 def address_of(kernel: Kernel) -> int:
-    """Return where a kernel's machine code is, made now if it has to be."""
+    """Return the address of a kernel's machine code, which is made now if need be."""
     chosen = target()
     if chosen is None:
         raise RuntimeError("there is no instruction set to run kernels with")

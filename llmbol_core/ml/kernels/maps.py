@@ -1,8 +1,8 @@
-"""Operations on single values of whole arrays: any shapes that broadcast, any strides.
+"""Element-wise operations on whole arrays: any shapes that broadcast, any strides.
 
 ``apply`` is what a call from Python runs (``native.arrays``): it looks at the arrays, joins axes
 that lie as one, makes the result, and has a kernel of ``elementwise`` do it all at once, or
-``walk`` do it row by row. What its record has, from ``Word.FREE`` on, is ``Map``.
+``walk`` do it row by row. ``Map`` names the words of its record from ``Word.FREE`` on.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class _Call:
         return made.value
 
     def compute(self, out: Value) -> None:
-        """Compute what the result is."""
+        """Compute the result."""
         k = self.k
         is_flat = k.variable(self.kept.value)
         for j in k.range(self.inputs):

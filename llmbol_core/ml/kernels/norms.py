@@ -1,7 +1,7 @@
 """Normalizations of the rows of whole arrays.
 
 ``apply`` is what a call from Python runs (``native.arrays``), ``f(x, weight, bias, eps)``: weights
-and biases may be None. What its record has, from ``Word.FREE`` on, is ``Norm``.
+and biases may be None. ``Norm`` names the words of its record from ``Word.FREE`` on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Call:
         self.lengths = k.room(i64, AXES)
 
     def look(self) -> None:
-        """Find out what is given, and whether it can be done here."""
+        """Read the arguments, and find out whether they can be handled here."""
         k, record, x = self.k, self.record, self.x
         eps = ArrayObject(k, self.given.load(3))
         is_float = eps.type.equals(record.load(Word.FLOAT_TYPE))
@@ -101,7 +101,7 @@ class _Call:
         self.ok.value = self.ok.value & fits.value
 
     def compute(self, out: Value) -> None:
-        """Compute what the result is."""
+        """Compute the result."""
         k, record, size = self.k, self.record, self.size.value
         words = k.room(i64, 9)
         for i, value in enumerate((

@@ -1,4 +1,4 @@
-"""One pass over parameters, gradients and what an optimizer remembers.
+"""One pass over parameters, gradients and an optimizer's state.
 
 Each number goes through the same roundings as in NumPy's arithmetic of ``nn.optim``: the bits are
 the same. Items are numbers.

@@ -1,8 +1,8 @@
 """Where the greatest numbers of rows lie, greatest first, equals as they stand, NaN last.
 
-Numbers become whole ones in the same order. What is not above the worst of the best so far passes
-by, a vector at a time. The best are a heap whose root is the worst of them, with the place behind
-the number so that no two are equal; or a vector, if they fit into one.
+Numbers are mapped to integers in the same order. Those not above the worst of the best so far are
+passed over, a vector at a time. The best are a heap whose root is the worst of them, with the place
+after the number so that no two are equal; or a vector, if they fit into one.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ def _fetch(form: Form, panel: Pointer, step: Value) -> None:
 def ask(here: Pointer, size: int, share: int, shares: int, step: int = 1) -> None:
     """Ask for a share of so many bytes, as far ahead as pays; they are used once.
 
-    Processors forget what many are asked for at once: lines are asked for in their order, a few at
+    Processors drop prefetches if there are many at once: lines are asked for in order, a few at
     a time, as evenly as they are used.
     """
     lines = -(-size // CELL)

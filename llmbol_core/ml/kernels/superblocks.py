@@ -227,7 +227,7 @@ def _packer(form: SuperForm) -> Author:
                 unit = packed.at((panel * count + number) * form.unit)
                 for group in k.range(GROUPS):
                     for row in k.range(ROWS):
-                        # Behind the last row it stands in for those that are not there.
+                        # The last row stands in for those after it, which do not exist.
                         source = k.min((panel * GROUPS + group) * ROWS + row, rows - 1)
                         block = blocks.at((source * count + number) * form.bytes)
                         lists = scales.at(row * 16), low.at(row * 16)

@@ -108,7 +108,7 @@ class Value:
         return self._binary(("", "udiv", "udiv"), other, False)
 
     def __mod__(self, other: Value | Number) -> Value:
-        """Return the rest of dividing whole numbers that are not negative."""
+        """Return the remainder of dividing whole numbers that are not negative."""
         return self._binary(("", "urem", "urem"), other, False)
 
     def __radd__(self, other: Number) -> Value:
@@ -207,7 +207,7 @@ class Value:
         return Value(self.k, made, self.kind, lanes)
 
     def shuffle(self, order: Sequence[int], other: Value | None = None) -> Value:
-        """Choose lanes of this vector, and of another one behind it, by number."""
+        """Choose lanes of this vector, and of another one after it, by number."""
         if len(order) == 1:
             number = order[0] - self.lanes
             return self.lane(order[0]) if number < 0 or other is None else other.lane(number)
