@@ -139,7 +139,7 @@ class _Attention:
                           self.values, out.at(start * out_pitch), out_pitch, False)  # fmt: skip
 
     def softmax(self, line: Pointer, number: Value) -> None:
-        """Write the code that turns a query's scores into shares: none for keys that it may not see.
+        """Write the code that turns a query's scores into shares: 0 for keys that it may not see.
 
         If a query may see no key, all its shares are 0.
         """

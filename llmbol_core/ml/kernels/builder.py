@@ -101,7 +101,7 @@ class Builder:
 
     @contextmanager
     def repeat(self) -> Iterator[Callable[[Value], None]]:
-        """Write a loop: ``with k.repeat() as again: ... again(condition)``; it runs at least once."""
+        """Write a loop: ``with k.repeat() as again: ... again(condition)``; runs at least once."""
         body, after = (self.ir.function.append_basic_block(name) for name in ("again", "after"))
         self.ir.branch(body)
         self.ir.position_at_end(body)
