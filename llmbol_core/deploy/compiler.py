@@ -1,4 +1,4 @@
-"""A model as a Dis module: its graph as calls of ``$Ml``, its weights behind the object.
+"""A model as a Dis module: its graph as calls of ``$Ml``, its weights after the object.
 
     init(ctxt, argv)   reads the samples in the file argv names, or on standard input, and prints
                        the outputs for each as ``nn infer`` does; --json and --top-k K

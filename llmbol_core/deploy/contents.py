@@ -1,4 +1,4 @@
-"""What a compiled model carries behind its code: the tensors of a GGUF payload, as rows to show."""
+"""What a compiled model carries after its code: the tensors of a GGUF payload, as rows to show."""
 
 from __future__ import annotations
 

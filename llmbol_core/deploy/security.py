@@ -112,9 +112,9 @@ def verify_file(path: str, key_path: str) -> Signed:
 
 
 def requirement(key_path: str) -> Callable[..., None]:
-    """Return what raises SignatureError for a file that is not signed with a key.
+    """Return a check that raises SignatureError for a file that is not signed with a key.
 
-    It takes what the file holds and its path, and if that is not all, what is behind it.
+    It takes the bytes before the payload, the file's path, and the rest if there is one.
     """
     key = public_key(key_path)
 
@@ -139,14 +139,14 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 
 class _Payload:
-    """What a file carries behind its object."""
+    """The bytes that a file carries after its object."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
 
 
 def _parts(data: memoryview, path: str) -> tuple[memoryview, _Payload | memoryview]:
-    """Return the object without magic number and signature, and what stands behind it."""
+    """Return the object without magic number and signature, and all that follows it."""
     module, end = read_object(data, path)
     start = 4
     if module.signature is not None:

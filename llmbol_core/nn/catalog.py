@@ -76,7 +76,7 @@ class MemberEntry:
 
 
 def _field_lines(fields: list[Field]) -> list[str]:
-    """Return what is said about fields, if there are any."""
+    """Return the lines about fields, if there are any."""
     width = max((len(field.field) for field in fields), default=0)
     lines = ["", "fields"] if fields else []
     for field in fields:
@@ -100,7 +100,7 @@ def list_members(family: str) -> list[MemberLine]:
 
 
 def describe_member(name: str) -> LayerEntry | MemberEntry:
-    """Return what there is to know about a layer, a loss, an optimizer or a schedule."""
+    """Return the description of a layer, a loss, an optimizer or a schedule."""
     for family, base in OTHERS.items():
         if name in base.table:
             cls = base.table[name]
@@ -122,7 +122,7 @@ def list_layers() -> list[LayerLine]:
 
 
 def describe_layer(name: str) -> LayerEntry:
-    """Return what there is to know about one layer; builders' names, in lower case, serve too."""
+    """Return the description of one layer; builders' names, in lower case, serve too."""
     try:
         cls = FACTORIES.get(name) or Module.lookup(name)
     except FieldError as error:

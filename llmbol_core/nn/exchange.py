@@ -122,7 +122,7 @@ class ImportRow:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """An import: its row, and what is worth knowing."""
+    """An import: its row, and remarks."""
 
     row: ImportRow
     notes: list[str]

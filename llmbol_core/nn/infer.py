@@ -87,7 +87,7 @@ def infer_stream(
 ) -> Iterator[Array]:
     """Yield the outputs for samples that come bit by bit.
 
-    Rows of a table are answered one by one: whoever writes them may wait for the answer.
+    Rows of a table are answered one by one: their writer may wait for the answer.
     """
     training = model.model.train
     inputs, targets = (training.inputs, training.targets) if training else ("inputs", "targets")

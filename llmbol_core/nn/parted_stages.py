@@ -87,7 +87,7 @@ class RunStage(Stage):
 
 
 class ConvolutionStage(PartedStage):
-    """A convolution of channels that lie together, with the ReLU behind it."""
+    """A convolution of channels that lie together, followed by its ReLU."""
 
     def __init__(self, layer: Any, parts: Sequence[tuple[Flow, Flow]]) -> None:
         self.layer = layer

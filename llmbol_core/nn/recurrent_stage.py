@@ -2,7 +2,7 @@
 
 Inside the steps lie first, [T, N, ...]: a step's states are one block. The inputs' share of the
 gates of all steps comes from one product; then step by step the states' share is added. Before the
-first step and behind the last one the states are zero.
+first step and after the last one the states are zero.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RecurrentStage(Stage):
             mask.reshape(self.steps, self.batch, wide)[...] = drawn.swapaxes(0, 1)
 
     def _dropped(self, hidden: _Sequence, along: _Sequence) -> tuple[_Sequence, _Sequence]:
-        """Append dropout of states, and of their gradients; return those behind it."""
+        """Append dropout of states, and of their gradients; return the states after it."""
         rows, wide = self.steps * self.batch, hidden.width
         x, dx, mask = self.sequence(wide), self.sequence(wide), room(rows * wide)
         self._masks.append(mask)

@@ -18,7 +18,7 @@ class Schedule(Declared, family="schedule"):
         raise NotImplementedError
 
     def restart(self) -> None:
-        """Forget what was observed."""
+        """Forget all observations."""
 
     def observe(self, loss: float) -> None:
         """Take note of the watched loss after an epoch."""
@@ -73,7 +73,7 @@ class WarmUp(Schedule):
         return self.then.rate(lr, epoch - self.epochs, max(1, epochs - self.epochs))
 
     def restart(self) -> None:
-        """Forget what was observed."""
+        """Forget all observations."""
         if self.then is not None:
             self.then.restart()
 
@@ -109,7 +109,7 @@ class Plateau(Schedule):
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was observed."""
+        """Forget all observations."""
         self._best, self._stale, self._scale = math.inf, 0, 1.0
 
     def rate(self, lr: float, epoch: int, epochs: int) -> float:

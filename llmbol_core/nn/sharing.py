@@ -1,7 +1,7 @@
 """Batches in shares: what is computed apart is put together as if one had computed all of it.
 
 How a batch is cut depends on its size alone, and sums are taken over a balanced tree of the shares,
-so that they come out the same to the last bit whoever computes which of them::
+so that they come out the same to the last bit whichever node computes which of them::
 
         1            node 1 is the sum of all shares; of 4 shares, the leaves are 4, 5, 6 and 7
       2   3

@@ -166,7 +166,7 @@ def read_section(node: Node, cls: type[D], what: str) -> D:
 
 
 def _made(node: Node, cls: type[D], fields: dict[str, Any]) -> D:
-    """Call the constructor; what it complains about stands at the node."""
+    """Call the constructor; its complaints are reported at the node."""
     try:
         return cls(**fields)
     except LlmbolError as error:

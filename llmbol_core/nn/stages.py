@@ -151,7 +151,7 @@ def add_over_grids(
 
 
 class LinearStage(Stage):
-    """A linear map of rows, with the ReLU behind it."""
+    """A linear map of rows, followed by its ReLU."""
 
     def __init__(self, layer: Linear, source: Flow, result: Flow) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def limit_gradient(stage: Stage, flow: Flow) -> None:
 
 
 class NormStage(Stage):
-    """Batch norm of vectors or channels, with the ReLU behind it."""
+    """Batch norm of vectors or channels, followed by its ReLU."""
 
     def __init__(self, layer: BatchNorm, source: Flow, result: Flow) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Samples that come in a stream, some at a time: a file or a pipe that may be longer than memory.
 
 A ``.npy`` in rows, a table and lines of JSON are read as they are needed; archives, other JSON and
-a ``.npy`` in columns are read whole, as far as that is allowed.
+a ``.npy`` in columns are read whole, within the limit for that.
 """
 
 from __future__ import annotations

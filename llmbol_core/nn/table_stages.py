@@ -125,7 +125,7 @@ class SlicesStage(Stage):
 
 
 class JoinedStage(Stage):
-    """Parts along an axis as one value, with the ReLU behind it."""
+    """Parts along an axis as one value, followed by its ReLU."""
 
     def __init__(self, parts: Sequence[Flow], result: Flow, axis: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class JoinedStage(Stage):
 
 
 class SumStage(Stage):
-    """The sum of two values, with the ReLU behind it.
+    """The sum of two values, followed by its ReLU.
 
     Its gradient is that of both: who can take it as it is shares it.
     """
@@ -165,7 +165,7 @@ class SumStage(Stage):
 
 
 class ProductStage(Stage):
-    """The product of two values, with the ReLU behind it."""
+    """The product of two values, followed by its ReLU."""
 
     def __init__(self, pair: tuple[Flow, Flow], result: Flow) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class ProductStage(Stage):
 
 
 class SharedStage(Stage):
-    """One layer for several values: a copy for each, their gradients added up behind all."""
+    """One layer for several values: a copy for each, whose gradients are added up in the end."""
 
     def __init__(self, layer: Module, count: int) -> None:
         super().__init__()

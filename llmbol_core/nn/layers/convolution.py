@@ -54,7 +54,7 @@ class Convolution(Operation, abstract=True):
         return math.prod(self.output_shape(shape)) * self._fan_in
 
     def details(self) -> str:
-        """Return channels and kernel, and of the rest what is not the default."""
+        """Return channels and kernel, and all other fields that differ from their defaults."""
         return _details(self)
 
 
@@ -131,7 +131,7 @@ class ConvTranspose(Operation, abstract=True):
         return math.prod(shape) * math.prod(self.parameter_shapes()["weight"][1:])
 
     def details(self) -> str:
-        """Return channels and kernel, and of the rest what is not the default."""
+        """Return channels and kernel, and all other fields that differ from their defaults."""
         return _details(self)
 
 
@@ -185,7 +185,7 @@ def _check_axes(layer: _Layer, shape: Shape) -> None:
 
 
 def _details(layer: _Layer) -> str:
-    """Return channels and kernel, and of the rest what is not the default."""
+    """Return channels and kernel, and all other fields that differ from their defaults."""
     kernel = "x".join([str(layer.kernel_size)] * layer.rank)
     text = f"({layer.in_channels} -> {layer.out_channels}, {kernel}"
     for name, value in layer.fields_config().items():

@@ -47,7 +47,7 @@ class Dropout(Module):
         return f"({self.p:g})"
 
     def update_output(self, x: Array) -> Array:
-        """Draw what is kept and scale it; in evaluation return the input."""
+        """Draw which values are kept, and scale those; in evaluation return the input."""
         self._kept = None
         if not self.train or not self.p:
             return x

@@ -45,7 +45,7 @@ class Embedding(Composite):
         return {"weight": stream.normal((self.rows, self.features))}
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the input's shape with the features behind."""
+        """Return the input's shape, with the features as the last axis."""
         return (*shape, self.features)
 
     def macs(self, shape: Shape) -> int:

@@ -32,7 +32,7 @@ class Pooling(Operation, abstract=True):
         return 0
 
     def details(self) -> str:
-        """Return the window, and of the rest what is not the default."""
+        """Return the window, and all other fields that differ from their defaults."""
         text = "x".join([str(self.kernel_size)] * self.rank)
         text += f", stride {self.stride}" if self.stride else ""
         text += f", padding {self.padding}" if self.padding else ""

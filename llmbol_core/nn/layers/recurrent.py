@@ -82,7 +82,7 @@ class Recurrent(Composite, abstract=True):
         return (1, self.input_size)
 
     def details(self) -> str:
-        """Return the sizes, and of the rest what is not the default."""
+        """Return the sizes, and all other fields that differ from their defaults."""
         text = f"{self.input_size} -> {self.hidden_size}"
         text += f", {self.num_layers} layers" if self.num_layers > 1 else ""
         text += ", both directions" if self.bidirectional else ""
