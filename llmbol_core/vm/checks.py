@@ -124,7 +124,7 @@ def _misfit_as_result(engine: Interpreter, guard: Guard, channel: int) -> str:
 
 
 def _room(engine: Interpreter, guard: Guard, ref: int, fp: int) -> Shape | None:
-    """Return the rest of an object behind an offset, or of what lies at an address; None if none.
+    """Return the rest of an object from an offset or an address on; None if there is none.
 
     The guard says which: the offset is negative for an address.
     """

@@ -273,7 +273,7 @@ class Evidence:
                 classes.unite(classes.field(classes.field(channel, "content"), "at"), OPEN)
 
     def _transfer_elements(self) -> bool:
-        """Note transfers of channels in arrays, behind their numbers; return whether there are."""
+        """Note transfers of channels in arrays, after their indices; return if there are any."""
         classes = self.classes
         due = [e for e in self._entries if classes.is_open(e[1]) or classes.kinds(e[1]) != {"N"}]
         self._entries = [entry for entry in self._entries if entry not in due]

@@ -84,7 +84,7 @@ class TypedArena(Arena):
         self._hidden[number] = offered, locked
 
     def is_hidden(self, number: int) -> bool:
-        """Return whether a type is one of module data, of which others see but a part."""
+        """Return whether a type is one of module data, of which others see only a part."""
         return number in self._hidden
 
     def plain_type(self, size: int) -> int:

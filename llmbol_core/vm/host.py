@@ -106,7 +106,7 @@ class HostCall:
     frame: int
     caller: LoadedModule | None
     text: str | None = None
-    """What is to be printed, if the engine has put that together."""
+    """The text to print, if the engine has formatted it."""
 
     def pause(self) -> None:
         """Raise LimitError if the program's time is up; long work calls it every few ms."""

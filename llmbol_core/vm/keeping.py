@@ -60,7 +60,7 @@ def keep_value(step: Step, state: State, source: Place, target: Place) -> State:
 def unknown(step: Step, state: State, at: int) -> State:
     """Note that the pointers from an offset on may have been overwritten by anything.
 
-    Of a record that only may have been, its tag still says which of its fields are used.
+    If a record may have been overwritten, but need not, its tag still says which fields are used.
     """
     for slot in step.layout.pointers:
         if slot >= at:

@@ -74,7 +74,7 @@ class Held(NamedTuple):
     path: frozenset[Spot]
     age: Age = Age.FRESH
     is_field: bool = False
-    """Whether the object must be a record: the address is none of an element."""
+    """Whether the object must be a record: the address is not an element's."""
 
     @property
     def first(self) -> Spot:

@@ -220,7 +220,7 @@ class HostFile(OpenFile):
             raise FileFault.of(error) from error
 
     def entries(self) -> list[Dir]:
-        """Return nothing at the end; what a file has is no entry, as Inferno finds."""
+        """Return no entries at the end of the file; elsewhere fail, as in Inferno."""
         return super().entries() if self.read(1, self.offset) else []
 
     def stat(self) -> Dir:

@@ -36,7 +36,7 @@ _LEAST_EXTENT = 1024
 _MOST_TOLD = 200
 """Characters that are kept of the name of an exception."""
 _FIRST_EXTENTS = 1 << 13, 1 << 16
-"""Least and most of what the stack of a process that Python started asks for."""
+"""The least and the most bytes asked for as the stack of a process that Python starts."""
 _PART_OF_MEMORY = 1 << 10
 MOST_EXTENT = 1 << 24
 
@@ -197,10 +197,10 @@ class Stack:
 
 
 def roomy_extent(extent: int, memory: int) -> int:
-    """Return what the stack of a process that Python started asks for.
+    """Return the bytes to ask for as the stack of a process that Python starts.
 
-    ``memory`` bytes are all that there may be. Where recursion goes beyond a piece, machine code is
-    left.
+    ``memory`` is the program's limit. Where recursion goes beyond a piece of the stack, machine
+    code is left.
     """
     least, most = _FIRST_EXTENTS
     return max(extent, least, min(memory // _PART_OF_MEMORY, most))

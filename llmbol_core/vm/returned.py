@@ -185,9 +185,9 @@ class Returned:
                     )
 
     def _places(self, to: _To) -> set[Shape]:
-        """Return what lies behind an address, if all objects that it may point into are known.
+        """Return the layout from an address on, if all objects that it may point into are known.
 
-        Nothing if they differ: which of them it is a guard sees before the call.
+        Nothing if they differ: then a guard finds out before the call which of them it is.
         """
         classes = self._evidence.classes
         node = classes.of_origin(to.origin)
@@ -208,5 +208,5 @@ class Returned:
 
 
 def _within(place: Shape, size: int) -> tuple[int, ...]:
-    """Return where there are pointers in the first bytes of a place."""
+    """Return the offsets of pointers in the first bytes of a place."""
     return tuple(at for at in place.pointers if at < size)

@@ -1,8 +1,8 @@
-"""The room at an address: the layout of what lies there, up to the end of the object.
+"""The room at an address: the layout of the memory from there to the end of the object.
 
-If the object is known its type tells. For a bare address the object is searched for in the
-frames of the process, the objects that these name, and in the end in the whole heap. Module data
-has no room for others: of what may be written there, more has to be known than a type tells.
+If the object is known, its type says so. For a bare address the object is searched for in the
+frames of the process, in the objects that these name, and in the end in the whole heap. Module data
+has no room for others: its type does not tell enough about what may be written there.
 """
 
 from __future__ import annotations

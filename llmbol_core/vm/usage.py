@@ -67,7 +67,7 @@ class Usage:
         self._returned: dict[tuple[int, int, int, int, int, Tags], None] = {}
         self.variables = Variables(found, received)
         self.lost: set[tuple[int, int, int]] = set()
-        """Pointers that are not known from an instruction on: its pc, their slot and origin."""
+        """Pointers that become unknown at an instruction: its pc, their slot and origin."""
         self.unknown: set[int] = set()
         """Origins of pointers of which nothing is known."""
 
@@ -91,7 +91,7 @@ class Usage:
     # Noted while the program is followed
 
     def lose(self, pc: int, slot: int, value: Value) -> None:
-        """Note that a slot may hold a pointer of which nothing is known from an instruction on."""
+        """Note that from an instruction on a slot may hold a pointer of which nothing is known."""
         if value.kind in POINTERS and value.origin >= 0:
             self.lost.add((pc, slot, value.origin))
 

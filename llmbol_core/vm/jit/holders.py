@@ -1,7 +1,7 @@
-"""Who refers to what the host keeps for a program.
+"""Whether a running process holds all objects for which the host keeps something.
 
-What dies is freed later where that takes long, but the host is to close at once what it keeps for
-an object that dies. So it is looked whether none of that can be among what dies.
+Dying objects are freed later if that takes long, but the host is to close at once what it keeps for
+an object that dies. So it is checked whether any such object can be among the dying ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.jit.population import Population
 
 _MOST_HANDLES, _MOST = 64, 2048
-"""Objects that the host keeps something for, and references, that are looked at."""
+"""The most objects with something of the host, and references, that are looked at."""
 _AT_ONCE = 64
 """References of one object that are looked at before those of the next one."""
 
@@ -27,7 +27,7 @@ _AT_ONCE = 64
 def all_are_near(engine: Population, process: Process) -> bool:
     """Return whether all references to what the host keeps are soon found from a process's frames.
 
-    What these lead to lives. Raises what memory does that a program has damaged.
+    Whatever the frames lead to is alive. May raise any of ``ASTRAY`` if memory is damaged.
     """
     heap = engine.heap
     left = {ref: heap.pointers[(ref + COUNT) >> 2] for ref in heap.hosted}
@@ -52,7 +52,7 @@ def all_are_near(engine: Population, process: Process) -> bool:
 
 
 def _held(engine: Population, process: Process) -> Iterator[int]:
-    """Yield what the frames of a process refer to, and the modules whose code they run."""
+    """Yield the objects to which a process's frames refer, and the modules whose code they run."""
     heap = engine.heap
     for level in levels(engine, process):
         yield level.handle

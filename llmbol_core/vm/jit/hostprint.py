@@ -145,7 +145,7 @@ def put_code(code: Word) -> None:
 def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
     """Write formatted text to a descriptor; return the number of bytes, as print does.
 
-    Where Python has to write it, it gets the text.
+    If Python has to write it, Python gets the text.
     """
     place = result_at(frame, 4)
     machine[Machine.IS_TEXT_MADE] = 0

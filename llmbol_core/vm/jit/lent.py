@@ -27,7 +27,7 @@ class Lent:
         words[Machine.STARTED] = nanoseconds() - (time.monotonic_ns() - STARTED)
 
     def text(self, count: int) -> str | None:
-        """Return text that was put together; None if not all of it are characters."""
+        """Return the formatted text; None if not all of it are characters."""
         try:
             return self._text[:count].tobytes().decode(_UTF32, "surrogatepass")
         except UnicodeDecodeError:

@@ -150,7 +150,7 @@ class Population(Interpreter):
         return RunQueue(self._words, processes)
 
     def _host_call(self, process: Process, frame: int) -> HostCall:
-        """Return a call of the host by a process, with the text that it is to print if there is."""
+        """Return a call of the host by a process, with the text to print if it is formatted."""
         words, text = self._words, None
         if words[_IS_TEXT_MADE]:
             words[_IS_TEXT_MADE] = 0

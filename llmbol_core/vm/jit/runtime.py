@@ -179,7 +179,7 @@ class Machine(IntEnum):
     LOOK_AT = 54
     """What is left of them when the clock is looked at before the next process has its turn."""
     IS_TEXT_MADE = 55
-    """Whether the text that the running process prints is put together, for Python to write it."""
+    """Whether the text that the running process prints is formatted, for Python to write."""
     SPARE = 56
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 

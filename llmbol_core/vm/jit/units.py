@@ -173,7 +173,7 @@ def compile_module(
 ) -> CompileStats:
     """Verify a module and put the machine code for all of its functions into the cache.
 
-    ``content`` is the object that it is from; the code is found again by that. LLVM works in a
+    ``content`` is the object that it is from, by which the code is found again. LLVM works in a
     thread, so that the process can be stopped meanwhile.
     """
     from llmbol_core.native.jobs import Job

@@ -38,7 +38,7 @@ _SHARE = 16
 class Upkeep:
     """The upkeep of one machine's heap; ``survey`` calls native code, or returns -1 without any.
 
-    ``may_wait`` tells whether what dies can be freed a little later.
+    ``may_wait`` tells whether dying objects can be freed a little later.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Upkeep:
                 return
 
     def work_off(self) -> None:
-        """Free what was left for later as far as a program that runs depends on it, and some."""
+        """Free some of what was left for later, or all if the program can tell the difference."""
         if self._words[Machine.PENDING]:
             self.bury_pending(some=self._may_wait())
 
