@@ -291,10 +291,10 @@ SHARED = "@"
 """How the names begin of functions that regions call, among those of handlers."""
 BURY = "bury"
 UPKEEP = (
-    BURY, "alternative", "collect", "list_free",
+    BURY, "alternative", "collect", "formatted", "list_free",
     "math_dot", "math_gemm", "math_iamax", "math_norm1", "math_sort", "sum_of_squares",
 )  # fmt: skip
-"""Those that go through much memory: they are compiled better than the native interpreter."""
+"""Those that take long, going through memory or text: they are compiled better than the rest."""
 
 
 class LinkKind(IntEnum):
