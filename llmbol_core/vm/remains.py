@@ -86,6 +86,8 @@ class Remains:
 
         ``cost`` is how many bytes of words there are: it is not soon done again if those are many.
         """
+        if not self._refs:
+            return
         known = sorted(self._known(words))
         refs, self._refs, self._bytes = self._refs, [], 0
         for ref in refs:
