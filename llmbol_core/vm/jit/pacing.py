@@ -245,7 +245,7 @@ def leaves(dying: Word) -> Word:
     machine[Machine.FUEL] = left
     if left > 0:
         return 0
-    if goes_on() and moment() < machine[Machine.UNTIL] + MORE:
+    if machine[Machine.OWED] < MOST_OWED and goes_on() and moment() < machine[Machine.UNTIL] + MORE:
         # Memory that is freed at once is reused in a better order.
         machine[Machine.FUEL] = QUANTUM
         return 0
