@@ -200,14 +200,16 @@ def connected() -> Client:
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """Return the whole numbers of a list such as ``1,16,256``.
+    """Return the whole numbers of a list such as ``1,16,256``, all above 0.
 
     >>> numbers("1,16", "--batch")
     [1, 16]
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
-        raise typer.BadParameter(f"{option}: expected whole numbers such as 1,16,256, got {text!r}")
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", word) for word in words):
+        raise typer.BadParameter(
+            f"{option}: expected whole numbers above 0 such as 1,16,256, got {text!r}"
+        )
     return [int(word) for word in words]
 
 
