@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +107,64 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
         words = (_at(part), _at(y), _at(place), *rooms, len(part), depth, columns, *pitches)
         _run(made.address(turned), items, words, shares)
     return output
+
+
+def multiply_each(x: Array, y: Array, output: Array | None, chosen: Target) -> Array:
+    """Return [..., M, K] times [..., K, N], in an output if there is one; axes in front broadcast.
+
+    All three are in rows.
+    """
+    each = _each(x.shape, y.shape)
+    (rows, depth), columns = x.shape[-2:], y.shape[-1]
+    place = np.empty(each.shape, np.float32) if output is None else output
+    work, count = rows * depth * columns, len(each.starts[0])
+    if not (work and count):
+        place[...] = 0
+        return place
+    if work >= _LONG:
+        left, right = x.reshape(-1, rows, depth), y.reshape(-1, depth, columns)
+        numbers = (each.starts[0] // (rows * depth), each.starts[1] // (depth * columns))
+        for i, j, part in zip(*numbers, place.reshape(-1, rows, columns), strict=True):
+            multiply(left[i], right[j], part, chosen)
+        return place
+    if count == 1:  # the least on the way
+        multiply(
+            x.reshape(rows, depth), y.reshape(depth, columns), place.reshape(-1, columns), chosen
+        )
+        return place
+    threads = team().threads
+    shares = 2 * threads if threads > 1 and work * count >= _SHARED else 1
+    room = _room(_kernels_of(chosen).scratch * threads) if rows > few.FEW else 0
+    arrays = (_at(x), _at(y), _at(place), room)
+    function = _address_of_each(chosen)
+    _run(function, count, (*arrays, rows, depth, columns, 0, 0, count, *each.addresses), shares)
+    return place
+
+
+class _Each(NamedTuple):
+    """Pairs of matrices: the shape of their products, and where they begin, as numbers of each."""
+
+    shape: tuple[int, ...]
+    starts: tuple[Array, Array]
+    addresses: tuple[int, int]
+
+
+@functools.lru_cache(maxsize=256)
+def _each(x: tuple[int, ...], y: tuple[int, ...]) -> _Each:
+    """Return what is known of products of matrices of these shapes."""
+    front = np.broadcast_shapes(x[:-2], y[:-2])
+
+    def starts(shape: tuple[int, ...]) -> Array:
+        numbers = np.arange(math.prod(shape[:-2]), dtype=np.int64).reshape(shape[:-2])
+        return np.broadcast_to(numbers * (shape[-2] * shape[-1]), front).flatten()
+
+    found = starts(x), starts(y)
+    return _Each((*front, x[-2], y[-1]), found, (_at(found[0]), _at(found[1])))
+
+
+@functools.cache
+def _address_of_each(chosen: Target) -> int:
+    return address_of(matmul.multiply_each)
 
 
 def _in_rows(x: Array) -> bool:

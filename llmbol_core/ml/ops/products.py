@@ -23,7 +23,7 @@ from llmbol_core.ml.ops.table import (
     sample,
     unbroadcast,
 )
-from llmbol_core.ml.ops.tiles import product, short_linear, short_matmul
+from llmbol_core.ml.ops.tiles import product, product_each, short_linear, short_matmul
 from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
 
@@ -127,8 +127,7 @@ def matmul(x: Array, y: Array, out: Out = None) -> Array:
     if y.ndim == 2:
         place = None if out is None else flat_rows(out)
         return product(flat_rows(x), y, place).reshape(*x.shape[:-1], y.shape[1])
-    z: Array = np.matmul(np.ascontiguousarray(x), np.ascontiguousarray(y), out=out)
-    return z
+    return product_each(x, y, out)
 
 
 # ---- embeddings ----

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.ops.direct import in_rows
 from llmbol_core.ml.ops.table import Array, Out, Short
 
 _TILE = 8
 """Rows of a tile: so few that the kernels of BLAS libraries do not treat some in another way."""
 _LARGE = 1 << 18
 """How many numbers a result has from which on it matters where it lies."""
+_NARROW = 16
+"""Columns of a product from which on kernels do one of many faster than BLAS."""
+_WORTH = 1 << 15
+"""Multiply-adds from which on they do."""
 _LINE = 64
 """Bytes of a line of the cache."""
 
@@ -51,6 +56,23 @@ def product(x: Array, y: Array, out: Out = None) -> Array:
 
         return multiply(x, y, output, chosen)
     return product_by_definition(x, y, output)
+
+
+def product_each(x: Array, y: Array, out: Out = None) -> Array:
+    """Return [..., M, K] times [..., K, N]; axes in front broadcast.
+
+    Who multiplies depends on M, K and N alone: products do not differ by how many there are.
+    """
+    left, right = in_rows(x), in_rows(y)
+    (rows, depth), columns = x.shape[-2:], y.shape[-1]
+    is_worth = rows > 1 and columns >= _NARROW and rows * depth * columns >= _WORTH
+    if is_worth and x.dtype == y.dtype == np.float32 and (chosen := target()) is not None:
+        from llmbol_core.ml.matrices import multiply_each
+
+        if out is None or (out.dtype == np.float32 and out.flags.c_contiguous):
+            return multiply_each(left, right, out, chosen)
+    z: Array = np.matmul(left, right, out=out)
+    return z
 
 
 def _room(rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
