@@ -57,6 +57,26 @@ def test_parts_of_larger_matrices(rng):
         np.testing.assert_allclose(multiply(left, right, out, CHOSEN), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((12, 64, 40), (12, 40, 64)), ((2, 1, 9, 70), (3, 70, 133)), ((40, 200), (5, 200, 17)),
+     ((2, 300, 300), (1, 300, 300)), ((3, 2, 5), (3, 5, 2)), ((7, 200, 40), (7, 40, 40))],
+)  # fmt: skip
+def test_batches_of_matrices(left, right, rng):
+    x, y = rng.normal(size=left).astype("f4"), rng.normal(size=right).astype("f4")
+    expected = np.matmul(x.astype("f8"), y)
+    found = OPS["matmul"](x, y)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=3e-6 * np.abs(expected).max())
+    turned = np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    for out in (np.full(found.shape, np.nan, "f4"), np.full(found.shape, np.nan, "f4", order="F")):
+        assert OPS["matmul"].definition(turned, y, out=out) is out
+        np.testing.assert_allclose(out, found, atol=3e-6 * np.abs(expected).max())
+    if len(right) == 3 and right[0] == left[0]:
+        for i in range(len(x)):
+            assert OPS["matmul"](x[i : i + 1], y[i : i + 1]).tobytes() == found[i : i + 1].tobytes()
+
+
 def test_nothing_to_multiply():
     for m, k, n in ((0, 3, 2), (3, 0, 2), (3, 2, 0)):
         out = product(np.ones((m, k), np.float32), np.ones((k, n), np.float32))

@@ -453,6 +453,19 @@ def test_a_query_that_may_look_at_nothing_gets_zeros(rng):
     assert OPS["attention"](x, x, x, mask)[0, 1].tolist() == [0] * 4
 
 
+@pytest.mark.parametrize("neighbours", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 8), (5, 6), (3, 9, 34), (1, 1, 2), (2, 7, 128)])
+def test_rope_by_kernels_equals_its_definition_bit_for_bit(shape, neighbours, rng, monkeypatch):
+    x, positions = rng.normal(size=shape).astype(np.float32), rng.integers(0, 99, shape[-2])
+    for dims in (0, 2, shape[-1] // 4 * 2):
+        given = {"dims": dims, "base": 500.0, "scale": 0.7, "neighbours": neighbours, "offset": 3}
+        found = OPS["rope"](x, positions, **given), OPS["rope"](x.swapaxes(0, -2), **given)
+        with monkeypatch.context() as without:
+            without.setenv("LLMBOL_KERNELS", "none")
+            plain = OPS["rope"](x, positions, **given), OPS["rope"](x.swapaxes(0, -2), **given)
+        assert [y.tobytes() for y in found] == [y.tobytes() for y in plain]
+
+
 def test_both_conventions_of_rope_turn_the_same_pairs(rng):
     x = rng.normal(size=(5, 8)).astype(np.float32)
     halves = np.concatenate([x[:, 0::2], x[:, 1::2]], axis=1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
 from llmbol_core.errors import ShapeError
+from llmbol_core.ml.kernels.target import target
+from llmbol_core.ml.ops.direct import in_rows
 from llmbol_core.ml.ops.table import Array, Indices, Out, Shape, broadcast, op, sample, unbroadcast
+from llmbol_core.native.threads import thread_count
 
 # ---- rotary positions ----
 
@@ -28,16 +32,44 @@ def _rope_shape(
 
 def _rotated(x: Array, places: Array, sign: int, numbers: dict[str, Any]) -> Array:
     """Turn pair i of each row by place * scale / base^(2i / dims), backwards for a sign of -1."""
-    dims = numbers["dims"] or x.shape[-1]
-    rates = numbers["scale"] * numbers["base"] ** (np.arange(0, dims, 2) / -max(dims, 1))
-    angles = places[:, None].astype(np.float64) * rates
-    cos, sin = np.cos(angles).astype(x.dtype), (sign * np.sin(angles)).astype(x.dtype)
-    near = slice(0, dims, 2) if numbers["neighbours"] else slice(0, dims // 2)
-    far = slice(1, dims, 2) if numbers["neighbours"] else slice(dims // 2, dims)
-    y = x.copy()
-    y[..., near] = x[..., near] * cos - x[..., far] * sin
-    y[..., far] = x[..., near] * sin + x[..., far] * cos
+    dims, neighbours = numbers["dims"] or x.shape[-1], numbers["neighbours"]
+    known = places.astype(np.float64).tobytes(), dims, sign, numbers["base"], numbers["scale"]
+    factors = _factors(*known, neighbours, x.dtype.char)
+    if x.dtype == np.float32 and x.size and target() is not None:
+        return _rotated_by_kernel(in_rows(x), factors, neighbours)
+    own, other = factors.swapaxes(0, 1)
+    partners = np.arange(dims) ^ 1 if neighbours else np.roll(np.arange(dims), dims // 2)
+    y, part = x.copy(), x[..., :dims]
+    y[..., :dims] = part * own + part[..., partners] * other
     return y
+
+
+def _rotated_by_kernel(x: Array, factors: Array, neighbours: bool) -> Array:
+    from llmbol_core.ml.kernels import rotary
+
+    y, items = np.empty_like(x), x.size // x.shape[-1]
+    kernel = rotary.turn_neighbours if neighbours else rotary.turn_halves
+    chunk = -(-items // (2 * thread_count())) if x.size >= _MUCH else 0
+    sizes = x.shape[-1], factors.shape[2], factors.shape[0]
+    kernel.run(items, x, y, factors, *sizes, chunk=chunk)
+    return y
+
+
+_MUCH = 1 << 16
+"""How many numbers there must be for threads to share them."""
+
+
+@functools.lru_cache(maxsize=8)
+def _factors(
+    places: bytes, dims: int, sign: int, base: float, scale: float, neighbours: bool, kind: str
+) -> Array:
+    """Return what each number and its partner are multiplied by: [positions, 2, dims]."""
+    rates = scale * base ** (np.arange(0, dims, 2) / -max(dims, 1))
+    angles = np.frombuffer(places)[:, None] * rates
+    cos, sin = np.cos(angles), sign * np.sin(angles)
+    axis = 2 if neighbours else 1  # the numbers of a pair follow each other, or all first ones do
+    pairs = [np.stack(both, axis) for both in ((cos, cos), (-sin, sin))]
+    return np.stack(pairs, 1).reshape(len(angles), 2, dims).astype(kind)
 
 
 def _places(x: Array, positions: Indices | None, offset: int) -> Array:
