@@ -253,12 +253,14 @@ def upkeep_text() -> str:
     """Return the text of the functions of the upkeep, with what they call, and ``handlers``."""
     from llmbol_core.vm.jit.burial import BURIAL
     from llmbol_core.vm.jit.guarding import MISFITS
+    from llmbol_core.vm.jit.helpers import ALLOCATING
     from llmbol_core.vm.jit.hostcode import TEXTS, load_hosted
     from llmbol_core.vm.jit.runtime import UPKEEP
 
     load_runtime()
     load_hosted()
-    return _with_called([BURIAL, MISFITS, *TEXTS, handlers_text(UPKEEP)], UPKEEP)
+    parts = [ALLOCATING, BURIAL, MISFITS, *TEXTS, handlers_text(UPKEEP)]
+    return _with_called(parts, UPKEEP)
 
 
 def handlers_text(names: Iterable[str]) -> str:

@@ -186,7 +186,7 @@ def put_power(place: Big, exponent: Word) -> None:
         left = left // 10
 
 
-@shared
+@native
 def read_real(ref: Word) -> Word:
     """Read the real that a string begins with to ``VALUE``; false if Python has to."""
     if not begins():

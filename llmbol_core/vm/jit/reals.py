@@ -27,7 +27,6 @@ from llmbol_core.vm.jit.source import (
     narrow,
     native,
     real,
-    shared,
     whole,
     wide,
 )
@@ -267,7 +266,7 @@ def print_shortest(x: Real, mark: Word) -> Word:
     return put_exponent(size, exponent - 1, mark) if is_scientific else size
 
 
-@shared
+@native
 def real_text(x: Real) -> Word:
     """Return the shortest text of a real as a string, or 0 for Python."""
     size, i = print_shortest(x, _E), 0

@@ -292,7 +292,8 @@ SHARED = "@"
 BURY = "bury"
 UPKEEP = (
     BURY, "alternative", "collect", "formatted", "list_free",
-    "math_dot", "math_gemm", "math_iamax", "math_norm1", "math_sort", "sum_of_squares",
+    "math_dot", "math_gemm", "math_iamax", "math_norm1", "math_sort", "read_real",
+    "real_text", "sum_of_squares",
 )  # fmt: skip
 """Those that take long, going through memory or text: they are compiled better than the rest."""
 
