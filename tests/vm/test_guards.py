@@ -13,6 +13,7 @@ import io
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.errors import VerifyError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.guards import Guard, Of, Piece
@@ -347,3 +348,33 @@ def test_masks_say_what_guards_say():
     assert (asked.least, asked.pointers, asked.numbers) == (16, 0b10, 0b1100)
     assert masks(16, (4,), (4, 8)) == [0b110, 0, 0b10, 0, 16]
     assert wanted(guard._replace(pieces=(Piece(256, 4, Use.WRITE),))) is None
+
+
+# A new object of a number, with tag 0, and code for records of tag 1, which have a pointer there.
+TAGGED = """
+    new $6,32(fp)
+    movw $0,0(32(fp))
+    movw $99,4(32(fp))
+    {}
+    {}
+    case 0(32(fp)),16(mp)
+    ret
+    movp 4(32(fp)),48(fp)
+    ret
+"""
+RETAGGED = [
+    ("jmp $4", "jmp $5", ""),
+    ("movw 8(mp),0(32(fp))", "jmp $5", ""),
+    ("movp 32(fp),48(fp)", "movw $1,0(48(fp))", "there is no pointer at 4"),
+    ("lea 0(32(fp)),40(fp)", "movw $1,0(40(fp))", "there is no pointer at 4"),
+]
+
+
+@pytest.mark.parametrize(("first", "then", "why"), RETAGGED)
+def test_records_of_one_tag_come_to_code_for_others(first, then, why):
+    module = made(TAGGED.format(first, then), "A", "word @mp+16,2,0,1,6,1,2,7,8")
+    if why:
+        with pytest.raises(VerifyError, match=why):
+            prove_module(module)
+    else:
+        assert [guard.of for guard in prove_module(module).guards[7]] == [Of.RECORD]
