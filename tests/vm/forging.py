@@ -94,8 +94,16 @@ class Forger:
 
     def _changed(self, module: Module) -> Module:
         way = self._chance.choices(
-            (self._operand, self._inserted, self._taken_out, self._opcode, self._type, self._moved),
-            (8, 8, 3, 3, 1, 3),
+            (
+                self._operand,
+                self._inserted,
+                self._grafted,
+                self._taken_out,
+                self._opcode,
+                self._type,
+                self._moved,
+            ),
+            (8, 6, 4, 3, 3, 1, 3),
         )[0]
         return way(module) if module.instructions else module
 
@@ -140,6 +148,21 @@ class Forger:
         else:
             instruction = self._new(count)
         return _shifted(module, at, instruction)
+
+    def _grafted(self, module: Module) -> Module:
+        """Put in a few instructions of another program that belong together."""
+        code = self._chance.choice(list(self._chance.choice(known()).values())).instructions
+        start, at = self._chance.randrange(max(len(code), 1)), self._at(module)
+        run = code[start : start + self._chance.randrange(2, 7)]
+        for index, instruction in reversed(list(enumerate(run))):
+            label = instruction.destination
+            if instruction.op.has_label and label.mode is Mode.IMMEDIATE:
+                is_ahead = start + index <= label.value < start + len(run)
+                behind = label.value * len(module.instructions) // len(code)
+                to = at + label.value - start - index if is_ahead else behind
+                instruction = instruction._replace(destination=label._replace(value=to))
+            module = _shifted(module, at, instruction)
+        return module
 
     def _new(self, count: int) -> Instruction:
         op = self._chance.choice(_OPS)
