@@ -83,10 +83,6 @@ class TypedArena(Arena):
         """State which part of a type's objects other modules may access."""
         self._hidden[number] = offered, locked
 
-    def is_hidden(self, number: int) -> bool:
-        """Return whether a type is one of module data, of which others see only a part."""
-        return number in self._hidden
-
     def plain_type(self, size: int) -> int:
         """Return the number of the type of values of so many bytes without pointers."""
         if size < 0:

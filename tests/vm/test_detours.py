@@ -121,11 +121,12 @@ DETOURS: dict[str, tuple[Program, str]] = {
         (DATA + " ret", (f"ret\n f: movw 0(32(fp)),52(fp)\n lea 4(52(fp)),44(fp)\n {WAITED}\n"
          " recv 36(fp),0(44(fp))\n ret")), NO_RECORD),
     "a number received into a table of exported data": (
-        (TABLE, "ret\n f: movw 0(32(fp)),52(fp)\n recv 36(fp),36(52(fp))\n ret"), NO_RECORD),
+        (TABLE, "ret\n f: movw 0(32(fp)),52(fp)\n recv 36(fp),36(52(fp))\n ret"),
+        "where there is room for 0"),
     "a result in a table of exported data": (
         (TABLE, (f"ret\n f: movw 0(32(fp)),52(fp)\n lea 36(52(fp)),44(fp)\n {WAITED}\n"
          " frame $2,48(fp)\n lea 0(44(fp)),16(48(fp))\n movp 36(fp),36(48(fp))\n call 48(fp),h\n"
-         " ret\n h: recv 36(fp),0(16(fp))\n ret")), NO_RECORD),
+         " ret\n h: recv 36(fp),0(16(fp))\n ret")), "beyond the 0 where a caller"),
     # Words that are taken for what they are not known to be.
     "an element's word as the address of module data": (
         ("newa $4,$7,32(fp)\n indx 32(fp),44(fp),$0\n movw $4096,0(44(fp))\n"
@@ -254,6 +255,16 @@ HONEST: dict[str, Program] = {
         "newcb $1,32(fp)\n send $7,32(fp)\n recv 32(fp),47(fp)\n newcmp $8,$1,36(fp)\n"
         " send 45(fp),36(fp)\n recv 36(fp),25(mp)\n movmp 25(mp),$8,45(fp)\n"
         ' cvtbw 47(fp),56(fp)\n beqw 56(fp),$7,x\n raise 16(mp)\n x: ret\n desc $8,3,"00"'
+    ),
+    "results and values in exported data before a table": (
+        DATA.replace("newcp", "newcw").replace("send 36(fp)", "send $4")
+        + " addw 20(mp),24(mp),56(fp)\n beqw 56(fp),$8,x\n raise 16(mp)\n"
+        ' x: case $1,28(mp)\n y: ret\n word @mp+28,1,0,5,y,y\n link -1,-1,0,".mp"',
+        (
+            "ret\n f: frame $2,48(fp)\n movp 36(fp),36(48(fp))\n movw 0(32(fp)),52(fp)\n"
+            " lea 20(52(fp)),16(48(fp))\n call 48(fp),h\n send $4,36(fp)\n"
+            " recv 36(fp),24(52(fp))\n ret\n h: recv 36(fp),0(16(fp))\n ret"
+        ),
     ),
     "a channel in a field of an element": (
         (
