@@ -28,7 +28,7 @@ _LARGE = 1 << 18
 _LONG = 1 << 24
 """Multiply-adds from which on other Python threads may run meanwhile: some hundred microseconds."""
 _MANY = 1024
-"""Rows at a time: the processor knows the places of so many in memory by heart."""
+"""Rows at a time: the processor caches the addresses of the pages of so many."""
 _local = threading.local()
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _functions: dict[int, Any] = {}

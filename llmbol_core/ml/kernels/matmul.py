@@ -1,7 +1,7 @@
 """Products of float32 matrices as they lie, for operations that run once: x [M, K] times y [K, N].
 
 Blocks of y are packed into panels that stay in the cache, unless there are few rows of x: then y is
-read as it lies. While a block is multiplied the next one is packed, a few lines at a time between
+read as it lies. While a block is multiplied, the next one is packed, a few lines at a time between
 many steps of the sums, which hides it. A result depends on its row and column alone, not on how
 many others there are: it is one chain of sums over the depth.
 """
@@ -67,7 +67,7 @@ def block_size(lanes: int) -> int:
 
 @dataclass(frozen=True)
 class _Block:
-    """Panels first ... last, and of the depth as much as ``length`` from ``start`` on."""
+    """Panels first ... last, and ``length`` steps of the depth from ``start`` on."""
 
     first: Value
     last: Value
@@ -77,14 +77,14 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Ahead:
-    """How tiles pack the next block: ``done`` of its pieces, a row's part of a panel each."""
+    """How tiles pack the next block: ``done`` of its pieces, each a row's part of a panel."""
 
     block: _Block
     room: Pointer
     count: Value
     done: Variable
     share: Value
-    """How many pieces a tile packs, and times 2^16 how many go with a line of the depth."""
+    """How many pieces a tile packs, and 2^16 times how many it packs for each line of the depth."""
     rate: Value
 
 
@@ -134,7 +134,7 @@ class _Multiply:
                 self._tall_blocks(begin, end)
 
     def _blocks(self, begin: Value, end: Value, most: int) -> Iterator[tuple[_Block, _Block]]:
-        """Write a loop over blocks, each with the next one; that of the last has no panels."""
+        """Write a loop over blocks, each with the next one; the last one's next has no panels."""
         k = self.k
         parts = (self.depth + (most - 1)) // most
         step = ((self.depth + parts - 1) // parts + (LINE - 1)) // LINE * LINE
@@ -197,7 +197,7 @@ class _Multiply:
         rows_in_turn(k, head, self.rows, most, tile)
 
     def _pack(self, block: _Block, room: Pointer, done: Value) -> None:
-        """Write the code that packs a block but for the rows that are done."""
+        """Write the code that packs a block except for the rows that are packed already."""
         k, lanes, width = self.k, self.k.lanes, self.width
         first, last = block.first, block.last
         whole = lesser_number(k, last, self.columns // width)
@@ -226,7 +226,7 @@ class _Multiply:
                 column = (block.first + panel) * width
                 given = self.y.at((block.start + i) * self.y_pitch + column)
                 target = ahead.room.at((panel * DEPTH + i) * width)
-                # Pieces need not begin lines of the cache: the last one ends in one more.
+                # Pieces need not begin at a cache line: the last one ends in one more.
                 end = k.select(panel.equals(panels - 1), k.value(width, i64), k.value(0, i64))
                 given.prefetch(reach + end, level=2)
                 for j in range(0, width, LINE):
@@ -245,7 +245,7 @@ class _Multiply:
         self, row: Value, count: int, block: _Block, panel: Value, room: Pointer | None,
         ahead: _Ahead | None = None,
     ) -> None:  # fmt: skip
-        """Write the code for so many rows and a panel, which is in a room or will be packed."""
+        """Write the code for so many rows and a panel, which is packed already or now."""
         k, lanes, column = self.k, self.k.lanes, panel * self.width
         start, length = block.start, block.length
         rows = [self.x.at((row + r) * self.x_pitch + start) for r in range(count)]

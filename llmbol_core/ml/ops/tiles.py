@@ -20,13 +20,13 @@ from llmbol_core.ml.ops.table import Array, Out, Short
 _TILE = 8
 """Rows of a tile: so few that the kernels of BLAS libraries do not treat some in another way."""
 _LARGE = 1 << 18
-"""How many numbers a result has from which on it matters where it lies."""
+"""Numbers of a result from which on its alignment matters."""
 _NARROW = 16
-"""Columns of a product from which on kernels do one of many faster than BLAS."""
+"""Columns of a product from which on kernels compute one of many faster than BLAS."""
 _WORTH = 1 << 15
 """Multiply-adds from which on they do."""
 _LINE = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
 
 
 @functools.cache
@@ -61,7 +61,8 @@ def product(x: Array, y: Array, out: Out = None) -> Array:
 def product_each(x: Array, y: Array, out: Out = None) -> Array:
     """Return [..., M, K] times [..., K, N]; axes in front broadcast.
 
-    Who multiplies depends on M, K and N alone: products do not differ by how many there are.
+    Whether kernels or BLAS multiply depends on M, K and N alone, so a product is the same bits
+    however many there are.
     """
     left, right = in_rows(x), in_rows(y)
     (rows, depth), columns = x.shape[-2:], y.shape[-1]
@@ -76,7 +77,7 @@ def product_each(x: Array, y: Array, out: Out = None) -> Array:
 
 
 def _room(rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
-    """Return a new array; a large one begins a line of the cache: it is written faster."""
+    """Return a new array; a large one begins at a cache line, as it is written faster then."""
     count = rows * columns
     if count < _LARGE:
         return np.empty((rows, columns), dtype)
