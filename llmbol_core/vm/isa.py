@@ -102,10 +102,10 @@ ELEMENT_SIZES = {f"ind{letter.lower()}": TYPES[letter].size for letter in "BWFL"
 class Effect(Enum):
     """Where an instruction leaves the process."""
 
-    NEXT = "goes on with the next instruction"
+    NEXT = "continues with the next instruction"
     BRANCH = "goes to its label if its meaning holds"
     JUMP = "always goes elsewhere"
-    CALL = "enters another function, which returns behind it"
+    CALL = "enters another function, which returns after it"
     RETURN = "leaves the function"
     WAIT = "may let other processes run before the next instruction"
     END = "ends the process or raises an exception"
