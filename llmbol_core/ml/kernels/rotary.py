@@ -1,10 +1,10 @@
-"""Rotary positions: pairs of numbers of each row turned by what tables say of its position.
+"""Rotary positions: pairs of numbers of each row rotated by an angle that grows with its position.
 
     x, out    [items, width]
-    factors   [positions, 2, dims]: for each number what it is multiplied by, and then its partner
+    factors   [positions, 2, dims]: the factors of all numbers, then those of their partners
 
-The first ``dims`` numbers of a row turn and the others stay. Item i has position i modulo their
-number.
+The first ``dims`` numbers of a row are rotated and the others copied. Item i has position i modulo
+``positions``.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 group = Group("rotary")
 _PARAMETERS = "x:f32* out:f32* factors:f32* width:i64 dims:i64 positions:i64"
-_Turn = Callable[["Pointer", "Pointer", "Pointer"], None]
-"""Writes the code for what turns of a row: numbers, results, factors."""
+_Rotate = Callable[["Pointer", "Pointer", "Pointer"], None]
+"""Writes the code for the rotated part of a row: numbers, results, factors."""
 
 
 def _rows(
-    k: Builder, turn: _Turn, x: Pointer, out: Pointer, factors: Pointer, width: Value, dims: Value,
-    positions: Value,
+    k: Builder, rotate: _Rotate, x: Pointer, out: Pointer, factors: Pointer, width: Value,
+    dims: Value, positions: Value,
 ) -> None:  # fmt: skip
     """Write the code for all rows."""
     for item in k.items():
         row, place = x.at(item * width), out.at(item * width)
-        turn(row, place, factors.at(item % positions * dims * 2))
+        rotate(row, place, factors.at(item % positions * dims * 2))
         with k.when(dims < width):
             copy_all(k, row.at(dims), place.at(dims), width - dims)
 
 
 @group.kernel(_PARAMETERS)
-def turn_neighbours(
+def rotate_neighbours(
     k: Builder, x: Pointer, out: Pointer, factors: Pointer, width: Value, dims: Value,
     positions: Value,
 ) -> None:  # fmt: skip
-    """Turn numbers 2i and 2i + 1 of rows."""
+    """Rotate numbers 2i and 2i + 1 of rows."""
     order = [lane ^ 1 for lane in range(k.lanes)]
 
-    def turn(row: Pointer, place: Pointer, numbers: Pointer) -> None:
+    def rotate(row: Pointer, place: Pointer, numbers: Pointer) -> None:
         def some(i: Value, left: Value | None) -> None:
             given = read(k, row, i, left)
             own, other = (read(k, part, i, left) for part in (numbers, numbers.at(dims)))
@@ -53,19 +53,19 @@ def turn_neighbours(
 
         spread(k, dims, some)
 
-    _rows(k, turn, x, out, factors, width, dims, positions)
+    _rows(k, rotate, x, out, factors, width, dims, positions)
 
 
 @group.kernel(_PARAMETERS)
-def turn_halves(
+def rotate_halves(
     k: Builder, x: Pointer, out: Pointer, factors: Pointer, width: Value, dims: Value,
     positions: Value,
 ) -> None:  # fmt: skip
-    """Turn numbers i and i + dims / 2 of rows."""
+    """Rotate numbers i and i + dims / 2 of rows."""
     half = dims // 2
     firsts: tuple[Value | int, Value | int] = (0, half)
 
-    def turn(row: Pointer, place: Pointer, numbers: Pointer) -> None:
+    def rotate(row: Pointer, place: Pointer, numbers: Pointer) -> None:
         def some(i: Value, left: Value | None) -> None:
             given = [read(k, row.at(first), i, left) for first in firsts]
             for j, first in enumerate(firsts):
@@ -75,4 +75,4 @@ def turn_halves(
 
         spread(k, half, some)
 
-    _rows(k, turn, x, out, factors, width, dims, positions)
+    _rows(k, rotate, x, out, factors, width, dims, positions)

@@ -31,7 +31,7 @@ def _rope_shape(
 
 
 def _rotated(x: Array, places: Array, sign: int, numbers: dict[str, Any]) -> Array:
-    """Turn pair i of each row by place * scale / base^(2i / dims), backwards for a sign of -1."""
+    """Rotate pair i of each row by place * scale / base^(2i / dims), backwards for a sign of -1."""
     dims, neighbours = numbers["dims"] or x.shape[-1], numbers["neighbours"]
     known = places.astype(np.float64).tobytes(), dims, sign, numbers["base"], numbers["scale"]
     factors = _factors(*known, neighbours, x.dtype.char)
@@ -48,7 +48,7 @@ def _rotated_by_kernel(x: Array, factors: Array, neighbours: bool) -> Array:
     from llmbol_core.ml.kernels import rotary
 
     y, items = np.empty_like(x), x.size // x.shape[-1]
-    kernel = rotary.turn_neighbours if neighbours else rotary.turn_halves
+    kernel = rotary.rotate_neighbours if neighbours else rotary.rotate_halves
     chunk = -(-items // (2 * thread_count())) if x.size >= _MUCH else 0
     sizes = x.shape[-1], factors.shape[2], factors.shape[0]
     kernel.run(items, x, y, factors, *sizes, chunk=chunk)
@@ -63,7 +63,7 @@ _MUCH = 1 << 16
 def _factors(
     places: bytes, dims: int, sign: int, base: float, scale: float, neighbours: bool, kind: str
 ) -> Array:
-    """Return what each number and its partner are multiplied by: [positions, 2, dims]."""
+    """Return the factors of each number and of its partner: [positions, 2, dims]."""
     rates = scale * base ** (np.arange(0, dims, 2) / -max(dims, 1))
     angles = np.frombuffer(places)[:, None] * rates
     cos, sin = np.cos(angles), sign * np.sin(angles)
@@ -96,11 +96,11 @@ def rope(
     neighbours: bool = True,
     offset: int = 0,
 ) -> Array:
-    """Turn pairs of numbers of each row by its position: [..., positions, width].
+    """Rotate pairs of numbers of each row by its position: [..., positions, width].
 
     Pairs are neighbours (2i, 2i + 1) as in llama, or lie half of the width apart as in GPT-NeoX.
-    Only the first ``dims`` numbers turn, all with 0. Without positions the rows count from 0;
-    ``offset`` is added in any case.
+    Only the first ``dims`` numbers are rotated, all with 0. Without positions the rows count from
+    0; ``offset`` is added in any case.
     """
     numbers = {"dims": dims, "base": base, "scale": scale, "neighbours": neighbours}
     return _rotated(x, _places(x, positions, offset), 1, numbers)
