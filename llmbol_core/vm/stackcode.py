@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
+from typing import SupportsIndex
 
-from llmbol_core.errors import DisFormatError, LlmbolError
+from llmbol_core.errors import DisFormatError, LlmbolError, UsageError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.directives import Lookup, no_built_ins
 from llmbol_core.vm.module import Module
@@ -40,17 +42,26 @@ class BytecodeLoader:
     def create_module(code: bytes | Sequence[int]) -> Module:
         """Return the Dis module for stack code: bytes, or numbers from 0 to 255.
 
-        Raises DisFormatError, with the offset of the instruction that is wrong.
+        Raises DisFormatError, with the offset of the instruction that is wrong, and UsageError for
+        what is neither bytes nor a sequence.
 
         >>> BytecodeLoader.create_module([0x00, 0x01, 0x05, 0xFF]).exports[0].name
         'main'
         """
+        given: object = code
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise UsageError(f"stack code should be bytes or numbers, not {given!r}")
         try:
-            return lift(bytes(code))
-        except ValueError:
-            bad = next(n for n, value in enumerate(code) if not 0 <= value < 256)
-            why = f"{code[bad]} is no byte: expected 0 to 255"
+            data = bytes(code)
+        except (TypeError, ValueError):
+            bad = next(n for n, value in enumerate(code) if not _is_byte(value))
+            why = f"{code[bad]!r} is no byte: expected 0 to 255"
             raise DisFormatError("<stack code>", bad, why) from None
+        return lift(data)
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, SupportsIndex) and 0 <= index(value) < 256
 
 
 def lift(code: bytes, path: str = "<stack code>") -> Module:

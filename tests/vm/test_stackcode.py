@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbol_core.errors import AssemblyError, DisFormatError, LlmbolError
+from llmbol_core.errors import AssemblyError, DisFormatError, LlmbolError, UsageError
 from llmbol_core.vm.module import Module
 from llmbol_core.vm.objectfile import read_module, write_module
 from llmbol_core.vm.stackcode import (
@@ -147,6 +147,8 @@ def test_bad_programs_are_refused_with_their_place(text: str, message: str) -> N
         (b"\x01\x05", "at byte 0: the code ends without HALT"),
         (b"\x01\x05\x10\xff", "at byte 2: ADD needs 2 on the stack, which holds 1"),
         ([1, 5, 256], "at byte 2: 256 is no byte"),
+        ([1, 5, "x"], "at byte 2: 'x' is no byte"),
+        ([1, 2.5], "at byte 1: 2.5 is no byte"),
         (bytes(MAX_CODE + 1), "at byte 65536: 65537 bytes of code are too many"),
         (b"\x01\x01\x09\x30\x00\x02", "at byte 2: the stack holds"),
     ],
@@ -180,3 +182,9 @@ def test_the_dialect_is_told_by_path_or_first_mnemonic() -> None:
     assert parse_source("ret", "x.s").name == ""
     with pytest.raises(AssemblyError, match="unknown mnemonic 'ret'"):
         parse_source("ret", "x.stack")
+
+
+@pytest.mark.parametrize("code", [None, 5, "0105FF"])
+def test_stack_code_is_a_sequence(code):
+    with pytest.raises(UsageError, match="stack code should be bytes or numbers, not"):
+        BytecodeLoader.create_module(code)
