@@ -295,7 +295,7 @@ UPKEEP = (
     "math_dot", "math_gemm", "math_iamax", "math_norm1", "math_sort", "read_real",
     "real_text", "sum_of_squares",
 )  # fmt: skip
-"""Those that take long, going through memory or text: they are compiled better than the rest."""
+"""Functions that take long, going through memory or text: compiled better than the rest."""
 
 
 class LinkKind(IntEnum):

@@ -48,7 +48,7 @@ _INTERPRETER, _UPKEEP = "interpreter", "upkeep"
 WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
 """Instructions that a program runs before the interpreter is looked for, and before it is made."""
 _WORTH_IMPROVING = 1.0
-"""Seconds that a program runs before code that goes through much memory is compiled well."""
+"""Seconds that a program runs before the functions of ``UPKEEP`` are compiled well."""
 _PATIENCE = 0.004
 """Seconds between two pauses while waiting for that."""
 
@@ -76,7 +76,7 @@ class _Startup:
         self._job: Job[bytes] | None = None
         self._improves_at = 0.0
         self._is_rough = False
-        """Whether the code that goes through much memory is not compiled well yet."""
+        """Whether the functions of ``UPKEEP`` are not compiled well yet."""
 
     def get(self, ran: int, until: float | None) -> NativeInterpreter | None:
         """Return the interpreter, if it pays for a program that ran so many instructions.
@@ -101,25 +101,25 @@ class _Startup:
         return job.result() if is_over else None
 
     def improve(self) -> None:
-        """Compile that code well once the program has run for long enough."""
+        """Compile those functions well once the program has run for long enough."""
         if self._is_rough and (now := time.monotonic()) >= self._improves_at:
             self._improve(now)
 
     def hasten(self, pause: Callable[[], None]) -> None:
-        """Wait until that code is compiled well, calling ``pause`` now and then."""
+        """Wait until they are compiled well, calling ``pause`` now and then."""
         while self._is_rough:
             self._improve(time.monotonic() + _PATIENCE)
             pause()
 
     def _improve(self, until: float | None) -> None:
-        """Wait up to a moment for that code to be compiled well, and begin if need be."""
+        """Wait up to a moment until they are compiled well, and begin if need be."""
         self._job = self._job or Job(_compiled_upkeep)
         if self._job.wait(until):
             job, self._job = self._job, None
             self._load_upkeep(job.result())
 
     def _finish(self, seconds: float | None) -> None:
-        """Compile it well at the end if that was not done, so that other processes find it."""
+        """Compile them well at the end if that was not done, so that other processes find it."""
         if self._is_rough and seconds != 0.0:
             self._improve(None if seconds is None else time.monotonic() + seconds)
 
@@ -171,7 +171,7 @@ def _compiled() -> bytes:
 
 
 def _compiled_upkeep() -> bytes:
-    """Return an object file of the code that goes through much memory, compiled well."""
+    """Return an object file of the functions of ``UPKEEP``, compiled well."""
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
     from llmbol_core.vm.jit.lowering import upkeep_text
