@@ -76,7 +76,9 @@ def narrowed(step: Step, state: State, target: int) -> State:
     known = state.get(tested.base)
     if known and known.kind is Kind.OBJECT and is_equal and not meet(known.tags, tags):
         # Code for records of other tags, as this one should not be: its layout says nothing there.
-        return {**state, tested.base: Value(Kind.ORIGIN, origin=known.origin, tags=tags)}
+        origin = step.usage.origin("join", target, tested.base)
+        step.usage.flow(origin, known.origin, known.flowing)
+        return {**state, tested.base: Value(Kind.ORIGIN, origin=origin, tags=tags)}
     if known is None or known.kind is not Kind.ORIGIN:
         return state
     if is_equal:

@@ -378,3 +378,25 @@ def test_records_of_one_tag_come_to_code_for_others(first, then, why):
             prove_module(module)
     else:
         assert [guard.of for guard in prove_module(module).guards[7]] == [Of.RECORD]
+
+
+def test_what_a_record_of_one_tag_holds_is_nothing_to_code_for_others():
+    # The record has a string at 4; code for those of tag 1 takes a record from there.
+    code = """
+        new $3,32(fp)
+        movw $0,0(32(fp))
+        movp 0(mp),4(32(fp))
+        {}
+        {}
+        case 0(32(fp)),16(mp)
+        ret
+        movp 4(32(fp)),48(fp)
+        movw 4(48(fp)),36(fp)
+        ret
+    """
+    table = "word @mp+16,2,0,1,6,1,2,7,9"
+    honest = made(code.format("jmp $4", "jmp $5"), "A", table)
+    assert [guard.of for guard in prove_module(honest).guards[8]] == [Of.RECORD]
+    forged = made(code.format("movp 32(fp),48(fp)", "movw $1,0(48(fp))"), "A", table)
+    with pytest.raises(VerifyError, match="the record is a string"):
+        prove_module(forged)
