@@ -173,12 +173,17 @@ class FewRows:
 
 def accumulate(
     k: Builder, rows: list[Pointer], start: Value, stop: Value, sums: list[list[Variable]],
-    take: Take,
+    take: Take, steps: int = 1,
 ) -> None:  # fmt: skip
-    """Write sums of products of rows and what ``take`` finds for each step of the depth."""
-    for i in k.range(start, stop):
-        line = take(i)
-        for row, totals in zip(rows, sums, strict=True):
-            x = row.splat(i, k.lanes)
-            for total, value in zip(totals, line, strict=True):
-                total.value = k.fma(x, value, total.value)
+    """Write sums of products of rows and what ``take`` finds for each step of the depth.
+
+    A turn of the loop does so many steps, which divide their number.
+    """
+    for first in k.range(start, stop, steps):
+        for step in range(steps):
+            i = first + step if step else first
+            line = take(i)
+            for row, totals in zip(rows, sums, strict=True):
+                x = row.splat(i, k.lanes)
+                for total, value in zip(totals, line, strict=True):
+                    total.value = k.fma(x, value, total.value)

@@ -310,7 +310,7 @@ class _Multiply:
             if ahead is not None and before is not None:
                 due = before + ((i // LINE + 1) * ahead.rate >> 16)
                 self._pack_ahead(ahead, lesser_number(k, due, ahead.count))
-            accumulate(k, rows, i, i + LINE, sums, take)
+            accumulate(k, rows, i, i + LINE, sums, take, 2 if ahead is not None else 1)
         for line in later:
             for j in (0, LINE, LAST):
                 line.prefetch(early + j, level=2)
