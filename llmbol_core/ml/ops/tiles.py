@@ -22,9 +22,11 @@ _TILE = 8
 _LARGE = 1 << 18
 """Numbers of a result from which on its alignment matters."""
 _NARROW = 16
-"""Columns of a product from which on kernels compute one of many faster than BLAS."""
-_WORTH = 1 << 15
-"""Multiply-adds from which on they do."""
+"""Columns below which kernels compute a product no faster than BLAS."""
+_WORTH = 1 << 18
+"""Multiply-adds from which on they are faster, however few products there are."""
+_FEW, _READ = 8, 1 << 14
+"""So few rows, and so many numbers of y, that BLAS is slow at them."""
 _LINE = 64
 """Bytes of a cache line."""
 
@@ -66,7 +68,7 @@ def product_each(x: Array, y: Array, out: Out = None) -> Array:
     """
     left, right = in_rows(x), in_rows(y)
     (rows, depth), columns = x.shape[-2:], y.shape[-1]
-    is_worth = rows > 1 and columns >= _NARROW and rows * depth * columns >= _WORTH
+    is_worth = _is_worth(rows, depth, columns)
     if is_worth and x.dtype == y.dtype == np.float32 and (chosen := target()) is not None:
         from llmbol_core.ml.matrices import multiply_each
 
@@ -74,6 +76,13 @@ def product_each(x: Array, y: Array, out: Out = None) -> Array:
             return multiply_each(left, right, out, chosen)
     z: Array = np.matmul(left, right, out=out)
     return z
+
+
+def _is_worth(rows: int, depth: int, columns: int) -> bool:
+    """Return whether kernels compute one of many such products faster than BLAS."""
+    is_slow = rows <= _FEW and depth * columns >= _READ
+    is_large = rows * depth * columns >= _WORTH
+    return rows > 1 and columns >= _NARROW and (is_slow or is_large)
 
 
 def _room(rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
