@@ -95,10 +95,11 @@ class _Startup:
         return self._found
 
     def _made(self, until: float | None) -> bytes | None:
-        job = self._job or Job(_compiled)
-        is_over = job.wait(until)
-        self._job = None if is_over else job
-        return job.result() if is_over else None
+        job = self._job = self._job or Job(_compiled)
+        if not job.wait(until):
+            return None
+        self._job = None
+        return job.result()
 
     def improve(self) -> None:
         """Compile those functions well once the program has run for long enough."""
@@ -113,9 +114,9 @@ class _Startup:
 
     def _improve(self, until: float | None) -> None:
         """Wait up to a moment until they are compiled well, and begin if need be."""
-        self._job = self._job or Job(_compiled_upkeep)
-        if self._job.wait(until):
-            job, self._job = self._job, None
+        job = self._job = self._job or Job(_compiled_upkeep)
+        if job.wait(until) and self._is_rough:
+            self._job = None
             self._load_upkeep(job.result())
 
     def _finish(self, seconds: float | None) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from llmbol_core.native.jobs import Job
 from llmbol_core.vm.jit import startup
 from llmbol_core.vm.jit.runtime import UPKEEP
 from llmbol_core.vm.jit.startup import may_run_long
@@ -67,3 +68,27 @@ def test_what_goes_through_much_memory_is_compiled_well_while_the_program_runs_o
     assert not set(addresses()) & set(quick)
     again, _ = _got()
     assert not again._is_rough
+
+
+def test_two_threads_may_wait_for_what_is_compiled_well(monkeypatch, tmp_path):
+    monkeypatch.setattr(startup, "wait_at_end", lambda key, wait: None)
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    made, addresses = _got()
+    quick = addresses()
+
+    class Waited(Job[bytes]):
+        """A job that two wait for: the one that began last is told first."""
+
+        others = 1
+
+        def wait(self, until=None):
+            is_over = super().wait(until)
+            if self.others:
+                self.others = 0
+                made.hasten(lambda: None)
+            return is_over
+
+    monkeypatch.setattr(made, "_job", Waited(startup._compiled_upkeep))
+    made._improve(None)
+    assert made._job is None
+    assert not set(addresses()) & set(quick)
