@@ -18,9 +18,9 @@ from llmbol_cli.options import limit_of_time, named, of_size, size
 if TYPE_CHECKING:
     from llmbol_core.errors import LlmbolError
     from llmbol_core.vm.environment import Streams
+    from llmbol_core.vm.files.namespace import Namespace
     from llmbol_core.vm.limits import Outcome
     from llmbol_core.vm.machine import InfernoVM
-    from llmbol_core.vm.namespace import Namespace
 
 RUNS_PROGRAM = {"allow_interspersed_args": False}
 """Context settings of such a command: what follows the file belongs to the program."""
@@ -71,10 +71,10 @@ class Program:
     def machine(self, streams: Streams, engine: Callable[..., Any] | None = None) -> InfernoVM:
         """Return a machine to run it on, with the reference engine unless another one is given."""
         from llmbol_core.builtins import HOST_MODULES
+        from llmbol_core.vm.files.namespace import Namespace
         from llmbol_core.vm.interpreter import Interpreter
         from llmbol_core.vm.limits import Limits
         from llmbol_core.vm.machine import InfernoVM
-        from llmbol_core.vm.namespace import Namespace
 
         tree = Namespace(self.root, self.write) if self.root else self._granted()
         memory = size(self.max_memory)
@@ -92,7 +92,7 @@ class Program:
     def _granted(self) -> Namespace:
         """Return the files named as arguments, and the modules in the directories of the path."""
         from llmbol_core.errors import FileError
-        from llmbol_core.vm.namespace import Namespace
+        from llmbol_core.vm.files.namespace import Namespace
 
         modules: list[str] = []
         for directory in self.path or ():
@@ -156,8 +156,8 @@ def tree_reader(root: str) -> Callable[[str], bytes]:
     """Return what reads files by their path in a tree, or raises FileError."""
     from llmbol_core.errors import FileError
     from llmbol_core.vm.errortext import uncapitalized
-    from llmbol_core.vm.namespace import Namespace
-    from llmbol_core.vm.openfile import OREAD, FileFault
+    from llmbol_core.vm.files.namespace import Namespace
+    from llmbol_core.vm.files.openfile import OREAD, FileFault
 
     tree = Namespace(root)
 

@@ -17,10 +17,10 @@ from itertools import count as numbers
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.channels import Channels
+from llmbol_core.vm.files.openfile import EHUNGUP, OREAD, OWRITE, FileFault, OpenFile
 from llmbol_core.vm.host import Exchange
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
-from llmbol_core.vm.openfile import EHUNGUP, OREAD, OWRITE, FileFault, OpenFile
 
 # fmt: off
 #                               size  pointers

@@ -16,8 +16,8 @@ from llmbol_core.builtins.varargs import VarArguments
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.conversion import LAST_RUNE, rune_to_char
+from llmbol_core.vm.files.openfile import ORDWR, FileFault
 from llmbol_core.vm.host import STARTED, HostCall, Sleep
-from llmbol_core.vm.openfile import ORDWR, FileFault
 
 __all__ = ["binding"]
 

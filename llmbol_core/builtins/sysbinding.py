@@ -14,10 +14,10 @@ from typing import Any
 from llmbol_core.builtins.binding import Binding, Implementation, Pending
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Descriptors, Environment
+from llmbol_core.vm.files.openfile import WORD, Dir, FileFault, OpenFile
 from llmbol_core.vm.host import Exchange, HostCall, Sleep, Turn, Until
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
-from llmbol_core.vm.openfile import WORD, Dir, FileFault, OpenFile
 
 _NATIVE = (
     "byte2char", "char2byte", "fprint", "millisec", "print", "sleep", "sprint", "tokenize",

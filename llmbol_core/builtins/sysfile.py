@@ -24,10 +24,10 @@ from llmbol_core.builtins.sysbinding import (
     hold,
     new_descriptor,
 )
+from llmbol_core.vm.files.openfile import EHUNGUP, FileFault, OpenFile
+from llmbol_core.vm.files.pipes import PipeEnd
 from llmbol_core.vm.handles import charge
 from llmbol_core.vm.host import Exchange, HostCall, Until
-from llmbol_core.vm.openfile import EHUNGUP, FileFault, OpenFile
-from llmbol_core.vm.pipes import PipeEnd
 
 Buffer = memoryview
 Transfer = int | Pending | Until | Exchange

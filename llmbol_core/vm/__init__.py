@@ -11,21 +11,16 @@ depends on nothing to what depends on all:
     stack code    stackcode, stackops, stackflow, stacklift
     memory        mapping, arena, heaptypes, objects, strings, handles, collector, remains
 
-    verification  verifier (begins with an overview)
-      structure     structure, tables
-      effects       effects, changes, pauses
-      one step      typeflow, slots, learning, keeping, containers, copying, whole
-      pointers      usage, origins, variables, evidence, pointees, fitting, rooms
-      functions     livein, reach, results, returned, transfers, handled
-      conclusions   leftover, lifetimes, guards, needs, proofs, proven, keptguards
+    verification  verifier (begins with an overview), verification (its parts), proven, pauses,
+                  rooms
 
     running       interpreter (the definition), steps, handlers_control, handlers_heap,
                   handlers_text, handlers_channel, checks, exceptions, conversion
     processes     process, scheduler, channels, groups, stopped, limits
     fast engine   jit, engines (the choice of one)
     modules       loader, moduledata, links, offers, returns
-    host          host, environment, namespace, names, hosttree, madetree, openfile, pipes, devices,
-                  systemfiles, processfiles, errortext
+    host          host, environment, files (the tree that a program sees), systemfiles,
+                  processfiles, errortext
     from Python   machine, calling, guessing
     tools         debugger, observation, trace, profiler, inspection, places, values, codemap
 """

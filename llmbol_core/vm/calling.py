@@ -44,10 +44,10 @@ from llmbol_core.vm.layout import (
     pointer_map,
 )
 from llmbol_core.vm.module import Export, TypeDescriptor
-from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.offers import check_call
 from llmbol_core.vm.signature import type_signature
+from llmbol_core.vm.verification.needs import Need, Shape, value_parts
 
 if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import MANY, NIL
-from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import ABSENT, Operand
-from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.offers import misfit as misfit_of
-from llmbol_core.vm.origins import Use
-from llmbol_core.vm.pointees import RECORD
 from llmbol_core.vm.process import TYPE
 from llmbol_core.vm.rooms import room_at, room_in
+from llmbol_core.vm.verification.guards import Guard, Of, Piece
+from llmbol_core.vm.verification.needs import Need, Shape, value_parts
+from llmbol_core.vm.verification.origins import Use
+from llmbol_core.vm.verification.pointees import RECORD
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter

@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from llmbol_core.vm.devices import SOURCES, Console, open_device, permission
 from llmbol_core.vm.errortext import shortened
-from llmbol_core.vm.hosttree import clean
-from llmbol_core.vm.madetree import MadeFile
-from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import EBADFD, ENOTEXIST, OREAD, OWRITE, FileFault, OpenFile, Stream
+from llmbol_core.vm.files.devices import SOURCES, Console, open_device, permission
+from llmbol_core.vm.files.hosttree import clean
+from llmbol_core.vm.files.madetree import MadeFile
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.files.openfile import (
+    EBADFD,
+    ENOTEXIST,
+    OREAD,
+    OWRITE,
+    FileFault,
+    OpenFile,
+    Stream,
+)
 
 MOST_DESCRIPTORS = 4000
 _MORE_ROOM = 20

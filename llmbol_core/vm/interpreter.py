@@ -38,10 +38,10 @@ from llmbol_core.vm.steps import Step, StepMaker
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
     from llmbol_core.vm.environment import Environment
-    from llmbol_core.vm.guards import Guard
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.scheduler import ReadyQueue, Scheduler
+    from llmbol_core.vm.verification.guards import Guard
 
 
 _PATIENCE = 32

@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING
 from llmbol_core.errors import DisFormatError, LinkError, LlmbolError, Trap, nearest
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.files.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.host import HostModule
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import HASLDT, Export, Import, Module, TypeDescriptor
 from llmbol_core.vm.moduledata import copied, initial
-from llmbol_core.vm.needs import Need
 from llmbol_core.vm.objectfile import read_object
 from llmbol_core.vm.offers import misfit, offered_by, own_type
-from llmbol_core.vm.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.pauses import pauses
-from llmbol_core.vm.proofs import NOTHING, Proof
 from llmbol_core.vm.returns import Returns
+from llmbol_core.vm.verification.needs import Need
+from llmbol_core.vm.verification.proofs import NOTHING, Proof
 
 if TYPE_CHECKING:
-    from llmbol_core.vm.namespace import Namespace
+    from llmbol_core.vm.files.namespace import Namespace
     from llmbol_core.vm.process import Process
     from llmbol_core.vm.steps import Step
 

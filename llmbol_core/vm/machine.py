@@ -30,16 +30,16 @@ from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.environment import Environment, Streams
 from llmbol_core.vm.errortext import shortened, uncapitalized
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.files.openfile import FileFault
 from llmbol_core.vm.groups import kill, share
 from llmbol_core.vm.host import ARGUMENTS, HostModule, Session
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.limits import Limits, Outcome, VMStats
 from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.offers import takes_pointer
-from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.process import Process, roomy_extent
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler

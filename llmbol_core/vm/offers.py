@@ -11,9 +11,9 @@ from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.isa import WORD_SIZE
 from llmbol_core.vm.links import Link
 from llmbol_core.vm.module import DATA_EXPORT, Export, Module, TypeDescriptor
-from llmbol_core.vm.needs import Need, Shape, value_parts
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.returns import Returns
+from llmbol_core.vm.verification.needs import Need, Shape, value_parts
 
 if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule

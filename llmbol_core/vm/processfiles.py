@@ -14,11 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.environment import Variables
+from llmbol_core.vm.files.hosttree import Path
+from llmbol_core.vm.files.madetree import MadeTree, ShownFiles, missing, no_directory
+from llmbol_core.vm.files.openfile import EPERM, OREAD, OWNER, OWRITE, FileFault, OpenFile
 from llmbol_core.vm.groups import SHARING, kill, members
 from llmbol_core.vm.handles import charge
-from llmbol_core.vm.hosttree import Path
-from llmbol_core.vm.madetree import MadeTree, ShownFiles, missing, no_directory
-from llmbol_core.vm.openfile import EPERM, OREAD, OWNER, OWRITE, FileFault, OpenFile
 from llmbol_core.vm.process import IN_ALT, RECEIVES, SENDS
 from llmbol_core.vm.systemfiles import (
     DescriptorFiles,

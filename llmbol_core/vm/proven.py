@@ -1,7 +1,7 @@
 """Verifying modules once: the proofs of all but the smallest are kept on disk.
 
 A proof is a file in the cache of machine code, as private as those. Its key is made from the
-object's bytes and from the state of this package's files; its content says what is to be compared
+object's bytes and from the state of the verifier's files; its content says what is to be compared
 when the module is linked, and while it runs.
 """
 
@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 
 from llmbol_core.vm.module import Module
-from llmbol_core.vm.proofs import Proof
+from llmbol_core.vm.verification.proofs import Proof
 
 _WORTH_KEEPING = 40
 """Instructions from which on proving takes longer than reading the proof."""
@@ -26,8 +26,9 @@ def prove(module: Module, content: memoryview | None) -> Proof:
     from llmbol_core.native.cache import ObjectCache, key_of
     from llmbol_core.native.identity import state_of
 
-    state = state_of(os.path.dirname(__file__))
-    key, cache = key_of(_PROVEN, state, hashlib.sha256(content).hexdigest()), ObjectCache()
+    here = os.path.dirname(__file__)
+    states = (state_of(here), state_of(os.path.join(here, "verification")))
+    key, cache = key_of(_PROVEN, *states, hashlib.sha256(content).hexdigest()), ObjectCache()
     kept = cache.get(key)
     if kept is not None:
         with suppress(ValueError, TypeError):

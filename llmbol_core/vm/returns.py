@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from llmbol_core.vm.needs import Part, Shape, misfitting
+from llmbol_core.vm.verification.needs import Part, Shape, misfitting
 
 
 class Returns:

@@ -15,8 +15,8 @@ from llmbol_core.vm import process
 from llmbol_core.vm.arena import MANY, NIL
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import WORD_SIZE
-from llmbol_core.vm.needs import Shape
 from llmbol_core.vm.objects import ARRAY, STACK, Heap
+from llmbol_core.vm.verification.needs import Shape
 
 if TYPE_CHECKING:
     from llmbol_core.vm.interpreter import Interpreter

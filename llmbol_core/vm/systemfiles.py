@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from llmbol_core.vm.devices import Device
 from llmbol_core.vm.environment import Environment, Variables
-from llmbol_core.vm.hosttree import Path
-from llmbol_core.vm.madetree import MadeTree, missing, no_directory
-from llmbol_core.vm.openfile import (
+from llmbol_core.vm.files.devices import Device
+from llmbol_core.vm.files.hosttree import Path
+from llmbol_core.vm.files.madetree import MadeTree, missing, no_directory
+from llmbol_core.vm.files.openfile import (
     EBADUSE,
     EPERM,
     ORDWR,

@@ -1,5 +1,7 @@
 """Verification: proof, before a program runs, that it keeps to its types and its memory.
 
+The files named here are those of ``verification/``, and of this folder.
+
 First the structure is checked (``structure.py``), then every way through the code from the places
 where other modules, processes and exceptions can enter it. On each way the verifier knows the
 frame's type descriptor, which tells pointers from numbers, and what the program keeps in words that
@@ -51,16 +53,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmbol_core.errors import VerifyError
-from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.isa import Effect
-from llmbol_core.vm.learning import after, narrowed
-from llmbol_core.vm.leftover import Leftover
-from llmbol_core.vm.lifetimes import Lifetimes
-from llmbol_core.vm.livein import Arguments
 from llmbol_core.vm.module import Handler, Module
-from llmbol_core.vm.proofs import Proof
-from llmbol_core.vm.reach import Reach
-from llmbol_core.vm.slots import (
+from llmbol_core.vm.verification.evidence import Evidence
+from llmbol_core.vm.verification.learning import after, narrowed
+from llmbol_core.vm.verification.leftover import Leftover
+from llmbol_core.vm.verification.lifetimes import Lifetimes
+from llmbol_core.vm.verification.livein import Arguments
+from llmbol_core.vm.verification.proofs import Proof
+from llmbol_core.vm.verification.reach import Reach
+from llmbol_core.vm.verification.slots import (
     COPIES,
     FRAMES,
     POINTERS,
@@ -71,11 +73,11 @@ from llmbol_core.vm.slots import (
     State,
     Value,
 )
-from llmbol_core.vm.structure import Structure, check_frame, check_structure
-from llmbol_core.vm.tables import table_targets
-from llmbol_core.vm.typeflow import Step
-from llmbol_core.vm.usage import Usage
-from llmbol_core.vm.variables import Written
+from llmbol_core.vm.verification.structure import Structure, check_frame, check_structure
+from llmbol_core.vm.verification.tables import table_targets
+from llmbol_core.vm.verification.typeflow import Step
+from llmbol_core.vm.verification.usage import Usage
+from llmbol_core.vm.verification.variables import Written
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.builtins.served import Server
 from llmbol_core.errors import Trap
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 
 EXPECTED = """\
 [nothi]

@@ -8,12 +8,12 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment, Streams
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.files.openfile import DMDIR
 from llmbol_core.vm.heaptypes import BYTE, POINTER, WORD
 from llmbol_core.vm.host import Sleep
 from llmbol_core.vm.layout import BIG, INT, REAL, STRING
 from llmbol_core.vm.module import TypeDescriptor
-from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import DMDIR
 from tests.builtins.calling import Borrowed, Caller
 
 OREAD, OWRITE, ORDWR = 0, 1, 2

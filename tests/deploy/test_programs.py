@@ -19,10 +19,10 @@ from llmbol_core.nn.spec import read_spec
 from llmbol_core.nn.train import train
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.layout import ModuleType
 from llmbol_core.vm.limbo import parse_declarations, signature
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectfile import read_module, write_module
 
 PROGRAMS = Path("specs/programs")

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.changes import needed
-from llmbol_core.vm.evidence import Evidence
 from llmbol_core.vm.loader import LoadedModule
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, LIST_HEADER, MODULE, STACK, STRING
-from llmbol_core.vm.slots import FRAMES, POINTERS, RESULT, Kind, Value
-from llmbol_core.vm.structure import Layout
-from llmbol_core.vm.typeflow import Step
+from llmbol_core.vm.verification.changes import needed
+from llmbol_core.vm.verification.evidence import Evidence
+from llmbol_core.vm.verification.slots import FRAMES, POINTERS, RESULT, Kind, Value
+from llmbol_core.vm.verification.structure import Layout
+from llmbol_core.vm.verification.typeflow import Step
 from llmbol_core.vm.verifier import _Flow, _flow
 from tests.vm.areas import Forgery
 from tests.vm.oracle import Checking

@@ -27,11 +27,11 @@ from llmbol_core.errors import LlmbolError
 from llmbol_core.vm.disassembly import format_assembly
 from llmbol_core.vm.engines import engine as engine_of
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.isa import OPS, TYPES, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import ABSENT, Instruction, Module, Operand, TypeDescriptor
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.verifier import prove_module
 from tests.vm import test_attacks as attacks

@@ -10,7 +10,7 @@ from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.objects import ARRAY, CHANNEL
-from llmbol_core.vm.tables import TABLE_SHAPES
+from llmbol_core.vm.verification.tables import TABLE_SHAPES
 from tests.vm.areas import Area, Forgery
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from typing import Any
 from llmbol_core.vm import process as frames
 from llmbol_core.vm.arena import ASTRAY, FREE, NIL
 from llmbol_core.vm.checks import KINDS, guarded, pointer_of
-from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.isa import TYPES
@@ -26,6 +25,7 @@ from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import ARRAY, MODULE, STACK
 from llmbol_core.vm.process import Process
 from llmbol_core.vm.steps import Step
+from llmbol_core.vm.verification.guards import Guard, Of
 from tests.vm.areas import Area, Blocks, Forgery
 from tests.vm.looks import Look
 

@@ -23,12 +23,12 @@ from llmbol_core.errors import LlmbolError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
-from llmbol_core.vm.guards import Of
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import Module
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectwriter import write_module
+from llmbol_core.vm.verification.guards import Of
 from llmbol_core.vm.verifier import prove_module
 
 FRAME = """

@@ -4,8 +4,8 @@ import pytest
 
 from llmbol_core.vm.environment import Environment
 from llmbol_core.vm.errortext import about_file, cut, shortened
-from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import OREAD, FileFault
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.files.openfile import OREAD, FileFault
 
 DIGITS = "0123456789" * 30
 

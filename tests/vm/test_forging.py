@@ -13,9 +13,9 @@ import pytest
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import LimitError
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from tests.vm import forging
 from tests.vm.areas import Forgery, check_heap
 from tests.vm.claims import Claiming

@@ -16,19 +16,19 @@ from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
-from llmbol_core.vm.guards import Guard, Of, Piece
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.guarding import masks, wanted
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import Operand
-from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.needs import Need, Part, Shape
 from llmbol_core.vm.objectwriter import write_module
-from llmbol_core.vm.origins import Use
-from llmbol_core.vm.proofs import Proof
-from llmbol_core.vm.structure import check_structure
-from llmbol_core.vm.variables import Variables
+from llmbol_core.vm.verification.guards import Guard, Of, Piece
+from llmbol_core.vm.verification.needs import Need, Part, Shape
+from llmbol_core.vm.verification.origins import Use
+from llmbol_core.vm.verification.proofs import Proof
+from llmbol_core.vm.verification.structure import check_structure
+from llmbol_core.vm.verification.variables import Variables
 from llmbol_core.vm.verifier import prove_module
 
 FRAME = """

@@ -18,8 +18,8 @@ from llmbol_core.errors import DisFormatError, VerifyError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.disassembly import format_assembly
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectfile import read_module
 from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.verifier import verify_module

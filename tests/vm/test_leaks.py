@@ -9,12 +9,12 @@ import pytest
 from llmbol_core.errors import Deadlock, LimitError, Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.channels import Offer
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.groups import SHARING
 from llmbol_core.vm.heaptypes import WORD
 from llmbol_core.vm.host import ARGUMENTS, Until
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.processfiles import ProcessFiles
 from tests.vm import ledger

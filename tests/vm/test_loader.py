@@ -14,10 +14,10 @@ from llmbol_core.vm import loader, payload
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.host import RESULT
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectfile import read_object, write_module
 from tests.vm.programs import assemble, host_module
 

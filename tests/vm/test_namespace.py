@@ -12,9 +12,9 @@ import pytest
 
 from llmbol_core.errors import FileError, Trap
 from llmbol_core.vm.environment import Descriptors, Environment, Streams
-from llmbol_core.vm.hosttree import clean
-from llmbol_core.vm.namespace import MAFTER, MBEFORE, MCREATE, MREPL, Namespace
-from llmbol_core.vm.openfile import (
+from llmbol_core.vm.files.hosttree import clean
+from llmbol_core.vm.files.namespace import MAFTER, MBEFORE, MCREATE, MREPL, Namespace
+from llmbol_core.vm.files.openfile import (
     DMDIR,
     OEXCL,
     OEXEC,
@@ -28,7 +28,7 @@ from llmbol_core.vm.openfile import (
     FileFault,
     OpenFile,
 )
-from llmbol_core.vm.pipes import PipeEnd
+from llmbol_core.vm.files.pipes import PipeEnd
 
 NULL = Dir("", mode=WORD, atime=WORD, mtime=WORD, length=-1)
 
@@ -297,7 +297,7 @@ def test_links_inside_the_tree_work(space, tree):
 
 def test_an_element_replaced_by_a_link_is_not_followed(space, tree, monkeypatch):
     """Even when the link appears between looking and opening."""
-    from llmbol_core.vm import hosttree
+    from llmbol_core.vm.files import hosttree
 
     (tree / "a/one").unlink()
     (tree / "a/one").symlink_to(tree.parent / "secret")

@@ -12,10 +12,10 @@ import pytest
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock, Trap
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.files.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile
+from llmbol_core.vm.files.pipes import PipeEnd
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
-from llmbol_core.vm.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile
-from llmbol_core.vm.pipes import PipeEnd
 
 DATA = Path(__file__).parent / "data"
 

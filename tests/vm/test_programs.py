@@ -12,9 +12,9 @@ import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 
 DATA = Path(__file__).parent / "data" / "limbo"
 

@@ -16,9 +16,9 @@ import pytest
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from tests.vm.objects import DATA_DIRECTORY, VECTORS
 
 COPIED = DATA_DIRECTORY / "vectors"

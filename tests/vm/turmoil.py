@@ -26,6 +26,8 @@ from unittest import mock
 
 from llmbol_core.errors import LlmbolError, Trap
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.files.openfile import FileFault
 from llmbol_core.vm.host import RESULT, HostCall, HostModule, HostResult, Sleep, Turn
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.jit import stretches
@@ -34,9 +36,7 @@ from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import Module
-from llmbol_core.vm.namespace import Namespace
 from llmbol_core.vm.objectwriter import write_module
-from llmbol_core.vm.openfile import FileFault
 from llmbol_core.vm.processfiles import ProcessFiles
 from tests.vm import ledger
 from tests.vm.areas import Forgery, check_heap

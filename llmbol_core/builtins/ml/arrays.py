@@ -29,10 +29,10 @@ from llmbol_core.ml.quantization import dequantize
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.ml.text import format_rows
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.files.openfile import FileFault
 from llmbol_core.vm.heaptypes import REAL
 from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.objects import Heap
-from llmbol_core.vm.openfile import FileFault
 
 _ROWS = 1024
 """How many rows are turned into text at once."""

@@ -15,10 +15,10 @@ from llmbol_core.nn.data import samples_at_a_time
 from llmbol_core.nn.streams import SampleStream
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.files.openfile import FileFault, OpenFile
 from llmbol_core.vm.handles import new_handle
 from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.objects import Heap
-from llmbol_core.vm.openfile import FileFault, OpenFile
 
 _COUNT_UNKNOWN = -1
 _MOST_WORD = 0x7FFFFFFF

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from llmbol_core.vm.arena import KIND, NIL, WORK
 from llmbol_core.vm.checks import ELEMENT_TYPE, KINDS
-from llmbol_core.vm.guards import Guard, Of, Piece
 from llmbol_core.vm.heaptypes import TypedArena
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.jit.pacing import charge, goes_on
 from llmbol_core.vm.jit.source import Big, W, Word, external, host, host_word, native, wide
 from llmbol_core.vm.objects import ARRAY, CHANNEL, MODULE
-from llmbol_core.vm.origins import Use
 from llmbol_core.vm.remains import MARKED
+from llmbol_core.vm.verification.guards import Guard, Of, Piece
+from llmbol_core.vm.verification.origins import Use
 
 SIZE, POINTERS, LOCKED = -4, -12, -20
 """Offsets of the size and the masks from that place."""

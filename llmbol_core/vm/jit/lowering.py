@@ -21,7 +21,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from llmbol_core.vm.arena import KIND, WORK
-from llmbol_core.vm.guards import Guard, Of
 from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.decoded import GUARDS
 from llmbol_core.vm.jit.expressions import lower_meaning
@@ -32,6 +31,7 @@ from llmbol_core.vm.jit.runtime import State, tag
 from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.remains import MARKED
+from llmbol_core.vm.verification.guards import Guard, Of
 
 _LOWERED_IN = tuple(
     f"llmbol_core.vm.jit.lower_{what}"

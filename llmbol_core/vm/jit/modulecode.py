@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
-from llmbol_core.vm.guards import Guard
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.guarding import wanted
-from llmbol_core.vm.keptguards import guards_to_bytes
 from llmbol_core.vm.module import DATA_EXPORT, DataKind, Instruction, Module, TypeDescriptor
-from llmbol_core.vm.tables import TABLE_SHAPES
+from llmbol_core.vm.verification.guards import Guard
+from llmbol_core.vm.verification.keptguards import guards_to_bytes
+from llmbol_core.vm.verification.tables import TABLE_SHAPES
 
 UNKNOWN = 1 << 20
 """An unknown size: as large as can be."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.arena import ASTRAY, MANY, NIL
 from llmbol_core.vm.exceptions import Level, caller_of, innermost
+from llmbol_core.vm.files.openfile import FileFault
 from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.jit.guarding import KnownLinks
@@ -20,16 +21,15 @@ from llmbol_core.vm.jit.lent import Lent
 from llmbol_core.vm.jit.records import NativeProcess, RecordPool, RunQueue
 from llmbol_core.vm.jit.runtime import MACHINE_WORDS, Machine, State, Survey
 from llmbol_core.vm.objects import LINKS
-from llmbol_core.vm.openfile import FileFault
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
     from llmbol_core.vm.environment import Environment
-    from llmbol_core.vm.guards import Guard
     from llmbol_core.vm.loader import LoadedModule
     from llmbol_core.vm.machine import InfernoVM
     from llmbol_core.vm.process import Process
     from llmbol_core.vm.scheduler import ReadyQueue
+    from llmbol_core.vm.verification.guards import Guard
 
 _IS_TEXT_MADE = Machine.IS_TEXT_MADE
 

@@ -12,10 +12,10 @@ import pytest
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.jit import excerpts
 from llmbol_core.vm.jit.engine import JitEngine
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from tests.vm.programs import assemble
 
 DATA = Path(__file__).parents[1] / "data" / "limbo"

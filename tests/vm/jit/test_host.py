@@ -19,6 +19,7 @@ from llmbol_core.builtins.format import format_text
 from llmbol_core.errors import Trap
 from llmbol_core.vm.conversion import real_to_string, string_to_real
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.heaptypes import BYTE, WORD
 from llmbol_core.vm.heaptypes import REAL as REALS
 from llmbol_core.vm.host import RESULT
@@ -28,7 +29,6 @@ from llmbol_core.vm.jit.runtime import State
 from llmbol_core.vm.layout import BIG, INT, REAL, STRING
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
-from llmbol_core.vm.namespace import Namespace
 from tests.builtins.calling import Borrowed, Caller
 from tests.vm.conftest import ENGINES
 from tests.vm.programs import assemble, host_module
