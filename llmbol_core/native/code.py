@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from llmbol_core.native.cache import ObjectCache, key_of
 from llmbol_core.native.image import load_object
-from llmbol_core.native.library import Library
+from llmbol_core.native.library import Library, kept
 
 
 def library(what: str, text: str, names: Iterable[str]) -> Library:
@@ -21,10 +21,10 @@ def library(what: str, text: str, names: Iterable[str]) -> Library:
 
 
 def made(parts: tuple[str, ...], names: Iterable[str], make: Callable[[], bytes]) -> Library:
-    """Return functions of an object file that depends on these parts alone."""
+    """Return functions of an object file that depends on these parts alone; they stay."""
     key, cache = key_of(*parts), ObjectCache()
     data = cache.get(key)
     if data is None:
         data = make()
         cache.put(key, data)
-    return load_object(data, names)
+    return kept(load_object(data, names))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Library:
@@ -12,6 +14,15 @@ class Library:
 
     def __init__(self, resources: Any, addresses: dict[str, int]) -> None:
         self._resources, self.addresses = resources, addresses
+
+
+def kept(thing: T) -> T:
+    """Return an object that is not given up, not even when Python ends.
+
+    Threads in machine code know nothing of that and go on until the process is over.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing
 
 
 def function(

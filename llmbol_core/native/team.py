@@ -21,6 +21,7 @@ from enum import IntEnum
 from typing import Any
 
 from llmbol_core.native.code import library
+from llmbol_core.native.library import kept
 from llmbol_core.native.threads import thread_count
 
 
@@ -263,9 +264,8 @@ class Team:
     def __init__(self, threads: int) -> None:
         """Start all threads but one; there are no others where the system has no POSIX threads."""
         code = _library().addresses
-        memory = (ctypes.c_int64 * (_Word.SIZE + 16))()
-        _states.append(memory)
-        start = ctypes.addressof(memory)
+        # Helpers never end, so what they look at is never given up.
+        start = ctypes.addressof(kept((ctypes.c_int64 * (_Word.SIZE + 16))()))
         self.address = start + -start % 128
         self.entry: int = code["run"]
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(
@@ -302,10 +302,6 @@ class Team:
             system.pthread_detach(handle)
             self.threads += 1
         words[_Word.HELPERS] = self.threads - 1
-
-
-_states: list[Any] = []
-"""The states of all teams: helpers never end, so their team's state is never given up."""
 
 
 def team() -> Team:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -112,6 +114,25 @@ def test_a_forked_process_gets_a_team_of_its_own(code):
         team().run(operations.ctypes.data, 1)
         os._exit(0 if (x == 1).all() else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+LATE = """
+import builtins, time
+from llmbol_core.native import team
+
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.05)
+
+builtins.late = Late()  # goes last of all
+team._SPINS = 1 << 40
+team.Team(2)
+time.sleep(0.05)
+"""
+
+
+def test_helpers_may_outlive_modules():
+    assert subprocess.run([sys.executable, "-c", LATE], check=False).returncode == 0
 
 
 def test_state_lies_in_lines_of_its_own():
