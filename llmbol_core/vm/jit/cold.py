@@ -15,9 +15,11 @@ program counter, and how many instructions have run. The frame is there as soon 
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Callable, Iterator
 
+from llmbol_core.vm import traps
 from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH
@@ -35,7 +37,20 @@ from llmbol_core.vm.jit.lowering import (
 )
 from llmbol_core.vm.jit.operands import Array, Place, array_at
 from llmbol_core.vm.jit.runtime import SHARED, UPKEEP, State, tag
+from llmbol_core.vm.jit.trapping import TRAPPING, trapping
 from llmbol_core.vm.jit.turns import HEAD, TURNS
+
+_AT_NIL_ONLY = frozenset({
+    "headb", "headf", "headl", "headp", "headw", "lena", "lenc", "movp", "tail",
+})  # fmt: skip
+
+
+def _traps_at_nil_only(op: Op) -> bool:
+    """Whether an instruction that writes behind nil cannot trap for another reason before."""
+    if op.meaning is None:
+        return op.mnemonic in _AT_NIL_ONLY
+    calls = (node.func for node in ast.walk(op.meaning) if isinstance(node, ast.Call))
+    return not {"quo", "rem", "power"} & {ast.unparse(name) for name in calls}
 
 
 class ColdInstruction:
@@ -52,7 +67,7 @@ class ColdLowerer(Emitter):
         super().__init__()
         self.instruction = ColdInstruction(op)
         self._name, self._otherwise = name or f"op_{op.mnemonic}", otherwise
-        self._guards = False
+        self._guards: dict[str, str] = {}
 
     def text(self) -> str:
         """Return the whole function."""
@@ -65,9 +80,9 @@ class ColdLowerer(Emitter):
             emit(self)
         if not self.lines[-1].lstrip().startswith(("ret ", "br ", "unreachable")):
             self.next()
-        if self._guards:
-            self.begin("x")
-            self.tail(self._otherwise)
+        for trap, label in self._guards.items():
+            self.begin(label)
+            self.tail(trapping(trap) if trap else self._otherwise)
         body = "\n".join(self.lines)
         return f"define internal fastcc i64 @{self._name}({HEAD}) {{\n{body}\n}}\n"
 
@@ -94,12 +109,16 @@ class ColdLowerer(Emitter):
 
     # Where control goes
 
-    def guard(self, condition: str) -> None:
-        """Leave the instruction to Python if a condition holds."""
-        self._guards = True
+    def guard(self, condition: str, trap: str = "") -> None:
+        """Leave the instruction to Python, or raise an exception, if a condition holds."""
         go_on = self.label()
-        self.branch(condition, "x", go_on, rare=True)
+        leave = self._guards.setdefault(trap, f"x{len(self._guards)}")
+        self.branch(condition, leave, go_on, rare=True)
         self.begin(go_on)
+
+    def trap_if(self, condition: str, trap: str) -> None:
+        """Raise an exception if a condition holds."""
+        self.guard(condition, trap)
 
     def tail(self, function: str, **changed: str) -> None:
         """Continue in another function of the same kind, with some of the values changed."""
@@ -139,18 +158,21 @@ class ColdLowerer(Emitter):
         """Return the number of an operand."""
         return "smd".index(role.place)
 
-    def _pointer(self, name: str) -> str:
-        """Return where the operand at a place lies; leave it to Python if its pointer is nil."""
+    def _pointer(self, name: str, trap: str = "") -> str:
+        """Return where the operand at a place lies; leave, or trap, if its pointer is nil."""
         where = f"ptr %m, ptr %ip, ptr %f, ptr %d, i64 {'smd'.index(name)}"
         pointer = self.value(f"call ptr @operand({where})")
-        self.guard(self.value(f"icmp eq ptr {pointer}, null"))
+        self.guard(self.value(f"icmp eq ptr {pointer}, null"), trap)
         return pointer
 
     def read(self, name: str) -> str:
         """Return the value of the operand at a place s, m or d."""
         role = self.instruction.op.role(name)
         assert role is not None
-        return self.load(Place(self._pointer(name), ""), role.type)
+        # What is read through nil traps, unless a number of a type is found to be none before.
+        has_types = any(other.type == "D" for other in self.instruction.op.operands)
+        trap = "" if has_types else traps.NIL_DEREFERENCE
+        return self.load(Place(self._pointer(name, trap), ""), role.type)
 
     def array(self, name: str) -> Array:
         """Return the array that is read at a place."""
@@ -158,7 +180,8 @@ class ColdLowerer(Emitter):
 
     def target(self, name: str) -> Place:
         """Return where the operand that is written lies."""
-        return Place(self._pointer(name), "")
+        trap = traps.NIL_DEREFERENCE if _traps_at_nil_only(self.instruction.op) else ""
+        return Place(self._pointer(name, trap), "")
 
     def address(self, name: str) -> str:
         """Return the address of the operand at a place."""
@@ -272,7 +295,14 @@ def interpreter_text() -> str:
     """
     load_hosted()
     load_runtime()
-    parts = [DISPATCH, TURNS, GUARDED, *TEXTS, *(ColdLowerer(op).text() for op in handled())]
+    parts = [
+        DISPATCH,
+        TURNS,
+        GUARDED,
+        TRAPPING,
+        *TEXTS,
+        *(ColdLowerer(op).text() for op in handled()),
+    ]
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
     names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]

@@ -72,6 +72,12 @@ class Emitter:
         self.guard(self.value(f"icmp eq i32 {result}, 0"))
         return result
 
-    def guard(self, condition: str) -> None:
-        """Leave for the interpreter, which runs this instruction, if a condition holds."""
+    def guard(self, condition: str, trap: str = "") -> None:
+        """Leave for the interpreter, which runs this instruction, if a condition holds.
+
+        ``trap`` is the exception that it then raises, if that is sure.
+        """
         raise NotImplementedError
+
+    def trap_if(self, condition: str, trap: str) -> None:
+        """Tell which exception the interpreter raises where other guards leave for it."""

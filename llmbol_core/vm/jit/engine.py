@@ -314,6 +314,8 @@ class JitEngine(Population):
 
     def unload(self, module: LoadedModule) -> None:
         """Drop what is compiled of a module, as soon as native code is not running."""
+        for process in self._known.values():
+            process.take_raised()
         self._unloaded.append(module)
 
     def _forget_unloaded(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-from llmbol_core.vm.isa import CONVERSIONS, TYPES, Op, type_of
+from llmbol_core.vm.isa import CONVERSIONS, TYPES, ZERO_DIVIDE, Op, type_of
 from llmbol_core.vm.jit.emitter import Emitter, constant, llvm_type
 from llmbol_core.vm.jit.texts import UNKNOWN
 
@@ -147,7 +147,7 @@ class _Lowering:
         out, kind = self._out, llvm_type(letter)
         is_known = y.lstrip("-").isdigit()
         if not is_known or int(y) == 0:
-            out.guard(out.value(f"icmp eq {kind} {y}, 0"))
+            out.guard(out.value(f"icmp eq {kind} {y}, 0"), ZERO_DIVIDE)
         if TYPES[letter].kind == "unsigned":
             return out.value(f"u{what} {kind} {x}, {y}")
         if is_known and int(y) != -1:
@@ -155,7 +155,7 @@ class _Lowering:
         minus = out.value(f"icmp eq {kind} {y}, -1")
         if letter == "W":
             least = out.value(f"icmp eq i32 {x}, {-(1 << 31)}")
-            out.guard(out.value(f"and i1 {minus}, {least}"))
+            out.guard(out.value(f"and i1 {minus}, {least}"), ZERO_DIVIDE)
             return out.value(f"s{what} i32 {x}, {y}")
         safe = out.value(f"select i1 {minus}, {kind} 1, {kind} {y}")
         found = out.value(f"s{what} {kind} {x}, {safe}")

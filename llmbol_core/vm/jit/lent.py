@@ -8,6 +8,7 @@ from array import array
 
 from llmbol_core.vm.host import STARTED
 from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, SCRATCH_BYTES, TEXT_ROOM, Machine
+from llmbol_core.vm.jit.trapping import trap_names
 
 _UTF32 = f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}"
 
@@ -21,9 +22,11 @@ class Lent:
             array("I", bytes(4 * TEXT_ROOM)),
         )
         self._output = array("B", bytes(OUTPUT_BYTES))
+        self._traps = array("B", trap_names())
         words[Machine.SCRATCH] = self._scratch.buffer_info()[0]
         words[Machine.TEXT] = self._text.buffer_info()[0]
         words[Machine.OUTPUT] = self._output.buffer_info()[0]
+        words[Machine.TRAPS] = self._traps.buffer_info()[0]
         words[Machine.STARTED] = nanoseconds() - (time.monotonic_ns() - STARTED)
 
     def text(self, count: int) -> str | None:

@@ -5,6 +5,7 @@ These are calls and returns, jumps through tables, and instructions on values in
 
 from __future__ import annotations
 
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
@@ -71,7 +72,8 @@ def movmp(out: ColdLowerer) -> None:
 def _head(out: ColdLowerer) -> str:
     """Return the address of the first value of a list; leave if it is nil."""
     ref = out.read("s")
-    out.guard(out.value(f"icmp eq i32 {ref}, {_NIL}"))
+    trap = traps.NIL_DEREFERENCE if out.instruction.op.mnemonic == "headm" else ""
+    out.guard(out.value(f"icmp eq i32 {ref}, {_NIL}"), trap)
     return out.value(f"add i32 {ref}, {LIST_HEADER}")
 
 
@@ -164,7 +166,7 @@ def frame(out: ColdLowerer) -> None:
 
 def _link(out: ColdLowerer, handle: str, number: str) -> list[str]:
     """Return pc, type and size of the frame of a link, which must be known, and the link."""
-    out.guard(out.value(f"icmp eq i32 {handle}, {_NIL}"))
+    out.guard(out.value(f"icmp eq i32 {handle}, {_NIL}"), traps.NOT_LOADED)
     link = out.call("link", handle, number, result="ptr")
     out.guard(out.value(f"icmp eq ptr {link}, null"))
     words = [out.value(f"getelementptr i64, ptr {link}, i64 {at}") for at in range(3)]
@@ -304,7 +306,8 @@ def raise_(out: ColdLowerer) -> None:
     pc = out.value(f"trunc i64 {out.value(f'udiv i64 {distance}, {decoded.SIZE}')} to i32")
     out.must(out.call("raise_value", out.read("s"), pc))
     there = _instruction(out, out.get(State.CODE, "ptr"), out.get(State.PC, "i32"))
-    out.go(there, f=out.at(out.get(State.FP, "i32")))
+    f, d = (out.at(out.get(word, "i32")) for word in (State.FP, State.MP))
+    out.go(there, f=f, d=d)
 
 
 # Processes

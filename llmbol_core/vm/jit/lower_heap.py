@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import HEADER, SMALL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, Mode
@@ -56,7 +57,7 @@ def movpc(out: Lowerer) -> None:
 def _element(out: Lowerer) -> tuple[str, str, str]:
     """Return a pointer to an array, the address of its data and an index, checked."""
     array, index = out.array("s"), out.read("d")
-    out.guard(out.value(f"icmp uge i32 {index}, {array.length}"))
+    out.guard(out.value(f"icmp uge i32 {index}, {array.length}"), traps.BOUNDS)
     return array.header, array.data, index
 
 
@@ -92,9 +93,12 @@ def slicea(out: Lowerer) -> None:
     array = out.load(place, "A")
     header = out.at(array)
     length = out.value(f"load i32, ptr {header}, align 1{_HEADER}")
-    out.guard(out.value(f"icmp eq i32 {array}, -1"))
-    out.guard(out.value(f"icmp ugt i32 {end}, {length}"))
-    out.guard(out.value(f"icmp ugt i32 {start}, {end}"))
+    is_nil = out.value(f"icmp eq i32 {array}, -1")
+    is_some = out.value(f"icmp ne i32 {start}, {end}")
+    out.trap_if(out.value(f"and i1 {is_nil}, {is_some}"), traps.NIL_DEREFERENCE)
+    out.guard(is_nil)
+    out.guard(out.value(f"icmp ugt i32 {end}, {length}"), traps.BOUNDS)
+    out.guard(out.value(f"icmp ugt i32 {start}, {end}"), traps.BOUNDS)
     kind, owner, data = (
         out.value(f"load i32, ptr {out.at(array, at)}, align 1{_HEADER}") for at in (4, 8, 12)
     )
@@ -188,7 +192,7 @@ def cons(out: Lowerer) -> None:
 def _node(out: Lowerer) -> str:
     """Return the list that is read; leave if it is nil."""
     ref = out.read("s")
-    out.guard(out.value(f"icmp eq i32 {ref}, -1"))
+    out.guard(out.value(f"icmp eq i32 {ref}, -1"), traps.NIL_DEREFERENCE)
     return ref
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbol_core.vm import traps
 from llmbol_core.vm.handlers_channel import ELEMENTS
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
 from llmbol_core.vm.jit.runtime import State
@@ -24,7 +25,7 @@ def tcmp(out: Lowerer) -> None:
     is_nil = out.value(f"icmp eq i32 {like}, -1")
     wrong = out.value(f"or i1 {differs}, {is_nil}")
     is_some = out.value(f"icmp ne i32 {ref}, -1")
-    out.guard(out.value(f"and i1 {wrong}, {is_some}"))
+    out.guard(out.value(f"and i1 {wrong}, {is_some}"), traps.TYPE_CHECK)
 
 
 @lowering("lenl")

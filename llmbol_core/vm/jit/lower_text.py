@@ -5,6 +5,7 @@ Nil has length 0, since nothing lies at its address; characters are bytes unless
 
 from __future__ import annotations
 
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import COUNT, HEADER, SIZE
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.lowering import Lowerer, lowering
@@ -35,7 +36,8 @@ def indc(out: Lowerer) -> None:
     """Store a character."""
     ref, index, place = out.read("s"), out.read("m"), out.target("d")
     word = _length(out, ref)
-    out.guard(out.value(f"icmp uge i32 {index}, {_absolute(out, word)}"))
+    out.trap_if(out.value(f"icmp eq i32 {ref}, -1"), traps.NIL_DEREFERENCE)
+    out.guard(out.value(f"icmp uge i32 {index}, {_absolute(out, word)}"), traps.BOUNDS)
     data = out.at(ref, _DATA)
     position = out.value(f"zext i32 {index} to i64")
     narrow, wide, done = out.label(), out.label(), out.label()
@@ -87,6 +89,7 @@ def insc(out: Lowerer) -> None:
         out.begin(go_on)
     out.jump(here)
     out.begin(elsewhere)
+    out.trap_if(out.value(f"icmp ugt i32 {index}, {_absolute(out, length)}"), traps.BOUNDS)
     _new(out, place, _call(out, "with_character", code, index, ref))
     out.jump(done)
     out.begin(here)
@@ -111,7 +114,11 @@ def addc(out: Lowerer) -> None:
 def slicec(out: Lowerer) -> None:
     """Replace a string by a part of it."""
     start, end, place = out.read("s"), out.read("m"), out.target("d")
-    _new(out, place, _call(out, "part", out.load(place, "C"), start, end))
+    ref = out.load(place, "C")
+    beyond = out.value(f"icmp ugt i32 {end}, {_absolute(out, _length(out, ref))}")
+    swapped = out.value(f"icmp ugt i32 {start}, {end}")
+    out.trap_if(out.value(f"or i1 {beyond}, {swapped}"), traps.BOUNDS)
+    _new(out, place, _call(out, "part", ref, start, end))
 
 
 # Conversions

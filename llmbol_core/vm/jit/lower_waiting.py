@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbol_core.vm import traps
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
 from llmbol_core.vm.jit.communication import DONE, MUST_WAIT, PYTHON
@@ -26,6 +27,7 @@ def _became(out: ColdLowerer, result: str) -> None:
 def send(out: ColdLowerer) -> None:
     """Send a value over a channel."""
     address, channel = out.address_of_value("s"), out.read("d")
+    out.trap_if(out.value(f"icmp eq i32 {channel}, -1"), traps.NIL_DEREFERENCE)
     _became(out, out.call("send_or_wait", channel, address))
 
 
@@ -33,6 +35,7 @@ def send(out: ColdLowerer) -> None:
 def recv(out: ColdLowerer) -> None:
     """Receive a value from a channel."""
     channel, address = out.read("s"), out.address("d")
+    out.trap_if(out.value(f"icmp eq i32 {channel}, -1"), traps.NIL_DEREFERENCE)
     _became(out, out.call("receive_or_wait", channel, address))
 
 

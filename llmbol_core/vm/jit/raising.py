@@ -1,8 +1,8 @@
 """Exceptions that are raised and handled in machine code: what ``exceptions.deliver`` does.
 
-That is done if the handler's frame is of the module that raises, and on the same piece of the
-stack; everything else is left to Python. When Python next looks, it takes the error string that a
-handled exception leaves behind from the process's record.
+That is done if the handler's frame is on the same piece of the stack; everything else is left to
+Python. When Python next looks, it takes the error string that a handled exception leaves behind
+from the process's record.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from llmbol_core.vm.jit.decoded import HANDLED, HANDLER_WORDS, LABEL_WORDS
 from llmbol_core.vm.jit.pacing import charge, goes_on, spend
 from llmbol_core.vm.jit.runtime import Machine, State
 from llmbol_core.vm.jit.source import (
+    B,
     Big,
     W,
     Word,
     below,
     host,
+    host_byte,
     host_word,
     machine,
     narrow,
@@ -23,8 +25,9 @@ from llmbol_core.vm.jit.source import (
     state,
     wide,
 )
-from llmbol_core.vm.jit.stacks import release_frames
-from llmbol_core.vm.jit.texts import length_of, shown_at
+from llmbol_core.vm.jit.stacks import release_frames, tables_of
+from llmbol_core.vm.jit.texts import length_of, new_text, shown_at
+from llmbol_core.vm.jit.trapping import ROW
 from llmbol_core.vm.jit.values import frame_size, is_inside, keep, release, release_value
 from llmbol_core.vm.objects import STRING
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
@@ -65,12 +68,12 @@ def label_of(handler: Big, name: Word, is_object: Word) -> Word:
 
 
 @native
-def find_label(pc: Word, name: Word, is_object: Word) -> Big:
-    """Return the handler that takes an exception at a pc of the running module, or 0.
+def find_label(code: Big, pc: Word, name: Word, is_object: Word) -> Big:
+    """Return the handler that takes an exception at a pc of a module's code, or 0.
 
     The word ``DEPTH`` of the machine then says at which pc.
     """
-    at = host[state[State.CODE] + HANDLED]
+    at = host[code + HANDLED]
     end = at + host[at] * (3 * _WORD)
     while at < end:
         if wide(pc) >= host[at + _WORD] and wide(pc) < host[at + 2 * _WORD]:
@@ -83,6 +86,23 @@ def find_label(pc: Word, name: Word, is_object: Word) -> Big:
 
 
 @native
+def return_to(handle: Word) -> None:
+    """Let the process run code of a handle again, whose reference a frame has kept for it."""
+    gone, tables = narrow(state[State.HANDLE]), tables_of(handle)
+    state[State.HANDLE], state[State.MP] = wide(handle), wide(W[handle])
+    state[State.TYPES], state[State.FUNCTIONS] = host[tables + 8], host[tables + 16]
+    state[State.CODE] = host[tables + 24]
+    release(gone)
+
+
+@native
+def code_behind(handle: Word) -> Big:
+    """Return the code that a handle leads to, or 0 if it is not known."""
+    tables = tables_of(handle)
+    return host[tables + 24] if tables else wide(0)
+
+
+@native
 def handle(frame: Word, handler: Big, ref: Word) -> Word:
     """Go back to a frame whose handler takes an exception; it takes over the exception's value.
 
@@ -91,6 +111,11 @@ def handle(frame: Word, handler: Big, ref: Word) -> Word:
     top = frame + frame_size(W[frame + TYPE])
     if not release_frames(top, narrow(state[State.TOP]), 1):
         return 0
+    at = narrow(state[State.FP])
+    while at != frame:
+        if W[at + MODULE]:
+            return_to(W[at + MODULE])
+        at = W[at + CALLER]
     state[State.TOP], state[State.FP] = wide(top), wide(frame)
     state[State.PC] = machine[Machine.DEPTH]
     if host[handler + 2 * _WORD] >= 0:
@@ -126,18 +151,20 @@ def raise_value(value: Word, start: Word) -> Word:
     frame, pc, depth = narrow(state[State.FP]), start, 0
     if W[name] == 0 or below(frame, narrow(state[State.BASE])):
         return 0
-    handler = find_label(pc, name, is_object)
+    code = state[State.CODE]
+    handler = find_label(code, pc, name, is_object)
     while handler == 0:
         if is_object and depth > 0:
             is_object = 0
         else:
-            if W[frame + MODULE] or below(W[frame + CALLER], narrow(state[State.BASE])):
+            if below(W[frame + CALLER], narrow(state[State.BASE])):
                 return 0
+            code = code_behind(W[frame + MODULE]) if W[frame + MODULE] else code
             pc, frame, depth = W[frame + RETURN_PC] - 1, W[frame + CALLER], depth + 1
             is_stopped = (depth & _MANY - 1) == 0 and not goes_on()
-            if is_stopped or not below(frame, narrow(state[State.LIMIT])):
+            if code == 0 or is_stopped or not below(frame, narrow(state[State.LIMIT])):
                 return 0
-        handler = find_label(pc, name, is_object)
+        handler = find_label(code, pc, name, is_object)
     ref = value if is_object else name
     keep(ref)
     note_raised(name, start)
@@ -146,3 +173,20 @@ def raise_value(value: Word, start: Word) -> Word:
         return 1
     release(ref)
     return 0
+
+
+@native
+def raise_trap(number: Word, pc: Word) -> Word:
+    """Raise one of ``TRAPS`` at a pc and go to its handler; false if Python has to."""
+    row, i = machine[Machine.TRAPS] + wide(number) * ROW, 0
+    count = host_byte[row]
+    name = new_text(count, 0)
+    if name == 0:
+        return 0
+    W[name] = count
+    while i < count:
+        B[name + 4 + i] = host_byte[row + 1 + wide(i)]
+        i += 1
+    is_handled = raise_value(name, pc)
+    release(name)
+    return is_handled

@@ -196,7 +196,7 @@ class NativeProcess(Process):
 
     def detach(self) -> None:
         """Give the record up, the process having ended."""
-        self._take_raised()
+        self.take_raised()
         self._module = self.module
         self._engine.records.give(self.address)
         self.record = memoryview(array("q", self.record))
@@ -204,7 +204,7 @@ class NativeProcess(Process):
         assert isinstance(self.stack, NativeStack)
         self.stack.detach(self.record)
 
-    def _take_raised(self) -> None:
+    def take_raised(self) -> None:
         """Take note of the last exception that native code has handled."""
         ref = self.record[State.RAISED]
         if not ref:
@@ -222,7 +222,7 @@ class NativeProcess(Process):
     @property
     def environment(self) -> Environment:
         """Its names, descriptors and error string."""
-        self._take_raised()
+        self.take_raised()
         return self._environment
 
     @environment.setter
@@ -232,12 +232,12 @@ class NativeProcess(Process):
     @property
     def last_exception(self) -> str:
         """Where the last exception was raised, and what it was."""
-        self._take_raised()
+        self.take_raised()
         return self._last_exception
 
     @last_exception.setter
     def last_exception(self, what: str) -> None:
-        self._take_raised()
+        self.take_raised()
         self._last_exception = what
 
     def notice(self) -> None:

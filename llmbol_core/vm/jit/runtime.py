@@ -180,7 +180,9 @@ class Machine(IntEnum):
     """What is left of them when the clock is looked at before the next process has its turn."""
     IS_TEXT_MADE = 55
     """Whether the text that the running process prints is formatted, for Python to write."""
-    SPARE = 56
+    TRAPS = 56
+    """The table of the names of exceptions that native code raises: see trapping.py."""
+    SPARE = 57
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 

@@ -189,7 +189,7 @@ class Ways(Operands):
 
     # Ways out
 
-    def guard(self, condition: str) -> None:
+    def guard(self, condition: str, trap: str = "") -> None:
         """Leave for the interpreter, which runs this instruction, if a condition holds."""
         go_on = self.label()
         self._guarded.add(self.pc)
