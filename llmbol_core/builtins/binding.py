@@ -178,7 +178,9 @@ class Binding:
         native = f"{self.name}.{name}" if name in self._native else ""
         kind = typed.kind.result
         result = TypeDescriptor(-1, kind.size, pointer_map(kind.size, kind.pointers()))
-        return HostFunction(name, typed.signature, typed.descriptor, run, native, result)
+        return HostFunction(
+            name, typed.signature, typed.descriptor, run, native, result, f"${self.name}"
+        )
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

@@ -49,7 +49,8 @@ def deliver(engine: Interpreter, process: Process, error: Trap | Raised) -> bool
     """
     heap = engine.heap
     if error.name:
-        process.note_exception(process.pc, process.module, error.name)
+        built_in = error.module if isinstance(error, Trap) else ""
+        process.note_exception(process.pc, process.module, error.name, built_in)
     value = error.value if isinstance(error, Raised) else NIL
     caught = find_handler(engine, process, error.name, value != NIL) if error.name else None
     if caught is None:

@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from llmbol_core.errors import Trap
 from llmbol_core.native.jobs import Job
+from llmbol_core.vm import traps
 from llmbol_core.vm.module import TypeDescriptor
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ class HostFunction(NamedTuple):
 
     The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
     a Dis exception in the caller. ``native`` is the name by which machine code knows the function,
-    if it has code that may do the same in its place.
+    if it has code that may do the same in its place. ``module`` is the name of its module.
     """
 
     name: str
@@ -141,6 +143,18 @@ class HostFunction(NamedTuple):
     run: Callable[[HostCall], HostResult]
     native: str = ""
     result: TypeDescriptor = TypeDescriptor(-1, 0)
+    module: str = ""
+
+    def failed(self, error: Exception) -> Trap:
+        """Return what a call raises, given what ended it: a trap inside of the module."""
+        return trap_of(error, self.module)
+
+
+def trap_of(error: Exception, module: str) -> Trap:
+    """Return a trap as raised in a module; any other error comes of a damaged heap."""
+    trap = error if isinstance(error, Trap) else Trap(traps.NIL_DEREFERENCE)
+    trap.module = module
+    return trap
 
 
 class Functions(Sequence[HostFunction]):

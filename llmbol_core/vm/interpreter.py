@@ -120,7 +120,9 @@ class Interpreter:
         with suppress(Trap, *ASTRAY):
             if deliver(self, process, error):
                 return True
-        self.machine.end(process, Trap(error.name, process.module.module.name, process.pc))
+        within = isinstance(error, Trap) and error.module
+        module = within or process.module.module.name
+        self.machine.end(process, Trap(error.name, module, process.pc))
         return False
 
     def steps(self, module: LoadedModule) -> list[Step]:
@@ -269,7 +271,10 @@ class Interpreter:
         """Call a host function; if it has to wait, the process waits."""
         process = self.process
         call = HostCall(self.machine, process, self.heap, frame, process.module)
-        wish = function.run(call)
+        try:
+            wish = function.run(call)
+        except (Trap, *ASTRAY) as error:
+            raise function.failed(error) from None
         if wish is None:
             if (fault := process.fault) is not None:
                 process.fault = None
@@ -279,7 +284,7 @@ class Interpreter:
                 return next_pc
             process.pc = next_pc
             return YIELD
-        process.pc = next_pc
+        process.pc, process.called = next_pc, function.module
         self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
         return STOP
 

@@ -283,7 +283,7 @@ class InfernoVM:
                 self.streams.report(str(Trap(shortened(error.name), error.module, error.pc)))
         status = "killed" if process.is_killed else error.name if error is not None else ""
         share(self, process, status := shortened(status))
-        message = f'{process.pid} "{place_of(process)}":{status}'
+        message = f'{process.pid} "{error.module if error else place_of(process)}":{status}'
         self.engine.channels.withdraw(process)
         # What a program has damaged stays where it is, until the machine is closed.
         with suppress(Trap, *ASTRAY):

@@ -235,6 +235,8 @@ class Process:
         """The first of its offers while it waits at channels: see ``channels.py``."""
         self.waits_for = ""
         """What it waits for, in words; empty while it is ready or runs."""
+        self.called = ""
+        """The built-in module in which it waited last."""
         self.fault: Trap | None = None
         """An exception to raise when it next runs, at its pc."""
         self.is_killed = False
@@ -245,9 +247,14 @@ class Process:
         self.last_exception = ""
         """Where the last exception was raised, and what it was."""
 
-    def note_exception(self, pc: int, module: LoadedModule, name: str) -> None:
-        """Note the last exception, with as much of its name as is shown anywhere."""
-        self.last_exception = cut(f"{pc} {module.module.name} {name[:_MOST_TOLD]}")
+    def note_exception(self, pc: int, module: LoadedModule, name: str, built_in: str = "") -> None:
+        """Note the last exception, with as much of its name as is shown anywhere.
+
+        ``built_in`` names the built-in module that was called and raised it, if one did.
+        """
+        caller = module.module.name
+        where = f"{pc + 1} {caller}[{built_in}]" if built_in else f"{pc} {caller}"
+        self.last_exception = cut(f"{where} {name[:_MOST_TOLD]}")
 
     def fail(self, error: Trap) -> None:
         """Raise an exception in the process as soon as it runs again.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.process import Process
 
 BUILT_IN = "$Sys"
-"""The module name of a process that waits in a built-in function."""
+"""The module in which the process is that reads a file."""
 EXITED = "thread exited"
 STATES = {"": "ready", SENDS: "send", RECEIVES: "recv", IN_ALT: "alt"}
 _MOST_WAITING = 1024
@@ -161,7 +161,7 @@ class ProcessFiles(MadeTree):
         name = place_of(process)
         if process is self._machine.engine.process:
             name = f"{name}[{BUILT_IN}]"
-        elif name == BUILT_IN:
+        elif name != module.name:
             name = f"{module.name}[{name}]"
         numbers = f"{process.pid:8} {process.group:8} {OWNER:>10} {0:4}:00.0"
         return f"{numbers} {_state(process):>10} {size:5}K {name}"
@@ -184,7 +184,7 @@ def _state(process: Process) -> str:
 
 def place_of(process: Process) -> str:
     """Return the name of the module that a process is in."""
-    return BUILT_IN if _state(process) == "release" else process.module.module.name
+    return process.called if _state(process) == "release" else process.module.module.name
 
 
 def _directory(process: Process) -> str:

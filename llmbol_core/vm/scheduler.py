@@ -16,10 +16,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from llmbol_core.errors import Deadlock, LimitError, Trap
-from llmbol_core.vm import traps
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.channels import Field, Offer
-from llmbol_core.vm.host import Exchange, HostResult, Sleep, Turn, Until, Wish, Work
+from llmbol_core.vm.host import Exchange, HostResult, Sleep, Turn, Until, Wish, Work, trap_of
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.process import Process
 
@@ -168,7 +167,7 @@ class Scheduler:
         try:
             after = then()
         except (Trap, *ASTRAY) as error:
-            fault = _trap(error)
+            fault = trap_of(error, process.called)
         if process.pid not in self.processes:
             return  # what it waited for was its own end
         if after is not None:
@@ -177,7 +176,7 @@ class Scheduler:
         try:
             finish()
         except (Trap, *ASTRAY) as error:
-            fault = _trap(error)
+            fault = trap_of(error, process.called)
         if fault is not None:
             process.fail(fault)
         process.waits_for = ""
@@ -334,11 +333,6 @@ class Scheduler:
         known = [f"; {p.place} {p.waits_for}" for p in self.processes.values()]
         more = len(known) - _PLACES_SHOWN
         return "".join(known[:_PLACES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _trap(error: Exception) -> Trap:
-    """Return a trap as it is; any other error comes of a damaged heap and becomes a trap."""
-    return error if isinstance(error, Trap) else Trap(traps.NIL_DEREFERENCE)
 
 
 def _raiser(error: BaseException) -> Callable[[], Any]:

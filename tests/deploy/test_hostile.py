@@ -158,7 +158,8 @@ def run(tmp_path):
 def test_more_memory_than_granted(run, code):
     status, out, err = run(code)
     assert (status, out) == (1, "")
-    assert err == '[Hostile] Broken: "out of memory: heap"\n'
+    where = "$Ml" if "$Ml" in code else "Hostile"
+    assert err == f'[{where}] Broken: "out of memory: heap"\n'
 
 
 def test_endless_loop_ends_at_the_limits(run):
@@ -264,8 +265,7 @@ def test_no_payload_no_weights(run):
     status, _, err = run(code)
     assert status == 1
     assert (
-        err
-        == '[Hostile] Broken: "ml: payload: the module\'s file carries none, or has lost its end"\n'
+        err == '[$Ml] Broken: "ml: payload: the module\'s file carries none, or has lost its end"\n'
     )
 
 

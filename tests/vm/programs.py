@@ -50,5 +50,7 @@ def host_module(name="$Host", **functions):
     """Return a module of functions fn(n: int): int, each given the call, as a machine wants it."""
     frame = TypeDescriptor(-1, 40)
     word = signature("fn(n: int): int")
-    made = Functions(sorted(functions), lambda n: HostFunction(n, word, frame, functions[n]))
+    made = Functions(
+        sorted(functions), lambda n: HostFunction(n, word, frame, functions[n], module=name)
+    )
     return {name: HostModule(name, made)}

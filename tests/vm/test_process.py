@@ -65,7 +65,7 @@ def test_work_that_fails_raises_where_it_was_called():
         raise RuntimeError("a mistake in the host")
 
     module = host_module(work=lambda call: Work(int, fail))
-    with pytest.raises(Trap, match=r'\[Test\] Broken: "host failed"'):
+    with pytest.raises(Trap, match=r'\[\$Host\] Broken: "host failed"'):
         run(LOAD_HOST, HOST, host=module)
     handler = 'exceptions 1\nexception 4, 5, 36, -1, 1, 0\nexctab "host*", 7\nexctab *, -1\n'
     caught = LOAD_HOST + "movw $77,0(16(fp))\nret"

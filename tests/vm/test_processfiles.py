@@ -1,7 +1,8 @@
 """What programs see of processes, variables and descriptors, and how they wait for one another.
 
-``data/processes.dis`` and ``data/waits.dis`` are compiled by Inferno's limbo from the sources
-beside them; ``data/processes.txt`` is what Inferno prints.
+``data/processes.dis``, ``data/waits.dis`` and ``data/failures.dis`` are compiled by Inferno's limbo
+from the sources beside them; ``data/processes.txt`` and ``data/failures.txt`` are what Inferno
+prints.
 """
 
 import io
@@ -11,6 +12,7 @@ import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock, Trap
+from llmbol_core.vm.engines import engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.files.openfile import DMDIR, OREAD, OWRITE, FileFault, OpenFile
@@ -20,11 +22,12 @@ from llmbol_core.vm.machine import InfernoVM
 DATA = Path(__file__).parent / "data"
 
 
-def run(tree, name, *arguments):
-    """Return what a program of the data prints in an empty tree."""
+def run(tree, name, *arguments, **options):
+    """Return what a program of the data prints in an empty tree, and what is reported of it."""
     out = io.BytesIO()
     (tree / "main.dis").write_bytes((DATA / f"{name}.dis").read_bytes())
-    with InfernoVM(HOST_MODULES, Namespace(tree), streams=Streams(stdout=out)) as vm:
+    streams = Streams(stdout=out, stderr=out)
+    with InfernoVM(HOST_MODULES, Namespace(tree), streams=streams, **options) as vm:
         vm.run("/main.dis", arguments)
     return out.getvalue().decode()
 
@@ -33,6 +36,12 @@ def test_processes_as_files(tmp_path):
     # Which of two processes that hear of an exception prints first is left open.
     expected = (DATA / "processes.txt").read_text()
     assert sorted(run(tmp_path, "processes").splitlines()) == sorted(expected.splitlines())
+
+
+@pytest.mark.parametrize("name", ["interpreter", "auto"])
+def test_failures_in_built_in_functions(tmp_path, name):
+    expected = (DATA / "failures.txt").read_text()
+    assert run(tmp_path, "failures", engine=engine(name)) == expected
 
 
 def test_writers_wait_for_readers(tmp_path):

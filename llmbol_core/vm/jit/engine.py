@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llmbol_core.errors import Trap
-from llmbol_core.vm import handlers_control, traps
+from llmbol_core.vm import handlers_control
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.host import HostFunction, HostModule
@@ -49,7 +49,7 @@ from llmbol_core.vm.jit.startup import (
 from llmbol_core.vm.jit.upkeep import Upkeep
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.objects import LINKS
-from llmbol_core.vm.process import TYPE, Raised, frame_size
+from llmbol_core.vm.process import TYPE, frame_size
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
@@ -220,14 +220,12 @@ class JitEngine(Population):
         function = self._functions[self._words[_HOST_FUNCTION]]
         try:
             wish = function.run(self._host_call(process, frame))
-        except (Trap, Raised) as error:
-            return _AGAIN if self._deliver(process, error) else _NEXT
-        except ASTRAY:
-            trap = Trap(traps.NIL_DEREFERENCE)
-            return _AGAIN if self._deliver(process, trap) else _NEXT
+        except (Trap, *ASTRAY) as error:
+            return _AGAIN if self._deliver(process, function.failed(error)) else _NEXT
         process.pc += 1
         process.notice()
         if wish is not None:
+            process.called = function.module
             self.scheduler.wait(process, wish, lambda: process.stack.pop_releasing(frame))
             return _NEXT
         if frame == process.stack.base:
