@@ -178,9 +178,8 @@ class Binding:
         native = f"{self.name}.{name}" if name in self._native else ""
         kind = typed.kind.result
         result = TypeDescriptor(-1, kind.size, pointer_map(kind.size, kind.pointers()))
-        return HostFunction(
-            name, typed.signature, typed.descriptor, run, native, result, f"${self.name}"
-        )
+        module = f"${self.name}"
+        return HostFunction(name, typed.signature, typed.descriptor, run, native, result, module)
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

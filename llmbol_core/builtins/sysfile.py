@@ -270,10 +270,7 @@ def wstat(call: HostCall, name: str, fields: tuple[Any, ...]) -> int:
 @turning("fwstat: fn(fd: ref FD, d: Dir): int", failure=-1)
 def fwstat(call: HostCall, number: int, fields: tuple[Any, ...]) -> int:
     """Change what the entry of an open file says."""
-    file, entry = _file(call, number), dir_entry(fields)
-    environment(call).namespace.wstat(file.path, entry)
-    if entry.name:
-        file.path = file.path.rpartition("/")[0] + "/" + entry.name
+    environment(call).namespace.fwstat(_file(call, number), dir_entry(fields))
     return 0
 
 

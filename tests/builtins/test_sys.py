@@ -134,7 +134,9 @@ def test_stat_and_wstat(call):
     assert call("stat", "/tmp/none")[0] == -1
     assert call("wstat", "/tmp/x", ("y", *NULL[1:])) == 0
     assert call("stat", "/tmp/y")[0] == 0
-    assert call("fwstat", fd, NULL) == -1
+    assert call("fwstat", fd, NULL) == 0
+    assert call("fwstat", fd, (*NULL[:5], 0o600, *NULL[6:])) == 0
+    assert call("stat", "/tmp/y")[1][5] == 0o600
     call.process.environment.descriptors[call.heap.word(fd.ref)].path = "/tmp/y"
     assert call("fwstat", fd, ("z", *NULL[1:])) == 0
     assert call("fd2path", fd) == "/tmp/z"

@@ -178,6 +178,12 @@ def test_wstat(space, tree):
     assert (tree / "a/uno").exists()
 
 
+def test_nothing_is_created_in_a_file(space):
+    for permission in (0o644, DMDIR | 0o755):
+        assert fault(space.create, "/a/one/x", OREAD, permission) == "Not a directory"
+        assert fault(space.create, "/a/one/x/y", OREAD, permission) == "'/a/one' not a directory"
+
+
 def test_current_directory(space):
     space.change_directory("a")
     assert content(space, "one") == "one of a"

@@ -235,17 +235,24 @@ def check_permission(found: os.stat_result, mode: int) -> None:
 def change(tree: Tree, path: Path, entry: Dir) -> None:
     """Change a file's mode, times and length where an entry says so."""
     found = tree.status(path)
+    is_plain = modes.S_ISREG(found.st_mode)
+    is_cut = entry.length not in (-1, found.st_size) and is_plain
+    with _opened(tree, path, os.O_WRONLY if is_cut else os.O_RDONLY) as host:
+        change_open(host, entry)
+
+
+def change_open(host: int, entry: Dir) -> None:
+    """Change length, mode and times of a file by its descriptor."""
+    found = os.fstat(host)
     if entry.length not in (-1, found.st_size) and modes.S_ISREG(found.st_mode):
         check_permission(found, OWRITE)
-        with _opened(tree, path, os.O_WRONLY) as host:
-            os.ftruncate(host, entry.length)
-    with _opened(tree, path, os.O_RDONLY) as host:
-        if entry.mode != WORD and (entry.mode ^ found.st_mode) & 0o777:
-            os.fchmod(host, entry.mode & 0o777)
-        if (entry.atime, entry.mtime) != (WORD, WORD):
-            atime = found.st_atime if entry.atime == WORD else entry.atime
-            mtime = found.st_mtime if entry.mtime == WORD else entry.mtime
-            os.utime(host, (atime, mtime))
+        os.ftruncate(host, entry.length)
+    if entry.mode != WORD and (entry.mode ^ found.st_mode) & 0o777:
+        os.fchmod(host, entry.mode & 0o777)
+    if (entry.atime, entry.mtime) != (WORD, WORD):
+        atime = found.st_atime if entry.atime == WORD else entry.atime
+        mtime = found.st_mtime if entry.mtime == WORD else entry.mtime
+        os.utime(host, (atime, mtime))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ fork of it changes independently.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat as modes
@@ -23,6 +24,7 @@ from llmbol_core.vm.files.hosttree import (
     Path,
     Tree,
     change,
+    change_open,
     check_characters,
     check_permission,
     clean,
@@ -166,6 +168,16 @@ class Namespace(Names):
                     raise FileFault(EBADARG)
                 self._tree.rename(real, entry.name)
 
+    def fwstat(self, file: OpenFile, entry: Dir) -> None:
+        """Do what ``wstat`` does to an open file, even if another one has its name by now."""
+        if isinstance(file, HostFile) and not entry.name:
+            self._check_writable(True)
+            file.change(lambda host: change_open(host, entry))
+            return
+        self.wstat(file.path, entry)
+        if entry.name:
+            file.path = file.path.rpartition("/")[0] + "/" + entry.name
+
     def change_directory(self, name: str) -> None:
         """Make a directory the one that relative names begin in."""
         place = self._place(name)
@@ -252,6 +264,8 @@ class Namespace(Names):
     def _make(self, real: Path, mode: int, permission: int) -> None:
         """Create a file or directory whose permissions are bounded by those of its directory."""
         directory = self._tree.status(real[:-1])
+        if not modes.S_ISDIR(directory.st_mode):
+            raise FileFault(os.strerror(errno.ENOTDIR))  # the host's words, in Inferno too
         check_permission(directory, OWRITE)
         bound = directory.st_mode
         if permission & DMDIR:

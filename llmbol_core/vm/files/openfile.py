@@ -227,6 +227,13 @@ class HostFile(OpenFile):
         """Describe the host's file under its name in the tree."""
         return Dir.of(name_of(self.path), os.fstat(self._host))
 
+    def change(self, how: Callable[[int], None]) -> None:
+        """Have something change the host's file, given its descriptor."""
+        try:
+            how(self._host)
+        except OSError as error:
+            raise FileFault.of(error) from error
+
     def contents(self) -> memoryview:
         """Map the whole file."""
         try:
