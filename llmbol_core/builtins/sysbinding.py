@@ -20,8 +20,8 @@ from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 
 _NATIVE = (
-    "byte2char", "char2byte", "fprint", "millisec", "print", "sleep", "sprint", "tokenize",
-    "utfbytes", "write",
+    "aprint", "byte2char", "char2byte", "fprint", "millisec", "pread", "print", "pwrite", "read",
+    "seek", "sleep", "sprint", "tokenize", "utfbytes", "write",
 )  # fmt: skip
 
 binding = Binding(

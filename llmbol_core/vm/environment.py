@@ -13,7 +13,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from llmbol_core.vm.errortext import shortened
-from llmbol_core.vm.files.devices import SOURCES, Console, open_device, permission
+from llmbol_core.vm.files.devices import DEVICES, Console, open_device, permission
 from llmbol_core.vm.files.hosttree import clean
 from llmbol_core.vm.files.madetree import MadeFile
 from llmbol_core.vm.files.namespace import Namespace
@@ -31,8 +31,8 @@ MOST_DESCRIPTORS = 4000
 _MORE_ROOM = 20
 _VARIABLE = 200
 """Bytes charged for a variable besides its name and value."""
-OUTPUTS = 64
-"""How many of the first descriptors native code knows the host's streams of."""
+KNOWN = 64
+"""How many of the first descriptors native code knows the files of."""
 _IN_ROOT = frozenset({"chan", "dev", "env", "fd", "n", "net", "nvfs", "prog", "root"})
 """Directories that Inferno's own root device provides."""
 
@@ -61,9 +61,9 @@ class Descriptors:
         self._room = _MORE_ROOM
         """How many numbers fit before the table grows, as Inferno's does."""
         self.users = 1
-        self._outputs = array("q", bytes(8 * OUTPUTS))
-        self.outputs = self._outputs.buffer_info()[0]
-        """Address of a table of ``OpenFile.output`` for the first descriptors, for native code."""
+        self._known = array("q", bytes(8 * KNOWN))
+        self.known = self._known.buffer_info()[0]
+        """Address of a table of ``OpenFile.known`` for the first descriptors, for native code."""
         for file in files:
             self.add(file)
 
@@ -85,16 +85,16 @@ class Descriptors:
         file.users += 1
         self.close(number)
         self._files[number] = file
-        if number < OUTPUTS:
-            self._outputs[number] = file.output
+        if number < KNOWN:
+            self._known[number] = file.known
         return number
 
     def close(self, number: int) -> None:
         """Free a number, and close its file if no other stands for it; nothing if it is free."""
         file = self._files.pop(number, None)
         if file is not None:
-            if number < OUTPUTS:
-                self._outputs[number] = 0
+            if number < KNOWN:
+                self._known[number] = 0
             file.users -= 1
             if not file.users:
                 file.close()
@@ -197,11 +197,12 @@ class Environment:
         if names.has_root:
             console = partial(Console, streams=(files[0], files[1]))
             names.provide("/dev/cons", MadeFile(console, device="c", permission=0o666))
-            for name in SOURCES:
+            for name in DEVICES:
                 made = MadeFile(open_device, device="c", permission=permission(name))
                 names.provide(f"/dev/{name}", made)
         for number in (1, 2):
-            files[number].output = number if isinstance(files[number], Stream) else 0
+            if isinstance(files[number], Stream):
+                files[number].known = number
         environment = cls(names, Descriptors(files), Variables())
         environment.standard = files
         return environment

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 
-from llmbol_core.vm.files.openfile import OREAD, OWNER, OpenFile, name_of
+from llmbol_core.vm.files.openfile import OREAD, OWNER, OpenFile, PlainFile, name_of
 
 _MOST_RANDOM = 1 << 16
 
@@ -30,6 +30,18 @@ class Device(OpenFile):
 
     def _read(self, count: int, offset: int) -> bytes:
         return self._source(count, offset)
+
+    def _write(self, data: bytes, offset: int) -> int:
+        return len(data)
+
+
+class Null(PlainFile):
+    """A file that is empty and swallows what is written."""
+
+    permission, device = 0o666, "c"
+
+    def _read(self, count: int, offset: int) -> bytes:
+        return b""
 
     def _write(self, data: bytes, offset: int) -> int:
         return len(data)
@@ -62,13 +74,14 @@ def _text(make: Callable[[], str]) -> Callable[[int, int], bytes]:
 
 # fmt: off
 SOURCES: dict[str, Callable[[int, int], bytes]] = {
-    "null":    lambda count, offset: b"",
     "random":  lambda count, offset: os.urandom(min(count, _MOST_RANDOM)),
     "sysname": _text(lambda: "dis"),
     "time":    _text(lambda: str(time.time_ns() // 1000)),
     "user":    _text(lambda: OWNER),
 }
 # fmt: on
+DEVICES = ("null", *SOURCES)
+"""The names of those that need no streams."""
 
 
 def permission(name: str) -> int:
@@ -80,4 +93,6 @@ def permission(name: str) -> int:
 
 def open_device(path: str, mode: int = OREAD) -> OpenFile:
     """Open a device by its path."""
+    if name_of(path) == "null":
+        return Null(path, mode)
     return Device(path, mode, SOURCES[name_of(path)])

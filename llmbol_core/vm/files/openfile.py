@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import stat as modes
 import struct
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import BinaryIO
 
 from llmbol_core.native.files import map_descriptor
@@ -118,8 +120,9 @@ class OpenFile:
     permission, device = 0o666, "\0"
     waits_for_processes = False
     """Whether reads and writes that have to wait do so for other processes of the machine."""
-    output = 0
-    """The host's stream it writes to, 1 or 2, if an engine may collect the output; else 0."""
+    known = 0
+    """What native code knows: the host's stream it writes to, 1 or 2, if the output may be
+    collected; the address of ``Place`` if it may read and write the file itself; else 0."""
 
     def __init__(self, path: str, mode: int) -> None:
         self.path, self.mode = path, mode
@@ -197,14 +200,45 @@ class OpenFile:
         raise FileFault(EBADUSE)
 
 
-class HostFile(OpenFile):
+class Place(IntEnum):
+    """Words of a file that native code may read and write."""
+
+    HOST = 0
+    """The host's descriptor, or ``NOWHERE`` for a file that is empty and swallows all."""
+    OFFSET = 1
+    MODE = 2
+
+
+NOWHERE = -1
+LAST = (1 << 63) - 1
+"""The largest offset."""
+
+
+class PlainFile(OpenFile):
+    """A file that native code may read and write as this class does, by its ``Place``."""
+
+    def __init__(self, path: str, mode: int, host: int = NOWHERE) -> None:
+        self._host, self._place = host, array("q", [host, 0, mode])
+        super().__init__(path, mode)
+        self.known = self._place.buffer_info()[0]
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte is read or written."""
+        return self._place[Place.OFFSET]
+
+    @offset.setter
+    def offset(self, offset: int) -> None:
+        self._place[Place.OFFSET] = min(offset, LAST)
+
+
+class HostFile(PlainFile):
     """A regular file of the host, by descriptor; ``removes`` is called after it is closed."""
 
     def __init__(
         self, path: str, mode: int, host: int, removes: Callable[[], None] = lambda: None
     ) -> None:
-        super().__init__(path, mode)
-        self._host = host
+        super().__init__(path, mode, host)
         self._removes = removes
 
     def _read(self, count: int, offset: int) -> bytes:

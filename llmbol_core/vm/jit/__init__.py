@@ -19,7 +19,7 @@ turns into LLVM's language, and in that language itself:
     ground        source, translator, operators, library, runtime, helpers, linkage, pacing
     memory        values, blocks, burial, holes, garbage, children, stacks
     text          texts, utf8, readings, reals
-    processes     communication, alternatives, spawning, raising
-    built-ins     hostcode, hostgiven, hosttext, hostformat, hostprint, hostmath, hostarrays,
-                  hostelementary, realbits, exponentials, angles, hyperbolic
+    processes     communication, alternatives, spawning, raising, trapping
+    built-ins     hostcode, hostgiven, hosttext, hostformat, hostfile, hostprint, hostmath,
+                  hostarrays, hostelementary, realbits, exponentials, angles, hyperbolic
 """

@@ -7,35 +7,43 @@ can be seen.
 from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.environment import OUTPUTS
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
-from llmbol_core.vm.jit.hostformat import formatted, least
+from llmbol_core.vm.jit.hostfile import (
+    OWN,
+    bytes_given,
+    descriptor,
+    give_bytes,
+    is_place,
+    known_of,
+    turn,
+    write_at,
+    write_from,
+)
+from llmbol_core.vm.jit.hostformat import formatted
 from llmbol_core.vm.jit.pacing import charge
-from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, YIELDS, Machine, State
+from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, Machine
 from llmbol_core.vm.jit.source import (
     B,
     Big,
+    L,
     W,
     Word,
     below,
     external,
-    host,
     host_byte,
     host_word,
     inlined,
     machine,
     narrow,
     native,
-    state,
     wide,
 )
-from llmbol_core.vm.jit.texts import new_text
+from llmbol_core.vm.jit.texts import new_bytes, new_text
 from llmbol_core.vm.jit.utf8 import REPLACEMENT, is_character
-from llmbol_core.vm.jit.values import is_inside, is_kind, release, type_size
-from llmbol_core.vm.objects import ARRAY, STACK
+from llmbol_core.vm.jit.values import release
+from llmbol_core.vm.objects import ARRAY_HEADER
 
-_UNKNOWN = -1
 _COST = 64
 """Bytes that could be copied in the time in which a character is formatted and written."""
 
@@ -95,15 +103,10 @@ def sys_sprint(frame: Word) -> Word:
 @native
 def takes_output(number: Word, size: Word) -> Word:
     """Whether so many bytes for a descriptor can wait to be written."""
-    table, count = state[State.OUTPUTS], machine[Machine.OUTPUT_COUNT]
-    if (
-        machine[Machine.OUTPUT_FAILED]
-        or not below(number, OUTPUTS)
-        or count + wide(size) > OUTPUT_BYTES
-    ):
+    stream, count = known_of(number), machine[Machine.OUTPUT_COUNT]
+    if machine[Machine.OUTPUT_FAILED] or count + wide(size) > OUTPUT_BYTES:
         return 0
-    stream = host[table + wide(number) * 8]
-    if stream == 0 or (count and machine[Machine.OUTPUT_STREAM] != stream):
+    if stream == 0 or is_place(stream) or (count and machine[Machine.OUTPUT_STREAM] != stream):
         return 0
     machine[Machine.OUTPUT_STREAM] = stream
     return 1
@@ -151,28 +154,32 @@ def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
     machine[Machine.IS_TEXT_MADE] = 0
     if place == NIL or not formatted(template, frame, offset):
         return 0
-    count, before, i = narrow(machine[Machine.TEXT_COUNT]), machine[Machine.OUTPUT_COUNT], 0
     charge_text()
-    if not takes_output(number, 4 * count):
+    written = put_text_to(number, narrow(machine[Machine.TEXT_COUNT]))
+    if written < 0:
         machine[Machine.IS_TEXT_MADE] = 1
         return 0
-    while i < count:
-        put_code(host_word[machine[Machine.TEXT] + wide(i) * 4])
-        i += 1
-    W[place] = narrow(machine[Machine.OUTPUT_COUNT] - before)
+    W[place] = written
     return turn()
 
 
-@inlined
-def turn() -> Word:
-    """Return what makes other ready processes run, as after any work on files."""
-    return YIELDS if machine[Machine.FIRST] != 0 else 1
-
-
-@inlined
-def descriptor(ref: Word) -> Word:
-    """Return the number in a ``ref FD``."""
-    return _UNKNOWN if ref == NIL or W[ref - 12] <= STACK else W[ref]
+@native
+def put_text_to(number: Word, count: Word) -> Word:
+    """Write the formatted text to a descriptor; return the number of bytes, -1 for Python."""
+    file, before, i = known_of(number), machine[Machine.OUTPUT_COUNT], 0
+    if is_place(file):
+        if before + wide(4 * count) > OUTPUT_BYTES:
+            return -1
+    elif not takes_output(number, 4 * count):
+        return -1
+    while i < count:
+        put_code(host_word[machine[Machine.TEXT] + wide(i) * 4])
+        i += 1
+    size = narrow(machine[Machine.OUTPUT_COUNT] - before)
+    if is_place(file):
+        machine[Machine.OUTPUT_COUNT] = before
+        return write_at(file, OWN, machine[Machine.OUTPUT] + before, size)
+    return size
 
 
 @hosted("Sys.print")
@@ -188,22 +195,61 @@ def sys_fprint(frame: Word) -> Word:
     return print_to(number, W[frame + ARGUMENTS + 4], frame, ARGUMENTS + 8)
 
 
+@hosted("Sys.aprint")
+def sys_aprint(frame: Word) -> Word:
+    """Return formatted text as UTF-8."""
+    place, start, i = result_at(frame, 4), machine[Machine.OUTPUT_COUNT], 0
+    if place == NIL or not formatted(W[frame + ARGUMENTS], frame, ARGUMENTS + 4):
+        return 0
+    count = narrow(machine[Machine.TEXT_COUNT])
+    if start + wide(4 * count) > OUTPUT_BYTES:
+        return 0
+    charge_text()
+    while i < count:
+        put_code(host_word[machine[Machine.TEXT] + wide(i) * 4])
+        i += 1
+    size = narrow(machine[Machine.OUTPUT_COUNT] - start)
+    machine[Machine.OUTPUT_COUNT] = start
+    array, i = new_bytes(size), 0
+    if array == 0:
+        return 0
+    while i < size:
+        B[array + ARRAY_HEADER + i] = host_byte[machine[Machine.OUTPUT] + start + wide(i)]
+        i += 1
+    old = W[place]
+    W[place] = array
+    release(old)
+    return 1
+
+
 @hosted("Sys.write")
 def sys_write(frame: Word) -> Word:
     """Write bytes."""
-    number, array = descriptor(W[frame + ARGUMENTS]), W[frame + ARGUMENTS + 4]
-    count, place = W[frame + ARGUMENTS + 8], result_at(frame, 4)
-    if array == NIL or place == NIL or count < 0 or not is_kind(array, ARRAY):
+    number, array, place = descriptor(W[frame + ARGUMENTS]), W[frame + ARGUMENTS + 4], NIL
+    count = bytes_given(array, W[frame + ARGUMENTS + 8])
+    if count >= 0:
+        place = result_at(frame, 4)
+    if place == NIL:
         return 0
-    if type_size(W[array + 4]) != 1:
-        return 0
-    count = least(count, W[array])
-    if count < 0 or not is_inside(W[array + 12], count) or not takes_output(number, count):
+    if is_place(known_of(number)):
+        return give_bytes(place, write_from(known_of(number), OWN, W[array + 12], count))
+    if not takes_output(number, count):
         return 0
     copy_out(output_end(), W[array + 12], count)
     machine[Machine.OUTPUT_COUNT] = machine[Machine.OUTPUT_COUNT] + wide(count)
     W[place] = count
     return turn()
+
+
+@hosted("Sys.pwrite")
+def sys_pwrite(frame: Word) -> Word:
+    """Write bytes at an offset."""
+    file, array = known_of(descriptor(W[frame + ARGUMENTS])), W[frame + ARGUMENTS + 4]
+    count, place = bytes_given(array, W[frame + ARGUMENTS + 8]), result_at(frame, 4)
+    offset = L[frame + ARGUMENTS + 16]
+    if count < 0 or place == NIL or offset < 0 or not is_place(file):
+        return 0
+    return give_bytes(place, write_from(file, offset, W[array + 12], count))
 
 
 @external

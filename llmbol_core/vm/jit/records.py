@@ -242,7 +242,7 @@ class NativeProcess(Process):
 
     def notice(self) -> None:
         """Take note of the descriptors that the process now has."""
-        self.record[State.OUTPUTS] = self.environment.descriptors.outputs
+        self.record[State.FILES] = self.environment.descriptors.known
 
     @property
     def fault(self) -> Trap | None:

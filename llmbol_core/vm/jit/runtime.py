@@ -49,8 +49,8 @@ class State(IntEnum):
     """Whether it is among them."""
     STATUS = 20
     """Why machine code has left the process: a number of ``Status``."""
-    OUTPUTS = 22
-    """Table of the host's streams that descriptors write to: see ``environment.OUTPUTS``."""
+    FILES = 22
+    """Table of what is known of the files under descriptors: see ``OpenFile.known``."""
     WAITING_TYPES = 21
     """Table of types of the module whose waiting frames are written while machine code is left."""
 

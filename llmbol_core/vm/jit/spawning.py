@@ -115,7 +115,7 @@ def fill_record(record: Big, base: Word, room: Word, frame: Word) -> None:
     put_word(record, State.PID, machine[Machine.PIDS])
     put_word(record, State.MACHINE, state[State.MACHINE])
     put_word(record, State.SHARED, state[State.SHARED])
-    put_word(record, State.OUTPUTS, state[State.OUTPUTS])
+    put_word(record, State.FILES, state[State.FILES])
 
 
 @native
