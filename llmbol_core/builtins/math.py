@@ -1,18 +1,25 @@
 """$Math: elementary functions, reals as bits and bytes, linear algebra on arrays of real.
 
-Plain IEEE arithmetic: outside of its domain a function gives NaN or an infinity and does not trap,
-as in Inferno after ``FPcontrol(0, INVAL|ZDIV|OVFL|UNFL)``. FPcontrol and FPstatus keep their words
-for each machine, so that programs can save and restore them, but they change nothing else. Edge
-values are those of Inferno's library; see its manual, math(2). Arrays that do not fit together
-raise "invalid math argument".
+Each process has a control and a status word, as in Inferno's math-fp(2); a process that it spawns
+begins with the same ones. Once FPcontrol has set a direction of rounding or an exception that is to
+be raised, all computing with reals follows, and what is wanted is raised as "sys: fp: exception
+status=... pc=..." before the instruction or function has changed anything. Exceptions that are not
+raised are kept in the status word, from the moment on at which a module is loaded for FPstatus or
+getFPstatus. Before FPcontrol is called the word is Inferno's, INVAL|ZDIV|OVFL|UNFL, but nothing is
+raised: plain IEEE arithmetic, as after ``FPcontrol(0, INVAL|ZDIV|OVFL|UNFL)``. FPstatus sets the
+bits that it is given; on a 386 Inferno clears all.
+
+Rounding concerns arithmetic, conversions from big, text and 32 bits or to them, and the functions
+(``rounding.py``), but not how a real is written as text. Edge values are those of Inferno's
+library; see its manual, math(2). Arrays that do not fit together raise "invalid math argument".
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import struct
-import weakref
 from array import array
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -20,9 +27,11 @@ from typing import Any, TypeVar
 from llmbol_core.builtins import bessel, linear, special
 from llmbol_core.builtins.binding import Binding
 from llmbol_core.builtins.elementary import BINARY, UNARY
+from llmbol_core.builtins.rounding import EXACT, carefully, function_of_reals, is_careful
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.host import HostCall
+from llmbol_core.vm.ieee import CAREFUL, CONTROL, EXCEPTIONS, HAPPENED
 from llmbol_core.vm.jit import exponentials
 
 _NATIVE = (
@@ -46,10 +55,10 @@ binding = Binding(
     RND_MASK: con 3<<8;
     """,
     native=_NATIVE,
+    watching=("FPstatus", "getFPstatus"),
 )
 
 INVALID = "invalid math argument"
-_TRAPS_AT_START = 15
 _MOST_ORDER = 1 << 20
 _LONG = 1 << 13
 """Steps from which on work is done in another thread, or in pieces."""
@@ -63,16 +72,12 @@ Reals = Any
 # Functions of reals
 
 
-def _without_call(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda call, *values: function(*values)
-
-
 for _name, _function in UNARY.items():
-    binding.function(f"{_name}: fn(x: real): real")(_without_call(_function))
+    binding.function(f"{_name}: fn(x: real): real")(function_of_reals(_name, _function))
 for _name, _pair in BINARY.items():
     _head, _, _arguments = _name.partition("(")
     _declaration = f"{_head}: fn({_arguments[:-1]}: real): real"
-    binding.function(_declaration)(_without_call(_pair))
+    binding.function(_declaration)(function_of_reals(_head, _pair))
 
 
 @binding.function("isnan: fn(x: real): int")
@@ -98,6 +103,12 @@ def ilogb(call: HostCall, x: float) -> int:
 @binding.function("lgamma: fn(x: real): (int, real)")
 def lgamma(call: HostCall, x: float) -> tuple[int, float]:
     """Return the sign of gamma(x) and the logarithm of its size."""
+    if is_careful(call):
+        return carefully(call, "lgamma", _lgamma, x)  # type: ignore[no-any-return]
+    return _lgamma(x)
+
+
+def _lgamma(x: float) -> tuple[int, float]:
     if not math.isfinite(x):
         return 1, x * x
     if x <= 0 and x == math.floor(x):
@@ -115,12 +126,16 @@ def modf(call: HostCall, x: float) -> tuple[int, float]:
 @binding.function("pow10: fn(p: int): real")
 def pow10(call: HostCall, p: int) -> float:
     """Return 10 to the p."""
-    return exponentials.ten_to(p)
+    return float(function_of_reals("pow10", exponentials.ten_to)(call, p))
 
 
 @binding.function("scalbn: fn(x: real, n: int): real")
 def scalbn(call: HostCall, x: float, n: int) -> float:
     """Return x times 2 to the n."""
+    return float(function_of_reals("scalbn", _scaled)(call, x, n))
+
+
+def _scaled(x: float, n: int) -> float:
     try:
         return math.ldexp(x, n)
     except OverflowError:
@@ -143,48 +158,51 @@ def _by_order(call: HostCall, function: Callable[[int, float], float], n: int, x
     """Return the value of a function whose work grows with the order."""
     if abs(n) > _MOST_ORDER:
         raise Trap(INVALID)
-    return _apart(call, abs(n), lambda: function(n, x))
+    return _apart(call, abs(n), function, n, x)
 
 
-def _apart(call: HostCall, steps: int, function: Callable[[], _T]) -> _T:
+def _apart(call: HostCall, steps: int, function: Callable[..., _T], *values: Any) -> _T:
     """Return the result of a function that takes so many steps and does not touch the machine."""
-    return call.apart(function) if steps > _LONG else function()
+    name, is_long = function.__name__, steps > _LONG
+    if is_careful(call) and name not in EXACT:
+        return carefully(call, name, function, *values, is_long=is_long)  # type: ignore[no-any-return]
+    return call.apart(functools.partial(function, *values)) if is_long else function(*values)
 
 
-# The floating-point control and status words, as [control, status] of each machine
-
-_words: weakref.WeakKeyDictionary[object, list[int]] = weakref.WeakKeyDictionary()
-
-
-def _change(call: HostCall, which: int, value: int, mask: int) -> int:
-    words = _words.setdefault(call.machine, [_TRAPS_AT_START, 0])
-    old = words[which]
-    words[which] = (value & mask) | (old & ~mask)
-    return old & mask
+# The floating-point control and status words
 
 
 @binding.function("FPcontrol: fn(r, mask: int): int")
 def fp_control(call: HostCall, value: int, mask: int) -> int:
-    """Set the bits of the control word under a mask; return what they were."""
-    return _change(call, 0, value, mask)
+    """Set the bits of the process's control word under a mask; return what they were."""
+    process, engine = call.process, call.machine.engine
+    old = process.floating & CONTROL
+    new = (value & mask | old & ~mask) & CONTROL
+    careful = CAREFUL if new or engine.watches_reals else 0
+    process.floating = process.floating & ~(CONTROL | CAREFUL) | new | careful
+    engine.adapt(process)
+    return old & mask
 
 
 @binding.function("FPstatus: fn(r, mask: int): int")
 def fp_status(call: HostCall, value: int, mask: int) -> int:
-    """Set the bits of the status word under a mask; return what they were."""
-    return _change(call, 1, value, mask)
+    """Set the bits of the process's status word under a mask; return what they were."""
+    old = get_fp_status(call)
+    new = (value & mask | old & ~mask) & EXCEPTIONS
+    call.process.floating = call.process.floating & ~(EXCEPTIONS << HAPPENED) | new << HAPPENED
+    return old & mask
 
 
 @binding.function("getFPcontrol: fn(): int")
 def get_fp_control(call: HostCall) -> int:
-    """Return the control word."""
-    return _change(call, 0, 0, 0) or _words[call.machine][0]
+    """Return the process's control word."""
+    return call.process.floating & CONTROL
 
 
 @binding.function("getFPstatus: fn(): int")
 def get_fp_status(call: HostCall) -> int:
-    """Return the status word."""
-    return _change(call, 1, 0, 0) or _words[call.machine][1]
+    """Return the process's status word."""
+    return call.process.floating >> HAPPENED & EXCEPTIONS
 
 
 # Reals as bits, and arrays of numbers as big-endian bytes
@@ -193,7 +211,8 @@ def get_fp_status(call: HostCall) -> int:
 @binding.function("realbits32: fn(x: real): int")
 def realbits32(call: HostCall, x: float) -> int:
     """Return the bits of x as a 32-bit float."""
-    return int(struct.unpack("=i", array("f", [x]).tobytes())[0])
+    single = float(function_of_reals("realbits32", lambda x: x)(call, x))
+    return int(struct.unpack("=i", array("f", [single]).tobytes())[0])
 
 
 @binding.function("realbits64: fn(x: real): big")
@@ -223,11 +242,13 @@ def _matched(data: Reals, values: Reals, size: int) -> None:
 
 
 def _exporter(item: str) -> Callable[[HostCall, Reals, Reals], None]:
+    exported = function_of_reals(f"export_{item}", array)
+
     def export(call: HostCall, data: Reals, values: Reals) -> None:
         size = struct.calcsize(item)
         _matched(data, values, size)
         for at in range(0, len(values), _LONG):
-            kind = array(item, values[at : at + _LONG])
+            kind = exported(call, item, values[at : at + _LONG])
             kind.byteswap()
             data[size * at : size * (at + len(kind))] = kind.tobytes()
             call.pause()
@@ -266,7 +287,7 @@ def _fitting(function: Callable[..., Any]) -> Callable[..., Any]:
         size = max(map(len, vectors))
         copies = vectors if size <= _LONG else [array(v.format, v.tobytes()) for v in vectors]
         try:
-            return _apart(call, size, lambda: function(*copies))
+            return _apart(call, size, function, *copies)
         except linear.Mismatch:
             raise Trap(INVALID) from None
 
@@ -299,22 +320,30 @@ def gemm(call: HostCall, *arguments: Any) -> None:
     flags = transa != ord("N"), transb != ord("N")
     product = linear.Product(*flags, m, n, k, alpha, (a, lda), (b, ldb), beta, (c, ldc))
     try:
-        if product.steps > _LONG:
+        is_long = product.steps > _LONG
+        if is_long and not is_careful(call):
             _multiply(call, product, c)
             return
-        for j, column in enumerate(product.columns() or ()):
+        product = _copied(product) if is_long else product
+        columns: list[list[float]] | None = _apart(call, product.steps, product.columns)
+        for j, column in enumerate(columns or ()):
             c[j * ldc : j * ldc + m] = array("d", column)
     except linear.OutOfBounds:
         raise Trap(traps.BOUNDS) from None
 
 
-def _multiply(call: HostCall, product: linear.Product, c: Reals) -> None:
-    """Do a product that takes many steps, on copies of the arrays."""
+def _copied(product: linear.Product) -> linear.Product:
+    """Return a product of copies of the arrays."""
     copies: dict[str, Any] = {}
     for name in "abc":
         items, leading = getattr(product, name)
         copies[name] = None if items is None else array("d", items.tobytes()), leading
-    product = dataclasses.replace(product, **copies)
+    return dataclasses.replace(product, **copies)
+
+
+def _multiply(call: HostCall, product: linear.Product, c: Reals) -> None:
+    """Do a product that takes many steps, on copies of the arrays."""
+    product = _copied(product)
 
     def found() -> Callable[[Reals], None]:
         from llmbol_core.builtins import products

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 _INTEGER = re.compile(r"[ \t\n\v\f\r]*+([-+]?)(\d+)", re.ASCII)
@@ -119,15 +120,17 @@ def decimal_digits(value: int) -> str:
     return "".join([str(value), *reversed(pieces)])
 
 
-def string_to_real(text: str) -> float:
+def string_to_real(text: str, decimal: Callable[[str], float] = float) -> float:
     """Return the real that a string begins with, as cvtcf does; a sign alone counts, too.
+
+    ``decimal`` makes a real of a number in decimal.
 
     >>> [string_to_real(s) for s in ("-0.5e3", "1e3x", "16r10", ".5.", "-Infinity", "e5", "-x")]
     [-500.0, 1000.0, 16.0, 0.5, -inf, 0.0, -0.0]
     """
     found = _REAL.match(text)
     if found is not None:
-        return float(found[1])
+        return decimal(found[1])
     special = _SPECIAL.match(text)
     if special is None:
         return -0.0 if _MINUS.match(text) else 0.0

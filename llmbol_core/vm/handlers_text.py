@@ -87,4 +87,5 @@ def cvtcl(e: Engine, ref: int) -> int:
 @handler("cvtcf")
 def cvtcf(e: Engine, ref: int) -> float:
     """Return the real that a text begins with."""
-    return string_to_real(e.heap.string(ref))
+    text, is_careful = e.heap.string(ref), e.arithmetic.begin(e.process)
+    return string_to_real(text, e.arithmetic.decimal if is_careful else float)

@@ -28,6 +28,7 @@ from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.exceptions import Level, deliver, levels
 from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
+from llmbol_core.vm.ieee import CAREFUL, Arithmetic
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import LINKS, MODULE
@@ -64,6 +65,10 @@ class Interpreter:
         self._next_links = 1
         self._spare_links: list[int] = []
         self.remains = Remains(self.heap)
+        self.watches_reals = False
+        """Whether all processes take note of the exceptions of reals."""
+        self.arithmetic = Arithmetic()
+        """Computes with reals for processes that are careful of how that is done."""
         self._maker = StepMaker(self, self.heap)
         self.heap.finalizers[MODULE] = self._forget
 
@@ -184,6 +189,23 @@ class Interpreter:
     def observe(self) -> None:
         """Take note that the end of each process is to be reported from now on."""
 
+    def begin(self, process: Process, parent: Process | None) -> None:
+        """Let a new process begin with what its parent has, if it has one."""
+        if parent is not None:
+            process.sharing, process.floating = parent.sharing, parent.floating
+        elif self.watches_reals:
+            process.floating |= CAREFUL
+
+    def adapt(self, process: Process) -> None:
+        """Let a process go on as its word says that tells how it computes with reals."""
+
+    def watch_reals(self) -> None:
+        """Take note of the exceptions of reals from now on, since a program may ask for them."""
+        self.watches_reals = True
+        for process in self.scheduler.processes.values():
+            process.floating |= CAREFUL
+            self.adapt(process)
+
     # Memory
 
     def collect(self) -> int:
@@ -270,6 +292,7 @@ class Interpreter:
     def call_host(self, function: HostFunction, frame: int, next_pc: int) -> int:
         """Call a host function; if it has to wait, the process waits."""
         process = self.process
+        process.pc = next_pc - 1
         call = HostCall(self.machine, process, self.heap, frame, process.module)
         try:
             wish = function.run(call)

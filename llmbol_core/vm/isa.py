@@ -216,6 +216,13 @@ class Op:
         return tuple((r.place, r.type) for r in self.operands if r.reads and r.type != "Q")
 
     @cached_property
+    def computes_reals(self) -> bool:
+        """Whether the meaning rounds or compares reals, and does not only move one."""
+        letters = {role.type for role in self.operands}
+        is_moved = isinstance(self.meaning, ast.Name | ast.UnaryOp | None)
+        return "F" in letters and not is_moved
+
+    @cached_property
     def result(self) -> str:
         """Type letter of what the meaning gives: the destination's, or ``?`` for a claim."""
         return "?" if self.effect is Effect.BRANCH else self._roles["d"].type

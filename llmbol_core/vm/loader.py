@@ -336,4 +336,6 @@ class Loader:
                 self._report(text)
                 raise FileFault(text)
             chosen.append(link)
+            if link.function is not None and link.function.watches_reals:
+                self._engine.watch_reals()
         return Linked(target, tuple(chosen), offered)

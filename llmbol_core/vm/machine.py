@@ -263,7 +263,7 @@ class InfernoVM:
         group, process = parent.group if parent else pid, None
         try:
             process = self.engine.new_process(pid, group, environment, extent)
-            process.sharing = parent.sharing if parent else ""
+            self.engine.begin(process, parent)
             self.engine.enter_module(process, handle)
             process.fp = process.stack.push(frame)
         except BaseException:

@@ -23,12 +23,19 @@ _OPERATORS: dict[type[ast.AST], str] = {
     ast.LShift: "<<", ast.RShift: ">>", ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=",
     ast.Gt: ">", ast.GtE: ">=", ast.And: " and ", ast.Or: " or ",
 }
+_CAREFUL: dict[type[ast.AST], str] = {
+    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div",
+}
 # fmt: on
 
 
-def translate(meaning: ast.expr, op: Op, loads: Mapping[str, str]) -> str:
-    """Return a meaning as a Python expression, given the text that reads each operand."""
-    return _Translator(op, loads).text(meaning, op.result if op.result in TYPES else "W")
+def translate(meaning: ast.expr, op: Op, loads: Mapping[str, str], is_careful: bool = False) -> str:
+    """Return a meaning as a Python expression, given the text that reads each operand.
+
+    If it is to be careful of how reals are rounded it calls methods of ``A`` (``ieee.py``).
+    """
+    translator = _CarefulTranslator if is_careful else _Translator
+    return translator(op, loads).text(meaning, op.result if op.result in TYPES else "W")
 
 
 class _Translator:
@@ -50,8 +57,7 @@ class _Translator:
                 return self._binary(node, neighbour)
             case ast.Compare(left=left, ops=[operator], comparators=[right]):
                 letter = self._type(right if isinstance(left, ast.Constant) else left, "W")
-                x, y = self.text(left, letter), self.text(right, letter)
-                return f"({x} {_OPERATORS[type(operator)]} {y})"
+                return self._compare(self.text(left, letter), operator, self.text(right, letter))
             case ast.BoolOp(op=joint, values=values):
                 return f"({_OPERATORS[type(joint)].join(self.text(v, neighbour) for v in values)})"
             case ast.IfExp(test=test, body=body, orelse=other):
@@ -73,18 +79,58 @@ class _Translator:
             count = f"({self.text(node.right, 'W')} & {mask})"
             return _wrap(f"{left} {_OPERATORS[type(node.op)]} {count}", letter)
         right = self.text(node.right, letter)
-        if isinstance(node.op, ast.Div):
-            return f"divide({left}, {right})"
+        if letter == "F":
+            return self._real(node.op, left, right)
         text = f"{left} {_OPERATORS[type(node.op)]} {right}"
         return f"({text})" if isinstance(node.op, _CLOSED) else _wrap(text, letter)
+
+    def _real(self, how: ast.operator, left: str, right: str) -> str:
+        """Return an operation on reals."""
+        if isinstance(how, ast.Div):
+            return f"divide({left}, {right})"
+        return f"({left} {_OPERATORS[type(how)]} {right})"
+
+    def _compare(self, x: str, how: ast.cmpop, y: str) -> str:
+        return f"({x} {_OPERATORS[type(how)]} {y})"
+
+    def _convert(self, text: str, source: str, target: str) -> str:
+        return _convert(text, source, target)
 
     def _call(self, name: str, arguments: list[ast.expr], neighbour: str) -> str:
         if name in CONVERSIONS:
             source = self._type(arguments[0], "W")
-            return _convert(self.text(arguments[0], source), source, CONVERSIONS[name])
+            return self._convert(self.text(arguments[0], source), source, CONVERSIONS[name])
         letter = self._type(arguments[0], neighbour)
         others = ", ".join(self.text(a, "W" if name in _COUNTS else letter) for a in arguments[1:])
         return f"{name}_{letter}({self.text(arguments[0], letter)}, {others})"
+
+
+class _CarefulTranslator(_Translator):
+    """Spells an instruction's meaning for processes that are careful of their reals.
+
+    Comparisons name their operands twice.
+    """
+
+    def _real(self, how: ast.operator, left: str, right: str) -> str:
+        return f"A.{_CAREFUL[type(how)]}({left}, {right})"
+
+    def _compare(self, x: str, how: ast.cmpop, y: str) -> str:
+        asks = "equality" if isinstance(how, ast.Eq | ast.NotEq) else "ordered"
+        claim = super()._compare(x, how, y)
+        return f"(A.{asks}({x}, {y}) and {claim})"
+
+    def _convert(self, text: str, source: str, target: str) -> str:
+        if source in _INTEGERS and target == "F":
+            return f"A.real({text})"
+        if target == "R":
+            return f"A.single({text})"
+        if source in "FR" and target in _INTEGERS:
+            return f"A.truncated({text}, {8 * TYPES[target].size})"
+        return super()._convert(text, source, target)
+
+    def _call(self, name: str, arguments: list[ast.expr], neighbour: str) -> str:
+        text = super()._call(name, arguments, neighbour)
+        return text.replace("power_F(", "A.power(", 1) if text.startswith("power_F(") else text
 
 
 _COUNTS = ("lsr", "power")

@@ -19,6 +19,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.errortext import cut
+from llmbol_core.vm.ieee import AT_START
 from llmbol_core.vm.objects import STACK, Heap
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ class Process:
         self.fault: Trap | None = None
         """An exception to raise when it next runs, at its pc."""
         self.is_killed = False
+        self.floating = AT_START
+        """How it computes with reals, and which exceptions that has had: see ``ieee.py``."""
         self.is_kept = False
         """Whether Python, and not a process, has started it and waits for its end."""
         self.sharing = ""

@@ -29,11 +29,12 @@ import ast
 import functools
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.ieee import Arithmetic
 from llmbol_core.vm.isa import OPS, PARAMETERS, TYPES, WORD_SIZE, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.meaning import ARITHMETIC, translate
 from llmbol_core.vm.module import Instruction, Operand
@@ -44,6 +45,8 @@ Handler = Callable[..., Any]
 HANDLERS: dict[str, Handler] = {}
 """The handler of each mnemonic that has no meaning."""
 _INTO: set[str] = set()
+_ROUNDED = ("cvtcf",)
+"""Those whose handler computes a real."""
 
 
 def handler(*mnemonics: str, into: bool = False) -> Callable[[Handler], Handler]:
@@ -195,6 +198,14 @@ def _body(op: Op, places: dict[str, _Place]) -> list[str]:
 
 def _scalar(op: Op, places: dict[str, _Place]) -> list[str]:
     """Return the statements of a step whose row says what it means."""
+    if not op.computes_reals:
+        return _computed(op, places)
+    careful = _computed(op, places, is_careful=True)
+    return ["if A.begin(E.process):", *(f" {line}" for line in careful), *_computed(op, places)]
+
+
+def _computed(op: Op, places: dict[str, _Place], is_careful: bool = False) -> list[str]:
+    """Return the statements that compute a value and what follows from it."""
     assert op.meaning is not None
     uses = [node.id for node in ast.walk(op.meaning) if isinstance(node, ast.Name)]
     before, loads = [], {}
@@ -204,10 +215,13 @@ def _scalar(op: Op, places: dict[str, _Place]) -> list[str]:
         else:
             text = places[name].load(letter)
         loads[name] = f"string({text})" if letter == "C" else text
-        if uses.count(name) > 1:
+        if uses.count(name) > 1 or is_careful:
             before.append(f"{name} = {loads[name]}")
             loads[name] = name
-    value = translate(op.meaning, op, loads)
+    value = translate(op.meaning, op, loads, is_careful)
+    if is_careful:
+        before += [f"found = {value}", "A.end(E.process, next_pc - 1)"]
+        value = "found"
     if op.effect is Effect.BRANCH:
         return [*before, f"return {places['d'].load('Q')} if {value} else next_pc"]
     return [*before, *places["d"].store(op.result, value), "return next_pc"]
@@ -233,18 +247,27 @@ def _handled(op: Op, places: dict[str, _Place]) -> list[str]:
     if op.effect is not Effect.NEXT:
         return [f"return h({', '.join([*arguments, 'next_pc'])})"]
     call = f"h({', '.join(arguments)})"
+    if result is not None and result.type == "F" and op.mnemonic in _ROUNDED:
+        call = f"A.ended({call}, E.process, next_pc - 1)"
     done = [call] if result is None else places[result.place].store(result.type, call)
     return [*done, "return next_pc"]
+
+
+class _Engine(Protocol):
+    """What steps use of an engine besides its heap and what handlers are given."""
+
+    arithmetic: Arithmetic
 
 
 class StepMaker:
     """Makes the steps of one engine: binds their text to its heap, and to numbers."""
 
-    def __init__(self, engine: object, heap: Heap) -> None:
+    def __init__(self, engine: _Engine, heap: Heap) -> None:
         self._heap = heap
         self._environment = {
             "__builtins__": {},
             "E": engine,
+            "A": engine.arithmetic,
             "Trap": Trap,
             "B": heap.bytes,
             "H": heap.shorts,

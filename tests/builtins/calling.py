@@ -8,6 +8,7 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Environment
 from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
 from llmbol_core.vm.host import RESULT, HostCall, Sleep, Until, Work
+from llmbol_core.vm.ieee import AT_START, Arithmetic
 from llmbol_core.vm.layout import NONE, Field, frame, place, pointer_map
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import STACK, Heap
@@ -18,6 +19,9 @@ class Machine:
     """What the functions know of a machine."""
 
     scheduler = SimpleNamespace(has_ready=False)
+    engine = SimpleNamespace(
+        arithmetic=Arithmetic(), watches_reals=False, adapt=lambda process: None
+    )
 
 
 class Caller:
@@ -27,7 +31,9 @@ class Caller:
         self.heap = heap or Heap(limit)
         self.machine: Any = Machine()
         own = environment or Environment.first()
-        self.process: Any = SimpleNamespace(environment=own, pid=7, group=1)
+        self.process: Any = SimpleNamespace(
+            environment=own, pid=7, group=1, pc=0, floating=AT_START
+        )
         self._binding = built_in(module)
         self._types: dict[TypeDescriptor, int] = {}
         self._functions = {f.name: f for f in HOST_MODULES[module].functions}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import llmbol_core.vm.interpreter  # noqa: F401 -- registers the handlers
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.ieee import AT_START, Arithmetic
 from llmbol_core.vm.isa import OPCODES, OPS, Effect, Mode
 from llmbol_core.vm.module import ABSENT, Instruction, Operand
 from llmbol_core.vm.objects import STACK, Heap
@@ -49,6 +51,7 @@ class Bench:
 
     def __init__(self):
         self.heap = Heap(1 << 16)
+        self.arithmetic, self.process = Arithmetic(), SimpleNamespace(floating=AT_START)
         self.maker = StepMaker(self, self.heap)
         self.fp, self.mp, self.behind = (self.heap.new_object(STACK, 256) for _ in range(3))
         self.heap.set_pointer(self.fp + 64, self.behind)

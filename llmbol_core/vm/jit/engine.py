@@ -23,21 +23,21 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import handlers_control
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.exceptions import levels
-from llmbol_core.vm.host import HostFunction, HostModule
-from llmbol_core.vm.jit import stretches
+from llmbol_core.vm.host import HostFunction
+from llmbol_core.vm.ieee import CAREFUL
+from llmbol_core.vm.jit import careful, stretches
 from llmbol_core.vm.jit.guarding import type_maps
+from llmbol_core.vm.jit.linktables import LinkTables
 from llmbol_core.vm.jit.population import Population
 from llmbol_core.vm.jit.records import NativeProcess
 from llmbol_core.vm.jit.runtime import (
     MOST_SLICE,
     RECORD_WORDS,
     How,
-    LinkKind,
     Machine,
     Reason,
     State,
     Survey,
-    few_pointers,
 )
 from llmbol_core.vm.jit.startup import (
     STARTUP,
@@ -47,9 +47,9 @@ from llmbol_core.vm.jit.startup import (
     may_run_long,
 )
 from llmbol_core.vm.jit.upkeep import Upkeep
-from llmbol_core.vm.links import Link, Linked
+from llmbol_core.vm.links import Linked
 from llmbol_core.vm.objects import LINKS
-from llmbol_core.vm.process import TYPE, frame_size
+from llmbol_core.vm.process import TYPE
 
 if TYPE_CHECKING:
     from llmbol_core.vm.channels import Channels
@@ -92,14 +92,14 @@ class JitEngine(Population):
         """The function that native code asks for signals; none while it shares Python's lock."""
         self._native: NativeInterpreter | None = None
         self._natives: dict[LoadedModule, Native] = {}
+        self._careful: dict[LoadedModule, Native] = {}
+        """Modules as processes run them that are careful of how reals are rounded."""
+        self._tables: LinkTables | None = None
         self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
         self._mapped = self._offered = 0
         self._functions: list[HostFunction] = []
         """Functions of the host, by their numbers in links."""
-        self._numbers: dict[int, int] = {}
-        self._links = array("Q", [0])
-        self._records: dict[int, array[int]] = {}
         self._upkeep = Upkeep(self.heap, self._words, self._survey, self.may_wait)
 
     @cached_property
@@ -125,9 +125,17 @@ class JitEngine(Population):
     def _place(self, process: Process, module: LoadedModule) -> None:
         """Tell native code where the tables of a process's module are."""
         assert isinstance(process, NativeProcess)
-        native, record = self._native_of(module), process.record
+        assert self._tables is not None
+        record, is_careful = process.record, bool(process.floating & CAREFUL)
+        native = self._native_of(module, is_careful)
+        record[State.LINKS] = self._tables.place(is_careful)
         record[State.TYPES], record[State.FUNCTIONS], record[State.CODE] = native.tables
         record[State.SHARED] = self._shared
+
+    def adapt(self, process: Process) -> None:
+        """Let a process go on as its word says that tells how it computes with reals."""
+        if self._native is not None:
+            self._place(process, process.module)
 
     # Running
 
@@ -209,7 +217,7 @@ class JitEngine(Population):
             then: int = handlers_control.ret(self, 0)
             return then != handlers_control.STOP
         if reason == Reason.DECODE:
-            self._native_of(process.module).decoded.decode(process.pc)
+            self._native_running(process).decoded.decode(process.pc)
         else:
             self._heat(process)
         return True
@@ -257,10 +265,13 @@ class JitEngine(Population):
         self._upkeep.keeps = True
         self._shared = self._idle[State.SHARED] = self._native.shared.buffer_info()[0]
         self._lend()
+        given = self._words, self.heap, self._native.handlers, self._native_of
+        self._tables = LinkTables(*given, self.linked, self._functions)
+        self._idle[State.LINKS] = self._tables.place(is_careful=False)
         for other in self.scheduler.processes.values():
             self._place(other, other.module)
         for number in self.linked:
-            self._describe(number)
+            self._tables.describe(number)
         return True
 
     def _enter(self, how: How) -> int:
@@ -318,28 +329,40 @@ class JitEngine(Population):
 
     def _forget_unloaded(self) -> None:
         while self._unloaded:
-            native = self._natives.pop(self._unloaded.pop(), None)
-            if native is not None:
-                del self.modules[native.decoded.address]
+            gone = self._unloaded.pop()
+            for natives in (self._natives, self._careful):
+                native = natives.pop(gone, None)
+                if native is not None:
+                    del self.modules[native.decoded.address]
 
-    def _native_of(self, loaded: LoadedModule) -> Native:
+    def _native_running(self, process: Process) -> Native:
+        """Return the module whose code a process runs in native form."""
+        return self._native_of(process.module, bool(process.floating & CAREFUL))
+
+    def _native_of(self, loaded: LoadedModule, is_careful: bool) -> Native:
         """Return a module in native form, as far as it has been made."""
-        native = self._natives.get(loaded)
+        natives = self._careful if is_careful else self._natives
+        native = natives.get(loaded)
         if native is None:
             from llmbol_core.vm.jit.compiler import Native
             from llmbol_core.vm.jit.decoded import DecodedCode
 
             assert self._native is not None
             handlers, plain_type = self._native.handlers, self.heap.plain_type
-            given = handlers, self.threshold, plain_type, self.constant, self.guarded
-            native = Native(loaded, DecodedCode(loaded, *given), plain_type)
-            self._natives[loaded] = native
+            if is_careful:
+                handlers = careful.handlers(handlers)
+            known = self.guarded[is_careful]
+            given = handlers, self.threshold, plain_type, self.constant, known
+            native = natives[loaded] = Native(loaded, DecodedCode(loaded, *given), plain_type)
             self.modules[native.decoded.address] = loaded
         return native
 
     def _heat(self, process: Process) -> None:
         """Have a function that has run often compiled, or stop watching it."""
-        native, pc = self._native_of(process.module), process.pc
+        native, pc = self._native_running(process), process.pc
+        if process.floating & CAREFUL:
+            native.decoded.unwatch(pc)
+            return
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
         if not self.compiler.hot(native, pc, frame, self.scheduler.instructions):
             native.decoded.unwatch(pc)
@@ -353,45 +376,14 @@ class JitEngine(Population):
     def new_handle(self, data: int, linked: Linked) -> int:
         """Return a module handle, and tell native code its links."""
         ref = super().new_handle(data, linked)
-        if self._native is not None:
-            self._describe(self.heap.words[(ref + LINKS) >> 2])
+        if self._tables is not None:
+            self._tables.describe(self.heap.words[(ref + LINKS) >> 2])
         return ref
 
     def _forget(self, handle: int) -> None:
         number = self.heap.words[(handle + LINKS) >> 2]
         super()._forget(handle)
-        if number in self._records:
-            self._links[number] = 0
-            del self._records[number]
-        self.guarded.forget_links()
-
-    def _describe(self, number: int) -> None:
-        """Tell native code what the links of a handle lead to."""
-        linked = self.linked[number]
-        assert self._native is not None
-        handlers, tables = self._native.handlers, [0, 0, 0]
-        if not isinstance(linked.module, HostModule) and linked.module.is_verified:
-            tables = [*self._native_of(linked.module).tables]
-        record = array("q", [len(linked.links), *tables])
-        for link in linked.links:
-            size, pointers = self.heap.types[link.type]
-            kind = self._kind(link) if link.function or tables[0] else LinkKind.OTHER
-            name = link.function.native if link.function else ""
-            row = [kind, link.type, frame_size(size), few_pointers(pointers)]
-            record.extend([*row, handlers.get(name, 0)])
-        self._links.extend([0] * (number + 1 - len(self._links)))
-        self._links[number] = record.buffer_info()[0]
-        self._records[number] = record
-        self._words[Machine.LINKS], self._words[Machine.LINK_COUNT] = self._links.buffer_info()
-
-    def _kind(self, link: Link) -> int:
-        """Return a link's pc, or the ``LinkKind`` of another link."""
-        function = link.function
-        if function is None:
-            return link.pc if link.pc >= 0 else LinkKind.OTHER
-        if function.native == "Math.sqrt":
-            return LinkKind.SQUARE_ROOT
-        number = self._numbers.setdefault(id(function), len(self._functions))
-        if number == len(self._functions):
-            self._functions.append(function)
-        return LinkKind.HOST - number
+        if self._tables is not None:
+            self._tables.forget(number)
+        for known in self.guarded:
+            known.forget_links()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, Machine, State
+from llmbol_core.vm.jit.runtime import LINK_HEADER, LINK_WORDS, State
 
 _STACK_REGISTERS = {"x86_64": "rsp", "AMD64": "rsp", "aarch64": "sp", "arm64": "sp"}
 
@@ -40,11 +40,12 @@ define internal i32 @waiting_type_number(ptr %s, i64 %i) alwaysinline {{
 define internal ptr @links_of(ptr %m, ptr %s, i32 %handle) alwaysinline {{
  %number = call i32 @word(ptr %m, i32 %handle, i64 4)
  %z = zext i32 %number to i64
- %cp = call ptr @machine(ptr %s, i64 {Machine.LINK_COUNT:d})
+ %sp = getelementptr i64, ptr %s, i64 {State.LINKS:d}
+ %tp = load ptr, ptr %sp
+ %cp = getelementptr i64, ptr %tp, i64 1
  %known = load i64, ptr %cp
  %beyond = icmp uge i64 %z, %known
  %at = select i1 %beyond, i64 0, i64 %z
- %tp = call ptr @machine(ptr %s, i64 {Machine.LINKS:d})
  %table = load ptr, ptr %tp
  %rp = getelementptr ptr, ptr %table, i64 %at
  %record = load ptr, ptr %rp

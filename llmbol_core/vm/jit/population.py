@@ -44,7 +44,8 @@ class Population(Interpreter):
         self.records = RecordPool(self._words)
         self.modules: dict[int, LoadedModule] = {}
         """Modules by where native code has their instructions."""
-        self.guarded = KnownLinks()
+        self.guarded = KnownLinks(), KnownLinks()
+        """What guards have let pass: of most processes, and of those that are careful of reals."""
         self._known: dict[int, NativeProcess] = {}
         """Processes by the addresses of their records."""
 
@@ -120,7 +121,8 @@ class Population(Interpreter):
 
     def passed(self, guard: Guard, handle: int, number: int) -> None:
         """Have native code remember what a guard has let pass."""
-        self.guarded.remember(guard, self.heap.words[(handle + LINKS) >> 2], number)
+        for known in self.guarded:
+            known.remember(guard, self.heap.words[(handle + LINKS) >> 2], number)
 
     def _lend(self) -> None:
         """Give native code what it needs besides the arena."""

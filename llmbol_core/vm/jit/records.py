@@ -157,6 +157,7 @@ class NativeProcess(Process):
     offer = _word(State.OFFER)
 
     is_kept = _word(State.IS_KEPT)
+    floating = _word(State.FLOATING)
 
     def __init__(
         self, engine: Population, pid: int, group: int, environment: Environment, extent: int

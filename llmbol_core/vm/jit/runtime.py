@@ -71,7 +71,11 @@ class State(IntEnum):
     RAISED_CODE = 30
     EXTENT_COUNT = 31
     """How many pieces its stack has."""
-    EXTENTS = 32
+    FLOATING = 32
+    """How the process computes with reals: see ``ieee.py``."""
+    LINKS = 33
+    """Where the machine's ``LINKS`` are, or the ``CAREFUL_LINKS``."""
+    EXTENTS = 34
     """The first pieces, ``EXTENT_ROWS`` rows of three words: base, limit, previous top."""
 
 
@@ -182,7 +186,10 @@ class Machine(IntEnum):
     """Whether the text that the running process prints is formatted, for Python to write."""
     TRAPS = 56
     """The table of the names of exceptions that native code raises: see trapping.py."""
-    SPARE = 57
+    CAREFUL_LINKS = 57
+    """As ``LINKS`` and ``LINK_COUNT``, for processes that are careful of how reals are rounded."""
+    CAREFUL_LINK_COUNT = 58
+    SPARE = 59
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 

@@ -116,6 +116,8 @@ def fill_record(record: Big, base: Word, room: Word, frame: Word) -> None:
     put_word(record, State.MACHINE, state[State.MACHINE])
     put_word(record, State.SHARED, state[State.SHARED])
     put_word(record, State.FILES, state[State.FILES])
+    put_word(record, State.FLOATING, state[State.FLOATING])
+    put_word(record, State.LINKS, state[State.LINKS])
 
 
 @native

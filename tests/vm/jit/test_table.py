@@ -7,6 +7,7 @@ import math
 import random
 import struct
 from array import array
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ import llmbol_core.vm.interpreter  # noqa: F401 -- registers the handlers
 from llmbol_core.errors import Trap
 from llmbol_core.native import llvm
 from llmbol_core.vm.heaptypes import HeapType
+from llmbol_core.vm.ieee import AT_START, Arithmetic
 from llmbol_core.vm.isa import OPCODES, OPS, PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.calls import Results
 from llmbol_core.vm.jit.lowering import LOWERINGS, with_helpers
@@ -79,6 +81,7 @@ class Bench:
 
     def __init__(self):
         self.heap = Heap(1 << 16)
+        self.arithmetic, self.process = Arithmetic(), SimpleNamespace(floating=AT_START)
         self.maker = StepMaker(self, self.heap)
         self.fp, self.mp, self.record = (self.heap.new_object(STACK, 128) for _ in range(3))
         self.state = array("q", bytes(8 * RECORD_WORDS))
