@@ -95,6 +95,13 @@ def _head(key: str, content: bytes) -> bytes:
 _HEAD = len(_head("", b""))
 
 
+def _drop_other(path: str) -> None:
+    """Remove what is no plain file: links would be followed, pipes waited for; raises OSError."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            os.unlink(path)
+
+
 class ObjectCache:
     """Objects in one directory; ``limit`` bounds what they take together."""
 
@@ -128,10 +135,9 @@ class ObjectCache:
             os.makedirs(self.directory, 0o700, exist_ok=True)
             if not is_private(self.directory):
                 return
-            if os.path.islink(self._path(key)):  # which would be followed
-                os.unlink(self._path(key))
+            _drop_other(path := self._path(key))
             head = _head(key, content)
-            with atomic_write(self._path(key), is_durable=False) as file:
+            with atomic_write(path, is_durable=False) as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(head + content)
             if self._is_time_to_look(head, len(head) + len(content)):

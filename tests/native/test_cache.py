@@ -70,6 +70,15 @@ def test_what_is_no_file_is_absent(cache):
     assert cache.get("c") is None
 
 
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(cache):
+    cache.put("a", b"content")
+    os.unlink(cache._path("a"))
+    os.mkfifo(cache._path("a"))
+    assert cache.get("a") is None
+    cache.put("a", b"content")
+    assert cache.get("a") == b"content"
+
+
 def test_a_file_that_cannot_be_marked_as_used_is_read(cache, monkeypatch):
     def refuse(*given):
         raise OSError

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import math
+from pathlib import Path
 
 import pytest
 
+from llmbol_core import vm
+from llmbol_core.vm import jit
 from llmbol_core.vm.jit import units
+from llmbol_core.vm.jit.identity import READ
 from tests.vm.jit.test_engine import run
 from tests.vm.programs import assemble
 
@@ -70,3 +75,21 @@ def test_constants_make_nan_as_the_processor_does():
     module = assemble(code, "real @mp+128,0.0", result="real")
     signs = [math.copysign(1, run(module, name)[0]) for name in ("jit", "interpreter")]
     assert signs[0] == signs[1]
+
+
+def test_kept_code_is_for_these_constants_only():
+    # Whatever a module of the engine takes its constants from is part of the key.
+    folder = Path(jit.__file__).parent
+    assert {name for path in folder.glob("*.py") for name in constants_of(path)} <= set(READ)
+
+
+def constants_of(path):
+    """Yield the modules of the machine beside the engine from which a file imports constants."""
+    for node in ast.parse(path.read_text()).body:
+        inside = getattr(node, "module", None) or ""
+        if not isinstance(node, ast.ImportFrom) or not inside.startswith(f"{vm.__name__}"):
+            continue
+        if inside == vm.__name__:
+            yield from (a.name for a in node.names if a.name == "traps")
+        elif not inside.startswith(jit.__name__) and any(a.name.isupper() for a in node.names):
+            yield inside.removeprefix(f"{vm.__name__}.").replace(".", "/")
