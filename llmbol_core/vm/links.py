@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.vm.host import HostFunction, HostModule
@@ -19,9 +21,12 @@ class Link(NamedTuple):
     function: HostFunction | None = None
 
 
-class Linked(NamedTuple):
+@dataclass(eq=False, slots=True)
+class Linked:
     """The module and the links that the number in a module handle stands for."""
 
     module: LoadedModule | HostModule
     links: tuple[Link, ...]
     exports: Sequence[Link]
+    native: dict[bool, array[int]] = field(default_factory=dict)
+    """The same for native code, once that wants it: for processes that are careful, or not."""

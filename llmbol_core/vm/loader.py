@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llmbol_core.vm.process import Process
     from llmbol_core.vm.steps import Step
 
-_NO_NEEDS: Mapping[int, Need] = {}
+
 _MOST_RESTING = 32
 _MOMENT = 2.0
 """Seconds after a change within which a second one may leave the time of change as it is."""
@@ -112,6 +112,8 @@ class Loader:
         self._host_modules, self._verify, self._report = host_modules, verify, report
         self._files: dict[str, tuple[Dir, LoadedModule]] = {}
         self._resting: dict[LoadedModule, None] = {}
+        self._linked: dict[tuple[LoadedModule, int, LoadedModule | str], Linked] = {}
+        """What import lists of modules lead to in others."""
         self._types: dict[bytes, tuple[TypeDescriptor, ...]] = {}
         """Type descriptors by the digest of the file, that of the module data last: a file that is
         read again has the same ones."""
@@ -128,16 +130,14 @@ class Loader:
         module = process.module.module
         if not module.flags & HASLDT:
             raise Trap(traps.OBSOLETE)
-        imports = module.imports[number] if 0 <= number < len(module.imports) else ()
-        needs = process.module.needs_of(number)
         try:
             if path == "$self":
-                linked = self._link(process.module, imports, needs, process.module)
+                linked = self._link_list(process.module, number, process.module)
                 return self._engine.new_handle(self._heap.retain(process.mp), linked)
             if path.startswith("$"):
-                linked = self._link(self._built_in(path), imports, needs, process.module)
+                linked = self._link_list(process.module, number, path)
                 return self._engine.new_handle(NIL, linked)
-            return self._found(process, path, imports, needs)
+            return self._found(process, path, number)
         except FileFault as error:
             process.environment.error = str(error)
         except DisFormatError as error:
@@ -149,26 +149,19 @@ class Loader:
             process.environment.error = str(error)
         return NIL
 
-    def _found(
-        self, process: Process, path: str, imports: Sequence[Import], needs: Mapping[int, Need]
-    ) -> int:
+    def _found(self, process: Process, path: str, number: int) -> int:
         found = self.find(process.environment.namespace, path)
         process.environment.looked_up(path)
         try:
-            return self.instance(found, imports, needs, process.module)
+            linked = self._link_list(process.module, number, found)
+            return self._engine.new_handle(copied(self._heap, found.data), linked)
         finally:
             if not found.handles:
                 self.rest(found)
 
-    def instance(
-        self,
-        loaded: LoadedModule,
-        imports: Sequence[Import] = (),
-        needs: Mapping[int, Need] = _NO_NEEDS,
-        caller: LoadedModule | None = None,
-    ) -> int:
-        """Return a handle of a module with fresh data; raises FileFault if an import misfits."""
-        linked = self._link(loaded, imports, needs, caller)
+    def instance(self, loaded: LoadedModule) -> int:
+        """Return a handle of a module with fresh data that is called by its exports."""
+        linked = Linked(loaded, (), offered_by(loaded, self._heap))
         return self._engine.new_handle(copied(self._heap, loaded.data), linked)
 
     def first_instance(self, loaded: LoadedModule) -> int:
@@ -301,6 +294,7 @@ class Loader:
             del self._files[loaded.path]
         self._heap.release(loaded.data)
         loaded.data = NIL
+        self._linked = {key: made for key, made in self._linked.items() if loaded not in key}
 
     def release(self) -> None:
         """Forget all modules."""
@@ -308,6 +302,18 @@ class Loader:
             self.forget(loaded)
 
     # Linking
+
+    def _link_list(self, caller: LoadedModule, number: int, target: LoadedModule | str) -> Linked:
+        """Return what an import list leads to in a module, or in a built-in one by its name."""
+        key = caller, number, target
+        linked = self._linked.get(key)
+        if linked is None:
+            lists = caller.module.imports
+            imports = lists[number] if 0 <= number < len(lists) else ()
+            module = self._built_in(target) if isinstance(target, str) else target
+            linked = self._link(module, imports, caller.needs_of(number), caller)
+            self._linked[key] = linked
+        return linked
 
     def _built_in(self, name: str) -> HostModule:
         if name not in self._host_modules:
@@ -319,7 +325,7 @@ class Loader:
         target: LoadedModule | HostModule,
         imports: Sequence[Import],
         needs: Mapping[int, Need],
-        caller: LoadedModule | None,
+        caller: LoadedModule,
     ) -> Linked:
         """Resolve imports; raises FileFault with the text that is also reported to the console."""
         offered = offered_by(target, self._heap)

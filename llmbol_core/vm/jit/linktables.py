@@ -62,7 +62,18 @@ class LinkTables:
             self._describe(number, is_careful=True)
 
     def _describe(self, number: int, is_careful: bool) -> None:
-        linked, tables = self._linked[number], _NONE
+        linked = self._linked[number]
+        if is_careful not in linked.native:
+            linked.native[is_careful] = self._described(linked, is_careful)
+        record, links = linked.native[is_careful], self._links[is_careful]
+        links.extend([0] * (number + 1 - len(links)))
+        links[number] = record.buffer_info()[0]
+        self._records[is_careful][number] = record
+        at = Machine.CAREFUL_LINKS if is_careful else Machine.LINKS
+        self._words[at], self._words[at + 1] = links.buffer_info()
+
+    def _described(self, linked: Linked, is_careful: bool) -> array[int]:
+        tables = _NONE
         if not isinstance(linked.module, HostModule) and linked.module.is_verified:
             tables = self._native_of(linked.module, is_careful).tables
         record = array("q", [len(linked.links), *tables])
@@ -75,12 +86,7 @@ class LinkTables:
                 name = ""
             row = [kind, link.type, frame_size(size), few_pointers(pointers)]
             record.extend([*row, self._handlers.get(name, 0)])
-        links = self._links[is_careful]
-        links.extend([0] * (number + 1 - len(links)))
-        links[number] = record.buffer_info()[0]
-        self._records[is_careful][number] = record
-        at = Machine.CAREFUL_LINKS if is_careful else Machine.LINKS
-        self._words[at], self._words[at + 1] = links.buffer_info()
+        return record
 
     def forget(self, number: int) -> None:
         """Forget a handle that is no more."""
