@@ -86,6 +86,7 @@ def load_object(data: bytes, names: Iterable[str]) -> Library:
 def _target_machine(level: int, processor: Processor) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
     # Calls inside of an object are short where the loaders know how to make them far outside.
     is_known = processor.triple.startswith("x86_64") and "linux" in processor.triple
     return llvm.Target.from_triple(processor.triple).create_target_machine(

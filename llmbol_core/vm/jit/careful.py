@@ -1,15 +1,44 @@
-"""Machine code for processes that are careful of how their reals are rounded: see ``ieee.py``."""
+"""What native code does for processes that are careful of how their reals are rounded: ``ieee.py``.
+
+Their instructions on reals have handlers of their own, where the processor is one whose rounding
+``lower_reals.py`` can set; elsewhere, and where it takes more than one operation, Python runs them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterator, Mapping
 
-from llmbol_core.vm.isa import OPS
+from llmbol_core.vm.isa import OPS, Op
 
-_TEXT_TO_REAL = "cvtcf"
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+IS_ARM = platform.machine() in ("aarch64", "arm64")
+_FOR_PYTHON = ("cvtcf", "expf")
+
+
+def concerns(op: Op) -> bool:
+    """Whether an instruction rounds or compares reals."""
+    return op.computes_reals or op.mnemonic in _FOR_PYTHON
+
+
+def is_native(op: Op) -> bool:
+    """Whether there is native code for an instruction of such a process."""
+    return not concerns(op) or ((IS_X86 or IS_ARM) and op.mnemonic not in _FOR_PYTHON)
+
+
+def handled() -> Iterator[Op]:
+    """Yield the opcodes that have handlers of their own for such processes."""
+    return (op for op in OPS if concerns(op) and is_native(op))
+
+
+def handler_name(op: Op) -> str:
+    """Return the name in the table of handlers."""
+    return f"careful_{op.mnemonic}"
 
 
 def handlers(known: Mapping[str, int]) -> dict[str, int]:
     """Return the handlers of instructions for such processes, given those for all others."""
-    python = {op.mnemonic: known["python"] for op in OPS if op.computes_reals}
-    return {**known, **python, _TEXT_TO_REAL: known["python"]}
+    found = dict(known)
+    for op in filter(concerns, OPS):
+        found[op.mnemonic] = known[handler_name(op) if is_native(op) else "python"]
+    return found

@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator
 
 from llmbol_core.vm import traps
 from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Mode, Op, OperandRole
-from llmbol_core.vm.jit import decoded
+from llmbol_core.vm.jit import careful, decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarded import GUARDED
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.library import shared_names
+from llmbol_core.vm.jit.lower_reals import lower_carefully, raised_room
 from llmbol_core.vm.jit.lowering import (
     LOWERINGS,
     handlers_text,
@@ -63,16 +64,21 @@ class ColdInstruction:
 class ColdLowerer(Emitter):
     """Emits the handler of one opcode."""
 
-    def __init__(self, op: Op, name: str = "", otherwise: str = "@python") -> None:
+    def __init__(
+        self, op: Op, name: str = "", otherwise: str = "@python", is_careful: bool = False
+    ) -> None:
         super().__init__()
         self.instruction = ColdInstruction(op)
         self._name, self._otherwise = name or f"op_{op.mnemonic}", otherwise
         self._guards: dict[str, str] = {}
+        self._is_careful = is_careful
 
     def text(self) -> str:
         """Return the whole function."""
         op = self.instruction.op
         self.lines.append("start:")
+        if self._is_careful:
+            self.emit(raised_room())
         if op.meaning is not None:
             self._lower_meaning()
         else:
@@ -90,11 +96,12 @@ class ColdLowerer(Emitter):
         op = self.instruction.op
         assert op.meaning is not None
         values = {name: self._parameter(name) or self.read(name) for name, _ in op.reads}
+        lower = lower_carefully if self._is_careful else lower_meaning
         if op.effect is not Effect.BRANCH:
             target = self.target("d")
-            self.store(target, op.result, lower_meaning(op.meaning, op, values, self))
+            self.store(target, op.result, lower(op.meaning, op, values, self))
             return
-        result = lower_meaning(op.meaning, op, values, self)
+        result = lower(op.meaning, op, values, self)
         yes, no = self.label(), self.label()
         self.branch(result, yes, no)
         self.begin(yes)
@@ -180,7 +187,8 @@ class ColdLowerer(Emitter):
 
     def target(self, name: str) -> Place:
         """Return where the operand that is written lies."""
-        trap = traps.NIL_DEREFERENCE if _traps_at_nil_only(self.instruction.op) else ""
+        is_sure = _traps_at_nil_only(self.instruction.op) and not self._is_careful
+        trap = traps.NIL_DEREFERENCE if is_sure else ""
         return Place(self._pointer(name, trap), "")
 
     def address(self, name: str) -> str:
@@ -284,7 +292,8 @@ def handler_names() -> list[str]:
     """
     load_hosted()
     load_runtime()
-    own = [*_SPECIAL, *(op.mnemonic for op in handled()), *sorted(HOSTED)]
+    own = [*_SPECIAL, *(op.mnemonic for op in handled())]
+    own += [*map(careful.handler_name, careful.handled()), *sorted(HOSTED)]
     return own + [SHARED + name for name in shared_names()]
 
 
@@ -302,9 +311,14 @@ def interpreter_text() -> str:
         TRAPPING,
         *TEXTS,
         *(ColdLowerer(op).text() for op in handled()),
+        *(
+            ColdLowerer(op, f"op_{careful.handler_name(op)}", is_careful=True).text()
+            for op in careful.handled()
+        ),
     ]
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
     functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
-    names = [*_SPECIAL, *(f"op_{op.mnemonic}" for op in handled()), *functions]
+    operations = [*(op.mnemonic for op in handled()), *map(careful.handler_name, careful.handled())]
+    names = [*_SPECIAL, *(f"op_{name}" for name in operations), *functions]
     parts.append(handlers_text(names))
     return with_helpers(*parts, also=functions, elsewhere=lambda: UPKEEP)

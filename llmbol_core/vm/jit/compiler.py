@@ -51,10 +51,14 @@ class Native:
     """What one machine has of a module in native form: decoded instructions, compiled regions."""
 
     def __init__(
-        self, loaded: LoadedModule, decoded: DecodedCode, plain_type: Callable[[int], int]
+        self,
+        loaded: LoadedModule,
+        decoded: DecodedCode,
+        plain_type: Callable[[int], int],
+        is_careful: bool = False,
     ) -> None:
         self.decoded = decoded
-        self.code = code_of(loaded.module, loaded.content, loaded.proof.guards)
+        self.code = code_of(loaded.module, loaded.content, loaded.proof.guards, is_careful)
         self.libraries: list[Any] = []
         self.quick: dict[int, Quick] = {}
         """The quickly compiled units that functions belong to, by the functions' starts."""

@@ -166,7 +166,8 @@ class JitEngine(Population):
         found = self._run_natively(process, total)
         if found[1]:
             innermost = itertools.islice(levels(self, self.process), _DEPTH)
-            self.compiler.note(innermost, self._natives, self.compiler.seconds_run - began)
+            natives = self._careful if self.process.floating & CAREFUL else self._natives
+            self.compiler.note(innermost, natives, self.compiler.seconds_run - began)
         return found
 
     def _run_natively(self, process: Process, total: int) -> tuple[int, bool]:
@@ -353,16 +354,14 @@ class JitEngine(Population):
                 handlers = careful.handlers(handlers)
             known = self.guarded[is_careful]
             given = handlers, self.threshold, plain_type, self.constant, known
-            native = natives[loaded] = Native(loaded, DecodedCode(loaded, *given), plain_type)
+            decoded = DecodedCode(loaded, *given)
+            native = natives[loaded] = Native(loaded, decoded, plain_type, is_careful)
             self.modules[native.decoded.address] = loaded
         return native
 
     def _heat(self, process: Process) -> None:
         """Have a function that has run often compiled, or stop watching it."""
         native, pc = self._native_running(process), process.pc
-        if process.floating & CAREFUL:
-            native.decoded.unwatch(pc)
-            return
         frame = self.heap.types[self.heap.word(process.fp + TYPE)]
         if not self.compiler.hot(native, pc, frame, self.scheduler.instructions):
             native.decoded.unwatch(pc)

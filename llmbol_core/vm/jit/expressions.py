@@ -35,10 +35,10 @@ declare i64 @llvm.fptosi.sat.i64.f64(double)
 
 def lower_meaning(meaning: ast.expr, op: Op, operands: Mapping[str, str], out: Emitter) -> str:
     """Emit the code for a meaning, given the values of the operands; return the result's name."""
-    return _Lowering(op, operands, out).lower(meaning, op.result if op.result in TYPES else "W")
+    return Lowering(op, operands, out).lower(meaning, op.result if op.result in TYPES else "W")
 
 
-class _Lowering:
+class Lowering:
     """Lowers one instruction's meaning."""
 
     def __init__(self, op: Op, operands: Mapping[str, str], out: Emitter) -> None:
@@ -81,8 +81,14 @@ class _Lowering:
             right = self._count(self.lower(node.right, "W"), letter)
         else:
             right = self.lower(node.right, letter)
-        table = _REAL_OPERATORS if letter in "FR" else _INTEGER_OPERATORS
-        return self._out.value(f"{table[type(node.op)]} {llvm_type(letter)} {left}, {right}")
+        if letter == "F":
+            return self._real(node.op, left, right)
+        operator = _INTEGER_OPERATORS[type(node.op)]
+        return self._out.value(f"{operator} {llvm_type(letter)} {left}, {right}")
+
+    def _real(self, how: ast.operator, left: str, right: str) -> str:
+        """Emit an operation on reals."""
+        return self._out.value(f"{_REAL_OPERATORS[type(how)]} double {left}, {right}")
 
     def _count(self, value: str, letter: str) -> str:
         """Return a shift count, masked, in the type of what is shifted."""
@@ -94,9 +100,7 @@ class _Lowering:
         letter = self._type(right if isinstance(left, ast.Constant) else left, "W")
         name = _COMPARISONS[type(operator)]
         how = f"icmp {name}"
-        if letter in "FR":
-            how = f"fcmp {'une' if name == 'ne' else 'o' + name}"
-        elif name not in ("eq", "ne"):
+        if letter != "F" and name not in ("eq", "ne"):
             how = f"icmp {'u' if TYPES[letter].kind == 'unsigned' else 's'}{name}"
         x, y = self.lower(left, letter), self.lower(right, letter)
         if letter == "C":
@@ -105,8 +109,14 @@ class _Lowering:
             self._out.guard(self._out.value(f"icmp eq i32 {found}, {UNKNOWN}"))
             claim = name if name in ("eq", "ne") else f"s{name}"
             return self._out.value(f"icmp {claim} i32 {found}, 0")
+        if letter == "F":
+            return self._compare_reals(name, x, y)
         kind = "i1" if letter == "?" else llvm_type(letter)
         return self._out.value(f"{how} {kind} {x}, {y}")
+
+    def _compare_reals(self, name: str, x: str, y: str) -> str:
+        """Emit a comparison of reals, given its name for integers."""
+        return self._out.value(f"fcmp {'une' if name == 'ne' else 'o' + name} double {x}, {y}")
 
     def _joined(self, how: str, values: list[ast.expr]) -> str:
         """Emit claims that cannot trap, so that all of them can be evaluated."""

@@ -27,6 +27,7 @@ from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarding import row_offset, wanted
 from llmbol_core.vm.jit.loops import Loop
 from llmbol_core.vm.jit.lower_loop import limit_loop, lower_unchecked
+from llmbol_core.vm.jit.lower_reals import lower_carefully
 from llmbol_core.vm.jit.runtime import State, tag
 from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
@@ -204,7 +205,9 @@ class Lowerer(Ways):
                 values[name] = self.read(name)
         is_branch = op.effect is Effect.BRANCH
         target = None if is_branch else self.target("d")
-        result = lower_meaning(op.meaning, op, values, self)
+        is_careful = self.region.code.is_careful and op.computes_reals
+        lower = lower_carefully if is_careful else lower_meaning
+        result = lower(op.meaning, op, values, self)
         if target is not None:
             self.store(target, op.result, result)
             return
@@ -238,14 +241,16 @@ def with_helpers(
     ``elsewhere`` returns, once all of the runtime is known, the names that are called through the
     table of ``shared_names`` instead.
     """
-    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage
+    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, lower_reals
     from llmbol_core.vm.jit.burial import BURIAL
     from llmbol_core.vm.jit.runtime import BURY
 
     load_runtime()
     absent = elsewhere()
     buried = library.stub(BURY) if BURY in absent else BURIAL
-    helping = (helpers.ALLOCATING, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS)
+    helping = [helpers.ALLOCATING, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS]
+    if any(lower_reals.PREFIX in part for part in parts):
+        helping.append(lower_reals.helpers())
     return _with_called([*helping, *parts], also, absent)
 
 

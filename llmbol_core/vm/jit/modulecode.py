@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, TYPES, Effect, Mode, OperandRole
+from llmbol_core.vm.jit import careful
 from llmbol_core.vm.jit.guarding import wanted
 from llmbol_core.vm.module import DATA_EXPORT, DataKind, Instruction, Module, TypeDescriptor
 from llmbol_core.vm.verification.guards import Guard
@@ -53,15 +54,22 @@ _NONE: Guards = {}
 class Code:
     """A module as the compiler sees it; ``content`` are its object's bytes, if they identify it.
 
-    ``guards`` are the checks before instructions.
+    ``guards`` are the checks before instructions; ``is_careful`` tells whether the code is for
+    processes that are careful of how their reals are rounded.
     """
 
     exposed: tuple[int, ...] = ()
     """Slots of the frame whose addresses are taken by instructions that an excerpt leaves out."""
 
     def __init__(
-        self, module: Module, data: HeapType, content: Content = b"", guards: Guards = _NONE
+        self,
+        module: Module,
+        data: HeapType,
+        content: Content = b"",
+        guards: Guards = _NONE,
+        is_careful: bool = False,
     ) -> None:
+        self.is_careful = is_careful
         self.module, self.data, self.guards = module, data, guards
         self.instructions = module.instructions
         self._content = content
@@ -78,6 +86,8 @@ class Code:
 
         found = hashlib.sha256(self._content or write_module(self.module))
         found.update(guards_to_bytes(self.guards))
+        if self.is_careful:
+            found.update(b"careful")
         return found.hexdigest()
 
     def function(self, pc: int) -> int:
@@ -239,6 +249,8 @@ class Code:
             return False
         instruction = self.instructions[pc]
         op = instruction.op
+        if self.is_careful and not careful.is_native(op):
+            return False
         if op.meaning is not None:
             return op.effect is not Effect.BRANCH or label_of(instruction) is not None
         if op.mnemonic not in NATIVE:
@@ -344,10 +356,12 @@ def loop_body(head: int, origins: Mapping[int, Sequence[int]]) -> frozenset[int]
     return frozenset(body)
 
 
-def code_of(module: Module, content: Content = b"", guards: Guards = _NONE) -> Code:
+def code_of(
+    module: Module, content: Content = b"", guards: Guards = _NONE, is_careful: bool = False
+) -> Code:
     """Return a module as regions see it."""
     data = heap_type(module.types[0]) if module.types else HeapType(module.data_size, ())
-    return Code(module, data, content, guards)
+    return Code(module, data, content, guards, is_careful)
 
 
 def heap_type(descriptor: TypeDescriptor) -> HeapType:

@@ -15,6 +15,7 @@ from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.jit.calls import RESULT, Site
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.loops import Loop, counted_loops
+from llmbol_core.vm.jit.lower_reals import raised_room
 from llmbol_core.vm.jit.operands import Operands, nothing
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.runtime import LEAST_LEFT, LEFT, State, Status, tag
@@ -36,7 +37,7 @@ class Ways(Operands):
         self.unit, self.by_values, self.depth = unit, by_values, depth
         self._left = _left_in_block(region)
         self._guarded: set[int] = set()
-        self.loops = counted_loops(region)
+        self.loops = [] if region.code.is_careful else counted_loops(region)
         self._heads = {loop.head: set(loop.pcs) for loop in self.loops}
         self.copy: Loop | None = None
         """The loop whose second copy is being written."""
@@ -75,6 +76,8 @@ class Ways(Operands):
             self.emit(f"%d{offset} = alloca i32")
         for offset in region.places:
             self.emit(f"%w{offset} = alloca i64")
+        if region.code.is_careful:
+            self.emit(raised_room())
         for loop in self.loops:
             self.emit(f"%end{loop.head} = alloca i32")
         for site in region.sites.by_frame.values():
