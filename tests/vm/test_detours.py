@@ -42,6 +42,8 @@ RECORD = "h: new $3,32(fp)\n new $7,36(fp)\n movp 36(fp),4(32(fp))\n movp 32(fp)
 MADE = "frame $2,48(fp)\n call 48(fp),h\n"
 ON = CALL.format(" lea 0(16(fp)),16(48(fp))")
 FIVE = "ret\n f: new $5,32(fp)\n movp 32(fp),0(16(fp))\n ret"
+SHARED = ONE + "movw 4(mp),68(fp)\n lea 0(16(fp)),72(fp)\n alt 60(fp),76(fp)\n ret"
+"""The end of one function and all of another, h: a number is received where the result goes."""
 SENT = "ret\n f: new $5,36(fp)\n send 36(fp),32(fp)\n ret"
 """A function that returns, or sends, a record of another type."""
 CHANGED = (
@@ -192,6 +194,14 @@ DETOURS: dict[str, tuple[Program, str]] = {
          f" movp 4(4(mp)),36(fp)\n movw $77,8(36(fp))\n ret\n {RECORD} ret\n"
          f" g: frame $2,48(fp)\n call 48(fp),i\n recv 8(mp),0(16(fp))\n ret\n"
          f" i: {CALL.format(' movp 8(mp),32(48(fp))')} ret"), SENT), OVER),
+    # The address for a result in code that belongs to two functions.
+    "a result that alt receives in the code of two functions": (
+        ("newcw $1,4(mp)\n send $77,4(mp)\n new $3,32(fp)\n frame $2,48(fp)\n"
+        f" lea 4(32(fp)),16(48(fp))\n call 48(fp),h\n h: {SHARED}"),
+        "type check: it returns 4 bytes at 0, where a pointer is,"),
+    "a result that alt receives, of a function that has none": (
+        ("newcw $1,4(mp)\n send $77,4(mp)\n new $3,32(fp)\n frame $2,48(fp)\n"
+        f" lea 8(32(fp)),16(48(fp))\n call 48(fp),h\n h: {SHARED}"), "dereference of nil"),
     # A record, known as one in a variable, that is in a slot of which nothing is known.
     "a record where a result could be": (
         ((f"{MADE} movp 4(mp),32(fp)\n load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n"
@@ -265,6 +275,15 @@ HONEST: dict[str, Program] = {
             " lea 20(52(fp)),16(48(fp))\n call 48(fp),h\n send $4,36(fp)\n"
             " recv 36(fp),24(52(fp))\n ret\n h: recv 36(fp),0(16(fp))\n ret"
         ),
+    ),
+    "a result that is passed on by the code of two functions": (
+        (
+            "new $3,32(fp)\n frame $2,48(fp)\n lea 8(32(fp)),16(48(fp))\n call 48(fp),h\n"
+            " frame $2,48(fp)\n lea 60(fp),16(48(fp))\n call 48(fp),i\n"
+            " addw 8(32(fp)),60(fp),60(fp)\n beqw 60(fp),$6,x\n raise 16(mp)\n x: ret\n"
+            f" i: jmp j\n h: jmp j\n j: {ON} ret"
+        ),
+        "ret\n f: movw $3,0(16(fp))\n ret",
     ),
     "a channel in a field of an element": (
         (

@@ -22,7 +22,14 @@ from collections.abc import Callable, Iterable
 
 from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, WORD_SIZE, Mode
 from llmbol_core.vm.module import Operand
-from llmbol_core.vm.verification.effects import INDIRECT, RESULT_PLACE, UNKNOWN, Touch, base_of
+from llmbol_core.vm.verification.effects import (
+    INDIRECT,
+    RESULT_PLACE,
+    UNKNOWN,
+    Touch,
+    base_of,
+    is_result,
+)
 from llmbol_core.vm.verification.evidence import Evidence
 from llmbol_core.vm.verification.guards import Guard, Of, Piece, fits_all, value_pieces
 from llmbol_core.vm.verification.handled import landings, made_just_before, targets
@@ -125,7 +132,7 @@ class Leftover:
     def _look_at_address(self, step: Step) -> None:
         self._returned.look(step)
         source = step.operand("s")
-        if step.op.mnemonic == "call" or source.mode not in INDIRECT:
+        if step.op.mnemonic == "call" or source.mode not in INDIRECT or is_result(source):
             return
         known = step.state.get(source.base) if source.mode is Mode.FP_INDIRECT else None
         if known and known.kind is Kind.ELSEWHERE:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from llmbol_core.vm.verification.slots import Tags
+from llmbol_core.vm.verification.slots import RESULT, Tags
 
 Key = tuple[object, ...]
 _DEEPEST = 1
@@ -250,6 +250,11 @@ class Origins:
                 if flow.source == origin:
                     known.flows[flow] = Spread()
                     self._work.add(number)
+
+    def is_result(self, origin: int) -> bool:
+        """Whether an origin stands for where the result goes, of one function or of several."""
+        what, *rest = self.all[origin].key if origin >= 0 else ("",)
+        return what == "result" or (what == "join" and rest[1] == RESULT)
 
     def sources(self, origin: int, everything: bool = False) -> Iterator[int]:
         """Yield an origin and all from which pointers are copied to it, or come to it at all."""

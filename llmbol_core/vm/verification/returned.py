@@ -199,7 +199,7 @@ class Returned:
         return found if agree else set()
 
     def _is_result(self, to: _To) -> bool:
-        return to.origin >= 0 and self._evidence.usage.origins.all[to.origin].key[0] == "result"
+        return self._evidence.usage.origins.is_result(to.origin)
 
     def _is_address(self, step: Step) -> bool:
         source = step.operand("s")

@@ -101,8 +101,8 @@ class Transfers:
 
     def _at_place(self, step: Step, transfer: _Transfer, slot: int) -> Iterator[Guard]:
         """Yield the guards of a known place, or of one whose address is in a slot."""
-        place, origins = transfer.place, self._evidence.usage.origins.all
-        if place.layout is None and place.origin >= 0 and origins[place.origin].key[0] == "result":
+        place = transfer.place
+        if place.layout is None and self._evidence.usage.origins.is_result(place.origin):
             yield from self._in_result(transfer, Operand(Mode.FP, slot))
         elif place.layout is not None:
             yield from self._compared(step, transfer)
