@@ -143,7 +143,8 @@ def alternative(table: Word, result: Word, waits: Word) -> Word:
     sends, receives = W[table], W[table + 4]
     if below(MOST_ENTRIES, sends) or below(MOST_ENTRIES, receives) or serves_itself(table):
         return PYTHON
-    if not begins():
+    if machine[Machine.RELEASED] or not begins():
+        # One of the channels may be gone.
         return PYTHON
     able = visit(table, result, 0)
     if able < 0:

@@ -2,10 +2,11 @@
 
 ``@bury`` follows lists, arrays and records with a work list threaded through the counts of the
 dying objects, and leaves what the host knows about (handles, modules, channels) and large blocks to
-the engine. It remembers where the pointers of a record are for the next one of the same type: the
-way from a record to its child is then a single load. The first child is taken apart next, so that
-a tree's blocks are freed in the order in which most programs make one, and the next tree lies as
-close together in memory as this one did.
+the engine; what addresses may still lead into is emptied first (``outliving.py``). It remembers
+where the pointers of a record are for the next one of the same type: the way from a record to its
+child is then a single load. The first child is taken apart next, so that a tree's blocks are freed
+in the order in which most programs make one, and the next tree lies as close together in memory as
+this one did.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from llmbol_core.vm.channels import RECEIVERS, SENDERS
 from llmbol_core.vm.jit.pacing import SOME
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, LIST, MODULE, STRING
+from llmbol_core.vm.remains import MARKED
 
 BURIAL = f"""
 define internal void @free(ptr %m, ptr %s, i32 %r) alwaysinline {{
@@ -68,7 +70,7 @@ begin:
  %maps = load ptr, ptr %mp
  br label %next
 next:
- %r = phi i32 [%from, %begin], [%rest, %others], [%other, %hosted]
+ %r = phi i32 [%from, %begin], [%rest, %others], [%others0, %hosted]
  %more = phi i32 [{SOME}, %begin], [%more1, %others], [%more, %hosted]
  %lastkind = phi i32 [{FREE}, %begin], [%knownkind, %others], [%lastkind, %hosted]
  %lastnp = phi ptr [%maps, %begin], [%knownnp, %others], [%lastnp, %hosted]
@@ -114,10 +116,18 @@ field:
  %fmore = icmp ne i64 %fleft1, 0
  br i1 %fmore, label %field, label %free
 host:
+ %mark = and i32 %work, {MARKED}
+ %ismarked = icmp ne i32 %mark, 0
+ br i1 %ismarked, label %outlive, label %left0
+outlive:
+ %withown = call i32 @empty(ptr %m, ptr %s, i32 %r, i32 %other)
+ br label %left0
+left0:
+ %others0 = phi i32 [%other, %host], [%withown, %outlive]
  call void @leave(ptr %m, ptr %s, i32 %r)
  br label %hosted
 hosted:
- %end0 = icmp eq i32 %other, 0
+ %end0 = icmp eq i32 %others0, 0
  br i1 %end0, label %out, label %next
 channel:
  %buffered = call i32 @word(ptr %m, i32 %r, i64 8)
