@@ -8,9 +8,13 @@ where the result of a function is wanted, and what writes it; whichever comes se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from llmbol_core.vm.verification.needs import Part, Shape, misfitting
+
+_DEEPEST = 64
+"""How often a part of a result can be the result of another function, and so on."""
+_TOO_DEEP = "it passes on part after part of where a caller wants its result"
 
 
 class Returns:
@@ -22,13 +26,21 @@ class Returns:
 
     def want(self, place: Shape) -> str:
         """Note a place for the result; return why the result does not fit, empty if it fits."""
-        if place in self._wanted:
-            return ""
-        self._wanted.add(place)
-        why = next(self._misfits(place), "")
-        if why:
-            self._wanted.discard(place)
-        return why
+        noted, work = list[tuple[Returns, Shape]](), [(self, place, 0)]
+        while work:
+            one, there, depth = work.pop()
+            if there in one._wanted:
+                continue
+            one._wanted.add(there)
+            noted.append((one, there))
+            why = _TOO_DEEP if depth > _DEEPEST else next(misfitting(one._parts, there), "")
+            if why:
+                for other, known in noted:
+                    other._wanted.discard(known)
+                return why
+            for (offset, _), other in one._others.items():
+                work.append((other, there.behind(offset), depth + bool(offset)))
+        return ""
 
     def write(self, parts: Iterable[Part], offset: int) -> str:
         """Note more that is written, from an offset on; return why that does not fit."""
@@ -49,9 +61,3 @@ class Returns:
                 del self._others[offset, id(other)]
                 return why
         return ""
-
-    def _misfits(self, place: Shape) -> Iterator[str]:
-        yield from misfitting(self._parts, place)
-        for (offset, _), other in tuple(self._others.items()):
-            if why := other.want(place.behind(offset)):
-                yield why

@@ -52,12 +52,14 @@ Modules = dict[str, Module]
 def known() -> list[Modules]:
     """Return the attacks of the tests as modules."""
     from tests.vm.test_detours import DETOURS, HONEST, modules_of
+    from tests.vm.test_escapes import ESCAPES
 
     texts: list[Mapping[str, str]] = [
         *({"a": text} for text in (*attacks.ALONE.values(), *attacks.AGAIN.values())),
         *(dict(zip("abc", text, strict=False)) for text in attacks.BETWEEN.values()),
     ]
-    others = [*(code for code, _ in DETOURS.values()), *HONEST.values()]
+    attempts = (*DETOURS.values(), *ESCAPES.values())
+    others = [*(code for code, _ in attempts), *HONEST.values()]
     return [
         *(
             {letter: attacks.assembled(letter, code, text) for letter, code in text.items()}

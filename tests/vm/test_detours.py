@@ -17,8 +17,8 @@ from llmbol_core.vm.verifier import prove_module
 from tests.vm.forging import Modules, outcome
 from tests.vm.test_attacks import CALL, assembled
 
-Program = str | tuple[str, str]
-"""The code of module a, or those of a and of b, which it loads."""
+Program = str | tuple[str, ...]
+"""The code of module a, or those of a, of b, which it loads, and of c, which that loads."""
 PASSED = CALL.format("movp 32(fp),32(48(fp))") + " ret"
 ARRAY = (
     "newa $4,$7,36(fp)\n newcw $1,32(fp)\n send $77,32(fp)\n"
@@ -222,7 +222,7 @@ DETOURS: dict[str, tuple[Program, str]] = {
 
 def modules_of(code: Program) -> Modules:
     """Return a program as modules."""
-    texts = dict(zip("ab", [code] if isinstance(code, str) else code, strict=False))
+    texts = dict(zip("abc", [code] if isinstance(code, str) else code, strict=False))
     return {letter: assembled(letter, text, texts) for letter, text in texts.items()}
 
 

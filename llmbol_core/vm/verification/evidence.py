@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.isa import TYPES, WORD_SIZE, Mode, OperandRole
-from llmbol_core.vm.module import DATA_EXPORT, DataKind
-from llmbol_core.vm.verification.effects import NO_PLACE
+from llmbol_core.vm.module import DATA_EXPORT
+from llmbol_core.vm.verification.effects import NO_PLACE, UNKNOWN
+from llmbol_core.vm.verification.initial import bring_data
 from llmbol_core.vm.verification.livein import Arguments
 from llmbol_core.vm.verification.pointees import OPEN, RECORD, Classes
 from llmbol_core.vm.verification.reach import Reach
@@ -25,6 +26,9 @@ from llmbol_core.vm.verification.whole import alt_entries, entry_place, value_la
 
 if TYPE_CHECKING:
     from llmbol_core.vm.module import Operand
+
+_BY_OTHERS = -1
+"""Stands for the list of imports by which the module itself was loaded."""
 
 
 class Evidence:
@@ -44,7 +48,7 @@ class Evidence:
         """Entries of alt tables whose channels are not known to be arrays."""
         self._steps: dict[int, Step] = {}
         self.exports_data = any(e.name == DATA_EXPORT for e in self.module.exports)
-        self._initial_data()
+        bring_data(found, self.classes, self.variable)
 
     # Nodes
 
@@ -141,7 +145,7 @@ class Evidence:
         if not self.classes.is_made(node, "Z"):
             return None
         found = self.links.get(self.classes.root(node), set())
-        return next(iter(found)) if len(found) == 1 else None
+        return next(iter(found)) if len(found) == 1 and _BY_OTHERS not in found else None
 
     def _open_function(self, entry: int, number: int) -> None:
         """Note that other modules call a function."""
@@ -186,6 +190,8 @@ class Evidence:
             self.classes.bring(made, role.type)
             if mnemonic == "load":
                 self._loads.append((made, step.operand("m").value))
+            elif mnemonic == "self":
+                self._loads.append((made, _BY_OTHERS))
         self.store(step, step.place(operand), made)
 
     # Arrays, lists, channels
@@ -257,7 +263,8 @@ class Evidence:
             if place.offset <= at < end:
                 field = classes.field(content, "at", at - place.offset)
                 classes.unite(field, self.load(step, place, at - place.offset))
-                if place.own and receives and at > place.offset:
+                if receives and at > place.offset and (place.own or place.frame >= 0):
+                    # Nothing is known of what such a slot holds then.
                     classes.unite(field, OPEN)
 
     def _table(self, step: Step) -> None:
@@ -269,7 +276,6 @@ class Evidence:
             self.transfer(step, channel, place, True)
             self._entries.append((step, channel, place))
             if place.own and places.count(place) > 1:
-                # Nothing is known of what such a slot holds then.
                 classes.unite(classes.field(classes.field(channel, "content"), "at"), OPEN)
 
     def _transfer_elements(self) -> bool:
@@ -308,6 +314,7 @@ class Evidence:
         to, result = step.state.get(-frame), self.result(entry)
         if to is not None:
             self._keep_old(step, to, entry)
+            self._open_slots(step, to, entry)
             self._result(step, to, lambda at: self.classes.field(result, "at", at))
             if to.kind in (Kind.ELSEWHERE, Kind.ELEMENT):
                 shift = to.number if to.kind is Kind.ELSEWHERE else 0
@@ -320,6 +327,14 @@ class Evidence:
                 returned = self.usage.origin("returned", step.pc, slot)
                 node = self.classes.of_origin(returned)
                 self.classes.unite(node, self.node_of(step.state.get(slot)))
+
+    def _open_slots(self, step: Step, to: Value, entry: int) -> None:
+        """Open a result of unknown size that goes to slots: nothing is known of these then."""
+        if to.kind is Kind.SLOT and step.written(entry) >= UNKNOWN:
+            for slot in step.layout.pointers:
+                if slot >= to.number:
+                    field = self.classes.field(self.result(entry), "at", slot - to.number)
+                    self.classes.unite(field, OPEN)
 
     def _module_call(self, step: Step) -> None:
         frame = step.operand("s").value
@@ -351,37 +366,6 @@ class Evidence:
 
     def _raise(self, step: Step) -> None:
         self.classes.unite(self.pointer(step, step.operand("s")), OPEN)
-
-    # Module data
-
-    def _initial_data(self) -> None:
-        """Note the strings and arrays in the initial module data."""
-        outer: list[tuple[Callable[[int], int], dict[int, Layout]]] = []
-        node: Callable[[int], int] = self.variable
-        arrays: dict[int, Layout] = {}
-        for item in self.module.data:
-            if item.kind is DataKind.DEFS:
-                self.classes.bring(node(item.offset), "C")
-            elif item.kind is DataKind.DEFA:
-                layout = self.found.layouts[int(item.values[0])]
-                array = node(item.offset)
-                self.classes.bring(array, "A")
-                self.classes.bring(self.classes.field(array, "element"), "", layout)
-                arrays[item.offset] = layout
-            elif item.kind is DataKind.DIND:
-                outer.append((node, arrays))
-                layout, array = arrays[item.offset], node(item.offset)
-                node, arrays = self._element_nodes(array, layout), {}
-            elif item.kind is DataKind.DAPOP:
-                node, arrays = outer.pop()
-
-    def _element_nodes(self, array: int, layout: Layout) -> Callable[[int], int]:
-        element = self.classes.field(array, "element")
-
-        def node(offset: int) -> int:
-            return self.classes.field(element, "at", offset % layout.size)
-
-        return node
 
 
 _SPECIAL: dict[str, Callable[[Evidence, Step], None]] = {

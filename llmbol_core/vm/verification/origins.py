@@ -181,7 +181,7 @@ class Origins:
     def flow(self, origin: int, flow: Flow) -> None:
         """Note that pointers come to an origin from another one."""
         known = self.all[origin]
-        if flow.source != origin and flow not in known.flows:
+        if (flow.source != origin or flow.shift) and flow not in known.flows:
             known.flows[flow] = Spread()
             self._work.add(origin)
 
@@ -241,6 +241,30 @@ class Origins:
             other = self.behind(flow.source, what, offset, met)
             self.flow(child, Flow(other, how=flow.how))
             self.flow(other, Flow(child, how=_BACK[flow.how]))
+
+    def moving(self) -> int:
+        """Return an origin of addresses that move on each time they come back to it, or -1.
+
+        Only places where ways meet, and places of results, get addresses from each other.
+        """
+        for number, origin in enumerate(self.all):
+            for flow in origin.flows:
+                if flow.shift and self._comes_from(flow.source, number):
+                    return number
+        return -1
+
+    def _comes_from(self, origin: int, other: int) -> bool:
+        """Whether an address at an origin may have been at another one before."""
+        seen, work = {origin}, [origin]
+        while work:
+            number = work.pop()
+            if number == other:
+                return True
+            if self.all[number].key[0] in ("join", "result"):
+                more = {flow.source for flow in self.all[number].flows} - seen
+                seen |= more
+                work += more
+        return False
 
     def drop_tag(self, origin: int) -> None:
         """Note that the tag of what an instruction makes can change."""

@@ -90,7 +90,7 @@ class Step:
         if operand.mode is Mode.MP:
             return Place(self.found.data, operand.value)
         if operand.mode is Mode.MP_INDIRECT:
-            return Place(None, operand.value, origin=self.usage.of_data(operand.base))
+            return Place(None, operand.value, origin=self._of_data(operand.base))
         if operand.mode is not Mode.FP_INDIRECT:
             return Place(None, operand.value)
         if operand.base == RESULT_PLACE:
@@ -128,6 +128,12 @@ class Step:
                 return Place(None, offset, origin=self._data_of(known.origin))
         raise self.fail(f"{operand.base}(fp) holds {known.kind.value} {known.number}, no address")
 
+    def _of_data(self, offset: int) -> int:
+        """Return where a pointer in the module data comes from."""
+        origin = self.usage.of_data(offset)
+        # The nil that all types share: what is done with it here concerns no other use.
+        return origin if origin >= 0 else self.usage.origin("nil", self.pc, offset)
+
     def _data_of(self, handle: int) -> int:
         """Return the origin of a module's data, whose address is the first word of its handle."""
         if handle < 0:
@@ -146,8 +152,8 @@ class Step:
 
     def _check_touch(self, touch: Touch) -> None:
         operand, role, _ = touch
-        if role.type == "D":
-            raise self.fail("a type number should be immediate")
+        if role.type in "DJ":
+            raise self.fail(f"the {TYPES[role.type].name} should be immediate")
         place = self.place(operand)
         if place.layout is None:
             size = min(TYPES[role.type].size, 4)
@@ -232,10 +238,7 @@ class Step:
         if place.frame >= 0:
             return self.state.get(argument_key(place.frame, at))
         if place.layout is self.found.data:
-            origin = self.usage.of_data(at)
-            if origin < 0 and at in place.layout.pointers:
-                # The nil that all types share: what is done with it here concerns no other use.
-                origin = self.usage.origin("nil", self.pc, at)
+            origin = self._of_data(at) if at in place.layout.pointers else -1
         elif place.origin >= 0:
             origin = self.usage.behind(place.origin, "at", at, place.tags)
         else:

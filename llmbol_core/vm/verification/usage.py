@@ -218,6 +218,7 @@ class Usage:
 
     def settle(self) -> None:
         """Refuse the module if it does not agree with itself; raises VerifyError."""
+        self._check_moving()
         self._link_returned()
         self._spread()
         self._write_received()
@@ -237,6 +238,14 @@ class Usage:
             self._check_result(number, place, pc)
         for elements, pc in self._copied.items():
             self._check_copied(elements, pc)
+
+    def _check_moving(self) -> None:
+        """Refuse addresses that move on again and again: nobody knows how far they get."""
+        if (number := self.origins.moving()) >= 0:
+            _, pc, *slot = self.origins.all[number].key
+            assert isinstance(pc, int)
+            where = "for the result" if self.origins.is_result(number) else f"at {slot[0]}(fp)"
+            raise self._found.fail(pc, f"the address {where} moves on each time it comes back here")
 
     def _link_returned(self) -> None:
         """Link results that are parameters to what each caller passes."""
