@@ -1,11 +1,16 @@
 """Reals as text and back for machine code: what ``conversion.py`` does.
 
-The digits of a real go to the scratch memory: those of a whole number times a power of ten, if it
-is one of at most 15 digits, which are then the fewest that identify it; otherwise the C library is
-asked for 15, 16 and 17 digits until they read back as the same real.
+The fewest digits that identify a real are found by the algorithm of Raffaello Giulietti, "The
+Schubfach way to render doubles", https://drive.google.com/file/d/1IEeATSVnEE6TkrHlCYNY2GjaraBjOT4f:
+the real and the bounds of what rounds to it are multiplied by a power of ten of 128 bits, so that
+they are integers but for what lies behind the point, of which it is enough to know whether there is
+something. The digits go to the scratch memory.
 """
 
 from __future__ import annotations
+
+import math
+from fractions import Fraction
 
 from llmbol_core.vm.jit.hostcode import TEXTS
 from llmbol_core.vm.jit.pacing import charge
@@ -36,12 +41,13 @@ PRINTED, VALUE, COUNT, EXPONENT, DIGITS = 64, 576, 584, 592, 600
 """Where in the scratch memory there are: printed text, behind the format for it; a real; how many
 digits, where the point is behind which they begin, and the digits."""
 MOST_PRINTED = VALUE - PRINTED
-_EXACT = 1e15
-_MOST_SCALE = 18
-_FRACTION = (1 << 52) - 1
+_FRACTION, _HIDDEN = (1 << 52) - 1, 1 << 52
+_LOG_10, _LOG_2, _LESS, _BIAS = 1262611, 1741647, 524031, 4096
+"""The logarithms of 2 and of 10 to each other's base, by 2 ** 22 and 2 ** 19; what is subtracted if
+the real below is closer than the one above; something larger than any quotient."""
+LEAST_POWER, MOST_POWER = -292, 324
 _MOST_FIXED, _MOST_BEHIND, _UNSURE = 1e9, 9, 1e-6
 """What is printed as an integer is smaller than that, so that it is wrong by less than a 1e-7."""
-_LEAST_NORMAL = 2.2250738585072014e-308
 _ZERO, _PLUS, _MINUS, _POINT, _COMMA, _E, _F, _I, _N, _PERCENT, _STAR = map(ord, "0+-.,efin%*")
 _PRINT = 1 << 13
 """Bytes that could be copied in the time in which a real is printed."""
@@ -59,6 +65,49 @@ def strtod(text: Big, end: Big) -> Real:
     raise NotImplementedError
 
 
+def power_of_ten(exponent: int) -> int:
+    """Return the top 128 bits of a power of ten, rounded up."""
+    power = Fraction(10) ** exponent
+    bits_ = power.numerator.bit_length() - power.denominator.bit_length()
+    bits_ -= Fraction(2) ** bits_ > power
+    return math.ceil(power * Fraction(2) ** (127 - bits_))
+
+
+def _powers() -> str:
+    words = (
+        f"i64 {word}"
+        for exponent in range(LEAST_POWER, MOST_POWER + 1)
+        for word in divmod(power_of_ten(exponent), 1 << 64)
+    )
+    return ", ".join(words)
+
+
+TEXTS.append(
+    f"""
+@powers_of_ten = private constant [{2 * (MOST_POWER - LEAST_POWER + 1)} x i64] [{_powers()}]
+define internal i64 @times_power(ptr %m, ptr %s, i64 %value, i32 %row) {{
+ %at = shl i32 %row, 1
+ %high = getelementptr i64, ptr @powers_of_ten, i32 %at
+ %low = getelementptr i64, ptr %high, i32 1
+ %h = load i64, ptr %high
+ %l = load i64, ptr %low
+ %v = zext i64 %value to i128
+ %hz = zext i64 %h to i128
+ %lz = zext i64 %l to i128
+ %first = mul i128 %hz, %v
+ %second = mul i128 %lz, %v
+ %carried = lshr i128 %second, 64
+ %sum = add i128 %first, %carried
+ %rest = trunc i128 %sum to i64
+ %top128 = lshr i128 %sum, 64
+ %top = trunc i128 %top128 to i64
+ %more = icmp ugt i64 %rest, 1
+ %odd = zext i1 %more to i64
+ %result = or i64 %top, %odd
+ ret i64 %result
+}}
+"""
+)
 TEXTS.append(
     """
 declare i32 @snprintf(ptr, i64, ptr, ...)
@@ -168,54 +217,44 @@ def put_digits(value: Big, scale: Word) -> None:
     host[scratch(COUNT)] = wide(kept)
 
 
-@native
-def take_printed(size: Word) -> None:
-    """Store the digits of what was printed with an exponent."""
-    i, count, kept = 0, 0, 0
-    while i < size and host_byte[scratch(PRINTED + i)] != _E:
-        code = host_byte[scratch(PRINTED + i)]
-        if code != _POINT:
-            host_byte[scratch(DIGITS + count)] = code
-            count += 1
-            kept = count if code != _ZERO else kept
-        i += 1
-    host[scratch(COUNT)] = wide(kept)
-    exponent, sign = 0, host_byte[scratch(PRINTED + i + 1)]
-    i += 2
-    while i < size:
-        exponent = exponent * 10 + host_byte[scratch(PRINTED + i)] - _ZERO
-        i += 1
-    host[scratch(EXPONENT)] = extended((-exponent if sign == _MINUS else exponent) + 1)
+@external
+def times_power(value: Big, exponent: Word) -> Big:
+    """Return a number times a power of ten, its top 64 bits; the last is set if others are."""
+    raise NotImplementedError
 
 
-@native
-def digits_by_printing(x: Real) -> Word:
-    """Find the fewest digits of a positive real by trying; false if Python has to."""
-    precision = 14
-    while precision < 17:
-        size = printed(x, precision, _E)
-        if size == 0 or x < _LEAST_NORMAL:
-            return 0
-        if precision == 16 or strtod(scratch(PRINTED), 0) == x:
-            take_printed(size)
-            return 1
-        if (bits(x) & _FRACTION) == 0:
-            return 0
-        precision += 1
-    return 0
+@inlined
+def floor_shifted(product: Big, bits_: Big) -> Big:
+    """Return a number, perhaps negative, without its last bits."""
+    return ((product + (_BIAS << bits_)) >> bits_) - _BIAS
 
 
 @native
 def digits_of(x: Real) -> Word:
     """Find the fewest digits that identify a positive real; false if Python has to."""
-    scale, power = 0, 1.0
-    while scale <= _MOST_SCALE and x * power < _EXACT:
-        number = whole(x * power + 0.5)
-        if number > 0 and real(number) / power == x:
-            put_digits(number, scale)
-            return 1
-        scale, power = scale + 3, power * 1000.0
-    return digits_by_printing(x)
+    fraction, power = bits(x) & _FRACTION, bits(x) >> 52
+    if power == 0:
+        return 0
+    whole_, shift = fraction | _HIDDEN, power - 1075
+    is_closer = wide(1 if fraction == 0 and power > 1 else 0)
+    is_odd, less = whole_ & 1, is_closer * _LESS
+    scale = floor_shifted(shift * _LOG_10 - less, 22)
+    shift = shift + floor_shifted(-scale * _LOG_2, 19) + 1
+    row = narrow(-scale - LEAST_POWER)
+    lower = times_power((4 * whole_ - 2 + is_closer) << shift, row) + is_odd
+    value = times_power((4 * whole_) << shift, row)
+    upper = times_power((4 * whole_ + 2) << shift, row) - is_odd
+    short = value // 40
+    is_below, is_above = lower <= 40 * short, 40 * short + 40 <= upper
+    if short > 0 and is_below != is_above:
+        put_digits(short + wide(1 if is_above else 0), narrow(-scale) - 1)
+        return 1
+    long = value >> 2
+    is_below, is_above = lower <= 4 * long, 4 * long + 4 <= upper
+    if is_below == is_above:
+        is_above = (value & 3) + (long & 1) > 2
+    put_digits(long + wide(1 if is_above else 0), narrow(-scale))
+    return 1
 
 
 @inlined
