@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.channels import FREE, RECEIVERS, SENDERS, Field
+from llmbol_core.vm.heaptypes import WORD
+from llmbol_core.vm.isa import WORD_SIZE
 from llmbol_core.vm.jit.pacing import begins, charge
 from llmbol_core.vm.jit.runtime import Machine, State, Wait
 from llmbol_core.vm.jit.source import (
@@ -208,29 +210,37 @@ def can_take(row: Word) -> Word:
 
 @native
 def buffer_slot(channel: Word, number: Word) -> Word:
-    """Return where a value lies in a channel's buffer."""
-    return channel + CHANNEL_HEADER + number * type_size(W[channel])
+    """Return where a value lies in a channel's buffer, in which the first one follows the last."""
+    number = number if number < W[channel + 4] else number - W[channel + 4]
+    size = WORD_SIZE if W[channel] == WORD else type_size(W[channel])
+    return channel + CHANNEL_HEADER + number * size
 
 
 @native
 def put_value(channel: Word, address: Word) -> None:
     """Append a value to the buffer."""
-    count = W[channel + 8]
-    slot = buffer_slot(channel, (W[channel + 12] + count) % W[channel + 4])
-    clear_value(slot, W[channel])
-    copy_value(address, slot, W[channel])
+    count, number = W[channel + 8], W[channel]
+    slot = buffer_slot(channel, W[channel + 12] + count)
+    if number == WORD:
+        W[slot] = W[address]
+    else:
+        clear_value(slot, number)
+        copy_value(address, slot, number)
     W[channel + 8] = count + 1
 
 
 @native
 def get_value(channel: Word, address: Word) -> None:
     """Move the oldest value out of the buffer."""
-    first = W[channel + 12]
+    first, number = W[channel + 12], W[channel]
     slot = buffer_slot(channel, first)
-    copy_value(slot, address, W[channel])
-    release_value(slot, W[channel])
+    if number == WORD:
+        W[address] = W[slot]
+    else:
+        copy_value(slot, address, number)
+        release_value(slot, number)
     W[channel + 8] = W[channel + 8] - 1
-    W[channel + 12] = (first + 1) % W[channel + 4]
+    W[channel + 12] = first + 1 if first + 1 < W[channel + 4] else 0
 
 
 @native

@@ -20,6 +20,7 @@ declare double @llvm.sqrt.f64(double)
 declare i32 @llvm.usub.sat.i32(i32, i32)
 declare ptr @llvm.frameaddress.p0(i32)
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
+declare i64 @llvm.bswap.i64(i64)
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 
 define internal ptr @at(ptr %m, i32 %r) alwaysinline {{
@@ -79,6 +80,11 @@ define internal ptr @map(ptr %s, i32 %type) alwaysinline {{
  %iz = zext i32 %i to i64
  %r = getelementptr i32, ptr %maps, i64 %iz
  ret ptr %r
+}}
+
+define internal i64 @turned(ptr %m, ptr %s, i64 %value) alwaysinline {{
+ %t = call i64 @llvm.bswap.i64(i64 %value)
+ ret i64 %t
 }}
 
 define internal i64 @type_map(ptr %m, ptr %s, i32 %type) alwaysinline {{

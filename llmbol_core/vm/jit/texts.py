@@ -18,9 +18,11 @@ from llmbol_core.vm.jit.source import (
     W,
     Word,
     below,
+    external,
     inlined,
     narrow,
     native,
+    wide,
 )
 from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
 from llmbol_core.vm.jit.values import is_inside, keep, new_block, type_size
@@ -176,19 +178,27 @@ def order(x: Word, y: Word) -> Word:
     if not begins():
         return UNKNOWN
     i = 0
-    if W[x] >= 0 and W[y] >= 0:
-        while i + 8 <= common and L[x + _DATA + i] == L[y + _DATA + i]:
-            i += 8
-            if (i & _PIECE - 1) == 0 and not goes_on():
-                return UNKNOWN
+    if W[x] < 0 or W[y] < 0:
+        return order_from(x, y, common)
+    while i + 8 <= common and L[x + _DATA + i] == L[y + _DATA + i]:
+        i += 8
+        if (i & _PIECE - 1) == 0 and not goes_on():
+            return UNKNOWN
     charge(i)
-    return order_from(x, y, i, common)
+    # What lies behind a string is in its block, or the head of the next one.
+    one, other = L[x + _DATA + i], L[y + _DATA + i]
+    if i + 8 > common:
+        known = (wide(1) << wide(8 * (common - i))) - 1
+        one, other = one & known, other & known
+    if one == other:
+        return first - second
+    return -1 if below(turned(one), turned(other)) else 1
 
 
 @native
-def order_from(x: Word, y: Word, start: Word, common: Word) -> Word:
-    """Compare strings as ``order`` does, which are equal up to an index."""
-    i, relation = start, length_of(x) - length_of(y)
+def order_from(x: Word, y: Word, common: Word) -> Word:
+    """Compare strings as ``order`` does, one of which has wide characters."""
+    i, relation = 0, length_of(x) - length_of(y)
     while i < common:
         one, other = shown_at(x, i), shown_at(y, i)
         if one != other:
@@ -196,8 +206,14 @@ def order_from(x: Word, y: Word, start: Word, common: Word) -> Word:
         i += 1
         if (i & _PIECE - 1) == 0 and not goes_on():
             return UNKNOWN
-    charge(_COST * (i - start))
+    charge(_COST * i)
     return relation
+
+
+@external
+def turned(value: Big) -> Big:
+    """Return a big with its bytes in the opposite order."""
+    raise NotImplementedError
 
 
 @native
