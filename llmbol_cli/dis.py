@@ -40,7 +40,7 @@ def asm(
     target = output or object_path(source)
     if target != "-":
         check_target(target, source)
-    text = read_bytes(source).decode(*NAMES)
+    text = read_bytes(source).decode(*NAMES).removeprefix("\ufeff")  # which some editors write
     module = parse_source(text, source, _built_in_signature)
     render.write(write_module(module), target)
 

@@ -153,12 +153,18 @@ def _registered(group: typer.Typer, name: str) -> CommandInfo | TyperInfo | None
     return None
 
 
+_LONGEST = 2000
+"""Characters of an error that are printed: a file may have a word of any length."""
+
+
 def fail(error: LlmbolError) -> NoReturn:
     """Say what was wrong, with the place in the source where a terminal can show it, and exit 1."""
     with suppress(OSError):
         sys.stdout.flush()
     for mistake in (error, *(error.others if isinstance(error, SpecError) else ())):
-        print(f"error: {visible(str(mistake))}", file=sys.stderr)
+        text = visible(str(mistake))
+        text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+        print(f"error: {text}", file=sys.stderr)
         is_shown = isinstance(mistake, SpecError) or sys.stderr.isatty()
         if isinstance(mistake, SourceError) and mistake.excerpt and is_shown:
             print(mistake.excerpt, file=sys.stderr)

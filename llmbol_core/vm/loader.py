@@ -94,7 +94,7 @@ class LoadedModule:
         offered = {e.name: e for e in reversed(self.module.exports) if e.pc >= 0 and e.type >= 0}
         if name not in offered:
             known = nearest(name, offered) or f": it has {', '.join(offered) or 'none'}"
-            raise LinkError(self.module.name, f"no exported function {name!r}{known}")
+            raise LinkError(self.module.name or self.path, f"no exported function {name!r}{known}")
         return offered[name]
 
 

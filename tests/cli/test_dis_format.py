@@ -56,6 +56,11 @@ def test_asm_knows_stack_code_by_its_first_mnemonic(tmp_path: Path) -> None:
     assert read_module(data).exports[0].name == "main"
 
 
+def test_asm_reads_what_editors_write(tmp_path: Path) -> None:
+    plain = dis("asm", "-", where=tmp_path, data=b"PUSH 5\nHALT\n")
+    assert dis("asm", "-", where=tmp_path, data=b"\xef\xbb\xbfPUSH 5\r\nHALT\r\n") == plain
+
+
 def test_isa(tmp_path: Path) -> None:
     status, text, _ = dis("isa", "addw", where=tmp_path)
     assert status == 0

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from llmbol_cli.dis import app
 from llmbol_core.builtins import signature_of
+from llmbol_core.errors import LinkError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.objectfile import write_module
 from llmbol_core.vm.stackcode import parse_source
@@ -180,6 +181,13 @@ def test_what_is_no_module_is_refused(tmp_path, data):
     result = invoke(path)
     assert result.exit_code == 1
     assert str(path) in str(result.exception)
+
+
+def test_a_module_without_a_name_is_called_by_its_file(tmp_path):
+    path = tmp_path / "nameless.dis"
+    path.write_bytes(write_module(parse_assembly("ret", "nameless.s")))
+    with pytest.raises(LinkError, match=r"^.*nameless\.dis: no exported function 'init'"):
+        raise invoke(path).exception
 
 
 LIBRARY = """

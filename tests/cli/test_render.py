@@ -54,6 +54,12 @@ def test_control_characters_stay_off_the_terminal(capsys):
     assert capsys.readouterr().err == "error: two\\nlines\\x1b[31m: gone\n"
 
 
+def test_an_error_that_quotes_a_long_word_stays_short(capsys):
+    with pytest.raises(SystemExit):
+        render.fail(FileError("x" * 1_000_000, "gone"))
+    assert capsys.readouterr().err == f"error: {'x' * 1997}...\n"
+
+
 @pytest.mark.parametrize(
     ("streams", "out", "err"),
     [
