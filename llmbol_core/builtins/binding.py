@@ -23,7 +23,7 @@ returns the result or the next thing to wait for.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -109,8 +109,8 @@ class Binding:
     """A built-in module in the making: its Limbo name, its types, its functions.
 
     The first lines of ``types`` may declare constants too; they are for Limbo programs only.
-    ``native`` names functions that machine code may do by itself, if it knows how, ``watching``
-    those that tell what exceptions computing with reals has had.
+    ``native`` names functions that machine code may do by itself, if it knows how; ``heeds`` says
+    what programs that call a function expect of reals.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class Binding:
         name: str,
         types: str = "",
         native: Collection[str] = (),
-        watching: Collection[str] = (),
+        heeds: Mapping[str, int] | None = None,
     ) -> None:
-        self.name, self._watching = name, watching
+        self.name, self._heeds = name, heeds or {}
         self._text, self._native = types, native
         self._handled: dict[str, Handled] = {}
         self._makers: dict[str, Callable[[Frame, Function], Direct]] = {}
@@ -186,7 +186,7 @@ class Binding:
         kind = typed.kind.result
         result = TypeDescriptor(-1, kind.size, pointer_map(kind.size, kind.pointers()))
         described = typed.signature, typed.descriptor, run, native, result, f"${self.name}"
-        return HostFunction(name, *described, name in self._watching)
+        return HostFunction(name, *described, self._heeds.get(name, 0))
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

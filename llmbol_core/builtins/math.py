@@ -1,13 +1,15 @@
 """$Math: elementary functions, reals as bits and bytes, linear algebra on arrays of real.
 
 Each process has a control and a status word, as in Inferno's math-fp(2); a process that it spawns
-begins with the same ones. Once FPcontrol has set a direction of rounding or an exception that is to
-be raised, all computing with reals follows, and what is wanted is raised as "sys: fp: exception
-status=... pc=..." before the instruction or function has changed anything. Exceptions that are not
-raised are kept in the status word, from the moment on at which a module is loaded for FPstatus or
-getFPstatus. Before FPcontrol is called the word is Inferno's, INVAL|ZDIV|OVFL|UNFL, but nothing is
-raised: plain IEEE arithmetic, as after ``FPcontrol(0, INVAL|ZDIV|OVFL|UNFL)``. FPstatus sets the
-bits that it is given; on a 386 Inferno clears all.
+begins with the same ones. All computing with reals follows the control word, and what it wants is
+raised as "sys: fp: exception status=... pc=..." before the instruction or function has changed
+anything; what it does not want is kept in the status word.
+
+At first the control word is Inferno's, INVAL|ZDIV|OVFL|UNFL. A program that does not know of the
+words is not slowed down by them: they count from when a module is loaded that calls FPcontrol or
+getFPcontrol, and the status word from when one is that calls FPstatus or getFPstatus. Until then
+there is plain IEEE arithmetic, as after ``FPcontrol(0, INVAL|ZDIV|OVFL|UNFL)``, which costs nothing
+either. FPstatus sets the bits that it is given; on a 386 Inferno clears all.
 
 Rounding concerns arithmetic, conversions from big, text and 32 bits or to them, and the functions
 (``rounding.py``), but not how a real is written as text. Edge values are those of Inferno's
@@ -31,7 +33,7 @@ from llmbol_core.builtins.rounding import EXACT, carefully, function_of_reals, i
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.host import HostCall
-from llmbol_core.vm.ieee import CAREFUL, CONTROL, EXCEPTIONS, HAPPENED
+from llmbol_core.vm.ieee import CAREFUL, CONTROL, EXCEPTIONS, HAPPENED, WATCHED
 from llmbol_core.vm.jit import exponentials
 
 _NATIVE = (
@@ -55,7 +57,12 @@ binding = Binding(
     RND_MASK: con 3<<8;
     """,
     native=_NATIVE,
-    watching=("FPstatus", "getFPstatus"),
+    heeds={
+        "FPcontrol": CAREFUL,
+        "getFPcontrol": CAREFUL,
+        "FPstatus": CAREFUL | WATCHED,
+        "getFPstatus": CAREFUL | WATCHED,
+    },
 )
 
 INVALID = "invalid math argument"
@@ -175,12 +182,12 @@ def _apart(call: HostCall, steps: int, function: Callable[..., _T], *values: Any
 @binding.function("FPcontrol: fn(r, mask: int): int")
 def fp_control(call: HostCall, value: int, mask: int) -> int:
     """Set the bits of the process's control word under a mask; return what they were."""
-    process, engine = call.process, call.machine.engine
+    process = call.process
     old = process.floating & CONTROL
     new = (value & mask | old & ~mask) & CONTROL
-    careful = CAREFUL if new or engine.watches_reals else 0
+    careful = CAREFUL if new or process.floating & WATCHED else 0
     process.floating = process.floating & ~(CONTROL | CAREFUL) | new | careful
-    engine.adapt(process)
+    call.machine.engine.adapt(process)
     return old & mask
 
 

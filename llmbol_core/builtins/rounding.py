@@ -1,6 +1,7 @@
 """The functions of $Math for processes that are careful of how their reals are rounded.
 
-A square root, an integer, and a product with a power of two are rounded as IEEE 754 says. All other
+A square root, an integer, and a product with a power of two are rounded as IEEE 754 says; so means
+Inferno's library, but as compiled for its emulator it rounds square roots to nearest. All other
 functions do the operations of Inferno's library in the same order, each rounded in the direction
 that the process has set, so that their results are Inferno's also then; where a function knows a
 result without computing it, what has happened is told from the result.

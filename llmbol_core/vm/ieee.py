@@ -2,9 +2,9 @@
 
 A process has a word that says how its reals are rounded, which exceptions it wants to have raised,
 and which ones have happened: bits as in the constants of $Math, those of what happened ``HAPPENED``
-higher. Nearly all processes round to nearest and want nothing raised; only those for which
-``CAREFUL`` is set are computed for by what is here: exact results, as fractions, that are then
-rounded. Machine code (``jit/careful.py``) is tested against it.
+higher. In nearly all processes reals are rounded to nearest and nothing is raised; only those for
+which ``CAREFUL`` is set are computed for by what is here: exact results, as fractions, that are
+then rounded. Machine code (``jit/lower_reals.py``) is tested against it.
 
 What is tiny is found after rounding, as on x86. An operand that is not normal is no exception.
 """
@@ -31,8 +31,10 @@ HAPPENED = 16
 """How far the bits of the exceptions that have happened are shifted."""
 CAREFUL = 1 << 24
 """Whether the process needs the arithmetic that is defined here."""
+WATCHED = 1 << 25
+"""Whether the program may ask which exceptions have happened."""
 AT_START = INVALID | ZERO_DIVIDE | OVERFLOW | UNDERFLOW
-"""The word of a process whose program has not set any: Inferno's, of which nothing is raised."""
+"""The word of a process at first: Inferno's. It counts once a program knows of the word."""
 
 _TO_INTEGER: dict[int, Callable[[float], int]] = {
     NEAREST: round,

@@ -28,7 +28,7 @@ from llmbol_core.vm.collector import collect_cycles
 from llmbol_core.vm.exceptions import Level, deliver, levels
 from llmbol_core.vm.handlers_control import STOP, YIELD
 from llmbol_core.vm.host import HostCall, HostFunction, HostModule
-from llmbol_core.vm.ieee import CAREFUL, Arithmetic
+from llmbol_core.vm.ieee import AT_START, CONTROL, EXCEPTIONS, HAPPENED, WATCHED, Arithmetic
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import LINKS, MODULE
@@ -65,8 +65,8 @@ class Interpreter:
         self._next_links = 1
         self._spare_links: list[int] = []
         self.remains = Remains(self.heap)
-        self.watches_reals = False
-        """Whether all processes take note of the exceptions of reals."""
+        self.floating = AT_START
+        """What the words of processes that Python starts begin with: see ``ieee.py``."""
         self.arithmetic = Arithmetic()
         """Computes with reals for processes that are careful of how that is done."""
         self._maker = StepMaker(self, self.heap)
@@ -193,18 +193,23 @@ class Interpreter:
         """Let a new process begin with what its parent has, if it has one."""
         if parent is not None:
             process.sharing, process.floating = parent.sharing, parent.floating
-        elif self.watches_reals:
-            process.floating |= CAREFUL
+        else:
+            process.floating = self.floating
 
     def adapt(self, process: Process) -> None:
         """Let a process go on as its word says that tells how it computes with reals."""
 
-    def watch_reals(self) -> None:
-        """Take note of the exceptions of reals from now on, since a program may ask for them."""
-        self.watches_reals = True
+    def heed(self, how: int) -> None:
+        """Be careful of reals from now on, and watch what happens if that is asked for."""
+        if self.floating & how == how:
+            return
+        self.floating |= how
         for process in self.scheduler.processes.values():
-            process.floating |= CAREFUL
-            self.adapt(process)
+            if how & WATCHED:
+                process.floating &= ~(EXCEPTIONS << HAPPENED)
+            if how & WATCHED or process.floating & CONTROL:
+                process.floating |= how
+                self.adapt(process)
 
     # Memory
 

@@ -342,6 +342,6 @@ class Loader:
                 self._report(text)
                 raise FileFault(text)
             chosen.append(link)
-            if link.function is not None and link.function.watches_reals:
-                self._engine.watch_reals()
+            if link.function is not None and link.function.heeds:
+                self._engine.heed(link.function.heeds)
         return Linked(target, tuple(chosen), offered)

@@ -19,9 +19,7 @@ class Machine:
     """What the functions know of a machine."""
 
     scheduler = SimpleNamespace(has_ready=False)
-    engine = SimpleNamespace(
-        arithmetic=Arithmetic(), watches_reals=False, adapt=lambda process: None
-    )
+    engine = SimpleNamespace(arithmetic=Arithmetic(), adapt=lambda process: None)
 
 
 class Caller:

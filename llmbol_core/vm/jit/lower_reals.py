@@ -12,7 +12,7 @@ import ast
 import math
 from collections.abc import Mapping
 
-from llmbol_core.vm.ieee import EXCEPTIONS, HAPPENED, INEXACT, INVALID, UNDERFLOW
+from llmbol_core.vm.ieee import EXCEPTIONS, HAPPENED, INEXACT, INVALID, ROUNDING, UNDERFLOW, WATCHED
 from llmbol_core.vm.isa import TYPES, Op
 from llmbol_core.vm.jit.careful import IS_ARM
 from llmbol_core.vm.jit.emitter import Emitter, constant, llvm_type
@@ -20,6 +20,10 @@ from llmbol_core.vm.jit.expressions import Lowering
 from llmbol_core.vm.jit.runtime import State
 
 PREFIX = "@careful_"
+_STRICT = ROUNDING | INEXACT | WATCHED
+"""What of a process's word makes it worth knowing of each result how it was rounded."""
+_WORD = int(State.FLOATING)
+_ONE, _EXPONENT = 1 << 52, 0x7FF << 52
 _UNSURE = 1 << 5
 """A result of which the processor tells otherwise whether it is tiny: for Python."""
 _NAMES: dict[type[ast.AST], str] = {
@@ -68,16 +72,44 @@ class _CarefulLowering(Lowering):
         self._note(self._out.value(f"select i1 {condition}, i32 {exception}, i32 0"))
 
     def _computed(self, name: str, *operands: str) -> str:
-        """Emit one operation that is rounded."""
+        """Emit a call of a function that is rounded."""
+        pair = self._pair(name, *operands)
+        kind = f"{{{_RESULTS.get(name, 'double')}, i32}}"
+        self._note(self._out.value(f"extractvalue {kind} {pair}, 1"))
+        return self._out.value(f"extractvalue {kind} {pair}, 0")
+
+    def _pair(self, name: str, *operands: str) -> str:
+        """Return the name of a result with its exceptions."""
         kinds = _OPERANDS.get(name, _TWO)
         given = "".join(f", {k} {v}" for k, v in zip(kinds, operands, strict=True))
         pair = f"{{{_RESULTS.get(name, 'double')}, i32}}"
-        both = self._out.value(f"call {pair} {PREFIX}{name}(ptr %s{given})")
-        self._note(self._out.value(f"extractvalue {pair} {both}, 1"))
-        return self._out.value(f"extractvalue {pair} {both}, 0")
+        return self._out.value(f"call {pair} {PREFIX}{name}(ptr %s{given})")
 
     def _real(self, how: ast.operator, left: str, right: str) -> str:
-        return self._computed(_NAMES[type(how)], left, right)
+        """Emit an operation: the plain one where that is enough and its result is normal."""
+        out = self._out
+        try_it, look, slow, done = out.label(), out.label(), out.label(), out.label()
+        word = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr %s, i64 {_WORD}')}")
+        strict = out.value(f"icmp ne i64 {out.value(f'and i64 {word}, {_STRICT}')}, 0")
+        out.branch(strict, slow, try_it)
+        out.begin(try_it)
+        plain = super()._real(how, left, right)
+        out.jump(look)
+        out.begin(look)
+        bits = out.value(f"bitcast double {plain} to i64")
+        exponent = out.value(f"and i64 {bits}, {_EXPONENT}")
+        under = out.value(f"sub i64 {exponent}, {_ONE}")
+        is_normal = out.value(f"icmp ult i64 {under}, {_EXPONENT - _ONE}")
+        out.branch(is_normal, done, slow)
+        out.begin(slow)
+        pair = self._pair(_NAMES[type(how)], left, right)
+        rounded = out.value(f"extractvalue {{double, i32}} {pair}, 0")
+        raised = out.value(f"extractvalue {{double, i32}} {pair}, 1")
+        out.jump(done)
+        out.begin(done)
+        result = out.value(f"phi double [{plain}, %{look}], [{rounded}, %{slow}]")
+        self._note(out.value(f"phi i32 [0, %{look}], [{raised}, %{slow}]"))
+        return result
 
     def _compare_reals(self, name: str, x: str, y: str) -> str:
         if name in ("eq", "ne"):

@@ -22,6 +22,8 @@ from tests.vm.objects import DATA_DIRECTORY
 from tests.vm.test_ieee import numbers
 
 MODULE = (DATA_DIRECTORY / "floatops.dis").read_bytes()
+UNWATCHED = (DATA_DIRECTORY / "floattraps.dis").read_bytes()
+"""The same, of which nobody asks the status: most of it is computed without setting anything."""
 NATIVE = functools.partial(JitEngine, threshold=1 << 30, at_once=True)
 ENGINES = {"native": NATIVE, "compiled": engine("jit")}
 OPERATIONS = range(19)
@@ -42,9 +44,9 @@ def own_cache(monkeypatch, code_cache):
     monkeypatch.setenv("LLMBOL_CACHE", code_cache)
 
 
-def machine(kind):
+def machine(kind, module=MODULE):
     vm = InfernoVM(HOST_MODULES, engine=kind)
-    vm.load_module("m", MODULE)
+    vm.load_module("m", module)
     return vm
 
 
@@ -62,8 +64,8 @@ def many(vm, word, operation, x, y):
     return struct.pack(f"={len(alike)}d", *alike), list(status)
 
 
-def check(name, seed, count):
-    with machine(engine("interpreter")) as reference, machine(ENGINES[name]) as vm:
+def check(name, seed, count, module=MODULE):
+    with machine(engine("interpreter"), module) as reference, machine(ENGINES[name], module) as vm:
         for word in WORDS:
             for operation in OPERATIONS:
                 x, y = pairs(f"{seed} {word} {operation}", count)
@@ -76,11 +78,17 @@ def test_operations_give_the_same(name):
     check(name, 0, 12)
 
 
+@pytest.mark.parametrize("name", ENGINES)
+def test_operations_of_which_nobody_asks_the_status_give_the_same(name):
+    check(name, 0, 12, UNWATCHED)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 20))
 @pytest.mark.parametrize("name", ENGINES)
-def test_many_operations_give_the_same(name, seed):
-    check(name, seed, 60)
+@pytest.mark.parametrize("module", [MODULE, UNWATCHED], ids=["watched", "unwatched"])
+def test_many_operations_give_the_same(name, seed, module):
+    check(name, seed, 60, module)
 
 
 def harmonic(mode, count):
