@@ -66,6 +66,17 @@ ESCAPES: dict[str, tuple[Program, str]] = {
           " x: self 40(fp)\n y: mframe 40(fp),$0,48(fp)\n movw $77,36(48(fp))\n"
           " mcall 48(fp),$0,40(fp)\n ret\n z: movp 36(fp),32(fp)\n ret"),
          'ret\n g: ret\n f: ret\n desc $8,96,(32)\n link 8,g,1,"f"'), TOLD),
+    # Functions whose number is only known while the program runs.
+    "a result of an unknown function, here or there": (
+        (("load 0(mp),$0,40(fp)\n new $3,32(fp)\n movp 16(mp),4(32(fp))\n"
+          " mframe 40(fp),56(fp),48(fp)\n lea 60(fp),16(48(fp))\n beqw 92(fp),$1,x\n"
+          " lea 4(32(fp)),16(48(fp))\n x: mcall 48(fp),56(fp),40(fp)\n"
+          " movp 4(32(fp)),36(fp)\n ret"),
+         "ret\n f: movw $77,0(16(fp))\n ret"), "it is not sure where the result goes"),
+    "a result of an unknown function in a process of its own": (
+        (("load 0(mp),$0,40(fp)\n mframe 40(fp),56(fp),48(fp)\n lea 60(fp),16(48(fp))\n"
+          " mspawn 48(fp),56(fp),40(fp)\n ret"), "ret\n f: movw $77,0(16(fp))\n ret"),
+        "has nobody to give a result to"),
     # Addresses that get further and further.
     "an address that moves in a loop": (
         ("new $7,32(fp)\n lea 0(32(fp)),44(fp)\n x: lea 4(44(fp)),44(fp)\n movw $77,0(44(fp))\n"

@@ -326,6 +326,11 @@ class Step:
         known, middle = self._frame(), self.operand("m")
         if known.kind is Kind.FOREIGN_FRAME and known.number != link_number(middle):
             raise self.fail(f"the frame was made for link {known.number}")
+        result = self.state.get(-self.operand("s").value)
+        if result is not None and self.op.mnemonic == "mspawn":
+            raise self.fail(_NOBODY)
+        if result is not None and result.kind is Kind.NUMBER:
+            raise self.fail(_UNSURE)
         handle = self.origin(self.operand("d"))
         if handle < 0 or middle.mode is not Mode.IMMEDIATE:
             return
@@ -335,13 +340,6 @@ class Step:
             need.frames.add(shape(layout, 0))
         elif known.origin != handle:
             self.usage.share_needs(known.origin, handle, middle.value)
-        result = self.state.get(-self.operand("s").value)
-        if result is None:
-            return
-        if self.op.mnemonic == "mspawn":
-            raise self.fail(_NOBODY)
-        if result.kind is Kind.NUMBER:
-            raise self.fail(_UNSURE)
 
     def _frame(self) -> Value:
         operand = self.operand("s")
