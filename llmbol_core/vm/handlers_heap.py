@@ -153,10 +153,16 @@ def slicela(e: Engine, source: int, start: int, destination: int) -> None:
         return
     # From the end if the ranges may overlap that way, so that nothing is copied twice.
     order = range(length) if target <= data else range(length - 1, -1, -1)
-    for i in order:
-        if not i % _MANY:
-            heap.pause()
-        heap.copy_value(data + i * size, target + i * size, number)
+    # What is replaced may hold the last reference to one of the arrays.
+    arrays = heap.retain(source), heap.retain(destination)
+    try:
+        for i in order:
+            if not i % _MANY:
+                heap.pause()
+            heap.copy_value(data + i * size, target + i * size, number)
+    finally:
+        for array in arrays:
+            heap.release(array)
 
 
 # Lists

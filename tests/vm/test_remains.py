@@ -17,9 +17,23 @@ from tests.vm.test_attacks import assembled
 ALT = "movw $0,60(fp)\n movw $1,64(fp)\n movw 4(mp),68(fp)\n lea 84(fp),72(fp)\n"
 """A table for the channel, or the array of channels, in a variable."""
 PUT, DROP = "movp 16(mp),0(44(fp))\n", "movp 12(mp),4(mp)\n"
+CLEAR = "movp 12(mp),32(fp)\n"
 IS_NIL = "movp 0(44(fp)),36(fp)\n lenc 36(fp),56(fp)\n beqw 56(fp),$0,x\n raise 16(mp)\n x: ret"
 
 # fmt: off
+KEPT = {
+    "an array that is replaced by the first of its elements": (
+        "newa $2,$4,36(fp)\n newa $2,$4,32(fp)\n indx 32(fp),52(fp),$1\n newa $3,$6,0(52(fp))\n"
+        f" indx 36(fp),44(fp),$0\n movp 32(fp),0(44(fp))\n {CLEAR} slicela 0(44(fp)),$0,36(fp)\n"
+        " newa $5,$6,32(fp)\n newa $5,$6,40(fp)\n indx 36(fp),44(fp),$1\n"
+        " lena 0(44(fp)),60(fp)\n beqw 60(fp),$3,x\n raise 16(mp)\n x: ret"),
+    "an array in which a record is replaced that alone keeps it": (
+        "newa $2,$4,4(mp)\n newa $2,$4,32(fp)\n indx 4(mp),44(fp),$0\n movp 32(fp),0(44(fp))\n"
+        f" indx 32(fp),52(fp),$0\n movp 4(mp),0(52(fp))\n {CLEAR} newa $2,$4,40(fp)\n"
+        f" indx 40(fp),52(fp),$1\n newa $3,$6,0(52(fp))\n {DROP}"
+        " slicela 40(fp),$0,0(44(fp))\n newa $2,$4,32(fp)\n newa $2,$4,36(fp)\n ret"),
+}
+"""Arrays that last as long as the instruction that copies elements from or to them."""
 EMPTY = {
     "an element of an array":
         f"newa $4,$4,4(mp)\n indx 4(mp),44(fp),$1\n {PUT} {DROP} {IS_NIL}",
@@ -51,6 +65,13 @@ NO_CHANNEL = {
         " h: send $1,8(mp)\n send $7,4(mp)\n ret"),
 }
 # fmt: on
+
+
+@pytest.mark.parametrize("name", ["", *ENGINES])
+@pytest.mark.parametrize("what", KEPT)
+def test_what_is_copied_is_kept(tmp_path: Path, what: str, name: str) -> None:
+    code = KEPT[what]
+    assert outcome({"a": assembled("a", code, {"a": code})}, tmp_path, name) == "ended"
 
 
 @pytest.mark.parametrize("name", ["", *ENGINES])

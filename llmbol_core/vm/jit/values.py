@@ -352,7 +352,13 @@ def copy_elements(source: Word, start: Word, target: Word) -> Word:
         return 0
     if pointer_count(number) == 0:
         return move_all(end, begin, length * size)
-    return copy_values(begin, end, number, length)
+    # What is replaced may hold the last reference to one of the arrays.
+    keep(source)
+    keep(target)
+    is_done = copy_values(begin, end, number, length)
+    release(source)
+    release(target)
+    return is_done
 
 
 @native
