@@ -118,8 +118,18 @@ class Debugger(Observer):
         self.modules, self._goal, self._pending = [], _Goal(Way.CONTINUE), "start"
 
     def interrupt(self) -> None:
-        """Stop before the next instruction; may be called from a signal handler."""
-        if not self._is_stopped:
+        """Stop before the next instruction, or at once if every process waits for something.
+
+        May be called from a signal handler. Raises KeyboardInterrupt if nothing has run yet.
+        """
+        if self._is_stopped:
+            return
+        if self._pending is not None:
+            raise KeyboardInterrupt
+        alive = list(self.inspector.machine.scheduler.processes.values())
+        if alive and all(process.waits_for for process in alive):
+            self._stop(alive[0], "interrupted")
+        else:
             self._pending = "interrupted"
 
     def _stop(self, process: Process, reason: str) -> None:

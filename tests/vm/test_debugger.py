@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from llmbol_core.errors import UsageError
@@ -298,3 +300,41 @@ def test_interrupt_stops_before_the_next_instruction():
         vm.load_module("test", assemble("again: jmp again\nret"))
         vm.execute("test", "main")
     assert stops == [("start", 0), ("interrupted", 0)]
+
+
+SLEEPS = """
+    load 20(mp),$0,32(fp)
+    mframe 32(fp),$0,64(fp)
+    movw $30000,32(64(fp))
+    lea 68(fp),16(64(fp))
+    mcall 64(fp),$0,32(fp)
+    ret
+"""
+SLEEP = """
+    string @mp+20,"$Sys"
+    ldts @ldt,1
+    word @ldt+0,1
+    ext @ldt+4,"fn(period: int): int","sleep"
+"""
+
+
+def test_interrupt_stops_a_program_that_waits():
+    def stopped(reason):
+        if reason == "interrupted":
+            raise UsageError(f"it {debugger.stopped.waits_for}")
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+
+    debugger = Debugger(stopped)
+    before = signal.signal(signal.SIGALRM, lambda *_: debugger.interrupt())
+    try:
+        with watched(debugger) as vm:
+            vm.load_module("test", assemble(SLEEPS, SLEEP))
+            with pytest.raises(UsageError, match="it sleeps"):
+                vm.execute("test", "main")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_interrupt_ends_what_has_not_begun():
+    with pytest.raises(KeyboardInterrupt):
+        Debugger(pytest.fail).interrupt()
