@@ -1,9 +1,10 @@
 """What is compiled, and when: hot functions of modules, together with those they call.
 
 Code is compiled quickly at first, and again as well as possible once it has run for about as long
-as that takes, by another thread (``background.py``) if there is a processor to spare. A program
-waits for code only for a fraction of the time that it runs: until it can afford to wait for a unit,
-the native interpreter continues. Code that is in the cache is used as soon as it is asked for.
+as that takes, in this program and those before it, by another thread (``background.py``) if there
+is a processor to spare. A program waits for code only for a fraction of the time that it runs:
+until it can afford to wait for a unit, the native interpreter continues. Code that is in the cache
+is used as soon as it is asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbol_core.native.jobs import Job
-from llmbol_core.vm.jit.kept import CompileStats, Made, Part, Tier, kept_unit, key_of_unit
+from llmbol_core.vm.jit.kept import (
+    CompileStats,
+    Made,
+    Part,
+    Tier,
+    keep_seconds,
+    kept_unit,
+    key_of_unit,
+    seconds_kept,
+)
 from llmbol_core.vm.jit.modulecode import code_of
 
 if TYPE_CHECKING:
@@ -41,6 +51,10 @@ _WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""
 _WORTH_A_LOOK = 0.02
 """Seconds that code from the cache runs before its source is looked at."""
+_MORE, _WORTH_KEEPING = 1.5, 0.01
+"""How much longer code has run, in all and in seconds, when the cache is told of it again."""
+_PART = 0.5
+"""The part of the time in a function that is taken to be spent in what it calls."""
 _SLOWER = 4
 """How many times as long as expected compiling may take."""
 _SOON, _LATER = 2, 8
@@ -124,6 +138,9 @@ class Quick:
     source: Source | None
     seconds: float = 0.0
     is_ordered: bool = False
+    key: tuple[str, ...] = ()
+    kept: float = 0.0
+    """The seconds of which the cache knows."""
 
 
 class _Late(Exception):
@@ -146,6 +163,8 @@ class Compiler:
         self._began, self._waited, self._well = time.perf_counter(), 0.0, 0.0
         self._order: Order | None = None
         self._orders: dict[int, Quick] = {}
+        self._callees: dict[tuple[Native, int], set[Quick]] = {}
+        """Functions compiled quickly that have been seen to be called by others."""
 
     def hot(self, native: Native, pc: int, frame: HeapType, ran: int) -> bool:
         """Have the function at a pc compiled, given its frame's layout.
@@ -195,16 +214,31 @@ class Compiler:
             self._install(quick, made)
 
     def note(self, levels: Iterable[Level], natives: Mapping[Any, Native], seconds: float) -> None:
-        """Note that the program has spent its time in some frames, the innermost first."""
-        ran: dict[int, Quick] = {}
-        for level in levels:
+        """Note that the program has spent its time in some frames, the innermost first.
+
+        Where it can be noticed is mostly in loops. What they call is seen less often than it runs,
+        so once it has been seen, part of the time that is spent in the caller is taken to be its.
+        """
+        ran: dict[Quick, float] = {}
+        called: Quick | None = None
+        for depth, level in enumerate(levels):
             native = natives.get(level.module)
-            quick = native.quick_at(level.pc) if native else None
+            if native is None:
+                continue
+            quick, caller = native.quick_at(level.pc), (native, native.code.function(level.pc))
+            if called is not None and depth == 1:
+                self._callees.setdefault(caller, set()).add(called)
+            if depth == 0 and quick is None:
+                ran |= dict.fromkeys(self._callees.get(caller, ()), _PART)
+            called = quick
             if quick is not None:
-                ran[id(quick)] = quick
-        for quick in ran.values():
-            quick.seconds += seconds
+                ran[quick] = 1.0
+        for quick, part in ran.items():
+            quick.seconds += seconds * part
             self._improve(quick)
+            if not quick.is_ordered and quick.seconds > quick.kept * _MORE + _WORTH_KEEPING:
+                quick.kept = quick.seconds
+                keep_seconds(quick.key, quick.seconds)
 
     # Compiling
 
@@ -343,6 +377,11 @@ class Compiler:
                     native.quick[part.start] = quick
                 else:
                     native.quick.pop(part.start, None)
+        if made.tier is Tier.QUICK and not quick.key:
+            start = made.compiled.parts[0].start
+            quick.key = key_of_unit(native.code.identity, start, quick.frame)
+            if made.is_kept:
+                quick.seconds = quick.kept = seconds_kept(quick.key)
         if not quick.is_ordered:
             self.stats.add(made, 0.0)
         self.watches = self.watches or made.tier is Tier.QUICK

@@ -108,6 +108,21 @@ def key_of_unit(identity: str, pc: int, frame: HeapType) -> tuple[str, ...]:
     return identity, str(pc), str(frame)
 
 
+def seconds_kept(key: tuple[str, ...]) -> float:
+    """Return how long code of a unit has run that was compiled quickly, in programs before."""
+    from llmbol_core.native.cache import ObjectCache, key_of
+
+    known = ObjectCache().get(key_of("seconds", digest(), *key))
+    return float(known) if known is not None else 0.0
+
+
+def keep_seconds(key: tuple[str, ...], seconds: float) -> None:
+    """Keep how long it has run in all."""
+    from llmbol_core.native.cache import ObjectCache, key_of
+
+    ObjectCache().put(key_of("seconds", digest(), *key), f"{seconds:.4f}".encode())
+
+
 def kept_unit(key: tuple[str, ...], tier: Tier) -> Made | None:
     """Return the unit that an instruction belongs to, if it is in the cache.
 

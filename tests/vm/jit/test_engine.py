@@ -16,6 +16,7 @@ from llmbol_core.errors import LimitError, Trap, UsageError
 from llmbol_core.native import llvm
 from llmbol_core.vm.engines import compiled_by, engine
 from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.exceptions import Level
 from llmbol_core.vm.jit import background, compiler
 from llmbol_core.vm.jit.engine import JitEngine
 from llmbol_core.vm.jit.kept import Tier
@@ -191,6 +192,34 @@ def test_what_is_not_waited_for_takes_no_time_from_what_is_compiled_well(monkeyp
         assert made.hot(native, 2, heap_type(native.code.module.types[1]), 1 << 30)
     assert made._well == 0.0
     assert not native.decoded.is_entry(2)
+
+
+def test_the_time_that_code_has_run_adds_up_over_programs(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    monkeypatch.setattr(background, "background", lambda: None)
+    monkeypatch.setattr(compiler, "_WELL", 0.0)
+    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: True)
+    tiers = []
+    for _ in range(3):
+        made = compiler.Compiler()
+        with InfernoVM(HOST_MODULES, engine=ENGINES["native"]) as vm:
+            vm.load_module("test", assemble(FACTORIAL))
+            vm.execute("test", "main")
+            native = only_native(vm)
+            fact = native.code.function(9)
+            frame = heap_type(native.code.module.types[6])
+            assert made.hot(native, fact, frame, 1 << 30)
+            source = made._source(native, fact, frame)
+            assert source is not None
+            assert isinstance(vm.engine, JitEngine)
+            cost, natives = source.cost(Tier.BEST), vm.engine._natives
+            module = next(iter(natives))
+            inner, outer = Level(0, module, 0, fact), Level(0, module, 0, 2)
+            made.note([inner, outer], natives, 0.2 * cost)
+            for _ in range(2):
+                made.note([outer], natives, 0.4 * cost)
+            tiers.append(native.tiers)
+    assert tiers == [{Tier.QUICK}, {Tier.BEST}, {Tier.BEST}]
 
 
 def test_engines_are_known_by_name():
