@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from llmbol_core.deploy.runner import RunResult, create_vm, run_file
+from llmbol_core.deploy.runner import Options, RunResult, create_vm, run_file
 from llmbol_core.vm.limits import Limits
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmbol_core.deploy.model import CompiledModel
     from llmbol_core.nn.model import Model
 
-__all__ = ["Limits", "RunResult", "compile", "create_vm", "open", "run_file"]
+__all__ = ["Limits", "Options", "RunResult", "compile", "create_vm", "open", "run_file"]
 
 
 def compile(

@@ -8,13 +8,26 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.errors import UsageError, nearest
 from llmbol_core.vm import engines
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+
+
+class Options(TypedDict, total=False):
+    """What ``create_vm`` can be given besides."""
+
+    max_instructions: int | None
+    max_seconds: float | None
+    namespace: Namespace | None
+    streams: Streams | None
+    verify: bool
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -29,22 +42,24 @@ class RunResult:
 def create_vm(
     max_memory: int = Limits.memory,
     max_threads: int = Limits.threads,
-    *,
-    max_instructions: int | None = None,
-    max_seconds: float | None = None,
-    namespace: Namespace | None = None,
-    streams: Streams | None = None,
-    verify: bool = True,
-    engine: str = "auto",
+    **options: Unpack[Options],
 ) -> InfernoVM:
     """Return a machine with the built-in modules; it can reach no file unless a namespace is given.
 
     ``max_memory`` is in bytes; ``max_threads`` counts Dis processes that live at the same time;
     ``max_instructions`` counts those of all processes together, ``max_seconds`` the time of one
-    call. ``engine`` is auto, interpreter or jit. Raises UsageError for what is no limit or engine.
+    call. ``namespace`` and ``streams`` are its files, ``engine`` is auto, interpreter or jit, and
+    without ``verify`` it runs what cannot be verified. Raises UsageError for what is none of these.
     """
-    limits = Limits(max_memory, max_threads, max_instructions, max_seconds)
-    return InfernoVM(HOST_MODULES, namespace, limits, streams, verify, engines.engine(engine))
+    known = Options.__annotations__
+    for name in options.keys() - known:
+        hint = nearest(name, known) or f": expected {', '.join(known)}"
+        raise UsageError(f"unknown option {name!r}{hint}")
+    most = options.get("max_instructions"), options.get("max_seconds")
+    limits = Limits(max_memory, max_threads, *most)
+    files, streams = options.get("namespace"), options.get("streams")
+    engine, verify = engines.engine(options.get("engine", "auto")), options.get("verify", True)
+    return InfernoVM(HOST_MODULES, files, limits, streams, verify, engine)
 
 
 def run_file(

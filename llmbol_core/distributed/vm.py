@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from llmbol_core import deploy
 from llmbol_core.distributed.client import Client
@@ -96,22 +96,30 @@ class DistributedVM:
 
 @overload
 def create_vm(
-    max_memory: int = ..., max_threads: int = ..., enable_distributed: Literal[False] = ...
+    max_memory: int = ...,
+    max_threads: int = ...,
+    enable_distributed: Literal[False] = ...,
+    **options: Unpack[deploy.Options],
 ) -> InfernoVM: ...
 @overload
 def create_vm(
-    max_memory: int = ..., max_threads: int = ..., *, enable_distributed: Literal[True]
+    max_memory: int = ...,
+    max_threads: int = ...,
+    *,
+    enable_distributed: Literal[True],
+    **options: Unpack[deploy.Options],
 ) -> DistributedVM: ...
 def create_vm(
     max_memory: int = deploy.Limits.memory,
     max_threads: int = deploy.Limits.threads,
     enable_distributed: bool = False,
+    **options: Unpack[deploy.Options],
 ) -> InfernoVM | DistributedVM:
     """Return a virtual machine with the built-in modules and no access to files.
 
     ``max_memory`` is in bytes, 64 MiB unless given; ``max_threads`` counts Dis processes that live
-    at the same time. With ``enable_distributed`` it also has ``execute_distributed``. For other
-    limits, files and streams see ``deploy.create_vm``. Raises UsageError for what is no limit.
+    at the same time. With ``enable_distributed`` it also has ``execute_distributed``. The other
+    options are those of ``deploy.create_vm``. Raises UsageError for what is no limit or option.
 
     >>> from llmbol_core import BytecodeLoader
     >>> with create_vm(max_memory=1 << 20) as vm:
@@ -119,5 +127,5 @@ def create_vm(
     ...     vm.execute("five", "main")
     5
     """
-    vm = deploy.create_vm(max_memory=max_memory, max_threads=max_threads)
+    vm = deploy.create_vm(max_memory, max_threads, **options)
     return DistributedVM(vm) if enable_distributed else vm

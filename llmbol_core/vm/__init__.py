@@ -21,6 +21,6 @@ depends on nothing to what depends on all:
     modules       loader, moduledata, links, offers, returns
     host          host, environment, files (the tree that a program sees), systemfiles,
                   processfiles, errortext
-    from Python   machine, calling, guessing
+    from Python   machine, calling, guessing, onethread
     tools         debugger, observation, trace, profiler, inspection, places, values, codemap
 """

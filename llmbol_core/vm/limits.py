@@ -33,7 +33,8 @@ class Limits:
                 continue
             if type(value) is not int or value < 1:
                 raise UsageError(f"a limit of {value!r} {_UNITS[name]}: expected a number from 1")
-        if self.seconds is not None and not self.seconds > 0:
+        given: object = self.seconds
+        if given is not None and not (isinstance(given, int | float) and given > 0):
             raise UsageError(f"a limit of {self.seconds!r} seconds: expected more than 0")
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from llmbol_core.errors import DisFormatError, LinkError, LlmbolError, Trap, nearest
+from llmbol_core.errors import DisFormatError, LinkError, LlmbolError, Trap, UsageError, nearest
 from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.files.openfile import OREAD, Dir, FileFault, OpenFile
@@ -229,6 +229,16 @@ class Loader:
         """Forget the modules that are kept for later."""
         for loaded in list(self._resting):
             self.forget(loaded)
+
+    def given(self, module: object, name: str) -> LoadedModule:
+        """Return a module that is given as such, by its object file's bytes or by that's path."""
+        if isinstance(module, Module):
+            return self.take(module, name)
+        if isinstance(module, bytes | bytearray | memoryview):
+            return self.read(memoryview(module), name)
+        if isinstance(module, str | os.PathLike) and "\0" not in os.fspath(module):
+            return self.read_file(module)
+        raise UsageError(f"a module should be a Module, bytes or a path, not {module!r}")
 
     def read_file(self, path: str | os.PathLike[str]) -> LoadedModule:
         """Return the module in a file of the host. Raises FileError, and as ``read`` does."""

@@ -40,6 +40,7 @@ from llmbol_core.vm.loader import LoadedModule, Loader
 from llmbol_core.vm.module import Export, Module
 from llmbol_core.vm.objects import Heap
 from llmbol_core.vm.offers import takes_pointer
+from llmbol_core.vm.onethread import by_one_thread
 from llmbol_core.vm.process import Process, roomy_extent
 from llmbol_core.vm.processfiles import place_of, provide_system_files
 from llmbol_core.vm.scheduler import Scheduler
@@ -55,6 +56,9 @@ QUIET = "fail:"
 """What an exception begins with that ends a process without a message."""
 
 
+@by_one_thread(
+    "load_module", "unload_module", "execute", "take_back", "spawn", "wait", "kill", "run", "close"
+)
 class InfernoVM:
     """A virtual machine with its memory, its modules and its processes."""
 
@@ -102,17 +106,12 @@ class InfernoVM:
         """Load a module: a ``Module``, the bytes of an object file, or its path on the host.
 
         Its data lives until the machine is closed or another module is loaded under the name.
-        Raises FileError, DisFormatError, VerifyError and LimitError.
+        Raises FileError, DisFormatError, VerifyError, LimitError and UsageError.
         """
         as_name(name)
         if self._is_closed:
             raise UsageError("the machine is closed")
-        if isinstance(module, Module):
-            loaded = self.loader.take(module, name)
-        elif isinstance(module, bytes | bytearray | memoryview):
-            loaded = self.loader.read(memoryview(module), name)
-        else:
-            loaded = self.loader.read_file(module)
+        loaded = self.loader.given(module, name)
         handle = self.loader.first_instance(loaded)
         if name in self._handles:
             self.unload_module(name)

@@ -1,5 +1,7 @@
 """Machines with the built-in modules: limits that make sense, programs that end at theirs."""
 
+from typing import Any
+
 import pytest
 
 from llmbol_core import deploy
@@ -18,11 +20,25 @@ from llmbol_core.vm.stackcode import BytecodeLoader
         {"max_instructions": 0},
         {"max_seconds": 0},
         {"max_seconds": float("nan")},
+        {"max_seconds": "1"},
     ],
 )
 def test_limits_that_make_no_sense_are_refused(limits):
     with pytest.raises(UsageError, match="expected"):
         deploy.create_vm(**limits)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("max_second", r" \(did you mean 'max_seconds'"),
+        ("timeout", ": expected max_instructions, "),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(name, hint):
+    options: Any = {name: 1}
+    with pytest.raises(UsageError, match=f"unknown option '{name}'{hint}"):
+        deploy.create_vm(**options)
 
 
 def test_stack_code_executes():

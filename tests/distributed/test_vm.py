@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import llmbol_core
-from llmbol_core.errors import NoCluster
+from llmbol_core.errors import LimitError, NoCluster
 
 CODE = [0x00, 0x01, 0x05, 0xFF]
 
@@ -16,6 +16,13 @@ def test_a_machine_with_a_cluster_is_still_a_machine():
         vm.load_module("m", llmbol_core.BytecodeLoader.create_module(CODE))
         assert vm.execute("m", "main", []) == 5
         assert vm.get_stats().memory_limit == 1 << 20
+
+
+def test_a_machine_takes_all_limits():
+    with llmbol_core.create_vm(max_instructions=2, engine="interpreter") as vm:
+        vm.load_module("m", llmbol_core.BytecodeLoader.create_module(CODE))
+        with pytest.raises(LimitError, match="instruction limit"):
+            vm.execute("m", "main", [])
 
 
 def test_without_a_cluster_there_is_nothing_to_run_on(monkeypatch, tmp_path):

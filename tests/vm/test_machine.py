@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbol_core.builtins import HOST_MODULES
-from llmbol_core.errors import Deadlock, LimitError, LinkError, LlmbolError, Trap
+from llmbol_core.errors import Deadlock, LimitError, LinkError, LlmbolError, Trap, UsageError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.isa import OPS, Mode
 from llmbol_core.vm.limits import Limits
@@ -20,7 +22,8 @@ from llmbol_core.vm.module import Instruction, Operand
 from llmbol_core.vm.objectfile import read_module
 from llmbol_core.vm.stackcode import BytecodeLoader
 from tests.vm.objects import DATA_DIRECTORY
-from tests.vm.programs import assemble
+from tests.vm.programs import assemble, host_module
+from tests.vm.test_process import HOST, LOAD_HOST
 
 
 def test_stack_code_runs():
@@ -183,3 +186,31 @@ def test_whatever_an_unverified_program_does_it_ends_in_the_machine(seed):
         with suppress(LlmbolError):
             vm.execute("m", "init", [])
         assert vm.get_stats().processes == 0
+
+
+@pytest.mark.parametrize("module", [None, 5, ["m.dis"], "m\0.dis"])
+def test_what_cannot_be_a_module_is_refused(module):
+    with InfernoVM() as vm, pytest.raises(UsageError, match="a module should be a Module"):
+        vm.load_module("m", module)
+
+
+def test_a_machine_in_use_refuses_other_threads():
+    refused: list[str] = []
+
+    def meanwhile():
+        for attempt in (vm.close, vm.wait, partial(vm.kill, 1), partial(vm.execute, "m", "main")):
+            try:
+                attempt()
+            except UsageError as error:
+                refused.append(str(error))
+
+    def work(call):
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        thread.join()
+
+    with InfernoVM(host_module(work=work)) as vm:
+        vm.load_module("m", assemble(LOAD_HOST, HOST))
+        vm.execute("m", "main")
+        vm.execute("m", "main")
+    assert refused == ["another thread is using this InfernoVM: each needs one of its own"] * 8
