@@ -21,6 +21,8 @@ _LEAST = 1 << 16
 """Bytes of remains at which to look which of them are still needed."""
 _PIECE = 1 << 14
 """Words between two checks whether the program is to be stopped."""
+_SOME = 1 << 11
+"""The least number of remains that are looked at at once."""
 
 
 class Remains:
@@ -68,34 +70,38 @@ class Remains:
         self._bytes += heap.pointers[(ref + SIZE) >> 2]
         return True
 
-    def _known(self, words: Iterable[Sequence[int]]) -> set[int]:
+    def _known(self, refs: Sequence[int], words: Iterable[Sequence[int]]) -> list[int]:
         """Return which of some words may point into remains; raises LimitError if time is up."""
-        least = min(self._refs, default=0)
         sizes = self._heap.pointers
-        most = max((ref + sizes[(ref + SIZE) >> 2] for ref in self._refs), default=0)
+        least, most = min(refs), max(ref + sizes[(ref + SIZE) >> 2] for ref in refs)
         found = set[int]()
         for several in words:
             for start in range(0, len(several), _PIECE):
                 self._heap.pause()
                 piece = set(several[start : start + _PIECE])
                 found.update(word for word in piece if least <= word < most)
-        return found
+        return sorted(found)
 
-    def free(self, words: Iterable[Sequence[int]], cost: int) -> None:
-        """Free the remains that none of the given words points into.
+    def free(self, words: Iterable[Sequence[int]], cost: int, some: bool = False) -> None:
+        """Free the remains that none of the given words points into: all, or only ``some``.
 
         ``cost`` is how many bytes of words there are: it is not soon done again if those are many.
         """
-        if not self._refs:
+        # There are more than can be pointed into, so that each time some are freed.
+        number = max(_SOME, cost >> 2) if some else len(self._refs)
+        refs = self._refs[-number:]
+        if not refs:
             return
-        known = sorted(self._known(words))
-        refs, self._refs, self._bytes = self._refs, [], 0
-        for ref in refs:
-            size = self._heap.pointers[(ref + SIZE) >> 2]
-            at = bisect_left(known, ref)
-            if at < len(known) and known[at] < ref + size:
-                self._refs.append(ref)
-                self._bytes += size
-            else:
-                self._heap.release(ref)
-        self._most = 2 * self._bytes + cost + _LEAST
+        known, left, sizes = self._known(refs, words), list[int](), self._heap.pointers
+        try:
+            for ref in reversed(refs):
+                size = sizes[(self._refs.pop() + SIZE) >> 2]
+                at = bisect_left(known, ref)
+                if at < len(known) and known[at] < ref + size:
+                    left.append(ref)
+                else:
+                    self._bytes -= size
+                    self._heap.release(ref)
+        finally:
+            self._refs[:0] = left
+        self._most = 2 * sum(sizes[(ref + SIZE) >> 2] for ref in left) + cost + _LEAST

@@ -215,7 +215,7 @@ class Scheduler:
                 (self._ready.appendleft if keeps_turn else self._ready.append)(self._engine.process)
             self._slices += 1
             if self._engine.remains.is_due:
-                self.free_remains()
+                self.free_remains(some=True)
             if self._slices % _SLICES_BETWEEN_COLLECTIONS == 0:
                 self._engine.heap.tidy()
 
@@ -232,12 +232,12 @@ class Scheduler:
                 self.left -= used
             self.check_time(process)
 
-    def free_remains(self) -> None:
-        """Free the remains of objects that no process has an address in any more."""
+    def free_remains(self, some: bool = False) -> None:
+        """Free the remains of objects that no process has an address in any more, or ``some``."""
         stacks = [words for p in self.processes.values() for words in p.stack.words()]
         addresses = self._engine.channels.offers.words[Field.ADDRESS :: len(Field)]
         cost = 4 * sum(map(len, stacks)) + 4 * len(addresses)
-        self._engine.remains.free([*stacks, addresses], cost)
+        self._engine.remains.free([*stacks, addresses], cost, some)
 
     @property
     def is_late(self) -> bool:

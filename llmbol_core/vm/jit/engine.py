@@ -299,7 +299,7 @@ class JitEngine(Population):
         if words[_OUTPUT_COUNT]:
             self.flush()
         if words[_RELEASED] or words[_FREED]:
-            self._upkeep.release()
+            self._upkeep.release_some()
         return reason
 
     def collect(self) -> int:

@@ -56,6 +56,8 @@ class Upkeep:
         """Bytes of it that the system has surely provided."""
         self.keeps = False
         """Whether large blocks are kept for native code."""
+        self._releases = False
+        """Whether what native code has left to Python is being released."""
 
     def collect(self) -> int:
         """Free all objects that only cycles keep; return how many, -1 if that is not possible."""
@@ -68,12 +70,27 @@ class Upkeep:
         self.release()
         return found
 
-    def release(self) -> None:
-        """Release and free what native code has left to Python."""
-        for ref in self._taken(Machine.RELEASED, COUNT):
-            self._heap.pointers[(ref + COUNT) >> 2] = 1
-            self._heap.release(ref)
-            self._heap.pause()
+    def release_some(self) -> None:
+        """Do what ``release`` does, but no longer than a stretch if the rest may wait."""
+        self.release(time.monotonic() + SECONDS if self._may_wait() else inf)
+
+    def release(self, until: float = inf) -> None:
+        """Release and free what native code has left to Python, up to a moment.
+
+        What it leaves meanwhile is released by the call that has begun.
+        """
+        if self._releases:
+            return
+        self._releases = True
+        try:
+            for ref in self._taken(Machine.RELEASED, COUNT):
+                self._heap.pointers[(ref + COUNT) >> 2] = 1
+                self._heap.release(ref)
+                self._heap.pause()
+                if time.monotonic() > until:
+                    break
+        finally:
+            self._releases = False
         for ref in self._taken(Machine.FREED, 0):
             self._heap.give_back(ref)
 
@@ -83,21 +100,30 @@ class Upkeep:
         Raises LimitError if the program's time is up first.
         """
         until = time.monotonic() + SECONDS if some else inf
+        self.release(until)
         while self._words[Machine.PENDING] and self._survey(Survey.PENDING) >= 0:
-            self.release()
+            self.release(until)
             self._heap.pause()
             if self._heap.hurries or time.monotonic() > until:
                 return
 
     def work_off(self) -> None:
         """Free some of what was left for later, or all if the program can tell the difference."""
-        if self._words[Machine.PENDING]:
+        if self._is_left:
             self.bury_pending(some=self._may_wait())
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether anything was left for later."""
+        return bool(self._words[Machine.PENDING] or self._words[Machine.RELEASED])
 
     def _finish(self, is_end: bool = False) -> None:
         """Release what native code has left to Python; leave nothing that the host may close."""
-        self.release()
-        is_left = self._heap.hosted and self._words[Machine.PENDING] and not self._heap.hurries
+        if is_end:
+            self.release()
+        else:
+            self.release_some()
+        is_left = self._heap.hosted and self._is_left and not self._heap.hurries
         if is_left and (is_end or not self._may_wait()):
             self.bury_pending()
 
@@ -149,7 +175,7 @@ class Upkeep:
         wanted, words[Machine.WANTED] = words[Machine.WANTED], 0
         if not wanted:
             return False
-        if words[Machine.PENDING]:
+        if self._is_left:
             self.work_off()
             return True
         if wanted >= HUGE:
@@ -173,14 +199,14 @@ class Upkeep:
 
         The system takes longer to provide memory for that than well compiled code takes to look.
         """
-        heap, end = self._heap, len(self._heap.bytes) // 8
+        heap, end = self._heap, self._table_size
         if heap.used > max(heap.limit >> 2, _MUCH):
             STARTUP.hasten(heap.pause)
         share = 4 * heap.used / heap.limit - 3
         if share <= 0 or self._ready >= end:
             return
         if self._memory is None:
-            self._memory, self._ready = lend_space(2 * (len(heap.bytes) // 4)), 0
+            self._memory, self._ready = lend_space(2 * self._table_size), 0
         most = min(int(share * end) + _LEAST_READY, end)
         for at in range(self._ready, most, mmap.PAGESIZE):
             self._memory[at] = 0
@@ -232,6 +258,11 @@ class Upkeep:
         if start < end:
             self._heap.give_hole(start, end - start)
 
+    @property
+    def _table_size(self) -> int:
+        """The bytes of a table with two words for each 32 bytes of the arena."""
+        return -(-len(self._heap.bytes) // 32) * 8
+
     @contextmanager
     def _lent(self, is_cleared: bool = False) -> Iterator[None]:
         """Lend native code memory to look through the heap, which is prepared for that.
@@ -239,13 +270,13 @@ class Upkeep:
         Unless it is large, it is kept for the next time, as new memory is slow at first.
         """
         end = self._heap.prepare_walk()
-        size, memory = len(self._heap.bytes) // 4, self._memory
+        size, memory = self._table_size, self._memory
         if memory is None:
             memory, is_cleared = lend_space(2 * size), False
         lent = ctypes.c_char.from_buffer(memory)
         table = ctypes.addressof(lent)
         if is_cleared:
-            ctypes.memset(table, 0, end // 8 + 8)
+            ctypes.memset(table, 0, end // 4 + 8)
         self._words[Machine.TABLE], self._words[Machine.STACK] = table, table + size
         try:
             yield

@@ -200,6 +200,19 @@ def test_a_long_list_can_be_let_go(engine):
         assert heap.objects == before
 
 
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_channels_in_channels_can_be_let_go(engine):
+    with heap_of(engine) as heap:
+        before, ref = heap.objects, heap.new_text("x")
+        for _ in range(5000):
+            channel = heap.new_channel(POINTER, 2)
+            heap.set_word(channel + 8, 1)
+            heap.set_pointer(channel + CHANNEL_HEADER, ref)
+            ref = channel
+        heap.release(ref)
+        assert heap.objects == before
+
+
 def test_what_is_made_like_a_tree_that_was_freed_lies_in_memory_as_that_did():
     with heap_of("native") as heap:
         number = heap.type_number(TypeDescriptor(0, 8, b"\xc0"))
