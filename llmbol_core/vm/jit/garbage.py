@@ -1,11 +1,14 @@
 """The cycle collector in native code: what ``collector.py`` does, for heaps of any size.
 
-The engine lends it a table with a word for each 32 bytes of the arena, in which at most one object
-begins, and a stack of objects still to be visited. The next few of those wait in a ring, so that
-the processor can fetch them meanwhile. In the end an object's word holds the number of references
-to it from outside of all objects; an object that has any is alive, and so is all that it leads to.
-What dies is a cycle or hangs on one, and every cycle contains a knot: an object whose references
-can change after it was made. So as soon as all knots are known to be alive, nothing is to be freed.
+The engine lends it a table with two words for each 32 bytes of the arena, in which at most one
+object begins, and a stack of objects still to be visited. The next few of those wait in a ring, so
+that the processor can fetch them meanwhile. After counting, an object's first word holds the number
+of references to it from outside of all objects; an object that has any is alive, and so is all that
+it leads to. The second word is for ``parents.py``.
+
+What dies is a cycle or hangs on one, and every cycle contains a knot: an object with references
+that can change after it was made. So as soon as all knots are known to be alive, nothing is to be
+freed: what the order in memory or chains of parents tell of them may be known before all is marked.
 Nothing is changed until all that lives is marked, so that a damaged heap can be left to Python.
 If the program is to be stopped meanwhile, the collector gives up; all counts are right then too.
 """
@@ -32,12 +35,14 @@ from llmbol_core.vm.jit.children import (
     TOP,
     clear_children,
     number_of,
+    prefetch_host,
     reach,
     touch_children,
     word_of,
 )
 from llmbol_core.vm.jit.holes import following
 from llmbol_core.vm.jit.pacing import PIECE, goes_on
+from llmbol_core.vm.jit.parents import follow_parents
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
@@ -56,6 +61,7 @@ from llmbol_core.vm.jit.source import (
 from llmbol_core.vm.jit.values import pointer_count, type_map
 from llmbol_core.vm.objects import (
     ARRAY,
+    ARRAY_HEADER,
     CHANNEL,
     HOSTED,
     LIST,
@@ -71,8 +77,10 @@ _IN_RING = 32
 """How many objects from the stack are prefetched before the first of them is visited."""
 _AHEAD = _IN_RING >> 1
 """How far in the ring the object whose children are prefetched comes after the visited one."""
-_BLOCKS = 32
-"""How many blocks ahead of a counted object the children of another are prefetched."""
+_BYTES = 1 << 10
+"""How far ahead of a counted object the children of others are prefetched."""
+_ELEMENTS = 8
+"""Words of an array's elements that may be references which are prefetched."""
 _FIRST, _FEW, _SOME, _MANY = 1, 1 << 8, 1 << 12, 1 << 16
 """After how many visited objects it is checked whether the rest must be alive."""
 _MOST = (1 << 32) // REFERENCE - 1
@@ -82,12 +90,6 @@ _MOST = (1 << 32) // REFERENCE - 1
 @external
 def prefetch(ref: Word) -> None:
     """Have the processor fetch an object from memory."""
-    raise NotImplementedError
-
-
-@external
-def prefetch_host(place: Big) -> None:
-    """Have the processor fetch what is at an address outside of the arena."""
     raise NotImplementedError
 
 
@@ -105,6 +107,12 @@ def nature_of(ref: Word, kind: Word, map: Big) -> Word:
     return nature | (0 if W[ref + COUNT] else KNOT)
 
 
+@inlined
+def word_end(behind: Word) -> Word:
+    """Return where the words of objects before a block end, as an offset in the table."""
+    return (behind - HEADER + 31 >> 5) * 8
+
+
 @native
 def count_inside() -> Word:
     """Count each object's references from outside of all objects; return the number of objects.
@@ -113,23 +121,24 @@ def count_inside() -> Word:
     """
     table, end, knots = machine[Machine.TABLE], machine[Machine.END], 0
     space, known, map = narrow(end - SPACE), FREE, type_map(FREE)
-    ref, found, seen = HEAP + HEADER, 0, 0
+    ref, found, seen, ahead = HEAP + HEADER, 0, 0, HEAP + HEADER
     while wide(ref) < end:
         kind, seen, behind = W[ref + KIND], seen + 1, following(ref)
         if behind == 0:
             return -1
+        ahead = fetch_ahead(ref, ahead, table, end)
         if kind != FREE:
-            host[table + BEHIND] = wide(behind)
+            host[table + BEHIND] = wide(word_end(behind))
             number, found = number_of(ref, kind), found + 1
             if number != known:
                 known, map = number, type_map(number)
-            nature, at = nature_of(ref, kind, map), word_of(table, ref)
-            # Many objects of a kind often lie side by side.
-            ahead = ref + (behind - ref) * _BLOCKS
-            if wide(ahead) + SMALL < end:
-                fetch_words(ahead, kind, map, table)
-            if not nature & LEAF and not touch_children(ref, kind, map, COUNTED, table, space):
+            nature, at, touched = nature_of(ref, kind, map), word_of(table, ref), 1
+            if not nature & LEAF:
+                touched = touch_children(ref, kind, map, COUNTED, table, space)
+            if touched == 0:
                 return -1
+            if touched == 2 and kind > STACK:
+                nature = LEAF if nature == KNOT and W[ref + COUNT] else nature
             if below(_MOST, W[ref + COUNT]):
                 return -1
             knots += nature >> 2
@@ -153,12 +162,12 @@ def all_follow() -> Word:
     hang on others anyway.
     """
     table, lack = machine[Machine.TABLE], 0
-    at, end = table + wide(HEAP >> 3), table + (host[table + BEHIND] >> 3)
+    at, end = table + wide(HEAP >> 2), table + host[table + BEHIND]
     last = at
     while last < end:
         last = last + PIECE if last + PIECE < end else end
         while at < last:
-            lack, at = lack | lacking(host_word[at]), at + 4
+            lack, at = lack | lacking(host_word[at]), at + 8
         if lack == BELOW | ABOVE or not goes_on():
             return 0
     return 1
@@ -175,16 +184,13 @@ def lacking(said: Word) -> Word:
 def reach_held() -> Word:
     """Reach all objects with references from outside; false if the program is to be stopped."""
     table, first = machine[Machine.TABLE], HEAP >> 5
-    last = narrow(host[table + BEHIND] >> 5) + 1
+    last = narrow(host[table + BEHIND] >> 3)
     host[table + TOP], host[table + LIVING] = machine[Machine.STACK], 0
     host[table + BOTTOM] = machine[Machine.STACK]
     while below(first, last):
-        two = host[table + wide(first) * 4]
-        if two & ((1 << 64) - REFERENCE - (REFERENCE - 1 << 32)):
-            reach_if_held(table, first)
-            reach_if_held(table, first + 1)
-        first += 2
-        if (first & (MANY << 4) - 1) == 0 and not goes_on():
+        reach_if_held(table, first)
+        first += 1
+        if (first & (MANY << 3) - 1) == 0 and not goes_on():
             return 0
     return 1
 
@@ -192,7 +198,7 @@ def reach_held() -> Word:
 @inlined
 def reach_if_held(table: Big, place: Word) -> None:
     """Reach the object of one of the table's words, if it has references from outside."""
-    said = host_word[table + wide(place) * 4]
+    said = host_word[table + wide(place) * 8]
     if not below(said, REFERENCE):
         reach(table, place << 5 | (said & ODD) << 4, said)
 
@@ -213,7 +219,7 @@ def mark_living() -> Word:
             return narrow(host[table + LIVING])
         if tail - head > _AHEAD:
             next = host_word[place_in_ring(table, head + _AHEAD)]
-            fetch_words(next, W[next + KIND], type_map(number_of(next, W[next + KIND])), table)
+            fetch_words(next, W[next + KIND], table)
         ref, head = host_word[place_in_ring(table, head)], head + 1
         kind, number = W[ref + KIND], number_of(ref, W[ref + KIND])
         if number != known:
@@ -222,9 +228,25 @@ def mark_living() -> Word:
             return -1
         if (head & MANY - 1) == 0 and not goes_on():
             return -1
-        if head in (_FIRST, _FEW, _SOME, _MANY) and all_follow():
-            return -2
+        if head in (_FIRST, _FEW, _SOME, _MANY):
+            told = known_to_live(head)
+            if told:
+                return told
     return -2
+
+
+@native
+def known_to_live(visited: Word) -> Word:
+    """Return -2 if all that is left must be alive, after so many objects have been visited.
+
+    -1 if the program is to be stopped, and 0 if some may be dead.
+    """
+    if all_follow():
+        return -2
+    if visited != _FEW:
+        return 0
+    found = follow_parents()
+    return -2 if found == 1 else found
 
 
 @inlined
@@ -249,15 +271,32 @@ def fetched(table: Big, head: Word, tail: Word) -> Word:
 
 
 @inlined
-def fetch_words(ref: Word, kind: Word, map: Big, table: Big) -> None:
-    """Prefetch the table's words of the children of an object, if it is a record or a list."""
-    left = host_word[map + 4] if kind == LIST or kind > STACK else 0
-    where = ref + LIST_HEADER if kind == LIST else ref
-    if kind == LIST:
-        prefetch_host(word_of(table, W[ref]))
-    while left > 0:
-        prefetch_host(word_of(table, W[where + host_word[map + 4 + wide(left) * 4]]))
-        left -= 1
+def fetch_ahead(ref: Word, ahead: Word, table: Big, end: Big) -> Word:
+    """Prefetch for objects up to some way ahead of one; return the first for which that was not."""
+    while wide(ahead) < end and ahead - ref < _BYTES:
+        fetch_words(ahead, W[ahead + KIND], table)
+        behind = following(ahead)
+        ahead = behind if behind else narrow(end)
+    return ahead
+
+
+@inlined
+def fetch_words(ref: Word, kind: Word, table: Big) -> None:
+    """Prefetch the table's words of the children of an object, or of the first ones of an array."""
+    if kind > STACK or kind == LIST:
+        map = type_map(number_of(ref, kind))
+        left, where = host_word[map + 4], ref
+        if kind == LIST:
+            prefetch_host(word_of(table, W[ref]))
+            where = ref + LIST_HEADER
+        while left > 0:
+            prefetch_host(word_of(table, W[where + host_word[map + 4 + wide(left) * 4]]))
+            left -= 1
+    elif kind == ARRAY and W[ref + 8] == NIL and pointer_count(W[ref + 4]):
+        left = _ELEMENTS if below(_ELEMENTS, W[ref]) else W[ref]
+        while left:
+            left -= 1
+            prefetch_host(word_of(table, W[ref + ARRAY_HEADER + left * 4]))
 
 
 @inlined
