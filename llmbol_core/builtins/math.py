@@ -37,6 +37,7 @@ from llmbol_core.vm.ieee import CAREFUL, CONTROL, EXCEPTIONS, HAPPENED, WATCHED
 from llmbol_core.vm.jit import exponentials
 
 _NATIVE = (
+    "FPcontrol", "FPstatus", "getFPcontrol", "getFPstatus",
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "bits64real", "cbrt", "ceil",
     "copysign", "cos", "cosh", "dot", "exp", "expm1", "fabs", "fdim", "finite", "floor", "fmax",
     "fmin", "fmod", "gemm", "hypot", "iamax", "ilogb", "isnan", "log", "log10", "log1p", "modf",

@@ -13,7 +13,13 @@ from llmbol_core.vm.isa import OPS, Op
 
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 IS_ARM = platform.machine() in ("aarch64", "arm64")
-_FOR_PYTHON = ("cvtcf", "expf")
+_FOR_PYTHON = ("cvtcf",)
+_UNROUNDED = (
+    "FPcontrol", "FPstatus", "bits64real", "copysign", "fabs", "finite", "fmax", "fmin", "fmod",
+    "getFPcontrol", "getFPstatus", "iamax", "ilogb", "isnan", "modf", "realbits64", "remainder",
+    "sort",
+)  # fmt: skip
+"""Functions of $Math that do the same for all processes."""
 
 
 def concerns(op: Op) -> bool:
@@ -24,6 +30,12 @@ def concerns(op: Op) -> bool:
 def is_native(op: Op) -> bool:
     """Whether there is native code for an instruction of such a process."""
     return not concerns(op) or ((IS_X86 or IS_ARM) and op.mnemonic not in _FOR_PYTHON)
+
+
+def is_rounded(function: str) -> bool:
+    """Whether a function of a built-in module, by its full name, does not so for all processes."""
+    module, _, name = function.partition(".")
+    return module == "Math" and name not in _UNROUNDED
 
 
 def handled() -> Iterator[Op]:

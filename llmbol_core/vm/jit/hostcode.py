@@ -30,7 +30,7 @@ from llmbol_core.vm.jit.source import (
 from llmbol_core.vm.jit.stacks import pop_frame
 from llmbol_core.vm.jit.values import is_inside
 
-_IN = ("hostmath", "hostarrays", "hostelementary", "hosttext", "hostprint", "hostfile")
+_IN = ("hostmath", "hostarrays", "hostelementary", "hosttext", "hostprint", "hostreals", "hostfile")
 
 HOSTED: dict[str, str] = {}
 """The names of functions in LLVM's language by the names that modules know."""

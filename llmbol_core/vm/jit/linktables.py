@@ -1,7 +1,7 @@
 """What native code knows of links: for each module handle, where its functions are.
 
 There are two tables. Processes that are careful of how reals are rounded have one of their own: it
-leads to code for them, and to Python for the functions of $Math.
+leads to code for them, and to Python for the functions of $Math that round.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from llmbol_core.vm.host import HostFunction, HostModule
+from llmbol_core.vm.jit import careful
 from llmbol_core.vm.jit.runtime import LinkKind, Machine, few_pointers
 from llmbol_core.vm.process import frame_size
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from llmbol_core.vm.objects import Heap
 
 _NONE = (0, 0, 0)
-_OF_REALS = "Math."
 
 
 class LinkTables:
@@ -82,7 +82,7 @@ class LinkTables:
             is_known = link.function or tables[0]
             kind = self._kind(link, is_careful) if is_known else LinkKind.OTHER
             name = link.function.native if link.function else ""
-            if is_careful and name.startswith(_OF_REALS):
+            if is_careful and careful.is_rounded(name):
                 name = ""
             row = [kind, link.type, frame_size(size), few_pointers(pointers)]
             record.extend([*row, self._handlers.get(name, 0)])

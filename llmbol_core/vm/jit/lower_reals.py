@@ -111,6 +111,53 @@ class _CarefulLowering(Lowering):
         self._note(out.value(f"phi i32 [0, %{look}], [{raised}, %{slow}]"))
         return result
 
+    def _power(self, x: str, n: str, letter: str) -> str:
+        """Emit repeated squaring, low bits of the exponent first, which stops with the last one."""
+        if letter != "F":
+            return super()._power(x, n, letter)
+        out, one = self._out, constant(1, "F")
+        is_negative = out.value(f"icmp slt i32 {n}, 0")
+        minus = out.value(f"sub i32 0, {n}")
+        count = out.value(f"select i1 {is_negative}, i32 {minus}, i32 {n}")
+        result = self._product(x, count, one)
+        positive, invert, done = out.block, out.label(), out.label()
+        out.branch(is_negative, invert, done)
+        out.begin(invert)
+        inverse = self._real(ast.Div(), one, result)
+        inverted = out.block
+        out.jump(done)
+        out.begin(done)
+        return out.value(f"phi double [{result}, %{positive}], [{inverse}, %{inverted}]")
+
+    def _product(self, x: str, count: str, one: str) -> str:
+        """Emit a power that is not negative; leave it in a block of its own."""
+        out = self._out
+        head, odd, even, more, over = (out.label() for _ in range(5))
+        result, square, rest = (f"%{head}.{name}" for name in ("r", "x", "n"))
+        before = out.block
+        out.branch(out.value(f"icmp eq i32 {count}, 0"), over, head)
+        out.begin(head)
+        at = len(out.lines)
+        out.lines += ["", "", ""]
+        out.branch(out.value(f"trunc i32 {rest} to i1"), odd, even)
+        out.begin(odd)
+        product = self._real(ast.Mult(), result, square)
+        multiplied = out.block
+        out.jump(even)
+        out.begin(even)
+        found = out.value(f"phi double [{result}, %{head}], [{product}, %{multiplied}]")
+        half = out.value(f"lshr i32 {rest}, 1")
+        out.branch(out.value(f"icmp eq i32 {half}, 0"), over, more)
+        out.begin(more)
+        next_square = self._real(ast.Mult(), square, square)
+        rows = ((result, "double", one, found), (square, "double", x, next_square),
+                (rest, "i32", count, half))  # fmt: skip
+        for place, (name, kind, first, again) in enumerate(rows, at):
+            out.lines[place] = f" {name} = phi {kind} [{first}, %{before}], [{again}, %{out.block}]"
+        out.jump(head)
+        out.begin(over)
+        return out.value(f"phi double [{one}, %{before}], [{found}, %{even}]")
+
     def _compare_reals(self, name: str, x: str, y: str) -> str:
         if name in ("eq", "ne"):
             for value in (x, y):
