@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from llmbol_core.errors import VerifyError
+from llmbol_core.vm.verifier import prove_module
 from tests.vm.test_attacks import CALL
 from tests.vm.test_detours import OVER, Program, modules_of, said
 
@@ -95,6 +97,25 @@ ESCAPES: dict[str, tuple[Program, str]] = {
           " mcall 48(fp),$-2,40(fp)\n ret\n")), "it passes on part after part"),
 }
 # fmt: on
+
+SPREADING = "".join(
+    f" beqw 92(fp),$0,x{n}\n lea {1 << n}(44(fp)),44(fp)\n jmp y{n}\n x{n}: lea 0(44(fp)),44(fp)\n"
+    f" y{n}: movw $1,60(fp)\n"
+    for n in range(15)
+)
+"""An address is moved on or not, again and again: it can be in tens of thousands of places."""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"new $7,32(fp)\n lea 0(32(fp)),44(fp)\n {SPREADING} cvtwb $7,0(44(fp))\n ret",
+        f"newa $4,$7,32(fp)\n indx 32(fp),44(fp),$0\n {SPREADING} ret",
+    ],
+)
+def test_addresses_are_not_followed_everywhere(code: str) -> None:
+    with pytest.raises(VerifyError, match="moved on to too many places"):
+        prove_module(modules_of(code)["a"])
 
 
 @pytest.mark.parametrize("what", ESCAPES)

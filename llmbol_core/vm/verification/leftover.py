@@ -34,13 +34,13 @@ from llmbol_core.vm.verification.evidence import Evidence
 from llmbol_core.vm.verification.guards import Guard, Of, Piece, fits_all, value_pieces
 from llmbol_core.vm.verification.handled import landings, made_just_before, targets
 from llmbol_core.vm.verification.needs import Need, Part, Shape, link_number, shape
-from llmbol_core.vm.verification.origins import Use
+from llmbol_core.vm.verification.origins import MOST_PLACES, Use
 from llmbol_core.vm.verification.pointees import RECORD
 from llmbol_core.vm.verification.returned import Returned
 from llmbol_core.vm.verification.slots import COPIES, POINTERS, Kind, Value
 from llmbol_core.vm.verification.transfers import Transfers
 from llmbol_core.vm.verification.typeflow import Place, Step
-from llmbol_core.vm.verification.usage import KINDS
+from llmbol_core.vm.verification.usage import KINDS, LOST
 from llmbol_core.vm.verification.whole import alt_entries, value_layout
 
 _HOLDING = (*POINTERS, Kind.WORD)
@@ -307,6 +307,8 @@ class Leftover:
             origin, shift = work.pop()
             for piece in self._uses[origin]:
                 found.add(piece._replace(offset=piece.offset + shift))
+            if len(seen) > MOST_PLACES:
+                raise self._evidence.found.fail(-1, LOST)
             for other, more in self._evidence.joins.get(origin, ()):
                 if (other, shift + more) not in seen:
                     seen.add((other, shift + more))

@@ -26,6 +26,9 @@ Key = tuple[object, ...]
 _DEEPEST = 1
 """How many levels deep origins are made only because something spreads to them."""
 
+MOST_PLACES = 10_000
+"""To how many places the verifier follows addresses that are moved on; programs have a few."""
+
 
 class Use(IntEnum):
     """What is done with bytes behind a pointer."""
@@ -124,6 +127,8 @@ class Origins:
         self._changed: dict[tuple[Tags, int, How, Tags], dict[Noted, Noted | None]] = {}
         """Notes as flows change them, by tags, shift and so on."""
         self._work: set[int] = set()
+        self._shifted = 0
+        """Notes that were made of others because an address was moved on."""
 
     def noted(self, what: Access | str, is_borrowed: bool = False) -> Noted:
         """Return the one object that stands for something done with a pointer."""
@@ -187,7 +192,7 @@ class Origins:
 
     def spread(self) -> None:
         """Spread what is done with pointers to everything that they may be."""
-        while self._work:
+        while self._work and not self.is_lost:
             origin = self.all[number := self._work.pop()]
             noted = list(origin.noted.items())
             for flow, done in list(origin.flows.items()):
@@ -224,6 +229,7 @@ class Origins:
         met = meet(meet(tags, flow.tags), tag)
         if met == frozenset():
             return None
+        self._shifted += bool(flow.shift)
         return self.noted(Access(offset + flow.shift, size, use, met), is_borrowed)
 
     def _spread_children(self, number: int, flow: Flow) -> None:
@@ -241,6 +247,11 @@ class Origins:
             other = self.behind(flow.source, what, offset, met)
             self.flow(child, Flow(other, how=flow.how))
             self.flow(other, Flow(child, how=_BACK[flow.how]))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether addresses are moved on to so many places that nobody can follow them."""
+        return self._shifted > MOST_PLACES
 
     def moving(self) -> int:
         """Return an origin of addresses that move on each time they come back to it, or -1.

@@ -17,9 +17,10 @@ from llmbol_core.vm.verification.effects import INDIRECT, RESULT_PLACE, UNKNOWN,
 from llmbol_core.vm.verification.evidence import Evidence
 from llmbol_core.vm.verification.guards import Guard, Of, Piece
 from llmbol_core.vm.verification.needs import Shape, shape
-from llmbol_core.vm.verification.origins import Access, Use
+from llmbol_core.vm.verification.origins import MOST_PLACES, Access, Use
 from llmbol_core.vm.verification.slots import Kind
 from llmbol_core.vm.verification.typeflow import Step
+from llmbol_core.vm.verification.usage import LOST
 
 _ADDRESSES = (Kind.ELEMENT, Kind.ELSEWHERE)
 _FARTHEST = 1 << 16
@@ -110,13 +111,17 @@ class Returned:
         """Return the functions into whose results an address points, by entry, and how far into."""
         origins, found = self._evidence.usage.origins, set[tuple[int, int]]()
         work = [(to.origin, to.offset)] if to.origin >= 0 else []
+        seen = set(work)
         for origin, offset in work:
             what, *rest = origins.all[origin].key
             if what == "result":
                 found.add((cast(int, rest[0]), offset))
             flows = origins.all[origin].flows if what in ("result", "join") else ()
             more = {(flow.source, offset + flow.shift) for flow in flows if offset < _FARTHEST}
-            work += more - set(work)
+            work += more - seen
+            seen |= more
+            if len(seen) > MOST_PLACES:
+                raise self._evidence.found.fail(-1, LOST)
         return found
 
     def unsure(self) -> Iterator[tuple[int, int, Guard]]:

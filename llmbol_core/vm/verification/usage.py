@@ -32,6 +32,7 @@ from llmbol_core.vm.verification.variables import Variables
 KINDS = {letter: TYPES[letter].name for letter in "CAINZ"}
 """The kinds of objects that instructions distinguish: letters and names."""
 _RECORD = "record"
+LOST = "addresses are moved on to too many places"
 
 
 class _Made(NamedTuple):
@@ -267,6 +268,8 @@ class Usage:
         """Spread what is done with pointers to everything that they may be, whatever the tags."""
         while True:
             self.origins.spread()
+            if self.origins.is_lost:
+                raise self._found.fail(-1, LOST)
             changed = [n for n in self._made if self._loses_tag(n)]
             if not changed:
                 return
