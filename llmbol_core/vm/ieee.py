@@ -47,7 +47,6 @@ _X87 = {INVALID: 0x01, ZERO_DIVIDE: 0x04, OVERFLOW: 0x08, UNDERFLOW: 0x10, INEXA
 _QUIET = 1 << 51
 _LONGEST = 800
 """Digits that decide between two neighbouring reals, more than there are."""
-_MOST_EXPONENT = 400
 _LEAST = Fraction(1, 1 << 1100)
 """Rounded like any number that is smaller than all reals."""
 
@@ -227,7 +226,8 @@ class Arithmetic:
             return nearest
         if nearest == 0:
             return sign * self._rounded(_LEAST)
-        power = int(exponent or 0) - len(part)
+        power = int(exponent.lstrip("+-0") or "0")
+        power = (-power if exponent.startswith("-") else power) - len(part)
         if len(number) > _LONGEST:
             power += len(number) - _LONGEST - 1
             number = number[:_LONGEST] + ("1" if number[_LONGEST:].strip("0") else "0")

@@ -137,7 +137,8 @@ def test_integers_become_reals_as_on_the_processor(mode):
         (TO_ZERO, "1e-9999999", 0), (DOWN, "1e400", 0x7FF0000000000000),
         (UP, "1" + "0" * 1000 + "e-1000", 0x3FF0000000000000),
         (UP, "1" + "0" * 1000 + "1e-1001", 0x3FF0000000000001),
-        (DOWN, ".9" + "9" * 2000, 0x3FEFFFFFFFFFFFFF),
+        (DOWN, ".9" + "9" * 2000, 0x3FEFFFFFFFFFFFFF), (UP, "1e-0", 0x3FF0000000000000),
+        (UP, "0.1e" + "0" * 5000 + "1", 0x3FF0000000000000), (UP, "-0e5", 1 << 63),
     ],
 )  # fmt: skip
 def test_text_becomes_a_real_as_on_inferno(mode, text, found):
