@@ -5,7 +5,8 @@ are compiled with those they call, quickly at first and well if they run on.
 
     engine        engine (the door), upkeep, lent, records, population, stretches,
                   holders
-    when, what    compiler, background, units, unit, kept, identity, modulecode, region, excerpts
+    when, what    compiler, modulenative, background, units, unit, kept, identity, modulecode,
+                  region, excerpts
     lowering      lowering, ways, operands, expressions, calls, liveness, emitter, lower_call,
                   lower_channel, lower_control, lower_heap, lower_link, lower_list, lower_loop,
                   lower_storage, lower_text

@@ -11,32 +11,30 @@ from __future__ import annotations
 
 import functools
 import time
-from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmbol_core.native.jobs import Job
 from llmbol_core.vm.jit.kept import (
     CompileStats,
     Made,
-    Part,
+    Sketch,
     Tier,
+    cost_of,
     keep_seconds,
+    keep_sketch,
     kept_unit,
     key_of_unit,
     seconds_kept,
+    sketch_kept,
 )
-from llmbol_core.vm.jit.modulecode import code_of
+from llmbol_core.vm.jit.modulenative import Native, Quick
 
 if TYPE_CHECKING:
     from llmbol_core.vm.exceptions import Level
     from llmbol_core.vm.heaptypes import HeapType
     from llmbol_core.vm.jit.background import Background, Order
-    from llmbol_core.vm.jit.decoded import DecodedCode
-    from llmbol_core.vm.jit.units import Regions, Source
-    from llmbol_core.vm.loader import LoadedModule
+    from llmbol_core.vm.jit.units import Source
 
 __all__ = ["CompileStats", "Compiler", "Native"]
 
@@ -59,88 +57,6 @@ _SLOWER = 4
 """How many times as long as expected compiling may take."""
 _SOON, _LATER = 2, 8
 """How many times as often as before an instruction must run to be considered again."""
-
-
-class Native:
-    """What one machine has of a module in native form: decoded instructions, compiled regions."""
-
-    def __init__(
-        self,
-        loaded: LoadedModule,
-        decoded: DecodedCode,
-        plain_type: Callable[[int], int],
-        is_careful: bool = False,
-    ) -> None:
-        self.decoded = decoded
-        self.code = code_of(loaded.module, loaded.content, loaded.proof.guards, is_careful)
-        self.libraries: list[Any] = []
-        self.quick: dict[int, Quick] = {}
-        """The quickly compiled units that functions belong to, by the functions' starts."""
-        self._tiers: dict[int, Tier] = {}
-        self._entered: dict[int, Tier] = {}
-        plain = [plain_type(size) for size in self.code.plain_sizes]
-        self._types = array("I", [*loaded.types, *plain] or [0])
-        self._functions = array("Q", bytes(8 * max(1, len(self.code.instructions))))
-
-    @cached_property
-    def regions(self) -> Regions:
-        """What can be compiled of the module."""
-        from llmbol_core.vm.jit.units import Regions
-
-        return Regions(self.code)
-
-    @property
-    def tiers(self) -> set[Tier]:
-        """The tiers of the code that there is."""
-        return set(self._tiers.values())
-
-    @property
-    def tables(self) -> tuple[int, int, int]:
-        """Addresses of the tables of types, machine code, and instructions for native code."""
-        types, functions = self._types.buffer_info()[0], self._functions.buffer_info()[0]
-        return types, functions, self.decoded.address
-
-    def install(self, part: Part, addresses: Mapping[str, int], tier: Tier) -> bool:
-        """Install machine code of a function, given its addresses, unless there is better code.
-
-        At entries that better code does not have, it is used all the same.
-        """
-        known = self._tiers.get(part.start, tier)
-        function = addresses[f"f{part.start}"]
-        is_entered = known <= tier
-        if is_entered:
-            self._tiers[part.start] = tier
-            self._functions[part.start] = function
-        entry = addresses[f"o{part.start}"] if part.has_entries else function
-        entries = part.entries if part.has_entries else part.entries[:1]
-        for number, pc in enumerate(entries):
-            there = self._entered.get(pc)
-            if there is None or there < tier or (there == tier and len(entries) > 1):
-                self._entered[pc] = tier
-                self.decoded.enter(pc, entry, number, 0 if number else part.frame)
-                is_entered = True
-        return is_entered
-
-    def quick_at(self, pc: int) -> Quick | None:
-        """Return what was compiled quickly that an instruction is part of: a function or a loop."""
-        start = self.code.function(pc)
-        found = max((at for at in self.quick if start <= at <= pc), default=None)
-        return None if found is None else self.quick[found]
-
-
-@dataclass(eq=False)
-class Quick:
-    """A unit that was compiled quickly, and how long its code has run."""
-
-    native: Native
-    pc: int
-    frame: HeapType
-    source: Source | None
-    seconds: float = 0.0
-    is_ordered: bool = False
-    key: tuple[str, ...] = ()
-    kept: float = 0.0
-    """The seconds of which the cache knows."""
 
 
 class _Late(Exception):
@@ -247,7 +163,34 @@ class Compiler:
 
         return None if self._at_once else background.background()
 
+    def _is_left(self, native: Native, pc: int, frame: HeapType) -> bool:
+        """Whether a unit is known to take too long for now, or was found by what is known."""
+        sketch = native.sketches.get(pc)
+        if sketch is None:
+            sketch = sketch_kept(key_of_unit(native.code.identity, pc, frame))
+        if sketch is None or self._at_once:
+            return False
+        native.sketches[pc] = sketch
+        made = _kept(native, pc, frame, (sketch.start,))
+        if made is not None:
+            self._install(Quick(native, pc, frame, None), made)
+            return native.decoded.is_entry(pc)
+        if self._can_wait(cost_of(sketch.instructions, Tier.QUICK)):
+            return False
+        native.decoded.watch_longer(pc, _LATER)
+        return True
+
+    def _leave(self, native: Native, pc: int, frame: HeapType, source: Source) -> None:
+        """Do not compile a unit for now."""
+        native.decoded.watch_longer(pc, _LATER)
+        sketch = Sketch(source.unit.root.start, source.instructions)
+        if native.sketches.get(pc) != sketch:
+            native.sketches[pc] = sketch
+            keep_sketch(key_of_unit(native.code.identity, pc, frame), sketch)
+
     def _compile(self, native: Native, pc: int, frame: HeapType) -> bool:
+        if self._is_left(native, pc, frame):
+            return True
         source = self._source(native, pc, frame)
         if source is None:
             return False
@@ -262,7 +205,7 @@ class Compiler:
         if not self._at_once and not self._can_wait(source.cost(tier)):
             tier = Tier.QUICK
             if not self._can_wait(source.cost(tier)):
-                native.decoded.watch_longer(pc, _LATER)
+                self._leave(native, pc, frame, source)
                 return True
         tier = self._in_time(source, tier)
         self._well += cost if tier is Tier.BEST else 0.0

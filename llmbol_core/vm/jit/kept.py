@@ -22,6 +22,21 @@ class Tier(IntEnum):
     BEST = 2
 
 
+_MOST_AT_BEST = 1500
+_COSTS = (0.0003, 0.0007, 0.0011)
+"""Seconds that an instruction takes at LLVM's levels, writing its text included."""
+
+
+def level_of(instructions: int, tier: Tier) -> int:
+    """Return LLVM's level for a unit; long ones are never worth the highest."""
+    return tier if instructions <= _MOST_AT_BEST else min(tier, 1)
+
+
+def cost_of(instructions: int, tier: Tier) -> float:
+    """Return about how many seconds it takes to compile a unit."""
+    return 0.01 + _COSTS[level_of(instructions, tier)] * instructions
+
+
 @dataclass
 class CompileStats:
     """What was compiled: functions and instructions, how many units, and of those from the cache.
@@ -121,6 +136,29 @@ def keep_seconds(key: tuple[str, ...], seconds: float) -> None:
     from llmbol_core.native.cache import ObjectCache, key_of
 
     ObjectCache().put(key_of("seconds", digest(), *key), f"{seconds:.4f}".encode())
+
+
+class Sketch(NamedTuple):
+    """What is known of a unit that was not compiled: where it begins, how many instructions."""
+
+    start: int
+    instructions: int
+
+
+def sketch_kept(key: tuple[str, ...]) -> Sketch | None:
+    """Return what is known of the unit that an instruction belongs to."""
+    from llmbol_core.native.cache import ObjectCache, key_of
+
+    known = ObjectCache().get(key_of("sketch", digest(), *key))
+    return None if known is None else Sketch(*map(int, known.split()))
+
+
+def keep_sketch(key: tuple[str, ...], sketch: Sketch) -> None:
+    """Keep what is known of a unit, so that it need not be looked at again to be left alone."""
+    from llmbol_core.native.cache import ObjectCache, key_of
+
+    content = f"{sketch.start} {sketch.instructions}".encode()
+    ObjectCache().put(key_of("sketch", digest(), *key), content)
 
 
 def kept_unit(key: tuple[str, ...], tier: Tier) -> Made | None:

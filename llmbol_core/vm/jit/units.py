@@ -13,7 +13,17 @@ from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.jit.calls import Results
 from llmbol_core.vm.jit.excerpts import Excerpts
 from llmbol_core.vm.jit.identity import digest
-from llmbol_core.vm.jit.kept import Compiled, CompileStats, Made, Part, Tier, key_of_unit, unit_key
+from llmbol_core.vm.jit.kept import (
+    Compiled,
+    CompileStats,
+    Made,
+    Part,
+    Tier,
+    cost_of,
+    key_of_unit,
+    level_of,
+    unit_key,
+)
 from llmbol_core.vm.jit.modulecode import Code, code_of, heap_type
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.unit import Unit
@@ -23,9 +33,6 @@ if TYPE_CHECKING:
 
 _MOST_IN_UNIT = 800
 _MOST_IN_REGION = 6000
-_MOST_AT_BEST = 1500
-_COSTS = (0.0003, 0.0007, 0.0011)
-"""Seconds that an instruction takes at LLVM's levels, writing its text included."""
 _LONGEST, _LONGEST_LINES = 0.04, (0.000013, 0.000115, 0.00014)
 """Seconds that hardly any unit exceeds: those of the shortest ones, and of each line of text."""
 
@@ -115,12 +122,12 @@ class Source:
         return sum(len(region.pcs) for region in self.unit.regions.values())
 
     def level(self, tier: Tier) -> int:
-        """Return LLVM's level; long units are never worth the highest."""
-        return tier if self.instructions <= _MOST_AT_BEST else min(tier, 1)
+        """Return LLVM's level."""
+        return level_of(self.instructions, tier)
 
     def cost(self, tier: Tier) -> float:
         """Return about how many seconds it takes to compile."""
-        return 0.01 + _COSTS[self.level(tier)] * self.instructions
+        return cost_of(self.instructions, tier)
 
     def longest(self, tier: Tier) -> float:
         """Return about how many seconds it takes to compile at most, given its ``text``."""

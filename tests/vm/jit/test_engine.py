@@ -222,6 +222,33 @@ def test_the_time_that_code_has_run_adds_up_over_programs(monkeypatch, tmp_path)
     assert tiers == [{Tier.QUICK}, {Tier.BEST}, {Tier.BEST}]
 
 
+def test_what_takes_too_long_to_compile_is_looked_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    monkeypatch.setattr(background, "background", lambda: None)
+    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: False)
+    looks, look = [], compiler.Compiler._source
+
+    def noted(self, native, pc, frame):
+        looks.append(pc)
+        return look(self, native, pc, frame)
+
+    monkeypatch.setattr(compiler.Compiler, "_source", noted)
+    for _ in range(2):
+        made = compiler.Compiler()
+        with InfernoVM(HOST_MODULES, engine=ENGINES["native"]) as vm:
+            vm.load_module("test", assemble(LOOP))
+            vm.execute("test", "main")
+            native = only_native(vm)
+            frame = heap_type(native.code.module.types[1])
+            assert made.hot(native, 2, frame, 1 << 30)
+            assert made.hot(native, 2, frame, 1 << 30)
+    assert looks == [2]
+    monkeypatch.undo()
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    assert compiler.Compiler(at_once=True).hot(native, 2, frame, 1 << 30)
+    assert native.decoded.is_entry(2)
+
+
 def test_engines_are_known_by_name():
     with pytest.raises(UsageError, match="did you mean 'jit'"):
         engine("jitt")
