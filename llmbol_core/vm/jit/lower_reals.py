@@ -57,7 +57,12 @@ def lower_carefully(meaning: ast.expr, op: Op, operands: Mapping[str, str], out:
         meaning, op.result if op.result in TYPES else "W"
     )
     raised = out.value("load i32, ptr %raised")
+    note, go_on = out.label(), out.label()
+    out.branch(out.value(f"icmp eq i32 {raised}, 0"), go_on, note)
+    out.begin(note)
     out.guard(out.value(f"call i1 {PREFIX}traps(ptr %s, i32 {raised})"))
+    out.jump(go_on)
+    out.begin(go_on)
     return result
 
 
