@@ -23,7 +23,7 @@ returns the result or the next thing to wait for.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -109,18 +109,11 @@ class Binding:
     """A built-in module in the making: its Limbo name, its types, its functions.
 
     The first lines of ``types`` may declare constants too; they are for Limbo programs only.
-    ``native`` names functions that machine code may do by itself, if it knows how; ``heeds`` says
-    what programs that call a function expect of reals.
+    ``native`` names functions that machine code may do; ``heeds`` is what callers expect of reals.
     """
 
-    def __init__(
-        self,
-        name: str,
-        types: str = "",
-        native: Collection[str] = (),
-        heeds: Mapping[str, int] | None = None,
-    ) -> None:
-        self.name, self._heeds = name, heeds or {}
+    def __init__(self, name: str, types: str = "", native: Collection[str] = ()) -> None:
+        self.name, self.heeds = name, dict[str, int]()
         self._text, self._native = types, native
         self._handled: dict[str, Handled] = {}
         self._makers: dict[str, Callable[[Frame, Function], Direct]] = {}
@@ -186,7 +179,7 @@ class Binding:
         kind = typed.kind.result
         result = TypeDescriptor(-1, kind.size, pointer_map(kind.size, kind.pointers()))
         described = typed.signature, typed.descriptor, run, native, result, f"${self.name}"
-        return HostFunction(name, *described, self._heeds.get(name, 0))
+        return HostFunction(name, *described, self.heeds.get(name, 0))
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

@@ -58,13 +58,9 @@ binding = Binding(
     RND_MASK: con 3<<8;
     """,
     native=_NATIVE,
-    heeds={
-        "FPcontrol": CAREFUL,
-        "getFPcontrol": CAREFUL,
-        "FPstatus": CAREFUL | WATCHED,
-        "getFPstatus": CAREFUL | WATCHED,
-    },
 )
+binding.heeds.update(dict.fromkeys(("FPcontrol", "getFPcontrol"), CAREFUL))
+binding.heeds.update(dict.fromkeys(("FPstatus", "getFPstatus"), CAREFUL | WATCHED))
 
 INVALID = "invalid math argument"
 _MOST_ORDER = 1 << 20

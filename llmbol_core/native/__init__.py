@@ -3,6 +3,7 @@
 files         files, shared
 threads       threads, team, jobs, notices
 compiling     llvm, cpu, processor, identity, cache, code
+reals         rounding
 running       image, library
 for Python    cfunction, entry, arrays, filled, pairs, paircode
 """

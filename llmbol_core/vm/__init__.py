@@ -15,7 +15,7 @@ depends on nothing to what depends on all:
                   rooms
 
     running       interpreter (the definition), steps, handlers_control, handlers_heap,
-                  handlers_text, handlers_channel, checks, exceptions, conversion
+                  handlers_text, handlers_channel, checks, exceptions, conversion, ieee
     processes     process, scheduler, channels, groups, stopped, limits
     fast engine   jit, engines (the choice of one)
     modules       loader, moduledata, links, offers, returns

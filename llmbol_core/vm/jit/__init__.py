@@ -4,12 +4,13 @@ Cold code runs in a native interpreter, compiled once per machine; functions tha
 are compiled with those they call, quickly at first and well if they run on.
 
     engine        engine (the door), upkeep, lent, records, population, stretches,
-                  holders
+                  holders, linktables
     when, what    compiler, modulenative, background, units, unit, kept, identity, modulecode,
                   region, excerpts
     lowering      lowering, ways, operands, expressions, calls, liveness, emitter, lower_call,
                   lower_channel, lower_control, lower_heap, lower_link, lower_list, lower_loop,
                   lower_storage, lower_text
+    reals         careful, lower_reals
     loops         loops, looptext, latency, recurrences, views
     interpreter   cold, decoded, dispatch, turns, guarded, guarding, lower_cold, lower_waiting,
                   startup
@@ -22,5 +23,5 @@ turns into LLVM's language, and in that language itself:
     text          texts, utf8, readings, reals
     processes     communication, alternatives, spawning, raising, trapping
     built-ins     hostcode, hostgiven, hosttext, hostformat, hostfile, hostprint, hostmath,
-                  hostarrays, hostelementary, realbits, exponentials, angles, hyperbolic
+                  hostarrays, hostelementary, hostreals, realbits, exponentials, angles, hyperbolic
 """

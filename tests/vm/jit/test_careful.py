@@ -21,8 +21,8 @@ from llmbol_core.vm.machine import InfernoVM
 from tests.vm.objects import DATA_DIRECTORY
 from tests.vm.test_ieee import numbers
 
-MODULE = (DATA_DIRECTORY / "floatops.dis").read_bytes()
-UNWATCHED = (DATA_DIRECTORY / "floattraps.dis").read_bytes()
+MODULE = (DATA_DIRECTORY / "limbo/floatops.dis").read_bytes()
+UNWATCHED = (DATA_DIRECTORY / "limbo/floattraps.dis").read_bytes()
 """The same, of which nobody asks the status: most of it is computed without setting anything."""
 NATIVE = functools.partial(JitEngine, threshold=1 << 30, at_once=True)
 ENGINES = {"native": NATIVE, "compiled": engine("jit")}
