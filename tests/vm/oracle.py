@@ -19,7 +19,7 @@ from llmbol_core.vm.arena import ASTRAY, FREE, NIL
 from llmbol_core.vm.checks import KINDS, guarded, pointer_of
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.interpreter import Interpreter
-from llmbol_core.vm.isa import TYPES
+from llmbol_core.vm.isa import TYPES, Mode
 from llmbol_core.vm.loader import LoadedModule
 from llmbol_core.vm.module import Instruction
 from llmbol_core.vm.objects import ARRAY, MODULE, STACK
@@ -52,11 +52,17 @@ class Checking(Interpreter):
         return made
 
     def _looking_at(self, guard: Guard, step: Step) -> Step:
-        """Return a guarded step that sees whether the guard looks at an object."""
+        """Return a guarded step that sees whether the guard looks at objects."""
+        looked_at = []
+        if guard.of is not Of.RESULT or guard.size >= 0:
+            looked_at.append(guard.where)
+        is_place = guard.of in (Of.SENT, Of.RECEIVED) and guard.number.mode is Mode.NONE
+        if is_place and guard.size >= 0 and guard.kind != "K" and guard.link.mode is not Mode.NONE:
+            looked_at.append(guard.link)
 
         def looking(fp: int, mp: int) -> int:
-            if guard.of is not Of.RESULT:
-                self.check_reference(pointer_of(self.heap, guard.where, fp << 2, mp << 2))
+            for where in looked_at:
+                self.check_reference(pointer_of(self.heap, where, fp << 2, mp << 2))
             return step(fp, mp)
 
         return looking

@@ -29,6 +29,13 @@ JOINED = (
 KEPT = "movp 8(mp),36(fp)\n movp 4(36(fp)),32(fp)\n movw $77,8(32(fp))\n ret\n"
 """What knows of a record in a variable takes the pointer in it for what it was."""
 TOLD = "type check: a caller stores 4 bytes at 36, where a pointer is,"
+NUMBER = (
+    "new $7,32(fp)\n movw $4096,0(32(fp))\n newcw $2,36(fp)\n send $77,36(fp)\n"
+    + CALL.format(" movp 32(fp),32(48(fp))\n {}")
+    + " ret"
+)
+"""A record of numbers, and a channel, are passed on."""
+WORD, NO_HANDLE = "movw 0(32(fp)),52(fp)\n", "type check: the object is no module handle"
 MOVES = "moves on each time it comes back here"
 RECURSION = "frame $2,48(fp)\n lea 60(fp),16(48(fp))\n call 48(fp),h\n ret\n h: movw $7,0(16(fp))\n"
 FURTHER = " frame $2,48(fp)\n lea 4(16(fp)),16(48(fp))\n call 48(fp),{}\n ret\n"
@@ -79,6 +86,20 @@ ESCAPES: dict[str, tuple[Program, str]] = {
         (("load 0(mp),$0,40(fp)\n mframe 40(fp),56(fp),48(fp)\n lea 60(fp),16(48(fp))\n"
           " mspawn 48(fp),56(fp),40(fp)\n ret"), "ret\n f: movw $77,0(16(fp))\n ret"),
         "has nobody to give a result to"),
+    # Words that are taken for addresses of module data: to store something there, not at once.
+    "a result at a number": (
+        (NUMBER.format(""), (f"ret\n f: {WORD} frame $2,48(fp)\n lea 4(52(fp)),16(48(fp))\n"
+         " call 48(fp),h\n ret\n h: movw $77,0(16(fp))\n ret")), NO_HANDLE),
+    "a result of another module at a number": (
+        (NUMBER.format(""), (f"ret\n f: {WORD} load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n"
+         " lea 4(52(fp)),16(48(fp))\n mcall 48(fp),$0,40(fp)\n ret"),
+         "ret\n f: movw $77,0(16(fp))\n ret"), NO_HANDLE),
+    "a value received at a number": (
+        (NUMBER.format("movp 36(fp),36(48(fp))"), f"ret\n f: {WORD} recv 36(fp),4(52(fp))\n ret"),
+        NO_HANDLE),
+    "a value sent from a number": (
+        (NUMBER.format("movp 36(fp),36(48(fp))"), f"ret\n f: {WORD} send 4(52(fp)),36(fp)\n ret"),
+        NO_HANDLE),
     # Addresses that get further and further.
     "an address that moves in a loop": (
         ("new $7,32(fp)\n lea 0(32(fp)),44(fp)\n x: lea 4(44(fp)),44(fp)\n movw $77,0(44(fp))\n"

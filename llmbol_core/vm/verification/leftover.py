@@ -140,8 +140,6 @@ class Leftover:
             self._further[known.origin, known.number].add((place.origin, place.offset))
         elif step.operand("d").mode is Mode.FP and (not known or known.kind in _HOLDING):
             self._addresses.append(step)
-            if known and known.kind is Kind.WORD:
-                self._handles.add(known.origin)
 
     def _look_at_bytes(self, step: Step) -> None:
         """Guard an array that is used as one of bytes."""
@@ -162,13 +160,15 @@ class Leftover:
     def _look_behind(self, step: Step, operand: Operand, pieces: tuple[Piece, ...]) -> None:
         """Guard an access behind a pointer if it is not proved."""
         is_frame = operand.mode is Mode.FP_INDIRECT
+        known = step.state.get(operand.base) if is_frame else None
+        if known is not None and known.kind is Kind.WORD:
+            self._handles.add(known.origin)
         if not pieces or (is_frame and operand.base == RESULT_PLACE):
             return
         place = step.place(operand)
         if place.frame >= 0 or (place.layout is not None and place.origin < 0) or place.own:
             self._look_at_frame(step, place, pieces)
             return
-        known = step.state.get(operand.base) if is_frame else None
         where = Operand(Mode.FP if is_frame else Mode.MP, operand.base)
         if step.op.mnemonic == "movw" and pieces == (Piece(operand.value, WORD_SIZE, Use.READ),):
             self._words.append((step, operand))
@@ -179,7 +179,6 @@ class Leftover:
         if known is not None and known.kind is Kind.OBJECT:
             return
         if known is not None and known.kind is Kind.WORD:
-            self._handles.add(known.origin)
             self._guard(step, Guard(where, Of.RECORD, pieces))
             return
         node = self._evidence.load(step, step.place(where))
