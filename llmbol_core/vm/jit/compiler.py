@@ -287,26 +287,30 @@ class Compiler:
         """
         if quick.is_ordered or (quick.source is None and quick.seconds < _WORTH_A_LOOK):
             return
+        if not self._is_worth(quick):
+            return
         try:
             if quick.source is None:
                 quick.source = self._source(quick.native, quick.pc, quick.frame)
             thread, source = self._thread(), quick.source
-            quick.is_ordered = source is None or self._is_worth(source, quick.seconds)
-            if quick.is_ordered and source and self._in_time(source, Tier.BEST) is not Tier.BEST:
+            quick.is_ordered = True
+            if source is None:
+                return
+            if self._in_time(source, Tier.BEST) is not Tier.BEST:
                 raise _Late
-            if quick.is_ordered and source is not None and thread is not None:
+            if thread is not None:
                 self._submit(thread, quick)
-            elif quick.is_ordered and source is not None:
+            else:
                 self._make(quick, Tier.BEST)
         except _Late:
             quick.is_ordered = False
 
-    def _is_worth(self, source: Source, seconds: float) -> bool:
-        """Whether a unit that has run for so long is worth compiling well."""
-        cost = source.cost(Tier.BEST)
+    def _is_worth(self, quick: Quick) -> bool:
+        """Whether a unit has run for so long that it is worth compiling well."""
+        cost = cost_of(quick.instructions, Tier.BEST)
         if self._thread() is None:
-            return seconds > cost
-        return cost <= _AT_ONCE or seconds > cost / 2
+            return quick.seconds > cost
+        return cost <= _AT_ONCE or quick.seconds > cost / 2
 
     def _install(self, quick: Quick, made: Made) -> None:
         from llmbol_core.native.image import load_object
@@ -320,6 +324,7 @@ class Compiler:
                     native.quick[part.start] = quick
                 else:
                     native.quick.pop(part.start, None)
+        quick.instructions = made.compiled.instructions
         if made.tier is Tier.QUICK and not quick.key:
             start = made.compiled.parts[0].start
             quick.key = key_of_unit(native.code.identity, start, quick.frame)

@@ -96,6 +96,8 @@ class Quick:
     frame: HeapType
     source: Source | None
     seconds: float = 0.0
+    instructions: int = 0
+    """How many it has."""
     is_ordered: bool = False
     key: tuple[str, ...] = ()
     kept: float = 0.0
