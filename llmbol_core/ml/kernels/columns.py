@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from llmbol_core.ml.kernels.cuts import tiles
 from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
 from llmbol_core.ml.kernels.kinds import f32, i16, i32, u8
 from llmbol_core.ml.kernels.products import MANY, TILES
@@ -99,17 +100,13 @@ def multiply(
     for block in k.range(blocks):
         packed = panel.at(block * unit)
         _take_apart(k, form, packed, near)
-        column = k.variable(first)
-        for wide in widths:
-            stop = last - (last - column.value) % wide
-            for begin in k.range(column.value, stop, wide):
-                if wide == widths[0]:
-                    fetch(form, packed.at(unit), (begin - first) // wide, wide)
-                at = [(begin + c) * blocks + block for c in range(wide)]
-                held = sums.at((begin - first) * _PANEL)
-                for two in range(0, len(places), 2):
-                    _add(k, add, near, at, held, places[two : two + 2])
-            column.value = stop
+        for wide, column, ahead in tiles(k, columns, unit, widths):
+            if ahead is not None:
+                ahead.ask(k, packed.at(unit), ahead.turn)
+            at = [(column + c) * blocks + block for c in range(wide)]
+            held = sums.at((column - first) * _PANEL)
+            for two in range(0, len(places), 2):
+                _add(k, add, near, at, held, places[two : two + 2])
     return sums
 
 
@@ -156,13 +153,3 @@ def _add(
     for start, row in zip(starts, totals, strict=True):
         for c in columns:
             held.store(row[c].value, c * _PANEL + start)
-
-
-def fetch(form: SuperForm, following: Pointer, step: Value, width: int) -> None:
-    """Ask for some lines of what follows; all are asked for while the columns pass by.
-
-    ``step`` counts times that this is done, as often as tiles of that width pass by.
-    """
-    count = -(-form.unit * width // (CELL * MANY))
-    for line in range(count):
-        following.prefetch(step * (count * CELL) + line * CELL, level=2)

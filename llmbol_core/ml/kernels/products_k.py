@@ -14,17 +14,24 @@ from llmbol_core.ml.kernels.columns import (
     Layout,
     Places,
     Sums,
-    fetch,
     has_pairs,
     multiply,
     pairs_of,
 )
+from llmbol_core.ml.kernels.cuts import Ahead, tiles
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
 from llmbol_core.ml.kernels.forms import CELL, GROUPS, ROWS
 from llmbol_core.ml.kernels.kinds import f16, f32, i16, i32, i64, u16, u32
-from llmbol_core.ml.kernels.products import finish, runs
-from llmbol_core.ml.kernels.superblocks import COLUMNS, SUPER_FORMS, Rows, SuperForm
-from llmbol_core.ml.kernels.superdots import STARTS, SUMS, are_paired, from_apart, from_packed
+from llmbol_core.ml.kernels.products import TILES, finish, runs
+from llmbol_core.ml.kernels.superblocks import BLOCKS, COLUMNS, SUPER_FORMS, Rows, SuperForm
+from llmbol_core.ml.kernels.superdots import (
+    STARTS,
+    SUMS,
+    Later,
+    are_paired,
+    from_apart,
+    from_packed,
+)
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -61,21 +68,26 @@ def _author(form: SuperForm) -> Author:
     def write(k: Builder, *parameters: Pointer | Value) -> None:
         work = Work(*parameters)  # type: ignore[arg-type]
         begin = k.variable(k.begin)
-        counts = (8 if form.planes else 6, 4, 2, 1) if k.lanes == ROWS else (2, 1)
+        widths = _widths(k, form)
         if are_paired(k) or (k.lanes == ROWS and form.planes):
             with k.when(work.columns >= LEAST):
                 _many(k, form, work)
                 begin.value = k.end
-        for first, last in runs(k, work.columns):
+        for run in runs(k, work.columns):
             for panel in k.range(begin.value, k.end):
-                start = k.variable(first)
-                for count in counts:
-                    stop = last - (last - start.value) % count
-                    for column in k.range(start.value, stop, count):
-                        _rows(k, form, work, panel, first, column, count)
-                    start.value = stop
+                for count, column, ahead in tiles(k, run, form.unit // BLOCKS, widths):
+                    # Fewer columns at a time read what comes in its order.
+                    some = ahead if count == TILES[0] else None
+                    _rows(k, form, work, panel, column, count, some)
 
     return write
+
+
+def _widths(k: Builder, form: SuperForm) -> tuple[int, ...]:
+    """Return how many columns are computed at a time."""
+    if k.lanes < ROWS:
+        return (2, 1)
+    return (4, 2, 1) if form.planes == 2 else TILES
 
 
 def _rows(
@@ -83,18 +95,14 @@ def _rows(
     form: SuperForm,
     work: Work,
     panel: Value,
-    first: Value,
     column: Value,
     count: int,
+    ahead: Ahead | None,
 ) -> None:
-    """Compute all rows of a panel; a run of columns begins at ``first``."""
+    """Compute all rows of a panel and some columns."""
     parts = ROWS // k.lanes
     if parts == 1:
-        ahead = (column - first) // count * work.blocks if count == 6 else None
-        # Many columns take all registers for one vector of rows, whose numbers they share.
-        places = [(0, 0), (1, 0)]
-        for some in [[place] for place in places] if count == 8 else [places]:
-            _tile(k, form, work, panel, some, column, count, ahead)
+        _tile(k, form, work, panel, [(0, 0), (1, 0)], column, count, ahead)
         return
     if count == 1:  # what is read comes in its order
         places = [(group, part) for group in range(GROUPS) for part in range(parts)]
@@ -113,7 +121,7 @@ def _tile(
     places: Sequence[tuple[Value | int, Value | int]],
     column: Value,
     count: int,
-    ahead: Value | None = None,
+    ahead: Ahead | None = None,
 ) -> None:
     """Compute some rows by some columns, and ask for a share of the next panel meanwhile."""
     lanes = k.lanes
@@ -122,10 +130,12 @@ def _tile(
     stream = work.packed.at(panel * work.blocks * form.unit)
     for block in k.range(work.blocks):
         unit = stream.at(block * form.unit)
+        later = None
         if ahead is not None:
-            fetch(form, stream.at(work.blocks * form.unit), ahead + block, count)
+            step = ahead.turn * work.blocks + block
+            later = Later(stream.at(work.blocks * form.unit), step, ahead)
         at = [line + block for line in lines]
-        _add_block(k, form, work, unit, places, at, totals)
+        _add_block(k, form, work, unit, places, at, totals, later)
     for (group, part), row_totals in zip(places, totals, strict=True):
         first = panel * (ROWS * GROUPS) + group * ROWS + part * lanes
         values = [total.value for total in row_totals]
@@ -140,10 +150,11 @@ def _add_block(
     places: Sequence[tuple[Value | int, Value | int]],
     at: Sequence[Value],
     totals: Sequence[Sequence[Variable]],
+    later: Later | None,
 ) -> None:
     """Add what one super-block of a panel brings for some vectors of rows."""
     rows = [Rows(unit, group, part) for group, part in places]
-    sums = from_packed(k, form, work, rows, at)
+    sums = from_packed(k, form, work, rows, at, later)
     for (group, part), row, dots, total in zip(places, rows, sums, totals, strict=True):
         scales = unit.of(f16).at(group * ROWS + part * k.lanes)
         pairs = pairs_of(k, form, row) if has_pairs(k, form) else []

@@ -28,14 +28,13 @@ from llmbol_core.ml.kernels.superblocks import (
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
     from llmbol_core.ml.kernels.columns import Layout, Places
+    from llmbol_core.ml.kernels.cuts import Ahead
     from llmbol_core.ml.kernels.products_k import Work
     from llmbol_core.ml.kernels.vectors import Pointer, Value, Variable
 
 SUMS = 12
 """Words of sums of a super-block's activations. Each holds two sums in 16 bits: of the parts 0 and
 2, 1 and 3, 4 and 6 and so on; first 4 words for parts of 32 numbers, then 8 for parts of 16."""
-FEW = 4
-"""For how many columns at a time it pays to ask for what is read next."""
 STARTS = 16
 """Words of what the integer sums of parts of 16 numbers start with, as zero is no number of 0."""
 
@@ -147,15 +146,30 @@ def _starts(
 # ---- from packed numbers ----
 
 
+class Later(NamedTuple):
+    """What is used later: the next panel, and how many super-blocks passed by before this one."""
+
+    panel: Pointer
+    step: Value
+    ahead: Ahead
+
+
 def from_packed(
-    k: Builder, form: SuperForm, work: Work, rows: Sequence[Rows], at: Sequence[Value]
+    k: Builder,
+    form: SuperForm,
+    work: Work,
+    rows: Sequence[Rows],
+    at: Sequence[Value],
+    later: Later | None,
 ) -> Sums:
     """Return the sums for some rows of a panel's super-block and some super-blocks of columns."""
     sums = _new(k, len(rows), len(at))
     for block in k.range(BLOCKS):
+        if later is not None:
+            later.ahead.ask(k, later.panel, later.step * BLOCKS + block)
         for first in range(0, len(rows), 2):
             two = slice(first, first + 2)
-            shares = range(2 * first, 2 * len(rows)) if len(at) <= FEW else None
+            shares = None if later else range(2 * first, 2 * len(rows))
             _add(k, form, work, _packed(k, form, rows[two], block, shares), at, sums[two])
     return sums
 
