@@ -15,8 +15,7 @@ address behind the header, points to::
 
 Small blocks have free lists by size and are cut from chunks; larger ones and the chunks come
 from holes, which join when they touch. Larger ones come in eight sizes to the doubling at first.
-Every block's size is in its header, so that the heap can be walked from one end to the other. When
-memory is short the free small blocks become holes again.
+Block sizes are in headers, so the heap can be walked; then free small blocks become holes again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llmbol_core.vm.mapping import UNDERRUN, reserve_space
@@ -115,8 +114,8 @@ class Arena:
         """Whether only little is to be freed, and the rest left to the collector."""
         self.release_frames: Callable[[int, int, bool], bool] = lambda start, end, are_left: False
         """What releases what frames refer to, if that is quicker: see ``process.Stack``."""
-        self.list_free: Callable[[], Iterable[tuple[int, int]] | None] = lambda: None
-        """What finds start and size of everything that is free, if that is quicker."""
+        self.list_free: Callable[[], tuple[list[int], list[int]] | None] = lambda: None
+        """What makes holes of all that is free but the first, and tells all starts and sizes."""
         self._forget_free()
         if self.limit:
             self.pointers[(LAST + SIZE) >> 2] = LAST_SIZE
@@ -286,15 +285,20 @@ class Arena:
         self.prepare_walk()
         if all(self.pointers[at] == NIL for at in _HEADS):
             return
-        free = self.list_free()
-        if free is None:
-            free = [(at, size) for at, size, is_free in self._walk() if is_free]
+        made = self.list_free()
+        free = () if made else [(at, size) for at, size, is_free in self._walk() if is_free]
         self._forget_free()
+        if made:
+            self._take_holes(*made)
         for number, (at, size) in enumerate(free):
             if not number % MANY:
                 self.pause()
-            if (start := max(at, self._start)) < at + size:
-                self.give_hole(start, at + size - start)
+            self._give_rest(at, at + size)
+
+    def _give_rest(self, at: int, end: int) -> None:
+        """Make a hole of what is free, but for the block that is kept back."""
+        if (start := max(at, self._start)) < end:
+            self.give_hole(start, end - start)
 
     def _forget_free(self) -> None:
         for at in _HEADS:
@@ -303,16 +307,12 @@ class Arena:
         self._hole_sizes: dict[int, int] = {}
         self._hole_bytes = self._start - HEAP
 
-    def take_last(self, size: int) -> int:
-        """Return the block for the text of an exception, nil if there is none or it is too small.
-
-        Its kind is ``FREE`` if it was not in use; else it may be shared.
-        """
-        if self._start == HEAP or size > LAST_SIZE - HEADER:
-            return NIL
-        if self.words[(LAST + KIND) >> 2] == FREE:
-            self._begin(LAST, LAST_SIZE)
-        return LAST
+    def _take_holes(self, starts: list[int], sizes: list[int]) -> None:
+        """Know of holes that were made, of which no two touch, and make the first one."""
+        at, size = (starts.pop(0), sizes.pop(0)) if starts else (HEAP, 0)
+        self._holes, self._hole_sizes = starts, dict(zip(starts, sizes, strict=True))
+        self._hole_bytes += sum(sizes)
+        self._give_rest(at, at + size)
 
     def prepare_walk(self) -> int:
         """Make the heap blocks and holes only; return the address behind the last block."""

@@ -11,7 +11,19 @@ from typing import NamedTuple, TypeVar
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import LARGE, MANY, SMALL, Arena
+from llmbol_core.vm.arena import (
+    FREE,
+    HEADER,
+    HEAP,
+    KIND,
+    LARGE,
+    LAST,
+    LAST_SIZE,
+    MANY,
+    NIL,
+    SMALL,
+    Arena,
+)
 from llmbol_core.vm.module import TypeDescriptor
 
 _T = TypeVar("_T")
@@ -115,6 +127,17 @@ class TypedArena(Arena):
             self.view(target + start, end - start)[:] = piece
             if size > LARGE:
                 self.pause()
+
+    def take_last(self, size: int) -> int:
+        """Return the block for the text of an exception, nil if there is none or it is too small.
+
+        Its kind is ``FREE`` if it was not in use; else it may be shared.
+        """
+        if self._start == HEAP or size > LAST_SIZE - HEADER:
+            return NIL
+        if self.words[(LAST + KIND) >> 2] == FREE:
+            self._begin(LAST, LAST_SIZE)
+        return LAST
 
     def is_long(self, ref: int) -> bool:
         """Return whether it may take long to release the elements of an array, if it is one."""

@@ -98,11 +98,17 @@ def side_of(parent: Word, child: Word) -> Word:
 
 
 @inlined
-def reach(table: Big, ref: Word, said: Word) -> None:
-    """Note that an object is alive, whose word in the table is given, and queue its children."""
+def note_living(table: Big, said: Word) -> None:
+    """Note that an object is alive, whose word in the table is given."""
     host[table + LIVING] = host[table + LIVING] + 1
     if said & KNOT:
         host[table + KNOTS] = host[table + KNOTS] - 1
+
+
+@inlined
+def reach(table: Big, ref: Word, said: Word) -> None:
+    """Note that an object is alive, whose word in the table is given, and queue its children."""
+    note_living(table, said)
     if (said & LEAF) == 0:
         top = host[table + TOP]
         host_word[top] = ref

@@ -209,9 +209,9 @@ def mark_living() -> Word:
 
     -1 if the heap is damaged, or the program is to be stopped; -2 if nothing can be dead.
     """
+    table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
     if not reach_held():
         return -1
-    table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
     known, map, head, tail = FREE, type_map(FREE), 0, 0
     while host[table + KNOTS]:
         tail = fetched(table, head, tail)
@@ -246,7 +246,27 @@ def known_to_live(visited: Word) -> Word:
     if visited != _FEW:
         return 0
     found = follow_parents()
-    return -2 if found == 1 else found
+    if found == 0:
+        return mark_in_order()
+    return -1 if found == -1 else (-2 if found == 1 else 0)
+
+
+@native
+def mark_in_order() -> Word:
+    """Reach the children of all that is known to be alive, in the order of memory; -1 as above."""
+    table, end = machine[Machine.TABLE], machine[Machine.END]
+    space, ref, ahead, seen = narrow(end - SPACE), HEAP + HEADER, HEAP + HEADER, 0
+    while wide(ref) < end:
+        kind, seen = W[ref + KIND], seen + 1
+        ahead = fetch_ahead(ref, ahead, table, end)
+        if kind != FREE and not below(host_word[word_of(table, ref)], REFERENCE):
+            map = type_map(number_of(ref, kind))
+            if not touch_children(ref, kind, map, MARKED, table, space):
+                return -1
+        ref = following(ref)
+        if (seen & MANY - 1) == 0 and not goes_on():
+            return -1
+    return 0
 
 
 @inlined

@@ -23,7 +23,8 @@ def following(ref: Word) -> Word:
 def list_free() -> Word:
     """List runs of adjacent free blocks in the table, by start and size; return how many.
 
-    -1 if the heap is damaged, or the program is to be stopped.
+    Each but the first becomes one block. -1 if the heap is damaged, or the program is to be
+    stopped; then nothing has changed.
     """
     end = machine[Machine.END]
     ref, found, start, left = HEAP + HEADER, 0, 0, _MANY
@@ -44,7 +45,18 @@ def list_free() -> Word:
     if start != 0:
         list_run(found, start, ref - HEADER)
         found += 1
+    join_runs(found)
     return found
+
+
+@native
+def join_runs(number: Word) -> None:
+    """Make a block of each run but the first."""
+    at = machine[Machine.TABLE]
+    while number > 1:
+        at, number = at + 8, number - 1
+        ref = host_word[at] + HEADER
+        W[ref + KIND], W[ref + SIZE] = FREE, host_word[at + 4]
 
 
 @inlined

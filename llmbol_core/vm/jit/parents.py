@@ -18,11 +18,10 @@ from llmbol_core.vm.jit.children import (
     BEHIND,
     KNOT,
     MANY,
-    ODD,
     PLACE,
     REFERENCE,
+    note_living,
     prefetch_host,
-    reach,
 )
 from llmbol_core.vm.jit.pacing import goes_on
 from llmbol_core.vm.jit.runtime import Machine
@@ -47,14 +46,17 @@ _UNDER_WAY, _ALIVE, _LOST, _FIRST = 0, 1, 2, 3
 """What a colour's word says: whether its walk is under way, or has come upon something alive, or is
 lost; from ``_FIRST`` on, the colour upon which it has come."""
 _MANY_LOST = 1 << 10
-"""How many walks must be lost, and most of all, for no more to begin."""
+"""How many walks must be lost, and more than half of all, for the others to be given up."""
 _PAINTED = -1
 """Stands in place of a claim where the object's word holds its colour instead of a count."""
 
 
 @native
 def follow_parents() -> Word:
-    """Return 1 if all knots must be alive, 0 if some may be dead, -1 if the program is to stop."""
+    """Return 1 if all knots must be alive, -1 if the program is to be stopped.
+
+    0 if some may be dead; 2 if that was given up.
+    """
     table, colours = machine[Machine.TABLE], colours_of()
     at, end = wide(HEAP >> 2), host[table + BEHIND]
     walk, colour, idle, lost, turns = 0, _FIRST - 1, 0, 0, 0
@@ -77,11 +79,11 @@ def follow_parents() -> Word:
         if (turns & (MANY << 2) - 1) == 0:
             if not goes_on():
                 return -1
-            # Where much is dead it is no use to go on.
-            at = end if lost > _MANY_LOST and lost > colour >> 1 else at
+            # Where much is lost it is no use to go on; what is under way is lost, too.
+            idle = _AT_ONCE + 1 if lost > _MANY_LOST and lost > colour >> 1 else idle
     if lost:
-        tell_living(table, colours, end)
-    return 0 if lost else 1
+        tell_living(table, colours, end, _UNDER_WAY - 1 if idle > _AT_ONCE else _ALIVE)
+    return (2 if idle > _AT_ONCE else 0) if lost else 1
 
 
 @inlined
@@ -158,15 +160,18 @@ def last_colour(colours: Big, colour: Word) -> Word:
 
 
 @native
-def tell_living(table: Big, colours: Big, end: Big) -> None:
-    """Reach what is painted and alive; the words of the others say again what they said."""
+def tell_living(table: Big, colours: Big, end: Big, alive: Word) -> None:
+    """Note which painted objects are alive; the words of the others say again what they said.
+
+    ``alive`` is the word of the colours that are; no colour may have it.
+    """
     at = wide(HEAP >> 2)
     while at < end:
         if host_word[table + at + 4] == _PAINTED:
             said = host_word[table + at] & REFERENCE - 1
             last = last_colour(colours, host_word[table + at] >> 5)
             host_word[table + at], host_word[table + at + 4] = said, 0
-            if host_word[colours + wide(last) * 4] == _ALIVE:
+            if host_word[colours + wide(last) * 4] == alive:
                 host_word[table + at] = said | REFERENCE
-                reach(table, narrow(at >> 3) << 5 | (said & ODD) << 4, said)
+                note_living(table, said)
         at = at + 8

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 
@@ -155,16 +155,16 @@ class Upkeep:
         self._finish()
         return True
 
-    def _list_free(self) -> Iterable[tuple[int, int]] | None:
-        """Return start and size of free memory in the heap; None if native code cannot tell."""
+    def _list_free(self) -> tuple[list[int], list[int]] | None:
+        """Make holes of free memory in the heap; None if native code cannot, or has no time."""
         with self._lent():
-            count = self._survey(Survey.FREE)
             self._heap.pause()
+            count = self._survey(Survey.FREE)
             if count < 0:
                 return None
             rows = array("I")
             rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
-        return zip(rows[::2], rows[1::2], strict=True)
+        return rows[::2].tolist(), rows[1::2].tolist()
 
     def provide(self) -> bool:
         """Give native code the memory that it has asked for, if any; return whether that worked.
