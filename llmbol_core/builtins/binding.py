@@ -109,11 +109,11 @@ class Binding:
     """A built-in module in the making: its Limbo name, its types, its functions.
 
     The first lines of ``types`` may declare constants too; they are for Limbo programs only.
-    ``native`` names functions that machine code may do; ``heeds`` is what callers expect of reals.
+    ``native`` names functions that machine code may do by itself, if it knows how.
     """
 
     def __init__(self, name: str, types: str = "", native: Collection[str] = ()) -> None:
-        self.name, self.heeds = name, dict[str, int]()
+        self.name = name
         self._text, self._native = types, native
         self._handled: dict[str, Handled] = {}
         self._makers: dict[str, Callable[[Frame, Function], Direct]] = {}
@@ -178,8 +178,8 @@ class Binding:
         native = f"{self.name}.{name}" if name in self._native else ""
         kind = typed.kind.result
         result = TypeDescriptor(-1, kind.size, pointer_map(kind.size, kind.pointers()))
-        described = typed.signature, typed.descriptor, run, native, result, f"${self.name}"
-        return HostFunction(name, *described, self.heeds.get(name, 0))
+        module = f"${self.name}"
+        return HostFunction(name, typed.signature, typed.descriptor, run, native, result, module)
 
     def _typed(self, text: str) -> _Typed:
         """Return what follows from the text of a function's type."""

@@ -59,8 +59,6 @@ binding = Binding(
     """,
     native=_NATIVE,
 )
-binding.heeds.update(dict.fromkeys(("FPcontrol", "getFPcontrol"), CAREFUL))
-binding.heeds.update(dict.fromkeys(("FPstatus", "getFPstatus"), CAREFUL | WATCHED))
 
 INVALID = "invalid math argument"
 _MOST_ORDER = 1 << 20

@@ -135,7 +135,6 @@ class HostFunction(NamedTuple):
     The frame's size is 0 if it takes a variable number of arguments. ``run`` raises Trap to raise
     a Dis exception in the caller. ``native`` is the name by which machine code knows the function,
     if it has code that may do the same in its place. ``module`` is the name of its module.
-    ``heeds`` is what a program that calls the function expects of reals: bits of ``ieee.py``.
     """
 
     name: str
@@ -145,7 +144,6 @@ class HostFunction(NamedTuple):
     native: str = ""
     result: TypeDescriptor = TypeDescriptor(-1, 0)
     module: str = ""
-    heeds: int = 0
 
     def failed(self, error: Exception) -> Trap:
         """Return what a call raises, given what ended it: a trap inside of the module."""

@@ -15,10 +15,13 @@ import math
 import operator
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm.meaning import divide, round_to_float
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.module import Module
 
 INVALID, ZERO_DIVIDE, OVERFLOW, UNDERFLOW, INEXACT = (1 << n for n in range(5))
 EXCEPTIONS = 31
@@ -34,7 +37,7 @@ CAREFUL = 1 << 24
 WATCHED = 1 << 25
 """Whether the program may ask which exceptions have happened."""
 AT_START = INVALID | ZERO_DIVIDE | OVERFLOW | UNDERFLOW
-"""The word of a process at first: Inferno's. It counts once a program knows of the word."""
+"""The word of a process at first: Inferno's. It counts once a module is loaded that knows of it."""
 
 _TO_INTEGER: dict[int, Callable[[float], int]] = {
     NEAREST: round,
@@ -42,6 +45,13 @@ _TO_INTEGER: dict[int, Callable[[float], int]] = {
     UP: math.ceil,
     TO_ZERO: math.trunc,
 }
+_SET, _GET = 0x6584767B, 0x616977E8
+"""The signatures of functions that set a word, and of those that return it."""
+_CALLED = {
+    ("FPcontrol", _SET): CAREFUL, ("getFPcontrol", _GET): CAREFUL,
+    ("FPstatus", _SET): CAREFUL | WATCHED, ("getFPstatus", _GET): CAREFUL | WATCHED,
+}  # fmt: skip
+"""The functions of $Math for the word: what programs that call them expect."""
 _X87 = {INVALID: 0x01, ZERO_DIVIDE: 0x04, OVERFLOW: 0x08, UNDERFLOW: 0x10, INEXACT: 0x20}
 """The exceptions as bits of the 387's status word, which the text of a trap shows."""
 _QUIET = 1 << 51
@@ -70,6 +80,15 @@ def trap_text(raised: int, pc: int) -> str:
     """Return Inferno's text for exceptions of an instruction, with the 387's status bits."""
     status = sum(bit for exception, bit in _X87.items() if raised & exception)
     return f"sys: fp: exception status={status:04x} pc=0x{pc:x}"
+
+
+def expected_of_reals(module: Module) -> int:
+    """Return the bits that are set in the words of all processes once a module is loaded."""
+    expected = 0
+    for links in module.imports:
+        for link in links:
+            expected |= _CALLED.get((link.name, link.signature & 0xFFFFFFFF), 0)
+    return expected
 
 
 class Arithmetic:

@@ -22,6 +22,7 @@ from llmbol_core.vm import payload, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.files.openfile import OREAD, Dir, FileFault, OpenFile
 from llmbol_core.vm.host import HostModule
+from llmbol_core.vm.ieee import expected_of_reals
 from llmbol_core.vm.interpreter import Interpreter
 from llmbol_core.vm.links import Link, Linked
 from llmbol_core.vm.module import HASLDT, Export, Import, Module, TypeDescriptor
@@ -291,6 +292,7 @@ class Loader:
         loaded.data = initial(self._heap, loaded, data_type)
         loaded.steps = self._engine.steps(loaded)
         self.modules.append(loaded)
+        self._engine.heed(expected_of_reals(module))
         return loaded
 
     def forget(self, loaded: LoadedModule) -> None:
@@ -352,6 +354,4 @@ class Loader:
                 self._report(text)
                 raise FileFault(text)
             chosen.append(link)
-            if link.function is not None and link.function.heeds:
-                self._engine.heed(link.function.heeds)
         return Linked(target, tuple(chosen), offered)

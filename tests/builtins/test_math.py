@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llmbol_core.builtins import bessel
+from llmbol_core.builtins import HOST_MODULES, bessel
 from llmbol_core.errors import Trap
 from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
+from llmbol_core.vm.ieee import _CALLED
 from tests.builtins.calling import Caller
 
 inf, nan = math.inf, math.nan
@@ -258,6 +259,12 @@ def test_export_of_a_real_too_large_for_32_bits(call):
     data = call.array(BYTE, bytes(4))
     call("export_real32", data, [1e300])
     assert bytes(call.items(data, "B")) == b"\x7f\x80\0\0"
+
+
+def test_modules_that_know_of_the_words_are_known_by_what_they_call():
+    functions = HOST_MODULES["$Math"].functions
+    calls = {(f.name, f.signature) for f in functions if "FP" in f.name}
+    assert calls == set(_CALLED)
 
 
 def test_control_words():
