@@ -1,6 +1,7 @@
 """The ML core beside ggml, NumPy and the gguf package, in one run: rates and ratios.
 
-Run on an idle machine: ``python -m benchmarks.ml [WORD ...]``; words choose rows by their names.
+Run on an idle machine: ``python -m benchmarks.ml [WORD ...]``; words choose families and rows by
+their names.
 Each side takes turns with its peer and the best of many runs counts. BLAS has one thread, the
 kernels and ggml have ``LLMBOL_THREADS``. ``LLMBOL_GGML`` names a build of ggml
 (``benchmarks.ggml``); for AVX2 only, set ``LLMBOL_KERNELS=avx2`` and name a build for that.
@@ -167,7 +168,7 @@ def main() -> None:
     print(TITLE)
     with single_threaded_blas():
         for family in FAMILIES:
-            if words and not {*words} - {*names} and family.__name__ not in words:
+            if {*words} & {*names} and family.__name__ not in words:
                 continue
             for row in family():
                 if any(word not in names and word not in row.name for word in words):

@@ -10,6 +10,8 @@ from typing import Any
 Work = Callable[[], Any]
 SECONDS = 0.4
 TURN = 0.03
+RUNS = 2
+"""How often a side runs in its turn at least, however long that takes."""
 
 TITLE = f"{'':28} {'ours':>10} {'peer':>10} {'unit':6} {'ratio':>6}  peer"
 
@@ -75,7 +77,8 @@ def _verdict(found: float, least: float | None = None, most: float | None = None
 def best(*sides: Work | None) -> list[float | None]:
     """Return the shortest time of each side; they take turns, for some milliseconds each.
 
-    For that long, threads that wait for work may still be spinning.
+    For that long, threads that wait for work may still be spinning, beside the next side's first
+    run.
     """
     times: list[list[float]] = [[] for _ in sides]
     taking = [(side, taken) for side, taken in zip(sides, times, strict=True) if side is not None]
@@ -85,8 +88,8 @@ def best(*sides: Work | None) -> list[float | None]:
     while len(taking[0][1]) < 3 or time.perf_counter() < end:
         for side, taken in taking:
             start, stop = time.perf_counter(), 0.0
-            until = start + TURN
-            while stop < until:
+            until, before = start + TURN, len(taken)
+            while stop < until or len(taken) < before + RUNS:
                 side()
                 stop = time.perf_counter()
                 taken.append(stop - start)
