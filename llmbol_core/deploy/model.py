@@ -5,7 +5,7 @@
     model.labels           # what the outputs stand for
 
 The program's own ``forward`` computes, within the limits of the machine. Several models may run at
-once, each in a thread of its own; one model is used by one thread at a time.
+once, each in a thread of its own; one model is used by one thread at a time, others are refused.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.calling import lend, take_back
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.onethread import by_one_thread
 
 Array = npt.NDArray[Any]
 
 
+@by_one_thread("run", "__call__", "close")
 class CompiledModel:
     """A compiled model that has been loaded into a machine."""
 

@@ -4,7 +4,8 @@
         vm.load_module("m", "m.dis")
         vm.execute("m", "double", [21])
 
-Several machines in one program share nothing. A machine is used by one thread at a time.
+Several machines in one program share nothing. A machine is used by one thread at a time;
+others get UsageError.
 """
 
 from __future__ import annotations

@@ -8,9 +8,17 @@ import pytest
 
 from llmbol_core import deploy
 from llmbol_core.deploy.security import create_keys, sign_file
-from llmbol_core.errors import LimitError, ModelError, ShapeError, SignatureError, Trap
+from llmbol_core.errors import (
+    LimitError,
+    ModelError,
+    ShapeError,
+    SignatureError,
+    Trap,
+    UsageError,
+)
 from llmbol_core.nn.builder import build_model
 from llmbol_core.nn.checkpoint import freeze, load_for_inference, save
+from llmbol_core.nn.data import conform
 from llmbol_core.nn.model import Input, Model
 from llmbol_core.nn.quantize import quantize_checkpoint
 from llmbol_core.vm.objectfile import write_module
@@ -135,6 +143,27 @@ def test_several_at_once_on_threads(program, model, rng):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_one_model_refuses_a_second_thread(program, monkeypatch):
+    refused: list[str] = []
+
+    def meanwhile(*given):
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+        return conform(*given)
+
+    def attempt():
+        try:
+            opened(np.zeros(32))
+        except UsageError as error:
+            refused.append(str(error))
+
+    with deploy.open(program) as opened:
+        monkeypatch.setattr(deploy.model, "conform", meanwhile)
+        assert opened.run(np.zeros(32)).shape == (1, 3)
+    assert refused == ["another thread is using this CompiledModel: each needs one of its own"]
 
 
 def test_a_machine_loads_it_as_any_module(program):
