@@ -13,13 +13,15 @@ from llmbol_core.vm.isa import Effect, Mode
 from llmbol_core.vm.module import Module
 
 _COMES_BACK = (Effect.CALL, Effect.WAIT)
+MOVING = (Effect.JUMP, Effect.BRANCH)
+"""Effects of instructions that lead elsewhere: anywhere if the label is kept in a word."""
 
 
 def pauses(module: Module) -> frozenset[int]:
     """Return the instructions before which a process may have to wait.
 
     They are those that branches lead back to, that functions or handlers begin with, that calls
-    return to, and that jump through a table or to an address.
+    return to, and that jump through a table or may go to an address.
     """
     return frozenset(_pauses(module))
 
@@ -38,5 +40,5 @@ def _pauses(module: Module) -> Iterator[int]:
         if op.has_label and label.mode is Mode.IMMEDIATE:
             if is_call or label.value <= pc:
                 yield label.value
-        elif op.effect is Effect.JUMP:
+        elif op.effect in MOVING:
             yield pc

@@ -126,6 +126,13 @@ def test_processes_take_turns():
     assert run(COUNTERS) == 10_010
 
 
+def test_processes_take_turns_where_a_branch_goes_to_an_address():
+    code = COUNTERS.replace("wait:", "movpc wait,76(fp)\nwait:").replace(
+        "$10010,wait", "$10010,76(fp)"
+    )
+    assert run(code, limits=Limits(1 << 20, instructions=1_000_000)) == 10_010
+
+
 def test_the_number_of_processes_is_limited():
     with pytest.raises(LimitError, match="process limit: the program has 2 of them"):
         run(COUNTERS, limits=Limits(1 << 20, threads=2))

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.guarding import GuardTable, KnownLinks
 from llmbol_core.vm.module import Handler, Instruction, Operand
+from llmbol_core.vm.pauses import MOVING
 from llmbol_core.vm.process import first_extent
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class DecodedCode:
             ends=op.effect in (Effect.JUMP, Effect.RETURN, Effect.END),
             has_label=op.has_label and instruction.destination.mode is Mode.IMMEDIATE,
             calls=op.effect is Effect.CALL or op.mnemonic == "spawn",
-            pauses=op.effect is Effect.JUMP and instruction.destination.mode is not Mode.IMMEDIATE,
+            pauses=op.effect in MOVING and instruction.destination.mode is not Mode.IMMEDIATE,
         )
         if op.mnemonic not in self._handlers or not self._loaded.is_verified:
             return plan
