@@ -6,6 +6,7 @@ import os
 import stat as modes
 import struct
 import threading
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,7 @@ from llmbol_core.vm.files.openfile import (
 from llmbol_core.vm.files.pipes import PipeEnd
 
 NULL = Dir("", mode=WORD, atime=WORD, mtime=WORD, length=-1)
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -176,6 +178,43 @@ def test_wstat(space, tree):
     assert (found.length, found.mtime, found.mode) == (3, 1000, 0o600)
     assert fault(space.wstat, "/a/uno", Dir("../x", mode=WORD, atime=WORD, mtime=WORD, length=-1))
     assert (tree / "a/uno").exists()
+
+
+def as_user(action):
+    """Run something in a process of no privileges; return whether it raised nothing."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        if os.geteuid() == 0:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        action()
+        os._exit(0)
+    finally:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def test_modes_bind_neither_who_creates_a_file_nor_who_owns_it(tmp_path):
+    if os.geteuid() == 0:
+        os.chown(tmp_path, NOBODY, NOBODY)
+    space = Namespace(tmp_path, writable=True)
+
+    def action():
+        file = space.create("/x", ORDWR, 0)
+        assert file.write(b"text") == 4
+        assert fault(space.open, "/x", OREAD) == "permission denied"
+        space.wstat("/x", replace(NULL, name="y"))
+        space.wstat("/y", replace(NULL, mode=0o600, mtime=1000))
+        assert content(space, "/y") == "text"
+        assert space.stat("/y").mtime == 1000
+        space.create("/d", OREAD, DMDIR | 0o700)
+        for mode in (0, 0o700):
+            space.wstat("/d", replace(NULL, mode=mode))
+        assert space.stat("/d").mode == DMDIR | 0o700
+
+    assert as_user(action)
 
 
 def test_nothing_is_created_in_a_file(space):

@@ -237,18 +237,25 @@ def change(tree: Tree, path: Path, entry: Dir) -> None:
     found = tree.status(path)
     is_plain = modes.S_ISREG(found.st_mode)
     is_cut = entry.length not in (-1, found.st_size) and is_plain
-    with _opened(tree, path, os.O_WRONLY if is_cut else os.O_RDONLY) as host:
-        change_open(host, entry)
+    try:
+        with _opened(tree, path, os.O_WRONLY if is_cut else os.O_RDONLY) as host:
+            change_open(host, entry)
+    except PermissionError:
+        # Its owner may change even what nobody may read, but has to name it then.
+        if not hasattr(os, "O_PATH"):
+            raise
+        with _opened(tree, path, os.O_PATH) as host:
+            change_open(f"/proc/self/fd/{host}", entry)
 
 
-def change_open(host: int, entry: Dir) -> None:
-    """Change length, mode and times of a file by its descriptor."""
-    found = os.fstat(host)
+def change_open(host: int | str, entry: Dir) -> None:
+    """Change length, mode and times of a file by its descriptor, or by a name of that."""
+    found = os.stat(host)
     if entry.length not in (-1, found.st_size) and modes.S_ISREG(found.st_mode):
         check_permission(found, OWRITE)
-        os.ftruncate(host, entry.length)
+        os.truncate(host, entry.length)
     if entry.mode != WORD and (entry.mode ^ found.st_mode) & 0o777:
-        os.fchmod(host, entry.mode & 0o777)
+        os.chmod(host, entry.mode & 0o777)
     if (entry.atime, entry.mtime) != (WORD, WORD):
         atime = found.st_atime if entry.atime == WORD else entry.atime
         mtime = found.st_mtime if entry.mtime == WORD else entry.mtime

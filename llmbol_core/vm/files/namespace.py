@@ -127,8 +127,14 @@ class Namespace(Names):
                     raise FileFault(EEXIST)
                 return self._open(place, self._shown(place), mode | OTRUNC)
             real = (*self._directory_for_creating(place[:-1]), place[-1])
-            self._make(real, mode, permission)
-            return self._open(place, [real], mode & ~(OEXCL | OTRUNC), is_new=True)
+            bits = self._make(real, mode, permission)
+            entry = Dir("", mode=bits, mtime=WORD, atime=WORD, length=-1)
+            if permission & DMDIR:
+                change(self._tree, real, entry)
+            file = self._open(place, [real], mode & ~(OEXCL | OTRUNC), is_new=True)
+            if isinstance(file, HostFile):  # whatever its mode, it is open
+                file.change(lambda host: change_open(host, entry))
+            return file
 
     def remove(self, name: str) -> None:
         """Remove a file or an empty directory."""
@@ -261,8 +267,8 @@ class Namespace(Names):
                 return real
         raise FileFault("mounted directory forbids creation")
 
-    def _make(self, real: Path, mode: int, permission: int) -> None:
-        """Create a file or directory whose permissions are bounded by those of its directory."""
+    def _make(self, real: Path, mode: int, permission: int) -> int:
+        """Create a file or directory; return its mode to be, which its directory's bounds."""
         directory = self._tree.status(real[:-1])
         if not modes.S_ISDIR(directory.st_mode):
             raise FileFault(os.strerror(errno.ENOTDIR))  # the host's words, in Inferno too
@@ -276,9 +282,7 @@ class Namespace(Names):
         else:
             os.close(self._tree.open(real, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             permission &= ~0o666 | (bound & 0o666)
-        change(
-            self._tree, real, Dir("", mode=permission & 0o777, mtime=WORD, atime=WORD, length=-1)
-        )
+        return permission & 0o777
 
     def _open(self, place: Path, union: list[Path], mode: int, is_new: bool = False) -> OpenFile:
         """Open a file of the tree, or a directory, perhaps a union of several."""
