@@ -5,7 +5,7 @@
         vm.execute("m", "double", [21])
 
 Several machines in one program share nothing. A machine is used by one thread at a time;
-others get UsageError.
+others get UsageError, but may kill its processes.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ QUIET = "fail:"
 
 
 @by_one_thread(
-    "load_module", "unload_module", "execute", "take_back", "spawn", "wait", "kill", "run", "close"
-)
+    "load_module", "unload_module", "execute", "take_back", "spawn", "wait", "run", "close",
+    kill="kill_soon",
+)  # fmt: skip
 class InfernoVM:
     """A virtual machine with its memory, its modules and its processes."""
 
@@ -140,7 +141,7 @@ class InfernoVM:
         return self._call(handle, export, kind, values)
 
     def take_back(self, lent: int | None, kind: Type | str) -> None:
-        """Release an ADT or a channel, which ``execute`` returned; UsageError if it is none."""
+        """Release an ADT or a channel, which ``execute`` returned; UsageError for no process."""
         from llmbol_core.vm import calling, limbo
 
         kind = limbo.parse_type(kind) if isinstance(kind, str) else kind
@@ -182,15 +183,13 @@ class InfernoVM:
         return Inspector(self).processes()
 
     def kill(self, pid: int) -> None:
-        """End a process: the one that is calling a host function when that returns, others at once.
+        """End a process: at once, or after a call of a host function. UsageError if none has it."""
+        kill(self, self.scheduler.process(pid))
 
-        Raises UsageError if there is none.
-        """
-        processes = self.scheduler.processes
-        if pid not in processes:
-            known = ", ".join(map(str, sorted(processes))) or "none"
-            raise UsageError(f"no process {pid}: there is {known}")
-        kill(self, processes[pid])
+    def kill_soon(self, pid: int) -> None:
+        """End a process that another thread runs; raises as ``kill`` does."""
+        process = self.scheduler.process(pid)
+        self.scheduler.ask(lambda: kill(self, process))
 
     def run(self, path: str, arguments: Sequence[str] = (), host: bool = False) -> Outcome:
         """Run a program from the file tree it was granted, or from a path on the host.

@@ -13,22 +13,27 @@ _Kind = TypeVar("_Kind", bound=type)
 _DOOR = "_door"
 
 
-def by_one_thread(*names: str) -> Callable[[_Kind], _Kind]:
-    """Have methods of a class raise UsageError while another thread is in one of them."""
+def by_one_thread(*names: str, **others: str) -> Callable[[_Kind], _Kind]:
+    """Have methods of a class raise UsageError while another thread is in one of them.
+
+    ``others`` names methods that call another one then instead.
+    """
 
     def guard(kind: _Kind) -> _Kind:
-        for name in names:
-            setattr(kind, name, _guarded(getattr(kind, name)))
+        for name in (*names, *others):
+            setattr(kind, name, _guarded(getattr(kind, name), others.get(name)))
         return kind
 
     return guard
 
 
-def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(method: Callable[..., Any], other: str | None) -> Callable[..., Any]:
     @wraps(method)
     def guarded(self: Any, *arguments: Any, **options: Any) -> Any:
         door = self.__dict__.setdefault(_DOOR, RLock())
         if not door.acquire(blocking=False):
+            if other is not None:
+                return getattr(self, other)(*arguments, **options)
             what = type(self).__name__
             raise UsageError(f"another thread is using this {what}: each needs one of its own")
         try:

@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
-from llmbol_core.errors import Deadlock, LimitError, Trap
+from llmbol_core.errors import Deadlock, LimitError, Trap, UsageError
 from llmbol_core.vm.arena import ASTRAY
 from llmbol_core.vm.channels import Field, Offer
 from llmbol_core.vm.host import Exchange, HostResult, Sleep, Turn, Until, Wish, Work, trap_of
@@ -33,7 +34,7 @@ _REST = 20
 
 Finish = Callable[[], None]
 _Then = Callable[[], HostResult]
-_Done = queue.SimpleQueue[tuple[Process, Work, _Then, Finish]]
+_Asked = queue.SimpleQueue[Callable[[], None]]
 
 
 class ReadyQueue(Protocol):
@@ -82,7 +83,8 @@ class Scheduler:
         self._is_untidy = False
         """Whether a process has run since the last search for cycles at idle."""
         self._tidies_from = 0.0
-        self._done: _Done = queue.SimpleQueue()
+        self._asked: _Asked = queue.SimpleQueue()
+        """What other threads ask for, to be done between two slices."""
 
     @property
     def has_ready(self) -> bool:
@@ -97,6 +99,13 @@ class Scheduler:
     def remove(self, process: Process) -> None:
         """Forget a process that has ended."""
         del self.processes[process.pid]
+
+    def process(self, pid: int) -> Process:
+        """Return a process by its number; raises UsageError if there is none."""
+        if pid not in self.processes:
+            known = ", ".join(map(str, sorted(self.processes))) or "none"
+            raise UsageError(f"no process {pid}: there is {known}")
+        return self.processes[pid]
 
     def withdraw(self, process: Process) -> None:
         """Keep a process that is not running from running again; the caller ends it."""
@@ -126,7 +135,7 @@ class Scheduler:
         self._waiting.clear()
         self._works.clear()
         self._working = 0
-        self._done = queue.SimpleQueue()
+        self._asked = queue.SimpleQueue()
 
     def make_ready(self, process: Process) -> None:
         """Make a process ready that waited for another one."""
@@ -158,8 +167,9 @@ class Scheduler:
             self._working += 1
             process.waits_for = "waits for the host"
             self._works[process.pid] = wish
-            arguments = (self._done, process, wish, finish)
-            threading.Thread(target=self._work, args=arguments, daemon=True).start()
+            done = partial(self._finish, process, wish, finish)
+            arguments = (self._asked, wish.run, done)
+            threading.Thread(target=_work, args=arguments, daemon=True).start()
 
     def _go_on(self, process: Process, then: _Then, finish: Finish, is_first: bool = False) -> None:
         """Make a process ready whose wait is over, or start what it waits for next."""
@@ -200,6 +210,8 @@ class Scheduler:
             if not self._ready:
                 self._engine.catch_up()
             self._poll(until)
+            if not self.processes:
+                return  # another thread has had the last one killed
             if not self._ready:
                 self._engine.stuck()
                 raise self._deadlock()
@@ -250,15 +262,9 @@ class Scheduler:
             place = (process or self._engine.process).place
             raise LimitError("time", f"the program was stopped, {place}")
 
-    @staticmethod
-    def _work(done: _Done, process: Process, work: Work, finish: Finish) -> None:
-        """Do work in a thread of its own; nothing here touches the machine."""
-        try:
-            result = work.run()
-        except BaseException as error:  # noqa: BLE001 -- raised again in the machine's thread
-            done.put((process, work, _raiser(error), finish))
-            return
-        done.put((process, work, lambda: work.finish(result), finish))
+    def ask(self, what: Callable[[], None]) -> None:
+        """Have the thread that runs the processes do something between two slices."""
+        self._asked.put(what)
 
     def _poll(self, until: float | None) -> None:
         """Resume sleepers whose time has come, and whose work is done; wait if none is ready."""
@@ -267,7 +273,7 @@ class Scheduler:
             while self._sleepers and self._sleepers[0][0] <= now:
                 _, _, process, finish = heapq.heappop(self._sleepers)
                 self._go_on(process, lambda: None, finish)
-            while self._working and self._take(0.0):
+            while self._take(0.0):
                 pass
             if self._look_again():
                 continue
@@ -299,19 +305,21 @@ class Scheduler:
         return True
 
     def _take(self, seconds: float | None) -> bool:
-        """Resume a process whose work is done, waiting so long for one; false if there is none."""
-        if not self._working:
-            time.sleep(seconds or 0.0)
+        """Do what another thread asks for, waiting so long for that; false if it is nothing."""
+        if seconds == 0.0 and self._asked.empty():
             return False
         try:
-            process, work, then, finish = self._done.get(timeout=seconds)
+            self._asked.get(timeout=seconds)()
         except queue.Empty:
             return False
+        return True
+
+    def _finish(self, process: Process, work: Work, finish: Finish, get: Callable[[], Any]) -> None:
+        """Resume a process whose work is done, if it still waits for that."""
         self._working -= 1
         if self._works.get(process.pid) is work:
             del self._works[process.pid]
-            self._go_on(process, then, finish, is_first=True)
-        return True
+            self._go_on(process, lambda: work.finish(get()), finish, is_first=True)
 
     def _look_again(self) -> bool:
         """Resume those for whom others have done what they waited for.
@@ -333,6 +341,16 @@ class Scheduler:
         known = [f"; {p.place} {p.waits_for}" for p in self.processes.values()]
         more = len(known) - _PLACES_SHOWN
         return "".join(known[:_PLACES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _work(asked: _Asked, run: Callable[[], Any], done: Callable[[Callable[[], Any]], None]) -> None:
+    """Do work in a thread of its own; nothing here touches the machine."""
+    try:
+        result = run()
+    except BaseException as error:  # noqa: BLE001 -- raised again in the machine's thread
+        asked.put(partial(done, _raiser(error)))
+        return
+    asked.put(partial(done, lambda: result))
 
 
 def _raiser(error: BaseException) -> Callable[[], Any]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.errors import Deadlock, LimitError, LinkError, LlmbolError, Trap, UsageError
 from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.host import Sleep
 from llmbol_core.vm.isa import OPS, Mode
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -198,7 +199,7 @@ def test_a_machine_in_use_refuses_other_threads():
     refused: list[str] = []
 
     def meanwhile():
-        for attempt in (vm.close, vm.wait, partial(vm.kill, 1), partial(vm.execute, "m", "main")):
+        for attempt in (vm.close, vm.wait, partial(vm.execute, "m", "main")):
             try:
                 attempt()
             except UsageError as error:
@@ -213,4 +214,30 @@ def test_a_machine_in_use_refuses_other_threads():
         vm.load_module("m", assemble(LOAD_HOST, HOST))
         vm.execute("m", "main")
         vm.execute("m", "main")
-    assert refused == ["another thread is using this InfernoVM: each needs one of its own"] * 8
+    assert refused == ["another thread is using this InfernoVM: each needs one of its own"] * 6
+
+
+@pytest.mark.parametrize(
+    ("last", "seconds"), [("jmp $5", 0.0), ("jmp $1", 0.001), ("ret", 600.0)],
+    ids=["runs", "runs and sleeps", "sleeps"],
+)  # fmt: skip
+def test_another_thread_can_kill_a_process(last, seconds):
+    has_begun = threading.Event()
+
+    def work(call):
+        has_begun.set()
+        return Sleep(seconds)
+
+    limits = Limits(1 << 20, seconds=60.0)
+    with InfernoVM(host_module(work=work), limits=limits) as vm:
+        vm.load_module("m", assemble(LOAD_HOST.replace("ret", last), HOST))
+        pids = [vm.spawn("m", "main") for _ in range(3)]
+        thread = threading.Thread(target=vm.wait)
+        thread.start()
+        has_begun.wait()
+        for pid in pids:
+            vm.kill(pid)
+        thread.join()
+        with pytest.raises(UsageError, match="no process 1: there is none"):
+            vm.kill(1)
+    assert vm.get_stats().objects == 0
