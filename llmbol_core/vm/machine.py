@@ -141,7 +141,7 @@ class InfernoVM:
         return self._call(handle, export, kind, values)
 
     def take_back(self, lent: int | None, kind: Type | str) -> None:
-        """Release an ADT or a channel, which ``execute`` returned; UsageError for no process."""
+        """Release an ADT or a channel, which ``execute`` returned; UsageError if it is none."""
         from llmbol_core.vm import calling, limbo
 
         kind = limbo.parse_type(kind) if isinstance(kind, str) else kind
