@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from llmbol_core.vm.arena import COUNT, KIND, NIL, SIZE, WORK
-from llmbol_core.vm.objects import ARRAY, CHANNEL, HOSTED, MODULE, STRING, Heap
+from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, CHANNEL, HOSTED, MODULE, STRING, Heap
 
 MARKED = 4
 """Flag in the header's work word; ``HOSTED`` is set as well, so that Python sees the object die."""
@@ -55,9 +55,9 @@ class Remains:
         heap = self._heap
         if not heap.words[(ref + WORK) >> 2] & MARKED:
             return False
-        kind, is_slice = heap.type_of(ref), False
-        if kind == ARRAY:
-            is_slice = heap.pointer(ref + 8) != NIL
+        kind = heap.type_of(ref)
+        # Its reference to the array may have been released before.
+        is_slice = kind == ARRAY and heap.array_data(ref) != ref + ARRAY_HEADER
         for slot in heap.slots(ref):
             heap.set_pointer(slot, NIL)
         if kind in (CHANNEL, MODULE) or is_slice:
