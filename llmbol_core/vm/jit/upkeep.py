@@ -72,7 +72,9 @@ class Upkeep:
 
     def release_some(self) -> None:
         """Do what ``release`` does, but no longer than a stretch if the rest may wait."""
-        self.release(time.monotonic() + SECONDS if self._may_wait() else inf)
+        self.release(time.monotonic() + SECONDS)
+        if self._is_left_to_python and not self._may_wait():
+            self.release()
 
     def release(self, until: float = inf) -> None:
         """Release and free what native code has left to Python, up to a moment.
@@ -115,7 +117,12 @@ class Upkeep:
     @property
     def _is_left(self) -> bool:
         """Whether anything was left for later."""
-        return bool(self._words[Machine.PENDING] or self._words[Machine.RELEASED])
+        return bool(self._words[Machine.PENDING] or self._is_left_to_python)
+
+    @property
+    def _is_left_to_python(self) -> bool:
+        """Whether native code has left anything for Python to release."""
+        return bool(self._words[Machine.RELEASED])
 
     def _finish(self, is_end: bool = False) -> None:
         """Release what native code has left to Python; leave nothing that the host may close."""

@@ -10,6 +10,8 @@ import pytest
 
 from llmbol_core.vm.arena import COUNT, LARGE, NIL
 from llmbol_core.vm.heaptypes import POINTER
+from llmbol_core.vm.jit.engine import JitEngine
+from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.module import TypeDescriptor
@@ -272,3 +274,26 @@ def test_a_ring_is_freed_with_all_that_hangs_on_it(engine, length):
         assert heap.objects == before + 1
         assert heap.words[(shared + COUNT) >> 2] == 1
         heap.release(shared)
+
+
+def test_what_is_released_at_once_is_not_asked_who_holds_it():
+    closed = []
+
+    class Held:
+        def close(self):
+            closed.append(self)
+
+    def refuse():
+        raise AssertionError("looked for who holds the rest, which there is not")
+
+    with InfernoVM(engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble("movw $1,0(16(fp))\nret"))
+        vm.execute("test", "main")
+        assert isinstance(vm.engine, JitEngine)
+        upkeep = vm.engine._upkeep
+        ref = vm.heap.new_handle(Held(), 0, TypeDescriptor(-1, 4))
+        vm.heap.pointers[(ref + COUNT) >> 2] = 0
+        upkeep._words[Machine.RELEASED] = ref
+        upkeep._may_wait = refuse
+        upkeep.release_some()
+        assert len(closed) == 1
