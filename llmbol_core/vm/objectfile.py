@@ -97,6 +97,13 @@ _SHAPES = tuple(
 """The middle, source and destination modes that an addressing byte stands for, and how many numbers
 the file has for each."""
 
+_EMPTY = tuple(map(Operand, Mode))
+"""Operands that have no numbers, by their modes."""
+_NUMBERS = tuple(range(sum(values for _, values in shape)) for shape in _SHAPES)
+"""How many numbers the file has for an addressing byte, to count through."""
+_LENGTHS = bytes([1] * 0x80 + [2] * 0x40 + [4] * 0x40)
+"""How many bytes a number takes, by the first of them."""
+
 
 class _Reader:
     """A place in the bytes of a file; every method moves it on or raises DisFormatError."""
@@ -219,32 +226,54 @@ operand = functools.lru_cache(maxsize=1 << 14)(Operand)
 
 
 def _code(reader: _Reader, count: int) -> tuple[Instruction, ...]:
-    """Read the instructions, and check immediate labels as Inferno's loader does."""
+    """Read the instructions, and check immediate labels as Inferno's loader does.
+
+    Programs repeat themselves: each sequence of bytes is made an instruction of only once.
+    """
     first, code, at = reader.at, list[Instruction](), 0
     data = bytes(reader.data[first : first + _LONGEST * count])
+    known: dict[bytes, Instruction] = {}
     try:
         for _ in range(count):
-            start, opcode, modes, at = at, data[at], data[at + 1], at + 2
-            if opcode >= len(OPS):
-                raise reader.fail(f"there is no opcode {opcode}", first + start)
-            operands = []
-            for mode, values in _SHAPES[modes]:
-                base = value = 0
-                if values == 2:
-                    base, at = _op(data, at)
-                if values:
-                    value, at = _op(data, at)
-                operands.append(operand(mode, value, base))
-            middle, source, target = operands
-            code.append(Instruction(opcode, source, middle, target))
-            is_label = target.mode is Mode.IMMEDIATE and OPS[opcode].has_label
-            if is_label and not 0 <= target.value < count:
-                why = f"bad branch addr: {target.value} in a program of {count} instructions"
-                raise reader.fail(why, first + start)
+            start, at = at, at + 2
+            for _ in _NUMBERS[data[start + 1]]:
+                at += _LENGTHS[data[at]]
+            content = data[start:at]
+            instruction = known.get(content)
+            if instruction is None:
+                instruction = known[content] = _instruction(content)
+                if why := _refused(instruction, count):
+                    raise reader.fail(why, first + start)
+            code.append(instruction)
     except IndexError:
         raise reader.ends("the code") from None
     reader.at = first + at
     return tuple(code)
+
+
+def _instruction(content: bytes) -> Instruction:
+    """Return the instruction of some bytes; raises IndexError."""
+    at, operands = 2, []
+    for mode, values in _SHAPES[content[1]]:
+        if not values:
+            operands.append(_EMPTY[mode])
+            continue
+        base, at = _op(content, at) if values == 2 else (0, at)
+        value, at = _op(content, at)
+        operands.append(operand(mode, value, base))
+    middle, source, target = operands
+    return Instruction(content[0], source, middle, target)
+
+
+def _refused(instruction: Instruction, count: int) -> str:
+    """Return why Inferno's loader would refuse an instruction of so many; empty if it would not."""
+    opcode, target = instruction.opcode, instruction.destination
+    if opcode >= len(OPS):
+        return f"there is no opcode {opcode}"
+    is_label = target.mode is Mode.IMMEDIATE and OPS[opcode].has_label
+    if is_label and not 0 <= target.value < count:
+        return f"bad branch addr: {target.value} in a program of {count} instructions"
+    return ""
 
 
 def _op(data: bytes | memoryview, at: int) -> tuple[int, int]:
