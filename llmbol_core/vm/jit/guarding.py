@@ -9,6 +9,7 @@ to Python.
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from llmbol_core.vm.heaptypes import TypedArena
 from llmbol_core.vm.isa import WORD_SIZE, Mode
 from llmbol_core.vm.jit.pacing import charge, goes_on
 from llmbol_core.vm.jit.source import Big, W, Word, external, host, host_word, native, wide
+from llmbol_core.vm.module import ABSENT, Operand
 from llmbol_core.vm.objects import ARRAY, CHANNEL, MODULE
 from llmbol_core.vm.remains import MARKED
 from llmbol_core.vm.verification.guards import Guard, Of, Piece
@@ -174,23 +176,36 @@ def row_offset(index: int) -> int:
     return 16 + 8 * _ROW * index
 
 
+_HOW = {Mode.FP: _FRAME, Mode.FP_INDIRECT: _FRAME | _INDIRECT, Mode.MP_INDIRECT: _INDIRECT}
+"""How the place of a pointer is found, by the mode of the operand."""
+
+
 def _row(guard: Guard) -> list[int] | None:
-    mode, value, base = guard.where
-    is_frame = mode in (Mode.FP, Mode.FP_INDIRECT)
-    how = is_frame * _FRAME + (mode in (Mode.FP_INDIRECT, Mode.MP_INDIRECT)) * _INDIRECT
-    if guard.of is Of.MARKED:
-        return [how | _MARKED, value | base << 32, 0, 0, 0, 0]
-    if guard.of is Of.LINK:
-        how |= _LINK | (guard.link.mode is Mode.IMMEDIATE) * _NUMBER
-        how |= (guard.link.mode is Mode.FP) * _IN_FRAME
-        return [how, value | base << 32, guard.link.value, 0, 0, 0]
-    asked = wanted(guard)
+    where, of, pieces, size, kind, link, _, _ = guard
+    how, place = _HOW.get(where.mode, 0), where.value | where.base << 32
+    if of is Of.MARKED:
+        return [how | _MARKED, place, 0, 0, 0, 0]
+    if of is Of.LINK:
+        how |= _LINK | (link.mode is Mode.IMMEDIATE) * _NUMBER
+        how |= (link.mode is Mode.FP) * _IN_FRAME
+        return [how, place, link.value, 0, 0, 0]
+    words = _required(of, pieces, size, kind, link)
+    if words is None:
+        return None
+    return [how | (of is Of.RECEIVED) * _OF_SEVERAL, place, *words]
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _required(
+    of: Of, pieces: tuple[Piece, ...], size: int, kind: str, link: Operand
+) -> tuple[int, ...] | None:
+    """Return the words for what a guard requires, as many do; None if masks cannot express it."""
+    asked = wanted(Guard(ABSENT, of, pieces, size, kind, link))
     if asked is None:
         return None
-    how |= (guard.of is Of.RECEIVED) * _OF_SEVERAL
     kind_and_type = asked.kind << 32 | (asked.at & NIL)
     signed = [m - (1 << 64) if m >> 63 else m for m in (asked.pointers, asked.numbers)]
-    return [how, value | base << 32, kind_and_type, asked.least | asked.most << 32, *signed]
+    return kind_and_type, asked.least | asked.most << 32, *signed
 
 
 @external

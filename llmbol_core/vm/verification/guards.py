@@ -108,20 +108,20 @@ class Guard(NamedTuple):
         return f"{what} at {min(wrong)}" if wrong else ""
 
     def to_row(self) -> list[Any]:
-        """Return this as numbers and texts."""
+        """Return this as numbers and texts, but for where the pointer is."""
         need = self.need.to_row() if self.need else None
         pieces = [list(piece) for piece in self.pieces]
-        ends = [list(map(int, operand)) for operand in (self.where, self.link, self.number)]
+        ends = [list(map(int, operand)) for operand in (self.link, self.number)]
         return [ends, int(self.of), pieces, self.size, self.kind, need]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Guard:
-        """Return the guard of a row made by ``to_row``."""
+        """Return the guard of a row made by ``to_row``, of a pointer that is nowhere yet."""
         ends, of, pieces, size, kind, need = row
-        where, link, number = (Operand(Mode(mode), value, base) for mode, value, base in ends)
+        link, number = (Operand(Mode(mode), value, base) for mode, value, base in ends)
         found = tuple(Piece(at, length, Use(use)) for at, length, use in pieces)
         needed = Need.from_row(need) if need else None
-        return cls(where, Of(of), found, size, kind, link, needed, number)
+        return cls(ABSENT, Of(of), found, size, kind, link, needed, number)
 
 
 def misfit(piece: Piece, size: int, pointers: Iterable[int]) -> str:

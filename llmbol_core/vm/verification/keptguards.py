@@ -1,4 +1,8 @@
-"""Guards kept on disk, each made when it is first asked for."""
+"""Guards kept on disk, each made when it is first asked for.
+
+A file holds the requirements of the guards, each of which many share, and for each instruction
+where the pointers are: mode, value and base of an operand, and the number of the requirement.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from llmbol_core.vm.isa import Mode
+from llmbol_core.vm.module import Operand
 from llmbol_core.vm.verification.guards import Guard
+
+_MODES = tuple(Mode)
 
 
 class KeptGuards(Mapping[int, Sequence[Guard]]):
@@ -17,13 +25,23 @@ class KeptGuards(Mapping[int, Sequence[Guard]]):
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self._rows: dict[int, list[list[Any]]] = dict(json.loads(content.decode()))
+        self._required, rows = json.loads(content.decode())
+        self._rows: dict[int, list[list[int]]] = dict(rows)
+        self._prototypes: dict[int, tuple[Any, ...]] = {}
         self._made: dict[int, Sequence[Guard]] = {}
 
     def __getitem__(self, pc: int) -> Sequence[Guard]:
-        if pc not in self._made:
-            self._made[pc] = [Guard.from_row(row) for row in self._rows[pc]]
-        return self._made[pc]
+        made = self._made.get(pc)
+        if made is None:
+            made = self._made[pc] = [self._guard(*row) for row in self._rows[pc]]
+        return made
+
+    def _guard(self, mode: int, value: int, base: int, required: int) -> Guard:
+        rest = self._prototypes.get(required)
+        if rest is None:
+            _, *fields = Guard.from_row(self._required[required])
+            rest = self._prototypes[required] = tuple(fields)
+        return Guard(Operand(_MODES[mode], value, base), *rest)
 
     def __contains__(self, pc: object) -> bool:
         return pc in self._rows
@@ -39,5 +57,15 @@ def guards_to_bytes(guards: Mapping[int, Sequence[Guard]]) -> bytes:
     """Return guards for a file; the same ones give the same bytes."""
     if isinstance(guards, KeptGuards):
         return guards.content
-    rows = [[pc, [guard.to_row() for guard in found]] for pc, found in sorted(guards.items())]
-    return json.dumps(rows, separators=(",", ":")).encode()
+    required: dict[str, int] = {}
+    rows = []
+    for pc, found in sorted(guards.items()):
+        texts = [_text(guard.to_row()) for guard in found]
+        numbers = [required.setdefault(text, len(required)) for text in texts]
+        places = [list(map(int, guard.where)) for guard in found]
+        rows.append([pc, [[*place, n] for place, n in zip(places, numbers, strict=True)]])
+    return f"[[{','.join(required)}],{_text(rows)}]".encode()
+
+
+def _text(value: list[Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
