@@ -45,7 +45,7 @@ DATA_EXPORT = ".mp"
 """The name of the export that stands for the module data."""
 
 
-_PLACES = {"s": 1, "m": 2, "d": 3}
+PLACES = {"s": 1, "m": 2, "d": 3}
 """Which fields of an instruction its operands are."""
 
 
@@ -64,7 +64,7 @@ class Instruction(NamedTuple):
 
     def operand(self, place: str) -> Operand:
         """Return the operand at a place: s, m or d."""
-        return self[_PLACES[place]]  # type: ignore[return-value]
+        return self[PLACES[place]]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

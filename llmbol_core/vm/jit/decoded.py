@@ -23,11 +23,11 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.vm.isa import TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit.guarding import GuardTable, KnownLinks
-from llmbol_core.vm.module import Handler, Instruction, Operand
+from llmbol_core.vm.module import PLACES, Handler, Instruction, Operand
 from llmbol_core.vm.pauses import MOVING
 from llmbol_core.vm.process import first_extent
 
@@ -59,13 +59,13 @@ _UNUSUAL = -1
 class _Plan(NamedTuple):
     """How all instructions with an opcode and certain addressing modes are decoded.
 
-    ``operands`` tells, for s, m and d, which operand of the instruction the 8 bytes are made of,
+    ``operands`` tells, for s, m and d, which field of the instruction the 8 bytes are made of,
     and how. It is empty if Python runs the instruction.
     """
 
     handler: int
     modes: tuple[int, ...] = ()
-    operands: tuple[tuple[str, Callable[[Operand], int]], ...] = ()
+    operands: tuple[tuple[int, Callable[[Any], int]], ...] = ()
     ends: bool = False
     """Whether control never reaches the next instruction."""
     has_label: bool = False
@@ -181,16 +181,17 @@ class DecodedCode:
             plan = self._plans[key] = self._plan(instruction)
         own = plan.handler
         if plan.operands:
-            values = [make(instruction.operand(place)) for place, make in plan.operands]
+            values = [make(instruction[index]) for index, make in plan.operands]
             if _UNUSUAL in values:
                 own = self._handlers["python"]
             else:
                 _MODES.pack_into(self._bytes, pc * SIZE + MODES, *plan.modes)
                 _OPERANDS.pack_into(self._bytes, pc * SIZE + OPERANDS, *values)
                 own = self._guards.enter(pc, own, self._handlers)
-        if self._word(pc, HANDLER) == self._handlers["undecoded"]:
-            self._put(pc, HANDLER, own)
-        self._put(pc, OWN, own)
+        words, at = self._words, _WORDS * (pc + 1)
+        if words[at] == words[at + OWN // 8]:
+            words[at] = own
+        words[at + OWN // 8] = own
         if plan.has_label and (plan.calls or destination.value <= pc):
             self._watch(destination.value)
             self._pause(destination.value)
@@ -216,8 +217,8 @@ class DecodedCode:
             return plan
         if not _is_usual(instruction):
             return plan
-        modes, *operands = zip(*self._operands(instruction), strict=True)
-        found = tuple(zip(*operands, strict=True))
+        modes, places, makers = zip(*self._operands(instruction), strict=True)
+        found = tuple(zip(map(PLACES.__getitem__, places), makers, strict=True))
         return plan._replace(handler=self._handlers[op.mnemonic], modes=modes, operands=found)
 
     def _operands(
