@@ -43,8 +43,8 @@ _AT_ONCE = 0.2
 """Seconds that compiling well may take if it is not known yet how long the code will run."""
 _WELL = 1.0
 """Seconds in all that compiling well may take for code that has not run yet."""
-_GRACE, _SHARE = 0.2, 0.3
-"""Seconds that a program may wait for code: at first, and more for each second that it runs."""
+_GRACE, _SHARE = 0.1, 0.3
+"""Seconds that a program may wait for code: at first, and more for each second that it has run."""
 _WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""
 _WORTH_A_LOOK = 0.02
@@ -191,6 +191,9 @@ class Compiler:
     def _compile(self, native: Native, pc: int, frame: HeapType) -> bool:
         if self._is_left(native, pc, frame):
             return True
+        if not self._at_once and not self._can_wait(cost_of(1, Tier.QUICK)):
+            native.decoded.watch_longer(pc, _SOON)
+            return True
         source = self._source(native, pc, frame)
         if source is None:
             return False
@@ -215,8 +218,6 @@ class Compiler:
         self._make(quick, tier)
         if thread is not None:
             thread.wait()
-        if is_short and tier is Tier.QUICK:
-            self._improve(quick)
         return native.decoded.is_entry(pc)
 
     def _apart(self, function: Callable[[], _T]) -> _T:
@@ -244,8 +245,7 @@ class Compiler:
 
     def _can_wait(self, seconds: float) -> bool:
         """Whether the program can be kept waiting for so long."""
-        longest = _GRACE + _SHARE * (time.perf_counter() - self._began)
-        return self._waited + seconds <= longest
+        return self._waited + seconds <= _GRACE + _SHARE * self.seconds_run
 
     def _in_time(self, source: Source, tier: Tier) -> Tier:
         """Return the tier for which there is time before the program's end, as the program waits.
@@ -281,7 +281,7 @@ class Compiler:
         self.stats.seconds += time.perf_counter() - began
 
     def _improve(self, quick: Quick) -> None:
-        """Have a unit compiled well if that does not take long or the unit has run for long enough.
+        """Have a unit compiled well if it has run for long enough.
 
         At the end of the process it waits for what another thread is compiling.
         """
@@ -306,11 +306,15 @@ class Compiler:
             quick.is_ordered = False
 
     def _is_worth(self, quick: Quick) -> bool:
-        """Whether a unit has run for so long that it is worth compiling well."""
+        """Whether a unit has run for so long that it is worth compiling well.
+
+        Another thread begins with it only if the program has run for as long as that takes: it may
+        well be over before the code is there, which is lost then.
+        """
         cost = cost_of(quick.instructions, Tier.BEST)
         if self._thread() is None:
             return quick.seconds > cost
-        return cost <= _AT_ONCE or quick.seconds > cost / 2
+        return quick.seconds > cost / 2 and self.seconds_run > cost
 
     def _install(self, quick: Quick, made: Made) -> None:
         from llmbol_core.native.image import load_object

@@ -19,8 +19,9 @@ from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.exceptions import Level
 from llmbol_core.vm.jit import background, compiler
 from llmbol_core.vm.jit.engine import JitEngine
-from llmbol_core.vm.jit.kept import Tier
+from llmbol_core.vm.jit.kept import Tier, cost_of
 from llmbol_core.vm.jit.modulecode import heap_type
+from llmbol_core.vm.jit.modulenative import Quick
 from llmbol_core.vm.jit.units import compile_module
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
@@ -183,7 +184,8 @@ def test_loops_of_functions_that_are_compiled_with_their_callers_are_entered(mon
 def test_what_is_not_waited_for_takes_no_time_from_what_is_compiled_well(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
     monkeypatch.setattr(background, "background", lambda: None)
-    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: False)
+    least = cost_of(1, Tier.QUICK)
+    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: seconds <= least)
     made = compiler.Compiler()
     with InfernoVM(HOST_MODULES, engine=ENGINES["native"]) as vm:
         vm.load_module("test", assemble(LOOP))
@@ -225,7 +227,8 @@ def test_the_time_that_code_has_run_adds_up_over_programs(monkeypatch, tmp_path)
 def test_what_takes_too_long_to_compile_is_looked_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
     monkeypatch.setattr(background, "background", lambda: None)
-    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: False)
+    least = cost_of(1, Tier.QUICK)
+    monkeypatch.setattr(compiler.Compiler, "_can_wait", lambda self, seconds: seconds <= least)
     looks, look = [], compiler.Compiler._source
 
     def noted(self, native, pc, frame):
@@ -247,6 +250,38 @@ def test_what_takes_too_long_to_compile_is_looked_at_once(monkeypatch, tmp_path)
     monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
     assert compiler.Compiler(at_once=True).hot(native, 2, frame, 1 << 30)
     assert native.decoded.is_entry(2)
+
+
+def test_nothing_is_looked_at_that_a_program_cannot_wait_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    made = compiler.Compiler()
+    made._waited = 60.0
+    monkeypatch.setattr(made, "_source", lambda *given: pytest.fail("looked at a source"))
+    with InfernoVM(HOST_MODULES, engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble(LOOP))
+        vm.execute("test", "main")
+        native = only_native(vm)
+        frame = heap_type(native.code.module.types[1])
+        assert made.hot(native, 2, frame, 1 << 30)
+        assert not native.decoded.is_entry(2)
+
+
+def test_code_is_improved_meanwhile_once_the_program_has_run_for_as_long_as_that_takes(monkeypatch):
+    made = compiler.Compiler()
+    monkeypatch.setattr(made, "_thread", lambda: object())
+    cost = cost_of(100, Tier.BEST)
+    with InfernoVM(HOST_MODULES, engine=ENGINES["native"]) as vm:
+        vm.load_module("test", assemble(LOOP))
+        vm.execute("test", "main")
+        native = only_native(vm)
+    frame = heap_type(native.code.module.types[1])
+    quick = Quick(native, 2, frame, None, seconds=cost, instructions=100)
+    made._began = time.perf_counter()
+    assert not made._is_worth(quick)
+    made._began -= 60
+    assert made._is_worth(quick)
+    quick.seconds = cost / 4
+    assert not made._is_worth(quick)
 
 
 def test_engines_are_known_by_name():
