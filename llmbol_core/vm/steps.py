@@ -88,6 +88,8 @@ _COUNTED = "PCAINZ"
 _REGISTERS = {Mode.FP: "fp", Mode.FP_INDIRECT: "fp", Mode.MP: "mp", Mode.MP_INDIRECT: "mp"}
 _INDIRECT = (Mode.MP_INDIRECT, Mode.FP_INDIRECT)
 _ABSENT = (Mode.NONE, Mode.NONE6, Mode.NONE7)
+_SHORT, _LONG = (1 << 16) - 1, (1 << 30) - 1
+"""Masks of offsets: of an operand behind a pointer, and of any other."""
 
 
 def _access(letter: str) -> _Access:
@@ -298,7 +300,8 @@ class StepMaker:
             if role is None:
                 numbers += [0, 0, 0]
                 continue
-            offset, base = operand.value & 0xFFFF, operand.base & 0xFFFF
+            most = _SHORT if operand.mode in _INDIRECT else _LONG
+            offset, base = operand.value & most, operand.base & _SHORT
             shift = _access(role.type).shift
             places.append(_Place(name, operand.mode, not offset & (1 << shift) - 1))
             if operand.mode is Mode.IMMEDIATE:

@@ -278,7 +278,7 @@ def _number(operand: Operand) -> int:
 
 
 def _place(operand: Operand) -> int:
-    return (operand.value & 0xFFFF) | (operand.base & 0xFFFF) << 32
+    return (operand.value & 0xFFFFFFFF) | operand.base << 32
 
 
 def _is_usual(instruction: Instruction) -> bool:

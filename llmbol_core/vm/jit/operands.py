@@ -100,7 +100,7 @@ class Operands(Emitter):
 
     def place(self, operand: Operand, letter: str) -> Place:
         """Return where an operand lies; an indirect one leaves if its base is nil."""
-        offset = operand.value & 0xFFFF
+        offset = operand.value
         if operand.mode is Mode.FP:
             if offset in self.region.slots:
                 return Place(f"%s{offset}", "slot", offset)
@@ -126,7 +126,7 @@ class Operands(Emitter):
     def address(self, operand: Operand) -> str:
         """Return the address of an operand that is no immediate; leave if its pointer is nil."""
         start = {Mode.FP: "%fp", Mode.MP: "%mp"}.get(operand.mode) or self._known_base(operand)
-        return self.value(f"add i32 {start}, {operand.value & 0xFFFF}")
+        return self.value(f"add i32 {start}, {operand.value}")
 
     def _known_base(self, operand: Operand) -> str:
         """Return the pointer that an indirect operand begins with; leave if it is nil."""
@@ -138,7 +138,7 @@ class Operands(Emitter):
     def base(self, operand: Operand) -> str:
         """Return the pointer that an indirect operand begins with."""
         in_frame = operand.mode is Mode.FP_INDIRECT
-        slot = Operand(Mode.FP if in_frame else Mode.MP, operand.base & 0xFFFF)
+        slot = Operand(Mode.FP if in_frame else Mode.MP, operand.base)
         return self.load(self.place(slot, "P"), "P")
 
     def load(self, place: Place, letter: str) -> str:
