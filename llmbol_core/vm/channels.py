@@ -107,8 +107,9 @@ class Offers:
         return row
 
     def free(self, row: int) -> None:
-        """Free a row, and clear its address."""
+        """Free a row, and clear its addresses."""
         self.put(row, Field.ADDRESS, 0)
+        self.put(row, Field.RESULT, 0)
         self.put(row, Field.NEXT, self.words[FREE])
         self.words[FREE] = row
 

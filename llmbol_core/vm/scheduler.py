@@ -247,9 +247,10 @@ class Scheduler:
     def free_remains(self, some: bool = False) -> None:
         """Free the remains of objects that no process has an address in any more, or ``some``."""
         stacks = [words for p in self.processes.values() for words in p.stack.words()]
-        addresses = self._engine.channels.offers.words[Field.ADDRESS :: len(Field)]
-        cost = 4 * sum(map(len, stacks)) + 4 * len(addresses)
-        self._engine.remains.free([*stacks, addresses], cost, some)
+        offers = self._engine.channels.offers.words
+        places = [offers[field :: len(Field)] for field in (Field.ADDRESS, Field.RESULT)]
+        words = [*stacks, *places]
+        self._engine.remains.free(words, 4 * sum(map(len, words)), some)
 
     @property
     def is_late(self) -> bool:

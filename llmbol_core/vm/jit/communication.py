@@ -103,6 +103,7 @@ def remove_offer(row: Word) -> None:
             W[head] = behind
     free = machine[Machine.OFFERS] + _WORD * FREE
     host[at + _WORD * Field.ADDRESS] = 0
+    host[at + _WORD * Field.RESULT] = 0
     host[at + _WORD * Field.NEXT] = host[free]
     host[free] = wide(row)
 
