@@ -51,6 +51,7 @@ Modules = dict[str, Module]
 @cache
 def known() -> list[Modules]:
     """Return the attacks of the tests as modules."""
+    from tests.vm.test_breaches import BREACHES
     from tests.vm.test_detours import DETOURS, HONEST, modules_of
     from tests.vm.test_escapes import ESCAPES
 
@@ -58,7 +59,7 @@ def known() -> list[Modules]:
         *({"a": text} for text in (*attacks.ALONE.values(), *attacks.AGAIN.values())),
         *(dict(zip("abc", text, strict=False)) for text in attacks.BETWEEN.values()),
     ]
-    attempts = (*DETOURS.values(), *ESCAPES.values())
+    attempts = (*DETOURS.values(), *ESCAPES.values(), *BREACHES.values())
     others = [*(code for code, _ in attempts), *HONEST.values()]
     return [
         *(

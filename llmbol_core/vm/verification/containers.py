@@ -27,8 +27,6 @@ def _learn_element(step: Step, state: State) -> State:
     """Note the address of an element."""
     usage = step.usage
     origin = step.origin(step.operand("s"))
-    if origin < 0:
-        return learn(step, state, "m", Value(Kind.ELSEWHERE))
     element = usage.behind(origin, "element")
     if step.op.mnemonic != "indx":
         usage.access(element, 0, ELEMENT_SIZES[step.op.mnemonic], Use.WHOLE, step.pc)

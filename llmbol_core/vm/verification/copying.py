@@ -8,7 +8,7 @@ from llmbol_core.vm.isa import WORD_SIZE, Mode, OperandRole
 from llmbol_core.vm.verification.fitting import ALIGNED
 from llmbol_core.vm.verification.guards import value_pieces
 from llmbol_core.vm.verification.origins import Use
-from llmbol_core.vm.verification.slots import COPIES, Kind
+from llmbol_core.vm.verification.slots import ADDRESSES, COPIES, Kind
 from llmbol_core.vm.verification.structure import Layout
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ALT_ENTRY = 8
 _ALT_CHANNELS = COPIES | {Kind.COPY, Kind.ORIGIN, Kind.OBJECT}
-_ALT_ADDRESSES = (Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE)
 
 
 def check_bytes(step: Step) -> None:
@@ -110,7 +109,7 @@ def _check_entry(step: Step, at: int, sends: bool) -> None:
     if not is_channel:
         raise step.fail(f"{at}(fp) is not known to hold a channel")
     other = Kind.CONSTANT if sends else Kind.RESULT
-    if to is None or to.kind not in (*_ALT_ADDRESSES, other):
+    if to is None or to.kind not in ADDRESSES | {other}:
         raise step.fail(f"{at + WORD_SIZE}(fp) is not known to hold an address")
 
 

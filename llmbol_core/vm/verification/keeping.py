@@ -32,8 +32,8 @@ def learn(step: Step, state: State, place: str, value: Value) -> State:
 def keep(step: Step, state: State, place: Place, value: Value | None) -> State:
     """Note that a pointer is stored at a place."""
     if place.own or place.frame >= 0:
-        if value is None and not place.own:
-            value = UNKNOWN_POINTER
+        if value is None or value.origin < 0:
+            value = None if place.own else UNKNOWN_POINTER
         at = place.offset if place.own else argument_key(place.frame, place.offset)
         if value is not None:
             return {**state, at: value}

@@ -247,8 +247,6 @@ class Leftover:
         """Guard the words that are used as addresses of module data."""
         usage = self._evidence.usage
         found = {s for origin in self._handles for s in usage.origins.sources(origin, True)}
-        if found & usage.unknown:
-            found.add(-1)
         for step, source in self._words:
             origin = step.place(source).origin
             is_made = self._classes.is_made(self._classes.of_origin(origin), "Z")
@@ -279,8 +277,8 @@ class Leftover:
 
     def _guard_elements(self, step: Step) -> None:
         """Guard an index if the accesses to the element are not proved."""
-        origin = step.origin(step.operand("s"))
-        pieces = self._uses_of(step.usage.behind(origin, "element")) if origin >= 0 else ANY
+        element = step.usage.behind(step.origin(step.operand("s")), "element")
+        pieces = self._uses_of(element)
         size = ELEMENT_SIZES.get(step.op.mnemonic, 0)
         self._guard_element(step, step.operand("s"), pieces, size)
 
@@ -354,9 +352,6 @@ class Leftover:
         self._channels |= {known for known in entries if known and known.kind in COPIES}
         for guard in self._transfers.of_table(step):
             self._guard(step, guard)
-
-
-ANY: tuple[Piece, ...] = ()
 
 
 _SPECIAL: dict[str, Callable[[Leftover, Step], None]] = {

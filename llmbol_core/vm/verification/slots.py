@@ -31,6 +31,8 @@ class Kind(Enum):
 
 
 POINTERS = frozenset({Kind.ORIGIN, Kind.OBJECT, Kind.HANDLE})
+ADDRESSES = frozenset({Kind.SLOT, Kind.DATA, Kind.ELEMENT, Kind.ELSEWHERE})
+"""Addresses of places that can be written."""
 
 Tags = frozenset[int] | None
 """The numbers that the first word of an object may hold; None for any."""

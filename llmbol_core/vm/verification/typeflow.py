@@ -20,6 +20,7 @@ from llmbol_core.vm.verification.needs import Part, link_number, shape
 from llmbol_core.vm.verification.origins import How, Use
 from llmbol_core.vm.verification.results import result_size
 from llmbol_core.vm.verification.slots import (
+    ADDRESSES,
     RESULT,
     RETURNED,
     STORED,
@@ -301,14 +302,20 @@ class Step:
             if passed and passed.origin >= 0:
                 parameter = usage.origin("parameter", pc, slot)
                 usage.flow(parameter, passed.origin, passed.flowing, How.PASSED)
-        result = self.state.get(-frame)
-        if result:
-            self._check_result(usage.origin("result", pc), result)
+        if to := self._place_of_result():
+            self._note_result(usage.origin("result", pc), to)
 
-    def _check_result(self, result: int, to: Value) -> None:
-        """Note where the result of a function is wanted."""
-        if self.op.mnemonic == "spawn":
+    def _place_of_result(self) -> Value | None:
+        """Return the address for the result of the function called; refuse what is none."""
+        to = self.state.get(-self.operand("s").value)
+        if to is not None and self.op.mnemonic in ("spawn", "mspawn"):
             raise self.fail(_NOBODY)
+        if to is not None and to.kind not in ADDRESSES:
+            raise self.fail(_UNSURE)
+        return to
+
+    def _note_result(self, result: int, to: Value) -> None:
+        """Note where the result of a function is wanted."""
         match to.kind:
             case Kind.SLOT:
                 self.usage.want_result(result, self.layout, to.number, self.pc)
@@ -316,21 +323,15 @@ class Step:
                 self.usage.want_result(result, self.found.data, to.number, self.pc)
             case Kind.ELEMENT:
                 self.usage.want_result(result, self.found.layouts[to.number], 0, self.pc)
-            case Kind.ELSEWHERE if to.origin >= 0:
+            case Kind.ELSEWHERE:
                 self.usage.want_result_behind(result, to)
-            case Kind.NUMBER:
-                raise self.fail(_UNSURE)
 
     def check_module_call(self) -> None:
         """Refuse a frame that was made for another link."""
         known, middle = self._frame(), self.operand("m")
         if known.kind is Kind.FOREIGN_FRAME and known.number != link_number(middle):
             raise self.fail(f"the frame was made for link {known.number}")
-        result = self.state.get(-self.operand("s").value)
-        if result is not None and self.op.mnemonic == "mspawn":
-            raise self.fail(_NOBODY)
-        if result is not None and result.kind is Kind.NUMBER:
-            raise self.fail(_UNSURE)
+        self._place_of_result()
         handle = self.origin(self.operand("d"))
         if handle < 0 or middle.mode is not Mode.IMMEDIATE:
             return

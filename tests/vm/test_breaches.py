@@ -1,0 +1,129 @@
+"""Programs that got through to memory that is not theirs: refused, or stopped.
+
+They are framed as those of ``test_attacks.py`` are, and run as those of ``test_detours.py``: each
+goes with what the verifier, the linker or a guard says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.engines import ENGINES, engine
+from llmbol_core.vm.environment import Streams
+from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.machine import InfernoVM
+from tests.vm.test_attacks import CALL, run
+from tests.vm.test_detours import ONE, OVER, Program, modules_of, said
+
+PAIR = "\n desc $8,8,(0,4)"
+UNKNOWN = (
+    "newcmp $8,$1,8(mp)\n new $5,36(fp)\n movp 36(fp),32(fp)\n send 32(fp),8(mp)\n"
+    " frame $2,48(fp)\n recv 8(mp),32(48(fp))\n movp 36(48(fp)),32(fp)\n call 48(fp),h\n"
+)
+"""A pointer of which nothing is known in a frame that was made is moved to a slot."""
+UNSURE = "it is not sure where the result goes"
+
+# fmt: off
+BREACHES: dict[str, tuple[Program, str]] = {
+    "a result in a constant": (
+        ("frame $2,48(fp)\n lea $5,16(48(fp))\n call 48(fp),h\n ret\n"
+         " h: movl 60(fp),200(16(fp))\n ret"), UNSURE),
+    "a result of another module in a constant": (
+        (CALL.format(" lea $5,16(48(fp))") + " ret",
+         "ret\n f: movl 60(fp),200(16(fp))\n movp 16(mp),4(16(fp))\n ret"), UNSURE),
+    "an address in one of two records, of which one is not known": (
+        (f"{UNKNOWN} new $7,36(fp)\n beqw 92(fp),$1,x\n lea 8(32(fp)),44(fp)\n jmp y\n"
+         " x: lea 8(36(fp)),44(fp)\n y: movw $77,0(44(fp))\n movp 8(32(fp)),36(fp)\n ret\n"
+         f" h: ret{PAIR}"), OVER),
+    "a word of one of two records as a channel": (
+        (f"{UNKNOWN.replace('$5', '$7')} {ONE} lea 84(fp),72(fp)\n new $5,36(fp)\n"
+         " movw $4096,8(32(fp))\n beqw 92(fp),$1,x\n movw 8(32(fp)),68(fp)\n jmp y\n"
+         " x: movw 8(36(fp)),68(fp)\n y: nbalt 60(fp),76(fp)\n ret\n"
+         f" h: ret{PAIR}"), "type check: there is no pointer at 8"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("what", BREACHES)
+def test_nothing_gets_through(tmp_path: Path, what: str) -> None:
+    code, why = BREACHES[what]
+    assert why in said(modules_of(code), tmp_path)
+
+
+INDEX = """
+       new $7,4(mp)
+       newcw 8(mp)
+       newcw 32(fp)
+       movw $0,60(fp)
+       movw $2,64(fp)
+       movw 32(fp),68(fp)
+       lea 84(fp),72(fp)
+       movw 8(mp),76(fp)
+       lea 88(fp),80(fp)
+       frame $2,48(fp)
+       spawn 48(fp),h
+       alt 60(fp),8(4(mp))
+       ret
+h:     movp 12(mp),4(mp)
+       new $8,4(mp)
+       lea 8(4(mp)),44(fp)
+       movp 12(mp),4(mp)
+       movw $1,0(44(fp))
+wait:  addw $1,56(fp)
+       bltw 56(fp),$9000,wait
+       new $5,36(fp)
+       send $1,8(mp)
+go_on: addw $1,60(fp)
+       bltw 60(fp),$99,go_on
+       movw 8(36(fp)),56(fp)
+       beqw 56(fp),$1,bad
+       ret
+bad:   raise 16(mp)
+       desc $8,200000,"00"
+"""
+"""The record that an alt's index goes to is dropped, so much else that it must make room, and a
+record with a pointer at that place is made before the alt receives something."""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_index_of_alt_goes_to_what_was_dropped_or_nowhere(tmp_path: Path, name: str) -> None:
+    assert "forged" not in run(tmp_path, name, {"a": INDEX})
+
+
+FAR = """
+       movw $0,70000(mp)
+       movw $0,70000(fp)
+again: addw $1,70000(mp)
+       addw $2,70000(fp)
+       movp 0(mp),66000(fp)
+       addl 70008(mp),70008(fp)
+       bltw 70000(mp),$9000,again
+       bnew 70000(fp),$18000,bad
+       bnec 66000(fp),0(mp),bad
+       bnec 4464(mp),4(mp),bad
+       bnec 464(fp),4464(fp),bad
+       ret
+bad:   raise 0(mp)
+       module A
+       entry 0,1
+       desc $0,100000,(0,4,4464)
+       desc $1,80000,(32,36,464,4464,66000)
+       var @mp,100000
+       string @mp+0,"forged"
+       link 1,0,0x4244b354,"init"
+"""
+"""Numbers at offsets beyond 65535, of which the low 16 bits are those of a pointer."""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_large_offsets_are_what_they_are(tmp_path: Path, name: str) -> None:
+    limits, module = Limits(8 << 20, instructions=300_000), parse_assembly(FAR, "a")
+    made = engine(name)
+    with InfernoVM(HOST_MODULES, Namespace(tmp_path), limits, Streams(), engine=made) as machine:
+        machine.load_module("a", module)
+        machine.execute("a", "init")
