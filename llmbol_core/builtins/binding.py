@@ -28,8 +28,8 @@ from functools import cache, cached_property, partial
 from textwrap import dedent, indent
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from llmbol_core.builtins import given
 from llmbol_core.builtins.varargs import VarArguments
+from llmbol_core.vm import given
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.host import (

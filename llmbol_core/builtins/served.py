@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import count as numbers
+from itertools import count
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.channels import Channels
 from llmbol_core.vm.files.openfile import EHUNGUP, OREAD, OWRITE, FileFault, OpenFile
+from llmbol_core.vm.given import numbers, text
 from llmbol_core.vm.host import Exchange
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
@@ -37,6 +38,7 @@ _COST = 1 << 10
 class Server:
     """The channels of one served file, as long as the program keeps its FileIO.
 
+    It holds both: the program may put others into the FileIO, or nothing.
     ``named`` is how many characters its name has, directories included.
     """
 
@@ -44,17 +46,17 @@ class Server:
         self._heap, self._channels, self._named = heap, channels, 4 * named
         self.reads = self.writes = NIL
         self.withdraw: Callable[[], None] = lambda: None
-        self._fids = numbers(1)
+        self._fids = count(1)
 
     def offer(self) -> int:
-        """Return a new FileIO, whose record owns the channels."""
+        """Return a new FileIO with the channels."""
         heap = self._heap
         ref = heap.new_handle(self, _COST + self._named, _FILE_IO)
         try:
             self.reads = heap.new_channel(heap.type_number(_READ), 0)
-            heap.give(ref, self.reads)
+            heap.assign(ref, self.reads)
             self.writes = heap.new_channel(heap.type_number(_WRITE), 0)
-            heap.give(ref + 4, self.writes)
+            heap.assign(ref + 4, self.writes)
         except BaseException:
             heap.release(ref)
             raise
@@ -76,8 +78,11 @@ class Server:
 
     def close(self) -> None:
         """Remove the file: the program has dropped its FileIO."""
+        channels = self.reads, self.writes
         self.reads = self.writes = NIL
         self.withdraw()
+        for channel in channels:
+            self._heap.release(channel)
 
 
 class ServedFile(OpenFile):
@@ -98,7 +103,8 @@ class ServedFile(OpenFile):
         self._check(OREAD)
 
         def answered(answer: int) -> int:
-            data = heap.array_bytes(heap.pointer(answer))[: len(window)]
+            ref = heap.pointer(answer)
+            data = numbers(heap, ref, 1)[: len(window)] if ref != NIL else b""
             window[: len(data)] = data
             self.offset += len(data)
             return len(data)
@@ -143,7 +149,7 @@ class ServedFile(OpenFile):
 
         def received(answer: int) -> int:
             try:
-                error = heap.string(heap.pointer(answer + 4))
+                error = text(heap, heap.pointer(answer + 4))
                 if error:
                     raise FileFault(error)
                 return answered(answer)

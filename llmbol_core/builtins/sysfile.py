@@ -12,7 +12,6 @@ from functools import partial, wraps
 from typing import Any, cast
 
 from llmbol_core.builtins.binding import Implementation, Pending
-from llmbol_core.builtins.given import references
 from llmbol_core.builtins.served import ServedFile, Server
 from llmbol_core.builtins.sysbinding import (
     HeldDescriptor,
@@ -26,6 +25,7 @@ from llmbol_core.builtins.sysbinding import (
 )
 from llmbol_core.vm.files.openfile import EHUNGUP, FileFault, OpenFile
 from llmbol_core.vm.files.pipes import PipeEnd
+from llmbol_core.vm.given import references
 from llmbol_core.vm.handles import charge
 from llmbol_core.vm.host import Exchange, HostCall, Until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbol_core.builtins.given import argument, text
+from llmbol_core.vm.given import argument, text
 from llmbol_core.vm.objects import Heap
 
 

@@ -19,7 +19,7 @@ depends on nothing to what depends on all:
     processes     process, scheduler, channels, groups, stopped, limits
     fast engine   jit, engines (the choice of one)
     modules       loader, moduledata, links, offers, returns
-    host          host, environment, files (the tree that a program sees), systemfiles,
+    host          host, given, environment, files (the tree that a program sees), systemfiles,
                   processfiles, errortext
     from Python   machine, calling, guessing, onethread
     tools         debugger, observation, trace, profiler, inspection, places, values, codemap

@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.errors import LinkError, UsageError
-from llmbol_core.vm import heaptypes
+from llmbol_core.vm import given, heaptypes
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.layout import (
     BIG,
@@ -266,15 +266,16 @@ def fetch(heap: Heap, address: int, kind: Type) -> Any:
         return tuple(fetch(heap, address + part.offset, part.type) for part in kind.fields)
     ref = heap.pointer(address)
     if kind is STRING:
-        return heap.string(ref)
+        return given.text(heap, ref)
     if not isinstance(kind, Reference):
         raise UsageError(f"no Python value for a {kind}")
     if kind.kind in ("ref", "chan"):
         return lend(heap, heap.retain(ref), kind)
     if kind == _BYTES:
-        return bytes(heap.array_bytes(ref))
+        return b"" if ref == NIL else bytes(given.numbers(heap, ref, 1))
     if kind.kind == "list":
-        return [fetch(heap, heap.head(node), kind.element) for node in heap.list_nodes(ref)]
+        nodes = given.nodes(heap, ref, kind.element)
+        return [fetch(heap, heap.head(node), kind.element) for node in nodes]
     return _items(heap, ref, kind.element)
 
 
@@ -305,8 +306,7 @@ def take_back(heap: Heap, lent: int | None, kind: Type) -> None:
 def _items(heap: Heap, ref: int, element: Type) -> list[Any]:
     if element in _NUMBERS:
         items = array(_NUMBERS[element].item)
-        items.frombytes(heap.array_bytes(ref))
+        if ref != NIL:
+            items.frombytes(given.numbers(heap, ref, items.itemsize))
         return items.tolist()
-    start = heap.array_data(ref) if ref != NIL else 0
-    places = range(start, start + element.size * heap.array_length(ref), element.size)
-    return [fetch(heap, place, element) for place in places]
+    return [fetch(heap, place, element) for place in given.elements(heap, ref, element)]

@@ -21,6 +21,7 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BYTE, REAL
 from llmbol_core.vm.host import Session
 from llmbol_core.vm.limits import Limits
+from llmbol_core.vm.module import TypeDescriptor
 from tests.builtins.calling import Borrowed, Caller
 
 
@@ -351,3 +352,9 @@ def test_views_of_nothing_cost_nothing(call):
     empty = call.tensor(np.zeros((0, 4), np.float32))
     assert call.numbers(call("relu", empty)).shape == (0, 4)
     assert keep_view(call.heap, Tensor(np.zeros(1, np.float32))) != NIL
+
+
+def test_a_list_of_numbers_is_one(call):
+    x, other = call.tensor(np.zeros((2, 3))), call.heap.new_record(TypeDescriptor(-1, 16))
+    with pytest.raises(Trap, match="type check"):
+        call("reshape", x, Borrowed(other))

@@ -288,3 +288,33 @@ def test_what_a_program_lends_can_be_given_back_as_what_it_is():
         ledger.check(vm)
     vm.heap.make_room()
     assert vm.heap.objects == 0
+
+
+OTHERS = """
+    new $2,0(16(fp))
+    ret
+    newa $4,$2,0(16(fp))
+    ret
+    consw $7,32(fp)
+    movp 32(fp),0(16(fp))
+    ret
+    desc $0,8
+    desc $1,40,(32)
+    desc $2,16
+    module Others
+"""
+
+
+@pytest.mark.parametrize("pc", [0, 2, 4])
+@pytest.mark.parametrize(
+    "kind",
+    ["string", "array of byte", "array of real", "array of string", "list of string"],
+)
+def test_results_are_what_the_type_says_or_nothing(pc, kind):
+    if pc == 2 and kind in ("array of byte", "array of real"):
+        return  # any array of numbers has bytes, and these fill reals
+    with InfernoVM() as vm:
+        links = f'link 1,{pc},"fn(): {kind}","f"'
+        vm.load_module("others", parse_assembly(f"{OTHERS}\n{links}", "others"))
+        with pytest.raises(Trap, match="type check"):
+            vm.execute("others", "f", [], f"fn(): {kind}")

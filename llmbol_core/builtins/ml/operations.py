@@ -40,9 +40,10 @@ from llmbol_core.ml.ops import OPS, Op
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.given import nodes
 from llmbol_core.vm.handles import replace
 from llmbol_core.vm.host import RESULT, HostCall, HostResult
-from llmbol_core.vm.layout import Field, Frame, Reference
+from llmbol_core.vm.layout import INT, Field, Frame, Reference
 from llmbol_core.vm.objects import Heap
 
 Array = NDArray[Any]
@@ -292,8 +293,8 @@ def _reader(fields: Sequence[Field]) -> Callable[[Heap, int], tuple[Any, ...]]:
 
 def _numbers(heap: Heap, address: int) -> tuple[int, ...]:
     """Return a list of int as a tuple."""
-    nodes = heap.list_nodes(heap.pointer(address))
-    return tuple([heap.word(heap.head(node)) for node in nodes])
+    found = nodes(heap, heap.pointer(address), INT)
+    return tuple([heap.word(heap.head(node)) for node in found])
 
 
 for _row in OPS.values():

@@ -1,4 +1,4 @@
-"""The arguments of functions that print, for machine code: see ``builtins/given.py``."""
+"""The arguments of functions that print, for machine code: see ``given.py`` above."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Arguments of functions of the host: objects of the declared kinds, or else a trap."""
+"""What programs give to the host as objects of some kind: that they are, or else a trap.
+
+Only the verifier's own module is known to it: what comes in a pointer from elsewhere can be any
+object.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterator
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.layout import STRING as TEXT
 from llmbol_core.vm.layout import Type
 from llmbol_core.vm.objects import ARRAY, LIST, MODULE, STRING, Heap
 from llmbol_core.vm.process import TYPE
@@ -41,10 +46,18 @@ def references(heap: Heap, ref: int) -> range:
     """Return the addresses of an array's references; traps if it is another object."""
     if ref == NIL:
         raise Trap(traps.NIL_DEREFERENCE)
-    if heap.type_of(ref) != ARRAY or heap.types[heap.word(ref + 4)] != (4, (0,)):
+    return elements(heap, ref, TEXT)
+
+
+def elements(heap: Heap, ref: int, element: Type) -> range:
+    """Return the addresses of an array's elements of a type; traps if it is another object."""
+    if ref == NIL:
+        return range(0)
+    wanted = (element.size, tuple(element.pointers()))
+    if heap.type_of(ref) != ARRAY or heap.types[heap.word(ref + 4)] != wanted:
         raise Trap(traps.TYPE_CHECK)
-    start = heap.array_data(ref)
-    return range(start, start + 4 * heap.array_length(ref), 4)
+    start, size = heap.array_data(ref), max(element.size, 1)
+    return range(start, start + size * heap.array_length(ref), size)
 
 
 def nodes(heap: Heap, ref: int, element: Type) -> Iterator[int]:
