@@ -1,7 +1,8 @@
 """$Loader: inspecting modules, and making new ones.
 
 A made module gets its instructions and data first, then its types, then functions at its links.
-Each ``ext`` verifies the module as it is by then; before the first one nothing in it can be called.
+Each ``ext`` verifies the module as it is by then; before the first one nothing in it can be called,
+and none is possible while a process runs its code.
 An address operand of an indirect mode has the slot in its low half and the offset in the high one.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import replace
 from llmbol_core.builtins.binding import Binding
 from llmbol_core.errors import VerifyError
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.exceptions import levels
 from llmbol_core.vm.handles import charge
 from llmbol_core.vm.host import HostCall, HostModule
 from llmbol_core.vm.isa import MIDDLE_MODES, MODES, OPS, Mode
@@ -27,7 +29,7 @@ from llmbol_core.vm.module import (
     Operand,
     TypeDescriptor,
 )
-from llmbol_core.vm.objects import ARRAY, LINKS, STACK, Heap
+from llmbol_core.vm.objects import ARRAY, STACK, Heap
 
 binding = Binding(
     "Loader",
@@ -182,6 +184,9 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
         if not 0 <= place < count.get(what, len(links)):
             _fail(call, f"bad {what}")
             return -1
+    if _is_in_use(call, made):
+        _fail(call, "module in use")
+        return -1
     charge(call.heap, _TYPE)
     exports = (*made.module.exports, Export(pc, number, 0, str(index)))
     try:
@@ -192,7 +197,7 @@ def ext(call: HostCall, handle: int, index: int, pc: int, number: int) -> int:
     call.machine.loader.forget(loaded)  # the handle has data of its own, and nobody finds it
     made.handles, loaded.handles = made.handles - 1, loaded.handles + 1
     links[index] = loaded.exports[-1]
-    engine.linked[call.heap.word(handle + LINKS)] = Linked(loaded, tuple(links), ())
+    engine.relink(handle, Linked(loaded, tuple(links), ()))
     return 0
 
 
@@ -221,6 +226,13 @@ def _made(call: HostCall, handle: int) -> LoadedModule | None:
         _fail(call, "need newmod")
         return None
     return linked.module
+
+
+def _is_in_use(call: HostCall, made: LoadedModule) -> bool:
+    """Whether a process runs code of a module, which was proved without what is added now."""
+    engine = call.machine.engine
+    processes = call.machine.scheduler.processes.values()
+    return any(level.module is made for process in processes for level in levels(engine, process))
 
 
 def _are_instructions(heap: Heap, code: int) -> bool:

@@ -230,6 +230,10 @@ class Interpreter:
             linked.module.handles += 1
         return ref
 
+    def relink(self, handle: int, linked: Linked) -> None:
+        """Let a module handle stand for something else."""
+        self.linked[self.heap.words[(handle + LINKS) >> 2]] = linked
+
     def linked_of(self, handle: int) -> Linked:
         """Return what a module handle stands for; nil traps."""
         if handle == NIL:

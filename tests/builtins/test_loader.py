@@ -5,17 +5,19 @@ own signatures, since Limbo has no way to call what newmod returns. The output i
 """
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.builtins.loader import _fields
-from llmbol_core.errors import Trap
+from llmbol_core.errors import LimitError, Trap
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.heaptypes import BYTE
+from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from tests.builtins.calling import Borrowed, Caller
 
@@ -165,3 +167,53 @@ def test_types_that_programs_make_count_against_their_memory():
     with pytest.raises(Trap, match="out of memory"):
         sum(map(make, range(16, 3000)))
     assert 100 < len(call.heap.shapes) < 1024
+
+
+TWO = """
+    movw $1,0(16(fp))
+    ret
+    movp 4(mp),0(16(fp))
+    ret
+    again: jmp again
+    desc $0,8,(4)
+    desc $1,64,(32,36)
+    var @mp,8
+    module Made
+"""
+"""Functions that return a number and a pointer, and one that does not return."""
+CALL = "mframe 32(fp),$0,48(fp)\nlea 60(fp),16(48(fp))\nmcall 48(fp),$0,32(fp)\n"
+USES = {
+    "a link that leads elsewhere": (
+        _call(1, "$0", "$0", "$1"),
+        f"movw $0,56(fp)\nx: {CALL} bnew 60(fp),$1,bad\n addw $1,56(fp)\n bltw 56(fp),$3000,x\n"
+        + _call(1, "$0", "$2", "$1")
+        + "bnew 60(fp),$0,bad\njmp x",
+        "type check: it returns a pointer at 0, where none is, where a caller wants its result",
+    ),
+    "a module in use": (
+        _call(1, "$0", "$4", "$1"),
+        "mframe 32(fp),$0,48(fp)\nmspawn 48(fp),$0,32(fp)\n"
+        + _call(1, "$1", "$2", "$1")
+        + "bnew 60(fp),$-1,bad",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("what", USES)
+def test_links_of_a_made_module_change_while_nobody_runs_it(what, name):
+    made, out = parse_assembly(TWO, "made"), io.BytesIO()
+    first, then, why = USES[what]
+    head, tail = MAKER.split("    {types}")
+    text = head.format(data_map=_bytes(made.types[0].pointer_map), code=_instructions(made))
+    kind = made.types[1]
+    text += _bytes(kind.pointer_map) + _call(3, f"${kind.size}", "36(fp)") + first + then
+    text += "\nexit\nbad: raise 16(mp)\n" + tail.partition("raise 16(mp)")[2]
+    limits = Limits(instructions=1_000_000)
+    streams = Streams(stdout=out, stderr=out)
+    with InfernoVM(HOST_MODULES, limits=limits, streams=streams, engine=engine(name)) as vm:
+        vm.load_module("maker", parse_assembly(text, "maker"))
+        with suppress(LimitError, Trap):
+            vm.execute("maker", "init", [])
+    assert out.getvalue().decode() == (f'[Maker] Broken: "{why}"\n' if why else "")

@@ -379,10 +379,20 @@ class JitEngine(Population):
             self._tables.describe(self.heap.words[(ref + LINKS) >> 2])
         return ref
 
+    def relink(self, handle: int, linked: Linked) -> None:
+        """Let a module handle stand for something else, also for native code and its guards."""
+        super().relink(handle, linked)
+        if self._tables is not None:
+            self._tables.describe(self.heap.words[(handle + LINKS) >> 2])
+        self._forget_links()
+
+    def _forget_links(self) -> None:
+        for known in self.guarded:
+            known.forget_links()
+
     def _forget(self, handle: int) -> None:
         number = self.heap.words[(handle + LINKS) >> 2]
         super()._forget(handle)
         if self._tables is not None:
             self._tables.forget(number)
-        for known in self.guarded:
-            known.forget_links()
+        self._forget_links()
