@@ -46,7 +46,6 @@ from llmbol_core.vm.host import (
     Work,
 )
 from llmbol_core.vm.layout import (
-    ARGUMENTS,
     NONE,
     Adt,
     Basic,
@@ -212,15 +211,14 @@ class Binding:
     ) -> Callable[[HostCall], HostResult]:
         """Return what a call does: decode, run, encode."""
         plan = [(self.decoder(part.type), part.offset) for part in layout.arguments]
-        rest = max((a.offset + a.type.size for a in layout.arguments), default=ARGUMENTS)
         encode = None if layout.result is NONE else self.encoder(layout.result)
 
         def run(call: HostCall) -> HostResult:
             heap, at = call.heap, call.frame
+            others = [VarArguments(heap, at, layout.arguments)] if has_varargs else []
             arguments = [decode(heap, at + offset) for decode, offset in plan]
-            if has_varargs:
-                arguments.append(VarArguments(heap, at, rest))
-            return settle(implementation(call, *arguments), partial(_finish, encode, heap, at))
+            result = implementation(call, *arguments, *others)
+            return settle(result, partial(_finish, encode, heap, at))
 
         return run
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmbol_core.vm.given import argument, text
+from llmbol_core.vm.layout import ARGUMENTS, Field
 from llmbol_core.vm.objects import Heap
 
 
 class VarArguments:
     """The values of ``*``, taken one by one by a caller that knows their types.
 
-    Words follow each other; bigs and reals lie at multiples of 8 from the frame's start.
+    Words follow each other; bigs and reals lie at multiples of 8 from the frame's start. The frame
+    is of the caller's making: it traps unless what comes before them is in it, too.
     """
 
-    def __init__(self, heap: Heap, frame: int, offset: int) -> None:
-        self._heap, self._frame, self._offset = heap, frame, offset
+    def __init__(self, heap: Heap, frame: int, fixed: Sequence[Field]) -> None:
+        self._heap, self._frame, self._offset = heap, frame, ARGUMENTS
+        for part in fixed:
+            self._offset = part.offset
+            self._take(part.type.size, is_pointer=[*part.type.pointers()] == [0])
 
     def word(self) -> int:
         """Take an int."""

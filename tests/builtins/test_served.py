@@ -78,6 +78,7 @@ def test_a_served_file_counts_against_the_memory(monkeypatch):
 def imported(name):
     """Return the directive that imports a function of $Sys."""
     function = HOST_MODULES["$Sys"].functions.find(name)
+    assert function
     return f'ext @ldt+0,{function.signature},"{name}"\n'
 
 

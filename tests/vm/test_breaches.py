@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
+from llmbol_core.errors import Trap
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.files.namespace import Namespace
+from llmbol_core.vm.heaptypes import REAL
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from tests.vm.test_attacks import CALL, run
@@ -127,3 +129,63 @@ def test_large_offsets_are_what_they_are(tmp_path: Path, name: str) -> None:
     with InfernoVM(HOST_MODULES, Namespace(tmp_path), limits, Streams(), engine=made) as machine:
         machine.load_module("a", module)
         machine.execute("a", "init")
+
+
+GIVEN = """
+       load 0(mp),$0,8(mp)
+again: {}
+       {}
+       mcall 48(fp),$0,8(mp)
+       addw $1,56(fp)
+       bltw 56(fp),$99,again
+       ret
+       module A
+       entry 0,1
+       desc $0,64,(0,4,8)
+       desc $1,96,(32,36,40)
+       desc $2,96,"00"
+       desc $3,96,(36)
+       desc $4,16,"00"
+       var @mp,64
+       string @mp+0,"{}"
+       string @mp+4,"text"
+       ldts @ldt,1
+       word @ldt+0,1
+       ext @ldt+0,{},"{}"
+       link 1,0,0x4244b354,"init"
+"""
+ARRAY_OF_NUMBERS = (
+    "newz $4,32(fp)\n movw $2,0(32(fp))\n movw ${},4(32(fp))\n movw $65552,12(32(fp))\n"
+    "mframe 8(mp),$0,48(fp)\n movp 32(fp),32(48(fp))\n movp 32(fp),36(48(fp))"
+)
+"""A record that looks as an array of numbers of a type does, somewhere in memory."""
+RESULT = "lea 64(fp),16(48(fp))"
+TEXT = "movw 4(mp),32(48(fp))"
+"""The address of a string as a number."""
+# fmt: off
+TO_BUILT_IN = [
+    ("$Math", "dot",    ARRAY_OF_NUMBERS.format(REAL)),
+    ("$Math", "norm2",  ARRAY_OF_NUMBERS.format(REAL).removesuffix("\n movp 32(fp),36(48(fp))")),
+    ("$Math", "sort",   ARRAY_OF_NUMBERS.format(REAL)),
+    ("$Sys",  "print",  f"frame $2,48(fp)\n {TEXT}"),
+    ("$Sys",  "sprint", f"frame $2,48(fp)\n {TEXT}"),
+    ("$Sys",  "fprint", f"frame $3,48(fp)\n {TEXT}\n movp 4(mp),36(48(fp))"),
+    ("$Sys",  "fprint", "frame $3,48(fp)\n movw $1,32(48(fp))\n movp 4(mp),36(48(fp))"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(("module", "function", "code"), TO_BUILT_IN)
+def test_built_in_functions_follow_no_numbers(
+    tmp_path: Path, module: str, function: str, code: str, name: str
+) -> None:
+    found = HOST_MODULES[module].functions.find(function)
+    assert found
+    result = {"sprint": "lea 36(fp),16(48(fp))", "sort": ""}.get(function, RESULT)
+    text = GIVEN.format(code, result, module, found.signature, function)
+    streams, made = Streams(), engine(name)
+    with InfernoVM(HOST_MODULES, Namespace(tmp_path), streams=streams, engine=made) as machine:
+        machine.load_module("a", parse_assembly(text, "a"))
+        with pytest.raises(Trap, match="type check"):
+            machine.execute("a", "init", [])

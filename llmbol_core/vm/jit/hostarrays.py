@@ -14,7 +14,8 @@ from llmbol_core.vm.jit.hostmath import give_number, give_real
 from llmbol_core.vm.jit.pacing import goes_on, spend, works
 from llmbol_core.vm.jit.realbits import sqrt
 from llmbol_core.vm.jit.source import Big, F, Real, W, Word, below, inlined, narrow, native, wide
-from llmbol_core.vm.jit.values import is_inside
+from llmbol_core.vm.jit.values import is_inside, is_kind
+from llmbol_core.vm.objects import ARRAY
 
 _REAL, _WORD = 8, 4
 _MOST = (1 << 31) - 1
@@ -34,7 +35,7 @@ _PLAIN, _CONJUGATE, _TRANSPOSED = ord("N"), ord("C"), ord("T")
 @inlined
 def items_of(ref: Word, size: Word) -> Word:
     """Return how many items an array of numbers of a size has; -1 to leave it to Python."""
-    if ref == NIL or misfits(W[ref + 4], size, size, 0, -1):
+    if ref == NIL or not is_kind(ref, ARRAY) or misfits(W[ref + 4], size, size, 0, -1):
         return -1
     if wide(W[ref]) * wide(size) > _MOST or not is_inside(W[ref + 12], W[ref] * size):
         return -1

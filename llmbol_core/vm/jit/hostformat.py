@@ -6,7 +6,7 @@ has to do it after all.
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.hostgiven import is_given
+from llmbol_core.vm.jit.hostgiven import begins_with_pointer, is_given
 from llmbol_core.vm.jit.reals import PRINTED, print_shortest, printed, scratch
 from llmbol_core.vm.jit.runtime import TEXT_ROOM, Machine
 from llmbol_core.vm.jit.source import (
@@ -378,18 +378,17 @@ def directive(template: Word, start: Word, length: Word) -> Word:
 
 
 @native
-def formatted(template: Word, frame: Word, offset: Word) -> Word:
-    """Format a template with the values from an offset of a frame on; false for Python."""
+def formatted(frame: Word, offset: Word) -> Word:
+    """Format the template at an offset of a frame with the values behind it; false for Python."""
     machine[Machine.TEXT_COUNT] = 0
-    machine[Machine.ARGUMENT] = wide(offset)
-    machine[Machine.ARGUMENT_FRAME] = wide(frame)
-    length, i = length_of(template), 0
-    if not is_kind(template, STRING) or length > TEXT_ROOM:
+    template = W[frame + offset]
+    if not begins_with_pointer(frame, offset) or not is_kind(template, STRING):
         return 0
+    length, i = length_of(template), 0
     while i < length:
         code = shown_at(template, i)
         i += 1
-        if room() < 2:
+        if room() < 2 or length > TEXT_ROOM:
             return 0
         if code == _PERCENT:
             i = directive(template, i, length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbol_core.vm.jit.runtime import Machine
-from llmbol_core.vm.jit.source import W, Word, machine, narrow, native
+from llmbol_core.vm.jit.source import W, Word, machine, narrow, native, wide
 from llmbol_core.vm.jit.values import pointer_count, pointer_offset, type_size
 from llmbol_core.vm.process import TYPE
 
@@ -21,3 +21,13 @@ def is_given(size: Word, is_pointer: Word) -> Word:
         found = 1 if at - 4 < offset and offset < at + size else found
         i += 1
     return 1 if found == is_pointer else 0
+
+
+@native
+def begins_with_pointer(frame: Word, offset: Word) -> Word:
+    """Whether there is a pointer at an offset of a frame; the next value is the one behind it."""
+    machine[Machine.ARGUMENT_FRAME] = wide(frame)
+    machine[Machine.ARGUMENT] = wide(offset)
+    found = is_given(4, 1)
+    machine[Machine.ARGUMENT] = wide(offset + 4)
+    return found

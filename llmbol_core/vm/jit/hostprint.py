@@ -21,6 +21,7 @@ from llmbol_core.vm.jit.hostfile import (
     write_from,
 )
 from llmbol_core.vm.jit.hostformat import formatted
+from llmbol_core.vm.jit.hostgiven import begins_with_pointer
 from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, Machine
 from llmbol_core.vm.jit.source import (
@@ -85,7 +86,7 @@ def charge_text() -> None:
 def sys_sprint(frame: Word) -> Word:
     """Return formatted text."""
     place = result_at(frame, 4)
-    if place == NIL or not formatted(W[frame + ARGUMENTS], frame, ARGUMENTS + 4):
+    if place == NIL or not formatted(frame, ARGUMENTS):
         return 0
     charge_text()
     ref = text_made()
@@ -145,14 +146,14 @@ def put_code(code: Word) -> None:
 
 
 @native
-def print_to(number: Word, template: Word, frame: Word, offset: Word) -> Word:
+def print_to(number: Word, frame: Word, offset: Word) -> Word:
     """Write formatted text to a descriptor; return the number of bytes, as print does.
 
     If Python has to write it, Python gets the text.
     """
     place = result_at(frame, 4)
     machine[Machine.IS_TEXT_MADE] = 0
-    if place == NIL or not formatted(template, frame, offset):
+    if place == NIL or not formatted(frame, offset):
         return 0
     charge_text()
     written = put_text_to(number, narrow(machine[Machine.TEXT_COUNT]))
@@ -185,21 +186,21 @@ def put_text_to(number: Word, count: Word) -> Word:
 @hosted("Sys.print")
 def sys_print(frame: Word) -> Word:
     """Write formatted text to standard output."""
-    return print_to(1, W[frame + ARGUMENTS], frame, ARGUMENTS + 4)
+    return print_to(1, frame, ARGUMENTS)
 
 
 @hosted("Sys.fprint")
 def sys_fprint(frame: Word) -> Word:
     """Write formatted text to a file."""
-    number = descriptor(W[frame + ARGUMENTS])
-    return print_to(number, W[frame + ARGUMENTS + 4], frame, ARGUMENTS + 8)
+    file = W[frame + ARGUMENTS] if begins_with_pointer(frame, ARGUMENTS) else NIL
+    return print_to(descriptor(file), frame, ARGUMENTS + 4)
 
 
 @hosted("Sys.aprint")
 def sys_aprint(frame: Word) -> Word:
     """Return formatted text as UTF-8."""
     place, start, i = result_at(frame, 4), machine[Machine.OUTPUT_COUNT], 0
-    if place == NIL or not formatted(W[frame + ARGUMENTS], frame, ARGUMENTS + 4):
+    if place == NIL or not formatted(frame, ARGUMENTS):
         return 0
     count = narrow(machine[Machine.TEXT_COUNT])
     if start + wide(4 * count) > OUTPUT_BYTES:
