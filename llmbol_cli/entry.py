@@ -2,17 +2,20 @@
 
 A process that has said all it had to say ends at once. Taking the interpreter apart, which nobody
 sees, would take a sixth of the time of a short command.
+
+Only what the interpreter has loaded anyway is imported here: an interruption while the rest is
+loaded shall end the command quietly.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-import threading
-from collections.abc import Callable
-from importlib import import_module
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 CLOSED_PIPE = 141
 """The status of a command that wrote to a pipe that nobody read any more, as shells show it."""
@@ -37,6 +40,8 @@ def cluster() -> NoReturn:
 
 def _run(command: str) -> NoReturn:
     try:
+        from importlib import import_module
+
         main: Callable[[], NoReturn] = import_module(f"llmbol_cli.{command}").main
         main()
     except SystemExit as end:
@@ -55,6 +60,9 @@ def _end(status: int) -> None:
     """
     if "llmbol_core.native.jobs" in sys.modules:
         sys.modules["llmbol_core.native.jobs"].wait_for_jobs(0.0 if status else _PATIENCE)
+    import atexit
+    import threading
+
     getattr(threading, "_shutdown")()  # noqa: B009 -- what the interpreter itself begins with
     atexit._run_exitfuncs()
     try:

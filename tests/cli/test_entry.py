@@ -50,6 +50,24 @@ def test_an_interruption_while_the_command_is_loaded_ends_it_quietly():
     assert ended(f"\n{interrupted}entry.nn()", "layers") == (130, "", "")
 
 
+def test_nothing_is_loaded_before_an_interruption_is_heeded():
+    script = (
+        "import __future__, sys\n"
+        "class Once:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if not name.startswith('llmbol_cli'):\n"
+        "            sys.meta_path.remove(self)\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Once())\n"
+        "for name in ('collections', 'importlib', 'threading', 'typing'):\n"
+        "    sys.modules.pop(name, None)\n"
+        "from llmbol_cli.entry import nn\n"
+        "nn()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_full_disk_is_noticed():
     with open("/dev/full", "w") as full:
         status, _, err = ended("entry.nn()", "layers", out=full.fileno())
