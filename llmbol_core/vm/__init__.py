@@ -9,7 +9,7 @@ depends on nothing to what depends on all:
                   dependencies
     assembly      assembly (text to Module), directives, tokens, parsing, disassembly
     stack code    stackcode, stackops, stackflow, stacklift
-    memory        mapping, arena, heaptypes, objects, strings, handles, collector, remains
+    memory        mapping, arena, shortage, heaptypes, objects, strings, handles, collector, remains
 
     verification  verifier (begins with an overview), verification (its parts), proven, pauses,
                   rooms

@@ -114,8 +114,8 @@ class Arena:
         """Whether only little is to be freed, and the rest left to the collector."""
         self.release_frames: Callable[[int, int, bool], bool] = lambda start, end, are_left: False
         """What releases what frames refer to, if that is quicker: see ``process.Stack``."""
-        self.list_free: Callable[[], tuple[list[int], list[int]] | None] = lambda: None
-        """What makes holes of all that is free but the first, and tells all starts and sizes."""
+        self.kept_back = 0
+        """Bytes of holes that no block is cut from: see ``shortage.py``."""
         self._forget_free()
         if self.limit:
             self.pointers[(LAST + SIZE) >> 2] = LAST_SIZE
@@ -280,39 +280,14 @@ class Arena:
         """Bytes taken from the limit, by blocks in use or kept for small ones, and by the host."""
         return self.limit - self._hole_bytes + self.reserved
 
-    def defragment(self) -> None:
-        """Turn all free small blocks into holes again."""
-        self.prepare_walk()
-        if all(self.pointers[at] == NIL for at in _HEADS):
-            return
-        made = self.list_free()
-        free = () if made else [(at, size) for at, size, is_free in self._walk() if is_free]
-        self._forget_free()
-        if made:
-            self._take_holes(*made)
-        for number, (at, size) in enumerate(free):
-            if not number % MANY:
-                self.pause()
-            self._give_rest(at, at + size)
-
-    def _give_rest(self, at: int, end: int) -> None:
-        """Make a hole of what is free, but for the block that is kept back."""
-        if (start := max(at, self._start)) < end:
-            self.give_hole(start, end - start)
-
     def _forget_free(self) -> None:
         for at in _HEADS:
             self.pointers[at] = NIL
         self._holes: list[int] = []
         self._hole_sizes: dict[int, int] = {}
         self._hole_bytes = self._start - HEAP
-
-    def _take_holes(self, starts: list[int], sizes: list[int]) -> None:
-        """Know of holes that were made, of which no two touch, and make the first one."""
-        at, size = (starts.pop(0), sizes.pop(0)) if starts else (HEAP, 0)
-        self._holes, self._hole_sizes = starts, dict(zip(starts, sizes, strict=True))
-        self._hole_bytes += sum(sizes)
-        self._give_rest(at, at + size)
+        self._too_large = SPAN
+        """From this size on no block can be cut from any hole."""
 
     def prepare_walk(self) -> int:
         """Make the heap blocks and holes only; return the address behind the last block."""
@@ -371,7 +346,7 @@ class Arena:
 
     def from_hole(self, total: int) -> int | None:
         """Cut a block from the first hole that is large enough; None if there is none."""
-        if total > self._hole_bytes - self.reserved:
+        if total > self._hole_bytes - self.reserved - self.kept_back or total >= self._too_large:
             return None
         for number, start in enumerate(self._holes):
             size = self._hole_sizes[start]
@@ -384,6 +359,7 @@ class Arena:
                 if size > total:
                     self.give_hole(start + total, size - total)
                 return start + HEADER
+        self._too_large = total
         return None
 
     def give_hole(self, start: int, size: int) -> None:
@@ -397,4 +373,6 @@ class Arena:
         else:
             self._holes.insert(number, start)
         self._hole_sizes[start] = size
+        if size >= self._too_large:
+            self._too_large = SPAN
         self.words[(start >> 2) + 1], self.pointers[(start >> 2) + 2] = FREE, size

@@ -22,9 +22,9 @@ from llmbol_core.vm.arena import (
     MANY,
     NIL,
     SMALL,
-    Arena,
 )
 from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.shortage import OLD, ScarceArena
 
 _T = TypeVar("_T")
 BYTE, WORD, BIG, REAL, POINTER, HANDLE = range(8, 14)
@@ -55,7 +55,7 @@ class HeapType(NamedTuple):
     pointers: tuple[int, ...]
 
 
-class TypedArena(Arena):
+class TypedArena(ScarceArena):
     """The arena and the types of what lies in it. ``types`` holds them by number."""
 
     def __init__(self, limit: int) -> None:
@@ -143,7 +143,7 @@ class TypedArena(Arena):
         """Return whether it may take long to release the elements of an array, if it is one."""
         at = ref >> 2
         kind, work = self.words[at - 3], self.words[at - 1]
-        return kind == _ARRAY and not work and self.pointers[at - 2] > SMALL
+        return kind == _ARRAY and not work & ~OLD and self.pointers[at - 2] > SMALL
 
     def leaves(self, dying: list[int]) -> bool:
         """Return whether many objects whose counts are 0 need no attention now.

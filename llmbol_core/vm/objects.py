@@ -17,7 +17,6 @@ freed with its last reference; ``collector.py`` finds what only cycles keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 from llmbol_core.errors import Trap
@@ -34,15 +33,13 @@ LINKS = 4
 HOSTED = 2
 """Flag of the header's work word: the host keeps a value for this object."""
 
-_WORTH_TIDYING = 1 << 20
-
 
 class Heap(TypedArena):
     """The arena with objects in it.
 
     A method that makes an object returns a reference that the caller owns, to be passed on with
-    ``give`` or dropped with ``release``. When memory is short, blocks of other sizes are joined
-    first, then cycles are collected; after that the trap "out of memory: heap" is raised.
+    ``give`` or dropped with ``release``. If memory is short, even after what ``shortage.py`` does
+    then, the trap "out of memory: heap" is raised.
     """
 
     def __init__(self, limit: int) -> None:
@@ -51,9 +48,7 @@ class Heap(TypedArena):
         """What the host keeps for records, and how many bytes are charged for it."""
         self.finalizers: dict[int, Callable[[int], None]] = {}
         """Called with a reference before an object of the kind is freed."""
-        self.collect: Callable[[], object] = lambda: None
-        """Called to free unreachable cycles."""
-        self._used_after_tidying = 0
+        self.keep_back(0)
 
     # Counting
 
@@ -185,28 +180,13 @@ class Heap(TypedArena):
     def new_object(self, kind: int, size: int, clears: bool = True) -> int:
         """Return a new object of a kind with room for so many bytes, all zero if it clears them."""
         ref = self.allocate(size, kind > STACK, clears)
-        # Joined blocks of other sizes may be enough, and are found sooner than cycles.
-        for more in (self.defragment, self.make_room):
-            if ref is None:
-                more()
-                ref = self.allocate(size, kind > STACK, clears)
-        if ref is None:
-            raise Trap(traps.HEAP_FULL)
+        more = self.more_room() if ref is None else iter(())
+        while ref is None:
+            if not next(more, False):
+                raise Trap(traps.HEAP_FULL)
+            ref = self.allocate(size, kind > STACK, clears)
         self.words[(ref >> 2) - 3] = kind
         return ref
-
-    def tidy(self) -> None:
-        """Look for cycles if the heap has grown much since that was last done."""
-        if self.used > 2 * self._used_after_tidying + max(_WORTH_TIDYING, self.limit // 8):
-            with suppress(*ASTRAY):
-                self.make_room()
-            self._used_after_tidying = self.used
-
-    def make_room(self) -> None:
-        """Free everything that is not needed, cycles included."""
-        self.collect()
-        self.defragment()
-        self._used_after_tidying = self.used
 
     def clear_value(self, address: int, number: int) -> None:
         """Make the references in memory for a value of this type nil, without releasing any."""

@@ -49,7 +49,7 @@ class Blocks:
         heap.allocate = noted  # type: ignore[method-assign]
         heap.take_last = noted_last  # type: ignore[method-assign]
         heap.free = self._free  # type: ignore[method-assign]
-        heap.defragment = lambda: None  # type: ignore[method-assign]
+        heap.defragment = lambda ages=False: None  # type: ignore[method-assign]
 
     def _free(self, ref: int) -> None:
         at = bisect.bisect_left(self.refs, ref)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbol_core.vm.arena import HEAP, LAST_SIZE, NIL, Arena
+from llmbol_core.vm.shortage import ScarceArena
 
 LIMIT = 1 << 18
 
@@ -20,7 +21,7 @@ def fill(arena, ref, size, byte):
 @given(seed=st.integers(0, 1 << 32))
 def test_blocks_are_zero_apart_and_come_back(seed):
     rng = random.Random(seed)
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     held: dict[int, tuple[int, int]] = {}
     for step in range(300):
         if held and rng.random() < 0.45:
@@ -51,7 +52,7 @@ def test_blocks_are_zero_apart_and_come_back(seed):
 
 
 def test_the_limit_holds_and_what_is_freed_serves_other_sizes():
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     refs = []
     for size in (48, 32):
         while (ref := arena.allocate(size)) is not None:
@@ -68,14 +69,14 @@ def test_the_limit_holds_and_what_is_freed_serves_other_sizes():
 
 
 def test_the_host_takes_its_share_of_the_limit():
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     assert arena.reserve(LIMIT - 4096)
     assert not arena.reserve(8192)
     assert arena.allocate(8192) is None
     assert arena.allocate(2048) is not None
     arena.reserved = 0
     assert arena.allocate(8192) is not None
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     assert not arena.reserve(LIMIT + 1)
     assert arena.reserve(LIMIT)
     assert (arena.used, arena.peak) == (LIMIT, LIMIT)
@@ -95,7 +96,7 @@ ACCESS = [
 
 @pytest.mark.parametrize(("get", "put", "value", "size"), ACCESS)
 def test_every_address_can_be_accessed_and_none_outside(get, put, value, size):
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     end = HEAP + LIMIT
     for address in range(HEAP, HEAP + 9):
         getattr(arena, put)(address, value)
@@ -108,14 +109,14 @@ def test_every_address_can_be_accessed_and_none_outside(get, put, value, size):
 
 
 def test_several_arenas_share_nothing():
-    one, two = Arena(LIMIT), Arena(LIMIT)
+    one, two = ScarceArena(LIMIT), Arena(LIMIT)
     one.set_word(HEAP, 5)
     assert two.word(HEAP) == 0
     assert one.bytes[HEAP] == 5
 
 
 def test_the_peak_is_remembered():
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     ref = arena.allocate(LIMIT // 2)
     assert ref is not None
     arena.free(ref)
@@ -125,7 +126,7 @@ def test_the_peak_is_remembered():
 
 
 def test_machine_code_can_reach_the_header_of_any_address():
-    arena = Arena(LIMIT)
+    arena = ScarceArena(LIMIT)
     if arena.base is None:
         pytest.skip("the address space cannot be reserved here")
     for address in (-16, -1, 0, HEAP, (1 << 32) - 1, (1 << 32) + (1 << 16)):

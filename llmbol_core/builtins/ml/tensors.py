@@ -199,8 +199,7 @@ def admit(heap: Heap, size: int) -> None:
     if size > heap.limit:
         raise Trap(traps.HEAP_FULL)
     if not heap.reserve(size):
-        heap.collect()
-        heap.defragment()
+        heap.make_room()
         if not heap.reserve(size):
             raise Trap(traps.HEAP_FULL)
     heap.reserved -= size

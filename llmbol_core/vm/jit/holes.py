@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.arena import FREE, HEADER, HEAP, KIND, SIZE
+from llmbol_core.vm.arena import FREE, HEADER, HEAP, KIND, SIZE, WORK
 from llmbol_core.vm.jit.pacing import goes_on
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import W, Word, below, host_word, inlined, machine, native, wide
 from llmbol_core.vm.jit.values import is_inside
+from llmbol_core.vm.shortage import OLD
 
 _MANY = 1 << 12
 """Blocks between two checks whether the program is to be stopped."""
@@ -23,10 +24,10 @@ def following(ref: Word) -> Word:
 def list_free() -> Word:
     """List runs of adjacent free blocks in the table, by start and size; return how many.
 
-    Each but the first becomes one block. -1 if the heap is damaged, or the program is to be
-    stopped; then nothing has changed.
+    Each but the first becomes one block; others grow old if they are to. -1 if the heap is damaged,
+    or the program is to be stopped; then no run has become one.
     """
-    end = machine[Machine.END]
+    end, age, young = machine[Machine.END], OLD if machine[Machine.YOUNG] else 0, wide(0)
     ref, found, start, left = HEAP + HEADER, 0, 0, _MANY
     while wide(ref) < end + HEADER:
         is_free = 1 if W[ref + KIND] == FREE else 0
@@ -35,9 +36,13 @@ def list_free() -> Word:
         if start != 0 and not is_free:
             list_run(found, start, ref - HEADER)
             found, start = found + 1, 0
-        ref, left = following(ref), left - 1
-        if ref == 0:
+        behind, left = following(ref), left - 1
+        if behind == 0:
             return -1
+        if not is_free and (W[ref + WORK] & OLD) == 0:
+            young = young + wide(behind - ref)
+            W[ref + WORK] = W[ref + WORK] | age
+        ref = behind
         if left == 0:
             left = _MANY
             if not goes_on():
@@ -46,6 +51,7 @@ def list_free() -> Word:
         list_run(found, start, ref - HEADER)
         found += 1
     join_runs(found)
+    machine[Machine.YOUNG] = young
     return found
 
 

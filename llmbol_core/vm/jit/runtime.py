@@ -189,7 +189,10 @@ class Machine(IntEnum):
     CAREFUL_LINKS = 57
     """As ``LINKS`` and ``LINK_COUNT``, for processes that are careful of how reals are rounded."""
     CAREFUL_LINK_COUNT = 58
-    SPARE = 59
+    YOUNG = 59
+    """Whether blocks grow old while free memory is listed; then the bytes of those that were not
+    old."""
+    SPARE = 60
     """The first of ``SPARES`` words with huge free blocks, or 0; then come ``BIN_COUNT`` lists."""
 
 

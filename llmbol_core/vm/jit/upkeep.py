@@ -11,10 +11,10 @@ import mmap
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 
-from llmbol_core.vm.arena import COUNT, FREE, HEADER, KIND, SIZE
+from llmbol_core.vm.arena import ASTRAY, COUNT, FREE, HEADER, KIND, SIZE
 from llmbol_core.vm.jit.runtime import BINS, HUGE, MACHINE_WORDS, SPARES, Machine, Survey
 from llmbol_core.vm.jit.startup import STARTUP
 from llmbol_core.vm.jit.stretches import SECONDS
@@ -27,8 +27,8 @@ _KEPT = 1 << 26
 """The largest quarter of a heap for which the memory lent to look through it is kept."""
 _MUCH = 1 << 23
 """Bytes of objects from which on it pays to compile well the code that goes through them."""
-_LEAST_READY = 1 << 21
-"""Bytes of that memory that the system is made to provide at least."""
+_REST = 20
+"""How many times as long as it took to see whether there is room again that is not repeated."""
 _LEAST_RESERVE = 1 << 16
 _MOST_RESERVE = 1 << 22
 _SHARE = 16
@@ -52,8 +52,8 @@ class Upkeep:
         heap.settle, heap.list_free, heap.bury = self._take_back, self._list_free, self._bury
         heap.keep, heap.release_frames = self._keep, self._release_frames
         self._memory: mmap.mmap | None = None
-        self._ready = 0
-        """Bytes of it that the system has surely provided."""
+        self._looks_from = 0.0
+        """The moment from which to see whether there is room again."""
         self.keeps = False
         """Whether large blocks are kept for native code."""
         self._releases = False
@@ -110,9 +110,21 @@ class Upkeep:
                 return
 
     def work_off(self) -> None:
-        """Free some of what was left for later, or all if the program can tell the difference."""
+        """Free some of what was left for later, or all if the program can tell the difference.
+
+        Then see, if the program was told that there is no room, whether there is some again.
+        """
+        heap = self._heap
         if self._is_left:
             self.bury_pending(some=self._may_wait())
+        elif heap.refused is None:
+            self._looks_from = 0.0
+        elif not heap.kept_back and time.monotonic() >= self._looks_from:
+            began = time.monotonic()
+            with suppress(*ASTRAY):
+                heap.defragment()
+                heap.keep_back(heap.refused)
+            self._looks_from = time.monotonic() + _REST * (time.monotonic() - began)
 
     @property
     def _is_left(self) -> bool:
@@ -162,8 +174,9 @@ class Upkeep:
         self._finish()
         return True
 
-    def _list_free(self) -> tuple[list[int], list[int]] | None:
+    def _list_free(self, ages: bool) -> tuple[list[int], list[int], int] | None:
         """Make holes of free memory in the heap; None if native code cannot, or has no time."""
+        self._words[Machine.YOUNG] = ages
         with self._lent():
             self._heap.pause()
             count = self._survey(Survey.FREE)
@@ -171,7 +184,7 @@ class Upkeep:
                 return None
             rows = array("I")
             rows.frombytes(ctypes.string_at(self._words[Machine.TABLE], 8 * count))
-        return rows[::2].tolist(), rows[1::2].tolist()
+        return rows[::2].tolist(), rows[1::2].tolist(), self._words[Machine.YOUNG]
 
     def provide(self) -> bool:
         """Give native code the memory that it has asked for, if any; return whether that worked.
@@ -190,7 +203,8 @@ class Upkeep:
             if ref is not None:
                 self._keep_huge(ref)
             return ref is not None
-        self._foresee()
+        if self._heap.used > max(self._heap.limit >> 2, _MUCH):
+            STARTUP.hasten(self._heap.pause)
         self._return_reserve()
         usual = min(max(self._heap.limit // _SHARE, _LEAST_RESERVE), _MOST_RESERVE)
         for size in (max(usual, wanted), wanted):
@@ -200,24 +214,6 @@ class Upkeep:
                 words[Machine.RESERVE_END] = ref - HEADER + size
                 return True
         return False
-
-    def _foresee(self) -> None:
-        """Get ready to look through a heap that is about to be full.
-
-        The system takes longer to provide memory for that than well compiled code takes to look.
-        """
-        heap, end = self._heap, self._table_size
-        if heap.used > max(heap.limit >> 2, _MUCH):
-            STARTUP.hasten(heap.pause)
-        share = 4 * heap.used / heap.limit - 3
-        if share <= 0 or self._ready >= end:
-            return
-        if self._memory is None:
-            self._memory, self._ready = lend_space(2 * self._table_size), 0
-        most = min(int(share * end) + _LEAST_READY, end)
-        for at in range(self._ready, most, mmap.PAGESIZE):
-            self._memory[at] = 0
-        self._ready = max(self._ready, most)
 
     def _keep(self, ref: int) -> bool:
         """Keep a large block for native code, in the way that it keeps blocks itself."""
@@ -292,4 +288,3 @@ class Upkeep:
             self._memory = memory if size <= _KEPT else None
             if self._memory is None:
                 memory.close()
-                self._ready = 0
