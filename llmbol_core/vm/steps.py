@@ -44,6 +44,8 @@ Step = Callable[[int, int], int]
 Handler = Callable[..., Any]
 HANDLERS: dict[str, Handler] = {}
 """The handler of each mnemonic that has no meaning."""
+_OF_CONSTANTS = ("send", "lea")
+"""Opcodes that need the address of their source, even of an immediate."""
 _INTO: set[str] = set()
 _ROUNDED = ("cvtcf",)
 """Those whose handler computes a real."""
@@ -189,11 +191,20 @@ def _compiled(shape: _Shape) -> CodeType:
     return compile("\n".join([*lines, " return step"]), f"<{op.mnemonic}>", "exec")
 
 
+def takes(op: Op, role: OperandRole, mode: Mode) -> bool:
+    """Whether an operand of an instruction can have a mode at all."""
+    if mode in _ABSENT:
+        return role.optional
+    if mode is not Mode.IMMEDIATE:
+        return True
+    return not role.writes and (not role.is_storage or op.mnemonic in _OF_CONSTANTS)
+
+
 def _body(op: Op, places: dict[str, _Place]) -> list[str]:
     """Return the statements of a step, or one that traps if an operand's mode is impossible."""
     for role in op.operands:
         mode = places[role.place].mode if role.place in places else Mode.FP
-        if (mode in _ABSENT and not role.optional) or (role.writes and mode is Mode.IMMEDIATE):
+        if not takes(op, role, mode):
             return [f"raise Trap({traps.ILLEGAL!r})"]
     return _scalar(op, places) if op.meaning else _handled(op, places)
 

@@ -189,3 +189,9 @@ def test_built_in_functions_follow_no_numbers(
         machine.load_module("a", parse_assembly(text, "a"))
         with pytest.raises(Trap, match="type check"):
             machine.execute("a", "init", [])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("copy", ["movm $5,$32,60(fp)", "consm $5,$4000,36(fp)"])
+def test_no_bytes_are_copied_from_behind_a_constant(tmp_path: Path, copy: str, name: str) -> None:
+    assert "illegal dis instruction" in run(tmp_path, name, {"a": f"{copy}\n ret"})

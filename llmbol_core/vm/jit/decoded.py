@@ -30,6 +30,7 @@ from llmbol_core.vm.jit.guarding import GuardTable, KnownLinks
 from llmbol_core.vm.module import PLACES, Handler, Instruction, Operand
 from llmbol_core.vm.pauses import MOVING
 from llmbol_core.vm.process import first_extent
+from llmbol_core.vm.steps import takes
 
 if TYPE_CHECKING:
     from llmbol_core.vm.loader import LoadedModule
@@ -49,8 +50,6 @@ _WORDS = SIZE // 8
 _MODES, _OPERANDS = struct.Struct("=BBB"), struct.Struct("=QQQ")
 _PLAIN = (("consm", "m"), ("newcm", "s"))
 """Operands that are sizes of values without pointers."""
-_OF_CONSTANTS = ("send", "lea")
-"""Opcodes that need the address of their source, even of an immediate."""
 _NO_MODE = (Mode.NONE, Mode.NONE6, Mode.NONE7)
 _UNUSUAL = -1
 """Stands for an operand that the native interpreter's handlers do not expect."""
@@ -291,12 +290,8 @@ def _is_usual(instruction: Instruction) -> bool:
         if role.place not in "smd":
             continue
         mode = instruction.operand(role.place).mode
-        if mode in _NO_MODE and not role.optional:
+        if not takes(op, role, mode):
             return False
-        is_immediate = mode is Mode.IMMEDIATE
-        has_place = not role.is_storage or op.mnemonic in _OF_CONSTANTS
-        if is_immediate and (role.writes or not has_place):
-            return False
-        if role.type in "DQ" and role.reads and not is_immediate:
+        if role.type in "DQ" and role.reads and mode is not Mode.IMMEDIATE:
             return False
     return True

@@ -32,6 +32,7 @@ from llmbol_core.vm.jit.runtime import State, tag
 from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.remains import MARKED
+from llmbol_core.vm.steps import takes
 from llmbol_core.vm.verification.guards import Guard, Of
 
 _LOWERED_IN = tuple(
@@ -186,10 +187,7 @@ class Lowerer(Ways):
         for role in self.instruction.op.operands:
             if role.place in PARAMETERS:
                 continue
-            mode = self.operand(role).mode
-            if mode in (Mode.NONE, Mode.NONE6, Mode.NONE7) and not role.optional:
-                return False
-            if role.writes and mode is Mode.IMMEDIATE:
+            if not takes(self.instruction.op, role, self.operand(role).mode):
                 return False
         return True
 
