@@ -93,7 +93,7 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
     y = y if _in_rows(y.T) or _in_rows(y) else np.ascontiguousarray(y)
     turned = _in_rows(y.T)
     items = -(-columns // made.widths[turned])
-    needs_room = not turned and rows > few.FEW
+    needs_room = not turned and rows > matmul.FEWER
     y = y.T if turned else y
     pitches = _pitches(x, y, output)
     rooms = () if turned else (_room(made.scratch * team().threads) if needs_room else 0,)
@@ -134,7 +134,7 @@ def multiply_each(x: Array, y: Array, output: Array | None, chosen: Target) -> A
         return place
     threads = team().threads
     shares = 2 * threads if threads > 1 and work * count >= _SHARED else 1
-    room = _room(_kernels_of(chosen).scratch * threads) if rows > few.FEW else 0
+    room = _room(_kernels_of(chosen).scratch * threads) if rows > matmul.FEWER else 0
     arrays = (_at(x), _at(y), _at(place), room)
     function = _address_of_each(chosen)
     _run(function, count, (*arrays, rows, depth, columns, 0, 0, count, *each.addresses), shares)

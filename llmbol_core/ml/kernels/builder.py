@@ -141,6 +141,12 @@ class Builder:
             settled.append(Value(self, code, value.kind, value.lanes))
         return settled
 
+    def settled(self, place: Pointer) -> Pointer:
+        """Return a pointer that stands in a register of its own from here on."""
+        kind = ir.FunctionType(ADDRESS, [ADDRESS])
+        code = self.ir.asm(kind, "", "=r,0", [place.ir], side_effect=False)
+        return Pointer(self, code, place.kind)
+
     def variable(self, initial: Value) -> Variable:
         """Return a variable that begins with a value."""
         return Variable(self, initial)

@@ -2,13 +2,14 @@
 
 Blocks of y are packed into panels that stay in the cache, unless there are few rows of x: then y is
 read as it lies. While a block is multiplied, the next one is packed, a few lines at a time between
-many steps of the sums, which hides it. A result depends on its row and column alone, not on how
-many others there are: it is one chain of sums over the depth.
+many steps of the sums, which hides it. Where there are only 16 registers of shorter vectors that
+takes longer than it saves: ``micropanels`` has another order for them. A result depends on its row
+and column alone, not on how many others there are: it is one chain of sums over the depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.elementwise import read, write
 from llmbol_core.ml.kernels.few import BROAD, FEW, FewRows, Take, accumulate
 from llmbol_core.ml.kernels.kinds import f32, i64
+from llmbol_core.ml.kernels.micropanels import MicroPanels, room_size
 from llmbol_core.ml.kernels.tiles import AHEAD, greater_number, lesser_number, rows_in_turn
 
 if TYPE_CHECKING:
@@ -36,33 +38,26 @@ SOON = 8
 """How many rows ahead room is asked for there."""
 SHORT = 64
 """Up to how many rows what is packed is not used often."""
+FEWER = 6
+"""Up to how many rows packing does not pay even if y is near, with 16 registers."""
 NEAR = 1 << 17
-"""How many numbers y may have to be near at hand when some rows have passed by."""
+"""How many numbers y may have to be near at hand then."""
 VAST = 1 << 20
 """How many numbers y must have for some times as many rows to be few."""
 
 
-def panels_at_a_time(lanes: int) -> int:
-    """Return how many panels ``multiply`` packs at a time: half of a second cache of 1 MB.
-
-    It may be one more if that makes their number even.
-    """
-    return 64 // lanes
-
-
-def tallest(lanes: int) -> int:
-    """Return how many rows a tile has: as many as a line of the nearest cache holds, or less."""
-    return 8 if lanes == 16 else 6
+PANELS = 4
+"""Panels that are packed at a time, half of a second cache of 1 MB; one more if that makes their
+number even."""
+TALLEST = 8
+"""Rows of a tile: as many as a line of the nearest cache holds."""
+BLOCK = (PANELS + 1) * 32 * DEPTH
+"""How many numbers a packed block may have; there is room for this one and the next."""
 
 
 def scratch_size(lanes: int) -> int:
     """Return how many numbers a thread of ``multiply`` needs room for."""
-    return 2 * block_size(lanes) + AHEAD
-
-
-def block_size(lanes: int) -> int:
-    """Return how many numbers a packed block may have; there is room for this one and the next."""
-    return (panels_at_a_time(lanes) + 1) * 2 * lanes * DEPTH
+    return 2 * BLOCK + AHEAD if lanes == 16 else room_size(lanes)
 
 
 @dataclass(frozen=True)
@@ -98,21 +93,20 @@ class _Multiply:
         self.k, self.x, self.y, self.out = k, x, y, out
         self.rows, self.depth, self.columns = rows, depth, columns
         self.x_pitch, self.y_pitch, self.out_pitch = x_pitch, y_pitch, out_pitch
-        self.width, self.tallest = 2 * k.lanes, tallest(k.lanes)
-        self.panels = panels_at_a_time(k.lanes)
+        self.width = 2 * k.lanes
         self.scratch = scratch.at(k.thread * scratch_size(k.lanes))
         self.few = FewRows(k, x, y, out, rows, depth, columns, x_pitch, y_pitch, out_pitch)
 
     def write(self, begin: Value, end: Value) -> None:
         """Write the code for some panels."""
-        k = self.k
-        most = (2 if k.lanes == 16 else 4) * FEW
-        passes = (self.rows <= most) & (self.depth * self.columns >= VAST)
-        passes = passes & ((end - begin) * self.width >= BROAD)
-        if k.lanes < 16:  # with 16 registers tiles that pack are slower than another look at y
-            is_near = self.depth * self.columns <= NEAR
-            passes = passes | (is_near & (self.rows <= most))
-        with k.either((self.rows <= FEW) | passes) as (yes, no):
+        k, size = self.k, self.depth * self.columns
+        is_few = self.rows <= FEW
+        if k.lanes == 16:
+            is_broad = (end - begin) * self.width >= BROAD
+            is_few = is_few | ((self.rows <= 2 * FEW) & (size >= VAST) & is_broad)
+        else:
+            is_few = is_few & ((self.rows <= FEWER) | (size > NEAR))
+        with k.either(is_few) as (yes, no):
             with yes:
                 last = lesser_number(k, end * self.width, self.columns)
                 self.few.write(begin * self.width, last)
@@ -122,8 +116,11 @@ class _Multiply:
     def _packed(self, begin: Value, end: Value) -> None:
         """Write the code for some panels that are packed."""
         k = self.k
-        if k.lanes < 16:  # a row's part of a panel is less than two lines: it is packed by rows
-            self._tall_blocks(begin, end)
+        if k.lanes < 16:
+            pitches = (self.x_pitch, self.y_pitch, self.out_pitch)
+            sizes = (self.rows, self.depth, self.columns)
+            panels = MicroPanels(k, self.x, self.y, self.out, self.scratch, *sizes, *pitches)
+            panels.write(begin, end)
             return
         with k.either(self.rows <= SHORT) as (short, tall):
             with short:
@@ -138,7 +135,7 @@ class _Multiply:
         k = self.k
         parts = (self.depth + (most - 1)) // most
         step = ((self.depth + parts - 1) // parts + (LINE - 1)) // LINE * LINE
-        count, full = greater_number(k, end - begin, k.value(1, i64)), self.panels
+        count, full = greater_number(k, end - begin, k.value(1, i64)), PANELS
         groups = greater_number(k, (count + full // 2) // full, (count + full) // (full + 1))
         group = (count + groups - 1) // groups
 
@@ -157,11 +154,9 @@ class _Multiply:
         """Write the code for many rows: tiles pack the next block while they multiply one."""
         k, zero = self.k, self.k.value(0, i64)
         done, turn = k.variable(zero), k.variable(zero)
-        tiles = greater_number(k, self.rows // self.tallest, k.value(1, i64))
+        tiles = greater_number(k, self.rows // TALLEST, k.value(1, i64))
         for block, after in self._blocks(begin, end, DEPTH):
-            room, other = (
-                self.scratch.at(n * block_size(k.lanes)) for n in (turn.value, 1 - turn.value)
-            )
+            room, other = (self.scratch.at(n * BLOCK) for n in (turn.value, 1 - turn.value))
             panels = block.last - block.first
             self._pack(block, room, done.value // panels)
             done.value = zero
@@ -177,14 +172,14 @@ class _Multiply:
 
         def tile(row: Value, count: int) -> None:
             for panel in self.k.range(block.first, block.last):
-                packs = ahead if count == self.tallest else None
+                packs = ahead if count == TALLEST else None
                 self._tile(row, count, block, panel, room, packs)
 
-        rows_in_turn(self.k, self.k.value(0, i64), self.rows, self.tallest, tile)
+        rows_in_turn(self.k, self.k.value(0, i64), self.rows, TALLEST, tile)
 
     def _short(self, block: _Block) -> None:
         """Write the code for a block and few rows; the first tiles pack it."""
-        k, most = self.k, self.tallest
+        k, most = self.k, TALLEST
         head = k.select(self.rows > 2 * most, k.value(most, i64), (self.rows + 1) // 2)
         for panel in k.range(block.first, block.last):
             for size in k.cases(head, range((FEW + 2) // 2, most + 1)):
@@ -254,10 +249,9 @@ class _Multiply:
         targets = [self.out.at((row + r) * self.out_pitch + column) for r in range(count)]
         sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(2)] for _ in targets]
         with k.when(start.differs(0)):
-            for limits in self._limits(left):
-                for target, totals in zip(targets, sums, strict=True):
-                    for j, total in enumerate(totals):
-                        total.value = read(k, target, k.value(lanes * j, i64), limits[j])
+            for target, totals in zip(targets, sums, strict=True):
+                for j, total in enumerate(totals):
+                    total.value = read(k, target, k.value(lanes * j, i64), left[j])
         for target in targets:
             for j in range(2):  # where the rows below will go
                 target.prefetch(self.out_pitch * count + lanes * j, writes=True)
@@ -267,25 +261,13 @@ class _Multiply:
         else:
             place = panel - block.first
             packed = room.at(place * (self.width * DEPTH))
-            share = -(-self.tallest // self.panels)
+            share = -(-TALLEST // PANELS)
             below = row + (count + place * share)
             later = [self.x.at((below + r) * self.x_pitch + start) for r in range(share)]
             self._multiply_packed(rows, later, targets, packed, length, sums, ahead)
-        for limits in self._limits(left):
-            for target, totals in zip(targets, sums, strict=True):
-                for j, total in enumerate(totals):
-                    write(k, target, total.value, k.value(lanes * j, i64), limits[j])
-
-    def _limits(self, left: list[Value]) -> Iterator[Sequence[Value | None]]:
-        """Write a branch for a whole panel and one for what is left, where it takes longer."""
-        k = self.k
-        if k.lanes == 16:
-            yield left
-            return
-        with k.either(left[1] >= k.lanes) as branches:
-            for branch, limits in zip(branches, ((None, None), left), strict=True):
-                with branch:
-                    yield limits
+        for target, totals in zip(targets, sums, strict=True):
+            for j, total in enumerate(totals):
+                write(k, target, total.value, k.value(lanes * j, i64), left[j])
 
     def _multiply_packed(
         self, rows: list[Pointer], later: list[Pointer], targets: list[Pointer], packed: Pointer,
@@ -329,8 +311,8 @@ class _Multiply:
 
         def take(i: Value) -> list[Value]:
             turn = place * length + i
-            row = length + turn // self.panels
-            near = (first + turn % self.panels) * width
+            row = length + turn // PANELS
+            near = (first + turn % PANELS) * width
             given = self.y.at((start + i) * self.y_pitch + column)
             found = []
             for j in range(2):
