@@ -9,6 +9,9 @@ from llmbol_core.vm.arena import FREE, HEADER, NIL, SIZE
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.objects import STACK, Heap
 
+_GONE = b"Z"
+"""What blocks that are freed are filled with."""
+
 
 class Forgery(Exception):
     """A verified program does what it must not be able to do. No trap: the run ends with it."""
@@ -30,6 +33,7 @@ class Blocks:
     def __init__(self, heap: Heap) -> None:
         self._heap = heap
         self.refs: list[int] = []
+        self._freed: list[int] = []
         allocate = heap.allocate
 
         def noted(size: int, is_record: bool = False, clears: bool = True) -> int | None:
@@ -56,10 +60,17 @@ class Blocks:
         if at == len(self.refs) or self.refs[at] != ref:
             raise Forgery(f"{ref:x} is freed twice")
         del self.refs[at]
-        words = self._heap.words
-        words[(ref >> 2) - 3] = FREE
-        for index in range(ref >> 2, (ref + self._size(ref)) >> 2):
-            words[index] = 0x5A5A5A5A
+        self._heap.words[(ref >> 2) - 3] = FREE
+        self._freed.append(ref)
+        self._heap.bytes[ref : ref + self._size(ref)] = _GONE * self._size(ref)
+
+    def check_freed(self) -> None:
+        """Raise Forgery if something was written into a block after it was freed."""
+        for ref in self._freed:
+            if not self.lives(ref) and bytes(self._heap.bytes[ref : ref + self._size(ref)]).strip(
+                _GONE
+            ):
+                raise Forgery(f"the block at {ref:x} was written after it was freed")
 
     def _size(self, ref: int) -> int:
         return self._heap.pointers[(ref + SIZE) >> 2] - HEADER

@@ -8,11 +8,15 @@ done with it: so a wrong claim is found wherever it is made.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.loader import LoadedModule
+from llmbol_core.vm.module import Module
+from llmbol_core.vm.objectfile import read_module
 from llmbol_core.vm.objects import ARRAY, CHANNEL, LIST, LIST_HEADER, MODULE, STACK, STRING
+from llmbol_core.vm.objectwriter import write_module
 from llmbol_core.vm.verification.changes import needed
 from llmbol_core.vm.verification.evidence import Evidence
 from llmbol_core.vm.verification.slots import FRAMES, POINTERS, RESULT, Kind, Value
@@ -28,6 +32,17 @@ _FEW = 3
 """Elements and values of a container that are looked at."""
 _SELDOM = 8
 """Instructions between two looks at the module data."""
+
+
+def followed(module: Module) -> tuple[_Flow, Evidence]:
+    """Return what the verifier knows of a module; raises VerifyError."""
+    return _followed(write_module(module))
+
+
+@lru_cache(maxsize=8)
+def _followed(content: bytes) -> tuple[_Flow, Evidence]:
+    flow = _flow(read_module(content, "followed"))
+    return flow, flow.weigh()[0]
 
 
 class Claims:
@@ -53,9 +68,7 @@ class Claiming(Checking):
 class _Claims:
     def __init__(self, loaded: LoadedModule) -> None:
         self._loaded = loaded
-        self._flow: _Flow = _flow(loaded.module)
-        self._evidence: Evidence
-        self._evidence, _ = self._flow.weigh()
+        self._flow, self._evidence = followed(loaded.module)
         self._variables = self._flow.usage.variables
         self._used: dict[int, set[int]] = {}
         """Words of the frame that instructions take for more than numbers."""

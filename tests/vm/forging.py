@@ -312,6 +312,7 @@ def outcome(modules: Modules, folder: Path, engine: str = "") -> str:
         check_heap(machine.heap)
         if isinstance(machine.engine, Checking):
             machine.engine.check_counts()
+            machine.engine.blocks.check_freed()
     # How often what was said before a limit struck is the engine's own affair, too.
     return how if how in UNSURE or not out.getvalue() else f"broken: {out.getvalue()!r}"
 

@@ -80,7 +80,9 @@ class Checking(Interpreter):
             except (Forgery, *ASTRAY) as error:
                 text = f"{module.module.name} pc {pc} {instruction.op.mnemonic}: {error}"
                 raise Forgery(text) from None
-            return own[0](fp, mp)
+            after = own[0](fp, mp)
+            self.check_counts()
+            return after
 
         return step
 

@@ -13,7 +13,7 @@ from llmbol_core.errors import VerifyError
 from llmbol_core.vm.verifier import prove_module
 from tests.vm.test_verifier import program
 
-TYPES = '\n desc $4,4,(0)\n desc $5,64,"00"\n'
+TYPES = '\n desc $4,4,(0)\n desc $5,64,"00"\n desc $6,80,(32)\n'
 CALL = "frame $2,40(fp)\n {}\n call 40(fp),f\n {}\n ret\n f: {}\n ret"
 OVER = "a number at 4 lies over a pointer"
 
@@ -132,6 +132,22 @@ FORGERIES = [
       " exception f,b,32,-1,0,0\n exctab *,b"), "is one for several functions"),
     (("frame $2,40(fp)\n beqw 36(fp),$0,a\n lea 44(fp),16(40(fp))\n a: call 40(fp),f\n ret\n"
       " f: movp 32(fp),0(16(fp))\n ret"), "it is not sure where the result goes"),
+    (("frame $2,40(fp)\n beqw 36(fp),$0,a\n lea 4(32(fp)),16(40(fp))\n jmp b\n"
+      " a: lea 4(48(fp)),16(40(fp))\n b: call 40(fp),f\n ret\n f: movw $1,0(16(fp))\n ret"),
+     "it is not sure where the result goes"),
+    # Sizes that nobody knows before the program runs.
+    ("movm 0(48(fp)),36(fp),0(32(fp))\n ret", "the number of bytes should be immediate"),
+    ("headm 48(fp),36(fp),0(32(fp))\n ret", "the number of bytes should be immediate"),
+    ("newcm 36(fp),48(fp)\n ret", "the number of bytes should be immediate"),
+    (("lea 60(fp),56(fp)\n frame $2,40(fp)\n lea 52(fp),16(40(fp))\n call 40(fp),f\n"
+      " movw $77,0(56(fp))\n ret\n f: raise 0(mp)\n b: movw $77,4(16(fp))\n ret\n"
+      " exception f,b,32,-1,0,0\n exctab *,b"), "8 bytes, where there is room for 4"),
+    # Alt tables of what is no address, and of channels that have gone.
+    (("newcw 32(fp)\n movw $0,36(fp)\n movw $1,40(fp)\n movw 32(fp),44(fp)\n new $3,48(fp)\n"
+      " alt 36(fp),52(fp)\n ret"), "48(fp) is not known to hold an address"),
+    (("frame $6,40(fp)\n call 40(fp),f\n ret\n f: newcw 32(fp)\n movw $0,36(fp)\n"
+      " movw $1,40(fp)\n movw 32(fp),44(fp)\n lea 60(fp),48(fp)\n movp 0(mp),32(fp)\n"
+      " alt 36(fp),56(fp)\n ret"), "the channel at 44(fp) may be gone"),
 ]
 # fmt: on
 

@@ -180,6 +180,9 @@ MODULES = [
     ('ret\n link 3,0,1,"g"', "type 3 is no frame: frames begin with 32 bytes of their own"),
     ('ret\n link 1,5,1,"g"', "export 'g' is at pc 5 of 1"),
     ('ret\n desc $4,8,"ff"', "the pointer map of type 4 reaches beyond its 8 bytes"),
+    ('ret\n desc $4,6,"80"', "type 4 has pointers, but 6 bytes are no whole words"),
+    ("ret\n array @mp+4,$3,-1", "an array cannot have -1 elements"),
+    ("ret\n array @mp+4,$9,1", "bad array type"),
     ("load 0(mp),$0,4(mp)\n ret\n flags 0", "obsolete dis"),
 ]
 
