@@ -34,6 +34,13 @@ _READY = "newcw $2,32(fp)\n send $77,32(fp)\n newcp $2,4(mp)\n send 16(mp),4(mp)
 _PAIR = " desc $8,8,(0,4)"
 _LOADED = "load 0(mp),$0,40(fp)\n mframe 40(fp),$0,48(fp)\n mcall 48(fp),$0,40(fp)\n again: nop\n"
 
+_UNKNOWN = (
+    "newcmp $8,$1,8(mp)\n new $5,36(fp)\n movp 36(fp),32(fp)\n send 32(fp),8(mp)\n"
+    " frame $2,48(fp)\n recv 8(mp),32(48(fp))\n movp 36(48(fp)),32(fp)\n call 48(fp),j\n"
+    " new $7,36(fp)\n movw $0,60(fp)\n movw $1,64(fp)\n lea 84(fp),72(fp)\n"
+)
+"""Makes a pointer of which nothing is known, and the beginning of an alt table."""
+
 SKELETONS: dict[str, Skeleton] = {
     "records": Skeleton(
         (f"again: nop\n{_END}",), (_letters("records", "moves", "behind", "branches"),)
@@ -78,6 +85,11 @@ SKELETONS: dict[str, Skeleton] = {
          " word @mp+20,2\n word @mp+24,0,1\n word @mp+36,1,0,5,0,1"),),
         (_letters("prepared"), ()),
         is_row=True,
+    ),
+    "unknown": Skeleton(
+        ((f"{_UNKNOWN} again: nop\n ret\n i: movw $77,0(16(fp))\n ret\n"
+          f" j: movp 32(fp),4(mp)\n{_END}\n{_PAIR}"),),
+        (_letters("unknown"),),
     ),
     "foreign": Skeleton(
         (f"{_LOADED} {_END}",

@@ -136,6 +136,10 @@ FORGERIES = [
       " a: lea 4(48(fp)),16(40(fp))\n b: call 40(fp),f\n ret\n f: movw $1,0(16(fp))\n ret"),
      "it is not sure where the result goes"),
     # Sizes that nobody knows before the program runs.
+    (("frame $2,40(fp)\n lea 32(fp),16(40(fp))\n call 40(fp),f\n ret\n f: newcp 32(fp)\n"
+      " movp 32(fp),0(16(fp))\n send 0(16(fp)),32(fp)\n ret"),
+     "what is sent lies where the result goes"),
+    ("movw $1,2(32(fp))\n ret", "2 is not aligned"),
     ("movm 0(48(fp)),36(fp),0(32(fp))\n ret", "the number of bytes should be immediate"),
     ("headm 48(fp),36(fp),0(32(fp))\n ret", "the number of bytes should be immediate"),
     ("newcm 36(fp),48(fp)\n ret", "the number of bytes should be immediate"),
