@@ -28,7 +28,7 @@ from llmbol_core.vm.module import Instruction, Module
 from tests.vm.areas import Forgery
 from tests.vm.batches import UNSURE, command_line, try_all
 from tests.vm.claims import followed
-from tests.vm.everyform import depends, forms
+from tests.vm.everyform import depends, forms, placed
 from tests.vm.forging import Modules, outcome, text
 from tests.vm.skeletons import SKELETONS, Skeleton
 from tests.vm.test_attacks import assembled
@@ -69,12 +69,11 @@ class Letter:
 
 def relabelled(instruction: Instruction, moved: Callable[[int], int]) -> Instruction:
     """Return an instruction whose label, if it has one, has followed."""
-    for role, field in (("d", "destination"), ("s", "source")):
-        known, operand = instruction.op.role(role), instruction.operand(role)
-        if known and known.type == "Q" and known.reads and operand.mode is Mode.IMMEDIATE:
-            there = operand._replace(value=moved(operand.value))
-            instruction = instruction._replace(**{field: there})
-    return instruction
+    place = "s" if instruction.op.mnemonic == "movpc" else "d"
+    operand = instruction.operand(place)
+    if operand.mode is not Mode.IMMEDIATE or not (instruction.op.has_label or place == "s"):
+        return instruction
+    return placed(instruction, place, operand._replace(value=moved(operand.value)))
 
 
 class Scope:

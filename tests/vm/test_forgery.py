@@ -81,6 +81,9 @@ FORGERIES = [
     (("newcw 48(fp)\n movw $0,36(fp)\n movw $1,40(fp)\n movp 48(fp),4(mp)\n movw 4(mp),44(fp)\n"
      " lea 32(fp),48(fp)\n ret"), "would be written over the pointer at 48"),
     ("new $5,4(mp)\n movmp 0(4(mp)),$3,44(fp)\n ret", "there is no pointer at 4"),
+    ("new $3,32(fp)\n lenc 32(fp),40(fp)\n ret", "an object of type 3 is used as a string at pc 1"),
+    (("newcm $24,$1,48(fp)\n recv 48(fp),32(mp)\n case 36(fp),44(mp)\n a: ret\n"
+      " word @mp+44,1,0,5,2,2"), "a table that is jumped through would be written at 32"),
     # Words as addresses, as channels, as module handles.
     (("movw $0,36(fp)\n movw $1,40(fp)\n movw $12345,44(fp)\n movw $70000,52(fp)\n"
      " alt 36(fp),56(fp)\n ret"), "44(fp) is not known to hold a channel"),

@@ -67,6 +67,10 @@ def test_holes_are_filled_and_labels_follow() -> None:
     assert extents == [range(4)]
     assert [i.destination.value for i in code if i.op.effect.name == "BRANCH"] == [3, 0, 4]
     assert code[4].op.mnemonic == "ret"
+    there = starting("labels", "movpc $there,44(fp)")
+    modules, _ = scope("labels").program([(there, there)])
+    code = modules["a"].instructions
+    assert {code[i.source.value].op.mnemonic for i in code if i.op.mnemonic == "movpc"} == {"new"}
 
 
 def test_what_is_written_to_blocks_that_are_freed_is_seen() -> None:
