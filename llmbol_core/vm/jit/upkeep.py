@@ -27,6 +27,8 @@ _KEPT = 1 << 26
 """The largest quarter of a heap for which the memory lent to look through it is kept."""
 _MUCH = 1 << 23
 """Bytes of objects from which on it pays to compile well the code that goes through them."""
+_SOON = 0.04
+"""Seconds to handle that there is no room, before it is seen whether there is some again."""
 _REST = 20
 """How many times as long as it took to see whether there is room again that is not repeated."""
 _LEAST_RESERVE = 1 << 16
@@ -118,7 +120,7 @@ class Upkeep:
         if self._is_left:
             self.bury_pending(some=self._may_wait())
         elif heap.refused is None:
-            self._looks_from = 0.0
+            self._looks_from = time.monotonic() + _SOON
         elif not heap.kept_back and time.monotonic() >= self._looks_from:
             began = time.monotonic()
             with suppress(*ASTRAY):
