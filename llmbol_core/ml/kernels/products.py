@@ -29,8 +29,8 @@ sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of 
 
 TILES = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
-_AHEAD = 6144
-"""How many bytes ahead of use weights are asked for."""
+_AHEAD = {16: 6144, 8: 3072, 4: 3072}
+"""How many bytes ahead of use weights are asked for, by the lanes of a vector."""
 MANY = 66
 """Columns whose activations stay in the cache while all rows pass by; at most."""
 
@@ -162,9 +162,9 @@ def ask(here: Pointer, size: int, share: int, shares: int, step: int = 1) -> Non
     Processors drop prefetches if there are many at once: lines are asked for in order, a few at
     a time, as evenly as they are used.
     """
-    lines = -(-size // CELL)
+    lines, ahead = -(-size // CELL), _AHEAD[here.k.lanes]
     for line in range(lines * share // shares, lines * (share + 1) // shares, step):
-        here.prefetch(line * CELL + _AHEAD, level=0)
+        here.prefetch(line * CELL + ahead, level=0)
 
 
 def _add_scaled(
