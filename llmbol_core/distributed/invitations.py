@@ -142,9 +142,10 @@ class Invitations:
 
     def revoke(self, id: str) -> None:
         """Let nobody in any more who has an invitation's certificate."""
+        self._load()  # where nobody was invited there may be no folder for a lock
+        if id not in self._known:
+            raise UsageError(f"no invitation {id[:80]!r} is known{nearest(id, self._known)}")
         with self._writing():
-            if id not in self._known:
-                raise UsageError(f"no invitation {id[:80]!r} is known{nearest(id, self._known)}")
             self._known[id] = replace(self._known[id], revoked=True)
 
     def all(self) -> list[InvitationStatus]:

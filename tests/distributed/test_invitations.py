@@ -56,6 +56,12 @@ def test_an_invitation_lasts_until_it_expires_or_is_revoked(home):
     assert seen.refusal(None, Role.CLIENT) is None
 
 
+def test_nothing_is_revoked_where_nobody_was_invited(tmp_path):
+    with pytest.raises(UsageError, match="no invitation 'node-1' is known"):
+        Invitations(StateDirectory(tmp_path / "none")).revoke("node-1")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_node_that_came_in_time_may_stay(home):
     invitations = Invitations(home)
     short = invitations.invite("node", 60, "h:1")
