@@ -99,8 +99,10 @@ def multiply(x: Array, y: Array, output: Array, chosen: Target) -> Array:
     rooms = () if turned else (_room(made.scratch * team().threads) if needs_room else 0,)
     shares = 1
     if items > 1 and team().threads > 1 and _is_shared(rows, depth, columns):
-        # Of few rows y is read as it lies, which goes best in long runs.
-        shares = team().threads * (1 if rows <= few.FEW and not turned else 2)
+        # Of few rows y is read as it lies, which goes best in long runs; and where there are few
+        # registers each share copies x.
+        is_long = not turned and (rows <= few.FEW or chosen.lanes < 16)
+        shares = team().threads * (1 if is_long else 2)
     step = rows if turned else -(-rows // -(-rows // _MANY))
     for first in range(0, rows, step):
         part, place = x[first : first + step], output[first : first + step]
