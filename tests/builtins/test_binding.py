@@ -1,17 +1,21 @@
 """Binding: what a declaration makes of a Python function, and how values pass."""
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES, built_in, signature_of
 from llmbol_core.builtins.binding import Binding
-from llmbol_core.errors import LinkError, Trap
+from llmbol_core.errors import LinkError, LlmbolError, Trap
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import RESULT, HostCall
-from llmbol_core.vm.layout import ModuleType, pointer_map
+from llmbol_core.vm.layout import ModuleType, frame, pointer_map
 from llmbol_core.vm.limbo import parse_declarations
 from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import STACK, Heap
 from llmbol_core.vm.process import TYPE
+from tests.builtins.calling import Borrowed, Caller
 from tests.vm.test_limbo import ROWS
 
 TYPES = """
@@ -215,3 +219,24 @@ def test_arrays_of_other_elements_are_refused():
     bound.function("f: fn(x: array of real): int")(lambda call, values: len(values))
     with pytest.raises(Trap, match="type check"):
         run(bound, "f", lambda heap, base: heap.set_pointer(base + 32, heap.new_bytes(b"abc")))
+
+
+ENTRY = ("name", "", "", "", (0, 0, 0), 0, 0, 0, 0, 0, 0)
+"""A Dir of $Sys, the only value of several words that a function takes."""
+
+
+@pytest.mark.parametrize("module", HOST_MODULES)
+def test_numbers_in_an_object_of_another_kind_are_not_followed(module):
+    """Each pointer that a function takes leads to numbers, which lie outside of all memory."""
+    for function in HOST_MODULES[module].functions:
+        parts = frame(built_in(module).declared(function.name)).arguments
+        pointers = [n for n, part in enumerate(parts) if [*part.type.pointers()] == [0]]
+        for at in pointers:
+            call = Caller(module)
+            other = call.heap.new_record(TypeDescriptor(-1, 32))
+            call.heap.view(other, 32)[:] = b"\x7f" * 32
+            given: list[Any] = [1 if part.type.size <= 8 else ENTRY for part in parts]
+            for n in pointers:
+                given[n] = Borrowed(other if n == at else NIL)
+            with suppress(LlmbolError):
+                call(function.name, *given)
