@@ -11,8 +11,9 @@ from llmbol_core.native.identity import text_of
 
 READ = (
     "arena", "channels", "checks", "conversion", "environment", "handlers_channel", "heaptypes",
-    "host", "ieee", "isa", "meaning", "module", "objects", "pauses", "process", "remains", "steps",
-    "traps", "files/openfile", "verification/guards", "verification/origins", "verification/tables",
+    "host", "ieee", "isa", "meaning", "module", "objects", "pauses", "process", "remains",
+    "shortage", "steps", "traps", "files/openfile", "verification/guards", "verification/origins",
+    "verification/tables",
 )  # fmt: skip
 """Modules of the virtual machine whose tables and constants machine code contains."""
 
