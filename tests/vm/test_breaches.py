@@ -195,3 +195,23 @@ def test_built_in_functions_follow_no_numbers(
 @pytest.mark.parametrize("copy", ["movm $5,$32,60(fp)", "consm $5,$4000,36(fp)"])
 def test_no_bytes_are_copied_from_behind_a_constant(tmp_path: Path, copy: str, name: str) -> None:
     assert "illegal dis instruction" in run(tmp_path, name, {"a": f"{copy}\n ret"})
+
+
+NAMED = """
+       new $7,32(fp)
+       movw 16(mp),0(32(fp))
+again: raise 32(fp)
+caught: addw $1,56(fp)
+       bltw 56(fp),$99,again
+       ret
+bad:   raise 16(mp)
+       exception again,caught,36,-1,1,1
+       exctab "forged",bad
+       exctab *,caught
+"""
+"""What is raised begins with a number: the address of a string that a handler knows."""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_exception_has_no_number_for_its_name(tmp_path: Path, name: str) -> None:
+    assert run(tmp_path, name, {"a": NAMED}) == ""

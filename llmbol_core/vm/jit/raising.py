@@ -8,6 +8,7 @@ from the process's record.
 from __future__ import annotations
 
 from llmbol_core.vm.jit.decoded import HANDLED, HANDLER_WORDS, LABEL_WORDS
+from llmbol_core.vm.jit.guarding import misfits
 from llmbol_core.vm.jit.pacing import charge, goes_on, spend
 from llmbol_core.vm.jit.runtime import Machine, State
 from llmbol_core.vm.jit.source import (
@@ -33,6 +34,7 @@ from llmbol_core.vm.objects import STRING
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
 _KIND = -12
+_MOST = (1 << 31) - 1
 _WORD = 8
 _RAISED = 4
 """Frames that can be searched in the time that an exception takes anyway."""
@@ -139,15 +141,25 @@ def note_raised(name: Word, pc: Word) -> None:
 
 
 @native
+def name_of(value: Word) -> Word:
+    """Return the string that names what is raised; 0 if Python has to look at it."""
+    if not is_inside(value, 4):
+        return 0
+    if W[value + _KIND] == STRING:
+        return value
+    if misfits(W[value + _KIND], 4, _MOST, 1, 0):
+        return 0
+    name = W[value]
+    return name if is_inside(name, 4) and W[name + _KIND] == STRING else 0
+
+
+@native
 def raise_value(value: Word, start: Word) -> Word:
     """Raise a string or an object at a pc and go to its handler; false if Python has to."""
-    name, is_object = value, 0
-    if not is_inside(value, 4) or not spend(_RAISED << 8):
+    name = name_of(value)
+    if name == 0 or not spend(_RAISED << 8):
         return 0
-    if W[value + _KIND] != STRING:
-        name, is_object = W[value], 1
-        if not is_inside(name, 4) or W[name + _KIND] != STRING:
-            return 0
+    is_object = 0 if name == value else 1
     frame, pc, depth = narrow(state[State.FP]), start, 0
     if W[name] == 0 or below(frame, narrow(state[State.BASE])):
         return 0
