@@ -6,12 +6,13 @@ goes with what the verifier, the linker or a guard says.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES
-from llmbol_core.errors import Trap
+from llmbol_core.errors import Trap, VerifyError
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
@@ -19,6 +20,7 @@ from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.heaptypes import REAL
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.verifier import prove_module
 from tests.vm.test_attacks import CALL, run
 from tests.vm.test_detours import ONE, OVER, Program, modules_of, said
 
@@ -42,6 +44,10 @@ BREACHES: dict[str, tuple[Program, str]] = {
         (f"{UNKNOWN} new $7,36(fp)\n beqw 92(fp),$1,x\n lea 8(32(fp)),44(fp)\n jmp y\n"
          " x: lea 8(36(fp)),44(fp)\n y: movw $77,0(44(fp))\n movp 8(32(fp)),36(fp)\n ret\n"
          f" h: ret{PAIR}"), OVER),
+    "bytes from behind a constant": (
+        "movm $5,$32,60(fp)\n ret", "the source of bytes should not be immediate"),
+    "a list of bytes from behind a constant": (
+        "consm $5,$4000,36(fp)\n ret", "the source of bytes should not be immediate"),
     "a word of one of two records as a channel": (
         (f"{UNKNOWN.replace('$5', '$7')} {ONE} lea 84(fp),72(fp)\n new $5,36(fp)\n"
          " movw $4096,8(32(fp))\n beqw 92(fp),$1,x\n movw 8(32(fp)),68(fp)\n jmp y\n"
@@ -191,12 +197,6 @@ def test_built_in_functions_follow_no_numbers(
             machine.execute("a", "init", [])
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("copy", ["movm $5,$32,60(fp)", "consm $5,$4000,36(fp)"])
-def test_no_bytes_are_copied_from_behind_a_constant(tmp_path: Path, copy: str, name: str) -> None:
-    assert "illegal dis instruction" in run(tmp_path, name, {"a": f"{copy}\n ret"})
-
-
 NAMED = """
        new $7,32(fp)
        movw 16(mp),0(32(fp))
@@ -215,3 +215,13 @@ bad:   raise 16(mp)
 @pytest.mark.parametrize("name", ENGINES)
 def test_an_exception_has_no_number_for_its_name(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, name, {"a": NAMED}) == ""
+
+
+@pytest.mark.parametrize(("typed", "type_"), [(-1, -1), (2, -1), (0, 99), (0, -2)])
+def test_handlers_have_the_labels_and_types_that_they_count(typed: int, type_: int) -> None:
+    text = 'a: raise 16(mp)\n b: ret\n exception a,b,32,-1,1,0\n exctab "x",b\n exctab *,b'
+    module = modules_of(text)["a"]
+    prove_module(module)
+    handlers = tuple(handler._replace(typed=typed, type=type_) for handler in module.handlers)
+    with pytest.raises(VerifyError, match="labels, or types, than there are"):
+        prove_module(replace(module, handlers=handlers))

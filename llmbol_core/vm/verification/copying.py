@@ -24,6 +24,8 @@ def check_bytes(step: Step) -> None:
     operand = step.operand("m")
     if operand.mode is not Mode.IMMEDIATE or operand.value < 0:
         raise step.fail("the number of bytes should be immediate")
+    if step.operand("s").mode is Mode.IMMEDIATE:
+        raise step.fail("the source of bytes should not be immediate")
     for touch in step.effects.touches:
         if touch.role.type == "X":
             place, size = _checked(step, touch), touch.size

@@ -270,6 +270,10 @@ def _check_handlers(found: Structure) -> None:
             raise found.fail(-1, f"handler {number} covers pc {h.pc1} to {h.pc2} of {code}")
         if any(not 0 <= pc < code for pc in targets):
             raise found.fail(-1, f"handler {number} leads outside the code")
+        if not 0 <= h.typed <= len(h.labels) or not -1 <= h.type < len(found.layouts):
+            raise found.fail(
+                -1, f"handler {number} has more typed labels, or types, than there are"
+            )
 
 
 # Instructions.
