@@ -80,6 +80,10 @@ UNSURE: dict[str, Program] = {
         CALL.format("new $5,32(48(fp))") + " ret",
         f"ret\n f: frame $2,48(fp)\n lea 8(32(fp)),16(48(fp))\n{_CALLED}",
     ),
+    "a value received in a record that is not known": (
+        CALL.format("new $5,32(48(fp))") + " ret",
+        "ret\n f: newcw $1,36(fp)\n send $77,36(fp)\n recv 36(fp),8(32(fp))\n ret",
+    ),
     "another handle in the place of the one that a frame was made for, behind a branch": (
         CALL.format(" load 4(mp),$0,32(fp)\n movp 40(fp),32(48(fp))\n movp 32(fp),36(48(fp))")
         + ' ret\n string @mp+4,"/c.dis"',

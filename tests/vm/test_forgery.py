@@ -107,6 +107,8 @@ FORGERIES = [
      "what the address at 40(fp) leads to may be gone"),
     ("new $3,32(fp)\n lea 0(32(fp)),40(fp)\n new $3,32(fp)\n movp 0(mp),4(40(fp))\n ret",
      "what the address at 40(fp) leads to may be gone"),
+    (("new $3,32(fp)\n newa $4,$5,4(32(fp))\n indx 4(32(fp)),40(fp),$1\n movp 4(mp),32(fp)\n"
+      " movw $77,0(40(fp))\n ret"), "what the address at 40(fp) leads to may be gone"),
     (("frame $2,40(fp)\n frame $1,44(fp)\n call 40(fp),f\n movp 0(mp),48(44(fp))\n ret\n"
       " f: ret"), "the frame at 40(fp) is not the last one made"),
     ("frame $2,40(fp)\n ret", "the frame at 40(fp) was made and not called"),
