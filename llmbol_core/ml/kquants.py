@@ -21,6 +21,7 @@ Blocks = NDArray[Any]
 Integers = NDArray[Any]
 
 BLOCK = 256
+_ZERO = np.float32(0)
 _TINY = np.float32(1e-15)
 """Parts that reach no further are zero (ggml's GROUP_MAX_EPS)."""
 
@@ -312,7 +313,7 @@ def _encode_ranged(name: str, x: Floats) -> Blocks:
     columns = _columns(x, 32)
     scale, low, searched = _search_ranged(columns, top, start, steps)
     scale, low = scale.reshape(-1, 8), low.reshape(-1, 8)
-    most, lowest = (np.fmax.reduce(v, axis=1, initial=0) for v in (scale, low))
+    most, lowest = (np.where(v > 0, v, _ZERO).max(axis=1) for v in (scale, low))  # never -0.0
     small, small_low = _small(scale, most, 63), _small(low, lowest, 63)
     blocks = np.zeros(len(x), TYPES[name].layout)
     blocks["d"], blocks["dmin"] = _half(most / np.float32(63)), _half(lowest / np.float32(63))
