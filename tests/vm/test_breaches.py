@@ -17,9 +17,10 @@ from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.engines import ENGINES, engine
 from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.files.namespace import Namespace
-from llmbol_core.vm.heaptypes import REAL
+from llmbol_core.vm.heaptypes import BYTE, REAL
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.objects import ARRAY
 from llmbol_core.vm.verifier import prove_module
 from tests.vm.test_attacks import CALL, run
 from tests.vm.test_detours import ONE, OVER, Program, modules_of, said
@@ -225,3 +226,64 @@ def test_handlers_have_the_labels_and_types_that_they_count(typed: int, type_: i
     handlers = tuple(handler._replace(typed=typed, type=type_) for handler in module.handlers)
     with pytest.raises(VerifyError, match="labels, or types, than there are"):
         prove_module(replace(module, handlers=handlers))
+
+
+OTHER_FRAME = f"""
+       load 0(mp),$0,8(mp)
+       load 4(mp),$1,12(mp)
+       new $3,36(fp)
+       movw ${ARRAY},4(36(fp))
+       movw $100,16(36(fp))
+       movw ${BYTE},20(36(fp))
+       movw $-1,24(36(fp))
+again: addw $1,56(fp)
+       bgew 56(fp),$9000,out
+       frame $2,48(fp)
+       movw 36(fp),32(48(fp))
+       addw $16,32(48(fp))
+       call 48(fp),h
+       movp 8(mp),16(mp)
+       mframe 16(mp),$0,48(fp)
+       movw $1,36(48(fp))
+       lea 64(fp),16(48(fp))
+       movp 12(mp),16(mp)
+       mcall 48(fp),$0,16(mp)
+end:   beqw 64(fp),$0,again
+       raise 20(mp)
+out:   ret
+h:     ret
+       exception again,end,32,-1,0,0
+       exctab *,again
+       module A
+       entry 0,1
+       desc $0,64,(0,4,8,12,16,20)
+       desc $1,96,(32,36,40)
+       desc $2,96,"00"
+       desc $3,64,"00"
+       var @mp,64
+       string @mp+0,"$Math"
+       string @mp+4,"$Sys"
+       string @mp+20,"forged"
+       ldts @ldt,2
+       word @ldt+0,1
+       ext @ldt+0,{{gemm}},"gemm"
+       word @ldt+0,1
+       ext @ldt+0,{{utfbytes}},"utfbytes"
+       link 1,0,0x4244b354,"init"
+"""
+"""A frame made for a function without arrays, in which a number is left from before, is handed to a
+function that takes an array there: to what looks as one in the middle of a record. The handle is
+another one at the call than it was when the frame was made."""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_built_in_functions_get_frames_of_their_own(tmp_path: Path, name: str) -> None:
+    functions = [HOST_MODULES["$Math"].functions.find("gemm")]
+    functions += [HOST_MODULES["$Sys"].functions.find("utfbytes")]
+    module = parse_assembly(
+        OTHER_FRAME.format(**{f.name: f.signature for f in functions if f}), "a"
+    )
+    made = engine(name)
+    with InfernoVM(HOST_MODULES, Namespace(tmp_path), streams=Streams(), engine=made) as machine:
+        machine.load_module("a", module)
+        machine.execute("a", "init", [])

@@ -238,15 +238,24 @@ def mcall(out: ColdLowerer) -> None:
     outside, inside = out.label(), out.label()
     out.branch(out.value(f"icmp slt i32 {pc}, 0"), outside, inside)
     out.begin(outside)
+    # Those that take a variable number of arguments, of size 0, look at the frame themselves.
+    is_other = _is_other(out, start, kind)
+    has_size = out.value(f"icmp ne i32 {out.call('type_size', kind)}, 0")
+    out.guard(out.value(f"and i1 {is_other}, {has_size}"))
     _call_outside(out, start, pc, link)
     out.begin(inside)
-    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
-    out.guard(out.value(f"icmp ne i32 {made}, {kind}"))
+    out.guard(_is_other(out, start, kind))
     record = _record(out, handle)
     f = _enter(out, start, out.get(State.HANDLE, "i32"))
     out.emit(f"call void @retain(ptr %m, i32 {handle})")
     d, code = _enter_module(out, handle, record)
     out.go(_instruction(out, code, pc), f=f, d=d)
+
+
+def _is_other(out: ColdLowerer, start: str, kind: str) -> str:
+    """Return whether a frame was made of another type."""
+    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
+    return out.value(f"icmp ne i32 {made}, {kind}")
 
 
 def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
@@ -354,6 +363,5 @@ def mspawn(out: ColdLowerer) -> None:
     start, number, handle = out.read("s"), out.read("m"), out.read("d")
     pc, kind, _, _ = _link(out, handle, number)
     out.guard(out.value(f"icmp slt i32 {pc}, 0"))
-    made = out.value(f"load i32, ptr {out.at(start, TYPE)}, align 4")
-    out.guard(out.value(f"icmp ne i32 {made}, {kind}"))
+    out.guard(_is_other(out, start, kind))
     _spawn(out, start, pc, handle, _record(out, handle))
