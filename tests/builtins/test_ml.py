@@ -288,6 +288,21 @@ def test_a_view_keeps_its_array(call):
     heap.release(t.ref)
 
 
+def test_views_give_back_arrays_of_their_own_type_only(call):
+    data = call.array(BYTE, list(np.arange(8.0).tobytes()))
+    numbers = np.asarray(call("reals", call("view", data, "F64", [8])))
+    assert numbers.tolist() == list(range(8))
+    assert not np.may_share_memory(numbers, np.asarray(call.heap.array_bytes(data.ref)))
+
+
+def test_a_view_of_a_view_gives_back_bytes(call):
+    values = np.arange(800, dtype=np.float32)
+    data = call.array(BYTE, list(values.tobytes()))
+    shaped = call("reshape", call("view", data, "F32", [800]), [20, 40])
+    assert np.may_share_memory(call.numbers(shaped), np.asarray(call.heap.array_bytes(data.ref)))
+    assert bytes(call("bytes", shaped)) == values.tobytes()
+
+
 def test_bytes_of_blocks(call, rng):
     w = rng.normal(size=(2, 32)).astype(np.float32)
     blocks = quantize(Tensor(w), "Q8_0")

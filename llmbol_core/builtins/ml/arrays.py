@@ -30,9 +30,9 @@ from llmbol_core.ml.tensor import Tensor
 from llmbol_core.ml.text import format_rows
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.files.openfile import FileFault
-from llmbol_core.vm.heaptypes import REAL
+from llmbol_core.vm.heaptypes import BYTE, REAL
 from llmbol_core.vm.host import HostCall
-from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.objects import ARRAY, Heap
 
 _ROWS = 1024
 """How many rows are turned into text at once."""
@@ -142,10 +142,16 @@ def _check_shape(what: str, shape: list[int], count: int) -> None:
 # ---- to arrays ----
 
 
-def _same_array(heap: Heap, t: int, data: Any) -> int | None:
-    """Return a new reference to the array that a tensor is a view of, all of it; else None."""
+def _same_array(heap: Heap, t: int, data: Any, number: int) -> int | None:
+    """Return a new reference to the array, of a type of elements, that a tensor is a view of.
+
+    None if it is a view of only a part of it, or of another one.
+    """
     slot = slot_of(heap, t)
-    if slot is None or slot.keeps == NIL:
+    # What a view of a tensor keeps is that tensor.
+    if slot is None or slot.keeps == NIL or heap.type_of(slot.keeps) != ARRAY:
+        return None
+    if heap.word(slot.keeps + 4) != number:
         return None
     whole = heap.array_bytes(slot.keeps)
     start = np.frombuffer(whole, np.uint8).__array_interface__["data"][0] if whole else 0
@@ -157,7 +163,8 @@ def _same_array(heap: Heap, t: int, data: Any) -> int | None:
 def reals(call: HostCall, t: int) -> int:
     """Return the numbers of a tensor, row after row; of a ``reals_view`` the array itself."""
     heap, tensor = call.heap, tensor_of(call.heap, t)
-    if tensor.dtype.name == "F64" and (same := _same_array(heap, t, tensor.data)) is not None:
+    is_real = tensor.dtype.name == "F64"
+    if is_real and (same := _same_array(heap, t, tensor.data, REAL)) is not None:
         return same
     ref = heap.new_array(REAL, tensor.size)
     out = np.frombuffer(heap.array_bytes(ref), np.float64)
@@ -170,10 +177,9 @@ def reals(call: HostCall, t: int) -> int:
 def bytes_of(call: HostCall, t: int) -> int:
     """Return the bytes of a tensor as a file holds them; of a ``view`` the array itself."""
     heap, tensor = call.heap, tensor_of(call.heap, t)
-    same = _same_array(heap, t, tensor.data)
-    if same is not None and heap.word(same + 4) == 8:
+    same = _same_array(heap, t, tensor.data, BYTE)
+    if same is not None:
         return same
-    heap.release(NIL if same is None else same)
     return heap.new_bytes(np.ascontiguousarray(tensor.data).data.cast("B"))
 
 
