@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -253,6 +253,23 @@ def _placed(instruction: Instruction, place: str, operand: Operand) -> Instructi
     return Instruction(opcode, *ends)
 
 
+def entered_at(module: Module, moved: Callable[[int], int]) -> Module:
+    """Let exports and handlers follow instructions that were moved."""
+    return replace(
+        module,
+        exports=tuple(e._replace(pc=moved(e.pc)) for e in module.exports),
+        handlers=tuple(
+            h._replace(
+                pc1=moved(h.pc1),
+                pc2=moved(h.pc2),
+                default_pc=moved(h.default_pc),
+                labels=tuple((name, moved(pc)) for name, pc in h.labels),
+            )
+            for h in module.handlers
+        ),
+    )
+
+
 def _shifted(module: Module, at: int, instruction: Instruction | None) -> Module:
     """Put an instruction in, or take one out, and let all labels follow."""
     step = 1 if instruction else -1
@@ -268,20 +285,8 @@ def _shifted(module: Module, at: int, instruction: Instruction | None) -> Module
 
     before, behind = module.instructions[:at], module.instructions[at:]
     inside = (*before, instruction, *behind) if instruction else (*before, *behind[1:])
-    return replace(
-        module,
-        instructions=tuple(kept(i) if i is not instruction else i for i in inside),
-        exports=tuple(e._replace(pc=moved(e.pc)) for e in module.exports),
-        handlers=tuple(
-            h._replace(
-                pc1=moved(h.pc1),
-                pc2=moved(h.pc2),
-                default_pc=moved(h.default_pc),
-                labels=tuple((name, moved(pc)) for name, pc in h.labels),
-            )
-            for h in module.handlers
-        ),
-    )
+    code = tuple(kept(i) if i is not instruction else i for i in inside)
+    return entered_at(replace(module, instructions=code), moved)
 
 
 def verifies(modules: Modules) -> bool:

@@ -29,7 +29,7 @@ from tests.vm.areas import Forgery
 from tests.vm.batches import UNSURE, command_line, try_all
 from tests.vm.claims import followed
 from tests.vm.everyform import depends, forms, placed
-from tests.vm.forging import Modules, outcome, text
+from tests.vm.forging import Modules, entered_at, outcome, text
 from tests.vm.skeletons import SKELETONS, Skeleton
 from tests.vm.test_attacks import assembled
 
@@ -151,24 +151,8 @@ def _filled(
             code += letter.placed(len(code), skip, moved)
         extents.append(range(start, len(code)))
     code += (relabelled(i, moved) for i in module.instructions[done:])
-    exports = tuple(export._replace(pc=moved(export.pc)) for export in module.exports)
-    handlers = tuple(
-        h._replace(
-            pc1=moved(h.pc1),
-            pc2=moved(h.pc2),
-            default_pc=moved(h.default_pc),
-            labels=tuple((name, moved(pc)) for name, pc in h.labels),
-        )
-        for h in module.handlers
-    )
-    changed = replace(
-        module,
-        instructions=tuple(code),
-        entry_pc=moved(module.entry_pc),
-        exports=exports,
-        handlers=handlers,
-    )
-    return changed, extents
+    changed = replace(module, instructions=tuple(code), entry_pc=moved(module.entry_pc))
+    return entered_at(changed, moved), extents
 
 
 def _fault(module: Module) -> int:
