@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from llmbol_core.builtins import special_tables as tables
 from llmbol_core.builtins.special import cos, polynomial, sin
-from llmbol_core.vm.jit.exponentials import log
-from llmbol_core.vm.jit.realbits import high, size_of
+from llmbol_core.vm.jit.builtins.exponentials import log
+from llmbol_core.vm.jit.builtins.realbits import high, size_of
 
 _Rational = tuple[Sequence[float], Sequence[float]]
 _UNDEFINED = -math.nan

@@ -1,7 +1,7 @@
 """The functions of one or two reals that $Math has, for all arguments.
 
-Inside of its domain a function is Inferno's to the last bit (``vm/jit/realbits.py``); elsewhere it
-has the values of IEEE arithmetic, as Inferno's library.
+Inside of its domain a function is Inferno's to the last bit (``vm/jit/builtins/realbits.py``);
+elsewhere it has the values of IEEE arithmetic, as Inferno's library.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llmbol_core.builtins import bessel, special
-from llmbol_core.vm.jit import angles, exponentials, hyperbolic
-from llmbol_core.vm.jit.realbits import size_of
+from llmbol_core.vm.jit.builtins import angles, exponentials, hyperbolic
+from llmbol_core.vm.jit.builtins.realbits import size_of
 
 _WHOLE = 2.0**52
 """From here on every real is whole."""

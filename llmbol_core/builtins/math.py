@@ -34,7 +34,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.host import HostCall
 from llmbol_core.vm.ieee import CAREFUL, CONTROL, EXCEPTIONS, HAPPENED, WATCHED
-from llmbol_core.vm.jit import exponentials
+from llmbol_core.vm.jit.builtins import exponentials
 
 _NATIVE = (
     "FPcontrol", "FPstatus", "getFPcontrol", "getFPstatus",

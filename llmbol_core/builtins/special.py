@@ -1,7 +1,7 @@
 """Error function, gamma function, and angles of any size, to the last bit as in Inferno's library.
 
-That is fdlibm's; see ``vm/jit/realbits.py``. Here are the same intervals, rational approximations
-and recurrences. The coefficients stand in ``special_tables.py``.
+That is fdlibm's; see ``vm/jit/builtins/realbits.py``. Here are the same intervals, rational
+approximations and recurrences. The coefficients stand in ``special_tables.py``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import cache, reduce
 from typing import NamedTuple
 
 from llmbol_core.builtins import special_tables as tables
-from llmbol_core.vm.jit import angles
-from llmbol_core.vm.jit.exponentials import exp, log
-from llmbol_core.vm.jit.realbits import chopped, high, size_of
+from llmbol_core.vm.jit.builtins import angles
+from llmbol_core.vm.jit.builtins.exponentials import exp, log
+from llmbol_core.vm.jit.builtins.realbits import chopped, high, size_of
 
 
 def polynomial(z: float, coefficients: Sequence[float]) -> float:

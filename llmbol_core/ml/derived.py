@@ -144,5 +144,4 @@ def _origin(array: Array) -> tuple[object, ...] | None:
 @functools.cache
 def _version() -> str:
     """Return what identifies this version of the code that makes such arrays."""
-    folders = (_HERE, *(os.path.join(_HERE, name) for name in ("kernels", "ops", "plan")))
-    return " ".join(map(text_of, folders))
+    return text_of(_HERE)

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 @functools.cache
 def text_of(folder: str, others: tuple[str, ...] = ()) -> str:
-    """Return the digest of all modules in a folder, and of other files, by paths from there."""
-    own = sorted(name for name in os.listdir(folder) if name.endswith(".py"))
-    return _digest(os.path.join(folder, name) for name in (*own, *others))
+    """Return the digest of all modules of a package, and of other files, by paths from there."""
+    own = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    found = sorted(path for path in own if path.endswith(".py"))
+    return _digest((*found, *(os.path.join(folder, name) for name in others)))
 
 
 @functools.cache

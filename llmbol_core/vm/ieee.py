@@ -4,7 +4,7 @@ A process has a word that says how its reals are rounded, which exceptions it wa
 and which ones have happened: bits as in the constants of $Math, those of what happened ``HAPPENED``
 higher. In nearly all processes reals are rounded to nearest and nothing is raised; only those for
 which ``CAREFUL`` is set are computed for by what is here: exact results, as fractions, that are
-then rounded. Machine code (``jit/lower_reals.py``) is tested against it.
+then rounded. Machine code (``jit/lowering/reals.py``) is tested against it.
 
 What is tiny is found after rounding, as on x86. An operand that is not normal is no exception.
 """

@@ -7,10 +7,7 @@ are compiled with those they call, quickly at first and well if they run on.
                   holders, linktables
     when, what    compiler, modulenative, background, units, unit, kept, identity, modulecode,
                   region, excerpts
-    lowering      lowering, ways, operands, expressions, calls, liveness, emitter, lower_call,
-                  lower_channel, lower_control, lower_heap, lower_link, lower_list, lower_loop,
-                  lower_storage, lower_text
-    reals         careful, lower_reals
+    lowering      lowering (its parts), emitter, calls, liveness, careful
     loops         loops, looptext, latency, recurrences, views
     interpreter   cold, decoded, dispatch, turns, guarded, guarding, lower_cold, lower_waiting,
                   startup
@@ -22,6 +19,5 @@ turns into LLVM's language, and in that language itself:
     memory        values, blocks, burial, outliving, parents, holes, garbage, children, stacks
     text          texts, utf8, readings, reals
     processes     communication, alternatives, spawning, raising, trapping
-    built-ins     hostcode, hostgiven, hosttext, hostformat, hostfile, hostprint, hostmath,
-                  hostarrays, hostelementary, hostreals, realbits, exponentials, angles, hyperbolic
+    built-ins     hostcode, builtins
 """

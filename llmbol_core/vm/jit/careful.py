@@ -1,7 +1,8 @@
 """What native code does for processes that are careful of how their reals are rounded: ``ieee.py``.
 
 Their instructions on reals have handlers of their own, where the processor is one whose rounding
-``lower_reals.py`` can set; elsewhere, and where it takes more than one operation, Python runs them.
+``lowering/reals.py`` can set; elsewhere, and where it takes more than one operation, Python runs
+them.
 """
 
 from __future__ import annotations

@@ -24,19 +24,19 @@ from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.jit import careful, decoded
 from llmbol_core.vm.jit.dispatch import DISPATCH
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
-from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarded import GUARDED
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
 from llmbol_core.vm.jit.library import shared_names
-from llmbol_core.vm.jit.lower_reals import lower_carefully, raised_room
-from llmbol_core.vm.jit.lowering import (
+from llmbol_core.vm.jit.lowering.expressions import lower_meaning
+from llmbol_core.vm.jit.lowering.lowerer import (
     LOWERINGS,
     handlers_text,
     load_lowerings,
     load_runtime,
     with_helpers,
 )
-from llmbol_core.vm.jit.operands import Array, Place, array_at
+from llmbol_core.vm.jit.lowering.operands import Array, Place, array_at
+from llmbol_core.vm.jit.lowering.reals import lower_carefully, raised_room
 from llmbol_core.vm.jit.runtime import SHARED, UPKEEP, State, tag
 from llmbol_core.vm.jit.trapping import TRAPPING, trapping
 from llmbol_core.vm.jit.turns import HEAD, TURNS

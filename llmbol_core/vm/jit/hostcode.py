@@ -30,7 +30,7 @@ from llmbol_core.vm.jit.source import (
 from llmbol_core.vm.jit.stacks import pop_frame
 from llmbol_core.vm.jit.values import is_inside
 
-_IN = ("hostmath", "hostarrays", "hostelementary", "hosttext", "hostprint", "hostreals", "hostfile")
+_IN = ("math", "arrays", "elementary", "text", "printing", "control", "files")
 
 HOSTED: dict[str, str] = {}
 """The names of functions in LLVM's language by the names that modules know."""
@@ -53,7 +53,7 @@ def hosted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def load_hosted() -> None:
     """Import the modules that register functions in ``HOSTED``."""
     for module in _IN:
-        importlib.import_module(f"llmbol_core.vm.jit.{module}")
+        importlib.import_module(f"llmbol_core.vm.jit.builtins.{module}")
 
 
 @inlined

@@ -9,7 +9,7 @@ from llmbol_core.vm import traps
 from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
-from llmbol_core.vm.jit.operands import Place
+from llmbol_core.vm.jit.lowering.operands import Place
 from llmbol_core.vm.jit.runtime import YIELDS, LinkKind, Machine, State, tag
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE

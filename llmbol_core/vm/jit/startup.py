@@ -162,7 +162,7 @@ def _compiled() -> bytes:
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
     from llmbol_core.vm.jit.cold import handler_names, interpreter_text
-    from llmbol_core.vm.jit.lowering import upkeep_text
+    from llmbol_core.vm.jit.lowering.lowerer import upkeep_text
 
     code = llvm.compile_text(interpreter_text(), 0)
     head = f"{' '.join(handler_names())}\n{len(code)}\n".encode()
@@ -175,7 +175,7 @@ def _compiled_upkeep() -> bytes:
     """Return an object file of the functions of ``UPKEEP``, compiled well."""
     from llmbol_core.native import llvm
     from llmbol_core.native.cache import ObjectCache
-    from llmbol_core.vm.jit.lowering import upkeep_text
+    from llmbol_core.vm.jit.lowering.lowerer import upkeep_text
 
     data = llvm.compile_text(upkeep_text(), 1)
     ObjectCache().put(_key(_UPKEEP), data)

@@ -8,10 +8,10 @@ from functools import cached_property
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.calls import RESULT, Site
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.jit.lowering import Lowerer, load_lowerings
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, load_lowerings
+from llmbol_core.vm.jit.lowering.ways import returned
 from llmbol_core.vm.jit.region import SIZES, Region
 from llmbol_core.vm.jit.runtime import LEAST_LEFT, LEFT, State, Status
-from llmbol_core.vm.jit.ways import returned
 from llmbol_core.vm.module import Operand
 
 _MOST_IN_COPIES = 230

@@ -139,7 +139,7 @@ class Source:
         Any thread can do this, once ``text`` and ``parts`` were asked for.
         """
         from llmbol_core.native.cache import ObjectCache, key_of
-        from llmbol_core.vm.jit.lowering import with_helpers
+        from llmbol_core.vm.jit.lowering.lowerer import with_helpers
 
         level, cache = self.level(tier), ObjectCache()
         key = key_of(str(level), digest(), self.text)

@@ -18,7 +18,7 @@ from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.ieee import AT_START, Arithmetic
 from llmbol_core.vm.isa import OPCODES, OPS, PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.calls import Results
-from llmbol_core.vm.jit.lowering import LOWERINGS, with_helpers
+from llmbol_core.vm.jit.lowering.lowerer import LOWERINGS, with_helpers
 from llmbol_core.vm.jit.modulecode import NATIVE, Code
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.runtime import LEAST_LEFT, RECORD_WORDS, State, Status

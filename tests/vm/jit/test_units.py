@@ -80,7 +80,7 @@ def test_constants_make_nan_as_the_processor_does():
 def test_kept_code_is_for_these_constants_only():
     # Whatever a module of the engine takes its constants from is part of the key.
     folder = Path(jit.__file__).parent
-    assert {name for path in folder.glob("*.py") for name in constants_of(path)} <= set(READ)
+    assert {name for path in folder.rglob("*.py") for name in constants_of(path)} <= set(READ)
 
 
 def constants_of(path):

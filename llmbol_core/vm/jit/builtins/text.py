@@ -6,8 +6,8 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.conversion import LAST_RUNE
 from llmbol_core.vm.heaptypes import POINTER
 from llmbol_core.vm.host import ARGUMENTS
+from llmbol_core.vm.jit.builtins.math import give_number
 from llmbol_core.vm.jit.hostcode import hosted, result_at
-from llmbol_core.vm.jit.hostmath import give_number
 from llmbol_core.vm.jit.pacing import charge, goes_on, look, moment, spend
 from llmbol_core.vm.jit.runtime import QUANTUM, YIELDS, Machine
 from llmbol_core.vm.jit.source import (

@@ -7,9 +7,9 @@ from llmbol_core.vm.arena import HEADER, SMALL
 from llmbol_core.vm.heaptypes import BIG, BYTE, POINTER, REAL, WORD
 from llmbol_core.vm.isa import ELEMENT_SIZES, TYPES, Mode
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.jit.lower_call import lea_for_result
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.operands import Place
+from llmbol_core.vm.jit.lowering.call import lea_for_result
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.operands import Place
 from llmbol_core.vm.jit.runtime import tag
 from llmbol_core.vm.objects import ARRAY, ARRAY_HEADER, LIST, LIST_HEADER
 

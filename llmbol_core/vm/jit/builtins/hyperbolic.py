@@ -5,7 +5,7 @@ Each function says which arguments it is made for; the caller deals with all oth
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.exponentials import (
+from llmbol_core.vm.jit.builtins.exponentials import (
     G1,
     G2,
     G3,
@@ -21,7 +21,7 @@ from llmbol_core.vm.jit.exponentials import (
     log,
     multiples_of_ln2,
 )
-from llmbol_core.vm.jit.realbits import (
+from llmbol_core.vm.jit.builtins.realbits import (
     INFINITY,
     TWO_54,
     chopped,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.communication import MUST_WAIT, PYTHON
-from llmbol_core.vm.jit.lower_storage import Side
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.storage import Side
 from llmbol_core.vm.jit.runtime import Status
 from llmbol_core.vm.module import Operand
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import ARGUMENTS
-from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
-from llmbol_core.vm.jit.hostfile import (
+from llmbol_core.vm.jit.builtins.files import (
     OWN,
     bytes_given,
     descriptor,
@@ -20,8 +19,9 @@ from llmbol_core.vm.jit.hostfile import (
     write_at,
     write_from,
 )
-from llmbol_core.vm.jit.hostformat import formatted
-from llmbol_core.vm.jit.hostgiven import begins_with_pointer
+from llmbol_core.vm.jit.builtins.format import formatted
+from llmbol_core.vm.jit.builtins.given import begins_with_pointer
+from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, Machine
 from llmbol_core.vm.jit.source import (

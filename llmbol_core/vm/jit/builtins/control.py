@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.ieee import CAREFUL, CONTROL, EXCEPTIONS, HAPPENED, WATCHED
+from llmbol_core.vm.jit.builtins.math import give_number
 from llmbol_core.vm.jit.hostcode import hosted
-from llmbol_core.vm.jit.hostmath import give_number
 from llmbol_core.vm.jit.runtime import State
 from llmbol_core.vm.jit.source import W, Word, inlined, narrow, state, wide
 

@@ -1,18 +1,18 @@
 """The linear algebra of $Math, and its sorting, for machine code: as in ``builtins.linear``.
 
 All sums are taken in the same order as there, and equal keys end up in the same places. Results of
-one number are left to Python unless they are finite, as in ``hostmath``; so are traps.
+one number are left to Python unless they are finite, as in ``math``; so are traps.
 """
 
 from __future__ import annotations
 
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.host import ARGUMENTS
+from llmbol_core.vm.jit.builtins.math import give_number, give_real
+from llmbol_core.vm.jit.builtins.realbits import sqrt
 from llmbol_core.vm.jit.guarding import misfits
 from llmbol_core.vm.jit.hostcode import hosted
-from llmbol_core.vm.jit.hostmath import give_number, give_real
 from llmbol_core.vm.jit.pacing import goes_on, spend, works
-from llmbol_core.vm.jit.realbits import sqrt
 from llmbol_core.vm.jit.source import Big, F, Real, W, Word, below, inlined, narrow, native, wide
 from llmbol_core.vm.jit.values import is_inside, is_kind
 from llmbol_core.vm.objects import ARRAY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
 
 
 @lowering("jmp")

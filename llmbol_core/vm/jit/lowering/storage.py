@@ -10,9 +10,9 @@ from __future__ import annotations
 from llmbol_core.vm.arena import HEADER, SMALL
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.emitter import LLVM_TYPES
-from llmbol_core.vm.jit.lower_heap import allocated, type_number
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.operands import Place
+from llmbol_core.vm.jit.lowering.heap import allocated, type_number
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.operands import Place
 from llmbol_core.vm.jit.region import SIZES
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.objects import LIST, LIST_HEADER

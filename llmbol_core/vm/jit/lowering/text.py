@@ -8,8 +8,8 @@ from __future__ import annotations
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import COUNT, HEADER, SIZE
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.operands import Place
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.operands import Place
 from llmbol_core.vm.jit.runtime import tag
 
 _DATA = 4

@@ -1,4 +1,4 @@
-"""The arguments of functions that print, for machine code: see ``given.py`` above."""
+"""The arguments of functions that print, for machine code: see ``vm/given.py``."""
 
 from __future__ import annotations
 

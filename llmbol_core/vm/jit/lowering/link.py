@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.jit.calls import Site
-from llmbol_core.vm.jit.lower_call import (
+from llmbol_core.vm.jit.lowering.call import (
     begin_site,
     call_by_values,
     found,
@@ -16,7 +16,7 @@ from llmbol_core.vm.jit.lower_call import (
     result_place,
     write,
 )
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
 from llmbol_core.vm.jit.runtime import (
     FEW_POINTERS,
     LINK_HEADER,

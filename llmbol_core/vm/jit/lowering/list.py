@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmbol_core.vm import traps
 from llmbol_core.vm.handlers_channel import ELEMENTS
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
 from llmbol_core.vm.jit.runtime import State
 
 

@@ -6,7 +6,7 @@ has to do it after all.
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.hostgiven import begins_with_pointer, is_given
+from llmbol_core.vm.jit.builtins.given import begins_with_pointer, is_given
 from llmbol_core.vm.jit.reals import PRINTED, print_shortest, printed, scratch
 from llmbol_core.vm.jit.runtime import TEXT_ROOM, Machine
 from llmbol_core.vm.jit.source import (

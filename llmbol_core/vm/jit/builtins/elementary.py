@@ -6,11 +6,9 @@ Arguments that a function is not made for are left to Python.
 from __future__ import annotations
 
 from llmbol_core.vm.host import ARGUMENTS
-from llmbol_core.vm.jit.angles import MOST_REDUCED, acos, asin, atan, atan2, cos, sin, tan
-from llmbol_core.vm.jit.exponentials import exp, log, log10, power, ten_to
-from llmbol_core.vm.jit.hostcode import hosted
-from llmbol_core.vm.jit.hostmath import give_real, is_finite, real_argument
-from llmbol_core.vm.jit.hyperbolic import (
+from llmbol_core.vm.jit.builtins.angles import MOST_REDUCED, acos, asin, atan, atan2, cos, sin, tan
+from llmbol_core.vm.jit.builtins.exponentials import exp, log, log10, power, ten_to
+from llmbol_core.vm.jit.builtins.hyperbolic import (
     acosh,
     asinh,
     atanh,
@@ -22,7 +20,9 @@ from llmbol_core.vm.jit.hyperbolic import (
     sinh,
     tanh,
 )
-from llmbol_core.vm.jit.realbits import size, size_of
+from llmbol_core.vm.jit.builtins.math import give_real, is_finite, real_argument
+from llmbol_core.vm.jit.builtins.realbits import size, size_of
+from llmbol_core.vm.jit.hostcode import hosted
 from llmbol_core.vm.jit.source import Real, W, Word, native
 
 

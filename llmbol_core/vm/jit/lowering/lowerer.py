@@ -23,20 +23,20 @@ from collections.abc import Callable, Iterable, Sequence
 from llmbol_core.vm.arena import KIND, WORK
 from llmbol_core.vm.isa import PARAMETERS, Effect, Mode
 from llmbol_core.vm.jit.decoded import GUARDS
-from llmbol_core.vm.jit.expressions import lower_meaning
 from llmbol_core.vm.jit.guarding import row_offset, wanted
 from llmbol_core.vm.jit.loops import Loop
-from llmbol_core.vm.jit.lower_loop import limit_loop, lower_unchecked
-from llmbol_core.vm.jit.lower_reals import lower_carefully
+from llmbol_core.vm.jit.lowering.expressions import lower_meaning
+from llmbol_core.vm.jit.lowering.loop import limit_loop, lower_unchecked
+from llmbol_core.vm.jit.lowering.reals import lower_carefully
+from llmbol_core.vm.jit.lowering.ways import Ways
 from llmbol_core.vm.jit.runtime import State, tag
-from llmbol_core.vm.jit.ways import Ways
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.remains import MARKED
 from llmbol_core.vm.steps import takes
 from llmbol_core.vm.verification.guards import Guard, Of
 
 _LOWERED_IN = tuple(
-    f"llmbol_core.vm.jit.lower_{what}"
+    f"llmbol_core.vm.jit.lowering.{what}"
     for what in ("control", "call", "channel", "heap", "link", "list", "storage", "text")
 )
 """The modules in which instructions that are not scalar are lowered."""
@@ -239,16 +239,17 @@ def with_helpers(
     ``elsewhere`` returns, once all of the runtime is known, the names that are called through the
     table of ``shared_names`` instead.
     """
-    from llmbol_core.vm.jit import expressions, guarding, helpers, library, linkage, lower_reals
+    from llmbol_core.vm.jit import guarding, helpers, library, linkage
     from llmbol_core.vm.jit.burial import BURIAL
+    from llmbol_core.vm.jit.lowering import expressions, reals
     from llmbol_core.vm.jit.runtime import BURY
 
     load_runtime()
     absent = elsewhere()
     buried = library.stub(BURY) if BURY in absent else BURIAL
     helping = [helpers.ALLOCATING, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS]
-    if any(lower_reals.PREFIX in part for part in parts):
-        helping.append(lower_reals.helpers())
+    if any(reals.PREFIX in part for part in parts):
+        helping.append(reals.helpers())
     return _with_called([*helping, *parts], also, absent)
 
 

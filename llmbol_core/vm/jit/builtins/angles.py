@@ -5,7 +5,7 @@ Each function says which arguments it is made for; the caller deals with all oth
 
 from __future__ import annotations
 
-from llmbol_core.vm.jit.realbits import (
+from llmbol_core.vm.jit.builtins.realbits import (
     chopped,
     high,
     integer,

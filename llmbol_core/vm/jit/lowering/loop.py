@@ -10,7 +10,7 @@ from __future__ import annotations
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.emitter import constant
 from llmbol_core.vm.jit.loops import Access, Loop
-from llmbol_core.vm.jit.operands import Operands
+from llmbol_core.vm.jit.lowering.operands import Operands
 
 _WORTH = 8
 """Iterations from which on it pays to leave the checks out."""

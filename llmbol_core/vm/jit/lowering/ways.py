@@ -15,8 +15,8 @@ from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.jit.calls import RESULT, Site
 from llmbol_core.vm.jit.emitter import llvm_type
 from llmbol_core.vm.jit.loops import Loop, counted_loops
-from llmbol_core.vm.jit.lower_reals import raised_room
-from llmbol_core.vm.jit.operands import Operands, nothing
+from llmbol_core.vm.jit.lowering.operands import Operands, nothing
+from llmbol_core.vm.jit.lowering.reals import raised_room
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.runtime import LEAST_LEFT, LEFT, State, Status, tag
 from llmbol_core.vm.module import Operand

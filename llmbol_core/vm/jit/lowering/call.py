@@ -13,11 +13,11 @@ from collections.abc import Callable
 from llmbol_core.vm.isa import Mode
 from llmbol_core.vm.jit.calls import RESULT, Site
 from llmbol_core.vm.jit.emitter import llvm_type
-from llmbol_core.vm.jit.lowering import Lowerer, lowering
-from llmbol_core.vm.jit.operands import Place, nothing
+from llmbol_core.vm.jit.lowering.lowerer import Lowerer, lowering
+from llmbol_core.vm.jit.lowering.operands import Place, nothing
+from llmbol_core.vm.jit.lowering.ways import returned
 from llmbol_core.vm.jit.region import Region
 from llmbol_core.vm.jit.runtime import State, tag
-from llmbol_core.vm.jit.ways import returned
 from llmbol_core.vm.module import Operand
 from llmbol_core.vm.process import CALLER, RETURN_PC, TYPE, frame_size
 

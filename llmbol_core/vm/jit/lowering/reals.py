@@ -16,7 +16,7 @@ from llmbol_core.vm.ieee import EXCEPTIONS, HAPPENED, INEXACT, INVALID, ROUNDING
 from llmbol_core.vm.isa import TYPES, Op
 from llmbol_core.vm.jit.careful import IS_ARM
 from llmbol_core.vm.jit.emitter import Emitter, constant, llvm_type
-from llmbol_core.vm.jit.expressions import Lowering
+from llmbol_core.vm.jit.lowering.expressions import Lowering
 from llmbol_core.vm.jit.runtime import State
 
 PREFIX = "@careful_"
