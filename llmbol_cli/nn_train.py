@@ -30,7 +30,9 @@ Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A YAML spec; - is std
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the model.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of the model, or of its file.")
+    ],
     output: Annotated[str | None, output_option("Else NAME.yaml.")] = None,
 ) -> None:
     """Write a commented spec to start from.

@@ -36,7 +36,7 @@ def user_folder(variable: str, below_home: str) -> str | None:
     Relative paths in the variable do not count, as its specification wants; None if there is no
     home either. https://specifications.freedesktop.org/basedir-spec
     """
-    home = os.path.expanduser("~")
+    home = os.path.expanduser("~") if os.environ.get("HOME") != "" else ""
     for folder in (os.environ.get(variable, ""), os.path.join(home, below_home)):
         if os.path.isabs(folder):
             return os.path.join(folder, "llmbol")

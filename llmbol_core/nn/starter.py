@@ -55,13 +55,18 @@ train:
 
 
 def write_starter(name: str, path: str | None = None) -> str:
-    """Write a commented spec with this name, by default to ``NAME.yaml``; return the path.
+    """Write a commented spec for a model of this name; return the path.
 
-    A file that exists is left alone.
+    Without a path the name may be that of the file, with its folder and ending. A file that exists
+    is left alone.
     """
+    target = path
+    if target is None:
+        folder, file_name = os.path.split(name)
+        name = re.sub(r"\.ya?ml$", "", file_name)
+        target = os.path.join(folder, file_name if file_name != name else f"{name}.yaml")
     if not name:
         raise UsageError("a model needs a name, such as my-model")
-    target = f"{name}.yaml" if path is None else path
     text = _TEXT.format(name=_written(name), data=_written(f"{name}.npz"))
     try:
         parse_spec(text, target)

@@ -197,6 +197,16 @@ def test_start_with_odd_names(nn, tmp_path, name):
     assert Path(model.data_path) == tmp_path / f"{name}.npz"
 
 
+@pytest.mark.parametrize("name", ["made/new", "made/new.yaml", "made/new.yml"])
+def test_start_with_the_name_of_the_file(nn, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made").mkdir()
+    path = name if name.endswith("ml") else f"{name}.yaml"
+    assert nn("init", name).out == f"{path}\n"
+    model = read_spec(path)
+    assert (model.name, model.data_path) == ("new", "made/new.npz")
+
+
 def test_start_check_change_and_draw(nn, tmp_path, monkeypatch):
     spec = tmp_path / "new.yaml"
     assert nn("init", "new", "-o", spec).out == f"{spec}\n"

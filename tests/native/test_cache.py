@@ -153,7 +153,7 @@ def test_the_directory_follows_the_environment(monkeypatch, tmp_path):
 
 
 # ~ is what expanduser leaves where nobody knows better; nothing can be made in a file.
-@pytest.mark.parametrize("home", ["~", "/dev/null/me", __file__])
+@pytest.mark.parametrize("home", ["", "~", "/dev/null/me", __file__])
 def test_without_a_home_the_directory_is_a_temporary_one_of_this_user(monkeypatch, home):
     for name in ("LLMBOL_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
