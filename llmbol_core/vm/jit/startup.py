@@ -120,9 +120,13 @@ class _Startup:
             self._load_upkeep(job.result())
 
     def _finish(self, seconds: float | None) -> None:
-        """Compile them well at the end if that was not done, so that other processes find it."""
+        """Compile them well at the end if that was not done, so that other processes find it.
+
+        That takes a second once, however little of it is left: given up half-way it would begin
+        anew at the end of every program.
+        """
         if self._is_rough and seconds != 0.0:
-            self._improve(None if seconds is None else time.monotonic() + seconds)
+            self._improve(None)
 
     def _load_upkeep(self, data: bytes | None) -> None:
         self._is_rough = data is None
