@@ -256,12 +256,9 @@ class Interpreter:
         return links[index]
 
     def check_frame(self, frame: int, number: int) -> None:
-        """Trap unless a frame is one of a type, or of one that begins like it; size 0 fits all."""
-        made = self.heap.word(frame + TYPE)
-        if made == number:
-            return
-        (has, pointers), (size, wanted) = self.heap.types[made], self.heap.types[number]
-        if size and (has < size or tuple(p for p in pointers if p < size) != wanted):
+        """Trap unless a frame is one of a type, or laid out like it; size 0 fits all."""
+        made, types = self.heap.word(frame + TYPE), self.heap.types
+        if made != number and types[made] != types[number] and types[number].size:
             raise Trap(traps.TYPE_CHECK)
 
     def type_number(self, number: int) -> int:

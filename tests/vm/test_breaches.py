@@ -287,3 +287,42 @@ def test_built_in_functions_get_frames_of_their_own(tmp_path: Path, name: str) -
     with InfernoVM(HOST_MODULES, Namespace(tmp_path), streams=Streams(), engine=made) as machine:
         machine.load_module("a", module)
         machine.execute("a", "init", [])
+
+
+LONGER_FRAME = (
+    (
+        "load 0(mp),$0,40(fp)\n new $7,4(mp)\n"
+        " x: frame $8,48(fp)\n mcall 48(fp),$0,40(fp)\n addw $1,88(fp)\n bltw 88(fp),$300,x\n"
+        " movw $0,88(fp)\n"
+        " y: frame $2,48(fp)\n call 48(fp),g\n mframe 40(fp),$0,48(fp)\n mcall 48(fp),$0,40(fp)\n"
+        " addw $1,88(fp)\n bltw 88(fp),$5000,y\n"
+        " new $5,32(fp)\n movw $77,8(4(mp))\n movw 8(32(fp)),60(fp)\n"
+        " beqw 60(fp),$77,bad\n ret\n bad: raise 16(mp)\n"
+        " g: frame $2,48(fp)\n call 48(fp),h\n ret\n h: movw 4(mp),44(fp)\n ret\n"
+        " desc $8,192,(32,36,40,140)"
+    ),
+    "ret\n f: movw $0,60(fp)\n x: addw $1,60(fp)\n bltw 60(fp),$9,x\n ret",
+)
+"""A function becomes hot in frames that begin as its own do and have one more pointer behind; then
+it gets its own frames, with the address of a record where that pointer would be."""
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_functions_of_other_modules_get_no_longer_frames(tmp_path: Path, name: str) -> None:
+    text = run(tmp_path, name, dict(zip("ab", LONGER_FRAME, strict=True)))
+    assert "a caller makes a frame of 192 bytes that is not its own" in text
+
+
+EITHER = (
+    (
+        "load 0(mp),$0,40(fp)\n beqw 92(fp),$0,x\n self 40(fp)\n x: frame $8,48(fp)\n"
+        " mcall 48(fp),$0,40(fp)\n ret\n desc $8,192,(32,36,40,140)"
+    ),
+    "ret\n f: ret",
+)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_nor_do_those_that_only_running_tells(tmp_path: Path, name: str) -> None:
+    text = run(tmp_path, name, dict(zip("ab", EITHER, strict=True)))
+    assert "type check: a caller makes a frame of 192 bytes that is not its own" in text

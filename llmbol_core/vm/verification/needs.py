@@ -66,10 +66,8 @@ class Need:
         for part in sorted(self.stores):
             if why := _misfit(part, frame):
                 yield f"a caller stores {why} in its frame"
-        for made in sorted(self.frames):
-            inside = tuple(p for p in made.pointers if p < frame.size)
-            if frame.size and (made.size < frame.size or inside != frame.pointers):
-                yield f"a caller makes a frame of {made.size} bytes that is not its own"
+        for made in sorted(self.frames - {frame}) if frame.size else ():
+            yield f"a caller makes a frame of {made.size} bytes that is not its own"
 
     def to_row(self) -> list[Any]:
         """Return this as lists of numbers."""
