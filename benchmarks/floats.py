@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from benchmarks.reading import reading
 from benchmarks.rows import Row, Work
 from llmbol_core.ml import ops
 from llmbol_core.ml.kernels.declaration import Group
@@ -40,19 +41,6 @@ def multiply_add(k: Any, x: Any, out: Any) -> None:
     out.store(whole, k.thread * k.lanes)
 
 
-@GROUP.kernel("x:f32* out:f32*")
-def read(k: Any, x: Any, out: Any) -> None:
-    """Read numbers and add them up, limited by memory alone: eight vectors an item."""
-    sums = [k.variable(k.zeros(f32, k.lanes)) for _ in range(8)]
-    for i in k.items():
-        for j, total in enumerate(sums):
-            total.value = total.value + x.load(i * (8 * k.lanes) + k.lanes * j, k.lanes)
-    whole = sums[0].value
-    for total in sums[1:]:
-        whole = whole + total.value
-    out.store(whole, k.thread * k.lanes)
-
-
 def floats() -> Iterator[Row]:
     """Products of float32 matrices, in billions of operations a second."""
     rng, threads, chosen = np.random.default_rng(1), thread_count(), target()
@@ -67,12 +55,9 @@ def floats() -> Iterator[Row]:
             ):
                 amount = 2 * batch * depth * n / 1e9
                 what = f"{name} {batch}x{depth}x{n}"
-                is_read = batch == 1 and w.nbytes >= LARGE and chosen is not None
                 yield Row(what, amount, "GOP/s", ours, peer, "NumPy", 1.5)
-                if is_read and chosen is not None:
-                    items, room = w.size // (8 * chosen.lanes), np.zeros(16 * threads, np.float32)
-                    bound = partial(read.run, items, w, room, chunk=-(-items // (2 * threads)))
-                    yield Row(what, w.nbytes / 1e9, "GB/s", ours, bound, "reading", 0.85)
+                if batch == 1 and w.nbytes >= LARGE and chosen is not None:
+                    yield Row(what, w.nbytes / 1e9, "GB/s", ours, reading(w), "reading", 0.85)
     for n in (1024, 2048):
         x, y = (rng.normal(size=(n, n)).astype(np.float32) for _ in range(2))
         ours, amount = partial(ops.matmul, x, y), 2 * n**3 / 1e9

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ggml import ggml
-from benchmarks.rows import Row, Work, best
+from benchmarks.reading import reading
+from benchmarks.rows import Row, best
 from llmbol_core.ml import gguf
 from llmbol_core.ml.kernels.declaration import Group
 from llmbol_core.ml.kernels.forms import BLOCK
-from llmbol_core.ml.kernels.kinds import f32, i8, i32, i64
+from llmbol_core.ml.kernels.kinds import f32, i8, i32
 from llmbol_core.ml.kernels.target import target
 from llmbol_core.ml.packed import packed_weights
 from llmbol_core.ml.quantization import dequantize, quantize
@@ -34,23 +35,8 @@ COPIES = 40
 TYPES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 K_TYPES = ("Q4_K", "Q5_K", "Q6_K")
 
-GROUP = Group("reading", __file__)
-STRIDE = 1024
+GROUP = Group("byte products", __file__)
 SUMS = 12
-
-
-@GROUP.kernel("x:u8* out:i64*")
-def read_all(k: Any, x: Any, out: Any) -> None:
-    """Read so many bytes an item, and do as little as possible with them."""
-    sums = [k.variable(k.zeros(i64, 8)) for _ in range(8)]
-    for item in k.items():
-        for line in range(STRIDE // 64):
-            total = sums[line % 8]
-            total.value = total.value ^ x.of(i64).load(item * (STRIDE // 8) + 8 * line, 8)
-    whole = sums[0].value
-    for total in sums[1:]:
-        whole = whole ^ total.value
-    out.add_atomic(whole.sum())
 
 
 @GROUP.kernel("given:u8* scale:f32* out:f32*")
@@ -110,6 +96,12 @@ def product(weights: list[Tensor], x: Any, out: Any) -> None:
         packed.product(x, out)
 
 
+def packed(weights: list[Tensor]) -> Any:
+    """Return packed weights in one piece."""
+    forms = [packed_weights(tensor) for tensor in weights]
+    return np.concatenate([form.data for form in forms if form is not None])
+
+
 def vectors() -> Iterator[Row]:
     """Matrix times vector, in GB of weights a second: in the caches, and from memory."""
     peer, threads = ggml(), thread_count()
@@ -122,19 +114,12 @@ def vectors() -> Iterator[Row]:
             theirs = peer and peer.product(weights, x, threads)
             amount = sum(tensor.nbytes for tensor in weights) / 1e9
             wanted, name_of = 1.5 if has_byte_products() else 1.4, f"{name} x vector, {place}"
-            read = reading(weights) if place == "memory" else None
+            read = reading(packed(weights)) if place == "memory" else None
             yield Row(name_of, amount, "GB/s", ours, theirs, "ggml", wanted, limit=read)
             if read is not None:
                 goal = 0.85 if name == "Q8_0" else 0.75
                 yield Row(name_of, amount, "GB/s", ours, read, "reading", goal)
         matrices.cache_clear()
-
-
-def reading(weights: list[Tensor]) -> Work:
-    """Return what reads as many bytes as packed weights have, of memory in one piece."""
-    forms = [packed_weights(tensor) for tensor in weights]
-    whole = np.concatenate([form.data for form in forms if form is not None])
-    return partial(read_all.run, len(whole) // STRIDE, whole, np.zeros(1, "i8"), chunk=1024)
 
 
 def batches() -> Iterator[Row]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.ml.kernels.declaration import Author, Group, Kernel
 from llmbol_core.ml.kernels.forms import BLOCK, CELL, FIFTH, FORMS, GROUPS, ROWS, Form
-from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, u8, u16, u32, u64
+from llmbol_core.ml.kernels.kinds import f16, f32, i1, i8, i16, i32, i64, u8, u16, u32, u64
+from llmbol_core.ml.kernels.streams import ask, reading, side_by_side
 
 if TYPE_CHECKING:
     from llmbol_core.ml.kernels.builder import Builder
@@ -29,8 +30,6 @@ sums, [M, blocks] each; a bias for each row or null; out [M, stride]; blocks of 
 
 TILES = (6, 4, 2, 1)
 """How many columns micro-kernels compute where vectors are as long as a group."""
-_AHEAD = {16: 6144, 8: 3072, 4: 3072}
-"""How many bytes ahead of use weights are asked for, by the lanes of a vector."""
 MANY = 66
 """Columns whose activations stay in the cache while all rows pass by; at most."""
 
@@ -68,8 +67,12 @@ def _author(form: Form) -> Author:
 
     def write(k: Builder, *parameters: Pointer | Value) -> None:
         work = _Work(*parameters)  # type: ignore[arg-type]
+        begin = k.variable(k.begin)
+        for panels in side_by_side(k, begin, work.columns, reading(k, form.cells).panels):
+            for places in _fours(k):
+                _tile(k, form, work, panels, places, k.value(0, i64), 1)
         for first, last in runs(k, work.columns):
-            for panel in k.items():
+            for panel in k.range(begin.value, k.end):
                 _columns(k, form, work, panel, first, last)
 
     return write
@@ -92,7 +95,7 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
             stop = last - (last - start.value) % count
             for column in k.range(start.value, stop, count):
                 ahead = (column - first) // count if count == TILES[0] else None
-                _tile(k, form, work, panel, [_Place(0, 0), _Place(1, 0)], column, count, ahead)
+                _tile(k, form, work, [panel], [_Place(0, 0), _Place(1, 0)], column, count, ahead)
             start.value = stop
         return
     # There are fewer registers, of shorter vectors; products of signed bytes need more of them.
@@ -103,50 +106,60 @@ def _columns(k: Builder, form: Form, work: _Work, panel: Value, first: Value, la
             for number in k.range(GROUPS * parts // high):
                 group, part = number * high // parts, number * high % parts
                 few = [_Place(group, part + i) for i in range(high)]
-                _tile(k, form, work, panel, few, column, count)
+                _tile(k, form, work, [panel], few, column, count)
         start.value = stop
-    places = [_Place(group, part) for group in range(GROUPS) for part in range(parts)]
     for column in k.range(start.value, last):
-        for first_of_four in range(0, len(places), 4):
-            few = places[first_of_four : first_of_four + 4]
-            _tile(k, form, work, panel, few, column, 1)
+        for few in _fours(k):
+            _tile(k, form, work, [panel], few, column, 1)
+
+
+def _fours(k: Builder) -> Iterator[list[_Place]]:
+    """Return all places of a panel, four at a time."""
+    parts = range(ROWS // k.lanes)
+    places = [_Place(group, part) for group in range(GROUPS) for part in parts]
+    for first in range(0, len(places), 4):
+        yield places[first : first + 4]
 
 
 def _tile(
     k: Builder,
     form: Form,
     work: _Work,
-    panel: Value,
+    panels: Sequence[Value],
     places: Sequence[_Place],
     column: Value,
     count: int,
     ahead: Value | None = None,
 ) -> None:
-    """Compute some rows by some columns, with all sums in registers.
+    """Compute some rows of each panel by some columns, with all sums in registers.
 
-    ``ahead`` is which share of the next panel to ask for meanwhile.
+    ``ahead`` is which share of the panel after the first to ask for meanwhile.
     """
     lanes = k.lanes
-    sums = [[k.variable(k.zeros(f32, lanes)) for _ in range(count)] for _ in places]
+    sums = [
+        [[k.variable(k.zeros(f32, lanes)) for _ in range(count)] for _ in places] for _ in panels
+    ]
     lines = [(column + c) * work.blocks for c in range(count)]
     levels = [work.levels.at(line * BLOCK) for line in lines]
-    stream = work.packed.at(panel * work.blocks * form.unit)
+    streams = [work.packed.at(panel * work.blocks * form.unit) for panel in panels]
     for block in k.range(work.blocks):
-        unit = stream.at(block * form.unit)
         if ahead is not None:
-            _fetch(form, stream.at(work.blocks * form.unit), ahead * work.blocks + block)
+            _fetch(form, streams[0].at(work.blocks * form.unit), ahead * work.blocks + block)
         starts = [k.zeros(i32, lanes) for _ in lines]
         if form.shift(k.target):
             starts = [work.start.splat(line + block, lanes) for line in lines]
         given = [level.at(block * BLOCK) for level in levels]
-        dots = _dots(k, form, unit, places, given, starts)
         at = [line + block for line in lines]
-        for place, row, totals in zip(places, dots, sums, strict=True):
-            _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
-    for place, totals in zip(places, sums, strict=True):
-        first = panel * (ROWS * GROUPS) + place.row(lanes)
-        values = [total.value for total in totals]
-        finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
+        for stream, rows in zip(streams, sums, strict=True):
+            unit = stream.at(block * form.unit)
+            dots = _dots(k, form, unit, places, given, starts)
+            for place, row, totals in zip(places, dots, rows, strict=True):
+                _add_scaled(k, form, work, unit.of(f16).at(place.row(lanes)), at, row, totals)
+    for panel, rows in zip(panels, sums, strict=True):
+        for place, totals in zip(places, rows, strict=True):
+            first = panel * (ROWS * GROUPS) + place.row(lanes)
+            values = [total.value for total in totals]
+            finish(k, work.bias, work.out, work.rows, work.stride, first, column, values)
 
 
 def _fetch(form: Form, panel: Pointer, step: Value) -> None:
@@ -154,17 +167,6 @@ def _fetch(form: Form, panel: Pointer, step: Value) -> None:
     count = -(-form.unit * TILES[0] // (CELL * MANY))
     for line in range(count):
         panel.prefetch(step * (count * CELL) + line * CELL, level=2)
-
-
-def ask(here: Pointer, size: int, share: int, shares: int, step: int = 1) -> None:
-    """Ask for a share of so many bytes, as far ahead as pays; they are used once.
-
-    Processors drop prefetches if there are many at once: lines are asked for in order, a few at
-    a time, as evenly as they are used.
-    """
-    lines, ahead = -(-size // CELL), _AHEAD[here.k.lanes]
-    for line in range(lines * share // shares, lines * (share + 1) // shares, step):
-        here.prefetch(line * CELL + ahead, level=0)
 
 
 def _add_scaled(
@@ -235,7 +237,7 @@ def _dots(
         if not is_wide:
             k.in_order()
         if len(levels) == 1:  # every second line brings its neighbour if there is little to do
-            ask(unit, form.unit, j, count, 2 if whole else 1)
+            ask(unit, form.unit, j, count, reading(k, form.cells).ahead, 2 if whole else 1)
         weights = [_weights(k, form, unit, place, j) for place in places]
         for h in range(1 if whole else 2):
             for c, level in enumerate(levels):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmbol_core.ml.kernels.forms import CELL, ROWS
 from llmbol_core.ml.kernels.kinds import i8, i16, i32
-from llmbol_core.ml.kernels.products import ask
+from llmbol_core.ml.kernels.streams import ask, reading
 from llmbol_core.ml.kernels.superblocks import (
     BLOCKS,
     COLUMNS,
@@ -184,7 +184,7 @@ def _packed(
         for j in range(4):
             k.in_order()
             if shares:
-                ask(here, form.unit // BLOCKS, shares[j], shares.stop)
+                ask(here, form.unit // BLOCKS, shares[j], shares.stop, reading(k).ahead)
             numbers = [weights_of(k, form, row, block, j) for row in rows]
             yield [
                 _Cells(h * count // 2, block * 8 + (j + 4 * h), [pair[h] for pair in numbers])

@@ -49,7 +49,7 @@ def by_definition(x, weight, bias=None):
 
 
 @pytest.mark.parametrize(("target", "name"), CASES, indirect=["target"])
-@pytest.mark.parametrize("size", [(1, 16, 1), (3, 33, 2), (7, 50, 3), (133, 70, 2)])
+@pytest.mark.parametrize("size", [(1, 16, 1), (1, 299, 2), (3, 33, 2), (7, 50, 3), (133, 70, 2)])
 def test_products_are_those_of_the_definition(target, name, size):
     batch, rows, columns = size
     columns *= TYPES[name].elements
