@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from llmbol_core.native.rounding import call_rounding
@@ -71,7 +71,8 @@ def carefully(
         mode = (process.floating & ROUNDING) >> 8
         work = functools.partial(call_rounding, mode, function, *values)
         result, raised = call.apart(work) if is_long else work()
-        arithmetic.note(raised)
+        # Whether Python's comparisons with NaN are invalid depends on how often they have run.
+        arithmetic.note(0 if _is_undefined(values) else raised)
         result = _tell(arithmetic, name, values, result)
     arithmetic.end(process, process.pc)
     return result
@@ -80,7 +81,7 @@ def carefully(
 def _tell(arithmetic: Arithmetic, name: str, values: tuple[Any, ...], result: Any) -> Any:
     """Take note of what the result says has happened; return the result as it is rounded."""
     known = isinstance(result, float) and all(isinstance(value, float | int) for value in values)
-    if not known or any(map(math.isnan, values)):
+    if not known or _is_undefined(values):
         return result
     if math.isnan(result):
         arithmetic.note(INVALID)
@@ -93,3 +94,8 @@ def _tell(arithmetic: Arithmetic, name: str, values: tuple[Any, ...], result: An
     elif name in _WHOLE and result != values[0]:
         arithmetic.note(INEXACT)
     return result
+
+
+def _is_undefined(values: Iterable[Any]) -> bool:
+    """Whether one of some arguments is no number; then so is the result, and nothing happens."""
+    return any(isinstance(value, float) and math.isnan(value) for value in values)

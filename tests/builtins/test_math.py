@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from llmbol_core.builtins import HOST_MODULES, bessel
+from llmbol_core.builtins.elementary import UNARY
 from llmbol_core.errors import Trap
 from llmbol_core.vm.heaptypes import BYTE, REAL, WORD
-from llmbol_core.vm.ieee import _CALLED
+from llmbol_core.vm.ieee import _CALLED, CAREFUL, INVALID
 from tests.builtins.calling import Caller
 
 inf, nan = math.inf, math.nan
@@ -265,6 +266,14 @@ def test_modules_that_know_of_the_words_are_known_by_what_they_call():
     functions = HOST_MODULES["$Math"].functions
     calls = {(f.name, f.signature) for f in functions if "FP" in f.name}
     assert calls == set(_CALLED)
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_what_is_no_number_raises_nothing(name):
+    call = Caller("$Math")
+    call.process.floating = CAREFUL | INVALID
+    for _ in range(50):
+        assert math.isnan(call(name, nan))
 
 
 def test_control_words():
