@@ -49,9 +49,12 @@ def charge(heap: Heap, size: int) -> None:
 def replace(heap: Heap, address: int, ref: int) -> None:
     """Store a reference that the caller owns, and release the old one, which usually is the last.
 
-    The same as ``Heap.give`` for a place that holds a handle.
+    The same as ``Heap.give`` for a place that holds a handle; traps if there is no place.
     """
     pointers = heap.pointers
+    if address == NIL:
+        heap.release(ref)
+        raise Trap(traps.NIL_DEREFERENCE)
     old = pointers[address >> 2]
     pointers[address >> 2] = ref
     if old == NIL:

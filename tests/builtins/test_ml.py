@@ -17,9 +17,10 @@ from llmbol_core.ml.graph import Graph
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.quantization import quantize
 from llmbol_core.ml.tensor import Tensor
+from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.heaptypes import BYTE, REAL
-from llmbol_core.vm.host import Session
+from llmbol_core.vm.host import RESULT, Session
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.module import TypeDescriptor
 from tests.builtins.calling import Borrowed, Caller
@@ -349,6 +350,21 @@ def test_a_plan_keeps_its_weights(call):
     assert call.numbers(call("run", plan, batch)).tolist() == [[1, 0, 3, 0]]
     with pytest.raises(Trap, match="expected a batch of shape Nx4, given 1x3 F32"):
         call("run", plan, call.tensor(np.zeros((1, 3), np.float32)))
+
+
+def test_results_without_a_place_are_let_go(call, monkeypatch):
+    x, run = call.tensor(np.zeros(2)), call.run
+    held = call.heap.objects
+
+    def nowhere(function, base):
+        call.heap.set_pointer(base + RESULT, NIL)
+        return run(function, base)
+
+    monkeypatch.setattr(call, "run", nowhere)
+    for _ in range(2):
+        with pytest.raises(Trap, match=traps.NIL_DEREFERENCE):
+            call("relu", x)
+    assert call.heap.objects == held
 
 
 def test_endless_traces_end_at_the_limit(call):
