@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbol_core.builtins.binding import Binding, Implementation, Pending
+from llmbol_core.vm import given
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import Descriptors, Environment
 from llmbol_core.vm.files.openfile import WORD, Dir, FileFault, OpenFile
@@ -74,7 +75,7 @@ class HeldDescriptor:
 
 
 def _number(heap: Heap, ref: int) -> int:
-    return NO_DESCRIPTOR if ref == NIL else heap.word(ref)
+    return NO_DESCRIPTOR if ref == NIL else given.number(heap, ref)
 
 
 def new_descriptor(heap: Heap, held: HeldDescriptor | None) -> int:

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.isa import WORD_SIZE
 from llmbol_core.vm.layout import STRING as TEXT
 from llmbol_core.vm.layout import Type
-from llmbol_core.vm.objects import ARRAY, LIST, MODULE, STRING, Heap
+from llmbol_core.vm.objects import ARRAY, LIST, MODULE, STACK, STRING, Heap
 from llmbol_core.vm.process import TYPE
 
 
@@ -32,6 +33,14 @@ def numbers(heap: Heap, ref: int, size: int) -> memoryview:
     if len(data) % size:
         raise Trap(traps.TYPE_CHECK)
     return data
+
+
+def number(heap: Heap, ref: int) -> int:
+    """Return the number that a record begins with; traps if it does not, or is another object."""
+    size, pointers = heap.offered(heap.type_of(ref))
+    if heap.type_of(ref) <= STACK or size < WORD_SIZE or 0 in pointers:
+        raise Trap(traps.TYPE_CHECK)
+    return heap.word(ref)
 
 
 def module(heap: Heap, at: int) -> int:

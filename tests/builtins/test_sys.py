@@ -54,6 +54,21 @@ def test_print(call, out):
     assert call("print", "") == 0
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda heap: heap.new_text("?"),
+        lambda heap: heap.new_array(BYTE, 1),
+        lambda heap: heap.new_channel(WORD, 0),
+        lambda heap: heap.new_record(TypeDescriptor(-1, 0)),
+        lambda heap: heap.new_record(TypeDescriptor(-1, 4, b"\x80")),
+    ],
+)
+def test_a_descriptor_is_a_record_that_begins_with_a_number(call, make):
+    with pytest.raises(Trap, match=traps.TYPE_CHECK):
+        call("fprint", Borrowed(make(call.heap)), "printed")
+
+
 def test_error_strings(call):
     assert call("sprint", "%r") == "file does not exist"
     assert call("werrstr", "custom") == 0

@@ -13,7 +13,7 @@ from llmbol_core.errors import Trap
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.nn.data import samples_at_a_time
 from llmbol_core.nn.streams import SampleStream
-from llmbol_core.vm import traps
+from llmbol_core.vm import given, traps
 from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.files.openfile import FileFault, OpenFile
 from llmbol_core.vm.handles import new_handle
@@ -46,7 +46,7 @@ def file_of(call: HostCall, fd: int) -> OpenFile:
     if fd == NIL:
         raise Trap(traps.NIL_DEREFERENCE)
     try:
-        return call.process.environment.descriptors[call.heap.word(fd)]
+        return call.process.environment.descriptors[given.number(call.heap, fd)]
     except FileFault as error:
         raise fault(error) from error
 

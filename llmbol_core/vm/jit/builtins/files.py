@@ -9,6 +9,7 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.environment import KNOWN
 from llmbol_core.vm.files.openfile import LAST, OREAD, OWRITE, Place
 from llmbol_core.vm.host import ARGUMENTS
+from llmbol_core.vm.jit.builtins.given import descriptor
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import YIELDS, Machine, State
@@ -29,11 +30,10 @@ from llmbol_core.vm.jit.source import (
     wide,
 )
 from llmbol_core.vm.jit.values import is_inside, is_kind, type_size
-from llmbol_core.vm.objects import ARRAY, STACK
+from llmbol_core.vm.objects import ARRAY
 
 OWN = -1
 """Stands for the offset of the file itself, which advances."""
-_UNKNOWN = -1
 _STREAMS = 2
 _MOST = 1 << 20
 """Bytes that are read or written at once; Python does more, so that programs can be stopped."""
@@ -74,12 +74,6 @@ define internal i64 @place_of(ptr %m, ptr %s, i32 %address) {
 
 
 # What calls are given
-
-
-@inlined
-def descriptor(ref: Word) -> Word:
-    """Return the number in a ``ref FD``."""
-    return _UNKNOWN if ref == NIL or W[ref - 12] <= STACK else W[ref]
 
 
 @native

@@ -1,11 +1,21 @@
-"""The arguments of functions that print, for machine code: see ``vm/given.py``."""
+"""What programs give to functions of the host, for machine code: see ``vm/given.py``."""
 
 from __future__ import annotations
 
+from llmbol_core.vm.arena import KIND, NIL
+from llmbol_core.vm.jit.guarding import misfits
 from llmbol_core.vm.jit.runtime import Machine
-from llmbol_core.vm.jit.source import W, Word, machine, narrow, native, wide
+from llmbol_core.vm.jit.source import W, Word, inlined, machine, narrow, native, wide
 from llmbol_core.vm.jit.values import pointer_count, pointer_offset, type_size
 from llmbol_core.vm.process import TYPE
+
+_MOST = (1 << 31) - 1
+
+
+@inlined
+def descriptor(ref: Word) -> Word:
+    """Return the number in a ``ref FD``, -1 if it is no record that begins with a number."""
+    return -1 if ref == NIL or misfits(W[ref + KIND], 4, _MOST, 0, 1) else W[ref]
 
 
 @native

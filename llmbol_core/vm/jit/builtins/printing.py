@@ -11,7 +11,6 @@ from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.builtins.files import (
     OWN,
     bytes_given,
-    descriptor,
     give_bytes,
     is_place,
     known_of,
@@ -20,7 +19,7 @@ from llmbol_core.vm.jit.builtins.files import (
     write_from,
 )
 from llmbol_core.vm.jit.builtins.format import formatted
-from llmbol_core.vm.jit.builtins.given import begins_with_pointer
+from llmbol_core.vm.jit.builtins.given import begins_with_pointer, descriptor
 from llmbol_core.vm.jit.hostcode import TEXTS, hosted, result_at
 from llmbol_core.vm.jit.pacing import charge
 from llmbol_core.vm.jit.runtime import OUTPUT_BYTES, Machine
