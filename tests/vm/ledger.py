@@ -42,6 +42,7 @@ def roots(machine: InfernoVM) -> Iterator[int]:
     yield from (ref for ref, _ in machine.heap.lent.elements())
     yield from (loaded.data for loaded in (*loader.modules, *loader._resting))
     yield from engine.remains._refs
+    yield from held(machine)
     for process in (*machine.scheduler.processes.values(), *machine._stopped._processes):
         yield process.handle
         process.last_exception  # noqa: B018 -- takes over what native code has raised
@@ -50,6 +51,18 @@ def roots(machine: InfernoVM) -> Iterator[int]:
             number = machine.heap.word(frame + TYPE)
             for at in machine.heap.types[number].pointers:
                 yield machine.heap.pointer(frame + at)
+
+
+def held(machine: InfernoVM) -> Iterator[int]:
+    """Yield the references that lie in what the host keeps for objects."""
+    traces = {}
+    for value, _ in machine.heap.hosted.values():
+        yield from (getattr(value, name, NIL) for name in ("keeps", "reads", "writes"))
+        trace = getattr(value, "_trace", None) or getattr(
+            getattr(value, "symbol", None), "trace", None
+        )
+        traces[id(trace)] = trace
+    yield from (ref for trace in traces.values() if trace for ref in trace._kept)
 
 
 def frames(machine: InfernoVM, process: Process) -> Iterator[int]:
