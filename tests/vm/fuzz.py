@@ -28,7 +28,7 @@ from llmbol_core.vm.environment import Streams
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
 from llmbol_core.vm.objectfile import read_module
-from tests.vm.batches import command_line
+from tests.vm.batches import attempted, command_line, until_interrupted
 from tests.vm.mutations import mutated
 
 HERE = Path(__file__).parent
@@ -113,8 +113,10 @@ def fuzz(
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
     batches = [seeds[start : start + _BATCH] for start in range(0, len(seeds), _BATCH)]
-    with ProcessPoolExecutor(workers, initializer=hold_memory) as pool:
-        futures = [(pool.submit(try_seeds, files, batch, engines), batch) for batch in batches]
+    with ProcessPoolExecutor(workers, initializer=hold_memory) as pool, until_interrupted(pool):
+        futures = [
+            (pool.submit(attempted, try_seeds, files, batch, engines), batch) for batch in batches
+        ]
         for number, (future, batch) in enumerate(futures, 1):
             try:
                 found, bad = future.result()
