@@ -35,7 +35,7 @@ from tests.vm.test_attacks import assembled
 
 _HOLE = "nop"
 _SKIP = "skip"
-_CALLS = ("call", "mcall", "spawn", "mspawn")
+_CALLS = ("call", "mcall", "spawn", "mspawn", "raise")
 
 Word = tuple[int, ...]
 """The letters in a hole, by number."""

@@ -53,7 +53,9 @@ NEXT = {"a": "b", "b": "c", "c": ""}
 
 
 def assembled(letter: str, code: str, modules: Mapping[str, str]) -> Module:
-    """Return one of several modules."""
+    """Return one of several modules: with the frame above, unless it has one of its own."""
+    if "\nmodule " in code:
+        return parse_assembly(code, letter)
     count = int(NEXT[letter] in modules)
     frame = FRAME.format(name=letter.upper(), loads=NEXT[letter], count=count)
     links = 'ext @ldt+0,1,"f"\n' * count + 'link 2,f,1,"f"\n' * (letter != "a")
