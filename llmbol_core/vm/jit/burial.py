@@ -27,7 +27,9 @@ host:
  call void @free_large(ptr %m, ptr %s, i32 %r)
  ret void
 list:
- call void @put(ptr %m, i32 %r, i64 -12, i32 {FREE})
+ %p = call ptr @at(ptr %m, i32 %r)
+ %unused = getelementptr i8, ptr %p, i64 -16
+ store i64 {FREE << 32}, ptr %unused, align 4
  %head = add i32 %size, {FREE_LISTS}
  %first = call i32 @word(ptr %m, i32 %head, i64 0)
  call void @put(ptr %m, i32 %r, i64 0, i32 %first)
@@ -138,11 +140,49 @@ channel:
  %unused = icmp eq i32 %used, 0
  br i1 %unused, label %free, label %host
 list:
+ %ltype = call i32 @word(ptr %m, i32 %r, i64 4)
+ %lmap = call ptr @map_among(ptr %maps, i32 %types, i32 %ltype)
+ %lnp = getelementptr i32, ptr %lmap, i64 1
+ %ln = load i32, ptr %lnp
+ %lnone = icmp eq i32 %ln, 0
+ br i1 %lnone, label %node, label %linked
+linked:
  %tail = call i32 @word(ptr %m, i32 %r, i64 0)
  %withtail = call i32 @drop(ptr %m, ptr %s, i32 %tail, i32 %other)
- %ltype = call i32 @word(ptr %m, i32 %r, i64 4)
  %lvalue = add i32 %r, 8
  br label %values
+node:
+ %node1 = phi i32 [%r, %list], [%tail1, %alike]
+ %nleft = phi i32 [%more, %list], [%nleft1, %alike]
+ %tail1 = call i32 @word(ptr %m, i32 %node1, i64 0)
+ call void @free(ptr %m, ptr %s, i32 %node1)
+ %nleft1 = sub i32 %nleft, 1
+ %islast = icmp eq i32 %tail1, -1
+ br i1 %islast, label %nodes, label %follow
+follow:
+ %tailp = call ptr @at(ptr %m, i32 %tail1)
+ %tailhead = getelementptr i8, ptr %tailp, i64 -16
+ %tailcount = load i64, ptr %tailhead, align 4
+ %onlylist = icmp eq i64 %tailcount, {LIST << 32 | 1}
+ %tailtype = call i32 @word(ptr %m, i32 %tail1, i64 4)
+ %sametype = icmp eq i32 %tailtype, %ltype
+ %both = and i1 %onlylist, %sametype
+ br i1 %both, label %flags, label %unlike
+flags:
+ %tailwork = call i32 @word(ptr %m, i32 %tail1, i64 -4)
+ %tailflag = and i32 %tailwork, {HOSTED}
+ %unflagged = icmp eq i32 %tailflag, 0
+ %further = icmp ne i32 %nleft1, 0
+ %again2 = and i1 %unflagged, %further
+ br i1 %again2, label %alike, label %unlike
+alike:
+ br label %node
+unlike:
+ %withrest = call i32 @drop(ptr %m, ptr %s, i32 %tail1, i32 %other)
+ br label %nodes
+nodes:
+ %rest2 = phi i32 [%other, %node], [%withrest, %unlike]
+ br label %freed
 array:
  %owner = call i32 @word(ptr %m, i32 %r, i64 8)
  %isslice = icmp ne i32 %owner, -1
@@ -157,10 +197,10 @@ whole:
  %empty = icmp eq i32 %length, 0
  br i1 %empty, label %free, label %values
 values:
- %type = phi i32 [%ltype, %list], [%atype, %whole]
- %where0 = phi i32 [%lvalue, %list], [%adata, %whole]
- %count0 = phi i32 [1, %list], [%length, %whole]
- %dying0 = phi i32 [%withtail, %list], [%other, %whole]
+ %type = phi i32 [%ltype, %linked], [%atype, %whole]
+ %where0 = phi i32 [%lvalue, %linked], [%adata, %whole]
+ %count0 = phi i32 [1, %linked], [%length, %whole]
+ %dying0 = phi i32 [%withtail, %linked], [%other, %whole]
  %map = call ptr @map_among(ptr %maps, i32 %types, i32 %type)
  %size = load i32, ptr %map
  %np = getelementptr i32, ptr %map, i64 1
@@ -198,22 +238,27 @@ paused:
  %halted = icmp ne i32 %halts, 0
  br i1 %halted, label %out, label %value
 free:
- %rest = phi i32 [%other, %kinds], [%other, %channel], [%other, %record],
+ %rest0 = phi i32 [%other, %kinds], [%other, %channel], [%other, %record],
   [%withowner, %slice], [%other, %whole], [%dying0, %values], [%dying3, %valued],
   [%fdying1, %field]
- %knownkind = phi i32 [%lastkind, %kinds], [%lastkind, %channel], [%rkind, %record],
+ %knownkind0 = phi i32 [%lastkind, %kinds], [%lastkind, %channel], [%rkind, %record],
   [%lastkind, %slice], [%lastkind, %whole], [%lastkind, %values], [%lastkind, %valued],
   [%rkind, %field]
- %knownnp = phi ptr [%lastnp, %kinds], [%lastnp, %channel], [%recnp, %record],
+ %knownnp0 = phi ptr [%lastnp, %kinds], [%lastnp, %channel], [%recnp, %record],
   [%lastnp, %slice], [%lastnp, %whole], [%lastnp, %values], [%lastnp, %valued],
   [%recnp, %field]
- %knownn = phi i64 [%lastn, %kinds], [%lastn, %channel], [%recn, %record],
+ %knownn0 = phi i64 [%lastn, %kinds], [%lastn, %channel], [%recn, %record],
   [%lastn, %slice], [%lastn, %whole], [%lastn, %values], [%lastn, %valued],
   [%recn, %field]
  call void @free(ptr %m, ptr %s, i32 %r)
+ %more0 = sub i32 %more, 1
  br label %freed
 freed:
- %more1 = sub i32 %more, 1
+ %rest = phi i32 [%rest0, %free], [%rest2, %nodes]
+ %more1 = phi i32 [%more0, %free], [%nleft1, %nodes]
+ %knownkind = phi i32 [%knownkind0, %free], [%lastkind, %nodes]
+ %knownnp = phi ptr [%knownnp0, %free], [%lastnp, %nodes]
+ %knownn = phi i64 [%knownn0, %free], [%lastn, %nodes]
  %end = icmp eq i32 %rest, 0
  br i1 %end, label %gone, label %others
 others:

@@ -123,9 +123,8 @@ def type_number(out: Lowerer, number: int) -> str:
 
 
 def allocated(out: Lowerer, size: int, kind: str) -> str:
-    """Return a new block; leave if memory is short."""
-    total = max((size + HEADER + 15) // 16 * 16, 2 * HEADER)
-    return _block(out, total, kind, clears=True)
+    """Return a new block, which holds anything; leave if memory is short."""
+    return _block(out, (size + HEADER + 15) // 16 * 16, kind, clears=False)
 
 
 def _block(out: Lowerer, total: int, kind: str, clears: bool) -> str:
