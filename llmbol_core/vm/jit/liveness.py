@@ -1,4 +1,8 @@
-"""Which slots of a frame a function reads before it writes them: what callers must give it."""
+"""Which slots of a frame a function reads before it writes them.
+
+Callers must give it those that it reads at its start; what leaves it keeps those that it reads
+from there on.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,11 @@ if TYPE_CHECKING:
 def live_before(region: Region) -> dict[int, set[int]]:
     """Return the slots in registers whose values matter before each instruction.
 
-    At a jump whose targets are not known, all slots count as live.
+    If a jump's targets are not known, or a part of a function is compiled without the rest, all
+    slots count as live.
     """
     slots = list(region.slots)
-    if _may_go_astray(region):
+    if region.code.whole is not region.code or _may_go_astray(region):
         return {pc: set(slots) for pc in region.pcs}
     bits = {offset: 1 << number for number, offset in enumerate(slots)}
     uses, kills = {}, {}
@@ -105,7 +110,8 @@ def _storage_use(region: Region, pc: int, role: OperandRole, bits: dict[int, int
     """Return the slots that an instruction reads in a part of the frame."""
     instruction, size = region.code.instructions[pc], region.frame.size
     if pc in region.native:
-        size = min(size, region.code.storage_size(instruction, role)) if role.type in "XY" else 0
+        # All but ``lea``, which only takes the address, look at what is there.
+        size = min(size, region.code.storage_size(instruction, role)) if role.type != "O" else 0
     elif not role.reads:
         size = 0
     return _touched(bits, instruction.operand(role.place).value, size) if size else 0

@@ -200,7 +200,15 @@ class Ways(Operands):
         self.begin(go_on)
 
     def leave(self, pc: int, status: Status) -> None:
-        """Leave with the process at an instruction, before which no frame waits unmade."""
+        """Leave with the process at an instruction, before which no frame waits unmade.
+
+        Numbers that nothing reads any more become 0, so that no register keeps them until then;
+        but a process that waits may still offer them.
+        """
+        kept = self.region.live[pc] | set(self.region.frame.pointers)
+        for offset, type_ in self.region.slots.items():
+            if offset not in kept and status is not Status.WAIT:
+                self.emit(f"store {type_} {nothing(type_)}, ptr %s{offset}")
         self.emit(f"store i64 {pc}, ptr %xpc")
         self.emit(f"store i64 {status:d}, ptr %xstatus")
         self.jump("exit")
