@@ -123,13 +123,13 @@ do:
  %q = getelementptr i8, ptr %p, i64 -16
  %c = load i32, ptr %q, align 4{_COUNT}
  %last = icmp eq i32 %c, 1
- br i1 %last, label %dead, label %dec
+ br i1 %last, label %dead, label %dec, !prof !0
 dec:
  %c1 = call i32 @llvm.usub.sat.i32(i32 %c, i32 1)
  store i32 %c1, ptr %q, align 4{_COUNT}
  br label %out
 dead:
- call void @last(ptr %m, ptr %s, i32 %r)
+ call preserve_mostcc void @last(ptr %m, ptr %s, i32 %r)
  br label %out
 out:
  ret void
@@ -155,7 +155,7 @@ out:
  ret i32 %next
 }}
 
-define internal void @last(ptr %m, ptr %s, i32 %ref) noinline {{
+define internal preserve_mostcc void @last(ptr %m, ptr %s, i32 %ref) noinline {{
  call void @put(ptr %m, i32 %ref, i64 -16, i32 0)
  call void @bury(ptr %m, ptr %s, i32 %ref)
  ret void
@@ -178,7 +178,7 @@ pop:
  call void @put(ptr %m, i32 %head, i64 0, i32 %second)
  br label %made
 cut:
- %fresh = call i32 @cut(ptr %m, ptr %s, i32 %total)
+ %fresh = call preserve_mostcc i32 @cut(ptr %m, ptr %s, i32 %total)
  %failed = icmp eq i32 %fresh, -1
  br i1 %failed, label %out, label %made
 made:
@@ -198,7 +198,7 @@ out:
  ret i32 %r
 }}
 
-define internal i32 @cut(ptr %m, ptr %s, i32 %total) noinline {{
+define internal preserve_mostcc i32 @cut(ptr %m, ptr %s, i32 %total) noinline {{
  %start = call i32 @word(ptr %m, i32 {CHUNK}, i64 0)
  %end = call i32 @word(ptr %m, i32 {CHUNK_END}, i64 0)
  %left = sub i32 %end, %start

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llmbol_core.vm.arena import COUNT as REFERENCES
 from llmbol_core.vm.arena import NIL
-from llmbol_core.vm.heaptypes import HANDLE
+from llmbol_core.vm.heaptypes import BIG, BYTE, HANDLE, POINTER, WORD
 from llmbol_core.vm.jit import stretches, upkeep
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.limits import Limits
@@ -98,6 +99,30 @@ def test_what_the_host_keeps_is_closed_at_once():
         vm.heap.release(chain(vm.heap, vm.heap.new_handle(file, 0, HANDLE)))
         assert file.is_closed
         assert not pending(vm)
+        assert vm.get_stats().objects == before
+
+
+def row(heap, count, element, tail):
+    """Return a list of values of a type before another one, which it takes over."""
+    for _ in range(count):
+        tail = heap.new_list(element, tail)
+    return tail
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, COUNT])
+@pytest.mark.parametrize("element", [BYTE, BIG, POINTER])
+def test_lists_are_freed_up_to_what_others_keep(count, element):
+    with machine() as vm:
+        heap, before = vm.heap, vm.get_stats().objects
+        data = heap.pointer(vm._handles["test"])
+        kept = row(heap, 2, WORD, NIL)
+        for rest in (NIL, heap.retain(kept), row(heap, 300, WORD, heap.retain(kept))):
+            heap.give(data, row(heap, count, element, rest))
+            vm.execute("test", "main")
+            assert heap.pointer(data) == NIL
+            assert vm.get_stats().objects == before + 2
+        assert heap.pointer(kept + REFERENCES) == 1
+        heap.release(kept)
         assert vm.get_stats().objects == before
 
 

@@ -12,6 +12,7 @@ from llmbol_core import vm
 from llmbol_core.vm import jit
 from llmbol_core.vm.jit import units
 from llmbol_core.vm.jit.identity import READ
+from llmbol_core.vm.jit.modulecode import code_of, heap_type
 from tests.vm.jit.test_engine import run
 from tests.vm.programs import assemble
 
@@ -68,6 +69,31 @@ def test_loops_run_while_a_frame_waits_for_its_call(monkeypatch):
     monkeypatch.setattr(units, "_MOST_IN_UNIT", 30)
     module = assemble(WAITING, "desc $8,120,(104)\ndesc $9,56,(48)")
     assert run(module)[0] == run(module, "interpreter")[0]
+
+
+BETWEEN = """
+    movw $0,64(fp)
+    movw $7,68(fp)
+again: addw 68(fp),64(fp),72(fp)
+    divw 68(fp),72(fp),76(fp)
+    addw $1,64(fp)
+    bltw 64(fp),$400,again
+    addw 76(fp),64(fp),0(16(fp))
+    ret
+"""
+
+
+def test_code_that_leaves_keeps_what_is_read_from_there_on():
+    module = assemble(BETWEEN)
+    regions = units.Regions(code_of(module))
+    region = regions.at(0, heap_type(module.types[1]))
+    unit = regions.unit(region)
+    assert unit is not None
+    assert [sorted(region.live[pc] - {16}) for pc in (0, 2, 3, 4, 6)] == [
+        [], [64, 68], [64, 68, 72], [64, 68, 76], [64, 76]
+    ]  # fmt: skip
+    left = unit.text().split("x3:")[1].split("br label")[0]
+    assert [at for at in (64, 68, 72, 76) if f"store i32 0, ptr %s{at}\n" in left] == [76]
 
 
 def test_constants_make_nan_as_the_processor_does():
