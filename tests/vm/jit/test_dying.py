@@ -116,13 +116,15 @@ def test_lists_are_freed_up_to_what_others_keep(count, element):
         heap, before = vm.heap, vm.get_stats().objects
         data = heap.pointer(vm._handles["test"])
         kept = row(heap, 2, WORD, NIL)
-        for rest in (NIL, heap.retain(kept), row(heap, 300, WORD, heap.retain(kept))):
+        for between in (0, 300):
+            rest = row(heap, between, WORD, heap.retain(kept))
             heap.give(data, row(heap, count, element, rest))
             vm.execute("test", "main")
             assert heap.pointer(data) == NIL
             assert vm.get_stats().objects == before + 2
         assert heap.pointer(kept + REFERENCES) == 1
-        heap.release(kept)
+        heap.give(data, row(heap, count, element, kept))
+        vm.execute("test", "main")
         assert vm.get_stats().objects == before
 
 
