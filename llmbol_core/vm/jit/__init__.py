@@ -16,7 +16,7 @@ The runtime that both call is written in a small part of Python (``source``), wh
 turns into LLVM's language, and in that language itself:
 
     ground        source, translator, operators, library, runtime, helpers, linkage, pacing
-    memory        values, blocks, burial, outliving, parents, holes, garbage, children, stacks
+    memory        values, blocks, burial, outliving, holes, garbage, children, stacks
     text          texts, utf8, readings, reals
     processes     communication, alternatives, spawning, raising, trapping
     built-ins     hostcode, builtins

@@ -30,18 +30,13 @@ COUNTED, MARKED, CLEARED = 0, 1, 2
 """Actions on each child of an object; after CLEARED the object no longer refers to the child."""
 MANY = 1 << 12
 """Objects, or values of an array, between two checks whether the program is to be stopped."""
-ODD, LEAF, KNOT, BELOW, ABOVE, REFERENCE = 1, 2, 4, 8, 16, 32
+ODD, LEAF, KNOT, REFERENCE = 1, 2, 4, 8
 """Bits of an object's word in the table: whether it begins in the second half of its 32 bytes;
-whether it has no children; whether it is a knot; whether an object below it, or above, refers to
-it; the bits above them are the number of references."""
-PLACE = (1 << 27) - 1
-"""The bits of the word behind it, its claim, that tell which of the objects that refer to it is its
-parent, by the number of its 32 bytes; the others are the rank of that claim among all claims."""
-FIRST_RANK, RANK = -PLACE - 1, PLACE + 1
-"""The highest rank, and how much each one is above the next one."""
-TOP, LIVING, KNOTS, BOTTOM, BEHIND = 0, 8, 16, 24, 32
+whether it has no children; whether it is a knot; the bits above them are the number of
+references."""
+TOP, LIVING, KNOTS, BEHIND = 0, 8, 16, 24
 """The table's first entries, which belong to no object: where the stack ends; how many objects are
-known to be alive; how many knots are not; where the stack begins; where objects' words end."""
+known to be alive; how many knots are not; where objects' words end."""
 SPACE = HEAP + HEADER + 4
 """What to subtract from the end of memory for the size of the range of valid references."""
 _TWO_NILS = -1
@@ -56,20 +51,14 @@ def prefetch_host(place: Big) -> None:
 @inlined
 def word_of(table: Big, ref: Word) -> Big:
     """Return the address of an object's word."""
-    return table + (wide(ref >> 2) & -8)
+    return table + (wide(ref >> 3) & -4)
 
 
 @inlined
-def claim_of(ref: Word) -> Word:
-    """Return the claim of an object to be the parent of others, of the highest rank."""
-    return ref >> 5 | FIRST_RANK
-
-
-@inlined
-def touch(slot: Word, claim: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
+def touch(slot: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
     """Apply an action to the child in a slot; false if it lies outside of the heap.
 
-    The child is counted so many ``times``, for the object whose claim is given.
+    The child is counted so many ``times``.
     """
     child = W[slot]
     if not below(child - (HEAP + HEADER), space):
@@ -82,19 +71,11 @@ def touch(slot: Word, claim: Word, action: Word, table: Big, space: Word, times:
     at = word_of(table, child)
     said = host_word[at]
     if action == COUNTED:
-        host_word[at] = (said - REFERENCE * times) | side_of(claim & PLACE, child >> 5)
-        host_word[at + 4] = claim if below(host_word[at + 4], claim) else host_word[at + 4]
+        host_word[at] = said - REFERENCE * times
     elif below(said, REFERENCE):
         host_word[at] = said | REFERENCE
         reach(table, child, said)
     return 1
-
-
-@inlined
-def side_of(parent: Word, child: Word) -> Word:
-    """Return on which side of a child its parent lies."""
-    side = BELOW if below(parent, child) else ABOVE
-    return 0 if parent == child else side
 
 
 @inlined
@@ -116,25 +97,20 @@ def reach(table: Big, ref: Word, said: Word) -> None:
 
 
 @inlined
-def touch_fields(
-    where: Word, map: Big, claim: Word, action: Word, table: Big, space: Word, step: Word
-) -> Word:
-    """Apply an action to the children in a value; false if the heap is damaged, 2 if all are nil.
-
-    The claims to the first ones are of higher ranks, if there is a ``step`` between two of them.
-    """
+def touch_fields(where: Word, map: Big, action: Word, table: Big, space: Word) -> Word:
+    """Apply an action to a value's children; false if the heap is damaged, 2 if all are nil."""
     left, all = host_word[map + 4], NIL
     while left > 0:
         slot = where + host_word[map + 4 + wide(left) * 4]
         all = all & W[slot]
-        if not touch(slot, claim - left * step, action, table, space, 1):
+        if not touch(slot, action, table, space, 1):
             return 0
         left -= 1
     return 2 if action == COUNTED and all == NIL else 1
 
 
 @native
-def touch_values(where: Word, number: Word, length: Word, claim: Word, action: Word) -> Word:
+def touch_values(where: Word, number: Word, length: Word, action: Word) -> Word:
     """Apply an action to the children in a row of values; false if the heap is damaged.
 
     False also if the program is to be stopped.
@@ -148,9 +124,9 @@ def touch_values(where: Word, number: Word, length: Word, claim: Word, action: W
     if not is_inside(where, length * size):
         return 0
     if size == 4:
-        return touch_references(where, length, claim, action)
+        return touch_references(where, length, action)
     while length > 0:
-        if not touch_fields(where, map, claim, action, table, space, 0):
+        if not touch_fields(where, map, action, table, space):
             return 0
         where, length = where + size, length - 1
         if (length & MANY - 1) == 0 and length and not goes_on():
@@ -159,28 +135,28 @@ def touch_values(where: Word, number: Word, length: Word, claim: Word, action: W
 
 
 @inlined
-def touch_two(slot: Word, claim: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
+def touch_two(slot: Word, action: Word, table: Big, space: Word, times: Word) -> Word:
     """Apply an action to the children in two slots; false if one lies outside of the heap."""
-    if not touch(slot, claim, action, table, space, times):
+    if not touch(slot, action, table, space, times):
         return 0
-    return touch(slot + 4, claim, action, table, space, times)
+    return touch(slot + 4, action, table, space, times)
 
 
 @native
-def touch_references(where: Word, length: Word, claim: Word, action: Word) -> Word:
+def touch_references(where: Word, length: Word, action: Word) -> Word:
     """Do what ``touch_values`` does, for references: two at a time, equal ones all at once."""
     table, space = machine[Machine.TABLE], narrow(machine[Machine.END] - SPACE)
     left = MANY
     while length > 1:
         two, times = L[where], alike(where, length, action)
-        if two != _TWO_NILS and not touch_two(where, claim, action, table, space, times):
+        if two != _TWO_NILS and not touch_two(where, action, table, space, times):
             return 0
         where, length, left = where + times * 8, length - times * 2, left - times
         if left <= 0:
             left = MANY
             if not goes_on():
                 return 0
-    return touch(where, claim, action, table, space, 1) if length else 1
+    return touch(where, action, table, space, 1) if length else 1
 
 
 @inlined
@@ -205,7 +181,7 @@ def touch_buffered(channel: Word, action: Word) -> Word:
         return 0
     while count > 0:
         slot = channel + CHANNEL_HEADER + first * type_size(number)
-        if not touch_values(slot, number, 1, claim_of(channel), action):
+        if not touch_values(slot, number, 1, action):
             return 0
         first, count = first + 1, count - 1
         if first == capacity:
@@ -214,10 +190,10 @@ def touch_buffered(channel: Word, action: Word) -> Word:
 
 
 @native
-def touch_one(slot: Word, parent: Word, action: Word) -> Word:
+def touch_one(slot: Word, action: Word) -> Word:
     """Apply an action to the child in a slot, where that is rare."""
     space = narrow(machine[Machine.END] - SPACE)
-    return touch(slot, claim_of(parent), action, machine[Machine.TABLE], space, 1)
+    return touch(slot, action, machine[Machine.TABLE], space, 1)
 
 
 @native
@@ -227,12 +203,12 @@ def touch_rows(ref: Word, action: Word) -> Word:
     if kind == ARRAY:
         if W[ref + 8] != NIL:
             W[ref] = 0 if action == CLEARED else W[ref]
-            return touch_one(ref + 8, ref, action)
-        return touch_values(W[ref + 12], W[ref + 4], W[ref], claim_of(ref), action)
+            return touch_one(ref + 8, action)
+        return touch_values(W[ref + 12], W[ref + 4], W[ref], action)
     if kind == CHANNEL:
         return touch_buffered(ref, action)
     if kind == MODULE:
-        return touch_one(ref, ref, action)
+        return touch_one(ref, action)
     return 1
 
 
@@ -241,11 +217,11 @@ def clear_children(ref: Word) -> Word:
     """Clear all references in an object; false if the heap is damaged."""
     kind = W[ref + KIND]
     if kind > STACK:
-        return touch_values(ref, kind, 1, claim_of(ref), CLEARED)
+        return touch_values(ref, kind, 1, CLEARED)
     if kind == LIST:
-        if not touch_one(ref, ref, CLEARED):
+        if not touch_one(ref, CLEARED):
             return 0
-        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, claim_of(ref), CLEARED)
+        return touch_values(ref + LIST_HEADER, W[ref + 4], 1, CLEARED)
     return touch_rows(ref, CLEARED)
 
 
@@ -261,11 +237,11 @@ def touch_children(ref: Word, kind: Word, map: Big, action: Word, table: Big, sp
 
     ``map`` is the map of the type that ``number_of`` returns.
     """
-    where, step, claim = ref, RANK, claim_of(ref)
+    where = ref
     if kind == LIST:
-        if not touch(ref, claim, action, table, space, 1):
+        if not touch(ref, action, table, space, 1):
             return 0
-        where, step = ref + LIST_HEADER, 0
+        where = ref + LIST_HEADER
     elif kind <= STACK:
         return touch_rows(ref, action)
-    return touch_fields(where, map, claim, action, table, space, step)
+    return touch_fields(where, map, action, table, space)

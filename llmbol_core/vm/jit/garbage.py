@@ -1,16 +1,16 @@
 """The cycle collector in native code: what ``collector.py`` does, for heaps of any size.
 
-The engine lends it a table with two words for each 32 bytes of the arena, in which at most one
-object begins, and a stack of objects still to be visited. The next few of those wait in a ring, so
-that the processor can fetch them meanwhile. After counting, an object's first word holds the number
-of references to it from outside of all objects; an object that has any is alive, and so is all that
-it leads to. The second word is for ``parents.py``.
+The engine lends it a table with a word for each 32 bytes of the arena, in which at most one object
+begins, and a stack of objects still to be visited. The next few of those wait in a ring, so that
+the processor can fetch them meanwhile. After counting, an object's word holds the number of
+references to it from outside of all objects; an object that has any is alive, and so is all that it
+leads to.
 
 What dies is a cycle or hangs on one, and every cycle contains a knot: an object with references
 that can change after it was made. So as soon as all knots are known to be alive, nothing is to be
-freed: what the order in memory or chains of parents tell of them may be known before all is marked.
-Nothing is changed until all that lives is marked, so that a damaged heap can be left to Python.
-If the program is to be stopped meanwhile, the collector gives up; all counts are right then too.
+freed. Nothing is changed until all that lives is marked, so that a damaged heap can be left to
+Python. If the program is to be stopped meanwhile, the collector gives up; all counts are right then
+too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from __future__ import annotations
 from llmbol_core.vm.arena import COUNT, FREE, FREE_LISTS, HEADER, HEAP, KIND, NIL, SIZE, SMALL, WORK
 from llmbol_core.vm.jit.blocks import free_large
 from llmbol_core.vm.jit.children import (
-    ABOVE,
     BEHIND,
-    BELOW,
-    BOTTOM,
     COUNTED,
     KNOT,
     KNOTS,
@@ -41,8 +38,7 @@ from llmbol_core.vm.jit.children import (
     word_of,
 )
 from llmbol_core.vm.jit.holes import following
-from llmbol_core.vm.jit.pacing import PIECE, goes_on
-from llmbol_core.vm.jit.parents import follow_parents
+from llmbol_core.vm.jit.pacing import goes_on
 from llmbol_core.vm.jit.runtime import Machine
 from llmbol_core.vm.jit.source import (
     Big,
@@ -81,8 +77,6 @@ _BYTES = 1 << 10
 """How far ahead of a counted object the children of others are prefetched."""
 _ELEMENTS = 8
 """Words of an array's elements that may be references which are prefetched."""
-_FIRST, _FEW, _SOME, _MANY = 1, 1 << 8, 1 << 12, 1 << 16
-"""After how many visited objects it is checked whether the rest must be alive."""
 _MOST = (1 << 32) // REFERENCE - 1
 """The most references that an object's word can count."""
 
@@ -110,7 +104,7 @@ def nature_of(ref: Word, kind: Word, map: Big) -> Word:
 @inlined
 def word_end(behind: Word) -> Word:
     """Return where the words of objects before a block end, as an offset in the table."""
-    return (behind - HEADER + 31 >> 5) * 8
+    return (behind - HEADER + 31 >> 5) * 4
 
 
 @native
@@ -154,39 +148,11 @@ assert (ODD, LEAF, KNOT) == (1, 1 << 1, 1 << 2)
 
 
 @native
-def all_follow() -> Word:
-    """Whether all objects must be alive, since each not known to be hangs on one that is.
-
-    That is so if each of them is referred to by an object above it in memory, or each by one below
-    it: following those references back must end at an object that is known to be alive. Leaves
-    hang on others anyway.
-    """
-    table, lack = machine[Machine.TABLE], 0
-    at, end = table + wide(HEAP >> 2), table + host[table + BEHIND]
-    last = at
-    while last < end:
-        last = last + PIECE if last + PIECE < end else end
-        while at < last:
-            lack, at = lack | lacking(host_word[at]), at + 8
-        if lack == BELOW | ABOVE or not goes_on():
-            return 0
-    return 1
-
-
-@inlined
-def lacking(said: Word) -> Word:
-    """Return the sides from which nothing refers to an object of unknown fate that is no leaf."""
-    asks = 1 if below(said - 1, REFERENCE - 1) and said & (LEAF | KNOT) != LEAF else 0
-    return (said ^ -1) & (BELOW | ABOVE) if asks else 0
-
-
-@native
 def reach_held() -> Word:
     """Reach all objects with references from outside; false if the program is to be stopped."""
     table, first = machine[Machine.TABLE], HEAP >> 5
-    last = narrow(host[table + BEHIND] >> 3)
+    last = narrow(host[table + BEHIND] >> 2)
     host[table + TOP], host[table + LIVING] = machine[Machine.STACK], 0
-    host[table + BOTTOM] = machine[Machine.STACK]
     while below(first, last):
         reach_if_held(table, first)
         first += 1
@@ -198,7 +164,7 @@ def reach_held() -> Word:
 @inlined
 def reach_if_held(table: Big, place: Word) -> None:
     """Reach the object of one of the table's words, if it has references from outside."""
-    said = host_word[table + wide(place) * 8]
+    said = host_word[table + wide(place) * 4]
     if not below(said, REFERENCE):
         reach(table, place << 5 | (said & ODD) << 4, said)
 
@@ -228,65 +194,20 @@ def mark_living() -> Word:
             return -1
         if (head & MANY - 1) == 0 and not goes_on():
             return -1
-        if head in (_FIRST, _FEW, _SOME, _MANY):
-            told = known_to_live(head)
-            if told:
-                return told
     return -2
-
-
-@native
-def known_to_live(visited: Word) -> Word:
-    """Return -2 if all that is left must be alive, after so many objects have been visited.
-
-    -1 if the program is to be stopped, and 0 if some may be dead.
-    """
-    if all_follow():
-        return -2
-    if visited != _FEW:
-        return 0
-    found = follow_parents()
-    if found == 0:
-        return mark_in_order()
-    return -1 if found == -1 else (-2 if found == 1 else 0)
-
-
-@native
-def mark_in_order() -> Word:
-    """Reach the children of all that is known to be alive, in the order of memory; -1 as above."""
-    table, end = machine[Machine.TABLE], machine[Machine.END]
-    space, ref, ahead, seen = narrow(end - SPACE), HEAP + HEADER, HEAP + HEADER, 0
-    while wide(ref) < end:
-        kind, seen = W[ref + KIND], seen + 1
-        ahead = fetch_ahead(ref, ahead, table, end)
-        if kind != FREE and not below(host_word[word_of(table, ref)], REFERENCE):
-            map = type_map(number_of(ref, kind))
-            if not touch_children(ref, kind, map, MARKED, table, space):
-                return -1
-        ref = following(ref)
-        if (seen & MANY - 1) == 0 and not goes_on():
-            return -1
-    return 0
 
 
 @inlined
 def fetched(table: Big, head: Word, tail: Word) -> Word:
-    """Move objects from the stack to the ring while it has room; return the ring's new end.
-
-    The first ones are taken in the order in which they were reached: what many objects hang on
-    is usually close to what is referred to from outside.
-    """
-    top, bottom = host[table + TOP], host[table + BOTTOM]
+    """Move objects from the stack to the ring while it has room; return the ring's new end."""
+    top, bottom = host[table + TOP], machine[Machine.STACK]
     while tail - head < _IN_RING and top != bottom:
-        if tail < _MANY:
-            ref, bottom = host_word[bottom], bottom + 4
-        else:
-            top = top - 4
-            ref = host_word[top]
+        top = top - 4
+        ref = host_word[top]
         prefetch(ref)
         host_word[place_in_ring(table, tail)] = ref
         tail += 1
-    host[table + TOP], host[table + BOTTOM] = top, bottom
+    host[table + TOP] = top
     return tail
 
 

@@ -281,7 +281,7 @@ class Upkeep:
         lent = ctypes.c_char.from_buffer(memory)
         table = ctypes.addressof(lent)
         if is_cleared:
-            ctypes.memset(table, 0, end // 4 + 8)
+            ctypes.memset(table, 0, end // 8 + 8)
         self._words[Machine.TABLE], self._words[Machine.STACK] = table, table + size
         try:
             yield

@@ -43,7 +43,7 @@ _LOWERED_IN = tuple(
 _RUNTIME_IN = tuple(
     f"llmbol_core.vm.jit.{what}"
     for what in ("alternatives", "blocks", "children", "communication", "garbage", "guarding",
-                 "holes", "hostcode", "outliving", "pacing", "parents", "raising", "readings",
+                 "holes", "hostcode", "outliving", "pacing", "raising", "readings",
                  "reals", "spawning", "stacks", "texts", "values")
 )  # fmt: skip
 """The modules with functions of the runtime that are written in Python."""

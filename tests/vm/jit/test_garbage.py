@@ -1,4 +1,4 @@
-"""What hangs on chains of parents lives, and what only seems to does not: as the reference says."""
+"""What cycles alone keep is freed, and nothing else: as the reference says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.vm.programs import assemble
 NODE = TypeDescriptor(0, 16, b"\xe0")
 """A record with references at 0, 4 and 8."""
 HELD = 400
-"""More than are visited before chains of parents are followed."""
+"""More than fit in the ring of those to be visited next."""
 
 
 @pytest.fixture(autouse=True)
