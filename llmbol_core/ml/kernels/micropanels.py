@@ -39,8 +39,10 @@ STEPS = 4
 """Steps of the depth that a turn of the innermost loop does."""
 AHEAD = 24
 """How many rows ahead a tile that packs asks for y."""
-SOON = 8
+SOON = 16
 """How many rows ahead y is asked for where it is packed before."""
+PACKED = 8
+"""Rows that are packed together: what panels begin with lies in the same few places of a cache."""
 APART, USED = 512, 16
 """How far apart rows of y lie, and how many rows use it, if it is packed before in any case."""
 _MOST = ROWS * BLOCKS + LEAST
@@ -98,19 +100,28 @@ class MicroPanels:
         """Write the code that packs panels; of the last one some columns may not exist."""
         k, lanes, width = self.k, self.k.lanes, self.width
         whole = k.max(lesser_number(k, end, self.columns // width), begin)
-        for i in k.range(part.length):
-            line = self.y.at((part.start + i) * self.y_pitch)
-            place = self.packed.at(i * width)
+
+        def pack(first: Value, count: int) -> None:
+            lines = [self.y.at((part.start + first + i) * self.y_pitch) for i in range(count)]
             for panel in k.range(begin, whole):
-                line.prefetch(self.y_pitch * SOON + panel * width, level=2)
-                target = place.at((panel - begin) * (width * DEPTH))
-                for j in range(0, width, lanes):
-                    target.store(line.load(panel * width + j, lanes), j)
+                target = self.packed.at((panel - begin) * (width * DEPTH) + first * width)
+                for i, line in enumerate(lines):
+                    line.prefetch(self.y_pitch * SOON + panel * width, level=2)
+                    for j in range(0, width, lanes):
+                        target.store(line.load(panel * width + j, lanes), i * width + j)
             with k.when(whole < end):
-                target = place.at((whole - begin) * (width * DEPTH))
-                for j in range(0, width, lanes):
-                    left = k.max(self.columns - whole * width - j, 0)
-                    target.store(line.load_some(left, lanes, whole * width + j), j)
+                target = self.packed.at((whole - begin) * (width * DEPTH) + first * width)
+                for i, line in enumerate(lines):
+                    for j in range(0, width, lanes):
+                        left = k.max(self.columns - whole * width - j, 0)
+                        value = line.load_some(left, lanes, whole * width + j)
+                        target.store(value, i * width + j)
+
+        most = part.length // PACKED * PACKED
+        for first in k.range(0, most, PACKED):
+            pack(first, PACKED)
+        for first in k.range(most, part.length):
+            pack(first, 1)
 
     def _block(
         self, first: Value, count: Value, part: _Part, begin: Value, end: Value, sums: Pointer,
