@@ -68,6 +68,14 @@ class Region:
         """Bytes that the frame takes on the stack."""
         return frame_size(self.frame.size)
 
+    @cached_property
+    def pointers_handled(self) -> int:
+        """How many pointers of whole frames its code names: of its own at each end, of others."""
+        ends = sum(self.code.instructions[pc].op.effect is Effect.RETURN for pc in self.pcs)
+        types = self.code.module.types
+        others = (len(types[number].pointers) for _, number in self.callees())
+        return len(self.frame.pointers) * (1 + ends) + sum(others)
+
     @property
     def is_fragment(self) -> bool:
         """Whether this begins in the middle of a function, where slots have their values."""

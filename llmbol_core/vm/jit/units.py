@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _MOST_IN_UNIT = 800
 _MOST_IN_REGION = 6000
+"""Instructions of a function that is compiled, and pointers of whole frames in its code."""
 _LONGEST, _LONGEST_LINES = 0.04, (0.000013, 0.000115, 0.00014)
 """Seconds that hardly any unit exceeds: those of the shortest ones, and of each line of text."""
 
@@ -78,7 +79,7 @@ class Regions:
 
     def unit(self, first: Region) -> Unit | None:
         """Return a function and those it calls, nearest first; None if it is too long."""
-        if len(first.pcs) > _MOST_IN_REGION:
+        if not _is_short(first):
             return None
         found = {first.start: first}
         work, size = [first], len(first.pcs)
@@ -88,11 +89,15 @@ class Regions:
                     continue
                 region = self.at(target, heap_type(self.code.module.types[number]))
                 size += len(region.pcs)
-                if size > _MOST_IN_UNIT:
+                if size > _MOST_IN_UNIT or not _is_short(region):
                     return Unit(found)
                 found[target] = region
                 work.append(region)
         return Unit(found)
+
+
+def _is_short(region: Region) -> bool:
+    return max(len(region.pcs), region.pointers_handled) <= _MOST_IN_REGION
 
 
 @dataclass(eq=False)

@@ -119,3 +119,25 @@ def constants_of(path):
             yield from (a.name for a in node.names if a.name == "traps")
         elif not inside.startswith(jit.__name__) and any(a.name.isupper() for a in node.names):
             yield inside.removeprefix(f"{vm.__name__}.").replace(".", "/")
+
+
+MANY_POINTERS = """
+    movw $0,68(fp)
+again: frame $8,64(fp)
+    movw 68(fp),32(64(fp))
+    lea 68(fp),16(64(fp))
+    call 64(fp),more
+    bltw 68(fp),$20,again
+    movw 68(fp),0(16(fp))
+    ret
+more: addw $1,32(fp),0(16(fp))
+    ret
+"""
+
+
+@pytest.mark.parametrize(("more", "functions"), [(0, 2), (1 << 9, 1)])
+def test_functions_are_compiled_unless_their_code_names_very_many_pointers(more, functions):
+    kind = f'desc $8,{64 + 32 * more},"007f{"ff" * more}"'
+    value, stats, _ = run(assemble(MANY_POINTERS, kind))
+    assert value == 20
+    assert stats.functions == functions
