@@ -4,13 +4,13 @@ Cold code runs in a native interpreter, compiled once per machine; functions tha
 are compiled with those they call, quickly at first and well if they run on.
 
     engine        engine (the door), upkeep, lent, records, population, stretches,
-                  holders, linktables
+                  holders, natives, linktables
     when, what    compiler, modulenative, background, units, unit, kept, identity, modulecode,
                   region, excerpts
     lowering      lowering (its parts), emitter, calls, liveness, careful
     loops         loops, looptext, latency, recurrences, views
-    interpreter   cold, decoded, dispatch, turns, guarded, guarding, lower_cold, lower_waiting,
-                  startup
+    interpreter   cold, components, startup, decoded, dispatch, turns, guarded, guarding,
+                  lower_cold, lower_waiting
 
 The runtime that both call is written in a small part of Python (``source``), which ``translator``
 turns into LLVM's language, and in that language itself:

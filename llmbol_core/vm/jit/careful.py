@@ -49,9 +49,16 @@ def handler_name(op: Op) -> str:
     return f"careful_{op.mnemonic}"
 
 
+def name(op: Op, is_careful: bool) -> str:
+    """Return the name in the table of handlers for processes that are careful, or others."""
+    return handler_name(op) if is_careful and concerns(op) else op.mnemonic
+
+
 def handlers(known: Mapping[str, int]) -> dict[str, int]:
     """Return the handlers of instructions for such processes, given those for all others."""
     found = dict(known)
     for op in filter(concerns, OPS):
-        found[op.mnemonic] = known[handler_name(op) if is_native(op) else "python"]
+        found.pop(op.mnemonic, None)
+        if is_native(op) and handler_name(op) in known:
+            found[op.mnemonic] = known[handler_name(op)]
     return found

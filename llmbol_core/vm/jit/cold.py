@@ -17,27 +17,30 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from llmbol_core.vm import traps
 from llmbol_core.vm.isa import OPS, PARAMETERS, Effect, Mode, Op, OperandRole
 from llmbol_core.vm.jit import careful, decoded
-from llmbol_core.vm.jit.dispatch import DISPATCH
+from llmbol_core.vm.jit.burial import BURIAL
+from llmbol_core.vm.jit.communication import PYTHON
+from llmbol_core.vm.jit.components import CORE, OF_HEAP, OPCODES, needed
+from llmbol_core.vm.jit.dispatch import DISPATCH, INSTRUCTION, WAYS, way_to
 from llmbol_core.vm.jit.emitter import Emitter, llvm_type
 from llmbol_core.vm.jit.guarded import GUARDED
 from llmbol_core.vm.jit.hostcode import HOSTED, TEXTS, load_hosted
-from llmbol_core.vm.jit.library import shared_names
+from llmbol_core.vm.jit.library import SHARED_NAMES
 from llmbol_core.vm.jit.lowering.expressions import lower_meaning
 from llmbol_core.vm.jit.lowering.lowerer import (
     LOWERINGS,
+    functions_text,
     handlers_text,
     load_lowerings,
-    load_runtime,
     with_helpers,
 )
 from llmbol_core.vm.jit.lowering.operands import Array, Place, array_at
 from llmbol_core.vm.jit.lowering.reals import lower_carefully, raised_room
-from llmbol_core.vm.jit.runtime import SHARED, UPKEEP, State, tag
+from llmbol_core.vm.jit.runtime import BURY, OFTEN_CALLED, SHARED, UPKEEP, VALUE_READ, State, tag
 from llmbol_core.vm.jit.trapping import TRAPPING, trapping
 from llmbol_core.vm.jit.turns import HEAD, TURNS
 
@@ -271,8 +274,15 @@ def cold(*mnemonics: str) -> Callable[[_Cold], _Cold]:
     return register
 
 
+_NAMES: tuple[Callable[[Op], str], ...] = (lambda op: op.mnemonic, careful.handler_name)
 _RET = next(op for op in OPS if op.mnemonic == "ret")
 _SPECIAL = ("python", "undecoded", "count", "enter", "guarded")
+_DECLINES = {"alternative": PYTHON, "collect": -1, "list_free": -1}
+"""What functions of ``UPKEEP`` return, if not 0, when they have done nothing."""
+
+
+_OWN_BURY = "bury_at_first"
+"""What the core has for ``BURY`` until that is compiled well."""
 
 
 def handled() -> Iterator[Op]:
@@ -281,44 +291,92 @@ def handled() -> Iterator[Op]:
     for module in ("lower_cold", "lower_waiting"):
         importlib.import_module(f"llmbol_core.vm.jit.{module}")
     for op in OPS:
-        if op.meaning is not None or op.mnemonic in COLD or op.mnemonic in LOWERINGS:
+        if op.expression is not None or op.mnemonic in COLD or op.mnemonic in LOWERINGS:
             yield op
 
 
-def handler_names() -> list[str]:
-    """Return the names of functions in the table's order.
+def _core_functions() -> dict[str, str]:
+    """Return the functions of the core by the names of handlers and, after those, of the shared.
 
-    Decoded instructions lead to the first ones, links to the next, and regions call the last ones.
+    In place of shared functions of other components there are some that decline.
     """
-    load_hosted()
-    load_runtime()
-    own = [*_SPECIAL, *(op.mnemonic for op in handled())]
-    own += [*map(careful.handler_name, careful.handled()), *sorted(HOSTED)]
-    return own + [SHARED + name for name in shared_names()]
+    apart = {mnemonic for mnemonics in OPCODES.values() for mnemonic in mnemonics}
+    own = [op.mnemonic for op in handled() if op.mnemonic not in apart]
+    found = {name: name for name in _SPECIAL} | {name: f"op_{name}" for name in own}
+    shared = {name: name for name in OFTEN_CALLED}
+    shared |= {name: _declining(_DECLINES.get(name, 0)) for name in (*UPKEEP, VALUE_READ)}
+    shared[BURY] = _OWN_BURY
+    shared |= {name: name for name in WAYS}
+    return found | {SHARED + name: function for name, function in shared.items()}
 
 
-def interpreter_text() -> str:
-    """Return the whole interpreter in LLVM's language.
+def _declining(value: int) -> str:
+    return f"decline_{value & 3}"
 
-    Its functions are ``run`` and ``handlers``, which stores the addresses of ``handler_names``.
+
+def _core_text() -> str:
+    """Return the core of the interpreter in LLVM's language.
+
+    Its functions are ``run`` and ``handlers``, which stores the addresses of ``_core_functions``.
     """
-    load_hosted()
-    load_runtime()
-    parts = [
-        DISPATCH,
-        TURNS,
-        GUARDED,
-        TRAPPING,
-        *TEXTS,
-        *(ColdLowerer(op).text() for op in handled()),
-        *(
-            ColdLowerer(op, f"op_{careful.handler_name(op)}", is_careful=True).text()
-            for op in careful.handled()
-        ),
-    ]
+    functions = _core_functions()
+    parts = [INSTRUCTION, DISPATCH, TURNS, GUARDED, TRAPPING]
+    parts += [ColdLowerer(op).text() for op in handled() if op.mnemonic in functions]
     parts.append(ColdLowerer(_RET, "op_leave", "@tell_return").text())
-    functions = [*(HOSTED[name] for name in sorted(HOSTED)), *shared_names()]
-    operations = [*(op.mnemonic for op in handled()), *map(careful.handler_name, careful.handled())]
-    names = [*_SPECIAL, *(f"op_{name}" for name in operations), *functions]
-    parts.append(handlers_text(names))
-    return with_helpers(*parts, also=functions, elsewhere=lambda: UPKEEP)
+    parts.append(BURIAL.replace(f"@{BURY}(", f"@{_OWN_BURY}("))
+    parts += [
+        f"define internal i32 @{_declining(value)}() {{\n ret i32 {value}\n}}"
+        for value in sorted({0, *_DECLINES.values()})
+    ]
+    parts.append(handlers_text(functions.values()))
+    return with_helpers(*parts, also=OFTEN_CALLED, elsewhere=(*UPKEEP, VALUE_READ))
+
+
+def _handlers_text(names: Iterable[str]) -> str:
+    """Return handlers of instructions as a component, in LLVM's language."""
+    known = list(handled())
+    ops, careful_ops = ({name(op): op for op in known} for name in _NAMES)
+    parts = [INSTRUCTION]
+    for name in names:
+        op = ops.get(name) or careful_ops[name]
+        parts.append(ColdLowerer(op, f"op_{name}", is_careful=name not in ops).text())
+    parts.append(handlers_text(f"op_{name}" for name in names))
+    text = with_helpers(*parts, elsewhere=SHARED_NAMES)
+    return "".join([text, *(way_to(name) for name in WAYS if f"@{name}(" in text)])
+
+
+def _hosted() -> tuple[Mapping[str, str], list[str]]:
+    """Return functions by the names of built-in modules' functions, and what else they need."""
+    load_hosted()
+    return HOSTED, [text if isinstance(text, str) else text() for text in TEXTS]
+
+
+def names_in(component: str) -> list[str]:
+    """Return the names of the handlers and functions of a component, as ``handlers`` stores them.
+
+    Names of shared functions begin with ``SHARED``.
+    """
+    if component == CORE:
+        return list(_core_functions())
+    if component in OPCODES:
+        return list(OPCODES[component])
+    if component in UPKEEP:
+        both = (component, VALUE_READ) if component == "read_real" else (component,)
+        return [SHARED + name for name in both]
+    if component == "careful":
+        return [careful.handler_name(op) for op in careful.handled()]
+    return sorted(name for name in _hosted()[0] if component in needed(name))
+
+
+def text_of(component: str) -> str:
+    """Return a component in LLVM's language: what it holds, and ``handlers``."""
+    if component == CORE:
+        return _core_text()
+    names = names_in(component)
+    if component in OPCODES or component == "careful":
+        return _handlers_text(names)
+    if component in OF_HEAP:
+        return functions_text([component])
+    functions, given = _hosted()
+    names = [functions.get(name, name.removeprefix(SHARED)) for name in names]
+    return functions_text(names, given)

@@ -132,6 +132,15 @@ class DecodedCode:
                 return
             pc += 1
 
+    def renew(self, handlers: Mapping[str, int]) -> None:
+        """Use handlers for instructions that Python runs for want of one."""
+        python = self._handlers["python"]
+        self._handlers = handlers
+        self._plans.clear()
+        for pc in range(len(self._instructions)):
+            if self._word(pc, OWN) == python:
+                self._decode(pc)
+
     def enter(self, pc: int, function: int, number: int, frame: int) -> None:
         """Make an instruction an entry to machine code."""
         self._put(pc, HANDLER, self._handlers["enter"])

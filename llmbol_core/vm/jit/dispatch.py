@@ -6,7 +6,11 @@ host's stack does not grow. One that does return tells the engine why: by a numb
 
 from __future__ import annotations
 
+import re
+
 from llmbol_core.vm.jit import decoded
+from llmbol_core.vm.jit.guarded import GUARDED
+from llmbol_core.vm.jit.library import SHARED_NAMES
 from llmbol_core.vm.jit.runtime import (
     HOST_STACK,
     LEAST_LEFT,
@@ -17,10 +21,11 @@ from llmbol_core.vm.jit.runtime import (
     Status,
     Survey,
 )
-from llmbol_core.vm.jit.turns import HEAD, LOAD_PC, LOAD_PLACE
+from llmbol_core.vm.jit.trapping import TRAPPING
+from llmbol_core.vm.jit.turns import HEAD, LOAD_PC, LOAD_PLACE, TURNS
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
-DISPATCH = f"""
+INSTRUCTION = f"""
 ; Where an operand lies, or null if that is behind nil.
 define internal ptr @operand(ptr %m, ptr %ip, ptr %f, ptr %d, i64 %number) alwaysinline {{
  %at = getelementptr i8, ptr %ip, i64 {decoded.MODES}
@@ -76,7 +81,10 @@ define internal void @save(ptr %s, ptr %ip, i64 %q) {{
  store i64 %rest, ptr %lp
  ret void
 }}
+"""
+"""What all handlers use."""
 
+DISPATCH = f"""
 define internal fastcc i64 @python({HEAD}) noinline {{
  call void @save(ptr %s, ptr %ip, i64 %q)
  ret i64 {Reason.PYTHON:d}
@@ -295,6 +303,24 @@ called:
  br label %this
 this:
  %r = call fastcc i64 @resume(ptr %m, ptr %s, ptr null, ptr null, ptr null, i64 0)
+ ret i64 %r
+}}
+"""
+
+_WAY = re.compile(rf"define internal fastcc i64 @(\w+)\({re.escape(HEAD)}\)")
+WAYS = tuple(_WAY.findall(DISPATCH + TURNS + GUARDED + TRAPPING))
+"""The functions of the core that handlers continue in."""
+
+
+def way_to(name: str) -> str:
+    """Return the text of a function that continues in the one of the core that has its name."""
+    return f"""
+define internal fastcc i64 @{name}({HEAD}) noinline {{
+ %tp = getelementptr i64, ptr %s, i64 {State.SHARED:d}
+ %table = load ptr, ptr %tp
+ %wp = getelementptr ptr, ptr %table, i64 {len(SHARED_NAMES) + WAYS.index(name)}
+ %way = load ptr, ptr %wp
+ %r = musttail call fastcc i64 %way(ptr %m, ptr %s, ptr %ip, ptr %f, ptr %d, i64 %q)
  ret i64 %r
 }}
 """

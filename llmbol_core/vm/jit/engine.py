@@ -28,6 +28,7 @@ from llmbol_core.vm.ieee import CAREFUL
 from llmbol_core.vm.jit import careful, stretches
 from llmbol_core.vm.jit.guarding import type_maps
 from llmbol_core.vm.jit.linktables import LinkTables
+from llmbol_core.vm.jit.natives import Natives
 from llmbol_core.vm.jit.population import Population
 from llmbol_core.vm.jit.records import NativeProcess
 from llmbol_core.vm.jit.runtime import (
@@ -70,6 +71,7 @@ _SIGNALS = Machine.SIGNALS
 _HOST_FRAME, _HOST_FUNCTION = Machine.HOST_FRAME, Machine.HOST_FUNCTION
 _HOST, _PYTHON, _PREPARING = Reason.HOST, Reason.PYTHON, (Reason.DECODE, Reason.HOT)
 _OLDEST, _ENDED, _PROCESSES = Machine.OLDEST, Machine.ENDED, Machine.PROCESSES
+_COMPONENTS = {Survey.CYCLES: "collect", Survey.FREE: "list_free"}
 _AGAIN, _NEXT, _CALLED = How.AGAIN, How.NEXT, How.CALLED
 
 
@@ -91,11 +93,11 @@ class JitEngine(Population):
         self._signals = 0
         """The function that native code asks for signals; none while it shares Python's lock."""
         self._native: NativeInterpreter | None = None
-        self._natives: dict[LoadedModule, Native] = {}
-        self._careful: dict[LoadedModule, Native] = {}
-        """Modules as processes run them that are careful of how reals are rounded."""
+        self._version = 0
+        """Of the native interpreter's components, as the tables here know them."""
+        given = threshold, self.heap.plain_type, self.constant, self.guarded, self.modules
+        self._natives = Natives(*given)
         self._tables: LinkTables | None = None
-        self._unloaded: list[LoadedModule] = []
         self._maps = array("I")
         self._mapped = self._offered = 0
         self._functions: list[HostFunction] = []
@@ -127,7 +129,7 @@ class JitEngine(Population):
         assert isinstance(process, NativeProcess)
         assert self._tables is not None
         record, is_careful = process.record, bool(process.floating & CAREFUL)
-        native = self._native_of(module, is_careful)
+        native = self._natives.of(module, is_careful)
         record[State.LINKS] = self._tables.place(is_careful)
         record[State.TYPES], record[State.FUNCTIONS], record[State.CODE] = native.tables
         record[State.SHARED] = self._shared
@@ -166,13 +168,14 @@ class JitEngine(Population):
         found = self._run_natively(process, total)
         if found[1]:
             innermost = itertools.islice(levels(self, self.process), _DEPTH)
-            natives = self._careful if self.process.floating & CAREFUL else self._natives
+            natives = self._natives.all(bool(self.process.floating & CAREFUL))
             self.compiler.note(innermost, natives, self.compiler.seconds_run - began)
         return found
 
     def _run_natively(self, process: Process, total: int) -> tuple[int, bool]:
         self.process = process
         self._words[_CURRENT] = process.address
+        self._renew()
         how, words = _AGAIN, self._words
         until = self._ends_at()
         while True:
@@ -210,6 +213,9 @@ class JitEngine(Population):
             if self._upkeep.provide():
                 return True
             most = 1 if process.module.is_verified else WORTH_LOADING
+            if 0 <= process.pc < len(process.module.module.instructions):
+                op = process.module.module.instructions[process.pc].op
+                self._want(careful.name(op, bool(process.floating & CAREFUL)))
             used, goes_on = super().run(process, most)
             process.notice()
             self._words[Machine.LEFT] -= used
@@ -223,10 +229,25 @@ class JitEngine(Population):
             self._heat(process)
         return True
 
+    def _want(self, name: str) -> None:
+        """Get native code for an instruction or a function, if there can be some and it pays."""
+        STARTUP.want(name, self.scheduler.until)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Use the components of the native interpreter that there are."""
+        if self._version != STARTUP.version:
+            self._version = STARTUP.version
+            self._natives.renew()
+            if self._tables is not None:
+                self._tables.renew()
+
     def _call(self, process: Process) -> How:
         """Call a function of the host for the instruction at the process's pc."""
         frame = self._words[_HOST_FRAME]
         function = self._functions[self._words[_HOST_FUNCTION]]
+        if function.native:
+            self._want(function.native)
         try:
             wish = function.run(self._host_call(process, frame))
         except (Trap, *ASTRAY) as error:
@@ -259,14 +280,15 @@ class JitEngine(Population):
         ran = WORTH_COMPILING if self.at_once else self.scheduler.instructions
         if not ran and may_run_long(process.module.module):
             ran = WORTH_LOADING
-        self._native = STARTUP.get(ran, self.scheduler.until)
+        self._native = STARTUP.get(ran, self.scheduler.until, self.at_once)
         if self._native is None:
             return False
         self._run, self._signals = self._native.run, stretches.SIGNALS
         self._upkeep.keeps = True
         self._shared = self._idle[State.SHARED] = self._native.shared.buffer_info()[0]
         self._lend()
-        given = self._words, self.heap, self._native.handlers, self._native_of
+        self._natives.handlers = self._native.handlers
+        given = self._words, self.heap, self._native.handlers, self._natives.of
         self._tables = LinkTables(*given, self.linked, self._functions)
         self._idle[State.LINKS] = self._tables.place(is_careful=False)
         for other in self.scheduler.processes.values():
@@ -278,8 +300,7 @@ class JitEngine(Population):
     def _enter(self, how: How) -> int:
         """Let native code run the current process or the next one; return why it stopped."""
         words = self._words
-        if self._unloaded:
-            self._forget_unloaded()
+        self._natives.forget_unloaded()
         if len(self.heap.types) != self._mapped:
             self._map_types()
         offers = self.channels.offers
@@ -311,6 +332,8 @@ class JitEngine(Population):
         """Let native code work on the whole heap; -1 if there is none."""
         if self._native is None:
             return -1
+        if what in _COMPONENTS:
+            STARTUP.provide(_COMPONENTS[what], self.scheduler.until)
         if len(self.heap.types) != self._mapped:
             self._map_types()
         stretches.begin_survey(self._words, self.scheduler.until, what, self.heap.hurries)
@@ -326,38 +349,11 @@ class JitEngine(Population):
         """Drop what is compiled of a module, as soon as native code is not running."""
         for process in self._known.values():
             process.take_raised()
-        self._unloaded.append(module)
-
-    def _forget_unloaded(self) -> None:
-        while self._unloaded:
-            gone = self._unloaded.pop()
-            for natives in (self._natives, self._careful):
-                native = natives.pop(gone, None)
-                if native is not None:
-                    del self.modules[native.decoded.address]
+        self._natives.unload(module)
 
     def _native_running(self, process: Process) -> Native:
         """Return the module whose code a process runs in native form."""
-        return self._native_of(process.module, bool(process.floating & CAREFUL))
-
-    def _native_of(self, loaded: LoadedModule, is_careful: bool) -> Native:
-        """Return a module in native form, as far as it has been made."""
-        natives = self._careful if is_careful else self._natives
-        native = natives.get(loaded)
-        if native is None:
-            from llmbol_core.vm.jit.compiler import Native
-            from llmbol_core.vm.jit.decoded import DecodedCode
-
-            assert self._native is not None
-            handlers, plain_type = self._native.handlers, self.heap.plain_type
-            if is_careful:
-                handlers = careful.handlers(handlers)
-            known = self.guarded[is_careful]
-            given = handlers, self.threshold, plain_type, self.constant, known
-            decoded = DecodedCode(loaded, *given)
-            native = natives[loaded] = Native(loaded, decoded, plain_type, is_careful)
-            self.modules[native.decoded.address] = loaded
-        return native
+        return self._natives.of(process.module, bool(process.floating & CAREFUL))
 
     def _heat(self, process: Process) -> None:
         """Have a function that has run often compiled, or stop watching it."""

@@ -24,7 +24,6 @@ from llmbol_core.vm.jit.source import (
     inlined,
     invoke,
     native,
-    shared,
     state,
 )
 from llmbol_core.vm.jit.stacks import pop_frame
@@ -36,8 +35,8 @@ HOSTED: dict[str, str] = {}
 """The names of functions in LLVM's language by the names that modules know."""
 _CALL = 1 << 11
 """Bytes that could be copied in the time of a call that does little."""
-TEXTS: list[str] = []
-"""Functions written in LLVM's language itself."""
+TEXTS: list[str | Callable[[], str]] = []
+"""Functions written in LLVM's language itself, or what returns their text."""
 
 
 def hosted(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -63,7 +62,7 @@ def result_at(frame: Word, size: Word) -> Word:
     return place if place != NIL and is_inside(place, size) else NIL
 
 
-@shared
+@native
 def call_hosted(link: Big, frame: Word) -> Word:
     """Call a link's function if there is machine code for it; 0 if Python must call it."""
     function = host[link + 8 * LINK_HOSTED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Container, Iterable
 
-from llmbol_core.vm.jit.runtime import UPKEEP, State
+from llmbol_core.vm.jit.runtime import OFTEN_CALLED, UPKEEP, VALUE_READ, State
 from llmbol_core.vm.jit.source import EXTERNAL, FUNCTIONS
 from llmbol_core.vm.jit.translator import Translator
 
@@ -20,7 +20,7 @@ def _translated(name: str) -> tuple[str, frozenset[str]]:
 def texts(names: Iterable[str], elsewhere: Container[str] = ()) -> str:
     """Return the text of functions and of all that they call, except for those ``elsewhere``.
 
-    Those are called through the table of ``shared_names``.
+    Those are called through the table of ``SHARED_NAMES``.
     """
     found: dict[str, str] = {}
     work = sorted(names)
@@ -32,9 +32,8 @@ def texts(names: Iterable[str], elsewhere: Container[str] = ()) -> str:
     return "\n".join(found[name] for name in sorted(found))
 
 
-def shared_names() -> list[str]:
-    """Return the names of the functions that are shared, in the order of their table."""
-    return [*sorted(name for name, function in FUNCTIONS.items() if function.is_shared), *UPKEEP]
+SHARED_NAMES = (*OFTEN_CALLED, *UPKEEP, VALUE_READ)
+"""The functions that are shared, in the order of their table; ``dispatch.WAYS`` follow."""
 
 
 def stub(name: str) -> str:
@@ -46,7 +45,7 @@ def stub(name: str) -> str:
     return f"""define internal {function.result} @{name}(ptr %m, ptr %s{given}) alwaysinline {{
  %p = getelementptr i64, ptr %s, i64 {State.SHARED:d}
  %table = load ptr, ptr %p
- %q = getelementptr ptr, ptr %table, i64 {shared_names().index(name)}
+ %q = getelementptr ptr, ptr %table, i64 {SHARED_NAMES.index(name)}
  %f = load ptr, ptr %q
  {"" if is_void else "%r = "}call {function.result} %f(ptr %m, ptr %s{given})
  ret {function.result}{"" if is_void else " %r"}

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from llmbol_core.vm.host import HostFunction, HostModule
 from llmbol_core.vm.jit import careful
-from llmbol_core.vm.jit.runtime import LinkKind, Machine, few_pointers
+from llmbol_core.vm.jit.runtime import (
+    LINK_HEADER,
+    LINK_HOSTED,
+    LINK_WORDS,
+    LinkKind,
+    Machine,
+    few_pointers,
+)
 from llmbol_core.vm.process import frame_size
 
 if TYPE_CHECKING:
@@ -81,12 +88,22 @@ class LinkTables:
             size, pointers = self._heap.types[link.type]
             is_known = link.function or tables[0]
             kind = self._kind(link, is_careful) if is_known else LinkKind.OTHER
-            name = link.function.native if link.function else ""
-            if is_careful and careful.is_rounded(name):
-                name = ""
             row = [kind, link.type, frame_size(size), few_pointers(pointers)]
-            record.extend([*row, self._handlers.get(name, 0)])
+            record.extend([*row, self._hosted(link, is_careful)])
         return record
+
+    def _hosted(self, link: Link, is_careful: bool) -> int:
+        """Return the address of machine code for a link's function of the host, or 0."""
+        name = link.function.native if link.function else ""
+        return 0 if is_careful and careful.is_rounded(name) else self._handlers.get(name, 0)
+
+    def renew(self) -> None:
+        """Tell native code of functions of the host for which there is machine code now."""
+        for linked in self._linked.values():
+            for is_careful, record in linked.native.items():
+                for index, link in enumerate(linked.links):
+                    at = LINK_HEADER + LINK_WORDS * index + LINK_HOSTED
+                    record[at] = self._hosted(link, is_careful)
 
     def forget(self, number: int) -> None:
         """Forget a handle that is no more."""

@@ -35,7 +35,6 @@ from llmbol_core.vm.jit.source import (
     move,
     narrow,
     native,
-    shared,
     state,
     wide,
 )
@@ -74,7 +73,7 @@ def moment() -> Big:
     return host[place] * _SECOND + host[place + 8]
 
 
-@shared
+@native
 def look() -> Word:
     """Whether the stretch may continue by the clock; if so it gets new fuel."""
     if moment() < machine[Machine.UNTIL] and machine[Machine.OWED] < MOST_OWED:
@@ -84,7 +83,7 @@ def look() -> Word:
     return 0
 
 
-@shared
+@native
 def goes_on() -> Word:
     """Whether the program is not to be stopped; asked by long work that has begun."""
     ask = machine[Machine.SIGNALS]
@@ -227,7 +226,7 @@ def take_pending() -> Word:
     return dying
 
 
-@shared
+@native
 def refuels() -> Word:
     """Whether to free objects now although no fuel is left, because there is still time.
 
@@ -238,7 +237,7 @@ def refuels() -> Word:
     return look()
 
 
-@shared
+@native
 def leaves(dying: Word) -> Word:
     """Whether to leave dying objects for later, after some have been taken apart."""
     left = machine[Machine.FUEL] - SOME * _OBJECT

@@ -17,7 +17,6 @@ from llmbol_core.vm.jit.source import (
     machine,
     native,
     real,
-    shared,
     wide,
 )
 from llmbol_core.vm.jit.texts import code_at, length_of
@@ -234,7 +233,7 @@ def read_zero(ref: Word, start: Word) -> Word:
     return 1
 
 
-@shared
+@native
 def value_read() -> Real:
     """Return the real that was read."""
     return as_real(host[scratch(VALUE)])

@@ -82,8 +82,8 @@ def _powers() -> str:
     return ", ".join(words)
 
 
-TEXTS.append(
-    f"""
+def _times_power() -> str:
+    return f"""
 @powers_of_ten = private constant [{2 * (MOST_POWER - LEAST_POWER + 1)} x i64] [{_powers()}]
 define internal i64 @times_power(ptr %m, ptr %s, i64 %value, i32 %row) {{
  %at = shl i32 %row, 1
@@ -107,7 +107,9 @@ define internal i64 @times_power(ptr %m, ptr %s, i64 %value, i32 %row) {{
  ret i64 %result
 }}
 """
-)
+
+
+TEXTS.append(_times_power)
 TEXTS.append(
     """
 declare i32 @snprintf(ptr, i64, ptr, ...)

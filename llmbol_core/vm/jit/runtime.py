@@ -302,12 +302,14 @@ LEAST_LEFT = -(1 << 30)
 SHARED = "@"
 """How the names begin of functions that regions call, among those of handlers."""
 BURY = "bury"
+OFTEN_CALLED = ("call_hosted", "goes_on", "leaves", "look", "refuels")
+"""Functions of the core of the native interpreter that others call, too."""
 UPKEEP = (
-    BURY, "alternative", "collect", "formatted", "list_free",
-    "math_dot", "math_gemm", "math_iamax", "math_norm1", "math_sort", "read_real",
-    "real_text", "sum_of_squares",
+    BURY, "alternative", "collect", "formatted", "list_free", "read_real", "real_text",
 )  # fmt: skip
-"""Functions that take long, going through memory or text: compiled better than the rest."""
+"""Functions that take long, going through memory or text, and are compiled by themselves."""
+VALUE_READ = "value_read"
+"""What gives the result of ``read_real``."""
 
 
 class LinkKind(IntEnum):

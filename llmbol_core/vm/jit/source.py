@@ -62,7 +62,7 @@ class Function:
 
     def __init__(self, python: Callable[..., Any], attributes: str = "") -> None:
         self.python, self.name, self.attributes = python, python.__name__, attributes
-        self.is_of_c = self.is_shared = False
+        self.is_of_c = False
         notes = dict(python.__annotations__)
         self.result = _TYPES[notes.pop("return")]
         self.parameters = {name: _TYPES[note] for name, note in notes.items()}
@@ -81,13 +81,6 @@ def native(python: _F) -> _F:
 def _register(function: Function) -> None:
     assert function.name not in FUNCTIONS, f"there are two functions {function.name}"
     FUNCTIONS[function.name] = function
-
-
-def shared(python: _F) -> _F:
-    """Mark a function to be translated for the native interpreter; regions call that copy, too."""
-    native(python)
-    FUNCTIONS[python.__name__].is_shared = True
-    return python
 
 
 def inlined(python: _F) -> _F:

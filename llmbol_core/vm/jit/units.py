@@ -153,10 +153,10 @@ class Source:
         is_kept = data is not None
         if data is None:
             from llmbol_core.native import llvm
-            from llmbol_core.vm.jit.library import shared_names
+            from llmbol_core.vm.jit.library import SHARED_NAMES
             from llmbol_core.vm.jit.recurrences import shorten_recurrences
 
-            text = with_helpers(self.text, elsewhere=shared_names)
+            text = with_helpers(self.text, elsewhere=SHARED_NAMES)
             data = llvm.compile_text(text, level, unrolls=False, after=shorten_recurrences)
             cache.put(key, data)
         for kept in self.keys:

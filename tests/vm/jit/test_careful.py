@@ -125,7 +125,7 @@ def test_processes_with_different_words_take_turns(name):
 def test_machine_code_is_compiled_for_careful_processes():
     with machine(ENGINES["compiled"]) as vm:
         vm.execute("m", "sum", [UP, 30000])
-        assert any(native.tiers for native in vm.engine._careful.values())
+        assert any(native.tiers for native in vm.engine._natives.careful.values())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the C library")

@@ -147,7 +147,7 @@ def _is_well_compiled(engine):
 
 
 def _tiers(engine):
-    return {tier for native in engine._natives.values() for tier in native.tiers}
+    return {tier for native in engine._natives.usual.values() for tier in native.tiers}
 
 
 @pytest.mark.parametrize(("seconds", "tier"), [(1.0, Tier.BEST), (0.0, Tier.QUICK)])
@@ -164,7 +164,7 @@ def test_what_runs_is_compiled_well_at_once_while_that_is_soon_done(
 
 def only_native(vm):
     assert isinstance(vm.engine, JitEngine)
-    return next(iter(vm.engine._natives.values()))
+    return next(iter(vm.engine._natives.usual.values()))
 
 
 def test_loops_of_functions_that_are_compiled_with_their_callers_are_entered(monkeypatch, tmp_path):
@@ -214,7 +214,7 @@ def test_the_time_that_code_has_run_adds_up_over_programs(monkeypatch, tmp_path)
             source = made._source(native, fact, frame)
             assert source is not None
             assert isinstance(vm.engine, JitEngine)
-            cost, natives = source.cost(Tier.BEST), vm.engine._natives
+            cost, natives = source.cost(Tier.BEST), vm.engine._natives.usual
             module = next(iter(natives))
             inner, outer = Level(0, module, 0, fact), Level(0, module, 0, 2)
             made.note([inner, outer], natives, 0.2 * cost)

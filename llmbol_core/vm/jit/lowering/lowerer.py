@@ -231,13 +231,10 @@ def load_runtime() -> None:
         importlib.import_module(module)
 
 
-def with_helpers(
-    *parts: str, also: Iterable[str] = (), elsewhere: Callable[[], Sequence[str]] = list
-) -> str:
+def with_helpers(*parts: str, also: Iterable[str] = (), elsewhere: Sequence[str] = ()) -> str:
     """Return the text of functions, of those of the runtime that they call, and of some more.
 
-    ``elsewhere`` returns, once all of the runtime is known, the names that are called through the
-    table of ``shared_names`` instead.
+    Those named ``elsewhere`` are called through the table of ``SHARED_NAMES`` instead.
     """
     from llmbol_core.vm.jit import guarding, helpers, library, linkage
     from llmbol_core.vm.jit.burial import BURIAL
@@ -245,26 +242,29 @@ def with_helpers(
     from llmbol_core.vm.jit.runtime import BURY
 
     load_runtime()
-    absent = elsewhere()
-    buried = library.stub(BURY) if BURY in absent else BURIAL
+    buried = library.stub(BURY) if BURY in elsewhere else BURIAL
     helping = [helpers.ALLOCATING, buried, guarding.MISFITS, linkage.LINKAGE, expressions.HELPERS]
     if any(reals.PREFIX in part for part in parts):
         helping.append(reals.helpers())
-    return _with_called([*helping, *parts], also, absent)
+    return _with_called([*helping, *parts], also, elsewhere)
 
 
-def upkeep_text() -> str:
-    """Return the text of the functions of the upkeep, with what they call, and ``handlers``."""
+def functions_text(names: Sequence[str], given: Iterable[str] = ()) -> str:
+    """Return the text of functions that work by themselves, and ``handlers``.
+
+    Only to free objects they call another component. ``given`` is text that they need.
+    """
+    from llmbol_core.vm.jit import library
     from llmbol_core.vm.jit.burial import BURIAL
     from llmbol_core.vm.jit.guarding import MISFITS
     from llmbol_core.vm.jit.helpers import ALLOCATING
-    from llmbol_core.vm.jit.hostcode import TEXTS, load_hosted
-    from llmbol_core.vm.jit.runtime import UPKEEP
+    from llmbol_core.vm.jit.runtime import BURY
 
     load_runtime()
-    load_hosted()
-    parts = [ALLOCATING, BURIAL, MISFITS, *TEXTS, handlers_text(UPKEEP)]
-    return _with_called(parts, UPKEEP)
+    elsewhere = () if BURY in names else (BURY,)
+    buried = library.stub(BURY) if elsewhere else BURIAL
+    parts = [ALLOCATING, buried, MISFITS, *given, handlers_text(names)]
+    return _with_called(parts, names, elsewhere)
 
 
 def handlers_text(names: Iterable[str]) -> str:
