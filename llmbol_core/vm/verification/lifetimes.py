@@ -141,7 +141,6 @@ class Lifetimes:
         for operand, role, _ in step.effects.touches:
             waits = op.effect is Effect.WAIT and (role.is_storage or role.writes)
             if operand.mode is Mode.FP_INDIRECT:
-                self._check_frame(step, operand.base, lasting)
                 self._check_address(step, operand.base, lasting, waits)
             elif operand.mode is Mode.MP_INDIRECT and waits:
                 self._mark(step.pc, Operand(Mode.MP, operand.base))
@@ -158,12 +157,6 @@ class Lifetimes:
             for at in alt_entries(step):
                 self._check_channel(step, at, lasting)
                 self._check_address(step, at + WORD_SIZE, lasting, True)
-
-    def _check_frame(self, step: Step, slot: int, lasting: Lasting) -> None:
-        known = step.state.get(slot)
-        is_frame = known is not None and known.kind in (Kind.FRAME, Kind.FOREIGN_FRAME)
-        if is_frame and slot not in lasting.frames:
-            raise step.fail(f"the frame at {slot}(fp) is gone")
 
     def _check_address(self, step: Step, slot: int, lasting: Lasting, waits: bool) -> None:
         """Refuse an address of an object that is gone; mark one that may go while it is used."""
