@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,10 +21,12 @@ from llmbol_core.vm.files.namespace import Namespace
 from llmbol_core.vm.heaptypes import BYTE, REAL
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.machine import InfernoVM
+from llmbol_core.vm.module import ABSENT
 from llmbol_core.vm.objects import ARRAY
+from llmbol_core.vm.verification import origins, returned
 from llmbol_core.vm.verifier import prove_module
 from tests.vm.test_attacks import CALL, run
-from tests.vm.test_detours import ONE, OVER, Program, modules_of, said
+from tests.vm.test_detours import DETOURS, ONE, OVER, Program, modules_of, said
 
 PAIR = "\n desc $8,8,(0,4)"
 UNKNOWN = (
@@ -45,6 +48,10 @@ BREACHES: dict[str, tuple[Program, str]] = {
         (f"{UNKNOWN} new $7,36(fp)\n beqw 92(fp),$1,x\n lea 8(32(fp)),44(fp)\n jmp y\n"
          " x: lea 8(36(fp)),44(fp)\n y: movw $77,0(44(fp))\n movp 8(32(fp)),36(fp)\n ret\n"
          f" h: ret{PAIR}"), OVER),
+    "a copy of a channel that a call drops": (
+        (f"newcw 8(mp)\n {ONE} movw 8(mp),68(fp)\n lea 84(fp),72(fp)\n frame $2,48(fp)\n"
+         " call 48(fp),h\n nbalt 60(fp),76(fp)\n ret\n h: movp 12(mp),8(mp)\n ret"),
+        "dereference of nil"),
     "bytes from behind a constant": (
         "movm $5,$32,60(fp)\n ret", "the source of bytes should not be immediate"),
     "a list of bytes from behind a constant": (
@@ -62,6 +69,23 @@ BREACHES: dict[str, tuple[Program, str]] = {
 def test_nothing_gets_through(tmp_path: Path, what: str) -> None:
     code, why = BREACHES[what]
     assert why in said(modules_of(code), tmp_path)
+
+
+@pytest.mark.parametrize("limited", [origins, returned])
+def test_addresses_go_to_so_many_places_only(
+    monkeypatch: pytest.MonkeyPatch, limited: ModuleType
+) -> None:
+    monkeypatch.setattr(limited, "MOST_PLACES", 0)
+    code, _ = DETOURS["a result that is received into a field"]
+    with pytest.raises(VerifyError, match="moved on to too many places"):
+        prove_module(modules_of(code)["a"])
+
+
+def test_instructions_have_the_operands_that_they_need() -> None:
+    module = modules_of("movw $1,60(fp)\n ret")["a"]
+    code = (module.instructions[0]._replace(source=ABSENT), *module.instructions[1:])
+    with pytest.raises(VerifyError, match="needs a source operand"):
+        prove_module(replace(module, instructions=code))
 
 
 INDEX = """

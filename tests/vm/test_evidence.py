@@ -36,6 +36,11 @@ UNSURE: dict[str, Program] = {
         " movp 36(48(fp)),4(40(fp))\n call 48(fp),h\n movp 4(40(fp)),32(fp)\n"
         f" movw $77,8(32(fp))\n ret\n h: ret{_PAIR}"
     ),
+    "a slice of an array of which nothing is known, or an array of numbers": (
+        f"{_UNKNOWN.replace('new $5', 'newa $1,$5')} movp 36(48(fp)),32(fp)\n call 48(fp),h\n"
+        " slicea $0,$1,32(fp)\n beqw 92(fp),$0,x\n newa $1,$7,32(fp)\n"
+        f" x: indx 32(fp),44(fp),$0\n movw $77,8(44(fp))\n ret\n h: ret{_PAIR}"
+    ),
     "an object of another module's type": (
         "self 40(fp)\n mnewz 40(fp),$5,32(fp)\n beqw 92(fp),$0,x\n new $7,32(fp)\n"
         " x: movw $77,8(32(fp))\n ret"
