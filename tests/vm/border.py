@@ -280,6 +280,10 @@ class Border:
 
     def _text(self) -> str:
         code, types, links = ["begin: load 0(mp),$0,4(mp)\n ret"], list[str](), list[str]()
+        # What no instruction writes would count as constant.
+        code += (f"movw 56(fp),{at}(mp)" for at in range(NUMBERS, RESULTS, 4))
+        code += (f"movp 0(mp),{at}(mp)" for at in (PLACE, *range(POINTERS, NUMBERS, 4)))
+        code.append("ret")
         imports = [f"word @ldt+0,{len(self.functions)}"]
         for number, function in enumerate(self.functions):
             imports.append(f'ext @ldt+0,{function.signature},"{function.name}"')
