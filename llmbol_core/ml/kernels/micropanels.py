@@ -4,16 +4,17 @@ A block of rows of x stays in the second cache and a micro-panel of y, two vecto
 first one while those rows pass by it, a tile of some rows at a time. Panels that several blocks use
 are packed before; if there is but one block, its first tile packs the panel on its way. Rows may
 lie a multiple of a page apart, where all of them compete for a few places of a cache: that is why
-those of x are copied, and why sums wait for the next part of the depth in an order of their own.
+those of x are copied, a vector of each row of a tile after another, and why sums wait for the next
+part of the depth in an order of their own.
 Every result is one chain of sums over the depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from llmbol_core.ml.kernels.elementwise import copy_all, write
+from llmbol_core.ml.kernels.elementwise import write
 from llmbol_core.ml.kernels.kinds import f32, i64
 from llmbol_core.ml.kernels.tiles import lesser_number, rows_in_turn
 
@@ -36,7 +37,7 @@ TALLEST = 6
 WIDE = 8
 """Panels from which on a block is copied: its rows do not keep others out of the cache then."""
 STEPS = 4
-"""Steps of the depth that a turn of the innermost loop does."""
+"""Steps of the depth that a turn of the innermost loop does with rows as they lie."""
 AHEAD = 24
 """How many rows ahead a tile that packs asks for y."""
 SOON = 16
@@ -91,7 +92,7 @@ class MicroPanels:
         """Write a loop over parts of the depth that are as even as can be."""
         k = self.k
         count = (self.depth + (DEPTH - 1)) // DEPTH
-        step = ((self.depth + count - 1) // count + (STEPS - 1)) // STEPS * STEPS
+        step = ((self.depth + count - 1) // count + (k.lanes - 1)) // k.lanes * k.lanes
         for start in k.range(0, self.depth, step):
             stop = lesser_number(k, start + step, self.depth)
             yield _Part(start, stop - start, stop.equals(self.depth))
@@ -130,12 +131,38 @@ class MicroPanels:
         """Write the code for so many rows, some panels, and a part of the depth."""
         k = self.k
         given = self.x.at(first * self.x_pitch + part.start)
-        is_wide = end - begin >= WIDE
-        with k.when(is_wide):
-            for row in k.range(count):
-                copy_all(k, given.at(row * self.x_pitch), self.copied.at(row * DEPTH), part.length)
-        rows = k.place(is_wide, self.copied, given)
-        pitch = k.select(is_wide, k.value(DEPTH, i64), self.x_pitch)
+        with k.either(end - begin >= WIDE) as (yes, no):
+            with yes:
+                self._copy(given, count, part.length)
+                self._panels(_Rows(self.copied), first, count, part, begin, end, sums, is_packed)
+            with no:
+                rows = _Rows(given, self.x_pitch)
+                self._panels(rows, first, count, part, begin, end, sums, is_packed)
+
+    def _copy(self, given: Pointer, count: Value, length: Value) -> None:
+        """Write the code that copies rows of x: a vector of each row of a tile after another."""
+        k, lanes = self.k, self.k.lanes
+        whole = length // lanes * lanes
+
+        def tile(row: Value, size: int) -> None:
+            lines = [given.at((row + r) * self.x_pitch) for r in range(size)]
+            place = self.copied.at(row * DEPTH)
+            for i in k.range(0, whole, lanes):
+                for r, line in enumerate(lines):
+                    place.store(line.load(i, lanes), i * size + r * lanes)
+            with k.when(whole < length):
+                for r, line in enumerate(lines):
+                    some = line.load_some(length - whole, lanes, whole)
+                    place.store(some, whole * size + r * lanes)
+
+        rows_in_turn(k, k.value(0, i64), count, TALLEST, tile)
+
+    def _panels(
+        self, rows: _Rows, first: Value, count: Value, part: _Part, begin: Value, end: Value,
+        sums: Pointer, is_packed: Value,
+    ) -> None:  # fmt: skip
+        """Write a loop over panels, for rows of x that are copied or not."""
+        k = self.k
         for panel in k.range(begin, end):
             number, column = panel - begin, panel * self.width
             packs = is_packed.equals(0) & (self.columns - column >= self.width)
@@ -146,7 +173,33 @@ class MicroPanels:
             )
             place = self.out.at(first * self.out_pitch + column)
             made = _Panel(self, part, column, place, sums.at(number * (self.width * _MOST)), packed)
-            made.write(rows, pitch, count, packs)
+            made.write(rows, count, packs)
+
+
+class _Rows(NamedTuple):
+    """Rows of x: copied ones, or as they lie, so far apart."""
+
+    place: Pointer
+    pitch: Value | None = None
+
+    def at(self, row: Value) -> _Rows:
+        """Return the rows of a tile that begins with one."""
+        apart = DEPTH if self.pitch is None else self.pitch
+        return _Rows(self.place.at(row * apart), self.pitch)
+
+    def step(self, i: Value, vector: Value, size: int) -> Callable[[int, int], Value]:
+        """Return what reads a number of each of so many rows, so many steps after step i.
+
+        ``vector`` is the step at which the vectors begin that it lies in.
+        """
+        k = self.place.k
+        if self.pitch is None:
+            near = self.place.at(vector * size + (i - vector))
+            return lambda r, step: near.splat(r * k.lanes + step, k.lanes)
+        # Two rows are in registers: the others are a multiple of the pitch away from one.
+        pitch = self.pitch
+        bases = [k.settled(self.place.at(pitch * r + i)) for r in range(0, size, 3)]
+        return lambda r, step: bases[r // 3].at(pitch * (r % 3)).splat(step, k.lanes)
 
 
 class _Part(NamedTuple):
@@ -168,20 +221,20 @@ class _Panel:
         self.here, self.packed = work.y.at(part.start * work.y_pitch + column), packed
         self.left = work.columns - column
 
-    def write(self, rows: Pointer, pitch: Value, count: Value, packs: Value) -> None:
+    def write(self, rows: _Rows, count: Value, packs: Value) -> None:
         """Write the code for so many rows; with ``packs`` the first tile packs the panel."""
         k, none = self.k, self.k.value(0, i64)
         head = k.select(count > 2 * TALLEST, k.value(TALLEST, i64), (count + 1) // 2)
         with k.when(packs):
             for size in k.cases(head, range((LEAST + 2) // 2, TALLEST + 1)):
-                self._tile(rows, pitch, none, size, packs=True)
+                self._tile(rows, none, size, packs=True)
 
         def tile(row: Value, size: int) -> None:
-            self._tile(rows.at(row * pitch), pitch, row, size, packs=False)
+            self._tile(rows, row, size, packs=False)
 
         rows_in_turn(k, k.select(packs, head, none), count, TALLEST, tile)
 
-    def _tile(self, rows: Pointer, pitch: Value, row: Value, size: int, packs: bool) -> None:
+    def _tile(self, rows: _Rows, row: Value, size: int, packs: bool) -> None:
         """Write the code for so many rows from ``row`` on."""
         k, lanes, length = self.k, self.k.lanes, self.part.length
         held = self.sums.at(row * (2 * lanes))
@@ -190,9 +243,12 @@ class _Panel:
         with k.when(self.part.start.differs(0)):
             for i, total in enumerate(flat):
                 total.value = held.load(i * lanes, lanes)
-        whole = length // STEPS * STEPS
-        self._steps(rows, pitch, k.value(0, i64), whole, STEPS, sums, packs)
-        self._steps(rows, pitch, whole, length, 1, sums, packs)
+        here, steps = rows.at(row), STEPS if rows.pitch else lanes
+        whole = length // steps * steps
+        for first in k.range(0, whole, steps):
+            self._steps(here.step(first, first, size), first, steps, sums, packs)
+        for last in k.range(whole, length):
+            self._steps(here.step(last, whole, size), last, 1, sums, packs)
         with k.either(self.part.is_last) as (yes, no):
             with yes:
                 self._finish(row, sums)
@@ -201,29 +257,26 @@ class _Panel:
                     held.store(total.value, i * lanes)
 
     def _steps(
-        self, rows: Pointer, pitch: Value, first: Value, last: Value, count: int,
+        self, factor: Callable[[int, int], Value], first: Value, count: int,
         sums: list[list[Variable]], packs: bool,
     ) -> None:  # fmt: skip
-        """Write a loop over some of the depth, so many steps in a turn."""
+        """Write so many steps of the depth, with the numbers of x for a row and step."""
         k, lanes, y_pitch = self.k, self.k.lanes, self.work.y_pitch
-        for i in k.range(first, last, count):
-            # Two rows are in registers: the others are a multiple of the pitch away from one.
-            bases = [k.settled(rows.at(pitch * r + i)) for r in range(0, len(sums), 3)]
-            packed = self.packed.at(i * (2 * lanes))
-            for step in range(count):
-                source = (
-                    self.here.at((i + step) * y_pitch) if packs else packed.at(2 * lanes * step)
-                )
-                line = [source.load(j * lanes, lanes) for j in range(2)]
-                if packs:
-                    for j in (0, 2 * lanes - 1):  # it may lie in two lines
-                        source.prefetch(y_pitch * AHEAD + j, level=2)
-                    for j, value in enumerate(line):
-                        packed.store(value, (2 * step + j) * lanes)
-                for r, totals in enumerate(sums):
-                    factor = bases[r // 3].at(pitch * (r % 3)).splat(step, lanes)
-                    for total, value in zip(totals, line, strict=True):
-                        total.value = k.fma(factor, value, total.value)
+        packed = self.packed.at(first * (2 * lanes))
+        for step in range(count):
+            source = (
+                self.here.at((first + step) * y_pitch) if packs else packed.at(2 * lanes * step)
+            )
+            line = [source.load(j * lanes, lanes) for j in range(2)]
+            if packs:
+                for j in (0, 2 * lanes - 1):  # it may lie in two lines
+                    source.prefetch(y_pitch * AHEAD + j, level=2)
+                for j, value in enumerate(line):
+                    packed.store(value, (2 * step + j) * lanes)
+            for r, totals in enumerate(sums):
+                x = factor(r, step)
+                for total, value in zip(totals, line, strict=True):
+                    total.value = k.fma(x, value, total.value)
 
     def _finish(self, row: Value, sums: list[list[Variable]]) -> None:
         """Write the code that stores results, as far as their columns exist."""
