@@ -43,7 +43,7 @@ _AT_ONCE = 0.2
 """Seconds that compiling well may take if it is not known yet how long the code will run."""
 _WELL = 1.0
 """Seconds in all that compiling well may take for code that has not run yet."""
-_GRACE, _SHARE = 0.1, 0.3
+_GRACE, _SHARE = 0.25, 0.3
 """Seconds that a program may wait for code: at first, and more for each second that it has run."""
 _WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""

@@ -25,6 +25,8 @@ class Tier(IntEnum):
 _MOST_AT_BEST = 1500
 _COSTS = (0.0003, 0.0007, 0.0011)
 """Seconds that an instruction takes at LLVM's levels, writing its text included."""
+_LEAST = (0.02, 0.06, 0.1)
+"""Seconds that a unit takes besides, mostly for what it calls of the runtime."""
 
 
 def level_of(instructions: int, tier: Tier) -> int:
@@ -34,7 +36,8 @@ def level_of(instructions: int, tier: Tier) -> int:
 
 def cost_of(instructions: int, tier: Tier) -> float:
     """Return about how many seconds it takes to compile a unit."""
-    return 0.01 + _COSTS[level_of(instructions, tier)] * instructions
+    level = level_of(instructions, tier)
+    return _LEAST[level] + _COSTS[level] * instructions
 
 
 @dataclass

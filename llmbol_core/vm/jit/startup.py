@@ -50,7 +50,7 @@ WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
 """Instructions that a program runs before the interpreter is looked for, and before it is made."""
 _OFTEN = 1000
 """How often Python stands in for a component before that is compiled."""
-_WORTH_IMPROVING = 0.5
+_WORTH_IMPROVING = 1.0
 """Seconds that a program runs before a component is compiled well, and before each further one."""
 _PATIENCE = 0.004
 """Seconds between two pauses while waiting for that."""
