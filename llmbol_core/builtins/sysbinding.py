@@ -21,8 +21,8 @@ from llmbol_core.vm.module import TypeDescriptor
 from llmbol_core.vm.objects import Heap
 
 _NATIVE = (
-    "aprint", "byte2char", "char2byte", "fprint", "millisec", "pread", "print", "pwrite", "read",
-    "seek", "sleep", "sprint", "tokenize", "utfbytes", "write",
+    "aprint", "byte2char", "char2byte", "fprint", "millisec", "pctl", "pread", "print", "pwrite",
+    "read", "seek", "sleep", "sprint", "tokenize", "utfbytes", "write",
 )  # fmt: skip
 
 binding = Binding(

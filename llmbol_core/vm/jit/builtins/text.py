@@ -1,4 +1,4 @@
-"""What $Sys does with text, for machine code; and the clock."""
+"""What $Sys does with text, for machine code; with time, and with the process itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmbol_core.vm.host import ARGUMENTS
 from llmbol_core.vm.jit.builtins.math import give_number
 from llmbol_core.vm.jit.hostcode import hosted, result_at
 from llmbol_core.vm.jit.pacing import charge, goes_on, look, moment, spend
-from llmbol_core.vm.jit.runtime import QUANTUM, YIELDS, Machine
+from llmbol_core.vm.jit.runtime import QUANTUM, YIELDS, Machine, State
 from llmbol_core.vm.jit.source import (
     B,
     L,
@@ -19,6 +19,7 @@ from llmbol_core.vm.jit.source import (
     machine,
     narrow,
     native,
+    state,
 )
 from llmbol_core.vm.jit.texts import HIGH_BITS, code_at, length_of, part
 from llmbol_core.vm.jit.utf8 import bytes_of, code_of, decode, encode, encoded_size
@@ -185,7 +186,7 @@ def token_end(text: Word, start: Word, delimiters: Word, are_skipped: Word) -> W
     return i
 
 
-# Time
+# Time and the process
 
 
 @hosted("Sys.millisec")
@@ -202,3 +203,11 @@ def let_others_run(frame: Word) -> Word:
         return 0
     W[place] = 0
     return YIELDS
+
+
+@hosted("Sys.pctl")
+def own_number(frame: Word) -> Word:
+    """Return the number of the process, if nothing else is asked for."""
+    if W[frame + ARGUMENTS] != 0 or W[frame + ARGUMENTS + 4] != NIL:
+        return 0
+    return give_number(frame, narrow(state[State.PID]))
