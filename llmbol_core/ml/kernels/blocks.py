@@ -47,6 +47,13 @@ def _inverse(k: Builder, d: Value) -> Value:
     return k.select(d.equals(0), k.zeros(f32), 1 / d)
 
 
+def _factors(k: Builder, d: Value, offset: float) -> tuple[Value, Value]:
+    """Return what to multiply numbers with and what to add: 0 if they would not stay finite."""
+    inverse = _inverse(k, d)
+    is_finite = (k.abs(d) < _INFINITY) & (k.abs(inverse) < _INFINITY)
+    return k.select(is_finite, inverse, 0), k.select(is_finite, k.value(offset, f32), 0)
+
+
 def _count_bad(k: Builder, bad: Pointer, *parts: Value) -> None:
     """Count a block that holds anything but finite numbers."""
     low, high = (k.abs(part) < _INFINITY for part in parts)
@@ -57,12 +64,8 @@ def _count_bad(k: Builder, bad: Pointer, *parts: Value) -> None:
 def _store_levels(
     k: Builder, out: Pointer, scaled: tuple[Value, Value], top: int, head: int
 ) -> None:
-    """Store min(top, trunc(scaled)), all 0 if any number is not finite."""
-    finite = _where(*(k.abs(part) < _INFINITY for part in scaled)).equals(0xFFFFFFFF)
-    levels = []
-    for part in scaled:
-        safe = k.select(finite.splat(_HALF), part, 0)
-        levels.append(k.min(safe, float(top)).to(i32))
+    """Store min(top, trunc(scaled))."""
+    levels = [k.min(part, float(top)).to(i32) for part in scaled]
     low, high = (level.to(u8) for level in levels)
     if top > 15:
         fifth = _where(*(level >= 16 for level in levels))
@@ -79,9 +82,9 @@ def _encode_signed(half: int, k: Builder, x: Pointer, out: Pointer, bad: Pointer
     greatest = k.max(*sizes).max()
     chosen = _first(k, x, *(size.equals(greatest) for size in sizes))
     d = (chosen + 0.0) * (-1 / half)
-    inverse = _inverse(k, d)
+    factor, offset = _factors(k, d, half + 0.5)
     out.of(f16).store(d)
-    low, high = (part * inverse + (half + 0.5) for part in parts)
+    low, high = (part * factor + offset for part in parts)
     _store_levels(k, out, (low, high), 2 * half - 1, 2)
 
 
@@ -91,12 +94,12 @@ def _encode_ranged(top: int, k: Builder, x: Pointer, out: Pointer, bad: Pointer)
     _count_bad(k, bad, *parts)
     least, greatest = k.min(*parts).min(), k.max(*parts).max()
     least = _first(k, x, *(part.equals(least) for part in parts))
-    greatest = _first(k, x, *(part.equals(greatest) for part in parts))
-    d = (greatest - least) / top
-    inverse = _inverse(k, d)
+    d = (greatest - least + 0.0) / top  # of zeros of both signs it is positive
+    factor, offset = _factors(k, d, 0.5)
     out.of(f16).store(d)
     out.of(f16).store(least, 1)
-    low, high = ((part - least) * inverse + 0.5 for part in parts)
+    # Of a range that is infinite, numbers may be no numbers: the maximum makes them 0.
+    low, high = (k.max((part - least) * factor + offset, 0) for part in parts)
     _store_levels(k, out, (low, high), top, 4)
 
 
@@ -208,7 +211,8 @@ Decode = Callable[["Builder", "Pointer", "Value"], tuple["Value", "Value"]]
 def _error(decode: Decode) -> Author:
     def write(k: Builder, x: Pointer, blocks: Pointer, sums: Pointer, count: Value) -> None:
         for item in k.items():
-            noise, signal, greatest = (k.variable(k.zeros(f64)) for _ in range(3))
+            noise, signal = (k.variable(k.zeros(f64)) for _ in range(2))
+            greatest = k.variable(k.zeros(f32, _HALF))
             end = k.min((item + 1) * ERROR_BLOCKS, count)
             for block in k.range(item * ERROR_BLOCKS, end):
                 decoded = decode(k, blocks, block)
@@ -216,10 +220,11 @@ def _error(decode: Decode) -> Author:
                 gaps = [a - b for a, b in zip(given, decoded, strict=True)]
                 noise.value += (gaps[0] * gaps[0] + gaps[1] * gaps[1]).sum().to(f64)
                 signal.value += (given[0] * given[0] + given[1] * given[1]).sum().to(f64)
-                largest = k.max(*(k.abs(gap) for gap in gaps)).max().to(f64)
-                greatest.value = k.max(largest, greatest.value)
-            for number, total in enumerate((noise, signal, greatest)):
-                sums.store(total.value, item * 3 + number)
+                for gap in gaps:
+                    greatest.value = k.max(k.abs(gap), greatest.value)
+            found = noise.value, signal.value, greatest.value.max().to(f64)
+            for number, total in enumerate(found):
+                sums.store(total, item * 3 + number)
 
     return write
 

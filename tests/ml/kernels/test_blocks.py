@@ -29,7 +29,8 @@ def samples():
     lonely = zeros.copy()
     lonely[:, 7] = rng.normal(size=300) * 1e-41
     groups = {"normal": normal, "magnitudes": normal * powers, "zeros": zeros, "few": few,
-              "halves": halves, "lonely": lonely, "large": normal * 1e37}  # fmt: skip
+              "halves": halves, "lonely": lonely, "large": normal * 1e37,
+              "vast": normal * 1e38}  # fmt: skip
     with np.errstate(over="ignore"):
         found = {name: x.astype(np.float32) for name, x in groups.items()}
     return {name: x[np.isfinite(x).all(axis=1)] for name, x in found.items()}
