@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from llmbol_cli.dis import main
 from llmbol_core.vm.assembly import parse_assembly
 from llmbol_core.vm.objectfile import read_module
 from llmbol_core.vm.objectwriter import write_module
@@ -17,21 +18,33 @@ from llmbol_core.vm.payload import attach
 SPECS = Path(__file__).parents[2] / "specs" / "programs"
 
 
-def dis(*words: str, where: Path, data: bytes = b"") -> tuple[int, bytes, str]:
-    """Run the command; return its exit status and what it wrote."""
-    command = [sys.executable, "-c", "from llmbol_cli.dis import main; main()", *words]
-    done = subprocess.run(command, cwd=where, input=data, capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr.decode()
+Dis = Callable[..., tuple[object, bytes, str]]
 
 
 @pytest.fixture
-def hello(tmp_path: Path) -> Path:
+def dis(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Dis:
+    """Return a function that runs the command and gives its exit status and what it wrote."""
+
+    def run(*words: str, where: Path, data: bytes = b"") -> tuple[object, bytes, str]:
+        monkeypatch.chdir(where)
+        monkeypatch.setattr("sys.argv", ["dis", *words])
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, errors = capfdbinary.readouterr()
+        return ended.value.code, out, errors.decode()
+
+    return run
+
+
+@pytest.fixture
+def hello(dis: Dis, tmp_path: Path) -> Path:
     (tmp_path / "hello.s").write_bytes((SPECS / "hello.s").read_bytes())
     assert dis("asm", "hello.s", where=tmp_path) == (0, b"", "")
     return tmp_path / "hello.dis"
 
 
-def test_asm_and_disasm_are_inverse(hello: Path) -> None:
+def test_asm_and_disasm_are_inverse(dis: Dis, hello: Path) -> None:
     status, text, _ = dis("disasm", "hello.dis", where=hello.parent)
     assert status == 0
     assert b'ext     @ldt+4,0xac849033,"print"' in text
@@ -40,7 +53,7 @@ def test_asm_and_disasm_are_inverse(hello: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(SPECS.glob("*.s*")), ids=lambda p: p.name)
-def test_every_example_program_assembles_and_verifies(path: Path, tmp_path: Path) -> None:
+def test_every_example_program_assembles_and_verifies(dis: Dis, path: Path, tmp_path: Path) -> None:
     assert dis("asm", str(path), "-o", "out.dis", where=tmp_path) == (0, b"", "")
     status, text, _ = dis("verify", "out.dis", "--json", where=tmp_path)
     assert status == 0
@@ -50,18 +63,18 @@ def test_every_example_program_assembles_and_verifies(path: Path, tmp_path: Path
     assert found["instructions"] == found["reached"] == len(module.instructions)
 
 
-def test_asm_knows_stack_code_by_its_first_mnemonic(tmp_path: Path) -> None:
+def test_asm_knows_stack_code_by_its_first_mnemonic(dis: Dis, tmp_path: Path) -> None:
     status, data, _ = dis("asm", "-", where=tmp_path, data=b"# five\nPUSH 5\nHALT\n")
     assert status == 0
     assert read_module(data).exports[0].name == "main"
 
 
-def test_asm_reads_what_editors_write(tmp_path: Path) -> None:
+def test_asm_reads_what_editors_write(dis: Dis, tmp_path: Path) -> None:
     plain = dis("asm", "-", where=tmp_path, data=b"PUSH 5\nHALT\n")
     assert dis("asm", "-", where=tmp_path, data=b"\xef\xbb\xbfPUSH 5\r\nHALT\r\n") == plain
 
 
-def test_isa(tmp_path: Path) -> None:
+def test_isa(dis: Dis, tmp_path: Path) -> None:
     status, text, _ = dis("isa", "addw", where=tmp_path)
     assert status == 0
     assert b"d = m + s" in text
@@ -82,14 +95,16 @@ def test_isa(tmp_path: Path) -> None:
         (["verify", "nowhere.dis"], b"", "error: nowhere.dis: no such file or directory"),
     ],
 )
-def test_errors_are_one_line(words: list[str], data: bytes, message: str, tmp_path: Path) -> None:
+def test_errors_are_one_line(
+    dis: Dis, words: list[str], data: bytes, message: str, tmp_path: Path
+) -> None:
     status, out, errors = dis(*words, where=tmp_path, data=data)
     assert (status, out) == (1, b"")
     assert errors.startswith(message)
     assert errors.count("\n") == 1
 
 
-def test_asm_says_when_the_disk_is_full(hello: Path) -> None:
+def test_asm_says_when_the_disk_is_full(dis: Dis, hello: Path) -> None:
     status, _, errors = dis("asm", "hello.s", "-o", "/dev/full", where=hello.parent)
     assert status == 1
     assert "no space left on device" in errors
@@ -111,7 +126,7 @@ MODEL = """
 """
 
 
-def test_verify_refuses_a_model_that_has_lost_its_weights(tmp_path: Path) -> None:
+def test_verify_refuses_a_model_that_has_lost_its_weights(dis: Dis, tmp_path: Path) -> None:
     whole = b"".join(attach(write_module(parse_assembly(MODEL, "model")), bytes(9000)))
     for size, status in ((len(whole), 0), (len(whole) - 1, 1), (5000, 1)):
         (tmp_path / "model.dis").write_bytes(whole[:size])
@@ -120,7 +135,7 @@ def test_verify_refuses_a_model_that_has_lost_its_weights(tmp_path: Path) -> Non
         assert ("the file carries none or has lost its end" in errors) == bool(status)
 
 
-def test_verify_says_where_a_program_is_wrong(tmp_path: Path) -> None:
+def test_verify_says_where_a_program_is_wrong(dis: Dis, tmp_path: Path) -> None:
     source = b'movw $1,32(fp)\nret\nmodule Bad\ndesc $0,0\ndesc $1,40,(32)\nlink 1,0,0,"f"\n'
     assert dis("asm", "-", "-o", "bad.dis", where=tmp_path, data=source)[0] == 0
     status, _, errors = dis("verify", "bad.dis", where=tmp_path)

@@ -271,7 +271,7 @@ from llmbol_core.nn.spec import read_spec
 from llmbol_core.nn.evaluate import load_data
 from llmbol_core.nn.train import train
 for name in ("digits-mlp", "digits-cnn", "digits-transformer"):
-    model = read_spec(f"specs/{name}.yaml", ["train.epochs=2"]).seeded()
+    model = read_spec(f"specs/{name}.yaml", ["train.epochs=1"]).seeded()
     train(model, load_data(model, None))
     print(np.concatenate([v.ravel() for v in model.network.state().values()]).tobytes().hex())
 from llmbol_core.nn.criterions import CrossEntropy

@@ -30,7 +30,7 @@ COMPILED_SELDOM = ("test_interpreter", "test_vectors")
 
 
 def pytest_generate_tests(metafunc):
-    module = metafunc.module.__name__.rpartition(".")[2]
+    module = metafunc.module.__name__.removeprefix("tests.vm.")
     if module in ON_ALL:
         marks = [pytest.mark.slow] if module in COMPILED_SELDOM else []
         chosen = ["reference", "native", pytest.param("compiled", marks=marks)]
