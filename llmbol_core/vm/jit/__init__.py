@@ -6,7 +6,7 @@ are compiled with those they call, quickly at first and well if they run on.
     engine        engine (the door), upkeep, lent, records, population, stretches,
                   holders, natives, linktables
     when, what    compiler, modulenative, background, units, unit, kept, identity, modulecode,
-                  region, excerpts
+                  bodies, region, excerpts
     lowering      lowering (its parts), emitter, calls, liveness, careful
     loops         loops, looptext, latency, recurrences, views
     interpreter   cold, components, startup, decoded, dispatch, turns, guarded, guarding,

@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 
-from llmbol_core.vm.isa import Effect, Mode
-from llmbol_core.vm.jit.calls import RESULT, pending_frames
+from llmbol_core.vm.jit.calls import pending_frames
 from llmbol_core.vm.jit.modulecode import Code, loop_body
-from llmbol_core.vm.module import Operand
 
 _LONG, _MOST = 250, 200
 """The function has more instructions than this if its loops are compiled by themselves, and a loop
@@ -29,12 +27,12 @@ _PART = 2
 class Excerpt(Code):
     """Some instructions of a module: where control leaves them, the compiled code ends."""
 
-    def __init__(self, code: Code, inside: frozenset[int], exposed: tuple[int, ...]) -> None:
+    def __init__(self, code: Code, inside: frozenset[int]) -> None:
         for name, value in vars(Code).items():
             if isinstance(value, cached_property):
                 getattr(code, name)
         self.__dict__.update(code.__dict__)
-        self._whole, self._inside, self.exposed = code, inside, exposed
+        self._whole, self._inside = code, inside
 
     @property
     def whole(self) -> Code:
@@ -82,7 +80,7 @@ class Excerpts:
         for head, body in bodies:
             is_short = len(body) <= _MOST or body == bodies[-1][1]
             if is_short and len(body) * _PART <= len(self._pcs) and self._is_known.get(head):
-                yield head, Excerpt(self._code, body, self._exposed(body))
+                yield head, Excerpt(self._code, body)
 
     def _heads(self, pc: int) -> list[int]:
         """Return the instructions, up to a given one, to which it or later code jumps back."""
@@ -91,27 +89,3 @@ class Excerpts:
             for head in sorted(self._origins)
             if self._start < head <= pc and max(self._origins[head]) >= pc
         ]
-
-    def _exposed(self, body: frozenset[int]) -> tuple[int, ...]:
-        """Return the slots whose addresses are taken outside a loop, but for results of calls."""
-        found = set[int]()
-        for pc in self._pcs:
-            instruction = self._code.instructions[pc]
-            is_address = instruction.op.mnemonic == "lea" and instruction.source.mode is Mode.FP
-            if pc not in body and is_address and not self._is_for_call(pc):
-                found.add(instruction.source.value)
-        return tuple(sorted(found))
-
-    def _is_for_call(self, pc: int) -> bool:
-        """Whether an address is stored in the frame of a call that follows without a branch."""
-        target = self._code.instructions[pc].destination
-        if target.mode is not Mode.FP_INDIRECT or target.value != RESULT:
-            return False
-        while pc + 1 < len(self._code.instructions):
-            pc += 1
-            instruction = self._code.instructions[pc]
-            if instruction.op.effect is Effect.CALL:
-                return instruction.source == Operand(Mode.FP, target.base)
-            if instruction.op.effect is not Effect.NEXT:
-                return False
-        return False

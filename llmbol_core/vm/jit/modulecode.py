@@ -20,6 +20,7 @@ from typing import TypeAlias
 from llmbol_core.vm.heaptypes import HeapType
 from llmbol_core.vm.isa import OPCODES, TYPES, Effect, Mode, OperandRole
 from llmbol_core.vm.jit import careful
+from llmbol_core.vm.jit.bodies import Bodies
 from llmbol_core.vm.jit.guarding import wanted
 from llmbol_core.vm.module import DATA_EXPORT, DataKind, Instruction, Module, TypeDescriptor
 from llmbol_core.vm.verification.guards import Guard
@@ -58,9 +59,6 @@ class Code:
     processes that are careful of how their reals are rounded.
     """
 
-    exposed: tuple[int, ...] = ()
-    """Slots of the frame whose addresses are taken by instructions that an excerpt leaves out."""
-
     def __init__(
         self,
         module: Module,
@@ -94,6 +92,24 @@ class Code:
         """Return the start of the function that an instruction may be part of."""
         at = bisect.bisect(self._functions, pc)
         return self._functions[at - 1] if at else pc
+
+    def body(self, pc: int) -> Sequence[int]:
+        """Return the instructions that may run in the same call of a function as another one."""
+        return self._bodies.of(pc)
+
+    def exposing(self, pc: int) -> Sequence[tuple[int, int]]:
+        """Return those of them that take addresses of slots, not for a result, and the slots."""
+        return self._bodies.exposing(pc)
+
+    @cached_property
+    def _bodies(self) -> Bodies:
+        return Bodies(self)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where functions begin, unless they are called by an address."""
+        found = {*self._functions, self.module.entry_pc}
+        return sorted(pc for pc in found if 0 <= pc < len(self.instructions))
 
     @cached_property
     def _functions(self) -> list[int]:

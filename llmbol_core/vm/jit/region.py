@@ -59,7 +59,9 @@ class Region:
         self.native = {pc for pc in usual if self._is_native(pc)}
         self.heads = {t for pc in self.pcs for t in code.targets(pc) if t <= pc}
         self.entries = self._entries()
-        self._exposed = [(at, frame.size) for at in code.exposed]
+        self._exposed = [
+            (at, frame.size) for pc, at in code.exposing(start) if pc not in self.native
+        ]
         self._exposed += [self._exposure(pc) for pc in self.native if self._is_exposing(pc)]
         self.slots = self._promoted()
 
@@ -133,11 +135,12 @@ class Region:
     def _frames_made(self) -> dict[Operand, set[int]]:
         """Return the types of the frames that the function makes, by the slots they are in.
 
-        What begins in the middle of a function may call with frames that were made before.
+        What begins in the middle of a function may call with frames that were made before; where an
+        excerpt begins none waits.
         """
         found: dict[Operand, set[int]] = defaultdict(set)
-        before = self.code.reachable(self.code.function(self.start)) if self.is_fragment else []
-        for pc in {*self.pcs, *before}:
+        is_excerpt = self.code.whole is not self.code
+        for pc in self.pcs if is_excerpt else self.code.body(self.start):
             instruction = self.code.instructions[pc]
             if instruction.op.mnemonic == "frame":
                 found[instruction.destination].add(instruction.source.value)
