@@ -8,7 +8,7 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbol_core.native.jobs import Job, wait_at_end
@@ -127,20 +127,18 @@ class _Startup:
         """Compile well, one by one, what is worth it once the program has run for long enough."""
         if self._job is not None and self._job[2].wait(0.0):
             self._take()
-        rough = self._rough(self._levels)
+        rough = next((c for c, level in self._levels.items() if c in WELL and not level), "")
         if rough and self._job is None and time.monotonic() >= self._improves_at:
             self._begin(rough, 1)
 
     def hasten(self, pause: Callable[[], None]) -> None:
         """Wait until what goes through the heap is compiled well, calling ``pause`` meanwhile."""
-        while rough := self._rough(_HEAP):
-            self._make(rough, 1, time.monotonic() + _PATIENCE)
-            pause()
-
-    def _rough(self, components: Iterable[str]) -> str:
-        """Return one of some components that is not compiled well yet but should be, or none."""
-        worth = (c for c in components if c in WELL and self._levels.get(c, 0) < 1)
-        return next(worth, "")
+        for component in _HEAP:
+            if component not in self._levels:
+                self._find(component)
+            while self._levels.get(component, 0) < 1:
+                self._make(component, 1, time.monotonic() + _PATIENCE)
+                pause()
 
     def _find(self, component: str) -> bool:
         """Load a component from the cache; return whether it was there."""

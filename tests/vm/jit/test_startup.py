@@ -76,6 +76,17 @@ def test_what_goes_through_much_memory_is_compiled_well_while_the_program_runs(
     assert again._levels[BURY] == 1
 
 
+def test_what_goes_through_the_heap_is_compiled_once_for_all_programs(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
+    first, _ = _got()
+    first.hasten(lambda: None)
+    monkeypatch.setattr(startup, "_compiled", None)
+    again, address = _got()
+    again.hasten(lambda: None)
+    assert address()
+    assert again._levels == {CORE: 0, **dict.fromkeys((BURY, "collect", "list_free"), 1)}
+
+
 def test_two_threads_may_wait_for_what_is_compiled_well(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMBOL_CACHE", str(tmp_path))
     made, address = _got()
