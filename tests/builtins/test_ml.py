@@ -9,20 +9,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from llmbol_core.builtins.ml import tensors
 from llmbol_core.builtins.ml.scratch import scratch_bytes
 from llmbol_core.builtins.ml.tensors import keep, keep_view, tensor_of
-from llmbol_core.errors import LlmbolError, Trap
+from llmbol_core.errors import LimitError, LlmbolError, Trap
 from llmbol_core.ml.engine import Engine
 from llmbol_core.ml.graph import Graph
 from llmbol_core.ml.ops import OPS
 from llmbol_core.ml.quantization import quantize
 from llmbol_core.ml.tensor import Tensor
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import FREE, NIL
 from llmbol_core.vm.heaptypes import BYTE, REAL
 from llmbol_core.vm.host import RESULT, Session
 from llmbol_core.vm.limits import Limits
 from llmbol_core.vm.module import TypeDescriptor
+from llmbol_core.vm.objects import ARRAY, STACK
 from tests.builtins.calling import Borrowed, Caller
 
 
@@ -365,6 +367,30 @@ def test_results_without_a_place_are_let_go(call, monkeypatch):
         with pytest.raises(Trap, match=traps.NIL_DEREFERENCE):
             call("relu", x)
     assert call.heap.objects == held
+
+
+def test_what_a_killed_process_computes_with_is_kept_until_that_is_over(call, monkeypatch):
+    monkeypatch.setattr(tensors, "OPERATIONS_INLINE", 0)
+    call.machine.scheduler.processes = {1: None, 2: None}
+    array, run, works = call.array(REAL, [1.0] * 4), call.run, []
+    x = call("reals_view", array, [2, 2])
+
+    def begin(function, base):
+        works.append(run(function, base))
+        raise LimitError("time", "killed")
+
+    monkeypatch.setattr(call, "run", begin)
+    with pytest.raises(LimitError):
+        call("relu", x)
+    monkeypatch.setattr(call, "run", run)
+    for at in call.heap.blocks():
+        if call.heap.type_of(at) == STACK and call.heap.pointer(at + 32) == x.ref:
+            call.heap.give(at + 32, NIL)
+    call.dropped(x, array)
+    assert call.heap.type_of(array.ref) == ARRAY
+    works[0].run()
+    call("relu", call.tensor(np.zeros(2)))
+    assert call.heap.type_of(array.ref) == FREE
 
 
 def test_endless_traces_end_at_the_limit(call):

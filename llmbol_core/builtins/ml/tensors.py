@@ -26,6 +26,7 @@ from llmbol_core.vm.arena import NIL
 from llmbol_core.vm.handles import new_handle, replace
 from llmbol_core.vm.host import HostCall, Until
 from llmbol_core.vm.objects import Heap
+from llmbol_core.vm.process import TYPE
 
 if TYPE_CHECKING:
     from llmbol_core.builtins.ml.plans import Symbol
@@ -215,18 +216,30 @@ def begin(call: HostCall) -> None:
 
 
 class _Jobs:
-    """The calls of one machine that work outside of its thread, and the bytes set aside for each.
+    """The calls of one machine that work outside of its thread, and what is held for each.
 
-    A process may be ended while its call works; the bytes are given back when the call is over.
+    That is the bytes set aside, and the objects that it works on. A process may be ended while its
+    call works; all that is given back when the call is over.
     """
 
     def __init__(self) -> None:
-        self.charges: dict[threading.Event, int] = {}
+        self.held: dict[threading.Event, tuple[int, list[int]]] = {}
+
+    def begin(self, call: HostCall, size: int) -> threading.Event:
+        """Set aside so many bytes, and what a call works on, until an event has happened."""
+        heap, frame, done = call.heap, call.frame, threading.Event()
+        heap.reserve(size)
+        places = heap.types[heap.word(frame + TYPE)].pointers
+        self.held[done] = size, [heap.retain(heap.pointer(frame + at)) for at in places]
+        return done
 
     def settle(self, heap: Heap) -> None:
-        """Give back the bytes of calls that are over."""
-        for done in [done for done in self.charges if done.is_set()]:
-            heap.reserved -= self.charges.pop(done)
+        """Give back what is held for calls that are over."""
+        for done in [done for done in self.held if done.is_set()]:
+            size, refs = self.held.pop(done)
+            heap.reserved -= size
+            for ref in refs:
+                heap.release(ref)
 
 
 _jobs: weakref.WeakKeyDictionary[Heap, _Jobs] = weakref.WeakKeyDictionary()
@@ -258,13 +271,11 @@ def compute(
 
     def ready() -> bool:
         jobs.settle(heap)
-        return len(jobs.charges) < thread_count()
+        return len(jobs.held) < thread_count()
 
     def start() -> Pending:
         admit(heap, size)
-        done = threading.Event()
-        heap.reserve(size)
-        jobs.charges[done] = size
+        done = jobs.begin(call, size)
         return Pending(lambda: _outside(work, done, is_engine), lambda tensor: settle(tensor))
 
     def settle(tensor: Tensor) -> int:
