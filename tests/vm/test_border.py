@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ import pytest
 
 from llmbol_core.builtins import HOST_MODULES
 from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.files.openfile import ORDWR, OpenFile
+from llmbol_core.vm.groups import kill
 from llmbol_core.vm.host import HostFunction
 from tests.vm.border import KINDS, PLACE, Border, Part, fits
 from tests.vm.conftest import ENGINES
@@ -170,3 +172,66 @@ def test_the_host_takes_nothing_for_what_it_is_not(module: str, share: int) -> N
     prepare(border)
     for function in border.functions:
         outcomes(border, function, share)
+
+
+class Slow(OpenFile):
+    """A file at which each call waits once; meanwhile something happens."""
+
+    is_stream = waits_for_processes = True
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__("/slow", ORDWR)
+        self._meanwhile, self._looks, self._left = meanwhile, 0, b"0123456789"
+
+    def is_ready(self) -> bool:
+        """Say so when it is looked at again, after what happens meanwhile."""
+        self._looks += 1
+        if self._looks == 2:
+            self._meanwhile()
+        return self._looks > 1
+
+    can_write = is_ready
+
+    def _read(self, count: int, offset: int) -> bytes:
+        data, self._left = self._left[:count], b""
+        return data
+
+    def _write(self, data: bytes, offset: int) -> int:
+        return len(data)
+
+
+DESCRIPTORS = range(10)
+WAITING = [f for f in HOST_MODULES["$Sys"].functions if f.name not in SLOW]
+
+
+def waits(border: Border, function: HostFunction, how: str, kills: bool) -> bool:
+    """Drop all that a call works on while it waits, if it does, and see that it writes nowhere."""
+    heap, machine, litter = border.heap, border.machine, list[int]()
+
+    def meanwhile() -> None:
+        border.clear(function)
+        if kills:
+            kill(machine, next(iter(machine.scheduler.processes.values())))
+        litter.extend(heap.new_bytes(b"\x7f" * size) for size in (*range(0, 200, 4), 5000))
+
+    fill(border, function, Case({}, how, "pairs" if how == "e" else "a record"))
+    for part in border.parts[function.name]:
+        if str(part.type) == "ref FD":
+            heap.set_word(border.kept(part.given), DESCRIPTORS[-1])
+    for number in DESCRIPTORS:
+        machine.environment.descriptors.add(Slow(meanwhile), number)
+    border.call(function, how)
+    assert all(not bytes(heap.array_bytes(ref)).strip(b"\x7f") for ref in litter), function
+    for ref in litter:
+        heap.release(ref)
+    border.clear(function)
+    border.check()
+    return bool(litter)
+
+
+@pytest.mark.parametrize("kills", [False, True])
+@pytest.mark.parametrize("name", ["reference", "native"])
+def test_nothing_that_is_dropped_while_a_call_waits_is_used(name: str, kills: bool) -> None:
+    border = Border("$Sys", WAITING, ENGINES[name])
+    ways = [(f, how) for f in WAITING for how in ("fre" if f.result.size else "f")]
+    assert sum(waits(border, function, how, kills) for function, how in ways) > 10
