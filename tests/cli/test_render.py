@@ -75,8 +75,8 @@ def test_closed_and_full_streams(tmp_path, streams, out, err):
 
 
 def test_a_reader_that_goes_away_and_a_full_disk_are_no_tracebacks():
-    for words in ("layers", "layers --json", "--help", "layers --help", "--version"):
-        assert shell(f"{NN} {words} | true").stderr == ""
+    assert shell(f"{NN} layers | true").stderr == ""
+    for words in ("layers", "layers --json", "--help", "--version"):
         full = shell(f"{NN} {words} > /dev/full")
         assert full.stderr == "error: standard output: no space left on device\n"
         assert full.returncode == 1

@@ -37,20 +37,13 @@ def test_reading_and_writing_give_the_same_bytes(path: Path) -> None:
     assert write_module(module) == data
 
 
-@given(modules())
-def test_writing_and_reading_give_the_same_module(module: Module) -> None:
-    assert read_module(write_module(module)) == module
-
-
-@given(modules())
-def test_types_are_known_by_their_numbers(module: Module) -> None:
-    disordered = replace(module, types=module.types[::-1])
-    assert read_module(write_module(disordered)) == module
-
-
 @given(modules(), st.binary(min_size=1, max_size=40))
-def test_what_follows_is_no_part_of_the_object(module: Module, payload: bytes) -> None:
+def test_writing_and_reading_give_the_same_module(module: Module, payload: bytes) -> None:
     data = write_module(module)
+    assert read_module(data) == module
+    # Types are known by their numbers.
+    assert read_module(write_module(replace(module, types=module.types[::-1]))) == module
+    # What follows is no part of the object.
     if module.source_path is not None:
         assert read_object(data + payload) == (module, len(data))
 
@@ -72,10 +65,11 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 def test_damaged_files_are_refused_or_read(path: Path) -> None:
     chance = random.Random(path.stem)
     data = path.read_bytes()
-    for end in range(0, len(data), 7):
+    for end in range(0, len(data), 7 if len(data) < 2000 else 31):
         with suppress(DisFormatError):
             read_module(data[:end])
-    for _ in range(300):
+    # Long files take long to read; ``fuzz.py`` damages each of them more often.
+    for _ in range(min(300, 400_000 // len(data))):
         damaged = bytearray(data)
         for _ in range(chance.randint(1, 4)):
             damaged[chance.randrange(len(damaged))] = chance.choice((0, 255, chance.randrange(256)))

@@ -240,7 +240,8 @@ def test_any_module_is_verified_or_refused(module: Module) -> None:
 def test_damaged_programs_are_verified_or_refused(path: Path) -> None:
     chance = random.Random(path.stem)
     data = path.read_bytes()
-    for _ in range(min(150, 100_000 // len(data))):  # all that in time
+    # Long programs take long to verify; ``fuzz.py`` damages each of them more often.
+    for _ in range(min(150, 100_000 // len(data))):
         damaged = bytearray(data)
         damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         with suppress(DisFormatError, VerifyError):
