@@ -13,9 +13,11 @@ from hypothesis import given
 
 from llmbol_core.errors import DisFormatError, VerifyError
 from llmbol_core.vm.assembly import parse_assembly
+from llmbol_core.vm.jit.modulecode import code_of
 from llmbol_core.vm.module import Module
 from llmbol_core.vm.objectfile import read_module
-from llmbol_core.vm.verifier import verify_module
+from llmbol_core.vm.verification.livein import Arguments
+from llmbol_core.vm.verifier import _flow, verify_module
 from tests.vm.objects import DATA_DIRECTORY, modules, object_files
 
 
@@ -262,3 +264,27 @@ def test_data_that_claims_to_be_code_is_refused():
     with pytest.raises(VerifyError, match=r"export '\.mp' has no frame"):
         verify_module(module)
     verify_module(parse_assembly('ret module M desc $0,32 link -1,-1,0,".mp"'))
+
+
+MANY_LABELS = """
+    movw $1,60(fp)
+    ret
+    end: ret
+    exception 0,2,32,-1,{count},0
+    {labels}
+    module A
+    entry 0,1
+    desc $0,8,""
+    desc $1,96,(32,36)
+    var @mp,8
+    link 1,0,0x4244b354,"init"
+"""
+
+
+def test_many_labels_of_a_handler_are_one_way_to_one_place() -> None:
+    labels = "\n".join(f'exctab "{number}",end' for number in range(300))
+    flow = _flow(parse_assembly(MANY_LABELS.format(count=300, labels=labels), "a"))
+    order, before = Arguments(flow.found, flow._follow, flow.states)._reached(0)
+    assert order == [0, 1, 2]
+    assert before == {1: [0], 2: [0, 1]}
+    assert code_of(flow.module)._handlers == {0: [2], 1: [2]}

@@ -321,7 +321,7 @@ class Code:
         found: dict[int, list[int]] = {}
         for handler in self.module.handlers:
             labels = [*(label for _, label in handler.labels), handler.default_pc]
-            labels = [label for label in labels if 0 <= label < len(self.instructions)]
+            labels = [at for at in dict.fromkeys(labels) if 0 <= at < len(self.instructions)]
             for pc in range(max(handler.pc1, 0), min(handler.pc2, len(self.instructions))):
                 found.setdefault(pc, []).extend(labels)
         return found

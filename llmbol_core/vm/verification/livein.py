@@ -137,12 +137,13 @@ class Arguments:
         """Return where exceptions lead from an instruction."""
         if (known := self._landing.get(pc)) is not None:
             return known
-        found = self._landing[pc] = list[int]()
+        found = dict[int, None]()
         for handler in self._found.module.handlers:
             if handler.pc1 <= pc < handler.pc2:
-                found += [target for _, target in handler.labels]
-                found += [handler.default_pc] * (handler.default_pc >= 0)
-        return found
+                found |= dict.fromkeys(target for _, target in handler.labels)
+                found |= dict.fromkeys([handler.default_pc] * (handler.default_pc >= 0))
+        self._landing[pc] = [*found]
+        return self._landing[pc]
 
     def _reached(self, entry: int) -> tuple[list[int], dict[int, list[int]]]:
         before: dict[int, list[int]] = defaultdict(list)
