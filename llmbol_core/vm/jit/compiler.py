@@ -47,6 +47,8 @@ _GRACE, _SHARE = 0.25, 0.3
 """Seconds that a program may wait for code: at first, and more for each second that it has run."""
 _WORTH_COMPILING = 5 << 19
 """Instructions that a program runs before anything is compiled: many are over sooner."""
+_LONG_ENOUGH = 0.1
+"""Seconds after which something is compiled all the same: the instructions are slow ones."""
 _WORTH_A_LOOK = 0.02
 """Seconds that code from the cache runs before its source is looked at."""
 _MORE, _WORTH_KEEPING = 1.5, 0.01
@@ -96,7 +98,8 @@ class Compiler:
             self._install(Quick(native, pc, frame, None), made)
             self.stats.seconds += time.perf_counter() - began
             return native.decoded.is_entry(pc)
-        if ran < _WORTH_COMPILING and not self._at_once:
+        is_short = ran < _WORTH_COMPILING and self.seconds_run < _LONG_ENOUGH
+        if is_short and not self._at_once:
             native.decoded.watch_longer(pc, _SOON)
             return True
         try:

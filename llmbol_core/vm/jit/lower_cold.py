@@ -9,8 +9,9 @@ from llmbol_core.vm import traps
 from llmbol_core.vm.arena import HEADER, NIL, SMALL
 from llmbol_core.vm.jit import decoded
 from llmbol_core.vm.jit.cold import ColdLowerer, cold
+from llmbol_core.vm.jit.lowering.link import square_root
 from llmbol_core.vm.jit.lowering.operands import Place
-from llmbol_core.vm.jit.runtime import YIELDS, LinkKind, Machine, State, tag
+from llmbol_core.vm.jit.runtime import EXTENT_ROWS, YIELDS, LinkKind, Machine, State, tag
 from llmbol_core.vm.objects import LIST_HEADER
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
 
@@ -260,6 +261,15 @@ def _is_other(out: ColdLowerer, start: str, kind: str) -> str:
 
 def _call_outside(out: ColdLowerer, start: str, pc: str, link: str) -> None:
     """Call machine code for a function of the host if there is any, or have the engine call it."""
+    root, other = out.label(), out.label()
+    out.branch(out.value(f"icmp eq i32 {pc}, {LinkKind.SQUARE_ROOT:d}"), root, other)
+    out.begin(root)
+    # As ``call_hosted``: nothing is stored unless the frame can be dropped here.
+    out.guard(out.value(f"icmp sgt i32 {out.get(State.EXTENT_COUNT, 'i32')}, {EXTENT_ROWS}"))
+    square_root(out, start)
+    out.must(out.call("pop_frame", start))
+    out.next()
+    out.begin(other)
     address = out.value(f"ptrtoint ptr {link} to i64")
     done = out.value(f"call i32 @call_hosted(ptr %m, ptr %s, i64 {address}, i32 {start})")
     left, over = out.label(), out.label()

@@ -6,6 +6,8 @@ in the same stretch of code; then it is enough that the operands are unchanged.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmbol_core.vm.isa import Effect
 from llmbol_core.vm.jit.calls import Site
 from llmbol_core.vm.jit.lowering.call import (
@@ -28,6 +30,9 @@ from llmbol_core.vm.jit.runtime import (
     tag,
 )
 from llmbol_core.vm.process import CALLER, MODULE, RETURN_PC, TYPE
+
+if TYPE_CHECKING:
+    from llmbol_core.vm.jit.cold import ColdLowerer
 
 _RESULT, _ARGUMENT = 16, 32
 _FRAME = tag("frame")
@@ -233,7 +238,7 @@ def _call_outside(out: Lowerer, start: str, link: _Link) -> str:
     called = out.block
     out.jump(done)
     out.begin(root)
-    _square_root(out, start)
+    square_root(out, start)
     rooted = out.block
     out.jump(done)
     out.begin(done)
@@ -242,7 +247,7 @@ def _call_outside(out: Lowerer, start: str, link: _Link) -> str:
     return result
 
 
-def _square_root(out: Lowerer, start: str) -> None:
+def square_root(out: Lowerer | ColdLowerer, start: str) -> None:
     """Do what the host's function does for numbers that have a root."""
     x = out.value(f"load double, ptr {out.at(start, _ARGUMENT)}, align 8")
     out.guard(out.value(f"fcmp ult double {x}, 0.0"))
