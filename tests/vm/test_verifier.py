@@ -267,10 +267,9 @@ def test_data_that_claims_to_be_code_is_refused():
 
 
 MANY_LABELS = """
-    movw $1,60(fp)
-    ret
-    end: ret
-    exception 0,2,32,-1,{count},0
+    {code}
+    {ends}
+    exception 0,{count},32,-1,{count},0
     {labels}
     module A
     entry 0,1
@@ -281,10 +280,14 @@ MANY_LABELS = """
 """
 
 
-def test_many_labels_of_a_handler_are_one_way_to_one_place() -> None:
-    labels = "\n".join(f'exctab "{number}",end' for number in range(300))
-    flow = _flow(parse_assembly(MANY_LABELS.format(count=300, labels=labels), "a"))
+@pytest.mark.parametrize("places", [1, 300])
+def test_many_labels_of_a_handler_are_followed_once_for_all_that_it_protects(places: int) -> None:
+    labels = "\n".join(f'exctab "{number}",end{number % places}' for number in range(300))
+    ends = "\n".join(f"end{number}: ret" for number in range(places))
+    code = "\n".join(["movw $1,60(fp)"] * 300)
+    text = MANY_LABELS.format(code=code, ends=ends, count=300, labels=labels)
+    flow = _flow(parse_assembly(text, "a"))
     order, before = Arguments(flow.found, flow._follow, flow.states)._reached(0)
-    assert order == [0, 1, 2]
-    assert before == {1: [0], 2: [0, 1]}
-    assert code_of(flow.module)._handlers == {0: [2], 1: [2]}
+    assert sorted(order) == [*range(300 + places)]
+    assert sum(map(len, before.values())) == 300 + 300 + places
+    assert code_of(flow.module).handlers(299) == {*range(300, 300 + places)}

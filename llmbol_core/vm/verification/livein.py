@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from llmbol_core.vm.isa import ELEMENT_SIZES, WORD_SIZE, Effect, Mode
 from llmbol_core.vm.module import Instruction
@@ -55,7 +55,7 @@ class Arguments:
     ) -> None:
         self._found, self._follow, self._states = found, follow, states
         self._returned: dict[int, frozenset[int]] = {}
-        self._landing: dict[int, list[int]] = {}
+        self._hubs: dict[int, list[int]] = {}
         self.live: dict[int, frozenset[int]] = {}
         """Pointers and addresses in the frame that may yet be read, by instruction."""
         self._slots: dict[int, frozenset[int]] = {}
@@ -116,45 +116,62 @@ class Arguments:
             for slot in self._filled(pc, code[pc]):
                 written |= names.within(slot, slot + 1)
             used[pc] = read, written
-        out, ins = dict.fromkeys(pcs, 0), dict[int, int]()
+        out, ins = defaultdict[int, int](int), dict[int, int]()
         work = list(pcs)
         while work:
-            pc = work.pop()
-            read, written = used[pc]
-            new = read | (out[pc] & ~written)
-            for target in self._landings(pc):
-                new |= ins.get(target, 0)
-            if ins.get(pc) == new:
+            at = work.pop()
+            read, written = used.get(at, (0, 0))
+            new = read | (out[at] & ~written)
+            for hub in self._hubs_at(at):
+                new |= ins.get(hub, 0)
+            if ins.get(at) == new:
                 continue
-            ins[pc] = new
-            for origin in before[pc]:
-                if pc not in self._landings(origin):
+            ins[at] = new
+            for origin in before[at]:
+                if not _is_thrown(origin, at):
                     out[origin] |= new
                 work.append(origin)
-        return {pc: names.of(mask) for pc, mask in ins.items()}
+        return {pc: names.of(ins[pc]) for pc in pcs}
 
-    def _landings(self, pc: int) -> list[int]:
-        """Return where exceptions lead from an instruction."""
-        if (known := self._landing.get(pc)) is not None:
-            return known
-        found = dict[int, None]()
-        for handler in self._found.module.handlers:
-            if handler.pc1 <= pc < handler.pc2:
-                found |= dict.fromkeys(target for _, target in handler.labels)
-                found |= dict.fromkeys([handler.default_pc] * (handler.default_pc >= 0))
-        self._landing[pc] = [*found]
-        return self._landing[pc]
+    def _hubs_at(self, at: int) -> Sequence[int]:
+        """Return the hubs to which exceptions lead from an instruction; none from a hub.
+
+        A *hub* stands for a handler, between the instructions that it protects and its labels:
+        there may be thousands of both. Its number is negative.
+        """
+        if (known := self._hubs.get(at)) is None:
+            handlers = enumerate(self._found.module.handlers)
+            known = [~number for number, handler in handlers if handler.pc1 <= at < handler.pc2]
+            self._hubs[at] = known
+        return known
+
+    def _after(self, at: int) -> Iterator[int]:
+        """Yield where an instruction or a hub leads."""
+        if at >= 0:
+            yield from self._follow(at)
+            yield from self._hubs_at(at)
+            return
+        handler = self._found.module.handlers[~at]
+        yield from dict.fromkeys(target for _, target in handler.labels)
+        if handler.default_pc >= 0:
+            yield handler.default_pc
 
     def _reached(self, entry: int) -> tuple[list[int], dict[int, list[int]]]:
+        """Return a function's instructions, and what leads to each and to the hubs."""
         before: dict[int, list[int]] = defaultdict(list)
         seen, order = {entry}, [entry]
-        for pc in order:
-            for target in (*self._follow(pc), *self._landings(pc)):
-                before[target].append(pc)
+        for at in order:
+            for target in self._after(at):
+                before[target].append(at)
                 if target not in seen:
                     seen.add(target)
                     order.append(target)
-        return order, before
+        return [at for at in order if at >= 0], before
+
+
+def _is_thrown(origin: int, at: int) -> bool:
+    """Whether this is the way from an instruction to a hub: it may have written nothing then."""
+    return origin >= 0 > at
 
 
 def _taken(touches: Iterable[Touch]) -> Iterable[int]:
