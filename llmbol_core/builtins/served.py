@@ -30,6 +30,8 @@ _READ         = TypeDescriptor(-1, 16, b"\x10")   # offset, count, fid, reply
 _WRITE        = TypeDescriptor(-1, 16, b"\x50")   # offset, data, fid, reply
 _READ_REPLY   = TypeDescriptor(-1, 8,  b"\xc0")   # data, error
 _WRITE_REPLY  = TypeDescriptor(-1, 8,  b"\x40")   # count, error
+_READING      = TypeDescriptor(-1, 24, b"\x1c")   # a request to read, and room for its reply
+_WRITING      = TypeDescriptor(-1, 24, b"\x54")
 # fmt: on
 _COST = 1 << 10
 """Bytes that the host needs for a file and its place in the name space."""
@@ -126,35 +128,41 @@ class ServedFile(OpenFile):
     def _ask(
         self, heap: Heap, offset: int | None, what: int | bytes, answered: Callable[[int], int]
     ) -> Exchange:
-        """Send a request with a reply channel of its own, then receive from that channel."""
+        """Send a request with a reply channel of its own, then receive from that channel.
+
+        One record holds all of that as long as the caller waits.
+        """
         is_read = isinstance(what, int)
         channel = self._server.reads if is_read else self._server.writes
         if channel == NIL:
             raise FileFault(EHUNGUP)
-        kind = _READ_REPLY if is_read else _WRITE_REPLY
-        reply = heap.new_channel(heap.type_number(kind), 0)
-        request = heap.new_record(_READ if is_read else _WRITE)
-        heap.set_word(request, (self.offset if offset is None else offset) & 0x7FFFFFFF)
-        if isinstance(what, int):
-            heap.set_word(request + 4, what)
-        else:
-            heap.give(request + 4, heap.new_bytes(what))
-        heap.set_word(request + 8, self._fid)
-        heap.assign(request + 12, reply)
+        asked = heap.new_record(_READING if is_read else _WRITING)
+        let_go = partial(heap.release, asked)
+        try:
+            heap.set_word(asked, (self.offset if offset is None else offset) & 0x7FFFFFFF)
+            if isinstance(what, int):
+                heap.set_word(asked + 4, what)
+            else:
+                heap.give(asked + 4, heap.new_bytes(what))
+            heap.set_word(asked + 8, self._fid)
+            kind = heap.type_number(_READ_REPLY if is_read else _WRITE_REPLY)
+            heap.give(asked + 12, heap.new_channel(kind, 0))
+        except BaseException:
+            let_go()
+            raise
 
         def sent() -> Exchange:
-            heap.release(request)
-            answer = heap.new_record(kind)
-            return Exchange(reply, False, answer, lambda: received(answer))
+            if not is_read:
+                heap.give(asked + 4, NIL)
+            return Exchange(heap.pointer(asked + 12), False, asked + 16, received, let_go)
 
-        def received(answer: int) -> int:
+        def received() -> int:
             try:
-                error = text(heap, heap.pointer(answer + 4))
+                error = text(heap, heap.pointer(asked + 20))
                 if error:
                     raise FileFault(error)
-                return answered(answer)
+                return answered(asked + 16)
             finally:
-                heap.release(answer)
-                heap.release(reply)
+                let_go()
 
-        return Exchange(channel, True, request, sent)
+        return Exchange(channel, True, asked, sent, let_go)

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 from llmbol_core.errors import Trap
 from llmbol_core.vm import traps
-from llmbol_core.vm.arena import NIL
+from llmbol_core.vm.arena import ASTRAY, NIL
 from llmbol_core.vm.objects import ARRAY, CHANNEL, CHANNEL_HEADER, Heap
 from llmbol_core.vm.process import Process
 
@@ -50,6 +52,8 @@ class Field(IntEnum):
     """Address of the process's record for machine code; 0 if only Python can resume it."""
 
 
+Ends = tuple[Callable[[], None], Callable[[], None]]
+"""What to call when an offer has been taken, or else when it is withdrawn."""
 FREE, RANDOM = Field.NEXT, Field.PREVIOUS
 """Words of row 0."""
 _SEED = 0x20342
@@ -138,15 +142,13 @@ class Channels:
     ) -> None:
         self._heap, self._find, self._ready = heap, find, ready
         self.offers = Offers()
-        self.resumes: dict[int, Callable[[], None]] = {}
-        """What resumes the maker of an offer, where that is more than making a process ready."""
+        self.ends: dict[int, Ends] = {}
+        """How an offer ends, where that is more than making its process ready."""
         heap.finalizers[CHANNEL] = self._hang_up
 
-    def communicate(
-        self, process: Process, offer: Offer, resume: Callable[[], None] | None = None
-    ) -> bool:
-        """Communicate now and return true, or let the process wait until ``resume`` is called."""
-        return self._complete(offer) or self._wait(process, [offer], resume=resume)
+    def communicate(self, process: Process, offer: Offer, ends: Ends | None = None) -> bool:
+        """Communicate now and return true, or let the process wait until one of ``ends``."""
+        return self._complete(offer) or self._wait(process, [offer], ends=ends)
 
     def post(self, channel: int, address: int, done: Callable[[], None]) -> None:
         """Send a value once somebody receives; call ``done`` then, or if nobody ever can."""
@@ -154,7 +156,7 @@ class Channels:
         if self._complete(offer):
             done()
         else:
-            self._wait(None, [offer], resume=done)
+            self._wait(None, [offer], ends=(done, done))
 
     def alt(self, process: Process, table: int, result: int, waits: bool) -> bool:
         """Communicate over one of the channels of a table.
@@ -234,22 +236,22 @@ class Channels:
     def _take(self, row: int) -> Callable[[], None]:
         """Take an offer, store its index for an alt, and return what resumes its maker."""
         get = self.offers.get
-        result, index = get(row, Field.RESULT), get(row, Field.INDEX)
-        wake = self._withdrawn(row)
+        result, index, pid = (get(row, field) for field in (Field.RESULT, Field.INDEX, Field.PID))
+        ends = self.ends.pop(row, None)
+        self._withdrawn(row)
         if result:
             self._heap.set_word(result, index)
-        return wake
+        return ends[0] if ends else partial(self._ready, self._find(pid))
 
-    def _withdrawn(self, row: int) -> Callable[[], None]:
-        """Withdraw an offer and those made with it; return what resumes their maker."""
-        pid, resume = self.offers.get(row, Field.PID), self.resumes.get(row)
+    def _withdrawn(self, row: int) -> Process | None:
+        """Withdraw an offer and those made with it; return their process, None if it is posted."""
+        pid = self.offers.get(row, Field.PID)
         if not pid:
             self._remove(row)
-            assert resume is not None
-            return resume
+            return None
         process = self._find(pid)
         self.withdraw(process)
-        return resume or (lambda: self._ready(process))
+        return process
 
     def _destination(self, address: int, position: int) -> int:
         """Return where a received value goes; an array's position is stored before it."""
@@ -288,10 +290,10 @@ class Channels:
         process: Process | None,
         offers: Sequence[Offer],
         result: int = 0,
-        resume: Callable[[], None] | None = None,
+        ends: Ends | None = None,
     ) -> bool:
         row, pid, record = 0, process.pid if process else 0, 0
-        if process is not None and not resume:
+        if process is not None and not ends:
             record = process.address
         for offer in self._heap.with_pauses(offers):
             if offer.address >= NIL:
@@ -304,8 +306,8 @@ class Channels:
             process.offer = row
         for at in self._heap.with_pauses(self._siblings(row)):
             self._append(at)
-        if resume is not None:
-            self.resumes[row] = resume
+        if ends is not None:
+            self.ends[row] = ends
         return False
 
     def _siblings(self, row: int) -> Iterator[int]:
@@ -351,22 +353,19 @@ class Channels:
             offers.put(behind, Field.PREVIOUS, before)
             if self._heap.word(head) == row:
                 self._heap.set_word(head, 0 if behind == row else behind)
-        self.resumes.pop(row, None)
         offers.free(row)
+        if ends := self.ends.pop(row, None):
+            with suppress(*ASTRAY):  # what a program has damaged stays where it is
+                ends[1]()
 
     def _hang_up(self, channel: int) -> None:
         """Raise an exception in all processes that wait at a channel that is released."""
         for sends in (True, False):
             while row := self._oldest(channel, sends):
                 is_alt = self.offers.get(row, Field.RESULT) != 0
-                pid = self.offers.get(row, Field.PID)
-                wake = self._withdrawn(row)
-                if pid:
-                    process = self._find(pid)
+                if process := self._withdrawn(row):
                     process.fail(Trap(traps.ALT_HANGUP if is_alt else traps.CHANNEL_HANGUP))
                     self._ready(process)
-                else:
-                    wake()
 
     def _read_table(self, table: int) -> list[Offer]:
         """Return the offers of an alt table: sends, then receives."""

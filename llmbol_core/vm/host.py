@@ -74,13 +74,15 @@ class Until(NamedTuple):
 class Exchange(NamedTuple):
     """The process sends the value at an address over a channel, or receives one there.
 
-    After that ``then`` is called, which may return the next thing to wait for.
+    After that ``then`` is called, which may return the next thing to wait for. If the process is
+    ended or interrupted before, or the channel goes away, ``let_go`` is called instead.
     """
 
     channel: int
     sends: bool
     address: int
     then: Callable[[], Any]
+    let_go: Callable[[], None]
 
 
 class Session(ExitStack):

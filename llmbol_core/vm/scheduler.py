@@ -151,7 +151,7 @@ class Scheduler:
             def go_on() -> None:
                 self._go_on(process, wish.then, finish)
 
-            if self._engine.channels.communicate(process, offer, go_on):
+            if self._engine.channels.communicate(process, offer, (go_on, wish.let_go)):
                 go_on()
         elif isinstance(wish, Turn):
             self._go_on(process, lambda: None, finish)

@@ -100,7 +100,7 @@ class Population(Interpreter):
         It would if the host keeps a value for it, to be closed, or if a process waits at a channel.
         """
         processes = list(self.scheduler.processes.values())
-        if len(processes) != 1 or self.channels.resumes:
+        if len(processes) != 1 or self.channels.ends:
             return False
         with suppress(*ASTRAY):
             return not self.heap.hosted or all_are_near(self, processes[0])
