@@ -56,9 +56,9 @@ class Remains:
         if not heap.words[(ref + WORK) >> 2] & MARKED:
             return False
         kind = heap.type_of(ref)
-        # Its reference to the array may have been released before.
+        # A slice's reference to its array may have been released before; the elements are not its.
         is_slice = kind == ARRAY and heap.array_data(ref) != ref + ARRAY_HEADER
-        for slot in heap.slots(ref):
+        for slot in [ref + 8] if is_slice else heap.slots(ref):
             heap.set_pointer(slot, NIL)
         if kind in (CHANNEL, MODULE) or is_slice:
             # Turned into an empty string or array, there is nothing that can be done with it.

@@ -72,7 +72,7 @@ def test_a_slice_that_has_gone_has_no_elements(tmp_path: Path, name: str) -> Non
     code = (
         "x: newa $100,$2,4(mp)\n slicea $3,$9,4(mp)\n indx 4(mp),44(fp),$2\n frame $2,48(fp)\n"
         " lea 4(44(fp)),16(48(fp))\n call 48(fp),h\n addw $1,60(fp),60(fp)\n"
-        f" bltw 60(fp),$50,x\n ret\n h: {DROP} movw $77,0(16(fp))\n ret"
+        f" bltw 60(fp),$20,x\n ret\n h: {DROP} movw $77,0(16(fp))\n ret"
     )
     assert outcome({"a": assembled("a", code, {"a": code})}, tmp_path, name) == "ended"
 
