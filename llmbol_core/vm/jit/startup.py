@@ -50,8 +50,11 @@ WORTH_LOADING, WORTH_COMPILING = 1 << 9, 1 << 13
 """Instructions that a program runs before the interpreter is looked for, and before it is made."""
 _OFTEN = 1000
 """How often Python stands in for a component before that is compiled."""
-_WORTH_IMPROVING = 1.0
-"""Seconds that a program runs before a component is compiled well, and before each further one."""
+_WORTH_IMPROVING, _AFTER_COMPILING = 0.25, 1.0
+"""Seconds that a program runs before a component is compiled well; after it has compiled another.
+
+A program that finds no component in the cache has enough to wait for.
+"""
 _PATIENCE = 0.004
 """Seconds between two pauses while waiting for that."""
 _HEAP = (BURY, "list_free", "collect")
@@ -147,7 +150,7 @@ class _Startup:
         for level in (1, 0) if component in WELL else (0,):
             data = ObjectCache().get(_key(component, level))
             if data is not None:
-                self._load(component, level, data)
+                self._load(component, level, data, _WORTH_IMPROVING)
                 return True
         return False
 
@@ -176,9 +179,10 @@ class _Startup:
         """Load what has been compiled, unless another thread has just done so."""
         job, self._job = self._job, None
         if job is not None:
-            self._load(job[0], job[1], job[2].result())
+            self._load(job[0], job[1], job[2].result(), _AFTER_COMPILING)
 
-    def _load(self, component: str, level: int, data: bytes) -> None:
+    def _load(self, component: str, level: int, data: bytes, rest: float) -> None:
+        """Use a component from now on; let none be compiled well for so many seconds."""
         if component == CORE:
             self._found = _interpreter(data)
             self._levels[BURY] = 0
@@ -187,7 +191,7 @@ class _Startup:
             self._found.add(data)
         self._levels[component] = level
         self.version += 1
-        self._improves_at = time.monotonic() + _WORTH_IMPROVING
+        self._improves_at = max(self._improves_at, time.monotonic() + rest)
 
     def forget_job(self) -> None:
         """Forget a thread that does not exist any more."""
